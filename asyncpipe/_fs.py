@@ -1,0 +1,130 @@
+"""Files that stand whole or not at all, names that are safe, and the lock of an output folder."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from asyncpipe.errors import FolderInUse
+
+STEM_BYTES = 200
+"""Longest stem in UTF-8 bytes: with ``-`` + 6 hex, ``_`` + index and extension it stays below 255,
+the limit of common file systems."""
+
+_RESERVED = frozenset(
+    {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in "123456789¹²³")}
+)
+
+
+def safe_stem(name: str) -> str:
+    """Turn a job's name into a file stem: lower case, spaces to ``_``, no surprises.
+
+    Letters, marks and digits of any script and ``_ - .`` are kept. The result may be empty, never
+    begins or ends with a dot, is NFC, no Windows device name, and at most STEM_BYTES long.
+    """
+    text = unicodedata.normalize("NFC", name.lower())
+    text = "_".join(text.split())
+    kept = "".join(c for c in text if c in "_-." or unicodedata.category(c)[0] in "LMN")
+    stem = _cut(kept.strip("."), STEM_BYTES).strip(".")
+    return f"{stem}_" if stem.split(".")[0] in _RESERVED else stem
+
+
+def _cut(text: str, size: int) -> str:
+    return text.encode("utf-8", "ignore")[:size].decode("utf-8", "ignore")
+
+
+def folded(stem: str) -> str:
+    """Return what two stems share when some file system takes them for one file."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", stem).casefold())
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside ``folder`` durable, where the system can (Windows does it by itself)."""
+    if sys.platform == "win32":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that replaces ``path`` if the block ends well, and vanishes if it does not."""
+    part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    try:
+        with part.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+class FolderLock:
+    """Hold an output folder for one run; the system lets go when the process ends, however it ends.
+
+    The file is never deleted (a second owner could slip in between) and not inherited by child
+    processes; the pid and host in it serve the message only.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: BinaryIO | None = None
+
+    def __enter__(self) -> Self:
+        """Take the lock; raises FolderInUse naming who holds it."""
+        file = self._path.open("a+b")
+        try:
+            _lock(file)
+        except OSError as exc:
+            file.seek(0)
+            owner = file.read(200).decode("utf-8", "replace").strip() or "another process"
+            file.close()
+            raise FolderInUse(
+                f"{self._path.parent.parent} is in use by {owner}: wait for it to end, "
+                "or give this run another folder with --output-dir"
+            ) from exc
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
+        file.flush()
+        self._file = file
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._file is not None
+        self._file.close()
+        self._file = None
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    _LOCKED_BYTE = 1 << 30  # far behind the text, which others may then read
+
+    def _lock(file: BinaryIO) -> None:
+        file.seek(_LOCKED_BYTE)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        file.seek(0)
+else:
+    import fcntl
+
+    def _lock(file: BinaryIO) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,0 +1,166 @@
+"""What can go wrong, split by what the caller can do about it.
+
+::
+
+    AsyncpipeError
+    ├── UsageError              the input, option or environment is wrong: correct it (exit 2)
+    │   └── JobFileError        .problems lists every one, with file, line and remedy
+    ├── ProviderError           the API, or the way to it; .status and .request_id where known
+    │   ├── NotAccepted         surely nothing was bought: wait, then submit again
+    │   │   ├── NotSent         no connection was made
+    │   │   ├── RateLimited     429; .retry_after_s where the provider says
+    │   │   └── Overloaded      503 in the API's own words
+    │   ├── SubmitStopped       surely nothing was bought, and nothing more can be: stop the run
+    │   │   ├── KeyRefused      401, or a 403 that is not the API's
+    │   │   └── BalanceExhausted  402
+    │   ├── Rejected            this request is refused for good: never send it unchanged
+    │   ├── SubmitUnknown       sent, and no answer: it may have been bought
+    │   ├── PredictionGone      the provider does not know the prediction (yet, or any more)
+    │   └── PollFailed          the poll failed, not the prediction: poll again
+    ├── DownloadError           the media could not be fetched or is not what it should be
+    │   └── MediaGone           the URL answers 403, 404 or 410
+    ├── LedgerError             the ledger cannot be read or written
+    └── FolderInUse             another run holds the output folder
+
+A job that fails is a result, never one of these; ``IllegalTransition`` is a bug of ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class AsyncpipeError(Exception):
+    """Base class of everything asyncpipe raises on purpose."""
+
+
+class UsageError(AsyncpipeError):
+    """The input, an option or the environment is wrong; nothing was spent."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Problem:
+    """One thing wrong with a job file.
+
+    ``line`` counts from 1 (None: the file as a whole); ``job`` is the job's name or ``job N``;
+    ``message`` says what is wrong, with the value, and what to do.
+    """
+
+    message: str
+    file: str | None = None
+    line: int | None = None
+    job: str | None = None
+
+    def __str__(self) -> str:
+        where = [f"{self.file}:{self.line}" if self.line else self.file] if self.file else []
+        if self.job:
+            where.append(f"job {self.job!r}" if not self.job.startswith("job ") else self.job)
+        return ": ".join([*filter(None, where), self.message])
+
+
+class JobFileError(UsageError):
+    """A job file has problems; all of them are in ``problems``."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in problems))
+
+
+class ProviderError(AsyncpipeError):
+    """The API refused, failed, or could not be reached.
+
+    ``status`` is the HTTP status, ``request_id`` the provider's trace id; None where unknown.
+    """
+
+    def __init__(
+        self, message: str, *, status: int | None = None, request_id: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.request_id = request_id
+
+
+class NotAccepted(ProviderError):
+    """The submit surely bought nothing; submit again after a wait."""
+
+
+class NotSent(NotAccepted):
+    """No connection to the API could be made."""
+
+
+class RateLimited(NotAccepted):
+    """The API answered 429; ``retry_after_s`` is its wish in seconds, or None."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = 429,
+        request_id: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message, status=status, request_id=request_id)
+        self.retry_after_s = retry_after_s
+
+
+class Overloaded(RateLimited):
+    """The API answered 503 in its own envelope."""
+
+
+class SubmitStopped(ProviderError):
+    """The submit bought nothing, and no other submit will: stop submitting."""
+
+
+class KeyRefused(SubmitStopped):
+    """The API does not accept the key (or the base URL is wrong: it answers 401 to both)."""
+
+
+class BalanceExhausted(SubmitStopped):
+    """The account has no money left (402)."""
+
+
+class Rejected(ProviderError):
+    """The API refuses this request for good; sending it unchanged again is useless."""
+
+
+class SubmitUnknown(ProviderError):
+    """The submit was sent and its answer was lost: the provider may have taken it."""
+
+
+class PredictionGone(ProviderError):
+    """The API does not know the prediction: too early, expired, or never there."""
+
+
+class PollFailed(ProviderError):
+    """The poll failed, which says nothing about the prediction; ``retry_after_s`` or None."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        request_id: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message, status=status, request_id=request_id)
+        self.retry_after_s = retry_after_s
+
+
+class DownloadError(AsyncpipeError):
+    """The media could not be fetched whole, or is not what it should be."""
+
+
+class MediaGone(DownloadError):
+    """The media's URL answers 403, 404 or 410."""
+
+
+class LedgerError(AsyncpipeError):
+    """The ledger cannot be read or written."""
+
+
+class FolderInUse(AsyncpipeError):
+    """Another run holds the output folder."""
+
+
+class IllegalTransition(RuntimeError):
+    """A job was to move between states the table does not connect: a bug, please report it."""

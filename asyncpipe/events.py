@@ -1,0 +1,198 @@
+"""What can happen to a job, one frozen class each; the ledger stores them, everybody folds them.
+
+``target`` is the state the job is in afterwards (None: unchanged). Times are wall time in UTC.
+Amounts are micro-dollars. ``polls`` counts the polls since the last stored event, since polls
+themselves are not stored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import ClassVar
+
+from asyncpipe.states import JobState
+
+EVENTS_VERSION = 1
+"""Version of the stored form of these classes."""
+
+
+def now() -> datetime:
+    """Wall time in UTC, for records; durations come from the loop's clock."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Event:
+    """Something happened to the job with ledger id ``job_id``."""
+
+    target: ClassVar[JobState | None] = None
+    stored: ClassVar[bool] = True
+
+    job_id: int
+    at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Intended(Event):
+    """The job is about to be submitted, for at most ``reserved``."""
+
+    target = JobState.SUBMITTING
+
+    attempt: int
+    reserved: int
+    price_source: str
+    assumed: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NotBought(Event):
+    """The submit surely bought nothing; the attempt is not used up."""
+
+    target = JobState.PENDING
+
+    error: str
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Submitted(Event):
+    """The provider took the job and named its prediction."""
+
+    target = JobState.SUBMITTED
+
+    prediction_id: str
+    route: str = ""
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Polled(Event):
+    """One poll was answered, or failed with ``error``; not stored."""
+
+    stored = False
+
+    said: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Generated(Event):
+    """The provider has the media ready: the reserved money is charged."""
+
+    target = JobState.GENERATED
+
+    outputs: tuple[str, ...]
+    generation_s: float
+    polls: int = 0
+    prediction_id: str | None = None
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Released(Event):
+    """The provider's side failed and its money is returned; another attempt follows."""
+
+    target = JobState.PENDING
+
+    error: str
+    polls: int = 0
+    error_code: int | None = None
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Failed(Event):
+    """The job ended without media; ``charged`` says whether its money is gone."""
+
+    target = JobState.FAILED
+
+    error: str
+    charged: bool = False
+    moderated: bool = False
+    polls: int = 0
+    error_code: int | None = None
+    prediction_id: str | None = None
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unknown(Event):
+    """Nobody can tell whether it was bought; the money stays reserved."""
+
+    target = JobState.UNKNOWN
+
+    error: str
+    polls: int = 0
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Expired(Event):
+    """The deadline passed while the provider still worked; the prediction id is kept."""
+
+    target = JobState.EXPIRED
+
+    error: str
+    polls: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PolledAgain(Event):
+    """An expired job is taken up again, with a fresh deadline."""
+
+    target = JobState.SUBMITTED
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AssetStored(Event):
+    """Output ``index`` (from 0) stands on disk, whole; ``path`` is relative, with ``/``."""
+
+    index: int
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Succeeded(Event):
+    """Every output of the job stands on disk, durably."""
+
+    target = JobState.SUCCEEDED
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FetchFailed(Event):
+    """The media could not be fetched this time; the job stays generated for the next run."""
+
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lost(Event):
+    """Paid for, and at least one output is gone for good."""
+
+    target = JobState.LOST
+
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RetryAsked(Event):
+    """A failed job that was not charged is to be submitted again, by the user's wish."""
+
+    target = JobState.PENDING
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AskedAgain(Event):
+    """A withdrawn job is wanted after all."""
+
+    target = JobState.PENDING
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Withdrawn(Event):
+    """Its caller left before the job was submitted."""
+
+    target = JobState.CANCELLED

@@ -1,0 +1,119 @@
+"""What to make: one job, and its identity."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import unicodedata
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+from asyncpipe.errors import UsageError
+
+
+class JobType(StrEnum):
+    """What kind of media a job makes; it picks the endpoint and the folder."""
+
+    IMAGE = "image"
+    VIDEO = "video"
+
+    @property
+    def folder(self) -> str:
+        """The folder its assets go to, below the output folder."""
+        return f"{self.value}s"
+
+
+def type_of_model(model: str) -> JobType | None:
+    """Tell the job type from a model id such as ``google/veo3.1/text-to-video``; None if it can't.
+
+    Only the ``…-to-image`` and ``…-to-video`` forms tell it (atlas-api: choosing the endpoint).
+    """
+    for job_type in JobType:
+        if f"-to-{job_type.value}" in model.lower():
+            return job_type
+    return None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """One thing to generate.
+
+    ``params`` are the model's own fields (``width``, ``duration``, ``seed`` …), sent as they are.
+    ``type`` may be left out when the model id tells it. ``retries`` (submits after a failure the
+    provider does not charge for) and ``deadline_s`` (seconds from submit) override the pipeline's;
+    they, like the price, are not part of the job's identity. ``occurrence`` tells otherwise equal
+    jobs apart. Raises UsageError when the type cannot be told or a field cannot be sent as JSON.
+    """
+
+    model: str
+    prompt: str
+    name: str | None = None
+    type: JobType | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+    occurrence: int | str = 1
+    retries: int | None = None
+    deadline_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.model or not isinstance(self.model, str):
+            raise UsageError(f"model: {self.model!r} is not a model id")
+        job_type = self.type or type_of_model(self.model)
+        if job_type is None:
+            raise UsageError(
+                f"model {self.model!r} does not tell what it makes: add type: image or type: video"
+            )
+        object.__setattr__(self, "type", JobType(job_type))
+        for key in ("model", "prompt"):
+            if key in self.params:
+                raise UsageError(f"params.{key}: {key} stands on the job itself already")
+
+    @property
+    def kind(self) -> JobType:
+        """The job type; never None."""
+        assert self.type is not None
+        return self.type
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The request body: what the job says and nothing invented."""
+        return {"model": self.model, "prompt": self.prompt, **self.params}
+
+    def key(self, provider: str) -> str:
+        """The job's identity at ``provider``: 32 hex digits, the same on every machine and run."""
+        identity = {
+            "name": self.name,
+            "provider": provider,
+            "type": self.kind.value,
+            "body": self.body,
+            "occurrence": self.occurrence,
+        }
+        return hashlib.sha256(canonical_json(identity)).hexdigest()[:32]
+
+    def once(self) -> Job:
+        """A copy that equals no other job: how a nameless job of the library becomes new."""
+        return replace(self, occurrence=uuid.uuid4().hex)
+
+    def title(self, key: str) -> str:
+        """The name people see: the job's own, or a slug of its prompt and 6 digits of its key."""
+        if self.name:
+            return self.name
+        words = unicodedata.normalize("NFC", self.prompt).split()
+        slug = "_".join(words)[:40].strip("_")
+        return f"{slug}-{key[:6]}" if slug else f"{self.kind.value}-{key[:6]}"
+
+
+def canonical_json(value: Any) -> bytes:
+    """Serialise ``value`` the one way a hash can stand on: sorted keys, no spaces, UTF-8.
+
+    Raises UsageError for values JSON does not have.
+    """
+    try:
+        text = json.dumps(
+            value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+        )
+    except (TypeError, ValueError) as exc:
+        raise UsageError(f"a field of the job cannot be sent as JSON: {exc}") from exc
+    return text.encode("utf-8", "surrogatepass")
