@@ -1,0 +1,127 @@
+"""A job as it stands: the fold of its events, whoever folds them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from asyncpipe.events import (
+    AssetStored,
+    Event,
+    Failed,
+    Generated,
+    Intended,
+    NotBought,
+    PolledAgain,
+    Released,
+    RetryAsked,
+    Submitted,
+)
+from asyncpipe.jobs import Job, JobType
+from asyncpipe.states import JobState, advance
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobRecord:
+    """What the engine knows of one job; ``fold`` is the only way it changes.
+
+    ``used`` counts attempts used up, ``failures`` those since the user last asked for a retry.
+    ``reserved`` and ``charged`` are the current attempt's micro-dollars. ``stem`` is the path of
+    its assets without index and extension, relative to the output folder; None before admission.
+    """
+
+    id: int
+    key: str
+    name: str
+    job: Job
+    state: JobState = JobState.PENDING
+    stem: str | None = None
+    used: int = 0
+    failures: int = 0
+    reserved: int = 0
+    charged: int = 0
+    prediction_id: str | None = None
+    route: str = ""
+    outputs: tuple[str, ...] = ()
+    stored: frozenset[int] = frozenset()
+    polls: int = 0
+    submitted_at: datetime | None = None
+    error: str | None = None
+
+    @property
+    def attempt(self) -> int:
+        """The number of the attempt that is under way or comes next."""
+        return self.used + 1
+
+
+def fold(record: JobRecord, event: Event) -> JobRecord:
+    """Return ``record`` after ``event``; raises IllegalTransition where the table has no way."""
+    changes = _changes(record, event)
+    if event.target is not None:
+        changes["state"] = advance(record.state, event.target)
+    return replace(record, **changes)
+
+
+def _changes(record: JobRecord, event: Event) -> dict[str, Any]:
+    changes: dict[str, Any] = {"polls": record.polls + getattr(event, "polls", 0)}
+    error = getattr(event, "error", None)
+    if error is not None and event.stored:
+        changes["error"] = error
+    return changes | _way_changes(record, event) | _money_changes(record, event)
+
+
+def _way_changes(record: JobRecord, event: Event) -> dict[str, Any]:
+    """What moves the prediction on."""
+    changes: dict[str, Any] = {}
+    match event:
+        case Intended():
+            changes = {"polls": 0, "error": None, "prediction_id": None, "route": "", "outputs": ()}
+        case Submitted():
+            changes = {"prediction_id": event.prediction_id, "route": event.route}
+            changes["submitted_at"] = event.at
+        case PolledAgain():
+            changes = {"submitted_at": event.at, "error": None}
+        case Generated():
+            prediction_id = event.prediction_id or record.prediction_id
+            changes = {"outputs": event.outputs, "error": None, "prediction_id": prediction_id}
+        case AssetStored():
+            changes = {"stored": record.stored | {event.index}}
+        case Released():
+            changes = {"used": record.used + 1, "failures": record.failures + 1}
+        case RetryAsked():
+            changes = {"used": record.used + 1, "failures": 0, "error": None}
+    return changes
+
+
+def _money_changes(record: JobRecord, event: Event) -> dict[str, Any]:
+    """Reserve, charge, release; unknown and expired jobs keep what is reserved."""
+    match event:
+        case Intended():
+            return {"reserved": event.reserved, "charged": 0}
+        case Generated():
+            return {"reserved": 0, "charged": record.reserved}
+        case Failed():
+            return {"reserved": 0, "charged": record.reserved if event.charged else 0}
+        case NotBought() | Released():
+            return {"reserved": 0}
+    return {}
+
+
+def job_to_spec(job: Job) -> dict[str, Any]:
+    """Everything of a job the ledger must keep to submit it later; JSON types only."""
+    return {
+        "name": job.name,
+        "type": job.kind.value,
+        "model": job.model,
+        "prompt": job.prompt,
+        "params": dict(job.params),
+        "occurrence": job.occurrence,
+        "retries": job.retries,
+        "deadline_s": job.deadline_s,
+    }
+
+
+def job_from_spec(spec: dict[str, Any]) -> Job:
+    """Rebuild the job that ``job_to_spec`` wrote."""
+    return Job(**{**spec, "type": JobType(spec["type"])})

@@ -1,0 +1,233 @@
+"""What is asked of a ledger; every query takes a connection and is synchronous."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from asyncpipe._fs import folded, safe_stem
+from asyncpipe.jobs import Job, JobType
+from asyncpipe.ledger.base import JobRecord, job_from_spec, job_to_spec
+from asyncpipe.states import PAID_OPEN, JobState
+
+_RECORD = (
+    "SELECT j.id, j.key, j.name, j.spec, j.state, j.stem, j.used, j.failures,"
+    " a.reserved, a.charged, a.prediction_id, a.route, a.outputs, a.polls, a.submitted_at, a.error,"
+    " (SELECT group_concat(s.position) FROM assets s WHERE s.job_id=j.id AND s.n=j.used+1)"
+    " FROM jobs j LEFT JOIN attempts a ON a.job_id=j.id AND a.n=j.used+1 "
+)
+
+
+def _record(row: Sequence[Any]) -> JobRecord:
+    stored = frozenset(int(index) for index in row[16].split(",")) if row[16] else frozenset()
+    return JobRecord(
+        id=row[0],
+        key=row[1],
+        name=row[2],
+        job=job_from_spec(orjson.loads(row[3])),
+        state=JobState(row[4]),
+        stem=row[5],
+        used=row[6],
+        failures=row[7],
+        reserved=row[8] or 0,
+        charged=row[9] or 0,
+        prediction_id=row[10],
+        route=row[11] or "",
+        outputs=tuple(orjson.loads(row[12])) if row[12] else (),
+        polls=row[13] or 0,
+        submitted_at=datetime.fromisoformat(row[14]) if row[14] else None,
+        error=row[15],
+        stored=stored,
+    )
+
+
+def record_by_key(connection: sqlite3.Connection, key: str) -> JobRecord | None:
+    """The job with this key, or None."""
+    row = connection.execute(_RECORD + "WHERE j.key=?", (key,)).fetchone()
+    return _record(row) if row else None
+
+
+def records_by_id(connection: sqlite3.Connection, ids: Iterable[int]) -> list[JobRecord]:
+    """The jobs with these ids, in that order."""
+    return [_record(connection.execute(_RECORD + "WHERE j.id=?", (i,)).fetchone()) for i in ids]
+
+
+def paid_open(connection: sqlite3.Connection) -> list[JobRecord]:
+    """Every job whose prediction was bought and is not on disk yet, oldest first."""
+    states = [state.value for state in PAID_OPEN]
+    marks = ",".join("?" * len(states))
+    rows = connection.execute(_RECORD + f"WHERE j.state IN ({marks}) ORDER BY j.id", states)
+    return [_record(row) for row in rows]
+
+
+def ids_in_state(connection: sqlite3.Connection, state: JobState) -> list[int]:
+    """The ids of all jobs in ``state``."""
+    rows = connection.execute("SELECT id FROM jobs WHERE state=? ORDER BY id", (state.value,))
+    return [row[0] for row in rows]
+
+
+def retryable(connection: sqlite3.Connection, run: int) -> list[int]:
+    """Failed jobs of ``run`` that were not charged and not refused by moderation."""
+    rows = connection.execute(
+        "SELECT j.id FROM jobs j JOIN attempts a ON a.job_id=j.id AND a.n=j.used+1"
+        " WHERE j.state='failed' AND j.seen_run=? AND a.charged=0 AND a.moderated=0 ORDER BY j.id",
+        (run,),
+    )
+    return [row[0] for row in rows]
+
+
+def withdrawn(connection: sqlite3.Connection, run: int) -> list[int]:
+    """Withdrawn jobs that ``run`` names again."""
+    rows = connection.execute("SELECT id FROM jobs WHERE state='cancelled' AND seen_run=?", (run,))
+    return [row[0] for row in rows]
+
+
+def start_run(
+    connection: sqlite3.Connection, at: datetime, *, session: int | None, job_file: str | None
+) -> int:
+    """Note a new run and return its id; ``session`` is the first run of the same process."""
+    cursor = connection.execute(
+        "INSERT INTO runs(session, started_at, job_file) VALUES(?,?,?)",
+        (session or 0, at.isoformat(), job_file),
+    )
+    run = cursor.lastrowid
+    assert run is not None
+    if session is None:
+        connection.execute("UPDATE runs SET session=id WHERE id=?", (run,))
+    return run
+
+
+def end_run(connection: sqlite3.Connection, run: int, at: datetime) -> None:
+    """Note that a run is over."""
+    connection.execute("UPDATE runs SET ended_at=? WHERE id=?", (at.isoformat(), run))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Added:
+    """What a pass over jobs found: how many rows are new, and names seen before in this pass."""
+
+    new: int
+    twice: tuple[str, ...]
+
+
+def add_jobs(
+    connection: sqlite3.Connection,
+    rows: Sequence[tuple[str, Job]],
+    *,
+    run: int,
+    position: int,
+) -> Added:
+    """Write (key, job) rows as pending, or mark those that are there as seen by ``run``.
+
+    ``position`` is the place of the first row in the job file.
+    """
+    before = connection.total_changes
+    (count,) = connection.execute("SELECT coalesce(max(id), 0) FROM jobs").fetchone()
+    connection.executemany(
+        "INSERT INTO jobs(key, name, type, model, spec, seen_run, position) VALUES(?,?,?,?,?,?,?)"
+        " ON CONFLICT(key) DO UPDATE SET seen_run=excluded.seen_run, position=excluded.position,"
+        " spec=excluded.spec"
+        " WHERE seen_run<>excluded.seen_run",
+        (
+            (
+                key,
+                job.title(key),
+                job.kind.value,
+                job.model,
+                orjson.dumps(job_to_spec(job)),
+                run,
+                position + offset,
+            )
+            for offset, (key, job) in enumerate(rows)
+        ),
+    )
+    written = connection.total_changes - before
+    (new,) = connection.execute("SELECT count(*) FROM jobs WHERE id>?", (count,)).fetchone()
+    return Added(new=new, twice=() if written == len(rows) else _twice(connection, rows, position))
+
+
+def _twice(
+    connection: sqlite3.Connection, rows: Sequence[tuple[str, Job]], position: int
+) -> tuple[str, ...]:
+    """Name the jobs whose row was written by an earlier twin: it stands at another position."""
+    names = []
+    for expected, (key, job) in enumerate(rows, start=position):
+        query = "SELECT position FROM jobs WHERE key=?"
+        if connection.execute(query, (key,)).fetchone() != (expected,):
+            names.append(job.title(key))
+    return tuple(names)
+
+
+def pending_models(connection: sqlite3.Connection, run: int) -> list[str]:
+    """The models that have pending jobs of ``run``, in job-file order of their first."""
+    rows = connection.execute(
+        "SELECT model FROM jobs WHERE state='pending' AND seen_run=?"
+        " GROUP BY model ORDER BY min(position)",
+        (run,),
+    )
+    return [row[0] for row in rows]
+
+
+def pending(
+    connection: sqlite3.Connection, run: int, model: str, *, after: int, limit: int
+) -> list[JobRecord]:
+    """Pending jobs of ``model`` seen by ``run`` with an id above ``after``, in order of id."""
+    rows = connection.execute(
+        _RECORD + "WHERE j.state='pending' AND j.model=? AND j.id>? AND j.seen_run=?"
+        " ORDER BY j.id LIMIT ?",
+        (model, after, run, limit),
+    )
+    return [_record(row) for row in rows]
+
+
+def claim_stems(
+    connection: sqlite3.Connection, records: Sequence[JobRecord], folder: Path
+) -> list[JobRecord]:
+    """Fix the stem of every record that has none: two jobs never share one, nor a stranger's file.
+
+    A taken stem gets ``-`` and six digits of the job's key; compared without extension, case and
+    Unicode form, as the strictest file systems do.
+    """
+    return [r if r.stem else _claim(connection, r, folder) for r in records]
+
+
+def _claim(connection: sqlite3.Connection, record: JobRecord, folder: Path) -> JobRecord:
+    for stem in stem_candidates(record):
+        cursor = connection.execute(
+            "INSERT OR IGNORE INTO stems(folded, job_id) VALUES(?,?)", (folded(stem), record.id)
+        )
+        if cursor.rowcount and not _stranger(folder, stem, record.job.kind):
+            connection.execute("UPDATE jobs SET stem=? WHERE id=?", (stem, record.id))
+            return replace(record, stem=stem)
+    raise AssertionError("a stem with the whole key in it cannot be taken")
+
+
+def stem_candidates(record: JobRecord) -> Iterator[str]:
+    """Stems for a job, best first; the last one is nobody else's."""
+    stem = safe_stem(record.name) or f"{record.job.kind.value}-{record.key[:6]}"
+    place = record.job.kind.folder
+    yield f"{place}/{stem}"
+    yield f"{place}/{stem}-{record.key[:6]}"
+    yield f"{place}/{record.key}"
+
+
+def _stranger(folder: Path, stem: str, kind: JobType) -> bool:
+    endings = ("png", "jpg", "webp") if kind is JobType.IMAGE else ("mp4", "mov", "webm")
+    return any((folder / f"{stem}{index}.{e}").exists() for e in endings for index in ("", "_1"))
+
+
+def claim_part(connection: sqlite3.Connection, record: JobRecord, stem: str) -> bool:
+    """Claim one more stem (``name_1`` …) for a job with several outputs; False if it is taken."""
+    connection.execute(
+        "INSERT OR IGNORE INTO stems(folded, job_id) VALUES(?,?)", (folded(stem), record.id)
+    )
+    (owner,) = connection.execute(
+        "SELECT job_id FROM stems WHERE folded=?", (folded(stem),)
+    ).fetchone()
+    return bool(owner == record.id)

@@ -1,0 +1,67 @@
+"""The tables of a ledger and how older ones become today's."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from asyncpipe.errors import LedgerError
+
+SCHEMA_VERSION = 1
+
+_TABLES = """
+CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE runs(
+  id INTEGER PRIMARY KEY, session INTEGER NOT NULL, started_at TEXT NOT NULL, ended_at TEXT,
+  job_file TEXT);
+CREATE TABLE jobs(
+  id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE,
+  name TEXT NOT NULL, type TEXT NOT NULL, model TEXT NOT NULL, spec BLOB NOT NULL,
+  seen_run INTEGER NOT NULL, position INTEGER NOT NULL,
+  state TEXT NOT NULL DEFAULT 'pending', used INTEGER NOT NULL DEFAULT 0,
+  failures INTEGER NOT NULL DEFAULT 0, stem TEXT);
+CREATE INDEX jobs_by_state ON jobs(state, model, id);
+CREATE TABLE stems(folded TEXT PRIMARY KEY, job_id INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE attempts(
+  job_id INTEGER NOT NULL, n INTEGER NOT NULL,
+  reserved INTEGER NOT NULL, charged INTEGER NOT NULL DEFAULT 0,
+  price_source TEXT NOT NULL, assumed TEXT,
+  prediction_id TEXT, route TEXT NOT NULL DEFAULT '', request_id TEXT,
+  outputs TEXT, polls INTEGER NOT NULL DEFAULT 0, generation_s REAL,
+  error TEXT, error_code INTEGER, moderated INTEGER NOT NULL DEFAULT 0,
+  intended_at TEXT NOT NULL, submitted_at TEXT, ended_at TEXT,
+  PRIMARY KEY(job_id, n)) WITHOUT ROWID;
+CREATE TABLE assets(
+  job_id INTEGER NOT NULL, n INTEGER NOT NULL, position INTEGER NOT NULL,
+  path TEXT NOT NULL, size INTEGER NOT NULL, sha256 TEXT NOT NULL,
+  PRIMARY KEY(job_id, n, position)) WITHOUT ROWID;
+CREATE TABLE events(
+  id INTEGER PRIMARY KEY, job_id INTEGER NOT NULL, at TEXT NOT NULL,
+  kind TEXT NOT NULL, version INTEGER NOT NULL, fields TEXT NOT NULL);
+"""
+# `jobs` keeps its rowid and a UNIQUE key beside it: WITHOUT ROWID on a text key triples the cost
+# of the first pass over a million rows.
+
+SETTINGS = (
+    "PRAGMA journal_mode=WAL",
+    "PRAGMA synchronous=FULL",
+    "PRAGMA wal_autocheckpoint=4000",
+    "PRAGMA busy_timeout=5000",
+    "PRAGMA cache_size=-8000",
+)
+
+
+def prepare(connection: sqlite3.Connection) -> None:
+    """Make the tables of a new ledger, or check that an existing one is of a version we know.
+
+    Raises LedgerError for a ledger of a newer asyncpipe.
+    """
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version == 0:
+        connection.executescript(
+            f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
+        )
+    elif version > SCHEMA_VERSION:
+        raise LedgerError(
+            f"this output folder's ledger is of version {version}, this asyncpipe knows "
+            f"{SCHEMA_VERSION}: install the asyncpipe that wrote it, or a newer one"
+        )

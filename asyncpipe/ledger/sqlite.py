@@ -1,0 +1,234 @@
+"""The ledger: SQLite, one writer thread, natural group commit."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from asyncpipe.errors import LedgerError, UsageError
+from asyncpipe.events import Event
+from asyncpipe.ledger.schema import SETTINGS, prepare
+from asyncpipe.ledger.statements import statements
+
+T = TypeVar("T")
+Query = Callable[[sqlite3.Connection], T]
+
+STATE_FOLDER = ".asyncpipe"
+LEDGER_NAME = "ledger.sqlite3"
+
+
+def ledger_path(folder: Path) -> Path:
+    """Where the ledger of an output folder is."""
+    return folder / STATE_FOLDER / LEDGER_NAME
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Origin:
+    """Which provider a folder's predictions were bought from; a folder belongs to one."""
+
+    provider: str
+    origin: str
+    simulated: bool
+
+    def __str__(self) -> str:
+        if self.simulated:
+            return f"simulator ({self.provider})"
+        return f"{self.origin} ({self.provider})"
+
+
+class Ledger:
+    """The durable record of one output folder.
+
+    ``append`` is synchronous: what it took will be written, whatever is cancelled meanwhile. The
+    appends of one loop tick travel to the writer thread as one list; while that commits, the next
+    list grows. A commit that fails fails every waiter and every later append: LedgerError.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = ledger_path(folder)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="asyncpipe-ledger")
+        self._connection: sqlite3.Connection | None = None
+        self._batch: list[Event] = []
+        self._waiters: list[asyncio.Future[None]] = []
+        self._committing: list[asyncio.Future[None]] | None = None
+        self._scheduled = False
+        self._failure: LedgerError | None = None
+
+    async def open(self, origin: Origin) -> None:
+        """Open or make the ledger.
+
+        Raises LedgerError when it is damaged or too new, UsageError when it belongs to another
+        ``origin``.
+        """
+        await self._run(partial(self._open, origin))
+
+    def _open(self, origin: Origin) -> None:
+        with _mapped(self._path):
+            connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+            try:
+                for setting in SETTINGS:
+                    connection.execute(setting).close()
+                prepare(connection)
+                _check_origin(connection, origin, self._path.parent.parent)
+            except BaseException:
+                connection.close()
+                raise
+            self._connection = connection
+
+    def append(self, event: Event) -> None:
+        """Take ``event`` to be written; raises LedgerError when the ledger has failed."""
+        if self._failure is not None:
+            raise self._failure
+        self._batch.append(event)
+        self._schedule()
+
+    async def durable(self) -> None:
+        """Wait until everything appended so far is on disk; raises LedgerError if it is not."""
+        if self._failure is not None:
+            raise self._failure
+        if not self._batch and self._committing is None:
+            return
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._batch:
+            self._waiters.append(waiter)
+        elif self._committing is not None:
+            self._committing.append(waiter)
+        await waiter
+
+    async def ask(self, query: Query[T]) -> T:
+        """Run ``query`` in a transaction on the writer thread, after all that was appended."""
+        await self.durable()
+        return await self._run(partial(self._transact, query))
+
+    async def aclose(self) -> None:
+        """Write what was appended and close; raises LedgerError if that fails."""
+        try:
+            await self.durable()
+        finally:
+            if self._connection is not None:
+                await self._run(self._connection.close)
+                self._connection = None
+            self._thread.shutdown(wait=False)
+
+    def _schedule(self) -> None:
+        if not self._scheduled and self._committing is None:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._hand_over)
+
+    def _hand_over(self) -> None:
+        self._scheduled = False
+        batch, self._batch = self._batch, []
+        self._committing, self._waiters = self._waiters, []
+        write = partial(self._transact, partial(_write, batch))
+        future = asyncio.get_running_loop().run_in_executor(self._thread, write)
+        future.add_done_callback(self._committed)
+
+    def _committed(self, future: asyncio.Future[None]) -> None:
+        waiters, self._committing = self._committing or [], None
+        failure = _ledger_error(future.exception())
+        if failure is not None:
+            self._failure = failure
+            waiters = waiters + self._waiters
+            self._waiters, self._batch = [], []
+        for waiter in waiters:
+            if waiter.done():
+                continue
+            if failure is None:
+                waiter.set_result(None)
+            else:
+                waiter.set_exception(failure)
+        if self._batch:
+            self._schedule()
+
+    async def _run(self, function: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function)
+
+    def _transact(self, query: Query[T]) -> T:
+        assert self._connection is not None, "the ledger is not open"
+        with _mapped(self._path):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                answer = query(self._connection)
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+            return answer
+
+
+def _write(batch: list[Event], connection: sqlite3.Connection) -> None:
+    for event in batch:
+        for sql, values in statements(event):
+            connection.execute(sql, values)
+
+
+def _ledger_error(exc: BaseException | None) -> LedgerError | None:
+    """Keep waiters from hanging whatever a commit raised, a bug of ours included."""
+    if exc is None or isinstance(exc, LedgerError):
+        return exc
+    error = LedgerError(f"the ledger could not write an event: {exc!r}")
+    error.__cause__ = exc
+    return error
+
+
+def _check_origin(connection: sqlite3.Connection, origin: Origin, folder: Path) -> None:
+    """Note the origin of a new ledger; refuse another one than a folder has."""
+    ours = {
+        "provider": origin.provider,
+        "origin": origin.origin,
+        "simulated": str(int(origin.simulated)),
+    }
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        theirs = dict(connection.execute("SELECT key, value FROM meta"))
+        if not theirs:
+            connection.executemany("INSERT INTO meta VALUES(?,?)", ours.items())
+    finally:
+        connection.execute("COMMIT")
+    if theirs and theirs != ours:
+        was = Origin(
+            provider=theirs["provider"],
+            origin=theirs["origin"],
+            simulated=theirs["simulated"] == "1",
+        )
+        raise UsageError(
+            f"{folder} holds predictions of {was}, this run would use {origin}: "
+            "choose another folder with --output-dir, or run against the same provider as before"
+        )
+
+
+@contextmanager
+def _mapped(path: Path) -> Iterator[None]:
+    """Turn what sqlite3 and the file system raise into LedgerError, in one place."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as exc:
+        raise LedgerError(
+            f"the ledger {path} failed: {exc}. Nothing recorded before is lost; "
+            "when the cause is gone, run the same command again"
+        ) from exc
+
+
+@contextmanager
+def reading(folder: Path) -> Iterator[sqlite3.Connection]:
+    """Open a folder's ledger read-only, beside a run that may be writing it.
+
+    Raises LedgerError when there is none or it cannot be read.
+    """
+    path = ledger_path(folder)
+    if not path.exists():
+        raise LedgerError(f"{folder} has no ledger: no run has used it as its output folder")
+    uri = f"{path.resolve().as_uri()}?mode=ro"
+    try:
+        with closing(sqlite3.connect(uri, uri=True)) as connection:
+            yield connection
+    except sqlite3.Error as exc:
+        raise LedgerError(f"the ledger {path} cannot be read: {exc}") from exc

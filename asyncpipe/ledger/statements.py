@@ -1,0 +1,149 @@
+"""What each event writes: pure, from event to SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any
+
+import orjson
+
+from asyncpipe.events import (
+    EVENTS_VERSION,
+    AssetStored,
+    Event,
+    Expired,
+    Failed,
+    FetchFailed,
+    Generated,
+    Intended,
+    Lost,
+    NotBought,
+    PolledAgain,
+    Released,
+    RetryAsked,
+    Submitted,
+    Succeeded,
+    Unknown,
+)
+
+Statement = tuple[str, tuple[Any, ...]]
+
+INLINE = "data:"
+"""Prefix of outputs that carry the media themselves; only the prefix is stored, polling again
+brings the rest."""
+
+_LATEST = "job_id=? AND n=(SELECT used+1 FROM jobs WHERE id=?)"
+
+
+def statements(event: Event) -> Iterator[Statement]:
+    """Yield the statements that make ``event`` durable, in order."""
+    stored = {f.name: _plain(getattr(event, f.name)) for f in fields(event)[2:]}
+    yield (
+        "INSERT INTO events(job_id, at, kind, version, fields) VALUES(?,?,?,?,?)",
+        (
+            event.job_id,
+            event.at.isoformat(),
+            type(event).__name__,
+            EVENTS_VERSION,
+            orjson.dumps(stored).decode(),
+        ),
+    )
+    yield from _attempt(event)
+    if event.target is not None:
+        yield "UPDATE jobs SET state=? WHERE id=?", (event.target.value, event.job_id)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [INLINE if text.startswith(INLINE) else text for text in value]
+    return value
+
+
+def _attempt(event: Event) -> Iterator[Statement]:
+    at, job_id = event.at.isoformat(), event.job_id
+    match event:
+        case Intended():
+            # A submit that surely bought nothing leaves its attempt open: the same number again.
+            yield (
+                "INSERT OR REPLACE INTO attempts"
+                "(job_id, n, reserved, price_source, assumed, intended_at) VALUES(?,?,?,?,?,?)",
+                (job_id, event.attempt, event.reserved, event.price_source, event.assumed, at),
+            )
+        case Submitted():
+            yield _latest(
+                event,
+                prediction_id=event.prediction_id,
+                route=event.route,
+                request_id=event.request_id,
+                submitted_at=at,
+            )
+        case Generated():
+            outputs = orjson.dumps(_plain(event.outputs)).decode()
+            yield (
+                "UPDATE attempts SET charged=reserved, reserved=0, outputs=?, polls=polls+?,"
+                " generation_s=?, prediction_id=coalesce(?, prediction_id),"
+                " request_id=coalesce(?, request_id), error=NULL, ended_at=?,"
+                f" submitted_at=coalesce(submitted_at, ?) WHERE {_LATEST}",
+                (
+                    outputs,
+                    event.polls,
+                    event.generation_s,
+                    event.prediction_id,
+                    event.request_id,
+                    at,
+                    at,
+                    job_id,
+                    job_id,
+                ),
+            )
+        case AssetStored():
+            yield (
+                "INSERT OR REPLACE INTO assets(job_id, n, position, path, size, sha256)"
+                " SELECT ?, used+1, ?, ?, ?, ? FROM jobs WHERE id=?",
+                (job_id, event.index, event.path, event.size, event.sha256, job_id),
+            )
+        case Succeeded():
+            yield _latest(event, error=None, ended_at=at)
+        case PolledAgain():
+            yield _latest(event, error=None, submitted_at=at)
+        case NotBought() | FetchFailed() | Lost() | Unknown() | Expired() | Released() | Failed():
+            yield from _ended(event)
+        case RetryAsked():
+            yield "UPDATE jobs SET used=used+1, failures=0 WHERE id=?", (job_id,)
+
+
+def _ended(
+    event: NotBought | FetchFailed | Lost | Unknown | Expired | Released | Failed,
+) -> Iterator[Statement]:
+    """Yield what an event with an error writes; money is settled by the kind of event."""
+    values: dict[str, Any] = {"error": event.error}
+    if isinstance(event, NotBought | Released | Failed | Lost):
+        values["ended_at"] = event.at.isoformat()
+    if getattr(event, "request_id", None):
+        values["request_id"] = getattr(event, "request_id", None)
+    if isinstance(event, Released | Failed):
+        values["error_code"] = event.error_code
+    if isinstance(event, Failed):
+        values["moderated"] = int(event.moderated)
+        if event.prediction_id:
+            values["prediction_id"] = event.prediction_id
+    polls = getattr(event, "polls", 0)
+    if polls:
+        yield f"UPDATE attempts SET polls=polls+? WHERE {_LATEST}", (polls, *_ids(event))
+    yield _latest(event, **values)
+    if isinstance(event, Failed) and event.charged:
+        yield f"UPDATE attempts SET charged=reserved, reserved=0 WHERE {_LATEST}", _ids(event)
+    elif isinstance(event, NotBought | Released | Failed):
+        yield f"UPDATE attempts SET reserved=0 WHERE {_LATEST}", _ids(event)
+    if isinstance(event, Released):
+        yield "UPDATE jobs SET used=used+1, failures=failures+1 WHERE id=?", (event.job_id,)
+
+
+def _ids(event: Event) -> tuple[int, int]:
+    return event.job_id, event.job_id
+
+
+def _latest(event: Event, **values: Any) -> Statement:
+    columns = ", ".join(f"{column}=?" for column in values)
+    return f"UPDATE attempts SET {columns} WHERE {_LATEST}", (*values.values(), *_ids(event))

@@ -1,0 +1,250 @@
+"""The ledger: durable, ordered, honest about failure, and equal to the fold of its events."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asyncpipe.errors import LedgerError, UsageError
+from asyncpipe.events import (
+    AssetStored,
+    Event,
+    Expired,
+    Failed,
+    FetchFailed,
+    Generated,
+    Intended,
+    Lost,
+    NotBought,
+    PolledAgain,
+    Released,
+    RetryAsked,
+    Submitted,
+    Succeeded,
+    Unknown,
+    now,
+)
+from asyncpipe.jobs import Job
+from asyncpipe.ledger import queries
+from asyncpipe.ledger.base import JobRecord, fold
+from asyncpipe.ledger.sqlite import Ledger, Origin, ledger_path, reading
+
+ORIGIN = Origin(provider="atlas", origin="simulator", simulated=True)
+JOBS = [Job(name=f"杯子 {n}", model="m/text-to-image", prompt="a mug") for n in range(5)]
+
+
+def rows(jobs: list[Job]) -> list[tuple[str, Job]]:
+    return [(job.key("atlas"), job) for job in jobs]
+
+
+async def opened(folder: Path) -> Ledger:
+    (folder / ".asyncpipe").mkdir(parents=True, exist_ok=True)
+    ledger = Ledger(folder)
+    await ledger.open(ORIGIN)
+    return ledger
+
+
+async def with_jobs(folder: Path, jobs: list[Job] = JOBS) -> tuple[Ledger, list[JobRecord]]:
+    ledger = await opened(folder)
+    run = await ledger.ask(partial(queries.start_run, at=now(), session=None, job_file=None))
+    await ledger.ask(partial(queries.add_jobs, rows=rows(jobs), run=run, position=0))
+    read = partial(queries.pending, run=run, model=jobs[0].model, after=0, limit=100)
+    return ledger, await ledger.ask(read)
+
+
+def ways(job_id: int) -> list[list[Event]]:
+    """Ways of a job through the table, as events."""
+    base: Any = {"job_id": job_id, "at": now()}
+    intended = Intended(**base, attempt=1, reserved=40_000, price_source="test", assumed="5 s")
+    again = Intended(**base, attempt=2, reserved=50_000, price_source="test")
+    submitted = Submitted(**base, prediction_id="p1", route="article", request_id="r1")
+    generated = Generated(**base, outputs=("https://x/1", "data:abc"), generation_s=2.5, polls=2)
+    stored = AssetStored(**base, index=0, path="images/a.png", size=3, sha256="00")
+    released = Released(**base, error="gpu", polls=2, error_code=5)
+    return [
+        [intended, submitted, generated, stored, Succeeded(**base)],
+        [intended, NotBought(**base, error="429"), intended, submitted],
+        [intended, submitted, released, again, submitted, generated],
+        [intended, submitted, Expired(**base, error="late", polls=4), PolledAgain(**base)],
+        [intended, Unknown(**base, error="reset")],
+        [intended, Failed(**base, error="400"), RetryAsked(**base), again],
+        [intended, submitted, Failed(**base, error="empty", charged=True, polls=3)],
+        [intended, generated, FetchFailed(**base, error="net"), Lost(**base, error="404")],
+    ]
+
+
+@pytest.mark.parametrize("way", range(8))
+def test_what_is_read_back_equals_the_fold(tmp_path: Path, way: int) -> None:
+    """Ledger rows and the in-memory fold of the same events never disagree."""
+
+    async def main() -> None:
+        ledger, records = await with_jobs(tmp_path)
+        record = records[2]
+        for event in ways(record.id)[way]:
+            record = fold(record, event)
+            ledger.append(event)
+        await ledger.durable()
+        (stored,) = await ledger.ask(partial(queries.records_by_id, ids=[record.id]))
+        await ledger.aclose()
+        inline = tuple("data:" if url.startswith("data:") else url for url in record.outputs)
+        assert stored.submitted_at == record.submitted_at or record.prediction_id is None
+        assert stored == JobRecord(
+            **{
+                **{name: getattr(record, name) for name in JobRecord.__slots__},
+                "outputs": inline,
+                "submitted_at": stored.submitted_at,
+            }
+        )
+
+    asyncio.run(main())
+
+
+def test_durable_means_another_connection_sees_it(tmp_path: Path) -> None:
+    """After ``durable`` the row is committed, not only handed over."""
+
+    async def main() -> None:
+        ledger, records = await with_jobs(tmp_path)
+        ledger.append(ways(records[0].id)[0][0])
+        await ledger.durable()
+        with reading(tmp_path) as other:
+            states = other.execute("SELECT state FROM jobs WHERE id=?", (records[0].id,))
+            assert states.fetchone() == ("submitting",)
+        await ledger.aclose()
+
+    asyncio.run(main())
+
+
+def test_appends_are_written_even_if_nobody_waits(tmp_path: Path) -> None:
+    """An appended event is never lost to a cancelled waiter."""
+
+    async def main() -> None:
+        ledger, records = await with_jobs(tmp_path)
+        for event in ways(records[0].id)[0]:
+            ledger.append(event)
+        waiting = asyncio.ensure_future(ledger.durable())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        await ledger.aclose()
+        with reading(tmp_path) as other:
+            assert other.execute("SELECT count(*) FROM events").fetchone() == (5,)
+
+    asyncio.run(main())
+
+
+def test_a_failed_commit_fails_every_waiter_and_what_follows(tmp_path: Path) -> None:
+    """Nobody may believe in a record that is not there."""
+
+    async def main() -> None:
+        ledger, records = await with_jobs(tmp_path)
+        await ledger.ask(lambda connection: connection.execute("DROP TABLE events"))
+        ledger.append(ways(records[0].id)[0][0])
+        waiters = [asyncio.ensure_future(ledger.durable()) for _ in range(3)]
+        outcomes = await asyncio.gather(*waiters, return_exceptions=True)
+        assert all(isinstance(outcome, LedgerError) for outcome in outcomes)
+        with pytest.raises(LedgerError, match="run the same command again"):
+            ledger.append(ways(records[0].id)[0][0])
+        with pytest.raises(LedgerError):
+            await ledger.aclose()
+
+    asyncio.run(main())
+
+
+def test_the_same_jobs_are_added_once(tmp_path: Path) -> None:
+    """A second pass marks rows as seen; new ones are added behind them."""
+
+    async def main() -> None:
+        ledger, first = await with_jobs(tmp_path)
+        more = [*JOBS, Job(name="新", model="m/text-to-image", prompt="x")]
+        add = partial(queries.add_jobs, rows=rows(more), run=2, position=0)
+        added = await ledger.ask(add)
+        assert (added.new, added.twice) == (1, ())
+        read = partial(queries.pending, run=2, model="m/text-to-image", after=0, limit=100)
+        assert [r.id for r in await ledger.ask(read)] == [*(r.id for r in first), 6]
+        await ledger.aclose()
+
+    asyncio.run(main())
+
+
+def test_the_same_job_twice_in_a_pass_is_named(tmp_path: Path) -> None:
+    """Also when its twin came in an earlier page of the same pass."""
+
+    async def main() -> None:
+        ledger = await opened(tmp_path)
+        first = partial(queries.add_jobs, rows=rows(JOBS), run=1, position=0)
+        assert (await ledger.ask(first)).twice == ()
+        twin = partial(queries.add_jobs, rows=rows(JOBS[:1]), run=1, position=5)
+        assert (await ledger.ask(twin)).twice == ("杯子 0",)
+        await ledger.aclose()
+
+    asyncio.run(main())
+
+
+def test_stems_never_clash(tmp_path: Path) -> None:
+    """Two jobs, a stranger's file, case and Unicode form: every job gets its own stem."""
+    names = ["Mug", "mug", "MUG", "Cafe\u0301", "Café", "!!!", "???", "taken"]
+    jobs = [Job(name=n, model="m/text-to-image", prompt=str(i)) for i, n in enumerate(names)]
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "taken.png").write_bytes(b"mine")
+
+    async def main() -> list[str | None]:
+        ledger, records = await with_jobs(tmp_path, jobs)
+        claim = partial(queries.claim_stems, records=records, folder=tmp_path)
+        claimed = await ledger.ask(claim)
+        await ledger.aclose()
+        return [record.stem for record in claimed]
+
+    stems = asyncio.run(main())
+    assert stems[0] == "images/mug"
+    assert len({str(stem).casefold() for stem in stems}) == len(names)
+    assert "images/taken" not in stems
+
+
+def test_another_provider_is_refused(tmp_path: Path) -> None:
+    """A simulated folder never counts as done for a real run; both are named."""
+
+    async def main() -> None:
+        await (await opened(tmp_path)).aclose()
+        ledger = Ledger(tmp_path)
+        real = Origin(provider="atlas", origin="https://api.atlascloud.ai", simulated=False)
+        with pytest.raises(UsageError, match=r"simulator.*https://api.atlascloud.ai.*--output-dir"):
+            await ledger.open(real)
+        await ledger.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_newer_ledger_is_left_alone(tmp_path: Path) -> None:
+    """A version we do not know is refused with the remedy, untouched."""
+
+    async def main() -> None:
+        await (await opened(tmp_path)).aclose()
+        connection = sqlite3.connect(ledger_path(tmp_path))
+        connection.execute("PRAGMA user_version=99")
+        connection.close()
+        ledger = Ledger(tmp_path)
+        with pytest.raises(LedgerError, match="version 99"):
+            await ledger.open(ORIGIN)
+        await ledger.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_file_that_is_no_ledger_is_said_to_be_none(tmp_path: Path) -> None:
+    """Garbage under the ledger's name gives a message, not a traceback of sqlite3."""
+    (tmp_path / ".asyncpipe").mkdir()
+    ledger_path(tmp_path).write_bytes(b"no database at all" * 100)
+
+    async def main() -> None:
+        ledger = Ledger(tmp_path)
+        with pytest.raises(LedgerError, match=r"ledger\.sqlite3 failed"):
+            await ledger.open(ORIGIN)
+        await ledger.aclose()
+
+    asyncio.run(main())
