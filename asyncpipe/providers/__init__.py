@@ -1,0 +1,1 @@
+"""The APIs asyncpipe can buy from: the protocol, and Atlas Cloud."""

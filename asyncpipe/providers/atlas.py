@@ -1,0 +1,209 @@
+"""Atlas Cloud: where it is, which paths it has, and the key it takes."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import replace
+from types import TracebackType
+from typing import Self
+from urllib.parse import quote
+
+from yarl import URL
+
+from asyncpipe.errors import KeyRefused, PollFailed, PredictionGone, UsageError
+from asyncpipe.jobs import Job, JobType
+from asyncpipe.providers.atlas_reader import ARTICLE, read_poll, read_submit
+from asyncpipe.providers.base import Prediction
+from asyncpipe.providers.http import (
+    DEFAULT_TIMEOUTS,
+    HttpAnswer,
+    HttpClient,
+    Timeouts,
+    is_loopback,
+)
+
+BASE_URL = "https://api.atlascloud.ai/api/v1"
+KEY_VARIABLES = ("ATLASCLOUD_API_KEY", "ATLAS_CLOUD_API_KEY")
+BASE_URL_VARIABLE = "ATLASCLOUD_BASE_URL"
+
+_ENDPOINTS = {JobType.IMAGE: "/model/generateImage", JobType.VIDEO: "/model/generateVideo"}
+_CANONICAL = "/model/prediction/{id}"
+_ARTICLE = "/model/prediction/{id}/get"
+_SIMULATED_KEY = "simulated"
+_SHORTEST_SECRET = 12
+"""Shorter keys are those of tests; taking every such word out of answers would spoil them."""
+
+
+class AtlasCloud:
+    """The provider Atlas Cloud, or its simulator.
+
+    ``api_key`` defaults to ATLASCLOUD_API_KEY, then ATLAS_CLOUD_API_KEY; ``base_url`` to
+    ATLASCLOUD_BASE_URL, then the API's own, with or without ``/api/v1``. ``simulated`` is for a
+    simulator on this machine: then neither variable is read and any key will do. Raises
+    UsageError for a missing or impossible key or address.
+    """
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        base_url: str | None = None,
+        timeouts: Timeouts = DEFAULT_TIMEOUTS,
+        simulated: bool = False,
+    ) -> None:
+        self._simulated = simulated
+        self._base = _base(base_url, simulated=simulated)
+        key = _key(api_key, simulated=simulated)
+        self._secret = key.encode() if len(key) >= _SHORTEST_SECRET else None
+        self._http = HttpClient(
+            str(self._base), headers={"Authorization": f"Bearer {key}"}, timeouts=timeouts
+        )
+        self._known: str | None = None  # the path that has answered on the article's route
+
+    def __repr__(self) -> str:
+        return f"AtlasCloud({self.origin})"
+
+    @property
+    def name(self) -> str:
+        """``atlas``: part of every job's key."""
+        return "atlas"
+
+    @property
+    def origin(self) -> str:
+        """``https://host``, or ``simulator``."""
+        return "simulator" if self._simulated else str(self._base.origin())
+
+    @property
+    def simulated(self) -> bool:
+        """Whether its pictures are made up and its money is not real."""
+        return self._simulated
+
+    async def __aenter__(self) -> Self:
+        """Open its connections. Raises UsageError for a proxy that cannot be used."""
+        await self._http.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._http.__aexit__(exc_type, exc, traceback)
+
+    async def submit(self, job: Job) -> Prediction:
+        """Buy one prediction with one POST; the answer may already be final.
+
+        Raises NotAccepted, SubmitStopped, Rejected, or SubmitUnknown.
+        """
+        answer = self._without_key(await self._http.post(_ENDPOINTS[job.kind], job.body))
+        return read_submit(answer.status, answer.headers, answer.body)
+
+    async def poll(self, prediction_id: str, *, route: str = "") -> Prediction:
+        """Ask for a prediction once; on the article's route, at both of its paths if need be.
+
+        Raises PredictionGone, PollFailed or KeyRefused. What ``data.urls.get`` said on submit is
+        not used: the key goes to paths known beforehand only.
+        """
+        if route == ARTICLE:
+            prediction = await self._probe(prediction_id)
+        else:
+            prediction = await self._ask(_CANONICAL, prediction_id)
+        return replace(prediction, id=prediction_id, route=route)
+
+    async def _probe(self, prediction_id: str) -> Prediction:
+        """Ask at the path that has answered before, or at the article's, then at the other.
+
+        The API answers 401 to paths it does not have: only where a path has answered before does
+        that speak of the key.
+        """
+        first = self._known or _ARTICLE
+        refused: PredictionGone | KeyRefused | PollFailed | None = None
+        for path in (first, _CANONICAL if first == _ARTICLE else _ARTICLE):
+            try:
+                prediction = await self._ask(path, prediction_id)
+            except (PredictionGone, KeyRefused, PollFailed) as exc:
+                if isinstance(exc, KeyRefused) and path == self._known:
+                    raise
+                if isinstance(exc, PollFailed) and exc.status != 405:
+                    raise
+                refused = exc if refused is None or isinstance(exc, PredictionGone) else refused
+            else:
+                self._known = path
+                return prediction
+        raise _neither(refused)
+
+    async def _ask(self, path: str, prediction_id: str) -> Prediction:
+        answer = await self._http.get(path.replace("{id}", _segment(prediction_id)))
+        answer = self._without_key(answer)
+        return read_poll(answer.status, answer.headers, answer.body)
+
+    def _without_key(self, answer: HttpAnswer) -> HttpAnswer:
+        """Take the key out of an answer that repeats it, before anything keeps or shows it."""
+        if self._secret is None or self._secret not in answer.body:
+            return answer
+        return replace(answer, body=answer.body.replace(self._secret, b"[key]"))
+
+
+def _neither(refused: Exception | None) -> PredictionGone | PollFailed:
+    if isinstance(refused, PredictionGone):
+        return refused
+    text = f"neither path of the prediction answers: {refused}"
+    status = refused.status if isinstance(refused, KeyRefused | PollFailed) else None
+    return PollFailed(text, status=status)
+
+
+def _segment(prediction_id: str) -> str:
+    """Encode an id as one segment of a path. Raises PredictionGone for what no id can be.
+
+    Servers resolve dot segments even when they are encoded, so those are never sent.
+    """
+    if not prediction_id or {".", ".."} & set(re.split(r"[/\\]", prediction_id)):
+        raise PredictionGone(f"{prediction_id!r} is not a prediction's id")
+    return quote(prediction_id, safe="", errors="replace")
+
+
+def _key(api_key: str | None, *, simulated: bool) -> str:
+    if api_key is None and simulated:
+        return _SIMULATED_KEY  # the real key has no business at a simulator
+    named = [os.environ.get(variable, "") for variable in KEY_VARIABLES]
+    key = next((found for text in [api_key or "", *named] if (found := text.strip())), "")
+    if not key:
+        raise UsageError(
+            f"no API key: set {KEY_VARIABLES[0]} (or {KEY_VARIABLES[1]}), "
+            "or use --simulate, which needs none"
+        )
+    if not re.fullmatch(r"[!-~]+", key):
+        raise UsageError(
+            "the API key contains spaces, line breaks or letters a key cannot have: copy it again"
+        )
+    return key
+
+
+def _base(base_url: str | None, *, simulated: bool) -> URL:
+    text = base_url or ("" if simulated else os.environ.get(BASE_URL_VARIABLE) or BASE_URL)
+    text = text.strip()
+    try:
+        url = URL(text.rstrip("/"))
+        port = url.port
+    except ValueError:
+        raise UsageError(f"the base URL is not a URL: write it like {BASE_URL}") from None
+    host = url.raw_host or ""
+    if not host or port is None or url.scheme not in ("http", "https"):
+        raise UsageError(f"the base URL must be whole, like {BASE_URL}")
+    if url.user is not None or url.password is not None:
+        raise UsageError(f"the base URL for {host} contains a user or password: take it out")
+    if url.query_string or url.fragment or re.search(r"\s", text):
+        raise UsageError(f"the base URL for {host} must end with its path, like {BASE_URL}")
+    if not is_loopback(host) and (simulated or url.scheme != "https"):
+        what = "a simulator runs on this machine" if simulated else "the key is sent over https"
+        raise UsageError(f"the base URL for {host} cannot be used: {what} only")
+    return _with_version(url)
+
+
+def _with_version(url: URL) -> URL:
+    path = url.path.rstrip("/")
+    if path.endswith("/api/v1"):
+        return url.with_path(path)
+    return url.with_path(f"{path}/v1" if path.endswith("/api") else f"{path}/api/v1")

@@ -1,0 +1,103 @@
+"""One HTTP answer of Atlas Cloud, opened: its body, its code, its trace id, its wish to wait."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+from asyncpipe.providers import atlas_fields as fields
+
+LONGEST_WAIT_S = 3600.0
+"""The most a ``Retry-After`` is believed; a slip of the provider must not park a run for days."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """One answer: ``code`` is what it comes down to, as an HTTP status, and 200 is good.
+
+    ``document`` is its JSON object, or None; ``said`` what it says of an error, on one line.
+    """
+
+    status: int
+    code: int
+    document: fields.Layer | None
+    layers: tuple[fields.Layer, ...]
+    headers: Mapping[str, str]
+    said: str
+    request_id: str | None
+
+    @property
+    def inner(self) -> tuple[fields.Layer, ...]:
+        """What stands under ``data``: it speaks of the prediction, not of the request."""
+        return self.layers[:-1]
+
+
+def open_answer(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
+    """Open an answer, whatever its body is."""
+    document = fields.read_json(body)
+    layers = fields.layers_of(document or {})
+    trace = header(headers, "X-Request-ID") or next(
+        (found for layer in reversed(layers) if (found := trace_id(layer))), ""
+    )
+    return Answer(
+        status=status,
+        code=_code(status, document),
+        document=document,
+        layers=layers,
+        headers=headers,
+        said=fields.error_text(layers) if document is not None else _page_text(body),
+        request_id=fields.clean(trace, 200) or None,
+    )
+
+
+def trace_id(layer: fields.Layer) -> str:
+    """Return the layer's ``request_id``; "" if there is none."""
+    return fields.identifier(layer, ("request_id", "requestId"))
+
+
+def _code(status: int, document: fields.Layer | None) -> int:
+    told = fields.number(document.get("code")) if document is not None else None
+    if told is not None and 400 <= told < 500:
+        return told  # an explicit refusal in the API's own words, whatever a gateway made of it
+    if not 200 <= status < 300:
+        return status
+    return 200 if told is None or told == 0 or 200 <= told < 300 else told
+
+
+def header(headers: Mapping[str, str], name: str) -> str:
+    """Return a header's value, however its name is cased; "" if it is not there."""
+    return next((value for key, value in headers.items() if key.lower() == name.lower()), "")
+
+
+def _page_text(body: bytes) -> str:
+    """What a body that is not JSON says: the title of a page, or its first words."""
+    text = body[:4096].decode("utf-8", "ignore")
+    if title := re.search(r"<title[^>]*>([^<]*)", text, re.IGNORECASE):
+        return fields.clean(title[1], 120)
+    return fields.clean(re.sub(r"<[^>]*>", " ", text), 120)
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Read ``Retry-After``, seconds or an HTTP date, as seconds from now; None if there is none.
+
+    A date counts from the answer's own ``Date``, so that a clock that is off does no harm.
+    """
+    wish = header(headers, "Retry-After").strip()
+    if re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,6})?", wish):
+        return min(float(wish), LONGEST_WAIT_S)
+    until = _http_date(wish)
+    if until is None:
+        return None
+    since = _http_date(header(headers, "Date")) or datetime.now(UTC)
+    return min(max((until - since).total_seconds(), 0.0), LONGEST_WAIT_S)
+
+
+def _http_date(text: str) -> datetime | None:
+    try:
+        date = parsedate_to_datetime(text)
+        return date.astimezone(UTC) if date.tzinfo else date.replace(tzinfo=UTC)
+    except (ValueError, TypeError, OverflowError):
+        return None

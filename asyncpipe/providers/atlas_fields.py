@@ -1,0 +1,181 @@
+"""Where the fields of Atlas Cloud's JSON answers may be, and how each is spelled: pure.
+
+Every spelling stands in atlas-api.md §2, §3 and §6. ``layers`` are an answer's nested objects,
+innermost first: ``data.data``, ``data``, the answer itself.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+from urllib.parse import quote
+
+Layer = Mapping[str, Any]
+
+MODERATED = 1039
+"""The one ``error_code`` the documentation explains: the input was refused by moderation."""
+
+MESSAGE_LENGTH = 300
+
+_DEPTH = 4
+_ID_LENGTH = 512
+_IDS = ("id", "predictionId", "prediction_id")
+_TEXTS = ("error", "msg", "message", "error_message", "detail", "title")
+_CALM = frozenset({"ok", "success", "succeeded"})  # what ``message`` says when nothing is wrong
+_ONE_URL = ("url", "uri", "download_url")
+_MANY_URLS = (
+    "outputs", "output", "output_url", "video_url", "image_url", "images", "videos", "video",
+    "image", "b64_json",
+)  # fmt: skip
+_LISTS = ("outputs", "output", "images", "videos")
+_SINGLES = ("output_url", "video_url", "image_url")
+
+_BASE64 = re.compile(r"[A-Za-z0-9+/]{64,}")
+_URL_SAFE = str.maketrans("-_", "+/")
+_ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|[@-_])")
+_SECRETS = re.compile(r"(apikey-|Bearer\s+)[\w.~+/=-]+", re.IGNORECASE)
+_MODERATION = re.compile(
+    r"content[ _-]?(polic|filter|moderat)|moderation|moderated|copyright|sensitive|nsfw"
+    r"|safety (system|filter|polic|check)|审核|敏感|违规|版权",
+    re.IGNORECASE,
+)
+
+
+def read_json(body: bytes) -> Layer | None:
+    """Return the JSON object in ``body``, or None when there is none.
+
+    Stray bytes are replaced, not refused: an id must not be lost to a bad byte in a message.
+    """
+    try:
+        document = json.loads(body.decode("utf-8-sig", "replace"))
+    except (ValueError, RecursionError):  # RecursionError: nested deeper than the interpreter goes
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def layers_of(document: Layer) -> tuple[Layer, ...]:
+    """Return the answer's nested ``data`` objects and itself, innermost first."""
+    found = [document]
+    while isinstance(inner := found[-1].get("data"), dict):
+        found.append(inner)
+    return tuple(reversed(found))
+
+
+def number(value: Any) -> int | None:
+    """Read a whole number of ordinary size, spelled as a number or as text; None otherwise."""
+    if isinstance(value, str):
+        return int(value) if re.fullmatch(r"\s*-?[0-9]{1,9}\s*", value) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if isinstance(value, float) and not (math.isfinite(value) and value.is_integer()):
+        return None
+    return int(value) if abs(value) < 10**9 else None
+
+
+def clean(text: str, length: int = MESSAGE_LENGTH) -> str:
+    """Make one printable line of at most ``length`` characters; escapes and keys are taken out."""
+    text = _SECRETS.sub(r"\1…", _ESCAPES.sub("", text[: 8 * MESSAGE_LENGTH]))
+    line = " ".join("".join(map(_printable, text)).split())
+    return line if len(line) <= length else line[: length - 1] + "…"
+
+
+def _printable(char: str) -> str:
+    # The joiners, which emoji and Persian are written with, count as formatting in Unicode.
+    return char if char.isprintable() or char in "\u200c\u200d" else " "
+
+
+def identifier(layer: Layer, names: Iterable[str] = _IDS) -> str:
+    """Return the first of ``names`` in ``layer`` that holds an id, as text; "" if none does."""
+    for name in names:
+        value = layer.get(name)
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)  # JSON reading bounds its digits at 4,300, which str() takes
+        if isinstance(value, str) and 0 < len(found := value.strip()) <= _ID_LENGTH:
+            return _storable(found)
+    return ""
+
+
+def prediction_id(layers: tuple[Layer, ...]) -> str:
+    """Return the prediction's id; "" if there is none. A bare ``request_id`` is not one."""
+    *inner, top = layers
+    # data.id is the documented place, so the outer of two nested ones wins.
+    return next((found for layer in [*reversed(inner), top] if (found := identifier(layer))), "")
+
+
+def outputs(layers: tuple[Layer, ...], *, singles: bool = True) -> tuple[str, ...]:
+    """Return the output URLs, each once, from the innermost layer that has any.
+
+    ``singles=False`` leaves out ``image_url`` and its like, which may echo the job's own input.
+    """
+    for layer in layers:
+        # The first place that names something is all: what stands beside it may be an echo.
+        for name in (*_LISTS, *_SINGLES) if singles else _LISTS:
+            if found := tuple(dict.fromkeys(_urls(layer.get(name)))):
+                return found
+    return ()
+
+
+def _urls(value: Any, depth: int = _DEPTH) -> Iterator[str]:
+    if isinstance(value, str):
+        yield from _url(value.strip())
+    elif isinstance(value, list) and depth:
+        for member in value:
+            yield from _urls(member, depth - 1)
+    elif isinstance(value, dict) and depth:
+        one = next((found for name in _ONE_URL for found in _urls(value.get(name), 0)), None)
+        if one is not None:
+            yield one
+            return
+        found = [url for name in _MANY_URLS for url in _urls(value.get(name), depth - 1)]
+        yield from found or _text(value.get("text"))
+
+
+def _url(text: str) -> Iterator[str]:
+    if text[:8].lower().startswith(("http://", "https://", "data:")):
+        yield _storable(text)
+        return
+    packed = re.sub(r"[\r\n]+", "", text).translate(_URL_SAFE).rstrip("=")
+    if _BASE64.fullmatch(packed):  # the downloader tells what it is by its first bytes
+        yield f"data:application/octet-stream;base64,{packed}{'=' * (-len(packed) % 4)}"
+
+
+def _text(value: Any) -> Iterator[str]:
+    if isinstance(value, str) and value:
+        yield "data:text/plain;charset=utf-8," + quote(_storable(value))
+
+
+def _storable(text: str) -> str:
+    # Half a surrogate pair is legal JSON, but neither a database nor a URL takes it.
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def error_text(layers: Iterable[Layer]) -> str:
+    """Return the first thing said about an error, on one clean line; "" if nothing is."""
+    for layer in layers:
+        error = layer.get("error")
+        for spoken in (error if isinstance(error, dict) else {}, layer):
+            for name in _TEXTS:
+                value = spoken.get(name)
+                line = clean(value) if isinstance(value, str) else ""
+                if line and line.lower() not in _CALM:
+                    return line
+    return ""
+
+
+def error_code(layers: Iterable[Layer]) -> int | None:
+    """Return the provider's ``error_code``; 0 means none."""
+    for layer in layers:
+        error = layer.get("error")
+        inner = error if isinstance(error, dict) else {}
+        for value in (layer.get("error_code"), inner.get("error_code"), inner.get("code")):
+            if code := number(value):
+                return code
+    return None
+
+
+def is_moderation(text: str, code: int | None) -> bool:
+    """Whether an error means that content moderation refused the input."""
+    return code == MODERATED or _MODERATION.search(text) is not None

@@ -1,0 +1,265 @@
+"""What an answer of Atlas Cloud means: pure, from status, headers and body to a prediction.
+
+The body speaks before the status code: failed generations arrive as HTTP 200, and finished ones
+as HTTP 500. Whatever arrives becomes a Prediction or one of the provider errors, never another
+exception. An answer to a submit that neither names a prediction nor clearly refuses is unknown:
+it may have been bought.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from asyncpipe.errors import (
+    BalanceExhausted,
+    KeyRefused,
+    Overloaded,
+    PollFailed,
+    PredictionGone,
+    ProviderError,
+    RateLimited,
+    Rejected,
+    SubmitUnknown,
+)
+from asyncpipe.providers import atlas_fields as fields
+from asyncpipe.providers.atlas_answer import Answer, header, open_answer, retry_after_s, trace_id
+from asyncpipe.providers.base import Prediction, PredictionStatus
+
+ARTICLE = "article"
+"""The route of a prediction known by a bare ``request_id``: the article's wire."""
+
+_RUNNING = frozenset(
+    {"processing", "created", "starting", "queued"}
+    | {"pending", "running", "in_progress", "submitted"}
+)
+_COMPLETED = frozenset({"completed", "succeeded", "success", "done", "complete"})
+_FAILED = frozenset({"failed", "error", "timeout", "canceled", "cancelled"})
+_ABOUT_THE_REQUEST = frozenset({401, 402, 403, 404, 408, 410, 429, 451})
+_MARKS = ("id", "predictionId", "prediction_id", "outputs", "output", "error_code")
+
+_KEY_REFUSED = "the API refuses the key, or the base URL is wrong: it answers 401 to both"
+_FIREWALL = (
+    "a firewall before the API turned the request away; "
+    "Cloudflare does so by User-Agent, network or country"
+)
+_BALANCE = "the account's balance or plan is used up: top it up"
+_REJECTED = {
+    404: "the API does not know this model, or it is not open to the account",
+    413: "the request is larger than the API takes",
+    451: "the API does not serve this region",
+}
+
+E = TypeVar("E", bound=ProviderError)
+W = TypeVar("W", RateLimited, Overloaded, PollFailed)
+
+
+def read_submit(status: int, headers: Mapping[str, str], body: bytes) -> Prediction:
+    """Read the answer to a submit: a prediction that runs, or one that is final already.
+
+    Raises NotAccepted, SubmitStopped or Rejected where it was surely not bought, SubmitUnknown
+    otherwise.
+    """
+    answer = open_answer(status, headers, body)
+    final = _verdict(answer)
+    if final in (PredictionStatus.COMPLETED, PredictionStatus.FAILED):
+        return _prediction(answer, final)
+    running = _prediction(answer, PredictionStatus.RUNNING)
+    if running.id and (answer.code == 200 or _names_it_anyway(answer)):
+        return running
+    raise _refusal(answer)
+
+
+def read_poll(status: int, headers: Mapping[str, str], body: bytes) -> Prediction:
+    """Read the answer to a poll; its ``id`` may be "".
+
+    Raises KeyRefused, PredictionGone (404, 410, and 400, which the API answers to ids it does not
+    know yet), or PollFailed for everything that says nothing about the prediction.
+    """
+    answer = open_answer(status, headers, body)
+    verdict = _verdict(answer)
+    if verdict is None:
+        raise _poll_error(answer)
+    return _prediction(answer, verdict)
+
+
+def _verdict(answer: Answer) -> PredictionStatus | None:
+    """What the body says of the prediction; None if it says nothing, or nothing to rely on."""
+    word, of_prediction = _word(answer)
+    if answer.code != 200:
+        return _verdict_in_error(answer, word, of_prediction)
+    if word == "failed" or (word in _FAILED and of_prediction):
+        return PredictionStatus.FAILED
+    if word in _COMPLETED and of_prediction:
+        return PredictionStatus.COMPLETED
+    if word in _RUNNING or (word is not None and word not in _FAILED and of_prediction):
+        return PredictionStatus.RUNNING
+    # No status, or one that may be meant of the request: {"status": "success", "data": {…}}.
+    # Finished is evident from outputs then; but a lone image_url may echo the job's input.
+    finished = fields.outputs(answer.layers, singles=word in _COMPLETED)
+    return PredictionStatus.COMPLETED if finished and word not in _FAILED else None
+
+
+def _verdict_in_error(
+    answer: Answer, word: str | None, of_prediction: bool
+) -> PredictionStatus | None:
+    """What an error answer says of the prediction: only what cannot be meant of the request.
+
+    HTTP 500 with a ``failed`` body is a failed prediction; 504 with ``timeout`` is a gateway.
+    """
+    if answer.code == fields.MODERATED:
+        return PredictionStatus.FAILED
+    if answer.code in _ABOUT_THE_REQUEST or 300 <= answer.status < 400:
+        return None
+    if word == "failed" and (of_prediction or answer.status == 500):
+        return PredictionStatus.FAILED
+    if word in _COMPLETED and of_prediction and fields.outputs(answer.layers):
+        return PredictionStatus.COMPLETED
+    return None
+
+
+def _word(answer: Answer) -> tuple[str | None, bool]:
+    """The status word in one spelling, and whether it is surely the prediction's own."""
+    for layer in answer.inner:
+        if word := _spelled(layer):
+            return word, True
+    top = answer.layers[-1]
+    word = _spelled(top)
+    # On the article's wire the status stands on top, where error envelopes may have one as well.
+    named = any(top.get(mark) for mark in _MARKS)
+    plain = answer.code == 200 and word != "error"
+    return word, not answer.inner and (named or plain)
+
+
+def _spelled(layer: fields.Layer) -> str | None:
+    word = layer.get("status")
+    if not isinstance(word, str):
+        return None
+    return re.sub(r"[\s-]+", "_", fields.clean(word, 40).lower()) or None
+
+
+def _prediction(answer: Answer, status: PredictionStatus) -> Prediction:
+    named = fields.prediction_id(answer.layers)
+    bare = "" if named else _bare_request_id(answer)
+    failed = status is PredictionStatus.FAILED
+    code = _error_code(answer) if failed else None
+    return Prediction(
+        id=named or bare,
+        status=status,
+        outputs=fields.outputs(answer.layers) if status is PredictionStatus.COMPLETED else (),
+        error=answer.said or None if failed else None,
+        error_code=code,
+        moderated=failed and fields.is_moderation(answer.said, code),
+        # Documented (§5): the money of failed and timed-out predictions is returned.
+        released=True,
+        route=ARTICLE if bare else "",
+        request_id=answer.request_id,
+        said=_word(answer)[0],
+    )
+
+
+def _error_code(answer: Answer) -> int | None:
+    code = fields.error_code(answer.layers)
+    return fields.MODERATED if code is None and answer.code == fields.MODERATED else code
+
+
+def _bare_request_id(answer: Answer) -> str:
+    """The article's id. Error envelopes carry a trace id of the same name; that is none."""
+    failing = _word(answer)[0] is None and any(layer.get("error") for layer in answer.layers)
+    if answer.code != 200 or failing:
+        return ""
+    return next((found for layer in answer.layers if (found := trace_id(layer))), "")
+
+
+def _names_it_anyway(answer: Answer) -> bool:
+    """Whether an unclear answer names a prediction under ``data``: then that was bought."""
+    unclear = not 300 <= answer.code < 500 or answer.code == 408
+    return unclear and bool(fields.prediction_id((*answer.inner, {})))
+
+
+def _refusal(answer: Answer) -> ProviderError:
+    """What an answer to a submit that names no prediction comes down to (design.md §3)."""
+    code = answer.code
+    if (stopped := _stopped(answer)) is not None:
+        return stopped
+    if code == 429:
+        return _waiting(RateLimited, answer, "the API limits the rate of submits")
+    if code == 503 and _is_overload(answer):
+        return _waiting(Overloaded, answer, "the API is overloaded")
+    if 300 <= answer.status < 400:
+        return _made(Rejected, answer, _redirect_text(answer))
+    if 400 <= code < 500 and code != 408:
+        return _made(Rejected, answer, _REJECTED.get(code, "the API refuses the request"))
+    return _made(SubmitUnknown, answer, _unclear_text(answer))
+
+
+def _stopped(answer: Answer) -> ProviderError | None:
+    if answer.code == 401:
+        return _made(KeyRefused, answer, _KEY_REFUSED)
+    if answer.code == 402:
+        return _made(BalanceExhausted, answer, _BALANCE)
+    if answer.code == 403 and not _is_envelope(answer):
+        return _made(KeyRefused, answer, _FIREWALL)
+    return None
+
+
+def _poll_error(answer: Answer) -> ProviderError:
+    code = answer.code
+    if code == 401:
+        return _made(KeyRefused, answer, _KEY_REFUSED)
+    if code in (400, 404, 410):
+        return _made(PredictionGone, answer, "the API does not know the prediction")
+    if 300 <= answer.status < 400:
+        return _waiting(PollFailed, answer, _redirect_text(answer))
+    if code == 200:
+        what = "names no status" if answer.document is not None else "is not the API's JSON"
+        return _waiting(PollFailed, answer, f"the answer to a poll {what}")
+    return _waiting(PollFailed, answer, "the API could not answer a poll")
+
+
+def _made(kind: type[E], answer: Answer, text: str) -> E:
+    shown = str(answer.status)
+    if answer.code not in (answer.status, 200):
+        shown += f", code {answer.code}"
+    if answer.said:
+        shown += f": {answer.said}"
+    return kind(
+        fields.clean(f"{text} ({shown})"), status=answer.status, request_id=answer.request_id
+    )
+
+
+def _waiting(kind: type[W], answer: Answer, text: str) -> W:
+    error = _made(kind, answer, text)
+    error.retry_after_s = retry_after_s(answer.headers)
+    return error
+
+
+def _is_envelope(answer: Answer) -> bool:
+    """Whether a refusal is the API's own and not of a firewall, which may speak JSON as well."""
+    words = ("code", "msg", "error", "message")  # Cloudflare's JSON has title, status and detail
+    return any(word in (answer.document or {}) for word in words)
+
+
+def _is_overload(answer: Answer) -> bool:
+    """Whether a 503 is the API's word that nothing was taken; a proxy's 503 tells nothing."""
+    return answer.document is not None and fields.number(answer.document.get("code")) == 503
+
+
+def _redirect_text(answer: Answer) -> str:
+    try:
+        host = urlsplit(header(answer.headers, "Location")).hostname or "another path"
+    except ValueError:
+        host = "an address that cannot be read"
+    return (
+        f"the API redirects to {host}, and the key is not sent on: "
+        "correct the base URL (--base-url or ATLASCLOUD_BASE_URL)"
+    )
+
+
+def _unclear_text(answer: Answer) -> str:
+    if answer.code != 200:
+        return "the API broke off a submit: it may have taken it"
+    what = "names no prediction" if answer.document is not None else "is not the API's JSON"
+    return f"the answer to a submit {what}: it may have been taken"

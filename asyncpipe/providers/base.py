@@ -1,0 +1,81 @@
+"""What the engine asks of a provider; everything provider-specific stays behind this."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from types import TracebackType
+from typing import Protocol, Self
+
+from asyncpipe.jobs import Job
+
+
+class PredictionStatus(StrEnum):
+    """What a provider's own word for a prediction's status comes down to."""
+
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prediction:
+    """The provider's side of a job, as one answer tells it.
+
+    ``outputs`` are URLs (http, https or data) in the provider's order. ``moderated`` means the
+    input was refused by content moderation: never send it unchanged again. ``released`` says of
+    a failed one whether its money is known to be returned. ``route`` is the provider's own note
+    on how to poll this prediction; the ledger keeps it and hands it back. ``said`` is the
+    provider's own status word.
+    """
+
+    id: str
+    status: PredictionStatus = PredictionStatus.RUNNING
+    outputs: tuple[str, ...] = ()
+    error: str | None = None
+    error_code: int | None = None
+    moderated: bool = False
+    released: bool = True
+    route: str = ""
+    request_id: str | None = None
+    said: str | None = None
+
+
+class Provider(Protocol):
+    """An API that is submitted to, polled, and answers URLs.
+
+    Entering opens its connections; entered twice, the last exit closes them.
+    """
+
+    @property
+    def name(self) -> str:
+        """One word; part of every job's key."""
+
+    @property
+    def origin(self) -> str:
+        """Where it is: ``https://host`` or ``simulator``; a folder belongs to one origin."""
+
+    @property
+    def simulated(self) -> bool:
+        """Whether its pictures are made up and its money is not real."""
+
+    async def submit(self, job: Job) -> Prediction:
+        """Buy one prediction; the answer may already be final.
+
+        Raises NotAccepted, SubmitStopped, Rejected, or SubmitUnknown; sends at most one POST.
+        """
+
+    async def poll(self, prediction_id: str, *, route: str = "") -> Prediction:
+        """Ask for a prediction once; costs nothing.
+
+        Raises PredictionGone, PollFailed or KeyRefused.
+        """
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...

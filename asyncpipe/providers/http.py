@@ -1,0 +1,308 @@
+"""JSON over HTTP: one answer per request, and the truth about whether a request was sent."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, fields
+from types import SimpleNamespace, TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+import orjson
+from yarl import URL
+
+from asyncpipe import __version__
+from asyncpipe.errors import NotSent, PollFailed, Rejected, SubmitUnknown, UsageError
+
+USER_AGENT = f"asyncpipe/{__version__}"
+"""Always sent: Cloudflare refuses some libraries' own."""
+
+LARGEST_ANSWER = 64 * 1024 * 1024
+"""Bytes of an answer that are read at most; base64 outputs make large ones."""
+
+SUBMIT_KEEP_ALIVE_S = 1.0
+"""A submit whose reused connection is reset is unknown, so connections are reused only while the
+server surely keeps them."""
+
+_POOL = 100
+"""Connections per pool: measured, more cost memory and time and bring nothing."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Timeouts:
+    """How long one request may take, in seconds; ``connect_s`` counts the wait for a free one.
+
+    Raises UsageError for one that is not above 0.
+    """
+
+    connect_s: float = 15.0
+    submit_s: float = 60.0
+    poll_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if not getattr(self, field.name) > 0:
+                raise UsageError(f"timeouts: {field.name} must be above 0 seconds")
+
+
+DEFAULT_TIMEOUTS = Timeouts()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HttpAnswer:
+    """An answer, read whole."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Lost:
+    """A request without an answer: whether it may have reached the API, and what happened."""
+
+    sent: bool
+    text: str
+
+
+# Every public exception of aiohttp and what it says of the request, (may have been sent, words);
+# by name, since versions differ in which they have. The nearest class of an exception counts.
+_FATES: dict[str, tuple[bool, str]] = {
+    "ClientConnectorCertificateError": (False, "its TLS certificate is not accepted"),
+    "ClientConnectorSSLError": (False, "the TLS handshake failed"),
+    "ClientSSLError": (False, "the TLS handshake failed"),
+    "ServerFingerprintMismatch": (False, "its TLS certificate is not the expected one"),
+    "ClientConnectorDNSError": (False, "its name cannot be resolved"),
+    "ClientProxyConnectionError": (False, "the proxy cannot be reached"),
+    "ClientHttpProxyError": (False, "the proxy refuses to connect to it"),
+    "UnixClientConnectorError": (False, "no connection could be made"),
+    "ClientConnectorError": (False, "no connection could be made"),
+    "ConnectionTimeoutError": (False, "no connection was made in time"),
+    "InvalidURL": (False, "its address cannot be asked"),
+    "InvalidUrlClientError": (False, "its address cannot be asked"),
+    "NonHttpUrlClientError": (False, "its address cannot be asked"),
+    "RedirectClientError": (True, "it redirects to nowhere"),
+    "InvalidUrlRedirectClientError": (True, "it redirects to nowhere"),
+    "NonHttpUrlRedirectClientError": (True, "it redirects to nowhere"),
+    "TooManyRedirects": (True, "it redirects in circles"),
+    "SocketTimeoutError": (True, "no answer came in time"),
+    "ServerTimeoutError": (True, "no answer came in time"),
+    "TimeoutError": (True, "no answer came in time"),
+    "ServerDisconnectedError": (True, "the connection was closed without an answer"),
+    "ClientConnectionResetError": (True, "the connection was reset"),
+    "ClientOSError": (True, "the connection was lost"),
+    "ServerConnectionError": (True, "the connection was lost"),
+    "ClientConnectionError": (True, "the connection was lost"),
+    "UploadAbortedError": (True, "the request was cut off"),
+    "ClientPayloadError": (True, "the answer broke off"),
+    "ContentTypeError": (True, "the answer is not HTTP as it should be"),
+    "WSServerHandshakeError": (True, "the answer is not HTTP as it should be"),
+    "ClientResponseError": (True, "the answer is not HTTP as it should be"),
+    "WSMessageTypeError": (True, "the answer is not HTTP as it should be"),
+    "ClientError": (True, "the request broke off"),
+    "OSError": (True, "the connection was lost"),
+    "Exception": (True, "the request broke off"),
+}
+
+
+class HttpClient:
+    """Ask one API; entered twice, the last exit closes its connections.
+
+    ``headers`` go with every request, and to no other host: redirects are not followed, .netrc
+    is not read, cookies are not kept. ``base_url`` is taken as it is, percent-encoding included.
+    """
+
+    def __init__(
+        self, base_url: str, *, headers: Mapping[str, str], timeouts: Timeouts = DEFAULT_TIMEOUTS
+    ) -> None:
+        self._base_url = base_url
+        self._headers = {
+            **headers,
+            "User-Agent": USER_AGENT,
+            "Accept": "application/json",
+            # A compressed answer could unpack to far more than LARGEST_ANSWER before it is counted.
+            "Accept-Encoding": "identity",
+        }
+        self._timeouts = timeouts
+        self._entered = 0
+        self._exit = AsyncExitStack()
+        self._proxy: str | None = None
+        self._submits: aiohttp.ClientSession | None = None
+        self._polls: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        """Open the sessions. Raises UsageError for a proxy that cannot be used."""
+        if self._entered == 0:
+            self._proxy = proxy_for(self._base_url)
+            submits = aiohttp.TCPConnector(limit=_POOL, keepalive_timeout=SUBMIT_KEEP_ALIVE_S)
+            polls = aiohttp.TCPConnector(limit=_POOL, ttl_dns_cache=60)
+            self._submits = self._session(submits, self._timeouts.submit_s)
+            self._polls = self._session(polls, self._timeouts.poll_s)
+            self._exit.push_async_callback(self._submits.close)
+            self._exit.push_async_callback(self._polls.close)
+        self._entered += 1
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._entered -= 1
+        if self._entered == 0:
+            self._submits = self._polls = None
+            # Apart from self, so that entering again meanwhile opens what this does not close.
+            await self._exit.pop_all().aclose()
+
+    def _session(self, connector: aiohttp.TCPConnector, total_s: float) -> aiohttp.ClientSession:
+        tracing = aiohttp.TraceConfig()
+        tracing.on_request_headers_sent.append(_note_sent)
+        return aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers=self._headers,
+            timeout=aiohttp.ClientTimeout(total=total_s, connect=self._timeouts.connect_s),
+            trace_configs=[tracing],
+            trust_env=False,  # it would let a .netrc entry replace the key
+        )
+
+    async def post(self, path: str, body: Mapping[str, Any]) -> HttpAnswer:
+        """Send ``body`` once and return the answer, whatever its status.
+
+        Raises NotSent when it surely did not reach the API, SubmitUnknown when it may have, and
+        Rejected for a body JSON cannot hold.
+        """
+        try:
+            data = orjson.dumps(body, option=orjson.OPT_NON_STR_KEYS)
+        except TypeError as exc:
+            raise Rejected(f"the job cannot be sent as JSON: {exc}") from None
+        result = await self._exchange(self._submits, "POST", path, data)
+        if isinstance(result, HttpAnswer):
+            return result
+        if result.sent:
+            raise SubmitUnknown(f"the submit was sent, and {result.text}: it may have been taken")
+        raise NotSent(f"{URL(self._base_url).host} cannot be reached: {result.text}")
+
+    async def get(self, path: str) -> HttpAnswer:
+        """Ask once and return the answer, whatever its status; raises PollFailed without one.
+
+        On a reused connection that turns out dead aiohttp asks a second time: a GET is free.
+        """
+        result = await self._exchange(self._polls, "GET", path, None)
+        if isinstance(result, HttpAnswer):
+            return result
+        raise PollFailed(f"a poll got no answer: {result.text}")
+
+    async def _exchange(
+        self, session: aiohttp.ClientSession | None, method: str, path: str, data: bytes | None
+    ) -> HttpAnswer | _Lost:
+        """Make one request.
+
+        What went wrong is returned, not raised: a foreign exception may hold the request's
+        headers, and must not hang on ours even as a context.
+        """
+        if session is None:
+            raise RuntimeError("the provider is not open: enter it with `async with` first")
+        progress = SimpleNamespace(sent=False)
+        try:
+            async with session.request(
+                method,
+                URL(self._base_url + path, encoded=True),
+                data=data,
+                headers={"Content-Type": "application/json"} if data is not None else None,
+                allow_redirects=False,
+                proxy=self._proxy,
+                trace_request_ctx=progress,
+            ) as response:
+                body = await _read_bounded(response)
+                if body is None:
+                    return _Lost(sent=True, text="the answer is larger than 64 MiB")
+                return HttpAnswer(status=response.status, headers=response.headers, body=body)
+        # Everything: whatever broke, a submit that was sent may have been bought.
+        except Exception as exc:
+            return _lost(exc, started=progress.sent)
+
+
+async def _note_sent(
+    session: aiohttp.ClientSession,
+    context: SimpleNamespace,
+    params: aiohttp.TraceRequestHeadersSentParams,
+) -> None:
+    # aiohttp says so just before the first byte: without this mark, none has left.
+    context.trace_request_ctx.sent = True
+
+
+async def _read_bounded(response: aiohttp.ClientResponse) -> bytes | None:
+    """The body, or None if it is larger than LARGEST_ANSWER."""
+    if (response.content_length or 0) > LARGEST_ANSWER:
+        response.close()
+        return None
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in response.content.iter_any():
+        size += len(chunk)
+        if size > LARGEST_ANSWER:
+            response.close()  # not read to its end, so the connection is of no more use
+            return None
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _lost(exc: Exception, *, started: bool) -> _Lost:
+    """Tell a request's fate from the exception and from how far it had come."""
+    sent, text = next(
+        _FATES[kind.__name__] for kind in type(exc).__mro__ if kind.__name__ in _FATES
+    )
+    if not started and isinstance(exc, TimeoutError):
+        text = "no connection was made in time"
+    reason = _reason(exc)
+    return _Lost(sent=sent and started, text=f"{text} ({reason[:200]})" if reason else text)
+
+
+def _reason(exc: Exception) -> str:
+    """The system's own words where they hold nothing but addresses; else the exception's name."""
+    if isinstance(exc, aiohttp.ClientConnectorCertificateError):
+        return getattr(exc.certificate_error, "verify_message", "")
+    if isinstance(exc, OSError):
+        return exc.strerror or ""
+    return "" if isinstance(exc, aiohttp.ClientError) else type(exc).__name__
+
+
+def proxy_for(url: str) -> str | None:
+    """Return the proxy the environment names for ``url``, or None; loopback never has one.
+
+    HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY, or the system's settings on Windows and
+    macOS. Raises UsageError for a proxy that does not speak HTTP.
+    """
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if is_loopback(host):
+        return None
+    proxies = getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if not proxy or proxy_bypass(parts.netloc.rpartition("@")[2]):
+        return None
+    if "://" not in proxy:
+        proxy = f"http://{proxy}"
+    scheme = proxy.partition("://")[0].lower()
+    if scheme not in ("http", "https"):
+        raise UsageError(
+            f"the proxy for {host} is a {scheme} proxy, which cannot be used: set "
+            f"{parts.scheme.upper()}_PROXY to an http:// proxy, or put {host} into NO_PROXY"
+        )
+    return proxy
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host`` is this machine: localhost, 127.0.0.0/8 or ::1."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
