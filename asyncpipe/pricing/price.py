@@ -1,0 +1,148 @@
+"""The price of one job."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Any
+
+from asyncpipe.errors import UsageError
+from asyncpipe.jobs import Job, JobType
+from asyncpipe.pricing.book import PriceBook, Rate
+
+ASSUMED_DURATION_S = 5
+"""Seconds a video is priced as when its job does not say: what the article's program asked for."""
+
+OUTPUT_COUNTS = ("num_images", "n", "max_images")
+"""Fields that ask for several outputs, by model (atlas-api §4); each output is paid for."""
+
+MOST_USD = 10**9
+"""A price beyond this is a slip of the keyboard, and would not fit the ledger's integers."""
+
+_SECONDS = re.compile(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*s?\s*", re.ASCII)
+_PLAIN_KEY = re.compile(r"[A-Za-z][\w./-]*", re.ASCII)
+
+
+class Unpriced(UsageError):
+    """No price book knows the model: without a price no cost can be told and no budget held."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Price:
+    """What one job costs; ``amount`` in USD, ``micro`` the same in micro-dollars.
+
+    ``source`` names the price book; ``assumed`` what the job did not say, e.g. ``duration 5 s``.
+    """
+
+    amount: Decimal
+    micro: int
+    source: str
+    assumed: tuple[str, ...] = ()
+
+
+def to_micro(amount: Decimal) -> int:
+    """Convert USD to whole micro-dollars, halves rounded up."""
+    return int((amount * 1_000_000).quantize(Decimal(1), rounding=ROUND_HALF_UP))
+
+
+def from_micro(micro: int) -> Decimal:
+    """Convert micro-dollars to USD, exactly."""
+    return Decimal(micro).scaleb(-6)
+
+
+def price(job: Job, books: Sequence[PriceBook]) -> Price:
+    """Price ``job`` by the first of ``books`` that knows its model.
+
+    A video without a duration in seconds counts as 5 s, which ``assumed`` then says. Whatever the
+    unit, the price is multiplied by ``num_images``, ``n`` or ``max_images``: each output is paid
+    for. Of several the largest counts, so that a reservation is never too small.
+
+    Raises Unpriced for a model no book knows, and UsageError for a rate that does not fit the job
+    (``per_image`` for a video; ``per_second`` for an image without duration).
+    """
+    for book in books:
+        rate = book.rates.get(job.model)
+        if rate is not None:
+            return _priced(job, rate, book.title)
+    raise Unpriced(_no_price(job, books))
+
+
+def _priced(job: Job, rate: Rate, source: str) -> Price:
+    outputs, assumed_outputs = _outputs(job)
+    seconds, assumed_seconds = _seconds(job, rate)
+    amount = rate.amount
+    if amount * seconds * outputs > MOST_USD:
+        raise UsageError(
+            f"model {job.model!r}: {rate.amount} USD {rate.unit} x {seconds} x {outputs} is more "
+            f"than {MOST_USD} USD for one job: check the price, the duration and the count"
+        )
+    micro = to_micro(amount * seconds * outputs)
+    return Price(
+        amount=from_micro(micro),
+        micro=micro,
+        source=source,
+        assumed=(*assumed_seconds, *assumed_outputs),
+    )
+
+
+def _outputs(job: Job) -> tuple[int, tuple[str, ...]]:
+    """How many outputs the job asks for, and what had to be assumed to say so."""
+    given = {name: job.params[name] for name in OUTPUT_COUNTS if name in job.params}
+    counts = [count for value in given.values() if (count := _count(value)) is not None]
+    if counts or not given:
+        return max(counts, default=1), ()
+    return 1, (f"{next(iter(given))} 1",)
+
+
+def _count(value: Any) -> int | None:
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
+        value = int(value)
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return value if whole and value > 0 else None
+
+
+def _seconds(job: Job, rate: Rate) -> tuple[Decimal, tuple[str, ...]]:
+    """What the rate is multiplied by on account of time, and what had to be assumed."""
+    if rate.unit == "per_image" and job.kind is not JobType.IMAGE:
+        raise UsageError(
+            f"model {job.model!r} has a price per_image, but the job makes a {job.kind}: "
+            "give it per_second or per_job"
+        )
+    if rate.unit != "per_second":
+        return Decimal(1), ()
+    seconds = _duration(job.params.get("duration"))
+    if seconds is not None:
+        return seconds, ()
+    if job.kind is not JobType.VIDEO:
+        raise UsageError(
+            f"model {job.model!r} has a price per_second, but the job makes an {job.kind} "
+            "and has no duration: give it per_image or per_job"
+        )
+    return Decimal(ASSUMED_DURATION_S), (f"duration {ASSUMED_DURATION_S} s",)
+
+
+def _duration(value: Any) -> Decimal | None:
+    """The seconds that ``value`` says, or None: absent, ``auto``, -1 (automatic), nonsense."""
+    if isinstance(value, str):
+        match = _SECONDS.fullmatch(value)
+        value = match[1] if match else None
+    if value is None or isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    seconds = Decimal(str(value))
+    return seconds if seconds.is_finite() and seconds > 0 else None
+
+
+def _no_price(job: Job, books: Sequence[PriceBook]) -> str:
+    model = job.model if _PLAIN_KEY.fullmatch(job.model) else json.dumps(job.model)
+    rate = "per_image: 0.04" if job.kind is JobType.IMAGE else "per_second: 0.10"
+    known = [name for book in books for name in book.rates]
+    meant = difflib.get_close_matches(job.model, known, n=1, cutoff=0.75)
+    hint = f" (a price is known for {meant[0]!r})" if meant else ""
+    return (
+        f"model {job.model!r} has no known price{hint}. Look it up at your provider and add it, "
+        f"in USD, to the job file:\nprices:\n  {model}: {{{rate}}}"
+    )

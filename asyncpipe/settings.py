@@ -1,0 +1,90 @@
+"""What a run is told besides its jobs: limits, deadlines, polling, prices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from asyncpipe.errors import UsageError
+
+if TYPE_CHECKING:
+    from asyncpipe.jobs import JobType
+    from asyncpipe.pricing import Rate
+
+
+TINY = 5e-324
+"""The smallest float above zero: as a minimum it means "greater than 0"."""
+
+
+def _check_number(name: str, value: Any, minimum: float) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or value < minimum:
+        what = "greater than 0" if minimum == TINY else f"at least {minimum:g}"
+        raise UsageError(f"{name}: {value!r} must be a number, {what}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Polling:
+    """When to poll: first after ``initial_s`` seconds, then ``factor`` times later, capped.
+
+    The defaults are the article's. Raises UsageError naming the field that is wrong.
+    """
+
+    initial_s: float = 5.0
+    factor: float = 1.5
+    maximum_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        _check_number("polling.initial_s", self.initial_s, TINY)
+        _check_number("polling.factor", self.factor, 1)
+        _check_number("polling.maximum_s", self.maximum_s, TINY)
+        if self.maximum_s < self.initial_s:
+            raise UsageError(
+                f"polling.maximum_s: {self.maximum_s:g} is less than "
+                f"initial_s ({self.initial_s:g}): raise it"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Deadlines:
+    """How long a prediction may take, in seconds from its submit.
+
+    Raises UsageError naming the field that is wrong.
+    """
+
+    image: float = 300.0
+    video: float = 1200.0
+
+    def __post_init__(self) -> None:
+        _check_number("deadline_s.image", self.image, TINY)
+        _check_number("deadline_s.video", self.video, TINY)
+
+    def of(self, job_type: JobType) -> float:
+        """The deadline for jobs of ``job_type``."""
+        return self.image if job_type.value == "image" else self.video
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunSettings:
+    """A job file's top level, defaults filled in.
+
+    ``max_workers`` bounds the predictions in flight; ``retries`` is how often a failure that is not
+    charged is submitted again; ``prices`` maps model ids to rates. Raises UsageError naming the
+    field that is wrong.
+    """
+
+    output_dir: Path = Path("pipeline_output")
+    max_workers: int = 3
+    retries: int = 2
+    deadlines: Deadlines = field(default_factory=Deadlines)
+    polling: Polling = field(default_factory=Polling)
+    prices: Mapping[str, Rate] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, minimum in (("max_workers", 1), ("retries", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+                raise UsageError(f"{name}: {value!r} must be a whole number, at least {minimum}")
