@@ -1,0 +1,1 @@
+"""When to submit, poll, wait, retry and give up: pure decisions."""

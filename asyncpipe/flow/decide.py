@@ -1,0 +1,151 @@
+"""What an answer of the provider means for a job: pure, from answer to event."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from asyncpipe.errors import (
+    NotAccepted,
+    PollFailed,
+    PredictionGone,
+    ProviderError,
+    Rejected,
+    SubmitStopped,
+)
+from asyncpipe.events import (
+    Event,
+    Expired,
+    Failed,
+    Generated,
+    NotBought,
+    Released,
+    Submitted,
+    Unknown,
+)
+from asyncpipe.ledger.base import JobRecord
+from asyncpipe.providers.base import Prediction, PredictionStatus
+
+NO_OUTPUT = "the provider says completed and names no output"
+
+
+def after_submit(
+    record: JobRecord, answer: Prediction | ProviderError, at: datetime, *, retries: int
+) -> Event:
+    """Turn the answer to a submit into the one event that follows from it.
+
+    A completed answer without outputs is polled on, like one that runs.
+    """
+    if isinstance(answer, ProviderError):
+        return _submit_refused(record, answer, at)
+    if answer.status is PredictionStatus.FAILED:
+        return after_failure(record, answer, at, retries=retries, polls=0)
+    if answer.status is PredictionStatus.COMPLETED and answer.outputs:
+        return Generated(
+            job_id=record.id,
+            at=at,
+            outputs=answer.outputs,
+            generation_s=0.0,
+            prediction_id=answer.id or None,
+            request_id=answer.request_id,
+        )
+    if not answer.id:
+        return Unknown(
+            job_id=record.id,
+            at=at,
+            error="the provider took the submit and named no prediction",
+            request_id=answer.request_id,
+        )
+    return Submitted(
+        job_id=record.id,
+        at=at,
+        prediction_id=answer.id,
+        route=answer.route,
+        request_id=answer.request_id,
+    )
+
+
+def _submit_refused(record: JobRecord, error: ProviderError, at: datetime) -> Event:
+    text, request_id = str(error), error.request_id
+    if isinstance(error, NotAccepted | SubmitStopped):
+        return NotBought(job_id=record.id, at=at, error=text, request_id=request_id)
+    if isinstance(error, Rejected):
+        return Failed(job_id=record.id, at=at, error=text, request_id=request_id)
+    return Unknown(job_id=record.id, at=at, error=text, request_id=request_id)
+
+
+def may_retry(record: JobRecord, answer: Prediction, retries: int) -> bool:
+    """Whether a failed prediction may be bought anew: returned, not moderated, retries left."""
+    return answer.released and not answer.moderated and record.failures < retries
+
+
+def after_failure(
+    record: JobRecord, answer: Prediction, at: datetime, *, retries: int, polls: int
+) -> Event:
+    """Turn a failed prediction into another attempt or the job's end."""
+    if not may_retry(record, answer, retries):
+        return _failed(record, answer, at, polls=polls)
+    return Released(
+        job_id=record.id,
+        at=at,
+        error=_reason(answer),
+        polls=polls,
+        error_code=answer.error_code,
+        request_id=answer.request_id,
+    )
+
+
+def _failed(record: JobRecord, answer: Prediction, at: datetime, *, polls: int) -> Failed:
+    return Failed(
+        job_id=record.id,
+        at=at,
+        error=_reason(answer),
+        charged=not answer.released,
+        moderated=answer.moderated,
+        polls=polls,
+        error_code=answer.error_code,
+        prediction_id=answer.id or None,
+        request_id=answer.request_id,
+    )
+
+
+def _reason(answer: Prediction) -> str:
+    return answer.error or f"the provider says {answer.said or 'failed'} and gives no reason"
+
+
+def after_deadline(
+    record: JobRecord,
+    last: Prediction | ProviderError,
+    at: datetime,
+    *,
+    deadline_s: float,
+    polls: int,
+) -> Event:
+    """Decide what a job is whose deadline passed, by the last thing the provider said."""
+    if isinstance(last, PredictionGone):
+        error = f"{last}; the provider has not known the prediction up to the deadline"
+        return Unknown(
+            job_id=record.id, at=at, error=error, polls=polls, request_id=last.request_id
+        )
+    if isinstance(last, Prediction) and last.status is PredictionStatus.COMPLETED:
+        return Failed(
+            job_id=record.id,
+            at=at,
+            error=NO_OUTPUT,
+            charged=True,
+            polls=polls,
+            request_id=last.request_id,
+        )
+    state = f"{last}" if isinstance(last, PollFailed) else "the provider is still working on it"
+    return Expired(
+        job_id=record.id,
+        at=at,
+        error=f"not finished {deadline_s:g} s after submit: {state}; "
+        "the prediction is kept, run the same command again to go on waiting",
+        polls=polls,
+    )
+
+
+def next_wait_s(gap: float, last: Prediction | ProviderError) -> float:
+    """Stretch ``gap`` to what the provider asks for."""
+    asked = getattr(last, "retry_after_s", None)
+    return max(gap, asked) if asked else gap

@@ -1,0 +1,56 @@
+"""When to poll next, and when the deadline is."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from random import Random
+
+from asyncpipe.settings import Polling
+
+JITTER = 0.1
+"""Every gap is stretched or shrunk by up to this share, so that jobs do not poll in step."""
+
+WARM_UP_S = 30.0
+"""How long after submit a provider may not know its own prediction (atlas-api §3)."""
+
+
+def poll_gap(polling: Polling, polls: int, rng: Random) -> float:
+    """Seconds to wait after ``polls`` polls: initial x factor^polls, capped, jittered."""
+    try:
+        gap = polling.initial_s * math.pow(polling.factor, polls)
+    except OverflowError:
+        gap = polling.maximum_s
+    return min(gap, polling.maximum_s) * rng.uniform(1 - JITTER, 1 + JITTER)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PollClock:
+    """One prediction's deadline on the loop's clock.
+
+    ``due`` never passes the deadline before it has been looked at once: the last poll is at the
+    deadline itself, and a prediction resumed after it is polled once all the same.
+    """
+
+    started: float
+    deadline_s: float
+
+    def due(self, now: float, gap: float) -> float:
+        """The time of the next poll, ``gap`` seconds from ``now`` or at the deadline."""
+        end = self.started + self.deadline_s
+        return min(now + gap, end) if now < end else now
+
+    def expired(self, now: float) -> bool:
+        """Whether a poll that was answered at ``now`` was the last."""
+        return now >= self.started + self.deadline_s
+
+
+def backoff_s(
+    failures: int, rng: Random, *, initial_s: float = 4.0, maximum_s: float = 60.0
+) -> float:
+    """Seconds to wait after the ``failures``-th refusal in a row: the article's 4, 8, 16 … capped.
+
+    Drawn from the upper half of the interval, so that neither all come at once nor any at once.
+    """
+    exponent = min(max(failures, 1) - 1, 30)
+    return min(initial_s * 2.0**exponent, maximum_s) * rng.uniform(0.5, 1.0)

@@ -1,0 +1,209 @@
+"""Schedules, pauses and decisions at their boundaries, without a loop."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asyncpipe.admission import Queue
+from asyncpipe.errors import (
+    BalanceExhausted,
+    KeyRefused,
+    NotSent,
+    Overloaded,
+    PollFailed,
+    PredictionGone,
+    ProviderError,
+    RateLimited,
+    Rejected,
+    SubmitUnknown,
+)
+from asyncpipe.events import Expired, Failed, Generated, NotBought, Released, Submitted, Unknown
+from asyncpipe.flow.decide import after_deadline, after_failure, after_submit, next_wait_s
+from asyncpipe.flow.pause import Pause
+from asyncpipe.flow.schedule import PollClock, backoff_s, poll_gap
+from asyncpipe.jobs import Job, JobType
+from asyncpipe.ledger.base import JobRecord
+from asyncpipe.providers.base import Prediction, PredictionStatus
+from asyncpipe.settings import Polling
+from asyncpipe.states import JobState
+
+AT = datetime(2026, 11, 24, tzinfo=UTC)
+
+
+class Middle(Random):
+    """A random source that always draws the middle."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return (a + b) / 2
+
+
+def record(**fields: Any) -> JobRecord:
+    model = fields.pop("model", "m/text-to-image")
+    job = Job(name="a", type=JobType.IMAGE, model=model, prompt="p")
+    base: Any = {"id": 1, "key": "k" * 32, "name": "a", "job": job, "state": JobState.SUBMITTING}
+    return JobRecord(**(base | fields))
+
+
+def test_the_articles_backoff() -> None:
+    """5 s, then 1.5 times as much, at most 30 s."""
+    gaps = [poll_gap(Polling(), n, Middle()) for n in range(7)]
+    assert gaps == [5.0, 7.5, 11.25, 16.875, 25.3125, 30.0, 30.0]
+
+
+@given(st.integers(0, 100_000), st.integers())
+def test_gaps_stay_within_jitter_of_the_cap(polls: int, seed: int) -> None:
+    """However often it polled, a job waits at most 33 s and never nothing."""
+    assert 4.5 <= poll_gap(Polling(), polls, Random(seed)) <= 33.0
+
+
+def test_the_last_poll_is_at_the_deadline() -> None:
+    """Never beyond it, and at once when it has passed already."""
+    clock = PollClock(started=100.0, deadline_s=300.0)
+    assert clock.due(390.0, 30.0) == 400.0
+    assert clock.due(100.0, 30.0) == 130.0
+    assert clock.due(5_000.0, 30.0) == 5_000.0
+    assert (clock.expired(399.9), clock.expired(400.0)) == (False, True)
+
+
+def test_refusals_back_off_like_the_article() -> None:
+    """4, 8, 16 … capped at 60 s, drawn from the upper half."""
+    assert [backoff_s(n, Middle()) for n in (1, 2, 3)] == [3.0, 6.0, 12.0]
+    assert all(30.0 <= backoff_s(n, Random(n)) <= 60.0 for n in range(5, 2_000, 7))
+
+
+def test_a_pause_counts_one_episode_once() -> None:
+    """Refusals that arrive during a pause do not lengthen it; then one probe goes ahead."""
+    pause = Pause(Middle())
+    assert pause.ready_at(0.0) == 0.0
+    pause.admitted()
+    assert pause.refused(0.0, None) == 3.0
+    assert pause.refused(1.0, None) == 2.0
+    assert pause.refusals == 1
+    assert pause.ready_at(1.0) == 3.0
+    pause.admitted()
+    assert pause.ready_at(5.0) is None
+    assert pause.refused(5.0, None) == 6.0
+    pause.admitted()
+    pause.accepted()
+    assert pause.ready_at(6.0) == 6.0
+
+
+def test_a_pause_honours_retry_after() -> None:
+    """Whatever our own backoff says, not before the provider's wish."""
+    pause = Pause(Random(1))
+    assert pause.refused(0.0, 120.0) >= 120.0
+    assert pause.refused(10.0, 300.0) >= 300.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "event"),
+    [
+        (RateLimited("429"), NotBought),
+        (Overloaded("503"), NotBought),
+        (NotSent("dns"), NotBought),
+        (KeyRefused("401"), NotBought),
+        (BalanceExhausted("402"), NotBought),
+        (Rejected("400"), Failed),
+        (SubmitUnknown("reset"), Unknown),
+        (ProviderError("a kind nobody thought of"), Unknown),
+        (Prediction(id="p"), Submitted),
+        (Prediction(id="p", status=PredictionStatus.COMPLETED), Submitted),
+        (Prediction(id="p", status=PredictionStatus.COMPLETED, outputs=("u",)), Generated),
+        (Prediction(id="", status=PredictionStatus.COMPLETED, outputs=("u",)), Generated),
+        (Prediction(id=""), Unknown),
+        (Prediction(id="p", status=PredictionStatus.FAILED), Released),
+        (Prediction(id="p", status=PredictionStatus.FAILED, moderated=True), Failed),
+    ],
+)
+def test_every_answer_to_a_submit_has_one_meaning(
+    answer: Prediction | ProviderError, event: type
+) -> None:
+    """What is not surely refused is unknown; what is unknown is never sent again."""
+    assert type(after_submit(record(), answer, AT, retries=2)) is event
+
+
+@pytest.mark.parametrize(
+    ("failures", "fields", "event"),
+    [
+        (0, {}, Released),
+        (1, {}, Released),
+        (2, {}, Failed),
+        (0, {"moderated": True}, Failed),
+        (0, {"released": False}, Failed),
+    ],
+)
+def test_only_a_released_failure_with_retries_left_is_bought_anew(
+    failures: int, fields: dict[str, Any], event: type
+) -> None:
+    """Two retries: the third failure is final."""
+    failed = Prediction(id="p", status=PredictionStatus.FAILED, error="x", **fields)
+    outcome = after_failure(record(failures=failures), failed, AT, retries=2, polls=3)
+    assert type(outcome) is event
+    if isinstance(outcome, Failed):
+        assert outcome.charged is not failed.released
+
+
+@pytest.mark.parametrize(
+    ("last", "event"),
+    [
+        (Prediction(id="p"), Expired),
+        (PollFailed("502"), Expired),
+        (PredictionGone("404"), Unknown),
+        (Prediction(id="p", status=PredictionStatus.COMPLETED), Failed),
+    ],
+)
+def test_the_deadline_judges_by_the_last_answer(
+    last: Prediction | ProviderError, event: type
+) -> None:
+    """Working: expired. Not known: unknown. Completed without outputs: failed and charged."""
+    outcome = after_deadline(record(), last, AT, deadline_s=300.0, polls=9)
+    assert type(outcome) is event
+    assert not isinstance(outcome, Failed) or outcome.charged
+
+
+def test_a_poll_waits_as_long_as_the_provider_asks() -> None:
+    """Retry-After stretches a gap and never shortens it."""
+    assert next_wait_s(5.0, PollFailed("429", retry_after_s=20.0)) == 20.0
+    assert next_wait_s(30.0, PollFailed("429", retry_after_s=20.0)) == 30.0
+    assert next_wait_s(5.0, Prediction(id="p")) == 5.0
+
+
+def test_paid_work_goes_first_and_models_take_turns() -> None:
+    """Then jobs whose time has come; a paused model does not block another."""
+    queue = Queue(Random(1))
+    one, two = record(id=1, model="a"), record(id=2, model="b")
+    queue.add([one, record(id=3, model="a"), two])
+    queue.paid.append(record(id=9, state=JobState.SUBMITTED))
+    assert [
+        chosen.id
+        for chosen in (queue.choose(0.0), queue.choose(0.0))
+        if not isinstance(chosen, float)
+    ] == [9, 1]
+    assert queue.choose(0.0) == two
+    queue.add([record(id=4, model="b")])
+    queue.pause("a").refused(0.0, 100.0)
+    chosen = queue.choose(0.0)
+    assert isinstance(chosen, JobRecord)
+    assert chosen.id == 4
+    wait = queue.choose(0.0)
+    assert isinstance(wait, float)
+    assert 100.0 <= wait <= 110.0
+
+
+def test_a_job_is_not_chosen_before_its_time() -> None:
+    """A retry waits for its moment and then goes first in its model."""
+    queue = Queue(Random(1))
+    queue.add_later(record(id=7), 50.0)
+    assert queue.choose(0.0) == 50.0
+    queue.add([record(id=8)])
+    assert [c.id for c in (queue.choose(50.0), queue.choose(50.0)) if isinstance(c, JobRecord)] == [
+        7,
+        8,
+    ]
+    assert queue.empty
