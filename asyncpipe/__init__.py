@@ -1,0 +1,94 @@
+"""Run AI image and video jobs in bulk: paid once, nothing lost, every cent accounted for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from asyncpipe.errors import (
+        AsyncpipeError,
+        DownloadError,
+        FolderInUse,
+        JobFileError,
+        LedgerError,
+        ProviderError,
+        UsageError,
+    )
+    from asyncpipe.jobfile import load_jobs
+    from asyncpipe.jobs import Job, JobType
+    from asyncpipe.manifest import Manifest, read_manifest
+    from asyncpipe.pipeline import Pipeline
+    from asyncpipe.pricing import Rate
+    from asyncpipe.providers.atlas import AtlasCloud
+    from asyncpipe.providers.base import Prediction, PredictionStatus, Provider
+    from asyncpipe.results import Asset, Outcome, Result
+    from asyncpipe.settings import Deadlines, Polling
+    from asyncpipe.states import JobState
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Asset",
+    "AsyncpipeError",
+    "AtlasCloud",
+    "Deadlines",
+    "DownloadError",
+    "FolderInUse",
+    "Job",
+    "JobFileError",
+    "JobState",
+    "JobType",
+    "LedgerError",
+    "Manifest",
+    "Outcome",
+    "Pipeline",
+    "Polling",
+    "Prediction",
+    "PredictionStatus",
+    "Provider",
+    "ProviderError",
+    "Rate",
+    "Result",
+    "UsageError",
+    "load_jobs",
+    "read_manifest",
+]
+
+_HOMES = {
+    "Asset": "results",
+    "AsyncpipeError": "errors",
+    "AtlasCloud": "providers.atlas",
+    "Deadlines": "settings",
+    "DownloadError": "errors",
+    "FolderInUse": "errors",
+    "Job": "jobs",
+    "JobFileError": "errors",
+    "JobState": "states",
+    "JobType": "jobs",
+    "LedgerError": "errors",
+    "Manifest": "manifest",
+    "Outcome": "results",
+    "Pipeline": "pipeline",
+    "Polling": "settings",
+    "Prediction": "providers.base",
+    "PredictionStatus": "providers.base",
+    "Provider": "providers.base",
+    "ProviderError": "errors",
+    "Rate": "pricing",
+    "Result": "results",
+    "UsageError": "errors",
+    "load_jobs": "jobfile",
+    "read_manifest": "manifest",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Names are imported when they are asked for: `asyncpipe --help` must not wait for aiohttp.
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

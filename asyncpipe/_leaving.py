@@ -1,0 +1,32 @@
+"""Leaving a scope: close within a time limit, raise what users can catch."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import anyio
+
+from asyncpipe.errors import AsyncpipeError
+
+CLOSING_S = 30.0
+"""Longest that closing one part may take."""
+
+
+async def within(close: Callable[[], Awaitable[None]]) -> None:
+    """Close a part, cancelled or not, within CLOSING_S."""
+    with anyio.move_on_after(CLOSING_S, shield=True):
+        await close()
+
+
+def plain(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the one error of ours in ``group``, or the group itself when there is another.
+
+    Our own tasks fail for one reason (the ledger) many times over; callers get it once.
+    """
+    own, rest = group.split(AsyncpipeError)
+    if own is None or rest is not None:
+        return group
+    error: BaseException = own
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

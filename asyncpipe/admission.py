@@ -1,0 +1,294 @@
+"""Who goes next: one coroutine that hands jobs to the drivers, a permit in hand."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from random import Random
+from sqlite3 import Connection
+
+import anyio
+from anyio.abc import ObjectSendStream
+
+from asyncpipe.flow.pause import Pause
+from asyncpipe.ledger.base import JobRecord
+from asyncpipe.ledger.queries import claim_stems, pending, pending_models
+from asyncpipe.ledger.sqlite import Ledger
+from asyncpipe.states import JobState
+
+STEP_S = 3600.0
+"""Longest sleep of admission when nothing is due; any news wakes it at once."""
+
+
+@dataclass(slots=True)
+class Backlog:
+    """One run's jobs: those still in the ledger, drawn in small pages, and those under way."""
+
+    run: int
+    models: dict[str, int]  # models with jobs not drawn yet -> last id drawn
+    open: set[int]  # ids drawn and not let go
+    done: anyio.Event = field(default_factory=anyio.Event)
+
+    def settle(self) -> None:
+        """Note the end, when it has come."""
+        if not self.models and not self.open:
+            self.done.set()
+
+
+class Queue:
+    """The jobs admission holds in memory, and the choice among them: synchronous, no I/O.
+
+    Paid work comes first; then models take turns, each as its pause allows; jobs that wait for
+    their next attempt come when they are due; expired ones last, when nothing else is left.
+    """
+
+    def __init__(self, rng: Random) -> None:
+        self._rng = rng
+        self.paid: deque[JobRecord] = deque()
+        self.ready: dict[str, deque[JobRecord]] = {}
+        self.later: list[tuple[float, int, JobRecord]] = []
+        self.expired: deque[JobRecord] = deque()
+        self.pauses: dict[str, Pause] = {}
+        self._turn: deque[str] = deque()
+        self._order = 0
+
+    def add(self, records: Iterable[JobRecord], *, first: bool = False) -> None:
+        """Take pending jobs; ``first`` puts them before those of the same model."""
+        for record in records:
+            model = record.job.model
+            if model not in self.ready:
+                self.ready[model] = deque()
+                self._turn.append(model)
+            if first:
+                self.ready[model].appendleft(record)
+            else:
+                self.ready[model].append(record)
+
+    def add_later(self, record: JobRecord, when: float) -> None:
+        """Take a job that is not to be submitted before ``when``."""
+        self._order += 1
+        heapq.heappush(self.later, (when, self._order, record))
+
+    def pause(self, model: str) -> Pause:
+        """The pause of ``model``."""
+        return self.pauses.setdefault(model, Pause(self._rng))
+
+    def waiting(self, model: str) -> int:
+        """How many jobs of ``model`` are ready."""
+        return len(self.ready.get(model, ()))
+
+    @property
+    def empty(self) -> bool:
+        """Whether no job is held, expired ones apart."""
+        return not (self.paid or self.later or any(self.ready.values()))
+
+    def forget_pending(self) -> list[JobRecord]:
+        """Drop every job that is not paid for; they stay pending in the ledger."""
+        dropped = [r for queue in self.ready.values() for r in queue]
+        dropped += [record for _, _, record in self.later]
+        self.ready.clear()
+        self._turn.clear()
+        self.later.clear()
+        return dropped
+
+    def remove(self, job_id: int) -> bool:
+        """Take one unpaid job out; False if it is not here."""
+        for queue in self.ready.values():
+            for record in queue:
+                if record.id == job_id:
+                    queue.remove(record)
+                    return True
+        kept = [entry for entry in self.later if entry[2].id != job_id]
+        removed = len(kept) < len(self.later)
+        self.later = kept
+        heapq.heapify(self.later)
+        return removed
+
+    def choose(self, now: float) -> JobRecord | float:
+        """Take the next job out, or say when there may be one (infinity: when news comes)."""
+        if self.paid:
+            return self.paid.popleft()
+        while self.later and self.later[0][0] <= now:
+            self.add([heapq.heappop(self.later)[2]], first=True)
+        due = self.later[0][0] if self.later else math.inf
+        for _ in range(len(self._turn)):
+            model = self._turn[0]
+            self._turn.rotate(-1)
+            if not self.ready[model]:
+                continue
+            at = self.pause(model).ready_at(now)
+            if at is not None and at <= now:
+                self.pause(model).admitted()
+                return self.ready[model].popleft()
+            due = min(due, math.inf if at is None else at)
+        return due
+
+
+class Admission:
+    """Draw jobs, take a permit for each, and hand them over one by one.
+
+    Only this coroutine takes permits; whoever carries a job gives its permit back with
+    ``release``. In flight are never more than ``max_workers`` predictions.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        folder: Path,
+        *,
+        max_workers: int,
+        rng: Random,
+        clock: Callable[[], float],
+    ) -> None:
+        self._ledger = ledger
+        self._folder = folder
+        self._clock = clock
+        self._permits = anyio.Semaphore(max_workers)
+        self._page = 2 * max_workers
+        self._news = anyio.Event()
+        self._backlogs: list[Backlog] = []
+        self._held: set[int] = set()  # ids that are queued or carried by a driver
+        self._carried = 0
+        self.queue = Queue(rng)
+
+    async def open_run(self, run: int) -> Backlog:
+        """Begin to draw the pending jobs of ``run``; whatever is under way now counts as its."""
+        models = await self._ledger.ask(partial(pending_models, run=run))
+        backlog = Backlog(run=run, models=dict.fromkeys(models, 0), open=set(self._held))
+        backlog.settle()
+        self._backlogs.append(backlog)
+        self._news.set()
+        return backlog
+
+    def offer(self, record: JobRecord) -> None:
+        """Take a job that is known already; one that is held is not taken twice."""
+        if record.id in self._held:
+            return
+        self._held.add(record.id)
+        if record.state is JobState.PENDING:
+            self.queue.add([record])
+        else:
+            self.queue.paid.append(record)
+        self._news.set()
+
+    def holds(self, job_id: int) -> bool:
+        """Whether a job is queued or under way."""
+        return job_id in self._held
+
+    def release(self) -> None:
+        """Give one permit back: the provider works on one prediction less."""
+        self._permits.release()
+
+    def put_back(self, record: JobRecord) -> None:
+        """Take back a permit, and the place in its model's turn, that were not used."""
+        self.queue.pause(record.job.model).answered()
+        self.release()
+
+    def put_down(self) -> None:
+        """Note that a driver has put its job down."""
+        self._carried -= 1
+        self._news.set()
+
+    def give_back(self, record: JobRecord, when: float | None = None) -> None:
+        """Take back a job that is pending again, to be submitted at ``when`` or in its turn."""
+        if when is None:
+            self.queue.add([record], first=True)
+        else:
+            self.queue.add_later(record, when)
+
+    def last_look(self, record: JobRecord) -> None:
+        """Keep an expired job for one more poll when nothing else is left to do."""
+        self.queue.expired.append(record)
+
+    def let_go(self, record: JobRecord) -> None:
+        """Forget a job that is done with for this run."""
+        self._forget({record.id})
+
+    def withdraw(self, job_id: int) -> bool:
+        """Take a job back that no driver carries yet; False if there is none."""
+        found = self.queue.remove(job_id)
+        if found:
+            self._forget({job_id})
+        return found
+
+    def drop_pending(self) -> None:
+        """Admit no more unpaid jobs; they stay pending in the ledger."""
+        for backlog in self._backlogs:
+            backlog.models.clear()
+        self._forget({record.id for record in self.queue.forget_pending()})
+
+    def _forget(self, ids: set[int]) -> None:
+        self._held -= ids
+        for backlog in list(self._backlogs):
+            backlog.open -= ids
+            backlog.settle()
+            if backlog.done.is_set():
+                self._backlogs.remove(backlog)
+        self._news.set()
+
+    async def run(self, out: ObjectSendStream[JobRecord]) -> None:
+        """Hand jobs over for ever; one is sent only when a driver is there to take it."""
+        while True:
+            await self._permits.acquire()
+            chosen = await self._wait_for_next()
+            self._carried += 1
+            await out.send(chosen)
+
+    async def _wait_for_next(self) -> JobRecord:
+        while True:
+            self._news = anyio.Event()
+            await self._draw()
+            chosen = self._choose()
+            if not isinstance(chosen, float):
+                return chosen
+            with anyio.move_on_after(min(max(chosen - self._clock(), 0.0), STEP_S)):
+                await self._news.wait()
+
+    def _choose(self) -> JobRecord | float:
+        chosen = self.queue.choose(self._clock())
+        drawing = any(backlog.models for backlog in self._backlogs)
+        idle = self._carried == 0 and self.queue.empty and not drawing
+        if isinstance(chosen, float) and idle and self.queue.expired:
+            return self.queue.expired.popleft()
+        return chosen
+
+    async def _draw(self) -> None:
+        """Keep a page of every model at hand."""
+        for backlog in list(self._backlogs):
+            for model in list(backlog.models):
+                while model in backlog.models and self.queue.waiting(model) < self._page // 2:
+                    await self._draw_page(backlog, model)
+
+    async def _draw_page(self, backlog: Backlog, model: str) -> None:
+        read = partial(
+            _read_page,
+            folder=self._folder,
+            run=backlog.run,
+            model=model,
+            after=backlog.models[model],
+            limit=self._page,
+        )
+        records = await self._ledger.ask(read)
+        if model not in backlog.models:  # submitting was stopped meanwhile
+            return
+        if len(records) < self._page:
+            del backlog.models[model]
+        else:
+            backlog.models[model] = records[-1].id
+        backlog.open.update(record.id for record in records)
+        fresh = [record for record in records if record.id not in self._held]
+        self._held.update(record.id for record in fresh)
+        self.queue.add(fresh)
+        backlog.settle()
+
+
+def _read_page(
+    connection: Connection, *, folder: Path, run: int, model: str, after: int, limit: int
+) -> list[JobRecord]:
+    records = pending(connection, run, model, after=after, limit=limit)
+    return claim_stems(connection, records, folder)

@@ -1,0 +1,150 @@
+"""Fold events into totals: costs, counts, failures by cause; keep the manifest current."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import anyio
+
+from asyncpipe.events import AssetStored, Event
+from asyncpipe.ledger.base import JobRecord
+from asyncpipe.states import JobState
+
+logger = logging.getLogger("asyncpipe.collector")
+
+Hook = Callable[[Event, JobRecord], None]
+"""Called once for every event, with the job as it stands after it; must not block."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Totals:
+    """What stands in a folder's ledger; amounts in micro-dollars.
+
+    ``jobs`` counts jobs by state, those removed from the job file before they were submitted
+    apart (``removed``).
+    """
+
+    jobs: Counter[JobState] = field(default_factory=Counter)
+    removed: int = 0
+    charged: int = 0
+    reserved: int = 0
+    cost_by_model: Counter[str] = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)
+    assets: int = 0
+    bytes: int = 0
+
+    def fold(self, before: JobRecord, event: Event, after: JobRecord) -> None:
+        """Count what ``event`` changed."""
+        if before.state is not after.state:
+            self.jobs[before.state] -= 1
+            self.jobs[after.state] += 1
+        self.reserved += after.reserved - before.reserved
+        if after.charged != before.charged and after.charged:
+            self.charged += after.charged
+            self.cost_by_model[after.job.model] += after.charged
+        if after.state in (JobState.FAILED, JobState.LOST) and before.state is not after.state:
+            self.failures[after.error or ""] += 1
+        if isinstance(event, AssetStored):
+            self.assets += 1
+            self.bytes += event.size
+
+    @property
+    def successful(self) -> int:
+        """Jobs whose assets all stand."""
+        return self.jobs[JobState.SUCCEEDED]
+
+    @property
+    def failed(self) -> int:
+        """Jobs that ended without their media, paid or not."""
+        return self.jobs[JobState.FAILED] + self.jobs[JobState.LOST]
+
+    @property
+    def unknown(self) -> int:
+        """Jobs that may have been bought."""
+        return self.jobs[JobState.UNKNOWN]
+
+    @property
+    def pending(self) -> int:
+        """Jobs that have not ended: never started, interrupted or expired."""
+        open_states = (
+            JobState.PENDING,
+            JobState.SUBMITTING,
+            JobState.SUBMITTED,
+            JobState.GENERATED,
+            JobState.EXPIRED,
+        )
+        return sum(self.jobs[state] for state in open_states)
+
+    @property
+    def in_flight(self) -> int:
+        """Predictions the provider works on, as far as anybody knows."""
+        return self.jobs[JobState.SUBMITTING] + self.jobs[JobState.SUBMITTED]
+
+    @property
+    def total(self) -> int:
+        """All jobs the manifest speaks of."""
+        return self.successful + self.failed + self.unknown + self.pending
+
+
+class Collector:
+    """Receive every event, fold it, pass it on, and write the manifest now and then.
+
+    ``receive`` is synchronous; ``run`` does the rest in its own coroutine, so that neither a slow
+    hook nor a large manifest holds a job up. A hook that raises is logged and called again.
+    """
+
+    def __init__(
+        self,
+        totals: Totals,
+        write_manifest: Callable[[], Awaitable[object]],
+        hooks: tuple[Hook, ...],
+    ) -> None:
+        self.totals = totals
+        self._write = write_manifest
+        self._hooks = hooks
+        self._received: deque[tuple[JobRecord, Event, JobRecord]] = deque()
+        self._news = anyio.Event()
+        self._changed = False
+        self._next_write = 0.0
+
+    def receive(self, before: JobRecord, event: Event, after: JobRecord) -> None:
+        """Take one event; called in the order things happened."""
+        self._received.append((before, event, after))
+        self._news.set()
+
+    def drain(self) -> None:
+        """Fold everything received so far."""
+        while self._received:
+            before, event, after = self._received.popleft()
+            self.totals.fold(before, event, after)
+            self._changed = self._changed or event.stored
+            for hook in self._hooks:
+                try:
+                    hook(event, after)
+                except Exception:  # a user's hook must not stop paid work
+                    logger.exception("hook failed", extra={"action": "hook.failed"})
+
+    async def run(self) -> None:
+        """Fold for ever; every max(10 s, 50 x its own duration) the manifest is written anew."""
+        clock = asyncio.get_running_loop().time
+        self._next_write = clock() + MANIFEST_EVERY_S
+        while True:
+            wait_s = max(self._next_write - clock(), 0.0) if self._changed else None
+            with anyio.move_on_after(wait_s):
+                await self._news.wait()
+            self._news = anyio.Event()
+            self.drain()
+            if self._changed and clock() >= self._next_write:
+                started = clock()
+                self._changed = False
+                await self._write()
+                took_s = clock() - started
+                self._next_write = clock() + max(MANIFEST_EVERY_S, 50 * took_s)
+
+
+MANIFEST_EVERY_S = 10.0
+"""Shortest time between two interim manifests."""

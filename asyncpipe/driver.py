@@ -1,0 +1,245 @@
+"""One job's way to its media: submit, then poll. Flow decides; this performs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+import anyio
+
+from asyncpipe.admission import Admission
+from asyncpipe.errors import (
+    AsyncpipeError,
+    KeyRefused,
+    NotAccepted,
+    ProviderError,
+    RateLimited,
+    SubmitStopped,
+    SubmitUnknown,
+)
+from asyncpipe.events import Event, Generated, Intended, NotBought, Polled, PolledAgain, now
+from asyncpipe.fetcher import Emit, Fetcher
+from asyncpipe.flow.decide import after_deadline, after_failure, after_submit, next_wait_s
+from asyncpipe.flow.schedule import PollClock, backoff_s, poll_gap
+from asyncpipe.ledger.base import JobRecord
+from asyncpipe.ledger.sqlite import Ledger
+from asyncpipe.pricing import Price
+from asyncpipe.providers.base import Prediction, PredictionStatus, Provider
+from asyncpipe.settings import Deadlines, Polling
+from asyncpipe.states import JobState
+
+logger = logging.getLogger("asyncpipe.driver")
+
+SUBMIT_LIMIT_S = 300.0
+"""Longest wait for the answer to a submit, also when leaving; providers give up sooner."""
+
+
+RESUMED_S = 5.0
+"""A prediction older than this when its polling begins is asked for at once: a run was resumed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Policy:
+    """What a driver needs to know besides its parts; times in seconds."""
+
+    polling: Polling
+    deadlines: Deadlines
+    retries: int
+    price: Callable[[JobRecord], Price]
+    patience_s: float | None
+
+
+class Driver:
+    """Carry jobs; shared by all driver coroutines, each of which carries one at a time.
+
+    ``emit`` makes an event count; ``stop`` ends submitting for the whole run, with its reason.
+    """
+
+    def __init__(
+        self,
+        *,
+        provider: Provider,
+        ledger: Ledger,
+        fetcher: Fetcher,
+        admission: Admission,
+        policy: Policy,
+        emit: Emit,
+        stop: Callable[[AsyncpipeError], None],
+        rng: Random,
+        clock: Callable[[], float],
+    ) -> None:
+        self._provider = provider
+        self._ledger = ledger
+        self._fetcher = fetcher
+        self._admission = admission
+        self._policy = policy
+        self._emit = emit
+        self._stop = stop
+        self._rng = rng
+        self._clock = clock
+        self._refused_since: float | None = None
+
+    async def carry(self, record: JobRecord) -> JobRecord:
+        """Carry a job as far as it goes now; its permit is given back on the way."""
+        try:
+            if record.state is JobState.PENDING:
+                record = await self._submit(record)
+            if record.state is JobState.EXPIRED:
+                record = self._emit(record, PolledAgain(job_id=record.id, at=now()))
+            if record.state is JobState.SUBMITTED:
+                record = await self._poll(record)
+        finally:
+            self._admission.release()
+        if record.state is JobState.GENERATED:
+            record = await self._fetcher.fetch(record)
+        return record
+
+    # -- submit ---------------------------------------------------------------------------------
+
+    async def _submit(self, record: JobRecord) -> JobRecord:
+        price = self._policy.price(record)
+        intent = Intended(
+            job_id=record.id,
+            at=now(),
+            attempt=record.attempt,
+            reserved=price.micro,
+            price_source=price.source,
+            assumed=", ".join(price.assumed) or None,
+        )
+        record = self._emit(record, intent)
+        try:
+            await self._ledger.durable()
+        except BaseException:
+            # Cut before anything was sent: say so, or the next run must take it for unknown.
+            self._undo(record)
+            self._admission.queue.pause(record.job.model).answered()
+            raise
+        # From here the answer and its record cannot be parted: shielded, with a limit of its own.
+        with anyio.CancelScope(shield=True):
+            answer = await self._answer(record)
+            event = after_submit(record, answer, now(), retries=self._retries(record))
+            record = self._emit(record, event)
+            self._learn(record, answer)
+        await self._ledger.durable()
+        return record
+
+    def _undo(self, record: JobRecord) -> None:
+        error = "interrupted before it was sent"
+        try:
+            self._emit(record, NotBought(job_id=record.id, at=now(), error=error))
+        except AsyncpipeError:
+            logger.warning("%s: %s, and the ledger could not say so", record.name, error)
+
+    async def _answer(self, record: JobRecord) -> Prediction | ProviderError:
+        try:
+            with anyio.fail_after(SUBMIT_LIMIT_S):
+                return await self._provider.submit(record.job)
+        except ProviderError as exc:
+            return exc
+        except TimeoutError:
+            return SubmitUnknown(f"no answer to the submit within {SUBMIT_LIMIT_S:g} s")
+        except Exception as exc:
+            # A bug in a provider must not lose the job: nobody knows what was sent.
+            logger.exception("submit failed", extra={"action": "submit.failed"})
+            return SubmitUnknown(f"the provider's code failed during submit: {exc!r}"[:300])
+
+    def _learn(self, record: JobRecord, answer: Prediction | ProviderError) -> None:
+        """Tell the model's pause, and the run, what the answer says about submitting on."""
+        pause, clock = self._admission.queue.pause(record.job.model), self._clock()
+        if isinstance(answer, NotAccepted):
+            asked = answer.retry_after_s if isinstance(answer, RateLimited) else None
+            pause_s = pause.refused(clock, asked)
+            logger.info(
+                "%s: %s; waiting %.0f s",
+                record.job.model,
+                answer,
+                pause_s,
+                extra={"action": "submit.refused"},
+            )
+            self._lose_patience(clock, answer)
+            return
+        if isinstance(answer, Prediction):
+            pause.accepted()
+            self._refused_since = None
+            return
+        pause.answered()
+        if isinstance(answer, SubmitStopped):
+            self._stop(answer)
+
+    def _lose_patience(self, clock: float, answer: NotAccepted) -> None:
+        """Stop when nothing but refusals came for as long as the user would wait."""
+        if self._refused_since is None:
+            self._refused_since = clock
+        patience_s = self._policy.patience_s
+        if patience_s is None or clock - self._refused_since <= patience_s:
+            return
+        error = f"no submit was accepted for {patience_s:g} s; the last answer: {answer}"
+        self._stop(NotAccepted(error, status=answer.status, request_id=answer.request_id))
+
+    def _retries(self, record: JobRecord) -> int:
+        own = record.job.retries
+        return self._policy.retries if own is None else own
+
+    def next_attempt_at(self, record: JobRecord) -> float | None:
+        """When a job that is pending again may be submitted; None: as the model's pause allows."""
+        if not record.failures:
+            return None
+        return self._clock() + backoff_s(record.failures, self._rng, initial_s=2.0)
+
+    # -- poll -----------------------------------------------------------------------------------
+
+    async def _poll(self, record: JobRecord) -> JobRecord:
+        """Poll until the provider reports an end or the deadline passes."""
+        own = record.job.deadline_s
+        deadline_s = self._policy.deadlines.of(record.job.kind) if own is None else own
+        assert record.submitted_at is not None, "a submitted job knows when"
+        age_s = max((now() - record.submitted_at).total_seconds(), 0.0)
+        watch = PollClock(started=self._clock() - age_s, deadline_s=deadline_s)
+        polls, gap = 0, 0.0 if age_s > RESUMED_S else poll_gap(self._policy.polling, 0, self._rng)
+        while record.state is JobState.SUBMITTED:
+            await anyio.sleep(max(watch.due(self._clock(), gap) - self._clock(), 0.0))
+            last = await self._ask(record)
+            polls += 1
+            if isinstance(last, KeyRefused):
+                self._stop(last)
+                return record  # still submitted: the next run goes on polling
+            record = self._emit(record, self._judge(record, last, watch, polls))
+            gap = next_wait_s(poll_gap(self._policy.polling, polls, self._rng), last)
+        await self._ledger.durable()
+        return record
+
+    async def _ask(self, record: JobRecord) -> Prediction | ProviderError:
+        assert record.prediction_id is not None, "a submitted job has a prediction id"
+        try:
+            return await self._provider.poll(record.prediction_id, route=record.route)
+        except ProviderError as exc:
+            return exc
+        except Exception as exc:
+            # A bug in a provider must not lose paid work: it counts as a failed poll.
+            logger.exception("poll failed", extra={"action": "poll.failed"})
+            return ProviderError(f"the provider's code failed during a poll: {exc!r}"[:300])
+
+    def _judge(
+        self, record: JobRecord, last: Prediction | ProviderError, watch: PollClock, polls: int
+    ) -> Event:
+        at = now()
+        if isinstance(last, Prediction):
+            if last.status is PredictionStatus.FAILED:
+                retries = self._retries(record)
+                return after_failure(record, last, at, retries=retries, polls=polls)
+            if last.status is PredictionStatus.COMPLETED and last.outputs:
+                return Generated(
+                    job_id=record.id,
+                    at=at,
+                    outputs=last.outputs,
+                    generation_s=round(self._clock() - watch.started, 3),
+                    polls=polls,
+                    request_id=last.request_id,
+                )
+        if watch.expired(self._clock()):
+            return after_deadline(record, last, at, deadline_s=watch.deadline_s, polls=polls)
+        if isinstance(last, Prediction):
+            return Polled(job_id=record.id, at=at, said=last.said)
+        return Polled(job_id=record.id, at=at, error=str(last))

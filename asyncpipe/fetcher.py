@@ -1,0 +1,138 @@
+"""Bring every output of a paid prediction to disk."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from random import Random
+
+import anyio
+
+from asyncpipe.downloader import Downloader, StoredFile, Target
+from asyncpipe.errors import DownloadError, MediaGone, PredictionGone, ProviderError
+from asyncpipe.events import AssetStored, Event, FetchFailed, Lost, Succeeded, now
+from asyncpipe.flow.schedule import backoff_s
+from asyncpipe.jobs import JobType
+from asyncpipe.ledger.base import JobRecord
+from asyncpipe.ledger.queries import claim_part
+from asyncpipe.ledger.sqlite import Ledger
+from asyncpipe.ledger.statements import INLINE
+from asyncpipe.providers.base import Provider
+
+logger = logging.getLogger("asyncpipe.fetcher")
+
+Emit = Callable[[JobRecord, Event], JobRecord]
+"""Folds an event into a record, appends it to the ledger, tells the collector."""
+
+TRIES = 5
+"""Downloads tried per output and run before the job is left to the next run."""
+
+_EXTENSIONS = {JobType.IMAGE: "png", JobType.VIDEO: "mp4"}
+
+
+class Fetcher:
+    """Fetch generated jobs under a download permit of their own, apart from the window's.
+
+    Nothing here gives paid media up lightly: a URL that is gone is asked for anew, a download that
+    fails is tried again, and what still fails stays ``generated`` for the next run.
+    """
+
+    def __init__(
+        self,
+        *,
+        provider: Provider,
+        ledger: Ledger,
+        downloader: Downloader,
+        downloads: int,
+        emit: Emit,
+        rng: Random,
+    ) -> None:
+        self._provider = provider
+        self._ledger = ledger
+        self._downloader = downloader
+        self._permits = anyio.Semaphore(downloads)
+        self._emit = emit
+        self._rng = rng
+
+    async def fetch(self, record: JobRecord) -> JobRecord:
+        """Store what is missing of a generated job; returns it succeeded, lost or generated."""
+        async with self._permits:
+            try:
+                record = await self._fetch_all(record)
+            except MediaGone as exc:
+                record = self._emit(record, Lost(job_id=record.id, at=now(), error=str(exc)))
+            except DownloadError as exc:
+                error = f"{exc}; it is paid for and kept, run the same command again"
+                record = self._emit(record, FetchFailed(job_id=record.id, at=now(), error=error))
+        await self._ledger.durable()
+        return record
+
+    async def _fetch_all(self, record: JobRecord) -> JobRecord:
+        if INLINE in record.outputs:  # came inside an answer of an earlier run
+            outputs = await self._outputs_again(record)
+            if not outputs:
+                raise MediaGone("the media came inside an answer that was lost with its run")
+            record = replace(record, outputs=outputs)
+        for index, stem in enumerate(await self._stems(record)):
+            if index in record.stored:
+                continue
+            file = await self._fetch_one(record, index, stem)
+            stored = AssetStored(
+                job_id=record.id,
+                at=now(),
+                index=index,
+                path=file.path,
+                size=file.size,
+                sha256=file.sha256,
+            )
+            record = self._emit(record, stored)
+        return self._emit(record, Succeeded(job_id=record.id, at=now()))
+
+    async def _stems(self, record: JobRecord) -> list[str]:
+        """One stem per output: ``name``, or ``name_1``, ``name_2`` … when there are several."""
+        assert record.stem is not None, "admission fixes the stem"
+        count = len(record.outputs)
+        if count == 1:
+            return [record.stem]
+        for base in (record.stem, f"{record.stem}-{record.key[:6]}"):
+            stems = [f"{base}_{n}" for n in range(1, count + 1)]
+            claims = [partial(claim_part, record=record, stem=stem) for stem in stems]
+            if all([await self._ledger.ask(claim) for claim in claims]):
+                return stems
+        return [f"{record.job.kind.folder}/{record.key}_{n}" for n in range(1, count + 1)]
+
+    async def _fetch_one(self, record: JobRecord, index: int, stem: str) -> StoredFile:
+        """Try an output a few times; raises MediaGone or DownloadError."""
+        part, extension = f"{record.id}_{index}.part", _EXTENSIONS[record.job.kind]
+        target = Target(stem=stem, part=part, default_extension=extension)
+        url, error = record.outputs[index], DownloadError("not tried")
+        for failures in range(TRIES):
+            if failures:
+                await anyio.sleep(backoff_s(failures, self._rng, initial_s=2.0))
+            try:
+                return await self._downloader.fetch(url, target)
+            except MediaGone as exc:
+                # Object stores answer 404 for a moment too: gone is what stays gone.
+                error = exc
+                url = next(iter((await self._outputs_again(record))[index:]), url)
+            except DownloadError as exc:
+                logger.info("%s: %s", record.name, exc, extra={"action": "fetch.failed"})
+                error = exc
+        raise error
+
+    async def _outputs_again(self, record: JobRecord) -> tuple[str, ...]:
+        """Ask the provider once more where the outputs are; empty if it cannot tell.
+
+        Raises DownloadError when it could not be asked, which says nothing about the media.
+        """
+        if not record.prediction_id:
+            return ()
+        try:
+            answer = await self._provider.poll(record.prediction_id, route=record.route)
+        except PredictionGone:
+            return ()
+        except ProviderError as exc:
+            raise DownloadError(f"the output could not be asked for anew: {exc}") from exc
+        return answer.outputs

@@ -1,0 +1,91 @@
+"""What is done before anything is submitted: validate, price, write every job as pending."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from sqlite3 import Connection
+from typing import Any
+
+from asyncpipe.errors import UsageError
+from asyncpipe.events import Unknown, now
+from asyncpipe.jobfile import parse_jobs
+from asyncpipe.jobs import Job
+from asyncpipe.ledger import queries
+from asyncpipe.ledger.base import JobRecord
+from asyncpipe.ledger.sqlite import Ledger
+from asyncpipe.pricing import PriceBook, price
+from asyncpipe.states import JobState
+
+JobLike = Job | Mapping[str, Any]
+"""A job, or a mapping with a job file's keys."""
+
+PAGE = 1000
+"""Jobs written to the ledger in one transaction."""
+
+
+async def write_jobs(
+    ledger: Ledger,
+    jobs: Iterable[JobLike],
+    *,
+    run: int,
+    provider: str,
+    books: Sequence[PriceBook],
+) -> int:
+    """Write every job as pending, or mark it as seen by ``run``; return how many are new.
+
+    Raises JobFileError or UsageError for a job that is malformed, has no price, or comes twice;
+    then nothing of ``run`` is drawn, and so nothing spent.
+    """
+    position, new = 0, 0
+    source = iter(parse_jobs(jobs))
+    while page := list(islice(source, PAGE)):
+        _check_prices(page, books)
+        rows = [(job.key(provider), job) for job in page]
+        added = await ledger.ask(partial(queries.add_jobs, rows=rows, run=run, position=position))
+        if added.twice:
+            raise UsageError(
+                f"the same job twice: {', '.join(added.twice[:5])}; "
+                "to make several of one, use count:"
+            )
+        position += len(page)
+        new += added.new
+    return new
+
+
+def _check_prices(jobs: Iterable[Job], books: Sequence[PriceBook]) -> None:
+    """Raise UsageError naming every model that cannot be priced."""
+    problems: dict[str, str] = {}
+    for job in jobs:
+        try:
+            price(job, books)
+        except UsageError as exc:
+            problems.setdefault(job.model, str(exc))
+    if problems:
+        raise UsageError("\n".join(problems.values()))
+
+
+def one_job(job: JobLike) -> Job:
+    """Validate one job; raises JobFileError or UsageError."""
+    return job if isinstance(job, Job) else next(iter(parse_jobs([job])))
+
+
+def add_one(connection: Connection, *, key: str, job: Job, run: int, folder: Path) -> JobRecord:
+    """Write one job unless it is there already, fix its stem, return it as it stands."""
+    known = queries.record_by_key(connection, key)
+    if known is None or known.state in (JobState.PENDING, JobState.CANCELLED):
+        queries.add_jobs(connection, [(key, job)], run=run, position=0)
+        known = queries.record_by_key(connection, key)
+    assert known is not None
+    return queries.claim_stems(connection, [known], folder)[0]
+
+
+async def mark_interrupted(ledger: Ledger) -> None:
+    """Turn jobs whose submit had no recorded answer when their process ended into unknown ones."""
+    ids = await ledger.ask(partial(queries.ids_in_state, state=JobState.SUBMITTING))
+    error = "the process ended between the submit and its answer: it may have been bought"
+    for job_id in ids:
+        ledger.append(Unknown(job_id=job_id, at=now(), error=error))
+    await ledger.durable()

@@ -1,0 +1,157 @@
+"""manifest.json: what a folder's ledger says, for people and programs; public, versioned."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import orjson
+
+from asyncpipe._fs import whole_file
+from asyncpipe.collector import Totals
+from asyncpipe.events import now
+from asyncpipe.ledger.sqlite import reading
+from asyncpipe.results import Result, iter_results, read_totals
+
+MANIFEST_NAME = "manifest.json"
+MANIFEST_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manifest:
+    """The totals of an output folder and, when iterated, its results, read from the ledger.
+
+    Iterate as often as you like; memory does not grow with the number of jobs.
+    """
+
+    folder: Path
+    generated_at: datetime
+    totals: Totals = field(repr=False)
+
+    @property
+    def path(self) -> Path:
+        """The manifest file."""
+        return self.folder / MANIFEST_NAME
+
+    def __iter__(self) -> Iterator[Result]:
+        with reading(self.folder) as connection:
+            yield from iter_results(connection)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read the totals of a folder's ledger; raises LedgerError when it has none."""
+    with reading(folder) as connection:
+        connection.execute("BEGIN")
+        return Manifest(folder=folder, generated_at=now(), totals=read_totals(connection))
+
+
+def write_manifest(folder: Path) -> Manifest:
+    """Write ``manifest.json`` anew from the ledger: whole or not at all, in bounded memory.
+
+    Safe beside a run that writes the ledger: it reads one moment of it.
+    """
+    with reading(folder) as connection:
+        connection.execute("BEGIN")
+        manifest = Manifest(folder=folder, generated_at=now(), totals=read_totals(connection))
+        with whole_file(manifest.path) as file:
+            _write(file, manifest, connection)
+    return manifest
+
+
+def _write(file: BinaryIO, manifest: Manifest, connection: sqlite3.Connection) -> None:
+    head = orjson.dumps(_head(manifest, connection), option=orjson.OPT_INDENT_2)
+    file.write(head.removesuffix(b"\n}") + b',\n  "results": [')
+    separator = b"\n    "
+    for result in iter_results(connection):
+        file.write(separator + orjson.dumps(_row(result)))
+        separator = b",\n    "
+    file.write(b"\n  ]\n}\n")
+
+
+def money(micro: int) -> orjson.Fragment:
+    """Write micro-dollars as a JSON number: exact, at most 6 decimals."""
+    whole, rest = divmod(micro, 1_000_000)
+    return orjson.Fragment(f"{whole}.{rest:06d}".rstrip("0").rstrip("."))
+
+
+def _head(manifest: Manifest, connection: sqlite3.Connection) -> dict[str, Any]:
+    totals = manifest.totals
+    return {
+        "generated_at": manifest.generated_at.isoformat(timespec="seconds"),
+        "total_cost": money(totals.charged),
+        "total_jobs": totals.total,
+        "successful": totals.successful,
+        "failed": totals.failed,
+        "unknown": totals.unknown,
+        "pending": totals.pending,
+        "removed": totals.removed,
+        "reserved": money(totals.reserved),
+        "cost_by_model": {m: money(c) for m, c in sorted(totals.cost_by_model.items())},
+        "run": _run(connection),
+    }
+
+
+def _run(connection: sqlite3.Connection) -> dict[str, Any]:
+    meta = dict(connection.execute("SELECT key, value FROM meta"))
+    row = connection.execute(
+        "SELECT id, started_at, job_file FROM runs ORDER BY id DESC LIMIT 1"
+    ).fetchone()
+    run, started_at, job_file = row or (None, None, None)
+    return {
+        "manifest_version": MANIFEST_VERSION,
+        "id": run,
+        "started_at": started_at,
+        "job_file": job_file,
+        "provider": meta.get("provider"),
+        "origin": meta.get("origin"),
+        "simulated": meta.get("simulated") == "1",
+        "currency": "USD",
+    }
+
+
+def _row(result: Result) -> dict[str, Any]:
+    first = result.assets[0].path if result.assets else None
+    return {
+        "name": result.name,
+        "model": result.model,
+        "type": result.type.value,
+        "status": result.status,
+        "output_url": _shown(result.outputs[0]) if result.outputs else None,
+        "local_path": first,
+        "cost": money(micro_of(result)),
+        "generation_time": None if result.generation_s is None else round(result.generation_s, 1),
+        "error": result.error,
+        "key": result.key,
+        "outcome": result.outcome.value,
+        "charged": result.cost > 0,
+        "cost_source": result.cost_source,
+        "prediction_id": result.prediction_id,
+        "request_id": result.request_id,
+        "attempts": result.attempts,
+        "polls": result.polls,
+        "sha256": result.assets[0].sha256 if result.assets else None,
+        "bytes": sum(asset.size for asset in result.assets) if result.assets else None,
+        "submitted_at": _iso(result.submitted_at),
+        "completed_at": _iso(result.completed_at),
+        "assets": [
+            {"local_path": asset.path, "bytes": asset.size, "sha256": asset.sha256}
+            for asset in result.assets
+        ],
+    }
+
+
+def micro_of(result: Result) -> int:
+    """A result's cost in micro-dollars."""
+    return int(result.cost * 1_000_000)
+
+
+def _shown(url: str) -> str:
+    return url if not url.startswith("data:") else "data:"
+
+
+def _iso(time: datetime | None) -> str | None:
+    return time.isoformat(timespec="milliseconds") if time else None

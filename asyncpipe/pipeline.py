@@ -1,0 +1,396 @@
+"""The engine's front: the only starter of tasks; admit, drive, collect, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+from random import Random
+from sqlite3 import Connection
+from types import TracebackType
+from typing import Self
+
+import anyio
+
+from asyncpipe._fs import FolderLock
+from asyncpipe._leaving import plain, within
+from asyncpipe.admission import Admission
+from asyncpipe.collector import Collector, Hook, Totals
+from asyncpipe.downloader import Downloader
+from asyncpipe.driver import Driver, Policy
+from asyncpipe.errors import AsyncpipeError, LedgerError, UsageError
+from asyncpipe.events import AskedAgain, Event, RetryAsked, Withdrawn, now
+from asyncpipe.fetcher import Fetcher
+from asyncpipe.firstpass import PAGE, JobLike, add_one, mark_interrupted, one_job, write_jobs
+from asyncpipe.jobs import Job
+from asyncpipe.ledger import queries
+from asyncpipe.ledger.base import JobRecord, fold
+from asyncpipe.ledger.sqlite import STATE_FOLDER, Ledger, Origin
+from asyncpipe.manifest import Manifest, write_manifest
+from asyncpipe.pricing import Price, PriceBook, Rate, built_in, price
+from asyncpipe.providers.base import Provider
+from asyncpipe.results import Result, count_removed, read_totals, result_of
+from asyncpipe.settings import Deadlines, Polling
+from asyncpipe.states import ENDED, JobState
+from asyncpipe.window import Window, each
+
+logger = logging.getLogger("asyncpipe.pipeline")
+
+
+class Pipeline:
+    """Run jobs into one output folder; a service keeps one for its lifetime.
+
+    ``max_workers`` bounds the predictions in flight, ``downloads`` the files fetched at once;
+    ``retries`` is how often a failure that the provider does not charge for is submitted again;
+    ``patience_s`` ends the run when no submit was accepted for so long (None: never). ``prices``
+    maps model ids to rates and goes before the built-in table. ``on_event`` is called for every
+    event. Jobs run in the pipeline's own tasks: leaving early or cancelling a caller loses
+    nothing that was paid for; the same jobs in the same folder go on where they were.
+
+    Entering raises FolderInUse, LedgerError or UsageError (another provider's folder).
+    """
+
+    def __init__(
+        self,
+        provider: Provider,
+        output_dir: str | Path = "pipeline_output",
+        *,
+        max_workers: int = 3,
+        downloads: int = 8,
+        retries: int = 2,
+        deadlines: Deadlines | None = None,
+        polling: Polling | None = None,
+        prices: Mapping[str, Rate] | None = None,
+        patience_s: float | None = None,
+        on_event: Hook | None = None,
+        seed: int | None = None,
+    ) -> None:
+        if max_workers < 1 or downloads < 1 or retries < 0:
+            raise UsageError("max_workers and downloads must be at least 1, retries at least 0")
+        self.folder = Path(output_dir)
+        self._provider = provider
+        self._workers, self._download_permits = max_workers, downloads
+        self._retries, self._patience_s = retries, patience_s
+        self._deadlines, self._polling = deadlines or Deadlines(), polling or Polling()
+        self._books = [built_in()]
+        if prices:
+            self._books.insert(0, PriceBook(rates=dict(prices), source="job file"))
+        self._hooks = (on_event,) if on_event else ()
+        self._rng = Random(seed)
+        self._ledger = Ledger(self.folder)
+        self._waiters: dict[int, list[asyncio.Future[JobRecord]]] = {}
+        self._looked_again: set[int] = set()
+        self._writing = anyio.Lock()
+        self._stopped: AsyncpipeError | None = None
+        self._exit = AsyncExitStack()
+
+    @property
+    def stopped(self) -> AsyncpipeError | None:
+        """Why submitting was stopped before the end, or None."""
+        return self._stopped
+
+    @property
+    def totals(self) -> Totals:
+        """What the folder's ledger holds, counted along as events come."""
+        return self._collector.totals
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            await self._open(stack)
+            self._exit = stack.pop_all()
+        return self
+
+    async def _open(self, stack: AsyncExitStack) -> None:
+        self._make_folders()
+        stack.enter_context(FolderLock(self.folder / STATE_FOLDER / "lock"))
+        provider = self._provider
+        origin = Origin(
+            provider=provider.name, origin=provider.origin, simulated=provider.simulated
+        )
+        stack.push_async_callback(within, self._ledger.aclose)
+        await self._ledger.open(origin)
+        start = partial(queries.start_run, at=now(), session=None, job_file=None)
+        self._session = await self._ledger.ask(start)
+        await mark_interrupted(self._ledger)
+        adopted = await self._ledger.ask(queries.paid_open)
+        totals = await self._ledger.ask(read_totals)
+        self._collector = Collector(totals, self._write_manifest, self._hooks)
+        stack.push_async_callback(within, self._finish)
+        await stack.enter_async_context(provider)
+        downloader = await stack.enter_async_context(Downloader(self.folder))
+        self._build(downloader)
+        await self._start(stack)
+        for record in adopted:
+            self._admission.offer(record)
+
+    def _make_folders(self) -> None:
+        try:
+            for name in ("images", "videos", STATE_FOLDER):
+                (self.folder / name).mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise UsageError(
+                f"the output folder {self.folder} cannot be made: {exc.strerror or exc}; "
+                "choose another with --output-dir"
+            ) from exc
+
+    def _build(self, downloader: Downloader) -> None:
+        clock = asyncio.get_running_loop().time
+        self._admission = Admission(
+            self._ledger, self.folder, max_workers=self._workers, rng=self._rng, clock=clock
+        )
+        fetcher = Fetcher(
+            provider=self._provider,
+            ledger=self._ledger,
+            downloader=downloader,
+            downloads=self._download_permits,
+            emit=self._emit,
+            rng=self._rng,
+        )
+        self._driver = Driver(
+            provider=self._provider,
+            ledger=self._ledger,
+            fetcher=fetcher,
+            admission=self._admission,
+            policy=Policy(
+                polling=self._polling,
+                deadlines=self._deadlines,
+                retries=self._retries,
+                price=self._price,
+                patience_s=self._patience_s,
+            ),
+            emit=self._emit,
+            stop=self._stop,
+            rng=self._rng,
+            clock=clock,
+        )
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        """Start admission, the drivers and the collector: every task there is."""
+        send, receive = anyio.create_memory_object_stream[JobRecord](0)
+        stack.enter_context(send)
+        stack.enter_context(receive)
+        self._tasks = await stack.enter_async_context(anyio.create_task_group())
+        stack.callback(self._tasks.cancel_scope.cancel)
+        self._tasks.start_soon(self._admission.run, send, name="asyncpipe admission")
+        self._tasks.start_soon(self._collector.run, name="asyncpipe collector")
+        for n in range(self._workers + 2 * self._download_permits):
+            self._tasks.start_soon(self._drive, receive, name=f"asyncpipe driver {n + 1}")
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        try:
+            if isinstance(exc, Exception):  # the user's own error stays as it is, outside any group
+                return await self._exit.__aexit__(None, None, None) and None
+            return await self._exit.__aexit__(exc_type, exc, traceback)
+        except BaseExceptionGroup as group:
+            error = plain(group)
+            if error is group:
+                raise
+            raise error from group
+        finally:
+            closed = AsyncpipeError("the pipeline was closed before the job ended; it is kept")
+            for job_id in list(self._waiters):
+                self._tell(job_id, closed)
+
+    async def _finish(self) -> None:
+        """Write what is left and the manifest; a ledger that failed has said so already."""
+        self._collector.drain()
+        try:
+            await self._ledger.ask(partial(queries.end_run, run=self._session, at=now()))
+            await self._write_manifest()
+        except LedgerError as exc:
+            logger.warning("no manifest: %s", exc, extra={"action": "manifest.failed"})
+
+    # -- what users call ------------------------------------------------------------------------
+
+    async def generate(self, job: JobLike) -> Result:
+        """Run one job and return its result; a failed one is a result, never raised.
+
+        A named job that this folder knows is not bought again: its result is returned, or waited
+        for. Cancelling withdraws the job if it was not submitted yet; otherwise it goes on without
+        you and its result stays in the folder. Raises UsageError for a job that cannot be priced
+        or is malformed, and whatever stopped the pipeline (key refused, balance) before this job.
+        """
+        record = await self._admit(one_job(job))
+        if record.state not in ENDED:
+            waiter = self._waiter(record)
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                self._withdraw(record)
+                raise
+        return await self._result(record.id)
+
+    async def _result(self, job_id: int) -> Result:
+        result = await self._ledger.ask(partial(result_of, job_id=job_id))
+        assert result is not None, "a job that was waited for was started"
+        return result
+
+    async def stream(
+        self, jobs: Iterable[JobLike] | AsyncIterable[JobLike]
+    ) -> AsyncIterator[Result]:
+        """Yield results as jobs finish; reads at most 4 x max_workers jobs ahead.
+
+        Leaving the loop early withdraws what was not submitted yet and loses nothing else. Raises
+        what ``jobs`` raises, and UsageError for a job that is malformed or cannot be priced.
+        """
+        window = Window(4 * self._workers)
+        self._tasks.start_soon(self._feed, jobs, window, name="asyncpipe stream feed")
+        try:
+            while (record := await window.next()) is not None:
+                yield await self._result(record.id)
+        finally:
+            for record in window.close():
+                self._withdraw(record)
+
+    async def _feed(self, jobs: Iterable[JobLike] | AsyncIterable[JobLike], window: Window) -> None:
+        """Admit the jobs of one stream; what goes wrong reaches its consumer."""
+        with window.scope:
+            try:
+                async for job in each(jobs):
+                    await window.room()
+                    record = await self._admit(one_job(job))
+                    window.watch(record, None if record.state in ENDED else self._waiter(record))
+                window.feed_ended(None)
+            except Exception as exc:  # raised again where the results are awaited
+                window.feed_ended(exc)
+
+    async def batch_generate(
+        self,
+        jobs: Iterable[JobLike],
+        *,
+        job_file: str | None = None,
+        retry_failed: bool = False,
+    ) -> Manifest:
+        """Run all jobs and return the folder's manifest when none can go on.
+
+        Every job is validated and priced before anything is spent; the same jobs again go on where
+        they were. With ``retry_failed`` failed ones that were not charged are submitted again,
+        moderation refusals excepted. ``stopped`` says whether submitting ended early. Raises
+        JobFileError or UsageError before anything is spent.
+        """
+        run = await self._start_run(job_file)
+        removed = self.totals.removed
+        new = await write_jobs(
+            self._ledger, jobs, run=run, provider=self._provider.name, books=self._books
+        )
+        self.totals.removed = await self._ledger.ask(count_removed)
+        self.totals.jobs[JobState.PENDING] += new + removed - self.totals.removed
+        await self._emit_for(queries.withdrawn, run, AskedAgain)
+        if retry_failed:
+            await self._emit_for(queries.retryable, run, RetryAsked)
+        self._stopped = None
+        backlog = await self._admission.open_run(run)
+        await backlog.done.wait()
+        await self._ledger.ask(partial(queries.end_run, run=run, at=now()))
+        self._collector.drain()
+        return await self._write_manifest()
+
+    # -- plumbing -------------------------------------------------------------------------------
+
+    async def _start_run(self, job_file: str | None) -> int:
+        start = partial(queries.start_run, at=now(), session=self._session, job_file=job_file)
+        return await self._ledger.ask(start)
+
+    async def _emit_for(
+        self,
+        select: Callable[[Connection, int], list[int]],
+        run: int,
+        event: type[AskedAgain] | type[RetryAsked],
+    ) -> None:
+        ids = await self._ledger.ask(lambda connection: select(connection, run))
+        for start in range(0, len(ids), PAGE):
+            some = ids[start : start + PAGE]
+            for record in await self._ledger.ask(partial(queries.records_by_id, ids=some)):
+                self._emit(record, event(job_id=record.id, at=now()))
+
+    async def _admit(self, job: Job) -> JobRecord:
+        """Write one job to the ledger and offer it; return it as it stands."""
+        price(job, self._books)
+        if job.name is None:
+            job = job.once()
+        key = job.key(self._provider.name)
+        record = await self._ledger.ask(
+            partial(add_one, key=key, job=job, run=self._session, folder=self.folder)
+        )
+        if record.state is JobState.CANCELLED:
+            record = self._emit(record, AskedAgain(job_id=record.id, at=now()))
+        if record.state not in ENDED:
+            self._stopped = None
+            self._admission.offer(record)
+        return record
+
+    def _waiter(self, record: JobRecord) -> asyncio.Future[JobRecord]:
+        """Make a private future that the job's end resolves; cancelling it concerns nobody else."""
+        future: asyncio.Future[JobRecord] = asyncio.get_running_loop().create_future()
+        self._waiters.setdefault(record.id, []).append(future)
+        return future
+
+    def _withdraw(self, record: JobRecord) -> None:
+        """Take back a job nobody waits for any more, unless a driver has it already."""
+        waiting = [f for f in self._waiters.get(record.id, ()) if not f.done()]
+        if not waiting and self._admission.withdraw(record.id):
+            self._emit(record, Withdrawn(job_id=record.id, at=now()))
+
+    def _emit(self, record: JobRecord, event: Event) -> JobRecord:
+        after = fold(record, event)
+        if event.stored:
+            self._ledger.append(event)
+        self._collector.receive(record, event, after)
+        return after
+
+    def _price(self, record: JobRecord) -> Price:
+        return price(record.job, self._books)
+
+    def _stop(self, reason: AsyncpipeError) -> None:
+        """End submitting: what is unpaid stays pending, what is paid is carried on."""
+        if self._stopped is None:
+            self._stopped = reason
+            logger.error("stopping: %s", reason, extra={"action": "run.stopped"})
+        self._admission.drop_pending()
+        for job_id in [i for i in self._waiters if not self._admission.holds(i)]:
+            self._tell(job_id, reason)
+
+    async def _drive(self, receive: AsyncIterable[JobRecord]) -> None:
+        async for record in receive:
+            if self._stopped is not None and record.state is JobState.PENDING:
+                self._admission.put_back(record)
+                self._settle(record)
+            else:
+                self._settle(await self._driver.carry(record))
+            self._admission.put_down()
+
+    def _settle(self, record: JobRecord) -> None:
+        """Decide where a job goes that a driver has put down."""
+        if record.state is JobState.PENDING and self._stopped is None:
+            self._admission.give_back(record, self._driver.next_attempt_at(record))
+        elif record.state is JobState.EXPIRED and record.id not in self._looked_again:
+            self._looked_again.add(record.id)
+            self._admission.last_look(record)
+        else:
+            self._looked_again.discard(record.id)
+            self._admission.let_go(record)
+            unpaid = record.state is JobState.PENDING
+            self._tell(record.id, self._stopped if unpaid and self._stopped else record)
+
+    def _tell(self, job_id: int, outcome: JobRecord | AsyncpipeError) -> None:
+        for future in self._waiters.pop(job_id, ()):
+            if future.done():
+                continue
+            if isinstance(outcome, JobRecord):
+                future.set_result(outcome)
+            else:
+                future.set_exception(outcome)
+
+    async def _write_manifest(self) -> Manifest:
+        await self._ledger.durable()
+        loop = asyncio.get_running_loop()
+        async with self._writing:
+            return await loop.run_in_executor(None, write_manifest, self.folder)

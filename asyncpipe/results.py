@@ -1,0 +1,192 @@
+"""What became of a job, as people and programs read it: from the ledger's rows."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+
+import orjson
+
+from asyncpipe.collector import Totals
+from asyncpipe.jobs import JobType
+from asyncpipe.pricing import from_micro
+from asyncpipe.states import JobState
+
+
+class Outcome(StrEnum):
+    """The four ways a job ends, and ``pending`` for those that have not."""
+
+    SUCCEEDED = "succeeded"
+    FAILED_NOT_CHARGED = "failed, not charged"
+    FAILED_CHARGED = "failed, charged"
+    UNKNOWN = "unknown"
+    PENDING = "pending"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asset:
+    """One file on disk; ``path`` is relative to the output folder, ``size`` in bytes."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """One job's outcome. ``cost`` is what was charged in USD, over all its attempts.
+
+    ``generation_s`` is the time from submit until the provider was seen to be done. Times are UTC;
+    None where it has not happened.
+    """
+
+    name: str
+    key: str
+    type: JobType
+    model: str
+    state: JobState
+    outcome: Outcome
+    cost: Decimal
+    reserved: Decimal
+    cost_source: str | None
+    attempts: int
+    polls: int
+    generation_s: float | None
+    prediction_id: str | None
+    request_id: str | None
+    outputs: tuple[str, ...]
+    assets: tuple[Asset, ...]
+    error: str | None
+    submitted_at: datetime | None
+    completed_at: datetime | None
+
+    @property
+    def status(self) -> str:
+        """The manifest's word: success, failed, unknown or pending."""
+        words = {Outcome.SUCCEEDED: "success", Outcome.UNKNOWN: "unknown"}
+        return words.get(self.outcome, "failed" if self.outcome.startswith("failed") else "pending")
+
+
+_ROWS = """
+SELECT j.name, j.key, j.type, j.model, j.state,
+  (SELECT total(charged) FROM attempts WHERE job_id=j.id),
+  (SELECT total(reserved) FROM attempts WHERE job_id=j.id),
+  a.price_source, a.assumed,
+  (SELECT count(*) FROM attempts WHERE job_id=j.id),
+  (SELECT total(polls) FROM attempts WHERE job_id=j.id),
+  a.generation_s, a.prediction_id, a.request_id, a.outputs, a.error, a.submitted_at, a.ended_at,
+  j.id, a.n
+FROM jobs j JOIN attempts a ON a.job_id=j.id
+  AND a.n=(SELECT max(n) FROM attempts WHERE job_id=j.id)
+"""
+
+_OUTCOMES = {
+    JobState.SUCCEEDED: Outcome.SUCCEEDED,
+    JobState.UNKNOWN: Outcome.UNKNOWN,
+    JobState.LOST: Outcome.FAILED_CHARGED,
+}
+
+_PENDING_WORDS = {
+    JobState.PENDING: "not submitted yet",
+    JobState.SUBMITTING: "being submitted",
+    JobState.SUBMITTED: "submitted; the provider works on it",
+    JobState.GENERATED: "generated and paid; not downloaded yet",
+    JobState.EXPIRED: "expired",
+}
+
+
+def outcome_of(state: JobState, charged: int) -> Outcome:
+    """Tell the outcome from a job's state and what it was charged."""
+    if state is JobState.FAILED:
+        return Outcome.FAILED_CHARGED if charged else Outcome.FAILED_NOT_CHARGED
+    return _OUTCOMES.get(state, Outcome.PENDING)
+
+
+def _result(connection: sqlite3.Connection, row: Sequence[Any]) -> Result:
+    state, charged = JobState(row[4]), int(row[5])
+    outcome = outcome_of(state, charged)
+    source = f"{row[7]} ({row[8]} assumed)" if row[8] else row[7]
+    assets = connection.execute(
+        "SELECT path, size, sha256 FROM assets WHERE job_id=? AND n=? ORDER BY position", row[18:20]
+    )
+    return Result(
+        name=row[0],
+        key=row[1],
+        type=JobType(row[2]),
+        model=row[3],
+        state=state,
+        outcome=outcome,
+        cost=from_micro(charged),
+        reserved=from_micro(int(row[6])),
+        cost_source=source,
+        attempts=row[9],
+        polls=int(row[10]),
+        generation_s=row[11],
+        prediction_id=row[12],
+        request_id=row[13],
+        outputs=tuple(orjson.loads(row[14])) if row[14] else (),
+        assets=tuple(Asset(path=a[0], size=a[1], sha256=a[2]) for a in assets),
+        error=None if outcome is Outcome.SUCCEEDED else row[15] or _PENDING_WORDS.get(state),
+        submitted_at=_time(row[16]),
+        completed_at=_time(row[17]) if outcome is not Outcome.PENDING else None,
+    )
+
+
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
+
+
+def iter_results(connection: sqlite3.Connection) -> Iterator[Result]:
+    """Every job that was ever started, the last run's first, in job-file order."""
+    listed = (
+        " WHERE j.state<>'cancelled' AND (j.state<>'pending'"
+        " OR j.seen_run >= (SELECT coalesce(max(session), 0) FROM runs))"
+    )
+    for row in connection.execute(_ROWS + listed + " ORDER BY j.seen_run DESC, j.position"):
+        yield _result(connection, row)
+
+
+def result_of(connection: sqlite3.Connection, job_id: int) -> Result | None:
+    """One job's result; None if it was never started."""
+    row = connection.execute(_ROWS + " WHERE j.id=?", (job_id,)).fetchone()
+    return _result(connection, row) if row else None
+
+
+def count_removed(connection: sqlite3.Connection) -> int:
+    """Jobs that were never submitted and that the last session did not name any more."""
+    (count,) = connection.execute(
+        "SELECT count(*) FROM jobs WHERE state='pending'"
+        " AND seen_run < (SELECT coalesce(max(session), 0) FROM runs)"
+    ).fetchone()
+    return int(count)
+
+
+def read_totals(connection: sqlite3.Connection) -> Totals:
+    """Sum up a folder's ledger; what the collector goes on from."""
+    totals = Totals(removed=count_removed(connection))
+    for state, count in connection.execute("SELECT state, count(*) FROM jobs GROUP BY state"):
+        totals.jobs[JobState(state)] = count
+    totals.jobs[JobState.PENDING] -= totals.removed
+    rows = connection.execute(
+        "SELECT j.model, total(a.charged), total(a.reserved)"
+        " FROM attempts a JOIN jobs j ON j.id=a.job_id GROUP BY j.model"
+    )
+    for model, charged, reserved in rows:
+        totals.charged += int(charged)
+        totals.reserved += int(reserved)
+        if charged:
+            totals.cost_by_model[model] += int(charged)
+    rows = connection.execute(
+        "SELECT coalesce(a.error, ''), count(*) FROM jobs j JOIN attempts a ON a.job_id=j.id"
+        " AND a.n=j.used+1 WHERE j.state IN ('failed', 'lost') GROUP BY 1"
+    )
+    totals.failures.update(dict(rows))
+    totals.assets, totals.bytes = connection.execute(
+        "SELECT count(*), coalesce(sum(size), 0) FROM assets"
+    ).fetchone()
+    return totals

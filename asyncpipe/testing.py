@@ -1,0 +1,186 @@
+"""For tests of pipelines, yours and ours: virtual time, and a provider that follows a script."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from asyncpipe.errors import PredictionGone, ProviderError
+from asyncpipe.jobs import Job
+from asyncpipe.providers.base import Prediction, PredictionStatus
+
+T = TypeVar("T")
+
+PIXEL = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk"
+    "YPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+)
+"""A whole picture of one pixel, as a URL that needs no server."""
+
+GRACE_S = 0.002
+"""How long sockets get to answer before time jumps, in real seconds."""
+
+STUCK_S = 10.0
+"""After how many real seconds without any timer or answer a virtual loop gives up."""
+
+
+class _VirtualSelector(selectors.DefaultSelector):
+    """Waits in virtual time, unless a thread works: then it really waits for the thread."""
+
+    now = 0.0
+    holds = 0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout == 0:
+            return super().select(0)
+        if self.holds:
+            return super().select(STUCK_S)
+        sockets = len(self.get_map()) > 1  # one is the loop's own
+        ready = super().select(GRACE_S if sockets else 0)
+        if ready:
+            return ready
+        if timeout is None:
+            ready = super().select(STUCK_S)
+            if not ready:
+                raise RuntimeError("every coroutine waits and nothing will wake any of them")
+            return ready
+        self.now += timeout
+        return []
+
+
+class VirtualTimeLoop(asyncio.SelectorEventLoop):
+    """An event loop whose clock jumps to the next timer as soon as everybody waits.
+
+    It stands still while a thread of an executor works, so that a file or ledger write takes no
+    time at all instead of hours. Sleeping an hour takes no time; loopback sockets work.
+    """
+
+    def __init__(self) -> None:
+        self._virtual = _VirtualSelector()
+        super().__init__(self._virtual)
+
+    def time(self) -> float:
+        """Virtual seconds since the loop was made."""
+        return self._virtual.now
+
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Executor | None, func: Callable[..., T], *args: Any
+    ) -> asyncio.Future[T]:
+        """Hold the clock until ``func`` has returned."""
+        self._virtual.holds += 1
+        future = super().run_in_executor(executor, func, *args)
+        future.add_done_callback(self._release)
+        return future
+
+    def _release(self, _: asyncio.Future[Any]) -> None:
+        self._virtual.holds -= 1
+
+
+def run_virtual(main: Coroutine[Any, Any, T]) -> T:
+    """Run ``main`` like ``asyncio.run``, in virtual time."""
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        return runner.run(main)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Script:
+    """How a provider treats one job.
+
+    ``submits`` are raised, one per submit, before one is accepted; ``polls`` are raised or
+    answered, one per poll, before the truth is told: running until ``generation_s`` after the
+    submit, then ``end``. ``submit_s`` is how long a submit takes.
+    """
+
+    submits: Sequence[ProviderError] = ()
+    polls: Sequence[ProviderError | Prediction] = ()
+    generation_s: float = 10.0
+    submit_s: float = 0.0
+    end: PredictionStatus = PredictionStatus.COMPLETED
+    outputs: tuple[str, ...] = (PIXEL,)
+    error: str | None = None
+    moderated: bool = False
+    released: bool = True
+
+
+@dataclass(slots=True)
+class _Made:
+    script: Script
+    ready: float
+    polls: list[ProviderError | Prediction]
+
+
+@dataclass(kw_only=True)
+class FakeProvider:
+    """A provider that follows ``scripts`` (by job name; ``default`` for the others).
+
+    It counts what it sells: ``sold`` names the job of every prediction, ``peak_in_flight`` is the
+    most it worked on at once.
+    """
+
+    scripts: Mapping[str, Script] = field(default_factory=dict)
+    default: Script = field(default_factory=Script)
+    name: str = "atlas"
+    origin: str = "fake"
+    simulated: bool = True
+    sold: list[str] = field(default_factory=list)
+    submits: int = 0
+    polls: int = 0
+    peak_in_flight: int = 0
+    _made: dict[str, _Made] = field(default_factory=dict)
+    _refusals: dict[str, list[ProviderError]] = field(default_factory=dict)
+
+    async def submit(self, job: Job) -> Prediction:
+        """Accept, or raise what the script says."""
+        self.submits += 1
+        name = job.name or job.prompt
+        script = self.scripts.get(name, self.default)
+        refusals = self._refusals.setdefault(name, list(script.submits))
+        await asyncio.sleep(script.submit_s)
+        if refusals:
+            raise refusals.pop(0)
+        now = asyncio.get_running_loop().time()
+        prediction_id = f"p{len(self.sold) + 1}"
+        self.sold.append(name)
+        self._made[prediction_id] = _Made(script, now + script.generation_s, list(script.polls))
+        working = sum(made.ready > now for made in self._made.values())
+        self.peak_in_flight = max(self.peak_in_flight, working)
+        return Prediction(id=prediction_id)
+
+    async def poll(self, prediction_id: str, *, route: str = "") -> Prediction:
+        """Tell how a prediction stands."""
+        self.polls += 1
+        made = self._made.get(prediction_id)
+        if made is None:
+            raise PredictionGone(f"no prediction {prediction_id}", status=404)
+        if made.polls:
+            said = made.polls.pop(0)
+            if isinstance(said, ProviderError):
+                raise said
+            return said
+        if asyncio.get_running_loop().time() < made.ready:
+            return Prediction(id=prediction_id, said="processing")
+        script = made.script
+        return Prediction(
+            id=prediction_id,
+            status=script.end,
+            outputs=script.outputs if script.end is PredictionStatus.COMPLETED else (),
+            error=script.error,
+            moderated=script.moderated,
+            released=script.released,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        return None

@@ -1,0 +1,93 @@
+"""The jobs one stream has read ahead, and their results as they come."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from functools import partial
+from typing import TypeVar
+
+import anyio
+
+from asyncpipe.ledger.base import JobRecord
+
+T = TypeVar("T")
+
+
+class Window:
+    """Between the coroutine that reads a stream's jobs and the one that awaits its results.
+
+    At most ``limit`` jobs are read and not yet handed out.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.scope = anyio.CancelScope()  # of the coroutine that reads
+        self._room = anyio.Semaphore(limit)
+        self._open: dict[asyncio.Future[JobRecord], JobRecord] = {}
+        self._ended: list[JobRecord | BaseException] = []
+        self._news = anyio.Event()
+        self._fed = False
+
+    async def room(self) -> None:
+        """Wait until another job may be read."""
+        await self._room.acquire()
+
+    def watch(self, record: JobRecord, future: asyncio.Future[JobRecord] | None) -> None:
+        """Hand ``record`` out when ``future`` is done; None: it has ended already."""
+        if future is None:
+            self._put(record)
+        else:
+            self._open[future] = record
+            future.add_done_callback(partial(self._done, record))
+
+    def feed_ended(self, error: BaseException | None) -> None:
+        """Note that no more jobs come, because of ``error`` if there is one."""
+        self._fed = True
+        if error is not None:
+            self._ended.append(error)
+        self._news.set()
+
+    async def next(self) -> JobRecord | None:
+        """Wait for the next job that ended; None when there is no other.
+
+        Raises what ended the reading, after the jobs that ended before it.
+        """
+        while not self._ended:
+            if self._fed and not self._open:
+                return None
+            self._news = anyio.Event()
+            await self._news.wait()
+        ended = self._ended.pop(0)
+        if isinstance(ended, BaseException):
+            raise ended
+        self._room.release()
+        return ended
+
+    def close(self) -> list[JobRecord]:
+        """Stop reading and waiting; return the jobs that have not ended."""
+        self.scope.cancel()
+        left = dict(self._open)
+        self._open.clear()
+        for future in left:
+            future.cancel()
+        return list(left.values())
+
+    def _done(self, record: JobRecord, future: asyncio.Future[JobRecord]) -> None:
+        if self._open.pop(future, None) is None:
+            return  # closed: nobody waits any more
+        error = future.exception()
+        self._put(record if error is None else error)
+
+    def _put(self, ended: JobRecord | BaseException) -> None:
+        self._ended.append(ended)
+        self._news.set()
+
+
+async def each(jobs: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
+    """Iterate over either kind of iterable."""
+    if isinstance(jobs, AsyncIterable):
+        async for job in jobs:
+            yield job
+    else:
+        for job in jobs:
+            yield job

@@ -1,0 +1,488 @@
+"""The engine in virtual time, against a provider that follows a script."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asyncpipe import Job, Manifest, Outcome, Pipeline, Result
+from asyncpipe.errors import (
+    BalanceExhausted,
+    KeyRefused,
+    NotAccepted,
+    NotSent,
+    PollFailed,
+    PredictionGone,
+    ProviderError,
+    RateLimited,
+    Rejected,
+    SubmitUnknown,
+    UsageError,
+)
+from asyncpipe.events import Event
+from asyncpipe.jobs import JobType
+from asyncpipe.ledger.base import JobRecord
+from asyncpipe.providers.base import Prediction, PredictionStatus
+from asyncpipe.results import read_totals
+from asyncpipe.states import JobState
+from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual
+
+FLUX = "black-forest-labs/flux-2-pro/text-to-image"
+FAILED = PredictionStatus.FAILED
+GONE = "data:text/html,%3Chtml%3E"
+
+
+def jobs(count: int, **fields: Any) -> list[Job]:
+    return [Job(name=f"杯子 {n}", model=FLUX, prompt="a mug", **fields) for n in range(count)]
+
+
+@asynccontextmanager
+async def pipeline(folder: Path, provider: FakeProvider, **options: Any) -> AsyncIterator[Pipeline]:
+    async with Pipeline(provider, folder, seed=1, **options) as opened:
+        yield opened
+
+
+def run_batch(
+    folder: Path, provider: FakeProvider, batch: list[Job], **options: Any
+) -> tuple[Manifest, list[Result], Exception | None]:
+    retry_failed = options.pop("retry_failed", False)
+
+    async def main() -> tuple[Manifest, list[Result], Exception | None]:
+        async with pipeline(folder, provider, **options) as opened:
+            manifest = await opened.batch_generate(batch, retry_failed=retry_failed)
+            return manifest, list(manifest), opened.stopped
+
+    return run_virtual(main())
+
+
+def test_every_job_succeeds_and_the_books_agree(tmp_path: Path) -> None:
+    """The whole way: submitted once each, paid, on disk, counted."""
+    provider = FakeProvider()
+    manifest, results, stopped = run_batch(tmp_path, provider, jobs(10))
+    assert (manifest.totals.successful, manifest.totals.total, stopped) == (10, 10, None)
+    assert len(provider.sold) == len(set(provider.sold)) == 10
+    assert {result.outcome for result in results} == {Outcome.SUCCEEDED}
+    assert sum(result.cost for result in results) == Decimal("0.40")
+    assert all((tmp_path / asset.path).stat().st_size for r in results for asset in r.assets)
+    assert [result.name for result in results] == [f"杯子 {n}" for n in range(10)]
+
+
+@pytest.mark.parametrize("max_workers", [1, 3, 7])
+def test_never_more_in_flight_than_max_workers(tmp_path: Path, max_workers: int) -> None:
+    """The provider itself never works on more, and the limit is reached."""
+    provider = FakeProvider(default=Script(submit_s=0.5))
+    run_batch(tmp_path, provider, jobs(20), max_workers=max_workers)
+    assert provider.peak_in_flight == max_workers
+
+
+def test_the_same_command_submits_nothing_more(tmp_path: Path) -> None:
+    """A second run finds everything done."""
+    provider = FakeProvider()
+    run_batch(tmp_path, provider, jobs(5))
+    manifest, _, _ = run_batch(tmp_path, provider, jobs(5))
+    assert (provider.submits, manifest.totals.successful) == (5, 5)
+
+
+def test_new_jobs_join_and_removed_ones_stay_unsubmitted(tmp_path: Path) -> None:
+    """A changed job file: what is new is run, what is gone is reported, nothing is lost."""
+    provider = FakeProvider(
+        scripts={"杯子 1": Script(submits=[BalanceExhausted("empty", status=402)])}
+    )
+    manifest, _, stopped = run_batch(tmp_path, provider, jobs(3), max_workers=1)
+    assert isinstance(stopped, BalanceExhausted)
+    assert (manifest.totals.successful, manifest.totals.pending) == (1, 2)
+    manifest, _, _ = run_batch(tmp_path, provider, [jobs(3)[2], *jobs(5)[4:]])
+    assert provider.sold == ["杯子 0", "杯子 2", "杯子 4"]
+    assert (manifest.totals.successful, manifest.totals.removed, manifest.totals.total) == (3, 1, 3)
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [RateLimited("429"), NotSent("no route"), RateLimited("429", retry_after_s=77.0)],
+    ids=["429", "connect", "retry-after"],
+)
+def test_refusals_wait_and_use_up_no_attempt(tmp_path: Path, refusal: ProviderError) -> None:
+    """Five refusals in a row are more than ``retries``, and the job still succeeds, paid once."""
+    provider = FakeProvider(default=Script(submits=[refusal] * 5))
+    manifest, results, _ = run_batch(tmp_path, provider, jobs(4), retries=2)
+    assert manifest.totals.successful == 4
+    assert len(provider.sold) == 4
+    assert {result.attempts for result in results} == {1}
+
+
+def test_one_probe_goes_ahead_after_a_pause(tmp_path: Path) -> None:
+    """Waiting jobs do not run into the limit together: refusals stay few."""
+    limited = Script(submits=[RateLimited("429")])
+    provider = FakeProvider(scripts={"杯子 0": Script(submits=[RateLimited("429")] * 4)})
+    del limited
+    run_batch(tmp_path, provider, jobs(50), max_workers=20)
+    assert provider.submits <= 50 + 4
+
+
+def test_patience_ends_a_run_that_gets_nowhere(tmp_path: Path) -> None:
+    """Ten minutes of refusals stop the run; the jobs stay pending."""
+    provider = FakeProvider(default=Script(submits=[NotSent("no route to host")] * 1000))
+    manifest, _, stopped = run_batch(tmp_path, provider, jobs(3), patience_s=600.0)
+    assert isinstance(stopped, NotAccepted)
+    assert "no route to host" in str(stopped)
+    assert (manifest.totals.pending, manifest.totals.charged, provider.sold) == (3, 0, [])
+
+
+@pytest.mark.parametrize("stop", [KeyRefused("401", status=401), BalanceExhausted("402")])
+def test_a_stop_submits_no_more_and_finishes_what_runs(tmp_path: Path, stop: ProviderError) -> None:
+    """401 and 402: what was bought is brought home, the rest stays pending."""
+    provider = FakeProvider(scripts={"杯子 3": Script(submits=[stop])})
+    manifest, _, stopped = run_batch(tmp_path, provider, jobs(10), max_workers=2)
+    assert stopped is stop
+    assert manifest.totals.successful == len(provider.sold) < 10
+    assert manifest.totals.pending == 10 - len(provider.sold)
+    manifest, _, stopped = run_batch(tmp_path, provider, jobs(10), max_workers=2)
+    assert (stopped, manifest.totals.successful, len(provider.sold)) == (None, 10, 10)
+
+
+def test_an_unknown_submit_is_never_sent_again(tmp_path: Path) -> None:
+    """Its money stays reserved, over any number of runs."""
+    provider = FakeProvider(scripts={"杯子 1": Script(submits=[SubmitUnknown("reset")])})
+    for _ in range(3):
+        manifest, results, _ = run_batch(tmp_path, provider, jobs(3))
+    assert provider.submits == 3
+    assert manifest.totals.unknown == 1
+    assert manifest.totals.reserved == 40_000
+    assert results[1].status == "unknown"
+    assert results[1].error == "reset"
+
+
+def test_a_rejected_job_is_final_and_free(tmp_path: Path) -> None:
+    """4xx: failed, not charged, the reason and the request id kept, not sent again."""
+    refusal = Rejected("400: bad size", status=400, request_id="req-9")
+    provider = FakeProvider(scripts={"杯子 0": Script(submits=[refusal] * 9)})
+    for _ in range(2):
+        manifest, results, _ = run_batch(tmp_path, provider, jobs(2))
+    assert provider.submits == 2
+    assert results[0].outcome is Outcome.FAILED_NOT_CHARGED
+    assert (results[0].error, results[0].request_id) == ("400: bad size", "req-9")
+    assert manifest.totals.charged == 40_000
+
+
+def test_a_released_failure_is_tried_again_within_retries(tmp_path: Path) -> None:
+    """Provider-side failures are bought anew at most ``retries`` times, each released."""
+    provider = FakeProvider(default=Script(end=FAILED, error="gpu lost"))
+    manifest, results, _ = run_batch(tmp_path, provider, jobs(1), retries=2)
+    assert len(provider.sold) == 3
+    assert (results[0].attempts, results[0].error) == (3, "gpu lost")
+    assert (manifest.totals.charged, manifest.totals.reserved) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("script", "charged"),
+    [
+        (Script(end=FAILED, error="content policy", moderated=True), 0),
+        (Script(end=FAILED, error="broken", released=False), 40_000),
+    ],
+    ids=["moderated", "not-released"],
+)
+def test_what_must_not_be_bought_again_is_not(tmp_path: Path, script: Script, charged: int) -> None:
+    """Moderation, and failures whose money is not known to be back, end at once."""
+    provider = FakeProvider(default=script)
+    manifest, _, _ = run_batch(tmp_path, provider, jobs(1), retries=5)
+    assert (len(provider.sold), manifest.totals.charged) == (1, charged)
+    manifest, _, _ = run_batch(tmp_path, provider, jobs(1), retry_failed=True)
+    assert (len(provider.sold), manifest.totals.charged) == (1, charged)
+
+
+def test_retry_failed_submits_again_what_was_not_charged(tmp_path: Path) -> None:
+    """Only on request, and the attempt counts on."""
+    provider = FakeProvider(scripts={"杯子 0": Script(submits=[Rejected("403", status=403)])})
+    run_batch(tmp_path, provider, jobs(1))
+    manifest, _, _ = run_batch(tmp_path, provider, jobs(1))
+    assert (manifest.totals.failed, provider.submits) == (1, 1)
+    manifest, results, _ = run_batch(tmp_path, provider, jobs(1), retry_failed=True)
+    assert (manifest.totals.successful, results[0].attempts) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        PredictionGone("404", status=404),
+        PollFailed("502 html", status=502),
+        PollFailed("429", status=429, retry_after_s=20.0),
+        Prediction(id="p1", status=PredictionStatus.COMPLETED, outputs=()),
+        Prediction(id="p1", said="queued"),
+    ],
+    ids=["warm-up", "html", "429", "empty-outputs", "backwards"],
+)
+def test_no_fault_while_polling_loses_a_paid_job(
+    tmp_path: Path, fault: ProviderError | Prediction
+) -> None:
+    """Polls go on until the truth is told; nothing is submitted twice."""
+    provider = FakeProvider(default=Script(polls=[fault] * 4))
+    manifest, _, _ = run_batch(tmp_path, provider, jobs(2))
+    assert (manifest.totals.successful, len(provider.sold)) == (2, 2)
+
+
+def test_polling_follows_the_articles_schedule(tmp_path: Path) -> None:
+    """5 s, x 1.5, at most 30 s, within ten per cent: 100 s take seven polls, not twenty."""
+    provider = FakeProvider(default=Script(generation_s=100.0))
+    run_batch(tmp_path, provider, jobs(1))
+    assert 6 <= provider.polls <= 8
+
+
+def test_the_deadline_expires_and_the_next_run_goes_on(tmp_path: Path) -> None:
+    """Expired is not failed: polled once more before the run ends, and again by the next."""
+    provider = FakeProvider(default=Script(generation_s=5_000.0))
+    manifest, results, _ = run_batch(tmp_path, provider, jobs(1))
+    assert manifest.totals.pending == 1
+    assert manifest.totals.reserved == 40_000
+    assert results[0].state is JobState.EXPIRED
+    assert "prediction is kept" in str(results[0].error)
+    provider._made["p1"].ready = 0.0
+    manifest, _, _ = run_batch(tmp_path, provider, jobs(1))
+    assert (manifest.totals.successful, len(provider.sold)) == (1, 1)
+
+
+def test_a_job_done_at_the_deadline_is_seen(tmp_path: Path) -> None:
+    """The last poll is at the deadline itself, not before it."""
+    provider = FakeProvider(default=Script(generation_s=299.0))
+    manifest, _, _ = run_batch(tmp_path, provider, jobs(1))
+    assert manifest.totals.successful == 1
+
+
+def test_a_prediction_nobody_knows_is_unknown_at_the_deadline(tmp_path: Path) -> None:
+    """404 beyond the warm-up, up to the deadline: it may have been charged."""
+    provider = FakeProvider(default=Script(polls=[PredictionGone("404")] * 999))
+    manifest, _, _ = run_batch(tmp_path, provider, jobs(1))
+    assert (manifest.totals.unknown, manifest.totals.reserved) == (1, 40_000)
+
+
+def test_completed_without_outputs_is_failed_and_charged(tmp_path: Path) -> None:
+    """Only after the deadline; the money is gone and the manifest says so."""
+    empty = Prediction(id="p1", status=PredictionStatus.COMPLETED)
+    provider = FakeProvider(default=Script(polls=[empty] * 999))
+    manifest, results, _ = run_batch(tmp_path, provider, jobs(1))
+    assert results[0].outcome is Outcome.FAILED_CHARGED
+    assert manifest.totals.charged == 40_000
+
+
+def test_several_outputs_become_numbered_files(tmp_path: Path) -> None:
+    """``name_1.png``, ``name_2.png``; a job of that very name keeps its own."""
+    provider = FakeProvider(scripts={"a": Script(outputs=(PIXEL, PIXEL, PIXEL))})
+    named = [Job(name=name, model=FLUX, prompt=name) for name in ("a_2", "a", "b")]
+    _, results, _ = run_batch(tmp_path, provider, named)
+    paths = [asset.path for result in results for asset in result.assets]
+    assert len(set(paths)) == 5
+    assert "images/a_2.png" in paths
+    assert [len(result.assets) for result in results] == [1, 3, 1]
+    assert all((tmp_path / path).exists() for path in paths)
+
+
+def test_a_page_instead_of_media_is_never_stored(tmp_path: Path) -> None:
+    """An HTML page with status 200 is no asset; the paid job is kept for the next run."""
+    provider = FakeProvider(default=Script(outputs=(GONE,)))
+    manifest, results, _ = run_batch(tmp_path, provider, jobs(1))
+    assert results[0].state is JobState.GENERATED
+    assert manifest.totals.charged == 40_000
+    assert not list((tmp_path / "images").iterdir())
+
+
+def test_an_unpriced_job_is_refused_before_anything_is_spent(tmp_path: Path) -> None:
+    """The remedy is named, and no other job of the batch was submitted."""
+    provider = FakeProvider()
+    batch = [*jobs(2), Job(name="x", model="new/model/text-to-image", prompt="x")]
+    with pytest.raises(UsageError, match="prices:"):
+        run_batch(tmp_path, provider, batch)
+    assert provider.submits == 0
+
+
+def test_generate_returns_failures_and_reuses_named_jobs(tmp_path: Path) -> None:
+    """A failed job is a result; a named one is bought once, a nameless one each time."""
+    provider = FakeProvider(scripts={"bad": Script(submits=[Rejected("400")])})
+
+    async def main() -> None:
+        async with pipeline(tmp_path, provider) as opened:
+            bad = await opened.generate({"name": "bad", "model": FLUX, "prompt": "x"})
+            assert (bad.status, bad.error) == ("failed", "400")
+            first, second = await asyncio.gather(
+                *(opened.generate({"name": "杯", "model": FLUX, "prompt": "x"}) for _ in range(2))
+            )
+            assert first == second
+            for _ in range(2):
+                nameless = await opened.generate({"model": FLUX, "prompt": "each time"})
+                assert nameless.status == "success"
+        assert provider.sold == ["杯", "each time", "each time"]
+
+    run_virtual(main())
+
+
+def test_cancelling_a_caller_withdraws_only_what_is_not_bought(tmp_path: Path) -> None:
+    """A submitted job goes on without its caller; one that waits is not submitted."""
+    provider = FakeProvider()
+
+    async def main() -> None:
+        async with pipeline(tmp_path, provider, max_workers=1) as opened:
+            calls = [asyncio.ensure_future(opened.generate(job)) for job in jobs(2)]
+            await asyncio.sleep(3)
+            for call in calls:
+                call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+            await asyncio.sleep(60)
+            assert provider.sold == ["杯子 0"]
+            assert (await opened.generate(jobs(1)[0])).status == "success"
+            assert (await opened.generate(jobs(2)[1])).status == "success"
+        assert provider.sold == ["杯子 0", "杯子 1"]
+
+    run_virtual(main())
+
+
+def test_a_stream_yields_as_jobs_finish_and_reads_a_bounded_way_ahead(tmp_path: Path) -> None:
+    """At most 4 x max_workers jobs are read before a result is taken."""
+    provider = FakeProvider(scripts={"杯子 0": Script(generation_s=100.0)})
+    read: list[str | None] = []
+
+    async def source() -> AsyncIterator[Job]:
+        for job in jobs(40):
+            read.append(job.name)
+            yield job
+
+    async def main() -> None:
+        async with pipeline(tmp_path, provider, max_workers=2) as opened:
+            names: list[str] = []
+            async for result in opened.stream(source()):
+                assert len(read) <= len(names) + 1 + 8
+                names.append(result.name)
+            assert sorted(names) == sorted(f"杯子 {n}" for n in range(40))
+            assert names[0] != "杯子 0"
+
+    run_virtual(main())
+
+
+def test_leaving_a_stream_early_loses_nothing_paid(tmp_path: Path) -> None:
+    """What was submitted is finished by the next pipeline; the rest is not bought."""
+    provider = FakeProvider()
+
+    async def main() -> int:
+        async with pipeline(tmp_path, provider, max_workers=2) as opened:
+            async for _ in opened.stream(jobs(30)):
+                break
+        bought = len(provider.sold)
+        assert bought < 30
+        async with pipeline(tmp_path, provider) as opened:
+            await asyncio.sleep(300)
+            assert opened.totals.successful == bought
+        return bought
+
+    assert run_virtual(main()) == len(provider.sold)
+
+
+def test_a_streams_own_error_reaches_its_consumer(tmp_path: Path) -> None:
+    """What the job source raises is raised where the results are awaited."""
+
+    async def source() -> AsyncIterator[Job]:
+        yield jobs(1)[0]
+        raise RuntimeError("the database went away")
+
+    async def main() -> None:
+        async with pipeline(tmp_path, FakeProvider()) as opened:
+            with pytest.raises(RuntimeError, match="database"):
+                async for _ in opened.stream(source()):
+                    pass
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.25, 0.5, 0.75, 1.0, 4.0, 11.0, 12.0])
+def test_cancelling_the_run_at_any_moment_loses_nothing(tmp_path: Path, after_s: float) -> None:
+    """Cancelled before, during or after a submit: the next run ends with everything paid once."""
+    provider = FakeProvider(default=Script(submit_s=0.5))
+
+    async def cancelled() -> None:
+        async with pipeline(tmp_path, provider, max_workers=5) as opened:
+            await asyncio.wait_for(opened.batch_generate(jobs(8)), after_s)
+
+    with pytest.raises(TimeoutError):
+        run_virtual(cancelled())
+    manifest, _, _ = run_batch(tmp_path, provider, jobs(8))
+    assert manifest.totals.successful == 8
+    assert sorted(provider.sold) == [f"杯子 {n}" for n in range(8)]
+
+
+def test_the_users_own_error_is_not_wrapped(tmp_path: Path) -> None:
+    """An exception inside the block leaves it as it is, not in a group."""
+
+    async def main() -> None:
+        async with pipeline(tmp_path, FakeProvider()):
+            raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine"):
+        run_virtual(main())
+
+
+def test_the_collectors_totals_equal_the_ledgers(tmp_path: Path) -> None:
+    """Counted along or summed up: the same truth."""
+    provider = FakeProvider(
+        scripts={
+            "杯子 1": Script(submits=[SubmitUnknown("reset")]),
+            "杯子 2": Script(submits=[Rejected("400")]),
+            "杯子 3": Script(end=FAILED, error="gpu"),
+            "杯子 4": Script(submits=[RateLimited("429")]),
+        }
+    )
+
+    async def main() -> None:
+        async with pipeline(tmp_path, provider) as opened:
+            await opened.batch_generate(jobs(6))
+            folded = opened.totals
+            summed = await opened._ledger.ask(read_totals)
+            folded.jobs += type(folded.jobs)()  # drop zero counts
+            summed.jobs += type(summed.jobs)()
+            assert folded == summed
+
+    run_virtual(main())
+
+
+def test_a_hook_that_raises_stops_nothing(tmp_path: Path) -> None:
+    """Hooks see every event; their errors are theirs."""
+    seen: list[str] = []
+
+    def hook(event: Event, record: JobRecord) -> None:
+        seen.append(type(event).__name__)
+        raise RuntimeError(record.name)
+
+    manifest, _, _ = run_batch(tmp_path, FakeProvider(), jobs(1), on_event=hook)
+    assert manifest.totals.successful == 1
+    assert [name for name in seen if name != "Polled"] == [
+        "Intended",
+        "Submitted",
+        "Generated",
+        "AssetStored",
+        "Succeeded",
+    ]
+
+
+def test_two_pipelines_in_one_process_do_not_meet(tmp_path: Path) -> None:
+    """Each has its own folder, counts and limits."""
+
+    async def main() -> None:
+        one, two = FakeProvider(), FakeProvider()
+        async with pipeline(tmp_path / "1", one) as first, pipeline(tmp_path / "2", two) as second:
+            await asyncio.gather(first.batch_generate(jobs(3)), second.batch_generate(jobs(5)))
+            assert (first.totals.total, second.totals.total) == (3, 5)
+        assert (len(one.sold), len(two.sold)) == (3, 5)
+
+    run_virtual(main())
+
+
+def test_models_take_turns(tmp_path: Path) -> None:
+    """File order does not let one model block another."""
+    clips = [
+        Job(name=f"clip {n}", type=JobType.VIDEO, model="google/veo3.1/text-to-video", prompt="x")
+        for n in range(5)
+    ]
+    provider = FakeProvider()
+    run_batch(tmp_path, provider, [*jobs(5), *clips], max_workers=2)
+    assert {name.split()[0] for name in provider.sold[:2]} == {"杯子", "clip"}
