@@ -1,0 +1,172 @@
+"""What the simulated provider knows: predictions, charges, polls, downloads."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS predictions(
+  number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, type TEXT NOT NULL, model TEXT NOT NULL,
+  body TEXT NOT NULL, created_at REAL NOT NULL, ready_at REAL NOT NULL, outcome TEXT NOT NULL,
+  price INTEGER NOT NULL, outputs INTEGER NOT NULL, hidden_polls INTEGER NOT NULL,
+  polls INTEGER NOT NULL DEFAULT 0, downloads INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE IF NOT EXISTS counts(name TEXT PRIMARY KEY, value INTEGER NOT NULL);
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BookedPrediction:
+    """One sold prediction; times are wall time in seconds, ``price`` micro-dollars.
+
+    ``outcome`` is how it ends: completed, failed or moderated. ``hidden_polls`` of its first polls
+    are answered as if it did not exist.
+    """
+
+    number: int
+    id: str
+    type: str
+    model: str
+    body: dict[str, Any]
+    created_at: float
+    ready_at: float
+    outcome: str
+    price: int
+    outputs: int
+    hidden_polls: int
+    polls: int = 0
+    downloads: int = 0
+
+
+class Books:
+    """The books in a SQLite file, or in memory without one; they survive a killed process.
+
+    Nothing is synced to disk: only the end of a process is to be survived, not that of the machine.
+    """
+
+    def __init__(self, path: Path | None = None, *, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._connection = sqlite3.connect(path or ":memory:", isolation_level=None)
+        if path is not None:
+            self._connection.execute("PRAGMA journal_mode=WAL").close()
+        self._connection.execute("PRAGMA synchronous=OFF")
+        self._connection.executescript(_TABLES)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def sell(self, prediction: BookedPrediction) -> None:
+        """Enter a prediction, charged from now on."""
+        self._connection.execute(
+            "INSERT INTO predictions VALUES(?,?,?,?,?,?,?,?,?,?,?,0,0)",
+            (
+                prediction.number,
+                prediction.id,
+                prediction.type,
+                prediction.model,
+                json.dumps(prediction.body, ensure_ascii=False),
+                prediction.created_at,
+                prediction.ready_at,
+                prediction.outcome,
+                prediction.price,
+                prediction.outputs,
+                prediction.hidden_polls,
+            ),
+        )
+        now = prediction.created_at
+        self._raise(
+            "peak_in_flight", self._one("count(*)", "created_at<=? AND ready_at>?", now, now)
+        )
+
+    def next_number(self) -> int:
+        """The number of the next prediction."""
+        return int(self._one("coalesce(max(number), 0)")) + 1
+
+    def find(self, prediction_id: str) -> BookedPrediction | None:
+        """The prediction with this id."""
+        query = "SELECT * FROM predictions WHERE id=?"
+        row = self._connection.execute(query, (prediction_id,)).fetchone()
+        return _booked(row) if row else None
+
+    def note_poll(self, prediction_id: str) -> None:
+        """Count one poll of a prediction."""
+        self._connection.execute(
+            "UPDATE predictions SET polls=polls+1 WHERE id=?", (prediction_id,)
+        )
+
+    def note_download(self, prediction_id: str) -> None:
+        """Count one download of a prediction's media."""
+        self._connection.execute(
+            "UPDATE predictions SET downloads=downloads+1 WHERE id=?", (prediction_id,)
+        )
+
+    def count(self, name: str) -> None:
+        """Add one to a counter."""
+        self._connection.execute(
+            "INSERT INTO counts VALUES(?,1) ON CONFLICT DO UPDATE SET value=value+1", (name,)
+        )
+
+    def predictions(self) -> list[BookedPrediction]:
+        """Everything sold, in order."""
+        rows = self._connection.execute("SELECT * FROM predictions ORDER BY number")
+        return [_booked(row) for row in rows]
+
+    def charged(self) -> Decimal:
+        """USD charged and not returned; a failed prediction's money is returned when it fails."""
+        returned = "NOT (outcome<>'completed' AND ready_at<=?)"
+        return Decimal(self._one("coalesce(sum(price), 0)", returned, self._clock())).scaleb(-6)
+
+    def submits(self) -> int:
+        """Submits that arrived, refused ones too."""
+        return self._counter("submits")
+
+    def polls(self) -> int:
+        """Polls of known predictions."""
+        return self._one("coalesce(sum(polls), 0)")
+
+    def peak_in_flight(self) -> int:
+        """The most predictions that were worked on at once."""
+        return self._counter("peak_in_flight")
+
+    def media_credentials(self) -> int:
+        """Media requests that carried an Authorization header or a cookie; must stay 0."""
+        return self._counter("media_credentials")
+
+    def summary(self) -> dict[str, Any]:
+        """The books in figures, for JSON."""
+        return {
+            "predictions": self._one("count(*)"),
+            "charged_usd": str(self.charged()),
+            "submits": self.submits(),
+            "polls": self.polls(),
+            "downloads": self._one("coalesce(sum(downloads), 0)"),
+            "peak_in_flight": self.peak_in_flight(),
+            "media_credentials": self.media_credentials(),
+        }
+
+    def _one(self, what: str, where: str = "1", *values: float) -> int:
+        query = f"SELECT {what} FROM predictions WHERE {where}"
+        return int(self._connection.execute(query, values).fetchone()[0])
+
+    def _counter(self, name: str) -> int:
+        row = self._connection.execute("SELECT value FROM counts WHERE name=?", (name,)).fetchone()
+        return int(row[0]) if row else 0
+
+    def _raise(self, name: str, value: int) -> None:
+        self._connection.execute(
+            "INSERT INTO counts VALUES(?,?) ON CONFLICT DO UPDATE SET value=max(value, ?)",
+            (name, value, value),
+        )
+
+
+def _booked(row: tuple[Any, ...]) -> BookedPrediction:
+    names = BookedPrediction.__slots__
+    fields = dict(zip(names, row, strict=True))
+    return BookedPrediction(**{**fields, "body": json.loads(fields["body"])})
