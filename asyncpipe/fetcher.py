@@ -108,18 +108,20 @@ class Fetcher:
         part, extension = f"{record.id}_{index}.part", _EXTENSIONS[record.job.kind]
         target = Target(stem=stem, part=part, default_extension=extension)
         url, error = record.outputs[index], DownloadError("not tried")
-        for failures in range(TRIES):
-            if failures:
-                await anyio.sleep(backoff_s(failures, self._rng, initial_s=2.0))
+        for failures in range(1, TRIES + 1):
             try:
                 return await self._downloader.fetch(url, target)
-            except MediaGone as exc:
-                # Object stores answer 404 for a moment too: gone is what stays gone.
-                error = exc
-                url = next(iter((await self._outputs_again(record))[index:]), url)
             except DownloadError as exc:
                 logger.info("%s: %s", record.name, exc, extra={"action": "fetch.failed"})
                 error = exc
+            tried = url
+            try:
+                # Whatever went wrong, the provider may know a better URL by now; asking is free.
+                url = next(iter((await self._outputs_again(record))[index:]), url)
+            except DownloadError as exc:
+                error = exc  # nobody can say that the media is gone
+            if failures < TRIES and url == tried:
+                await anyio.sleep(backoff_s(failures, self._rng, initial_s=2.0))
         raise error
 
     async def _outputs_again(self, record: JobRecord) -> tuple[str, ...]:

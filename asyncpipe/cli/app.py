@@ -1,0 +1,196 @@
+"""Commands, options and what happens to errors."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from asyncpipe import __version__
+from asyncpipe.errors import AsyncpipeError, JobFileError
+
+PROBLEMS_SHOWN = 20
+
+START = """\
+asyncpipe runs AI image and video jobs in bulk. Where to start:
+  asyncpipe init jobs.yaml              write a job file to begin with (--lang zh: in Chinese)
+  asyncpipe run jobs.yaml --simulate    try it: no key, no network, no money
+  asyncpipe estimate jobs.yaml          what it will cost
+  asyncpipe run jobs.yaml               for real; the same command again goes on where it stopped"""
+
+
+@click.group(
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name="asyncpipe")
+@click.pass_context
+def app(context: click.Context) -> None:
+    """Run AI image and video jobs in bulk: paid once, nothing lost, every cent accounted for."""
+    if context.invoked_subcommand is None:
+        click.echo(START)
+
+
+_JOB_FILE = click.argument("jobfile", type=click.Path(path_type=Path))
+
+
+def _env_file(context: click.Context, option: click.Parameter, value: Path | None) -> None:
+    """Set the variables of an env file before anything reads them."""
+    if value is None:
+        return
+    from dotenv import dotenv_values
+
+    if not value.is_file():
+        raise click.BadParameter(f"there is no file {str(value)!r}", context, option)
+    for name, text in dotenv_values(value, encoding="utf-8-sig").items():
+        if text is not None:
+            os.environ[name] = text
+
+
+@app.command()
+@_JOB_FILE
+@click.option("-o", "--output-dir", type=click.Path(path_type=Path), help="Folder for the results.")
+@click.option("-j", "--max-workers", type=click.IntRange(1), help="Most predictions in flight.")
+@click.option("--base-url", help="The API's base URL, if not Atlas Cloud's own.")
+@click.option("--simulate", is_flag=True, help="Use the embedded simulator: no key, no money.")
+@click.option(
+    "--simulate-speed",
+    type=click.FloatRange(0, min_open=True),
+    default=20.0,
+    show_default=True,
+    help="How much faster the simulator's time runs.",
+)
+@click.option("--simulate-faults", default="", help="Faults to simulate, e.g. failed=0.1,cut=0.2.")
+@click.option(
+    "--retry-failed", is_flag=True, help="Submit failed jobs again that were not charged."
+)
+@click.option(
+    "--patience",
+    type=click.FloatRange(0),
+    default=600.0,
+    show_default=True,
+    help="Stop when no submit was accepted for so many seconds.",
+)
+@click.option(
+    "--env-file",
+    type=click.Path(path_type=Path),
+    callback=_env_file,
+    expose_value=False,
+    is_eager=True,
+    help="Read ATLASCLOUD_API_KEY and the like from this file.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option("-v", "--verbose", is_flag=True, help="Print every event, and tracebacks.")
+@click.option("--no-progress", is_flag=True, help="Print only the summary.")
+def run(jobfile: Path, **options: object) -> int:
+    """Run the jobs of JOBFILE; the same command again goes on where it stopped."""
+    from asyncpipe.cli.run import RunOptions, run_jobs
+
+    return run_jobs(RunOptions(jobfile=jobfile, **options))  # type: ignore[arg-type]
+
+
+@app.command()
+@_JOB_FILE
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+def validate(jobfile: Path, as_json: bool) -> None:
+    """Check JOBFILE and show its first jobs; nothing is sent and nothing is spent."""
+    from asyncpipe.cli.check import validate_jobs
+
+    validate_jobs(jobfile, as_json=as_json)
+
+
+@app.command()
+@_JOB_FILE
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+def estimate(jobfile: Path, as_json: bool) -> None:
+    """Say what JOBFILE will cost, per model and in all; without any network."""
+    from asyncpipe.cli.check import estimate_jobs
+
+    estimate_jobs(jobfile, as_json=as_json)
+
+
+@app.command()
+@click.argument("jobfile", type=click.Path(path_type=Path), default=Path("jobs.yaml"))
+@click.option("--lang", type=click.Choice(["en", "zh"]), default="en", show_default=True)
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
+def init(jobfile: Path, lang: str, force: bool) -> None:
+    """Write a commented job file to start from (default: jobs.yaml)."""
+    from asyncpipe.cli.init import write_job_file
+
+    write_job_file(jobfile, lang=lang, force=force)
+
+
+@app.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True)
+@click.option("--speed", type=click.FloatRange(0, min_open=True), default=20.0, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--wire", type=click.Choice(["canonical", "article"]), default="canonical")
+@click.option("--faults", default="", help="E.g. rate_limited=0.1,dropped=0.05.")
+@click.option("--books", type=click.Path(path_type=Path), help="Keep the books in this file.")
+def simulate(**options: object) -> None:
+    """Run the simulator as a server of its own, until interrupted."""
+    from asyncpipe.cli.simulate import serve
+
+    serve(**options)  # type: ignore[arg-type]
+
+
+def run_command(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit code; errors become messages."""
+    for stream in (sys.stdout, sys.stderr):
+        # A console that cannot show a character shows a substitute instead of a traceback.
+        getattr(stream, "reconfigure", lambda **_: None)(errors="replace")
+    arguments = sys.argv[1:] if arguments is None else arguments
+    verbose = "-v" in arguments or "--verbose" in arguments
+    logging.basicConfig(level=logging.CRITICAL if not verbose else logging.INFO)
+    try:
+        answer = app.main(arguments, prog_name="asyncpipe", standalone_mode=False)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return 130
+    except Exception as exc:
+        return _report(exc, verbose=verbose)
+    return answer if isinstance(answer, int) else 0
+
+
+def _report(error: Exception, *, verbose: bool) -> int:
+    """Say what is wrong, where and what to do; a traceback only when it is asked for."""
+    from asyncpipe.cli.exits import of_error
+
+    if isinstance(error, click.ClickException):
+        error.show()
+        return error.exit_code
+    if not isinstance(error, AsyncpipeError):
+        return _report_bug(error, verbose=verbose)
+    for line in _lines(error):
+        click.echo(line, err=True)
+    if verbose and error.__cause__ is not None:
+        click.echo(f"because: {error.__cause__!r}", err=True)
+    return int(of_error(error))
+
+
+def _lines(error: AsyncpipeError) -> list[str]:
+    from asyncpipe.report.text import printable
+
+    text = str(error) or type(error).__name__
+    indents = [len(line) - len(line.lstrip(" ")) for line in text.splitlines()]
+    lines = [" " * n + printable(line) for n, line in zip(indents, text.splitlines(), strict=True)]
+    if not isinstance(error, JobFileError):
+        return [f"asyncpipe: {lines[0]}", *lines[1:]]
+    left = len(lines) - PROBLEMS_SHOWN
+    return [*lines[:PROBLEMS_SHOWN], f"… and {left} more like these"] if left > 0 else lines
+
+
+def _report_bug(error: Exception, *, verbose: bool) -> int:
+    if verbose:
+        raise error
+    click.echo(
+        f"asyncpipe: a bug of ours: {type(error).__name__}: {error}\n"
+        "Nothing recorded is lost. Run again with --verbose and report what it prints.",
+        err=True,
+    )
+    return 1

@@ -1,0 +1,95 @@
+"""``asyncpipe init``: a commented job file to start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from asyncpipe.errors import UsageError
+
+_EN = """\
+# A job file: what asyncpipe is to make. Try it without key, network or money:
+#   asyncpipe run {name} --simulate
+# For real: set ATLASCLOUD_API_KEY, look at `asyncpipe estimate {name}`, leave --simulate out.
+
+output_dir: pipeline_output     # where pictures, clips and manifest.json go
+max_workers: 3                  # most predictions in flight at once
+
+defaults:                       # every job takes these where it says nothing itself
+  image:
+    model: black-forest-labs/flux-2-pro/text-to-image
+    width: 1024
+    height: 1024
+
+# prices:                       # USD; needed for models the built-in table does not know
+#   some/model: {{per_image: 0.04}}    # or per_second: 0.1, or per_job: 0.5
+
+jobs:
+  - name: Mug on oak
+    type: image
+    prompt: >
+      A white ceramic mug on an oak table, soft window light, product photo
+
+  - name: Mug in the rain
+    type: image
+    prompt: The same mug on a wet window sill, rain outside, moody light
+    params:                     # the model's own fields, sent as they are
+      seed: 7
+
+  - name: Mug clip
+    model: bytedance/seedance-v1.5-pro/text-to-video    # the model id tells the type
+    prompt: Steam rises from the mug, the camera moves in slowly
+    duration: 4                 # seconds
+    resolution: 720p
+"""
+
+_ZH = """\
+# 任务文件:写明要生成什么。先在模拟器上试跑,不需要密钥、网络,也不花钱:
+#   asyncpipe run {name} --simulate
+# 正式运行:设置 ATLASCLOUD_API_KEY,先看 `asyncpipe estimate {name}`,再去掉 --simulate。
+
+output_dir: pipeline_output     # 图片、视频和 manifest.json 存放的文件夹
+max_workers: 3                  # 同时进行的生成数上限
+
+defaults:                       # 任务没有写的字段用这里的
+  image:
+    model: black-forest-labs/flux-2-pro/text-to-image
+    width: 1024
+    height: 1024
+
+# prices:                       # 美元;内置价格表没有的模型需要写在这里
+#   some/model: {{per_image: 0.04}}    # 或 per_second: 0.1,或 per_job: 0.5
+
+jobs:
+  - name: 白瓷杯
+    type: image
+    prompt: >
+      橡木桌上的白瓷马克杯,柔和的窗光,产品摄影
+
+  - name: 雨中的杯子
+    type: image
+    prompt: 同一只杯子放在湿润的窗台上,窗外下雨,氛围光
+    params:                     # 模型自己的参数,原样发送
+      seed: 7
+
+  - name: 杯子短片
+    model: bytedance/seedance-v1.5-pro/text-to-video    # 由模型名可知类型
+    prompt: 热气从杯中升起,镜头缓缓推近
+    duration: 4                 # 秒
+    resolution: 720p
+"""
+
+
+def write_job_file(path: Path, *, lang: str, force: bool) -> None:
+    """Write the template; raises UsageError when a file is there already."""
+    if path.suffix.lower() not in (".yaml", ".yml"):
+        raise UsageError(f"{path}: the template is YAML, name it like jobs.yaml")
+    if path.exists() and not force:
+        raise UsageError(f"{path} is there already: choose another name, or --force to replace it")
+    text = (_ZH if lang == "zh" else _EN).format(name=path)
+    try:
+        path.write_text(text, encoding="utf-8", newline="\n")
+    except OSError as exc:
+        raise UsageError(f"{path} cannot be written: {exc.strerror or exc}") from exc
+    click.echo(f"{path} written. Try it: asyncpipe run {path} --simulate")

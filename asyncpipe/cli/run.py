@@ -1,0 +1,169 @@
+"""``asyncpipe run``: a job file worked into an output folder."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+import click
+
+from asyncpipe._leaving import plain
+from asyncpipe.cli.check import price_all
+from asyncpipe.cli.exits import Exit, of_run
+from asyncpipe.jobfile import JobFile, load_jobs
+from asyncpipe.manifest import Manifest, read_manifest
+from asyncpipe.pipeline import Pipeline
+from asyncpipe.progress import Progress
+from asyncpipe.providers.atlas import AtlasCloud
+from asyncpipe.report.summary import summary
+from asyncpipe.settings import Deadlines, Polling
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunOptions:
+    """The options of ``asyncpipe run``; None means not given."""
+
+    jobfile: Path
+    output_dir: Path | None
+    max_workers: int | None
+    base_url: str | None
+    simulate: bool
+    simulate_speed: float
+    simulate_faults: str
+    retry_failed: bool
+    patience: float
+    as_json: bool
+    quiet: bool
+    verbose: bool
+    no_progress: bool
+
+
+def run_jobs(options: RunOptions) -> int:
+    """Run a job file to its end and return the exit code."""
+    if options.simulate and options.base_url:
+        raise click.UsageError("--simulate and --base-url exclude each other")
+    file = load_jobs(options.jobfile)
+    price_all(file)
+    started = time.monotonic()
+    try:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            manifest, stopped = runner.run(_run(options, file))
+    except KeyboardInterrupt:
+        folder = _folder(options, file)
+        _print_summary(options, read_manifest(folder), time.monotonic() - started, None)
+        click.echo("Interrupted: what was submitted is kept and cannot be cancelled.", err=True)
+        return Exit.INTERRUPTED
+    elapsed_s = time.monotonic() - started
+    if options.as_json:
+        click.echo(manifest.path.read_bytes().decode(), nl=False)
+    _print_summary(options, manifest, elapsed_s, stopped)
+    return of_run(manifest.totals, stopped=stopped)
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return uvloop's loop where it is installed, else None: asyncio's own."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def _folder(options: RunOptions, file: JobFile) -> Path:
+    return options.output_dir or file.settings.output_dir
+
+
+async def _run(options: RunOptions, file: JobFile) -> tuple[Manifest, Any]:
+    settings = file.settings
+    scale = options.simulate_speed if options.simulate else 1.0
+    printing = not (options.quiet or options.no_progress or options.as_json)
+    echo = _echo if printing else _silence
+    progress = Progress(echo, verbose=options.verbose)
+    async with AsyncExitStack() as stack:
+        provider = await _provider(options, _folder(options, file), stack)
+        pipeline = Pipeline(
+            provider,
+            _folder(options, file),
+            max_workers=options.max_workers or settings.max_workers,
+            retries=settings.retries,
+            deadlines=_faster_deadlines(settings.deadlines, scale),
+            polling=_faster_polling(settings.polling, scale),
+            prices=settings.prices,
+            patience_s=options.patience,
+            on_event=progress,
+        )
+        jobs = [row.job for row in file.rows]
+        echo(f"{len(jobs)} jobs from {options.jobfile}, into {_folder(options, file)}")
+        async with pipeline, _beating(progress, pipeline):
+            manifest = await pipeline.batch_generate(
+                jobs, job_file=str(options.jobfile), retry_failed=options.retry_failed
+            )
+        return manifest, pipeline.stopped
+
+
+@asynccontextmanager
+async def _beating(progress: Progress, pipeline: Pipeline) -> AsyncIterator[None]:
+    """Print the totals now and then while the block runs."""
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(progress.beat, pipeline.totals, name="asyncpipe progress")
+            yield
+            tasks.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        error = plain(group)
+        if error is group:
+            raise
+        raise error from None
+
+
+async def _provider(options: RunOptions, folder: Path, stack: AsyncExitStack) -> AtlasCloud:
+    if not options.simulate:
+        return AtlasCloud(base_url=options.base_url)
+    from asyncpipe.simulator import Faults, Simulator, SimulatorSettings
+
+    books = folder / ".asyncpipe" / "simulator.sqlite3"
+    books.parent.mkdir(parents=True, exist_ok=True)
+    settings = SimulatorSettings(
+        speed=options.simulate_speed, faults=Faults.parse(options.simulate_faults), books=books
+    )
+    simulator = await stack.enter_async_context(Simulator(settings))
+    return AtlasCloud("simulated", base_url=simulator.base_url, simulated=True)
+
+
+def _faster_polling(polling: Polling, scale: float) -> Polling:
+    return Polling(
+        initial_s=polling.initial_s / scale,
+        factor=polling.factor,
+        maximum_s=polling.maximum_s / scale,
+    )
+
+
+def _faster_deadlines(deadlines: Deadlines, scale: float) -> Deadlines:
+    return Deadlines(image=deadlines.image / scale, video=deadlines.video / scale)
+
+
+def _print_summary(options: RunOptions, manifest: Manifest, elapsed_s: float, stopped: Any) -> None:
+    if options.quiet:
+        return
+    lines = summary(
+        manifest.totals,
+        elapsed_s=elapsed_s,
+        manifest=str(manifest.path),
+        simulated=options.simulate,
+        stopped=stopped,
+    )
+    click.echo("\n".join(lines), err=options.as_json)
+
+
+def _echo(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _silence(line: str) -> None:
+    del line

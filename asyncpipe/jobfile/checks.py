@@ -1,0 +1,148 @@
+"""Checks of single values: each returns what it was given, or says what is wrong with it."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from asyncpipe.jobfile.source import Unclear
+
+_NUMBER = re.compile(r"\s*-?\d+(?:\.\d+)?\s*", re.ASCII)
+_LONGEST_SHOWN = 60
+_CONTAINERS: tuple[tuple[Any, str], ...] = (
+    (Mapping, "a mapping"),
+    ((list, tuple, set, frozenset), "a list"),
+)
+
+Check = Callable[[Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong below a field: ``path`` from the field on, ``line`` where known."""
+
+    message: str
+    path: str = ""
+    line: int | None = None
+
+
+class Wrong(Exception):
+    """A value does not fit its field."""
+
+    def __init__(self, *faults: Fault | str) -> None:
+        self.faults = [f if isinstance(f, Fault) else Fault(f) for f in faults]
+        super().__init__("; ".join(fault.message for fault in self.faults))
+
+
+def shown(value: Any) -> str:
+    """The value as a message shows it: short, and never the inside of a container."""
+    for kinds, name in _CONTAINERS:
+        if isinstance(value, kinds):
+            return name
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int) and abs(value) >= 10**30:
+        return "a number of more than 30 digits"
+    long = isinstance(value, str) and len(value) > _LONGEST_SHOWN
+    return f"{value[:_LONGEST_SHOWN]!r}…" if long else repr(value)
+
+
+def meant(word: str, known: Iterable[str]) -> str:
+    """A did-you-mean for ``word``, or nothing."""
+    close = difflib.get_close_matches(word.lower(), list(known), n=1)
+    return f": did you mean {close[0]!r}?" if close else ""
+
+
+def text(value: Any) -> str:
+    """Text with something in it."""
+    if isinstance(value, Unclear):
+        raise Wrong(value.why)
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise Wrong("is empty: give it some text, or leave the key out")
+    if isinstance(value, str):
+        return encodable(str(value))
+    if isinstance(value, Mapping | list | tuple):
+        raise Wrong(f"is {shown(value)}, not text: text with {{, [, : or # in it needs quotes")
+    kind = {bool: "a truth value", int: "a number", float: "a number"}.get(type(value))
+    raise Wrong(f'{shown(value)} is {kind or "not text"}: put it in quotes, "{shown(value)}"')
+
+
+def encodable(value: str) -> str:
+    """Text that UTF-8 can say; JSON's escapes can say more."""
+    try:
+        value.encode()
+    except UnicodeEncodeError as exc:
+        half = f"U+{ord(value[exc.start]):04X}"
+        raise Wrong(f"holds half a character ({half}): write the character itself") from exc
+    return value
+
+
+def number(value: Any) -> int | float:
+    """A finite number, as it was written."""
+    if isinstance(value, Unclear):
+        raise Wrong(value.why)
+    if isinstance(value, str):
+        if _NUMBER.fullmatch(value):
+            raise Wrong(f"{shown(value)} is text: write it without quotes, {value.strip()}")
+        raise Wrong(f"{shown(value)} is text, not a number: write only the number, without a unit")
+    if value is None:
+        raise Wrong("is empty: give it a number, or leave the key out")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise Wrong(f"{shown(value)} is not a number")
+    if not math.isfinite(value):
+        raise Wrong(f"{value} is not a finite number")
+    _fit_for_json(value)
+    return value
+
+
+def _fit_for_json(value: int | float) -> None:
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise Wrong(f"{shown(value)} is too large: a whole number has at most 64 bits")
+
+
+def whole(minimum: int, maximum: int | None = None) -> Check:
+    """Make the check for a whole number from ``minimum`` to ``maximum``."""
+    limits = f"at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
+
+    def check(value: Any) -> int:
+        value = number(value)
+        if not isinstance(value, int):
+            raise Wrong(f"{value} must be a whole number, {limits}")
+        if value < minimum or (maximum is not None and value > maximum):
+            raise Wrong(f"{value} must be {limits}")
+        return value
+
+    return check
+
+
+def positive(value: Any) -> float:
+    """A number greater than zero."""
+    value = number(value)
+    if value <= 0:
+        raise Wrong(f"{value} must be greater than 0")
+    return float(value)
+
+
+def usd(value: Any) -> Decimal:
+    """An amount of money, exactly as it was written."""
+    value = number(value)
+    if value < 0:
+        raise Wrong(f"{value} is less than 0")
+    # The shortest decimal that reads back as this float is the one the file says.
+    return Decimal(repr(value))
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """A mapping, still unchecked inside."""
+    if isinstance(value, Unclear):
+        raise Wrong(value.why)
+    if not isinstance(value, Mapping):
+        raise Wrong(f"is {shown(value)}, not a mapping: write lines of key: value below it")
+    return value

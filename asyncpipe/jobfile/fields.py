@@ -1,0 +1,87 @@
+"""Which fields a job has, and what may stand in each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from asyncpipe.jobfile.checks import Check, Wrong, number, positive, shown, text, whole
+from asyncpipe.jobfile.params import params
+from asyncpipe.jobfile.source import Unclear
+from asyncpipe.jobs import JobType
+
+MOST_COPIES = 10_000
+"""The largest ``count``."""
+
+MOST_PROMPT_BYTES = 1_000_000
+"""Longer prompts are files pasted by mistake; no model takes them."""
+
+
+def prompt(value: Any) -> str:
+    """A prompt of a sane length."""
+    value = text(value)
+    size = len(value.encode())
+    if size > MOST_PROMPT_BYTES:
+        raise Wrong(f"is {size} bytes long; at most {MOST_PROMPT_BYTES} are allowed: shorten it")
+    return str(value)
+
+
+def model(value: Any) -> str:
+    """A model id: text without any space."""
+    value = text(value)
+    if value.split() != [value]:
+        raise Wrong(f"{shown(value)} has spaces in it, a model id has none: delete them")
+    return str(value)
+
+
+def job_type(value: Any) -> JobType:
+    """A job type by its name."""
+    legal = [kind.value for kind in JobType]
+    if isinstance(value, str) and value in legal:
+        return JobType(value)
+    if isinstance(value, Unclear):
+        raise Wrong(value.why)
+    raise Wrong(f"{shown(value)} is not a type: write {' or '.join(legal)}")
+
+
+def duration(value: Any) -> int | float | str:
+    """Seconds as the model takes them; -1 and ``auto`` leave them to models that can choose."""
+    if value == "auto":
+        return "auto"
+    seconds = number(value)
+    if seconds <= 0 and seconds != -1:
+        raise Wrong(
+            f"{seconds} must be seconds, greater than 0 (or auto, or -1, where models choose)"
+        )
+    return seconds
+
+
+def resolution(value: Any) -> str:
+    """Text such as 1080p."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        raise Wrong(f"{value} is a number: write it as the model takes it, e.g. {value}p")
+    return text(value)
+
+
+BODY_FIELDS: dict[str, Check] = {
+    "width": whole(1),
+    "height": whole(1),
+    "duration": duration,
+    "resolution": resolution,
+}
+"""Fields of a job that are the model's own, and go into the request as they stand."""
+
+DEFAULT_FIELDS: dict[str, Check] = {
+    "model": model,
+    "prompt": prompt,
+    **BODY_FIELDS,
+    "params": params,
+    "retries": whole(0),
+    "deadline_s": positive,
+}
+
+JOB_FIELDS: dict[str, Check] = {
+    "name": text,
+    "type": job_type,
+    **DEFAULT_FIELDS,
+    "count": whole(1, MOST_COPIES),
+}

@@ -1,0 +1,179 @@
+"""JSON and JSONL job files as values with lines.
+
+The top level and the list of jobs are walked by hand, which is what gives every job its line; what
+is inside one job is left to the standard library's decoder.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from asyncpipe.jobfile.source import DEEPEST, Block, Listing, Unclear, Unreadable
+
+_SPACE = re.compile(r"[ \t\r\n]*")
+
+
+def read_json(text: str) -> Any:
+    """Return the document's value; None for an empty one. Raises Unreadable."""
+    if not text.strip(" \t\r\n"):
+        return None
+    walk = _Walk(text)
+    with_errors = _Errors(text, 'for one job a line name the file .jsonl; else one list, "jobs"')
+    return with_errors.run(walk.document)
+
+
+def read_jsonl(text: str) -> Listing:
+    """Return one value a line; blank lines are skipped, lines that are not JSON are Unclear."""
+    values, lines = [], []
+    decoder = _decoder()
+    for number, line in enumerate(text.split("\n"), start=1):
+        # Not splitlines(): U+2028 and its like may stand inside a JSON string.
+        if not line.strip(" \t\r"):
+            continue
+        lines.append(number)
+        values.append(_one_line(decoder, line.strip(" \t\r")))
+    return Listing(values, lines)
+
+
+def _one_line(decoder: json.JSONDecoder, line: str) -> Any:
+    try:
+        return _Errors(line, "one job a line, without commas between").run(
+            lambda: decoder.decode(line)
+        )
+    except Unreadable as exc:
+        return Unclear(str(exc))
+
+
+def _decoder() -> json.JSONDecoder:
+    return json.JSONDecoder(object_pairs_hook=_block, parse_constant=_constant)
+
+
+def _constant(name: str) -> Unclear:
+    return Unclear(f"{name} is not a number JSON has: write a number, or leave it out")
+
+
+def _block(pairs: list[tuple[str, Any]]) -> Block:
+    block = Block(pairs)
+    if len(block) < len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                block[key] = Unclear("stands twice: keep one")
+            seen.add(key)
+    return block
+
+
+class _Errors:
+    """Turn what the decoder raises into Unreadable, with the line and a remedy."""
+
+    def __init__(self, text: str, extra_data: str) -> None:
+        self._text = text
+        self._extra_data = extra_data
+
+    def run(self, read: Any) -> Any:
+        """Return what ``read`` returns."""
+        try:
+            return read()
+        except json.JSONDecodeError as exc:
+            remedy = f": {remedy}" if (remedy := self._remedy(exc)) else ""
+            raise Unreadable(f"not valid JSON ({exc.msg}){remedy}", exc.lineno) from exc
+        except RecursionError as exc:
+            raise Unreadable(f"nested more than {DEEPEST} deep") from exc
+        except ValueError as exc:  # a number of thousands of digits
+            raise Unreadable(f"not usable JSON ({exc})") from exc
+
+    def _remedy(self, exc: json.JSONDecodeError) -> str:
+        before = self._text[: exc.pos].rstrip()[-1:]
+        here = self._text[exc.pos : exc.pos + 1]
+        if exc.msg.startswith("Extra data"):
+            return self._extra_data
+        if before == "," or (here == "," and exc.msg.startswith("Illegal trailing")):
+            return "is there a comma too many?"
+        if here == "'":
+            return "JSON text stands in double quotes"
+        if exc.msg.startswith("Invalid control"):
+            return "a line break inside text is written \\n"
+        return ""
+
+
+class _Walk:
+    """Walk a document's top level and its list of jobs, counting lines on the way."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._decoder = _decoder()
+        self._counted = 0
+        self._line = 1
+
+    def document(self) -> Any:
+        """The document's value."""
+        value, end = self._root(self._skip(0))
+        if end < len(self._text):
+            raise json.JSONDecodeError("Extra data", self._text, end)
+        return value
+
+    def _root(self, at: int) -> tuple[Any, int]:
+        if self._text[at] == "{":
+            return self._object(at)
+        return self._value(at, rows=self._text[at] == "[")
+
+    def _object(self, at: int) -> tuple[Block, int]:
+        pairs: list[tuple[str, Any]] = []
+        lines: dict[str, int] = {}
+        for start in self._parts(at, "}"):
+            if self._text[start : start + 1] != '"':
+                message = "Expecting property name enclosed in double quotes"
+                raise json.JSONDecodeError(message, self._text, start)
+            line = self._line_at(start)
+            key, end = self._decoder.raw_decode(self._text, start)
+            lines.setdefault(key, line)
+            after = self._expect(self._skip(end), ":")
+            value, self._at = self._value(after, rows=key == "jobs")
+            pairs.append((key, value))
+        block = _block(pairs)
+        block.lines = lines
+        return block, self._at
+
+    def _list(self, at: int) -> tuple[Listing, int]:
+        values, lines = [], []
+        for start in self._parts(at, "]"):
+            lines.append(self._line_at(start))
+            value, self._at = self._value(start)
+            values.append(value)
+        return Listing(values, lines), self._at
+
+    def _value(self, at: int, *, rows: bool = False) -> tuple[Any, int]:
+        """The value at ``at``; with ``rows``, a list whose elements know their lines."""
+        if rows and self._text[at : at + 1] == "[":
+            return self._list(at)
+        value, end = self._decoder.raw_decode(self._text, at)
+        return value, self._skip(end)
+
+    def _parts(self, at: int, close: str) -> Iterator[int]:
+        """Yield where each part between brackets begins; the caller moves ``_at`` past it."""
+        self._at = self._skip(at + 1)
+        if self._text[self._at : self._at + 1] != close:
+            yield self._at
+            while self._text[self._at : self._at + 1] == ",":
+                yield self._skip(self._at + 1)
+            if self._text[self._at : self._at + 1] != close:
+                raise json.JSONDecodeError("Expecting ',' delimiter", self._text, self._at)
+        self._at = self._skip(self._at + 1)
+
+    def _expect(self, at: int, sign: str) -> int:
+        if self._text[at : at + 1] != sign:
+            raise json.JSONDecodeError(f"Expecting {sign!r} delimiter", self._text, at)
+        return self._skip(at + 1)
+
+    def _skip(self, at: int) -> int:
+        match = _SPACE.match(self._text, at)
+        assert match is not None
+        return match.end()
+
+    def _line_at(self, at: int) -> int:
+        self._line += self._text.count("\n", self._counted, at)
+        self._counted = at
+        return self._line

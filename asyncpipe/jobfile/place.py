@@ -1,0 +1,69 @@
+"""Where problems are gathered, and what each says of its place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from asyncpipe.errors import Problem
+from asyncpipe.jobfile.checks import Check, Wrong, meant
+from asyncpipe.jobfile.source import Unclear, line_of
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """A place in a job file; ``report`` adds to ``found``, which all places of a file share.
+
+    ``path`` is put before the names of fields: ``defaults.`` for those inside ``defaults``.
+    """
+
+    found: list[Problem]
+    file: str | None = None
+    line: int | None = None
+    job: str | None = None
+    path: str = ""
+
+    def below(self, mapping: Mapping[str, Any], key: str) -> Place:
+        """The place of what ``key`` of ``mapping`` holds."""
+        return replace(self, path=f"{self.path}{key}.", line=line_of(mapping, key, self.line))
+
+    def report(self, message: str, *, line: int | None = None) -> None:
+        """Note one problem."""
+        where = line or self.line
+        self.found.append(Problem(message=message, file=self.file, line=where, job=self.job))
+
+    def check(
+        self, mapping: Mapping[str, Any], checks: Mapping[str, Check], *, remedy: str = ""
+    ) -> dict[str, Any]:
+        """Return the fields of ``mapping`` that pass their check; report the others.
+
+        ``remedy`` is added to what is said of unknown keys.
+        """
+        passed: dict[str, Any] = {}
+        for key, value in mapping.items():
+            line = line_of(mapping, key, self.line)
+            if key not in checks:
+                self._unknown(key, value, checks, remedy, line)
+            elif isinstance(value, Unclear):
+                self.report(f"{self.path}{key}: {value.why}", line=line)
+            else:
+                try:
+                    passed[key] = checks[key](value)
+                except Wrong as exc:
+                    for fault in exc.faults:
+                        name = f"{self.path}{key}{fault.path}"
+                        self.report(f"{name}: {fault.message}", line=fault.line or line)
+        return passed
+
+    def _unknown(
+        self, key: Any, value: Any, checks: Mapping[str, Check], remedy: str, line: int | None
+    ) -> None:
+        hint = meant(str(key), checks)
+        if isinstance(value, Unclear):
+            hint = f": {value.why}"
+        elif not hint:
+            hint = f"; known are {', '.join(checks)}"
+        end = f" {remedy}" if remedy else ""
+        joint = "" if hint.endswith("?") or not end else "."
+        self.report(f"{self.path}{key}: unknown key{hint}{joint}{end}", line=line)

@@ -1,0 +1,55 @@
+"""What a job file holds, before anybody asks what it means: plain values that know their lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+DEEPEST = 64
+"""How deep values may nest; deeper ones are an accident or an attack."""
+
+
+class Block(dict[str, Any]):
+    """A mapping; ``lines`` says on which line each key stands, where the format can tell."""
+
+    __slots__ = ("lines",)
+
+    def __init__(
+        self, values: Iterable[tuple[str, Any]] = (), lines: Mapping[str, int] | None = None
+    ) -> None:
+        super().__init__(values)
+        self.lines: Mapping[str, int] = lines or {}
+
+
+class Listing(list[Any]):
+    """A list; ``lines`` holds the line of each element, or nothing where none is known."""
+
+    __slots__ = ("lines",)
+
+    def __init__(self, values: Iterable[Any] = (), lines: Iterable[int] = ()) -> None:
+        super().__init__(values)
+        self.lines = list(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Unclear:
+    """Stands in for a value that the file does not clearly say; ``why`` includes the remedy.
+
+    Reported where it is used, with the field's name; where nobody uses it, it does no harm.
+    """
+
+    why: str
+
+
+class Unreadable(Exception):
+    """The file cannot be read past ``line`` (None: at all); the message includes the remedy."""
+
+    def __init__(self, message: str, line: int | None = None) -> None:
+        super().__init__(message)
+        self.line = line
+
+
+def line_of(mapping: Mapping[str, Any], key: str, otherwise: int | None) -> int | None:
+    """The line on which ``key`` of ``mapping`` stands, or ``otherwise`` where nobody knows."""
+    return mapping.lines.get(key, otherwise) if isinstance(mapping, Block) else otherwise

@@ -1,0 +1,96 @@
+"""The top level of a job file: everything but its jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from asyncpipe.errors import UsageError
+from asyncpipe.jobfile.checks import Check, mapping, number, positive, shown, text, usd, whole
+from asyncpipe.jobfile.expand import Defaults
+from asyncpipe.jobfile.place import Place
+from asyncpipe.jobfile.source import Block, Unclear
+from asyncpipe.jobfile.validate import read_defaults
+from asyncpipe.pricing import Rate
+from asyncpipe.pricing.book import UNITS
+from asyncpipe.settings import Deadlines, Polling, RunSettings
+
+IGNORED = "x-"
+"""Top-level keys that begin so are nobody's: a place for YAML anchors."""
+
+
+def _any(value: Any) -> Any:
+    return value
+
+
+def _deadline(value: Any) -> Any:
+    return value if isinstance(value, Mapping) else positive(value)
+
+
+_TOP_FIELDS: dict[str, Check] = {
+    "output_dir": text,
+    "max_workers": whole(1),
+    "retries": whole(0),
+    "deadline_s": _deadline,
+    "polling": mapping,
+    "prices": mapping,
+    "defaults": mapping,
+    "jobs": _any,
+}
+
+
+def read_top(top: Block, place: Place) -> tuple[RunSettings, Defaults]:
+    """Check the top level; what it does not say keeps its default."""
+    ours = Block(((k, v) for k, v in top.items() if not k.startswith(IGNORED)), top.lines)
+    checked = place.check(ours, _TOP_FIELDS)
+    said: dict[str, Any] = {k: checked[k] for k in ("max_workers", "retries") if k in checked}
+    if "output_dir" in checked:
+        said["output_dir"] = Path(checked["output_dir"])
+    if "deadline_s" in checked:
+        said["deadlines"] = _deadlines(checked["deadline_s"], place.below(top, "deadline_s"))
+    if "polling" in checked:
+        said["polling"] = _polling(checked["polling"], place.below(top, "polling"))
+    if "prices" in checked:
+        said["prices"] = _prices(checked["prices"], place.below(top, "prices"))
+    defaults = Defaults()
+    if "defaults" in checked:
+        defaults = read_defaults(checked["defaults"], place.below(top, "defaults"))
+    return RunSettings(**said), defaults
+
+
+def _deadlines(value: Any, place: Place) -> Deadlines:
+    if not isinstance(value, Mapping):
+        return Deadlines(image=value, video=value)
+    return Deadlines(**place.check(value, {"image": positive, "video": positive}))
+
+
+def _polling(value: Mapping[str, Any], place: Place) -> Polling:
+    checked = place.check(value, {"initial_s": positive, "factor": number, "maximum_s": positive})
+    try:
+        return Polling(**checked)
+    except UsageError as exc:
+        place.report(str(exc))
+        return Polling()
+
+
+def _prices(value: Mapping[str, Any], place: Place) -> dict[str, Rate]:
+    rates = {}
+    for model, said in value.items():
+        here = place.below(value, model)
+        if not isinstance(said, Mapping):
+            why = said.why if isinstance(said, Unclear) else _no_rate(said)
+            here.report(f"prices.{model}: {why}")
+            continue
+        checked = here.check(said, dict.fromkeys(UNITS, usd))
+        if len(said) != 1:
+            here.report(f"prices.{model}: {_no_rate(said)}")
+        elif checked:
+            rates[model] = Rate(**checked)
+    return rates
+
+
+def _no_rate(said: Any) -> str:
+    amount = said if isinstance(said, int | float) and not isinstance(said, bool) else 0.04
+    wrong = f"has {len(said)} keys" if isinstance(said, Mapping) else f"{shown(said)} is no rate"
+    return f"{wrong}; give exactly one of {', '.join(UNITS)}, e.g. {{per_image: {amount}}}"

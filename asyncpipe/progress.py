@@ -1,0 +1,87 @@
+"""Calm progress lines while a run goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import anyio
+
+from asyncpipe.collector import Totals
+from asyncpipe.events import Event, Polled, Released
+from asyncpipe.ledger.base import JobRecord
+from asyncpipe.report.text import fit, printable, usd
+from asyncpipe.states import JobState
+
+EACH_UP_TO = 100
+"""Up to so many jobs every one that ends gets a line; above, only the total does."""
+
+BEAT_S = 10.0
+"""A line with the totals comes at most so often, in seconds."""
+
+_WORDS = {
+    JobState.SUCCEEDED: "ok",
+    JobState.FAILED: "failed",
+    JobState.LOST: "lost",
+    JobState.UNKNOWN: "unknown",
+    JobState.EXPIRED: "expired",
+}
+
+
+class Progress:
+    """Hook of a pipeline: print a line per job that ended, and the totals now and then."""
+
+    def __init__(self, echo: Callable[[str], None], *, verbose: bool = False) -> None:
+        self._echo = echo
+        self._verbose = verbose
+        self._totals: Totals | None = None
+        self._changed = False
+
+    def __call__(self, event: Event, record: JobRecord) -> None:
+        """Take one event."""
+        if self._verbose:
+            self._echo(f"  {type(event).__name__.lower():<12}{fit(record.name, 28)} {_more(event)}")
+        self._changed = self._changed or not isinstance(event, Polled)
+        if self._totals is None or event.target is None:
+            return
+        if isinstance(event, Released):
+            self._echo(f"  again     {fit(record.name, 28)} {printable(event.error)[:200]}")
+        elif record.state in _WORDS and self._totals.total <= EACH_UP_TO:
+            self._echo(self._line(record))
+
+    def _line(self, record: JobRecord) -> str:
+        assert self._totals is not None
+        done = f"{self._done(self._totals)}/{self._totals.total}"
+        word = _WORDS[record.state]
+        if record.state is JobState.SUCCEEDED:
+            detail = f"{usd(record.charged):>11}   {record.stem}"
+        else:
+            detail = printable(record.error or "")[:200]
+        return f"  {done:>9}  {word:<8} {fit(record.name, 28)} {detail}"
+
+    @staticmethod
+    def _done(totals: Totals) -> int:
+        return totals.total - totals.pending
+
+    async def beat(self, totals: Totals) -> None:
+        """Print the totals every BEAT_S while something changes; until cancelled."""
+        self._totals = totals
+        clock = asyncio.get_running_loop().time
+        started = clock()
+        while True:
+            await anyio.sleep(BEAT_S)
+            if not self._changed:
+                continue
+            self._changed = False
+            failed = f", {totals.failed} failed" if totals.failed else ""
+            done = f"{self._done(totals)}/{totals.total} done{failed}"
+            cost = f"{usd(totals.charged)}, {clock() - started:.0f} s"
+            self._echo(f"  {done}, {totals.in_flight} in flight, {cost}")
+
+
+def _more(event: Event) -> str:
+    for name in ("error", "prediction_id", "said", "path", "price_source"):
+        value = getattr(event, name, None)
+        if value:
+            return printable(str(value))[:160]
+    return ""

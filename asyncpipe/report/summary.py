@@ -1,0 +1,79 @@
+"""The summary a run ends with: pure, from totals to lines of text."""
+
+from __future__ import annotations
+
+from asyncpipe.collector import Totals
+from asyncpipe.errors import AsyncpipeError
+from asyncpipe.report.text import columns, printable, seconds, usd
+from asyncpipe.states import JobState
+
+CAUSES = 5
+"""Causes of failure that are listed; the others are in the manifest."""
+
+
+def summary(
+    totals: Totals,
+    *,
+    elapsed_s: float,
+    manifest: str,
+    simulated: bool,
+    stopped: AsyncpipeError | None = None,
+    command: str | None = None,
+) -> list[str]:
+    """Say what became of the jobs, what it cost, and what to do about the rest."""
+    lines = ["", "Summary" + (" (simulated: no real money)" if simulated else "")]
+    lines += columns(_counts(totals, elapsed_s, manifest))
+    if totals.cost_by_model:
+        lines.append("  cost by model")
+        costs = sorted(totals.cost_by_model.items())
+        lines += columns([(model, usd(cost)) for model, cost in costs], indent=4)
+    lines += _causes(totals)
+    if stopped is not None:
+        lines += ["", f"Stopped before the end: {printable(str(stopped))}"]
+    lines += _next_steps(totals, command or "the same command")
+    return lines
+
+
+def _counts(totals: Totals, elapsed_s: float, manifest: str) -> list[tuple[str, str]]:
+    rows = [
+        ("jobs", str(totals.total)),
+        ("succeeded", str(totals.successful)),
+        ("failed", str(totals.failed)),
+    ]
+    if totals.unknown:
+        rows.append(("unknown", str(totals.unknown)))
+    if totals.pending:
+        rows.append(("not finished", str(totals.pending)))
+    if totals.removed:
+        rows.append(("removed", f"{totals.removed} no longer in the job file, never submitted"))
+    rows.append(("total cost", usd(totals.charged)))
+    if totals.reserved:
+        rows.append(("reserved", f"{usd(totals.reserved)} for jobs that may still be charged"))
+    return [*rows, ("time", seconds(elapsed_s)), ("manifest", printable(manifest))]
+
+
+def _causes(totals: Totals) -> list[str]:
+    causes = [(cause, n) for cause, n in totals.failures.most_common() if n > 0]
+    if not causes:
+        return []
+    lines = ["  failed because"]
+    lines += [f"    {n} x {printable(cause)[:300]}" for cause, n in causes[:CAUSES]]
+    if len(causes) > CAUSES:
+        lines.append(f"    and {len(causes) - CAUSES} other causes: see the manifest")
+    return lines
+
+
+def _next_steps(totals: Totals, command: str) -> list[str]:
+    lines = []
+    if totals.unknown:
+        lines.append(
+            f"{totals.unknown} unknown: submitted, and the answer was lost. They may have been "
+            f"bought, so they are not sent again; {usd(totals.reserved)} stay reserved. "
+            "Compare with your bill before you order them under another name."
+        )
+    unfinished = totals.pending
+    if unfinished:
+        paid = unfinished - totals.jobs[JobState.PENDING]
+        kept = f" ({paid} submitted already, their ids are kept)" if paid else ""
+        lines.append(f"{unfinished} not finished{kept}: run {command} again to go on.")
+    return ["", *lines] if lines else []

@@ -1,0 +1,58 @@
+"""Text that is safe to print and as wide as it looks."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+from decimal import Decimal
+
+from asyncpipe.pricing import from_micro
+
+_UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+
+
+def printable(text: str) -> str:
+    """One line without control characters, escapes or marks that change the writing direction."""
+    line = " ".join(text[:4000].split())
+    return "".join(c if unicodedata.category(c) not in _UNSAFE else "�" for c in line)
+
+
+def width(text: str) -> int:
+    """How many terminal cells ``text`` takes; Chinese characters take two."""
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def fit(text: str, cells: int) -> str:
+    """Cut or pad one line to exactly ``cells`` terminal cells."""
+    from rich.cells import set_cell_size
+
+    line = printable(text)
+    if width(line) > cells:
+        return set_cell_size(line, cells - 1) + "…"
+    return set_cell_size(line, cells)
+
+
+def columns(rows: Iterable[tuple[str, str]], *, indent: int = 2, gap: int = 3) -> list[str]:
+    """Lay out label and value in two columns; labels are cut at 60 cells."""
+    rows = [(printable(label), value) for label, value in rows]
+    wide = min(max((width(label) for label, _ in rows), default=0), 60)
+    return [f"{' ' * indent}{fit(label, wide)}{' ' * gap}{value}".rstrip() for label, value in rows]
+
+
+def usd(amount: int | Decimal) -> str:
+    """Write an amount (micro-dollars, or Decimal USD): at least two decimals, at most six."""
+    value = from_micro(amount) if isinstance(amount, int) else amount
+    text = f"{value:.6f}".rstrip("0")
+    whole, _, cents = text.partition(".")
+    return f"{whole}.{cents.ljust(2, '0')} USD"
+
+
+def seconds(duration_s: float) -> str:
+    """Write a duration the way people say it."""
+    if duration_s < 60:
+        return f"{duration_s:.1f} s"
+    minutes, rest = divmod(round(duration_s), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
