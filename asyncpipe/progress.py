@@ -8,7 +8,7 @@ from collections.abc import Callable
 import anyio
 
 from asyncpipe.collector import Totals
-from asyncpipe.events import Event, Polled, Released
+from asyncpipe.events import AssetStored, Event, Polled, Released
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.report.text import fit, printable, usd
 from asyncpipe.states import JobState
@@ -36,12 +36,15 @@ class Progress:
         self._verbose = verbose
         self._totals: Totals | None = None
         self._changed = False
+        self._paths: dict[int, str] = {}  # first asset of jobs that have not ended
 
     def __call__(self, event: Event, record: JobRecord) -> None:
         """Take one event."""
         if self._verbose:
             self._echo(f"  {type(event).__name__.lower():<12}{fit(record.name, 28)} {_more(event)}")
         self._changed = self._changed or not isinstance(event, Polled)
+        if isinstance(event, AssetStored):
+            self._paths.setdefault(record.id, event.path)
         if self._totals is None or event.target is None:
             return
         if isinstance(event, Released):
@@ -54,7 +57,7 @@ class Progress:
         done = f"{self._done(self._totals)}/{self._totals.total}"
         word = _WORDS[record.state]
         if record.state is JobState.SUCCEEDED:
-            detail = f"{usd(record.charged):>11}   {record.stem}"
+            detail = f"{usd(record.charged):>11}   {self._paths.pop(record.id, '')}"
         else:
             detail = printable(record.error or "")[:200]
         return f"  {done:>9}  {word:<8} {fit(record.name, 28)} {detail}"

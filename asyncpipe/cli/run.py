@@ -72,7 +72,8 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
         import uvloop
     except ImportError:
         return None
-    return uvloop.new_event_loop
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
 
 
 def _folder(options: RunOptions, file: JobFile) -> Path:
@@ -98,11 +99,10 @@ async def _run(options: RunOptions, file: JobFile) -> tuple[Manifest, Any]:
             patience_s=options.patience,
             on_event=progress,
         )
-        jobs = [row.job for row in file.rows]
-        echo(f"{len(jobs)} jobs from {options.jobfile}, into {_folder(options, file)}")
+        echo(f"{len(file.rows)} jobs from {options.jobfile}, into {_folder(options, file)}")
         async with pipeline, _beating(progress, pipeline):
             manifest = await pipeline.batch_generate(
-                jobs, job_file=str(options.jobfile), retry_failed=options.retry_failed
+                file.jobs, job_file=str(options.jobfile), retry_failed=options.retry_failed
             )
         return manifest, pipeline.stopped
 

@@ -32,6 +32,11 @@ class JobFile:
     settings: RunSettings
     rows: Sequence[JobRow]
 
+    @property
+    def jobs(self) -> list[Job]:
+        """The jobs alone, as ``Pipeline.batch_generate`` takes them."""
+        return [row.job for row in self.rows]
+
 
 def load_jobs(path: str | Path) -> JobFile:
     """Read and check a job file: YAML, JSON, or JSONL with one job a line.
