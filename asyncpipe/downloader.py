@@ -7,6 +7,7 @@ import base64
 import binascii
 import hashlib
 import os
+import uuid
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
@@ -73,9 +74,13 @@ class Downloader:
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="asyncpipe-disk")
         self._session: aiohttp.ClientSession | None = None
         self._exit = AsyncExitStack()
+        # A write that a cancelled run left in its thread must not meet ours in one file.
+        self._run = uuid.uuid4().hex[:8]
 
     async def __aenter__(self) -> Self:
         self._parts.mkdir(parents=True, exist_ok=True)
+        for left in self._parts.iterdir():  # by a run that was cut short
+            left.unlink(missing_ok=True)
         self._session = await self._exit.enter_async_context(
             aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=self._connections),
@@ -134,7 +139,7 @@ class Downloader:
         self, body: bytes, content_type: str, url: str, target: Target
     ) -> StoredFile:
         path = self._final(body[:HEAD_BYTES], content_type, url, target)
-        write = partial(_write_whole, self._parts / target.part, self._folder / path, body)
+        write = partial(_write_whole, self._part(target), self._folder / path, body)
         digest = await self._hop(write)
         return StoredFile(path=path, size=len(body), sha256=digest)
 
@@ -147,7 +152,7 @@ class Downloader:
     ) -> StoredFile:
         url = str(response.url)
         path = self._final(head[:HEAD_BYTES], response.content_type, url, target)
-        part, digest, size = self._parts / target.part, hashlib.sha256(), 0
+        part, digest, size = self._part(target), hashlib.sha256(), 0
         async with aiofiles.open(part, "wb") as file:
             block = head
             while block:
@@ -158,6 +163,9 @@ class Downloader:
         _check_length(size, response)
         await self._hop(partial(_settle, part, self._folder / path))
         return StoredFile(path=path, size=size, sha256=digest.hexdigest())
+
+    def _part(self, target: Target) -> Path:
+        return self._parts / f"{target.part}.{self._run}"
 
     def _final(self, head: bytes, content_type: str, url: str, target: Target) -> str:
         if not head:

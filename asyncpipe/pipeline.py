@@ -393,4 +393,6 @@ class Pipeline:
         await self._ledger.durable()
         loop = asyncio.get_running_loop()
         async with self._writing:
-            return await loop.run_in_executor(None, write_manifest, self.folder)
+            # Shielded: an older manifest must not be put in place after a newer one.
+            with anyio.CancelScope(shield=True):
+                return await loop.run_in_executor(None, write_manifest, self.folder)

@@ -53,13 +53,15 @@ SETTINGS = (
 def prepare(connection: sqlite3.Connection) -> None:
     """Make the tables of a new ledger, or check that an existing one is of a version we know.
 
+    Runs inside the caller's transaction.
+
     Raises LedgerError for a ledger of a newer asyncpipe.
     """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version == 0:
-        connection.executescript(
-            f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
-        )
+        for statement in _TABLES.split(";"):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
     elif version > SCHEMA_VERSION:
         raise LedgerError(
             f"this output folder's ledger is of version {version}, this asyncpipe knows "

@@ -75,10 +75,12 @@ class Ledger:
             try:
                 for setting in SETTINGS:
                     connection.execute(setting).close()
+                connection.execute("BEGIN IMMEDIATE")
                 prepare(connection)
                 _check_origin(connection, origin, self._path.parent.parent)
+                connection.execute("COMMIT")
             except BaseException:
-                connection.close()
+                connection.close()  # rolls back
                 raise
             self._connection = connection
 
@@ -112,10 +114,14 @@ class Ledger:
         try:
             await self.durable()
         finally:
-            if self._connection is not None:
-                await self._run(self._connection.close)
-                self._connection = None
+            # On the thread, behind whatever a cancelled call left there: an open, a query.
+            await self._run(self._close)
             self._thread.shutdown(wait=False)
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     def _schedule(self) -> None:
         if not self._scheduled and self._committing is None:
@@ -186,13 +192,9 @@ def _check_origin(connection: sqlite3.Connection, origin: Origin, folder: Path) 
         "origin": origin.origin,
         "simulated": str(int(origin.simulated)),
     }
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        theirs = dict(connection.execute("SELECT key, value FROM meta"))
-        if not theirs:
-            connection.executemany("INSERT INTO meta VALUES(?,?)", ours.items())
-    finally:
-        connection.execute("COMMIT")
+    theirs = dict(connection.execute("SELECT key, value FROM meta"))
+    if not theirs:
+        connection.executemany("INSERT INTO meta VALUES(?,?)", ours.items())
     if theirs and theirs != ours:
         was = Origin(
             provider=theirs["provider"],
