@@ -349,11 +349,15 @@ class Pipeline:
     def _price(self, record: JobRecord) -> Price:
         return price(record.job, self._books)
 
+    def drain(self) -> None:
+        """Submit nothing more; what was submitted goes on, the rest stays pending."""
+        self._stop(AsyncpipeError("the run was drained before this job was submitted"))
+
     def _stop(self, reason: AsyncpipeError) -> None:
         """End submitting: what is unpaid stays pending, what is paid is carried on."""
         if self._stopped is None:
             self._stopped = reason
-            logger.error("stopping: %s", reason, extra={"action": "run.stopped"})
+            logger.warning("stopping: %s", reason, extra={"action": "run.stopped"})
         self._admission.drop_pending()
         for job_id in [i for i in self._waiters if not self._admission.holds(i)]:
             self._tell(job_id, reason)
@@ -392,7 +396,8 @@ class Pipeline:
     async def _write_manifest(self) -> Manifest:
         await self._ledger.durable()
         loop = asyncio.get_running_loop()
+        # Shielded: an older manifest must not be put in place after a newer one.
         async with self._writing:
-            # Shielded: an older manifest must not be put in place after a newer one.
             with anyio.CancelScope(shield=True):
-                return await loop.run_in_executor(None, write_manifest, self.folder)
+                manifest = await loop.run_in_executor(None, write_manifest, self.folder)
+        return manifest

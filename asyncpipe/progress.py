@@ -8,7 +8,7 @@ from collections.abc import Callable
 import anyio
 
 from asyncpipe.collector import Totals
-from asyncpipe.events import AssetStored, Event, Polled, Released
+from asyncpipe.events import AssetStored, Event, NotBought, Polled, Released
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.report.text import fit, printable, usd
 from asyncpipe.states import JobState
@@ -18,6 +18,9 @@ EACH_UP_TO = 100
 
 BEAT_S = 10.0
 """A line with the totals comes at most so often, in seconds."""
+
+WAITING_EVERY_S = 60.0
+"""The reason why submits are refused is said at most so often, in seconds."""
 
 _WORDS = {
     JobState.SUCCEEDED: "ok",
@@ -36,6 +39,7 @@ class Progress:
         self._verbose = verbose
         self._totals: Totals | None = None
         self._changed = False
+        self._waiting_said = -WAITING_EVERY_S
         self._paths: dict[int, str] = {}  # first asset of jobs that have not ended
 
     def __call__(self, event: Event, record: JobRecord) -> None:
@@ -45,12 +49,21 @@ class Progress:
         self._changed = self._changed or not isinstance(event, Polled)
         if isinstance(event, AssetStored):
             self._paths.setdefault(record.id, event.path)
+        if isinstance(event, NotBought):
+            self._say_waiting(event)
         if self._totals is None or event.target is None:
             return
         if isinstance(event, Released):
             self._echo(f"  again     {fit(record.name, 28)} {printable(event.error)[:200]}")
         elif record.state in _WORDS and self._totals.total <= EACH_UP_TO:
             self._echo(self._line(record))
+
+    def _say_waiting(self, event: NotBought) -> None:
+        """Say why nothing goes on, once a minute."""
+        clock = asyncio.get_running_loop().time()
+        if clock - self._waiting_said >= WAITING_EVERY_S:
+            self._waiting_said = clock
+            self._echo(f"  waiting   {printable(event.error)[:300]}; trying again")
 
     def _line(self, record: JobRecord) -> str:
         assert self._totals is not None

@@ -260,13 +260,22 @@ def _submitted(folder: Path) -> int:
         return 0
 
 
-def test_ctrl_c_leaves_a_resumable_run(tmp_path: Path) -> None:
-    """130, a manifest, a word on how to go on; then the same command ends it."""
-    arguments = ("run", CONFIGS / "launch_list.yaml", "--simulate", "-o", "out")
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_signal_leaves_a_resumable_run(
+    tmp_path: Path, number: signal.Signals, code: int, times: int
+) -> None:
+    """128 + signal, a manifest, a word on how to go on; then the same command ends the run.
+
+    Nothing is submitted after the signal, and the job that takes minutes is not waited for.
+    """
+    arguments = ("run", CONFIGS / "launch_list.yaml", "--simulate", "-o", "out", "-j", 2)
     process = subprocess.Popen(
-        command(*arguments),
+        command(*arguments, "--grace", 0.5 if times == 1 else 100),
         cwd=tmp_path,
         env=environment(),
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         encoding="utf-8",
     )
@@ -275,10 +284,19 @@ def test_ctrl_c_leaves_a_resumable_run(tmp_path: Path) -> None:
         if ledger.exists() and _submitted(tmp_path / "out") >= 2:
             break
         time.sleep(0.005)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
-    assert process.returncode == 130, errors
-    assert "Traceback" not in errors
-    assert read_manifest(tmp_path / "out").totals.pending > 0
+    assert process.stderr is not None
+    process.send_signal(number)
+    said = "".join(iter(process.stderr.readline, "")) if times == 1 else process.stderr.readline()
+    while times == 2 and "Once more" not in said:
+        said = process.stderr.readline()
+    if times == 2:
+        process.send_signal(number)
+    printed, errors = process.communicate(timeout=30)
+    assert process.returncode == code, errors
+    assert "Traceback" not in said + errors
+    assert "run the same command again" in printed
+    totals = read_manifest(tmp_path / "out").totals
+    assert totals.pending > 0
+    assert len(books(tmp_path / "out").predictions()) < 5
     assert asyncpipe(*arguments, cwd=tmp_path).returncode == 0
     assert len(books(tmp_path / "out").predictions()) == 5

@@ -9,7 +9,14 @@ import anyio
 import pytest
 
 from asyncpipe import Job, Manifest, Pipeline
-from asyncpipe.errors import NotSent, Overloaded, PollFailed, PredictionGone, RateLimited
+from asyncpipe.errors import (
+    NotSent,
+    Overloaded,
+    PollFailed,
+    PredictionGone,
+    ProviderError,
+    RateLimited,
+)
 from asyncpipe.providers.base import Prediction, PredictionStatus
 from asyncpipe.states import JobState
 from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual
@@ -22,7 +29,8 @@ def script(rng: Random) -> Script:
     """A provider's mood for one job: every fault in it can be recovered from."""
     refusals = [RateLimited("429"), NotSent("dns"), Overloaded("503")]
     empty = Prediction(id="p", status=PredictionStatus.COMPLETED)
-    mishaps = [PollFailed("502"), PredictionGone("404"), empty, Prediction(id="p", said="?")]
+    mishaps: list[ProviderError | Prediction] = [PollFailed("502"), PredictionGone("404")]
+    mishaps += [empty, Prediction(id="p", said="?")]
     return Script(
         submits=rng.choices(refusals, k=rng.choice([0, 0, 0, 1, 3])),
         polls=rng.choices(mishaps, k=rng.choice([0, 0, 1, 4])),

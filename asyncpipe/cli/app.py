@@ -75,6 +75,13 @@ def _env_file(context: click.Context, option: click.Parameter, value: Path | Non
     help="Stop when no submit was accepted for so many seconds.",
 )
 @click.option(
+    "--grace",
+    type=click.FloatRange(0),
+    default=10.0,
+    show_default=True,
+    help="After Ctrl-C or SIGTERM, seconds for what is quick.",
+)
+@click.option(
     "--env-file",
     type=click.Path(path_type=Path),
     callback=_env_file,

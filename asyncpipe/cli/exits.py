@@ -10,11 +10,12 @@ from asyncpipe.states import JobState
 
 
 class Exit(IntEnum):
-    """Why a command ended; the first that applies, in this order, is the one."""
+    """Why a command ended; the first that applies, in this order, is the one.
+
+    A signal comes before all but USAGE: 128 + its number, 130 or 143.
+    """
 
     USAGE = 2
-    INTERRUPTED = 130
-    TERMINATED = 143
     STOPPED = 3
     AGAIN = 75
     FAILED = 1

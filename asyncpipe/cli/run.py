@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import anyio
 import click
 
 from asyncpipe._leaving import plain
 from asyncpipe.cli.check import price_all
-from asyncpipe.cli.exits import Exit, of_run
+from asyncpipe.cli.exits import of_run
+from asyncpipe.cli.signals import draining
+from asyncpipe.errors import AsyncpipeError
 from asyncpipe.jobfile import JobFile, load_jobs
+from asyncpipe.ledger.sqlite import ledger_path
 from asyncpipe.manifest import Manifest, read_manifest
 from asyncpipe.pipeline import Pipeline
 from asyncpipe.progress import Progress
@@ -38,6 +41,7 @@ class RunOptions:
     simulate_faults: str
     retry_failed: bool
     patience: float
+    grace: float
     as_json: bool
     quiet: bool
     verbose: bool
@@ -53,17 +57,27 @@ def run_jobs(options: RunOptions) -> int:
     started = time.monotonic()
     try:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            manifest, stopped = runner.run(_run(options, file))
+            end = runner.run(_run(options, file))
     except KeyboardInterrupt:
-        folder = _folder(options, file)
-        _print_summary(options, read_manifest(folder), time.monotonic() - started, None)
-        click.echo("Interrupted: what was submitted is kept and cannot be cancelled.", err=True)
-        return Exit.INTERRUPTED
+        end = End(interrupted=signal.SIGINT)
+        if not ledger_path(_folder(options, file)).exists():
+            return 128 + signal.SIGINT
     elapsed_s = time.monotonic() - started
+    manifest = read_manifest(_folder(options, file))
     if options.as_json:
         click.echo(manifest.path.read_bytes().decode(), nl=False)
-    _print_summary(options, manifest, elapsed_s, stopped)
-    return of_run(manifest.totals, stopped=stopped)
+    _print_summary(options, manifest, elapsed_s, end)
+    if end.interrupted is not None:
+        return 128 + end.interrupted
+    return of_run(manifest.totals, stopped=end.stopped)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class End:
+    """How a run ended: what stopped its submitting, which signal interrupted it."""
+
+    stopped: AsyncpipeError | None = None
+    interrupted: int | None = None
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -80,7 +94,7 @@ def _folder(options: RunOptions, file: JobFile) -> Path:
     return options.output_dir or file.settings.output_dir
 
 
-async def _run(options: RunOptions, file: JobFile) -> tuple[Manifest, Any]:
+async def _run(options: RunOptions, file: JobFile) -> End:
     settings = file.settings
     scale = options.simulate_speed if options.simulate else 1.0
     printing = not (options.quiet or options.no_progress or options.as_json)
@@ -100,11 +114,16 @@ async def _run(options: RunOptions, file: JobFile) -> tuple[Manifest, Any]:
             on_event=progress,
         )
         echo(f"{len(file.rows)} jobs from {options.jobfile}, into {_folder(options, file)}")
-        async with pipeline, _beating(progress, pipeline):
-            manifest = await pipeline.batch_generate(
+        async with (
+            pipeline,
+            draining(pipeline, grace_s=options.grace, echo=_echo) as seen,
+            _beating(progress, pipeline),
+        ):
+            await pipeline.batch_generate(
                 file.jobs, job_file=str(options.jobfile), retry_failed=options.retry_failed
             )
-        return manifest, pipeline.stopped
+        interrupted = seen.signal
+        return End(stopped=None if interrupted else pipeline.stopped, interrupted=interrupted)
 
 
 @asynccontextmanager
@@ -148,7 +167,7 @@ def _faster_deadlines(deadlines: Deadlines, scale: float) -> Deadlines:
     return Deadlines(image=deadlines.image / scale, video=deadlines.video / scale)
 
 
-def _print_summary(options: RunOptions, manifest: Manifest, elapsed_s: float, stopped: Any) -> None:
+def _print_summary(options: RunOptions, manifest: Manifest, elapsed_s: float, end: End) -> None:
     if options.quiet:
         return
     lines = summary(
@@ -156,7 +175,8 @@ def _print_summary(options: RunOptions, manifest: Manifest, elapsed_s: float, st
         elapsed_s=elapsed_s,
         manifest=str(manifest.path),
         simulated=options.simulate,
-        stopped=stopped,
+        stopped=end.stopped,
+        interrupted=end.interrupted is not None,
     )
     click.echo("\n".join(lines), err=options.as_json)
 

@@ -18,6 +18,7 @@ def summary(
     manifest: str,
     simulated: bool,
     stopped: AsyncpipeError | None = None,
+    interrupted: bool = False,
     command: str | None = None,
 ) -> list[str]:
     """Say what became of the jobs, what it cost, and what to do about the rest."""
@@ -30,6 +31,8 @@ def summary(
     lines += _causes(totals)
     if stopped is not None:
         lines += ["", f"Stopped before the end: {printable(str(stopped))}"]
+    if interrupted:
+        lines += ["", "Interrupted. What the provider has taken cannot be cancelled; it is kept."]
     lines += _next_steps(totals, command or "the same command")
     return lines
 
