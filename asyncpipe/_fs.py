@@ -7,13 +7,13 @@ import socket
 import sys
 import threading
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from asyncpipe.errors import FolderInUse
+from asyncpipe.errors import FolderInUse, UsageError
 
 STEM_BYTES = 200
 """Longest stem in UTF-8 bytes: with ``-`` + 6 hex, ``_`` + index and extension it stays below 255,
@@ -44,6 +44,18 @@ def _cut(text: str, size: int) -> str:
 def folded(stem: str) -> str:
     """Return what two stems share when some file system takes them for one file."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", stem).casefold())
+
+
+def make_folders(folder: Path, names: Iterable[str]) -> None:
+    """Make folders inside ``folder``; raises UsageError when that cannot be done."""
+    try:
+        for name in names:
+            (folder / name).mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise UsageError(
+            f"the output folder {folder} cannot be made: {exc.strerror or exc}; "
+            "choose another with --output-dir"
+        ) from exc
 
 
 def sync_folder(folder: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Self
 
 import anyio
 
-from asyncpipe._fs import FolderLock
+from asyncpipe._fs import FolderLock, make_folders
 from asyncpipe._leaving import plain, within
 from asyncpipe.admission import Admission
 from asyncpipe.collector import Collector, Hook, Totals
@@ -104,7 +104,7 @@ class Pipeline:
         return self
 
     async def _open(self, stack: AsyncExitStack) -> None:
-        self._make_folders()
+        make_folders(self.folder, ("images", "videos", STATE_FOLDER))
         stack.enter_context(FolderLock(self.folder / STATE_FOLDER / "lock"))
         provider = self._provider
         origin = Origin(
@@ -125,16 +125,6 @@ class Pipeline:
         await self._start(stack)
         for record in adopted:
             self._admission.offer(record)
-
-    def _make_folders(self) -> None:
-        try:
-            for name in ("images", "videos", STATE_FOLDER):
-                (self.folder / name).mkdir(parents=True, exist_ok=True)
-        except OSError as exc:
-            raise UsageError(
-                f"the output folder {self.folder} cannot be made: {exc.strerror or exc}; "
-                "choose another with --output-dir"
-            ) from exc
 
     def _build(self, downloader: Downloader) -> None:
         clock = asyncio.get_running_loop().time
