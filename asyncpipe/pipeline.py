@@ -80,10 +80,8 @@ class Pipeline:
             self._books.insert(0, PriceBook(rates=dict(prices), source="job file"))
         self._hooks = (on_event,) if on_event else ()
         self._rng = Random(seed)
-        self._ledger = Ledger(self.folder)
         self._waiters: dict[int, list[asyncio.Future[JobRecord]]] = {}
         self._looked_again: set[int] = set()
-        self._writing = anyio.Lock()
         self._stopped: AsyncpipeError | None = None
         self._exit = AsyncExitStack()
 
@@ -110,6 +108,8 @@ class Pipeline:
         origin = Origin(
             provider=provider.name, origin=provider.origin, simulated=provider.simulated
         )
+        # Made here, not in __init__: a pipeline may be made outside a loop, and entered again.
+        self._ledger, self._writing = Ledger(self.folder), anyio.Lock()
         stack.push_async_callback(within, self._ledger.aclose)
         await self._ledger.open(origin)
         start = partial(queries.start_run, at=now(), session=None, job_file=None)

@@ -486,3 +486,16 @@ def test_models_take_turns(tmp_path: Path) -> None:
     provider = FakeProvider()
     run_batch(tmp_path, provider, [*jobs(5), *clips], max_workers=2)
     assert {name.split()[0] for name in provider.sold[:2]} == {"杯子", "clip"}
+
+
+def test_a_pipeline_is_made_anywhere_and_entered_again(tmp_path: Path) -> None:
+    """Made outside any loop, used, closed, and used again in another loop."""
+    provider = FakeProvider()
+    made = Pipeline(provider, tmp_path)
+
+    async def main() -> int:
+        async with made:
+            return (await made.batch_generate(jobs(3))).totals.successful
+
+    assert (run_virtual(main()), run_virtual(main())) == (3, 3)
+    assert provider.submits == 3

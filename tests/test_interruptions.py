@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import anyio
 import pytest
 
-from asyncpipe import Job, Manifest, Pipeline
+from asyncpipe import Job, Manifest, Pipeline, Polling, read_manifest
+from asyncpipe.collector import Hook
 from asyncpipe.errors import (
     NotSent,
     Overloaded,
@@ -17,6 +21,10 @@ from asyncpipe.errors import (
     ProviderError,
     RateLimited,
 )
+from asyncpipe.events import Event, Intended, now
+from asyncpipe.ledger import queries
+from asyncpipe.ledger.base import JobRecord
+from asyncpipe.ledger.sqlite import Ledger, Origin, reading
 from asyncpipe.providers.base import Prediction, PredictionStatus
 from asyncpipe.states import JobState
 from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual
@@ -78,3 +86,98 @@ def provider_clock_restarts(provider: FakeProvider) -> None:
     """Every run has a virtual clock of its own: what an earlier one bought is ready by now."""
     for made in provider._made.values():
         made.ready = 0.0
+
+
+class Auditor(FakeProvider):
+    """A provider that looks into the ledger, as another process would, whenever it is asked."""
+
+    folder: Path
+    early: list[str]
+
+    def look(self, query: str, value: str) -> list[tuple[str]]:
+        with reading(self.folder) as connection:
+            return connection.execute(query, (value,)).fetchall()
+
+    async def submit(self, job: Job) -> Prediction:
+        states = self.look("SELECT state FROM jobs WHERE name=?", str(job.name))
+        if states != [("submitting",)]:
+            self.early.append(f"{job.name} submitted while {states}")
+        return await super().submit(job)
+
+    async def poll(self, prediction_id: str, *, route: str = "") -> Prediction:
+        if not self.look("SELECT 1 FROM attempts WHERE prediction_id=?", prediction_id):
+            self.early.append(f"{prediction_id} polled before it was recorded")
+        return await super().poll(prediction_id, route=route)
+
+
+def test_intent_and_id_are_durable_before_the_network_hears_of_them(tmp_path: Path) -> None:
+    """Seen from another connection: the intent at every submit, the id at every poll."""
+    provider = Auditor()
+    provider.folder, provider.early = tmp_path, []
+
+    provider.default = Script(generation_s=0.0)
+    polling = Polling(initial_s=1e-6, maximum_s=1e-6)
+
+    async def main() -> Manifest:
+        async with Pipeline(provider, tmp_path, max_workers=8, polling=polling) as pipeline:
+            return await pipeline.batch_generate(
+                Job(name=f"杯 {n}", model=MODELS[0], prompt="x") for n in range(40)
+            )
+
+    # In real time: virtual time waits for the ledger's thread and would hide an early request.
+    assert asyncio.run(main()).totals.successful == 40
+    assert provider.early == []
+
+
+def test_cut_while_the_intent_is_being_written_nothing_is_unknown(tmp_path: Path) -> None:
+    """Cancelled between intent and submit: it was not sent, and the ledger says so."""
+    provider = FakeProvider(default=Script(generation_s=0.0))
+    jobs = [Job(name=f"杯 {n}", model=MODELS[0], prompt="x") for n in range(8)]
+    scopes: list[anyio.CancelScope] = []
+
+    def cut(event: Event, record: JobRecord) -> None:
+        if isinstance(event, Intended):
+            scopes[0].cancel()
+
+    async def main(hook: Hook | None) -> Manifest | None:
+        polling = Polling(initial_s=1e-6, maximum_s=1e-6)
+        with anyio.CancelScope() as scope:
+            scopes.append(scope)
+            async with Pipeline(
+                provider, tmp_path, max_workers=8, polling=polling, on_event=hook
+            ) as pipeline:
+                return await pipeline.batch_generate(jobs)
+        return None
+
+    assert asyncio.run(main(cut)) is None
+    interrupted = read_manifest(tmp_path).totals
+    assert interrupted.jobs[JobState.SUBMITTING] == 0
+    manifest = asyncio.run(main(None))
+    assert manifest is not None
+    assert (manifest.totals.successful, manifest.totals.unknown) == (8, 0)
+    assert len(provider.sold) == 8
+
+
+def test_a_process_that_died_while_submitting_leaves_unknown(tmp_path: Path) -> None:
+    """The intent is there and the answer is not: reported, reserved, never sent again."""
+    job = Job(name="杯", model=MODELS[0], prompt="x")
+    provider = FakeProvider()
+
+    async def die() -> None:
+        (tmp_path / ".asyncpipe").mkdir()
+        ledger = Ledger(tmp_path)
+        await ledger.open(Origin(provider="atlas", origin="fake", simulated=True))
+        rows = [(job.key("atlas"), job)]
+        await ledger.ask(partial(queries.add_jobs, rows=rows, run=1, position=0))
+        base: Any = {"job_id": 1, "at": now(), "attempt": 1}
+        ledger.append(Intended(**base, reserved=40_000, price_source="test"))
+        await ledger.aclose()
+
+    async def main() -> Manifest:
+        async with Pipeline(provider, tmp_path) as pipeline:
+            return await pipeline.batch_generate([job])
+
+    asyncio.run(die())
+    for _ in range(2):
+        totals = run_virtual(main()).totals
+        assert (totals.unknown, totals.reserved, provider.submits) == (1, 40_000, 0)
