@@ -110,12 +110,12 @@ class Downloader:
         Raises MediaGone when its server says so, DownloadError for anything else that went wrong;
         then nothing stands under the final name.
         """
-        if url.startswith("data:"):
-            content_type, body = read_data_uri(url)
-            return await self._store_small(body, content_type, url, target)
-        if urlsplit(url).scheme not in ("http", "https"):
-            raise DownloadError(f"an output is neither http, https nor data: {url[:80]!r}")
         try:
+            if url.startswith("data:"):
+                content_type, body = read_data_uri(url)
+                return await self._store_small(body, content_type, url, target)
+            if urlsplit(url).scheme not in ("http", "https"):
+                raise DownloadError(f"an output is neither http, https nor data: {url[:80]!r}")
             return await self._fetch_http(url, target)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError, UsageError) as exc:
             reason = str(exc) or type(exc).__name__

@@ -71,10 +71,7 @@ class Fetcher:
 
     async def _fetch_all(self, record: JobRecord) -> JobRecord:
         if INLINE in record.outputs:  # came inside an answer of an earlier run
-            outputs = await self._outputs_again(record)
-            if not outputs:
-                raise MediaGone("the media came inside an answer that was lost with its run")
-            record = replace(record, outputs=outputs)
+            record = replace(record, outputs=await self._inline_again(record))
         for index, stem in enumerate(await self._stems(record)):
             if index in record.stored:
                 continue
@@ -89,6 +86,17 @@ class Fetcher:
             )
             record = self._emit(record, stored)
         return self._emit(record, Succeeded(job_id=record.id, at=now()))
+
+    async def _inline_again(self, record: JobRecord) -> tuple[str, ...]:
+        """Ask again for media that only an answer held; raises MediaGone when that is gone."""
+        for failures in range(1, TRIES + 1):
+            outputs = await self._outputs_again(record)
+            if outputs or not record.prediction_id:
+                break
+            await anyio.sleep(backoff_s(failures, self._rng, initial_s=2.0))
+        if not outputs:
+            raise MediaGone("the media came inside an answer that was lost with its run")
+        return outputs
 
     async def _stems(self, record: JobRecord) -> list[str]:
         """One stem per output: ``name``, or ``name_1``, ``name_2`` … when there are several."""

@@ -188,6 +188,8 @@ class Pipeline:
             closed = AsyncpipeError("the pipeline was closed before the job ended; it is kept")
             for job_id in list(self._waiters):
                 self._tell(job_id, closed)
+            # A stream that is closed later must find nothing to withdraw in a closed ledger.
+            self._admission.drop_pending()
 
     async def _finish(self) -> None:
         """Write what is left and the manifest; a ledger that failed has said so already."""
@@ -197,8 +199,6 @@ class Pipeline:
             await self._write_manifest()
         except LedgerError as exc:
             logger.warning("no manifest: %s", exc, extra={"action": "manifest.failed"})
-
-    # -- what users call ------------------------------------------------------------------------
 
     async def generate(self, job: JobLike) -> Result:
         """Run one job and return its result; a failed one is a result, never raised.
@@ -283,8 +283,6 @@ class Pipeline:
         self._collector.drain()
         return await self._write_manifest()
 
-    # -- plumbing -------------------------------------------------------------------------------
-
     async def _start_run(self, job_file: str | None) -> int:
         start = partial(queries.start_run, at=now(), session=self._session, job_file=job_file)
         return await self._ledger.ask(start)
@@ -365,7 +363,7 @@ class Pipeline:
         """Decide where a job goes that a driver has put down."""
         if record.state is JobState.PENDING and self._stopped is None:
             self._admission.give_back(record, self._driver.next_attempt_at(record))
-        elif record.state is JobState.EXPIRED and record.id not in self._looked_again:
+        elif self._looks_again(record):
             self._looked_again.add(record.id)
             self._admission.last_look(record)
         else:
@@ -373,6 +371,14 @@ class Pipeline:
             self._admission.let_go(record)
             unpaid = record.state is JobState.PENDING
             self._tell(record.id, self._stopped if unpaid and self._stopped else record)
+
+    def _looks_again(self, record: JobRecord) -> bool:
+        """Whether an expired job gets one more poll before its run ends.
+
+        Not one that a caller waits for: in a service that is never idle that end may not come.
+        """
+        expired = record.state is JobState.EXPIRED and record.id not in self._waiters
+        return expired and record.id not in self._looked_again
 
     def _tell(self, job_id: int, outcome: JobRecord | AsyncpipeError) -> None:
         for future in self._waiters.pop(job_id, ()):

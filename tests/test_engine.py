@@ -499,3 +499,43 @@ def test_a_pipeline_is_made_anywhere_and_entered_again(tmp_path: Path) -> None:
 
     assert (run_virtual(main()), run_virtual(main())) == (3, 3)
     assert provider.submits == 3
+
+
+def test_a_caller_of_an_expired_job_is_told_under_any_load(tmp_path: Path) -> None:
+    """A service that is never idle does not keep the caller of a slow job waiting."""
+    provider = FakeProvider(scripts={"slow": Script(generation_s=1e6)})
+
+    async def main() -> None:
+        async with pipeline(tmp_path, provider, max_workers=2) as opened:
+            load = [asyncio.ensure_future(opened.generate(job)) for job in jobs(400)]
+            slow = Job(name="slow", model=FLUX, prompt="x", deadline_s=60.0)
+            result = await opened.generate(slow)
+            assert result.state is JobState.EXPIRED
+            assert not all(call.done() for call in load)
+            await asyncio.gather(*load)
+
+    run_virtual(main())
+
+
+def provider_restarts(provider: FakeProvider) -> None:
+    for made in provider._made.values():
+        made.ready = 0.0
+
+
+def test_a_full_disk_while_storing_is_a_failed_download(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job stays generated and paid; the run goes on to its end."""
+
+    def full(*_: object) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("asyncpipe.downloader._write_whole", full)
+    provider = FakeProvider()
+    manifest, results, _ = run_batch(tmp_path, provider, jobs(2))
+    assert (manifest.totals.pending, manifest.totals.charged) == (2, 80_000)
+    assert "No space left" in str(results[0].error)
+    monkeypatch.undo()
+    provider_restarts(provider)
+    manifest, _, _ = run_batch(tmp_path, provider, jobs(2))
+    assert (manifest.totals.successful, len(provider.sold)) == (2, 2)
