@@ -10,13 +10,13 @@ import os
 import uuid
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import unquote_to_bytes, urljoin, urlsplit
 
 import aiofiles
 import aiohttp
@@ -25,6 +25,7 @@ from asyncpipe._fs import sync_folder
 from asyncpipe.errors import DownloadError, MediaGone, UsageError
 from asyncpipe.media import HEAD_BYTES, extension, is_page
 from asyncpipe.providers.http import USER_AGENT, proxy_for
+from asyncpipe.reach import check_host, connector_options
 
 T = TypeVar("T")
 
@@ -36,6 +37,8 @@ SMALL = 1024 * 1024
 """Bodies up to here are written, hashed and renamed in one hop to the disk thread."""
 
 _GONE = frozenset({403, 404, 410})
+_MOVED = frozenset({301, 302, 303, 307, 308})
+_HOPS = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,11 +66,21 @@ class Target:
 class Downloader:
     """Fetch media into ``folder``; never carries credentials.
 
+    ``public_only`` refuses outputs that lead to private, loopback or link-local addresses.
+
     Entering opens its session, leaving closes it.
     """
 
-    def __init__(self, folder: Path, *, stalled_s: float = 30.0, connections: int = 32) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        stalled_s: float = 30.0,
+        connections: int = 32,
+        public_only: bool = False,
+    ) -> None:
         self._folder = folder
+        self._public_only = public_only
         self._parts = folder / ".asyncpipe" / "parts"
         self._timeout = aiohttp.ClientTimeout(total=None, connect=15, sock_read=stalled_s)
         self._connections = connections
@@ -84,7 +97,9 @@ class Downloader:
             left.unlink(missing_ok=True)
         self._session = await self._exit.enter_async_context(
             aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._connections),
+                connector=aiohttp.TCPConnector(
+                    limit=self._connections, **connector_options(guarded=self._public_only)
+                ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"User-Agent": USER_AGENT},
                 timeout=self._timeout,
@@ -121,11 +136,21 @@ class Downloader:
             reason = str(exc) or type(exc).__name__
             raise DownloadError(f"{_shown(url)} could not be fetched: {reason[:200]}") from exc
 
-    async def _fetch_http(self, url: str, target: Target) -> StoredFile:
+    def _get(self, url: str) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        """Ask for one URL; redirects are followed by us, each target checked like the first."""
         assert self._session is not None, "the downloader is not open"
-        async with self._session.get(url, proxy=proxy_for(url)) as response:
+        if self._public_only:
+            check_host(urlsplit(url).hostname)
+        return self._session.get(url, proxy=proxy_for(url), allow_redirects=False)
+
+    async def _fetch_http(self, url: str, target: Target, *, hops: int = 0) -> StoredFile:
+        if hops > _HOPS or urlsplit(url).scheme not in ("http", "https"):
+            raise DownloadError(f"an output was redirected too often, or to {url[:80]!r}")
+        async with self._get(url) as response:
             if response.status in _GONE:
                 raise MediaGone(f"{_shown(url)} answers {response.status}")
+            if response.status in _MOVED:
+                return await self._fetch_http(_moved(url, response), target, hops=hops + 1)
             if response.status != 200:
                 raise DownloadError(f"{_shown(url)} answers {response.status}")
             chunks = response.content.iter_any()
@@ -177,6 +202,13 @@ class Downloader:
 
     async def _hop(self, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._disk, function)
+
+
+def _moved(url: str, response: aiohttp.ClientResponse) -> str:
+    location = response.headers.get("Location")
+    if not location:
+        raise DownloadError(f"{_shown(url)} answers {response.status} and does not say where to")
+    return urljoin(url, location)
 
 
 async def _at_least(chunks: AsyncIterator[bytes], size: int) -> bytes:

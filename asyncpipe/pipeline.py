@@ -30,8 +30,9 @@ from asyncpipe.ledger import queries
 from asyncpipe.ledger.base import JobRecord, fold
 from asyncpipe.ledger.sqlite import STATE_FOLDER, Ledger, Origin
 from asyncpipe.manifest import Manifest, write_manifest
-from asyncpipe.pricing import Price, PriceBook, Rate, built_in, price
+from asyncpipe.pricing import PriceBook, Rate, built_in, price
 from asyncpipe.providers.base import Provider
+from asyncpipe.reach import on_loopback
 from asyncpipe.results import Result, count_removed, read_totals, result_of
 from asyncpipe.settings import Deadlines, Polling
 from asyncpipe.states import ENDED, JobState
@@ -120,7 +121,9 @@ class Pipeline:
         self._collector = Collector(totals, self._write_manifest, self._hooks)
         stack.push_async_callback(within, self._finish)
         await stack.enter_async_context(provider)
-        downloader = await stack.enter_async_context(Downloader(self.folder))
+        downloader = await stack.enter_async_context(
+            Downloader(self.folder, public_only=not on_loopback(provider.origin))
+        )
         self._build(downloader)
         await self._start(stack)
         for record in adopted:
@@ -148,7 +151,7 @@ class Pipeline:
                 polling=self._polling,
                 deadlines=self._deadlines,
                 retries=self._retries,
-                price=self._price,
+                price=lambda record: price(record.job, self._books),
                 patience_s=self._patience_s,
             ),
             emit=self._emit,
@@ -333,9 +336,6 @@ class Pipeline:
             self._ledger.append(event)
         self._collector.receive(record, event, after)
         return after
-
-    def _price(self, record: JobRecord) -> Price:
-        return price(record.job, self._books)
 
     def drain(self) -> None:
         """Submit nothing more; what was submitted goes on, the rest stays pending."""

@@ -13,6 +13,7 @@ from aiohttp import web
 from asyncpipe.downloader import SMALL, Downloader, StoredFile, Target, read_data_uri
 from asyncpipe.errors import DownloadError, MediaGone
 from asyncpipe.media import extension, is_page, sniff
+from asyncpipe.reach import PublicResolver, is_public
 from asyncpipe.testing import PIXEL
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
@@ -192,3 +193,73 @@ def test_pages_are_told_from_media() -> None:
     assert not is_page(PNG)
     assert not is_page(b"glTF\x02")
     assert sniff(b"RIFF\x00\x00\x00\x00WEBPVP8 ") == "webp"
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [
+        ("8.8.8.8", True),
+        ("198.18.0.7", True),
+        ("2001:4860:4860::8888", True),
+        ("127.0.0.1", False),
+        ("10.1.2.3", False),
+        ("192.168.1.1", False),
+        ("169.254.169.254", False),
+        ("0.0.0.0", False),
+        ("::1", False),
+        ("fe80::1%eth0", False),
+        ("::ffff:127.0.0.1", False),
+    ],
+)
+def test_public_addresses_are_told_from_the_users_own_network(address: str, public: bool) -> None:
+    """Including what a local proxy's DNS answers, which is no target."""
+    assert is_public(address) is public
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "169.254.169.254", "10.0.0.1"])
+def test_outputs_inside_the_users_network_are_refused(tmp_path: Path, host: str) -> None:
+    """Unless the API itself is on loopback; by address and by name, before anything is asked."""
+
+    async def main() -> None:
+        async with Downloader(tmp_path, public_only=True) as downloader:
+            await downloader.fetch(f"http://{host}:9/a.png", TARGET)
+
+    with pytest.raises(DownloadError, match="not a public address"):
+        asyncio.run(main())
+
+
+def test_a_name_that_resolves_inside_is_refused() -> None:
+    """The address counts, not the name."""
+
+    async def main() -> None:
+        resolver = PublicResolver()
+        try:
+            await resolver.resolve("localhost", 80)
+        finally:
+            await resolver.close()
+
+    with pytest.raises(DownloadError, match="not a public address"):
+        asyncio.run(main())
+
+
+def test_redirects_are_followed_and_checked(tmp_path: Path) -> None:
+    """A moved file is fetched; a redirect to another scheme or without an end is not."""
+    seen: list[web.Request] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        if request.path == "/x/out":
+            return web.Response(status=302, headers={"Location": "/moved"})
+        return web.Response(body=PNG)
+
+    assert fetch(tmp_path, answer, seen).size == len(PNG)
+    assert [request.path for request in seen] == ["/x/out", "/moved"]
+
+    async def away(request: web.Request) -> web.Response:
+        return web.Response(status=302, headers={"Location": "file:///etc/passwd"})
+
+    async def around(request: web.Request) -> web.Response:
+        return web.Response(status=302, headers={"Location": request.path})
+
+    for endless in (away, around):
+        with pytest.raises(DownloadError, match="redirected"):
+            fetch(tmp_path, endless)

@@ -26,6 +26,7 @@ LAYERS = [
     "ledger",
     "flow",
     "media",
+    "reach",
     "downloader",
     "collector",
     "results",
