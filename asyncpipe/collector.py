@@ -42,7 +42,7 @@ class Totals:
         if before.state is not after.state:
             self.jobs[before.state] -= 1
             self.jobs[after.state] += 1
-        self.reserved += after.reserved - before.reserved
+        self.reserved += after.reserved + after.held - before.reserved - before.held
         if after.charged != before.charged and after.charged:
             self.charged += after.charged
             self.cost_by_model[after.job.model] += after.charged

@@ -185,6 +185,13 @@ class RetryAsked(Event):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Resubmitted(Event):
+    """The user wants an unknown job submitted anew; the unknown attempt's money stays reserved."""
+
+    target = JobState.PENDING
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class AskedAgain(Event):
     """A withdrawn job is wanted after all."""
 

@@ -294,9 +294,33 @@ def test_a_signal_leaves_a_resumable_run(
     printed, errors = process.communicate(timeout=30)
     assert process.returncode == code, errors
     assert "Traceback" not in said + errors
-    assert "run the same command again" in printed
+    assert "run the same command again" in " ".join(printed.split())
     totals = read_manifest(tmp_path / "out").totals
     assert totals.pending > 0
     assert len(books(tmp_path / "out").predictions()) < 5
     assert asyncpipe(*arguments, cwd=tmp_path).returncode == 0
     assert len(books(tmp_path / "out").predictions()) == 5
+
+
+def test_unknown_jobs_wait_for_a_decision(tmp_path: Path) -> None:
+    """Held over any number of runs; given up they count as charged, resubmitted they are bought.
+
+    What the unknown attempt may have cost stays reserved beside the new one.
+    """
+    write_jobs(tmp_path / "jobs.yaml", ONE + ONE.split("jobs:\n")[1].replace("白瓷杯", "青瓷杯"))
+    run = ("run", "jobs.yaml", "--simulate")
+    done = asyncpipe(*run, "--simulate-faults", "dropped=1", cwd=tmp_path)
+    assert (done.returncode, "asyncpipe resolve" in done.stdout) == (75, True)
+    assert asyncpipe(*run, cwd=tmp_path).returncode == 75
+    assert len(books(tmp_path / "out").predictions()) == 2
+    assert asyncpipe("resolve", "out", cwd=tmp_path).returncode == 2
+    wrong = asyncpipe("resolve", "out", "红瓷杯", "--give-up", cwd=tmp_path)
+    assert (wrong.returncode, "白瓷杯" in wrong.stderr) == (2, True)
+    assert asyncpipe("resolve", "out", "白瓷杯", "--give-up", cwd=tmp_path).returncode == 0
+    assert asyncpipe("resolve", "out", "--resubmit", cwd=tmp_path).returncode == 0
+    assert len(books(tmp_path / "out").predictions()) == 2
+    assert asyncpipe(*run, cwd=tmp_path).returncode == 1
+    report = manifest(tmp_path / "out")
+    assert (report["total_cost"], report["reserved"]) == (0.08, 0.04)
+    assert [row["outcome"] for row in report["results"]] == ["failed, charged", "succeeded"]
+    assert len(books(tmp_path / "out").predictions()) == 3

@@ -23,6 +23,7 @@ from asyncpipe.events import (
     NotBought,
     PolledAgain,
     Released,
+    Resubmitted,
     RetryAsked,
     Submitted,
     Succeeded,
@@ -74,11 +75,19 @@ def ways(job_id: int) -> list[list[Event]]:
         [intended, Unknown(**base, error="reset")],
         [intended, Failed(**base, error="400"), RetryAsked(**base), again],
         [intended, submitted, Failed(**base, error="empty", charged=True, polls=3)],
+        [
+            intended,
+            Unknown(**base, error="reset"),
+            Resubmitted(**base),
+            again,
+            submitted,
+            generated,
+        ],
         [intended, generated, FetchFailed(**base, error="net"), Lost(**base, error="404")],
     ]
 
 
-@pytest.mark.parametrize("way", range(8))
+@pytest.mark.parametrize("way", range(9))
 def test_what_is_read_back_equals_the_fold(tmp_path: Path, way: int) -> None:
     """Ledger rows and the in-memory fold of the same events never disagree."""
 

@@ -31,6 +31,7 @@ LAYERS = [
     "collector",
     "results",
     "manifest",
+    "resolve",
     "admission",
     "fetcher",
     "driver",

@@ -132,6 +132,24 @@ def init(jobfile: Path, lang: str, force: bool) -> None:
 
 
 @app.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("jobs", nargs=-1)
+@click.option("--resubmit", "decision", flag_value="resubmit", help="Let the next run submit them.")
+@click.option("--give-up", "decision", flag_value="give-up", help="Failed, counted as charged.")
+def resolve(folder: Path, jobs: tuple[str, ...], decision: str | None) -> None:
+    """Decide about the unknown jobs of an output FOLDER: all, or those called JOBS.
+
+    Unknown means: submitted, and the answer was lost. They may have been bought; submitting them
+    anew may pay twice, which is why nothing but this command does it.
+    """
+    from asyncpipe.cli.resolve import resolve_jobs
+
+    if decision is None:
+        raise click.UsageError("say --resubmit (may pay twice) or --give-up (counts as charged)")
+    resolve_jobs(folder, jobs, resubmit=decision == "resubmit")
+
+
+@app.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True)
 @click.option("--speed", type=click.FloatRange(0, min_open=True), default=20.0, show_default=True)

@@ -15,6 +15,7 @@ from asyncpipe.events import (
     NotBought,
     PolledAgain,
     Released,
+    Resubmitted,
     RetryAsked,
     Submitted,
 )
@@ -27,7 +28,8 @@ class JobRecord:
     """What the engine knows of one job; ``fold`` is the only way it changes.
 
     ``used`` counts attempts used up, ``failures`` those since the user last asked for a retry.
-    ``reserved`` and ``charged`` are the current attempt's micro-dollars. ``stem`` is the path of
+    ``reserved`` and ``charged`` are the current attempt's micro-dollars, ``held`` what earlier
+    attempts of unknown outcome still reserve. ``stem`` is the path of
     its assets without index and extension, relative to the output folder; None before admission.
     """
 
@@ -41,6 +43,7 @@ class JobRecord:
     failures: int = 0
     reserved: int = 0
     charged: int = 0
+    held: int = 0
     prediction_id: str | None = None
     route: str = ""
     outputs: tuple[str, ...] = ()
@@ -89,7 +92,7 @@ def _way_changes(record: JobRecord, event: Event) -> dict[str, Any]:
             changes = {"stored": record.stored | {event.index}}
         case Released():
             changes = {"used": record.used + 1, "failures": record.failures + 1}
-        case RetryAsked():
+        case RetryAsked() | Resubmitted():
             changes = {"used": record.used + 1, "failures": 0, "error": None}
     return changes
 
@@ -103,6 +106,8 @@ def _money_changes(record: JobRecord, event: Event) -> dict[str, Any]:
             return {"reserved": 0, "charged": record.reserved}
         case Failed():
             return {"reserved": 0, "charged": record.reserved if event.charged else 0}
+        case Resubmitted():
+            return {"reserved": 0, "held": record.held + record.reserved}
         case NotBought() | Released():
             return {"reserved": 0}
     return {}

@@ -19,7 +19,8 @@ from asyncpipe.states import PAID_OPEN, JobState
 _RECORD = (
     "SELECT j.id, j.key, j.name, j.spec, j.state, j.stem, j.used, j.failures,"
     " a.reserved, a.charged, a.prediction_id, a.route, a.outputs, a.polls, a.submitted_at, a.error,"
-    " (SELECT group_concat(s.position) FROM assets s WHERE s.job_id=j.id AND s.n=j.used+1)"
+    " (SELECT group_concat(s.position) FROM assets s WHERE s.job_id=j.id AND s.n=j.used+1),"
+    " (SELECT total(e.reserved) FROM attempts e WHERE e.job_id=j.id AND e.n<=j.used)"
     " FROM jobs j LEFT JOIN attempts a ON a.job_id=j.id AND a.n=j.used+1 "
 )
 
@@ -44,6 +45,7 @@ def _record(row: Sequence[Any]) -> JobRecord:
         submitted_at=datetime.fromisoformat(row[14]) if row[14] else None,
         error=row[15],
         stored=stored,
+        held=int(row[17]),
     )
 
 

@@ -61,15 +61,15 @@ class Ledger:
         self._scheduled = False
         self._failure: LedgerError | None = None
 
-    async def open(self, origin: Origin) -> None:
-        """Open or make the ledger.
+    async def open(self, origin: Origin | None) -> None:
+        """Open or make the ledger; ``origin`` None is for work that asks no provider.
 
         Raises LedgerError when it is damaged or too new, UsageError when it belongs to another
         ``origin``.
         """
         await self._run(partial(self._open, origin))
 
-    def _open(self, origin: Origin) -> None:
+    def _open(self, origin: Origin | None) -> None:
         with _mapped(self._path):
             connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
             try:
@@ -77,7 +77,8 @@ class Ledger:
                     connection.execute(setting).close()
                 connection.execute("BEGIN IMMEDIATE")
                 prepare(connection)
-                _check_origin(connection, origin, self._path.parent.parent)
+                if origin is not None:
+                    _check_origin(connection, origin, self._path.parent.parent)
                 connection.execute("COMMIT")
             except BaseException:
                 connection.close()  # rolls back

@@ -21,6 +21,7 @@ from asyncpipe.events import (
     NotBought,
     PolledAgain,
     Released,
+    Resubmitted,
     RetryAsked,
     Submitted,
     Succeeded,
@@ -109,7 +110,7 @@ def _attempt(event: Event) -> Iterator[Statement]:
             yield _latest(event, error=None, submitted_at=at)
         case NotBought() | FetchFailed() | Lost() | Unknown() | Expired() | Released() | Failed():
             yield from _ended(event)
-        case RetryAsked():
+        case RetryAsked() | Resubmitted():
             yield "UPDATE jobs SET used=used+1, failures=0 WHERE id=?", (job_id,)
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
+
 from asyncpipe.collector import Totals
 from asyncpipe.errors import AsyncpipeError
 from asyncpipe.report.text import columns, printable, seconds, usd
 from asyncpipe.states import JobState
+
+COLUMNS = 78
 
 CAUSES = 5
 """Causes of failure that are listed; the others are in the manifest."""
@@ -30,7 +34,7 @@ def summary(
         lines += columns([(model, usd(cost)) for model, cost in costs], indent=4)
     lines += _causes(totals)
     if stopped is not None:
-        lines += ["", f"Stopped before the end: {printable(str(stopped))}"]
+        lines += ["", *wrap(f"Stopped before the end: {printable(str(stopped))}", COLUMNS)]
     if interrupted:
         lines += ["", "Interrupted. What the provider has taken cannot be cancelled; it is kept."]
     lines += _next_steps(totals, command or "the same command")
@@ -72,11 +76,11 @@ def _next_steps(totals: Totals, command: str) -> list[str]:
         lines.append(
             f"{totals.unknown} unknown: submitted, and the answer was lost. They may have been "
             f"bought, so they are not sent again; {usd(totals.reserved)} stay reserved. "
-            "Compare with your bill before you order them under another name."
+            "Compare with your bill, then decide: asyncpipe resolve FOLDER --resubmit or --give-up."
         )
     unfinished = totals.pending
     if unfinished:
         paid = unfinished - totals.jobs[JobState.PENDING]
         kept = f" ({paid} submitted already, their ids are kept)" if paid else ""
         lines.append(f"{unfinished} not finished{kept}: run {command} again to go on.")
-    return ["", *lines] if lines else []
+    return ["", *(part for line in lines for part in wrap(line, COLUMNS))] if lines else []
