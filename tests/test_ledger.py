@@ -81,7 +81,6 @@ def ways(job_id: int) -> list[list[Event]]:
             Resubmitted(**base),
             again,
             submitted,
-            generated,
         ],
         [intended, generated, FetchFailed(**base, error="net"), Lost(**base, error="404")],
     ]

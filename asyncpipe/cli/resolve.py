@@ -15,11 +15,10 @@ def resolve_jobs(folder: Path, names: tuple[str, ...], *, resubmit: bool) -> Non
     """Decide, and say what follows."""
     records = asyncio.run(resolve(folder, names, resubmit=resubmit))
     for record in records:
-        money = (
-            f"{usd(record.held)} stay reserved" if resubmit else f"{usd(record.charged)} charged"
-        )
-        click.echo(
-            f"  {printable(record.name)}: {'to be submitted' if resubmit else 'failed'}, {money}"
-        )
+        if resubmit:
+            outcome = f"to be submitted; {usd(record.held)} stay reserved for the lost answer"
+        else:
+            outcome = f"failed, {usd(record.charged)} charged"
+        click.echo(f"  {printable(record.name)}: {outcome}")
     again = "; run the same job file again to submit them" if resubmit and records else ""
     click.echo(f"{len(records)} unknown jobs resolved{again}")
