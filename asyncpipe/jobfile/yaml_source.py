@@ -228,6 +228,8 @@ def _syntax_error(exc: yaml.MarkedYAMLError, text: str) -> Unreadable:
     lines = text.rstrip().split("\n")
     at = min(mark.line if mark else 0, len(lines) - 1)
     said = " ".join(filter(None, (exc.context, exc.problem)))
+    if "nesting depth" in said:  # newer parsers give up before their first event
+        return Unreadable(f"nested more than {DEEPEST} deep", at + 1)
     remedy = next((remedy for sign, remedy in _REMEDIES if sign in said), "")
     for slip, why in _SLIPS:
         found = next((n for n in (at, at - 1) if n >= 0 and slip.match(lines[n])), None)
