@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import sys
@@ -69,6 +70,12 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def forget_parts(path: Path) -> None:
+    """Delete what ``whole_file`` left beside ``path`` when its process was killed."""
+    for part in path.parent.glob(f".{path.name}.*.part"):
+        part.unlink(missing_ok=True)
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """Open a file that replaces ``path`` if the block ends well, and vanishes if it does not."""
@@ -85,6 +92,9 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     sync_folder(path.parent)
 
 
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL})
+
+
 class FolderLock:
     """Hold an output folder for one run; the system lets go when the process ends, however it ends.
 
@@ -97,11 +107,23 @@ class FolderLock:
         self._file: BinaryIO | None = None
 
     def __enter__(self) -> Self:
-        """Take the lock; raises FolderInUse naming who holds it."""
-        file = self._path.open("a+b")
+        """Take the lock; raises FolderInUse naming who holds it, UsageError where none can be."""
+        try:
+            file = self._path.open("a+b")
+        except OSError as exc:
+            raise UsageError(
+                f"{self._path.parent.parent} cannot be written ({exc.strerror or exc}): "
+                "make it writable, or choose another folder with --output-dir"
+            ) from exc
         try:
             _lock(file)
         except OSError as exc:
+            if exc.errno in _NO_LOCKS:
+                file.close()
+                raise UsageError(
+                    f"{self._path.parent.parent} is on a file system without locks "
+                    f"({exc.strerror}): choose a folder on a disk of this machine"
+                ) from exc
             file.seek(0)
             owner = file.read(200).decode("utf-8", "replace").strip() or "another process"
             file.close()

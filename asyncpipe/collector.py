@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import anyio
 
-from asyncpipe.events import AssetStored, Event
+from asyncpipe.events import AssetStored, Damaged, Event
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.states import JobState
 
@@ -51,6 +51,9 @@ class Totals:
         if isinstance(event, AssetStored):
             self.assets += 1
             self.bytes += event.size
+        if isinstance(event, Damaged):
+            self.assets -= len(event.indexes)
+            self.bytes -= event.size
 
     @property
     def successful(self) -> int:

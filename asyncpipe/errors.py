@@ -20,6 +20,7 @@
     ├── DownloadError           the media could not be fetched or is not what it should be
     │   └── MediaGone           the URL answers 403, 404 or 410
     ├── LedgerError             the ledger cannot be read or written
+    ├── DiskError               the disk does not take what is written
     └── FolderInUse             another run holds the output folder
 
 A job that fails is a result, never one of these; ``IllegalTransition`` is a bug of ours.
@@ -156,6 +157,10 @@ class MediaGone(DownloadError):
 
 class LedgerError(AsyncpipeError):
     """The ledger cannot be read or written."""
+
+
+class DiskError(AsyncpipeError):
+    """The disk does not take what is written: full, read-only, or failing."""
 
 
 class FolderInUse(AsyncpipeError):

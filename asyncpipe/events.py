@@ -162,6 +162,17 @@ class Succeeded(Event):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Damaged(Event):
+    """Assets of a job that succeeded, ``size`` bytes, are missing or changed: fetch them again."""
+
+    target = JobState.GENERATED
+
+    indexes: tuple[int, ...]
+    size: int
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class FetchFailed(Event):
     """The media could not be fetched this time; the job stays generated for the next run."""
 
@@ -186,9 +197,14 @@ class RetryAsked(Event):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Resubmitted(Event):
-    """The user wants an unknown job submitted anew; the unknown attempt's money stays reserved."""
+    """The user wants an unknown job submitted anew; the unknown attempt's money stays reserved.
+
+    ``failures`` counts what is already used up of its retries.
+    """
 
     target = JobState.PENDING
+
+    failures: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,6 +13,7 @@ import orjson
 
 from asyncpipe._fs import whole_file
 from asyncpipe.collector import Totals
+from asyncpipe.errors import DiskError
 from asyncpipe.events import now
 from asyncpipe.ledger.sqlite import reading
 from asyncpipe.results import Result, iter_results, read_totals
@@ -52,13 +53,20 @@ def read_manifest(folder: Path) -> Manifest:
 def write_manifest(folder: Path) -> Manifest:
     """Write ``manifest.json`` anew from the ledger: whole or not at all, in bounded memory.
 
-    Safe beside a run that writes the ledger: it reads one moment of it.
+    Safe beside a run that writes the ledger: it reads one moment of it. Raises DiskError when the
+    file cannot be written; the old one stands then.
     """
     with reading(folder) as connection:
         connection.execute("BEGIN")
         manifest = Manifest(folder=folder, generated_at=now(), totals=read_totals(connection))
-        with whole_file(manifest.path) as file:
-            _write(file, manifest, connection)
+        try:
+            with whole_file(manifest.path) as file:
+                _write(file, manifest, connection)
+        except OSError as exc:
+            raise DiskError(
+                f"{manifest.path} cannot be written ({exc.strerror or exc}): make room or make it "
+                "writable, then run the same command again"
+            ) from exc
     return manifest
 
 

@@ -251,7 +251,7 @@ def test_a_file_that_is_no_ledger_is_said_to_be_none(tmp_path: Path) -> None:
 
     async def main() -> None:
         ledger = Ledger(tmp_path)
-        with pytest.raises(LedgerError, match=r"ledger\.sqlite3 failed"):
+        with pytest.raises(LedgerError, match=r"ledger\.sqlite3 is damaged.*do not delete"):
             await ledger.open(ORIGIN)
         await ledger.aclose()
 

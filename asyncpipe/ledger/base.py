@@ -8,6 +8,7 @@ from typing import Any
 
 from asyncpipe.events import (
     AssetStored,
+    Damaged,
     Event,
     Failed,
     Generated,
@@ -18,6 +19,7 @@ from asyncpipe.events import (
     Resubmitted,
     RetryAsked,
     Submitted,
+    Succeeded,
 )
 from asyncpipe.jobs import Job, JobType
 from asyncpipe.states import JobState, advance
@@ -29,8 +31,9 @@ class JobRecord:
 
     ``used`` counts attempts used up, ``failures`` those since the user last asked for a retry.
     ``reserved`` and ``charged`` are the current attempt's micro-dollars, ``held`` what earlier
-    attempts of unknown outcome still reserve. ``stem`` is the path of
-    its assets without index and extension, relative to the output folder; None before admission.
+    attempts of unknown outcome still reserve. ``stem`` is the path of its assets without index and
+    extension, relative to the output folder; None before admission. ``resumed_at`` is when an
+    expired job was taken up again, for a fresh deadline.
     """
 
     id: int
@@ -50,6 +53,7 @@ class JobRecord:
     stored: frozenset[int] = frozenset()
     polls: int = 0
     submitted_at: datetime | None = None
+    resumed_at: datetime | None = None
     error: str | None = None
 
     @property
@@ -80,20 +84,27 @@ def _way_changes(record: JobRecord, event: Event) -> dict[str, Any]:
     match event:
         case Intended():
             changes = {"polls": 0, "error": None, "prediction_id": None, "route": "", "outputs": ()}
+            changes |= {"submitted_at": None, "resumed_at": None}
         case Submitted():
             changes = {"prediction_id": event.prediction_id, "route": event.route}
-            changes["submitted_at"] = event.at
+            changes |= {"submitted_at": event.at, "resumed_at": None}
         case PolledAgain():
-            changes = {"submitted_at": event.at, "error": None}
+            changes = {"resumed_at": event.at, "error": None}
         case Generated():
             prediction_id = event.prediction_id or record.prediction_id
             changes = {"outputs": event.outputs, "error": None, "prediction_id": prediction_id}
+            changes["submitted_at"] = record.submitted_at or event.at
         case AssetStored():
             changes = {"stored": record.stored | {event.index}}
+        case Damaged():
+            changes = {"stored": record.stored - set(event.indexes)}
+        case Succeeded():
+            changes = {"error": None}
         case Released():
             changes = {"used": record.used + 1, "failures": record.failures + 1}
         case RetryAsked() | Resubmitted():
-            changes = {"used": record.used + 1, "failures": 0, "error": None}
+            failures = event.failures if isinstance(event, Resubmitted) else 0
+            changes = {"used": record.used + 1, "failures": failures, "error": None}
     return changes
 
 

@@ -19,6 +19,7 @@ from asyncpipe.states import PAID_OPEN, JobState
 _RECORD = (
     "SELECT j.id, j.key, j.name, j.spec, j.state, j.stem, j.used, j.failures,"
     " a.reserved, a.charged, a.prediction_id, a.route, a.outputs, a.polls, a.submitted_at, a.error,"
+    " a.resumed_at,"
     " (SELECT group_concat(s.position) FROM assets s WHERE s.job_id=j.id AND s.n=j.used+1),"
     " (SELECT total(e.reserved) FROM attempts e WHERE e.job_id=j.id AND e.n<=j.used)"
     " FROM jobs j LEFT JOIN attempts a ON a.job_id=j.id AND a.n=j.used+1 "
@@ -26,7 +27,7 @@ _RECORD = (
 
 
 def _record(row: Sequence[Any]) -> JobRecord:
-    stored = frozenset(int(index) for index in row[16].split(",")) if row[16] else frozenset()
+    stored = frozenset(int(index) for index in row[17].split(",")) if row[17] else frozenset()
     return JobRecord(
         id=row[0],
         key=row[1],
@@ -44,8 +45,9 @@ def _record(row: Sequence[Any]) -> JobRecord:
         polls=row[13] or 0,
         submitted_at=datetime.fromisoformat(row[14]) if row[14] else None,
         error=row[15],
+        resumed_at=datetime.fromisoformat(row[16]) if row[16] else None,
         stored=stored,
-        held=int(row[17]),
+        held=int(row[18]),
     )
 
 
@@ -81,6 +83,12 @@ def retryable(connection: sqlite3.Connection, run: int) -> list[int]:
         " WHERE j.state='failed' AND j.seen_run=? AND a.charged=0 AND a.moderated=0 ORDER BY j.id",
         (run,),
     )
+    return [row[0] for row in rows]
+
+
+def unknown(connection: sqlite3.Connection, run: int) -> list[int]:
+    """Unknown jobs that ``run`` names."""
+    rows = connection.execute("SELECT id FROM jobs WHERE state='unknown' AND seen_run=?", (run,))
     return [row[0] for row in rows]
 
 

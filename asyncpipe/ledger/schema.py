@@ -6,7 +6,7 @@ import sqlite3
 
 from asyncpipe.errors import LedgerError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _TABLES = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -28,7 +28,7 @@ CREATE TABLE attempts(
   prediction_id TEXT, route TEXT NOT NULL DEFAULT '', request_id TEXT,
   outputs TEXT, polls INTEGER NOT NULL DEFAULT 0, generation_s REAL,
   error TEXT, error_code INTEGER, moderated INTEGER NOT NULL DEFAULT 0,
-  intended_at TEXT NOT NULL, submitted_at TEXT, ended_at TEXT,
+  intended_at TEXT NOT NULL, submitted_at TEXT, resumed_at TEXT, ended_at TEXT,
   PRIMARY KEY(job_id, n)) WITHOUT ROWID;
 CREATE TABLE assets(
   job_id INTEGER NOT NULL, n INTEGER NOT NULL, position INTEGER NOT NULL,
@@ -50,10 +50,27 @@ SETTINGS = (
 )
 
 
-def prepare(connection: sqlite3.Connection) -> None:
-    """Make the tables of a new ledger, or check that an existing one is of a version we know.
+MIGRATIONS: dict[int, tuple[str, ...]] = {
+    # An expired job's second deadline used to overwrite when it was bought, which bills go by.
+    1: ("ALTER TABLE attempts ADD COLUMN resumed_at TEXT",),
+}
+"""What turns a ledger of each older version into the next one's."""
 
-    Runs inside the caller's transaction.
+
+def check_version(connection: sqlite3.Connection) -> None:
+    """Raise LedgerError for a ledger of a newer asyncpipe."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > SCHEMA_VERSION:
+        raise LedgerError(
+            f"this output folder's ledger is of version {version}, this asyncpipe knows "
+            f"{SCHEMA_VERSION}: install the asyncpipe that wrote it, or a newer one"
+        )
+
+
+def prepare(connection: sqlite3.Connection) -> None:
+    """Make the tables of a new ledger, or bring an existing one to today's version.
+
+    Runs inside the caller's transaction: a ledger is of the old version or of the new one.
 
     Raises LedgerError for a ledger of a newer asyncpipe.
     """
@@ -62,8 +79,10 @@ def prepare(connection: sqlite3.Connection) -> None:
         for statement in _TABLES.split(";"):
             connection.execute(statement)
         connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-    elif version > SCHEMA_VERSION:
-        raise LedgerError(
-            f"this output folder's ledger is of version {version}, this asyncpipe knows "
-            f"{SCHEMA_VERSION}: install the asyncpipe that wrote it, or a newer one"
-        )
+        return
+    check_version(connection)
+    for older in range(version, SCHEMA_VERSION):
+        for statement in MIGRATIONS[older]:
+            connection.execute(statement)
+    if version < SCHEMA_VERSION:
+        connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")

@@ -14,8 +14,10 @@ from typing import TypeVar
 
 from asyncpipe.errors import LedgerError, UsageError
 from asyncpipe.events import Event
-from asyncpipe.ledger.schema import SETTINGS, prepare
+from asyncpipe.ledger.ballast import Ballast
+from asyncpipe.ledger.schema import SETTINGS, check_version, prepare
 from asyncpipe.ledger.statements import statements
+from asyncpipe.ledger.trouble import LedgerFull, ledger_error, mapped
 
 T = TypeVar("T")
 Query = Callable[[sqlite3.Connection], T]
@@ -49,10 +51,15 @@ class Ledger:
     ``append`` is synchronous: what it took will be written, whatever is cancelled meanwhile. The
     appends of one loop tick travel to the writer thread as one list; while that commits, the next
     list grows. A commit that fails fails every waiter and every later append: LedgerError.
+
+    On a full disk the ballast is released first, and ``on_full`` called in the loop: what is under
+    way can still be recorded, and nothing new should begin.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, on_full: Callable[[], None] | None = None) -> None:
         self._path = ledger_path(folder)
+        self._ballast = Ballast(self._path.with_name("ballast"))
+        self._on_full = on_full
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="asyncpipe-ledger")
         self._connection: sqlite3.Connection | None = None
         self._batch: list[Event] = []
@@ -70,7 +77,7 @@ class Ledger:
         await self._run(partial(self._open, origin))
 
     def _open(self, origin: Origin | None) -> None:
-        with _mapped(self._path):
+        with mapped(self._path):
             connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
             try:
                 for setting in SETTINGS:
@@ -84,6 +91,7 @@ class Ledger:
                 connection.close()  # rolls back
                 raise
             self._connection = connection
+        self._ballast.hold()
 
     def append(self, event: Event) -> None:
         """Take ``event`` to be written; raises LedgerError when the ledger has failed."""
@@ -108,7 +116,9 @@ class Ledger:
     async def ask(self, query: Query[T]) -> T:
         """Run ``query`` in a transaction on the writer thread, after all that was appended."""
         await self.durable()
-        return await self._run(partial(self._transact, query))
+        answer = await self._run(partial(self._transact, query))
+        self._tell_full()
+        return answer
 
     async def aclose(self) -> None:
         """Write what was appended and close; raises LedgerError if that fails."""
@@ -151,15 +161,29 @@ class Ledger:
                 waiter.set_result(None)
             else:
                 waiter.set_exception(failure)
+        self._tell_full()
         if self._batch:
             self._schedule()
+
+    def _tell_full(self) -> None:
+        if self._ballast.spent and self._on_full is not None:
+            self._on_full()
+            self._on_full = None
 
     async def _run(self, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)
 
     def _transact(self, query: Query[T]) -> T:
+        try:
+            return self._try(query)
+        except LedgerFull:
+            if not self._ballast.release():
+                raise
+            return self._try(query)
+
+    def _try(self, query: Query[T]) -> T:
         assert self._connection is not None, "the ledger is not open"
-        with _mapped(self._path):
+        with mapped(self._path):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 answer = query(self._connection)
@@ -209,18 +233,6 @@ def _check_origin(connection: sqlite3.Connection, origin: Origin, folder: Path) 
 
 
 @contextmanager
-def _mapped(path: Path) -> Iterator[None]:
-    """Turn what sqlite3 and the file system raise into LedgerError, in one place."""
-    try:
-        yield
-    except (sqlite3.Error, OSError) as exc:
-        raise LedgerError(
-            f"the ledger {path} failed: {exc}. Nothing recorded before is lost; "
-            "when the cause is gone, run the same command again"
-        ) from exc
-
-
-@contextmanager
 def reading(folder: Path) -> Iterator[sqlite3.Connection]:
     """Open a folder's ledger read-only, beside a run that may be writing it.
 
@@ -232,6 +244,7 @@ def reading(folder: Path) -> Iterator[sqlite3.Connection]:
     uri = f"{path.resolve().as_uri()}?mode=ro"
     try:
         with closing(sqlite3.connect(uri, uri=True)) as connection:
+            check_version(connection)
             yield connection
     except sqlite3.Error as exc:
-        raise LedgerError(f"the ledger {path} cannot be read: {exc}") from exc
+        raise ledger_error(path, exc) from exc

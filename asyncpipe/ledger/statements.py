@@ -11,6 +11,7 @@ import orjson
 from asyncpipe.events import (
     EVENTS_VERSION,
     AssetStored,
+    Damaged,
     Event,
     Expired,
     Failed,
@@ -51,13 +52,14 @@ def statements(event: Event) -> Iterator[Statement]:
         ),
     )
     yield from _attempt(event)
+    yield from _assets(event)
     if event.target is not None:
         yield "UPDATE jobs SET state=? WHERE id=?", (event.target.value, event.job_id)
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
-        return [INLINE if text.startswith(INLINE) else text for text in value]
+        return [INLINE if str(item).startswith(INLINE) else item for item in value]
     return value
 
 
@@ -98,20 +100,30 @@ def _attempt(event: Event) -> Iterator[Statement]:
                     job_id,
                 ),
             )
+        case Succeeded():
+            yield _latest(event, error=None, ended_at=at)
+        case PolledAgain():
+            yield _latest(event, error=None, resumed_at=at)
+        case NotBought() | FetchFailed() | Lost() | Unknown() | Expired() | Released() | Failed():
+            yield from _ended(event)
+        case RetryAsked() | Resubmitted():
+            failures = event.failures if isinstance(event, Resubmitted) else 0
+            yield "UPDATE jobs SET used=used+1, failures=? WHERE id=?", (failures, job_id)
+
+
+def _assets(event: Event) -> Iterator[Statement]:
+    job_id = event.job_id
+    match event:
         case AssetStored():
             yield (
                 "INSERT OR REPLACE INTO assets(job_id, n, position, path, size, sha256)"
                 " SELECT ?, used+1, ?, ?, ?, ? FROM jobs WHERE id=?",
                 (job_id, event.index, event.path, event.size, event.sha256, job_id),
             )
-        case Succeeded():
-            yield _latest(event, error=None, ended_at=at)
-        case PolledAgain():
-            yield _latest(event, error=None, submitted_at=at)
-        case NotBought() | FetchFailed() | Lost() | Unknown() | Expired() | Released() | Failed():
-            yield from _ended(event)
-        case RetryAsked() | Resubmitted():
-            yield "UPDATE jobs SET used=used+1, failures=0 WHERE id=?", (job_id,)
+        case Damaged():
+            yield _latest(event, error=event.error)
+            for index in event.indexes:
+                yield f"DELETE FROM assets WHERE {_LATEST} AND position=?", (*_ids(event), index)
 
 
 def _ended(

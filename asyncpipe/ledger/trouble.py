@@ -1,0 +1,52 @@
+"""What sqlite3 and the file system raise, in words: what happened, and the remedy."""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from asyncpipe.errors import LedgerError
+
+_FULL = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
+
+
+class LedgerFull(LedgerError):
+    """The disk has no room for the ledger."""
+
+
+_KEPT = "Nothing recorded before is lost"
+_REMEDIES = {
+    sqlite3.SQLITE_FULL: (LedgerFull, f"the disk is full. {_KEPT}: make room, then"),
+    sqlite3.SQLITE_READONLY: (LedgerError, "it cannot be written: make its folder writable, then"),
+    sqlite3.SQLITE_CANTOPEN: (LedgerError, "it cannot be opened: make its folder writable, then"),
+    sqlite3.SQLITE_BUSY: (LedgerError, "another program holds it open: close that, then"),
+    sqlite3.SQLITE_IOERR: (LedgerError, f"the disk fails. {_KEPT}: when the cause is gone,"),
+}
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def ledger_error(path: Path, exc: sqlite3.Error | OSError) -> LedgerError:
+    """Say what is wrong with the ledger at ``path`` and what to do."""
+    code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
+    if code in _DAMAGED:
+        return LedgerError(
+            f"the ledger {path} is damaged ({exc}). It knows what was paid for, so do not delete "
+            "it: put a copy of it back; another folder (--output-dir) would buy everything again"
+        )
+    if isinstance(exc, OSError) and exc.errno in _FULL:
+        code = sqlite3.SQLITE_FULL
+    other = (LedgerError, f"{_KEPT}: when the cause is gone,")
+    kind, remedy = _REMEDIES.get(code, other)
+    return kind(f"the ledger {path} failed ({exc}): {remedy} run the same command again")
+
+
+@contextmanager
+def mapped(path: Path) -> Iterator[None]:
+    """Turn what sqlite3 and the file system raise into LedgerError, in one place."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as exc:
+        raise ledger_error(path, exc) from exc

@@ -1,0 +1,153 @@
+"""Ledgers of older versions become today's, whole, in place."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from asyncpipe.errors import LedgerError
+from asyncpipe.ledger import queries, schema
+from asyncpipe.ledger.sqlite import Ledger, Origin, ledger_path, reading
+from asyncpipe.results import iter_results, read_totals
+from asyncpipe.states import JobState
+
+ORIGIN = Origin(provider="atlas", origin="simulator", simulated=True)
+
+# The first version, written out: what is in people's folders must not change with our code.
+VERSION_1 = """
+CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE runs(
+  id INTEGER PRIMARY KEY, session INTEGER NOT NULL, started_at TEXT NOT NULL, ended_at TEXT,
+  job_file TEXT);
+CREATE TABLE jobs(
+  id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE,
+  name TEXT NOT NULL, type TEXT NOT NULL, model TEXT NOT NULL, spec BLOB NOT NULL,
+  seen_run INTEGER NOT NULL, position INTEGER NOT NULL,
+  state TEXT NOT NULL DEFAULT 'pending', used INTEGER NOT NULL DEFAULT 0,
+  failures INTEGER NOT NULL DEFAULT 0, stem TEXT);
+CREATE INDEX jobs_by_state ON jobs(state, model, id);
+CREATE TABLE stems(folded TEXT PRIMARY KEY, job_id INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE attempts(
+  job_id INTEGER NOT NULL, n INTEGER NOT NULL,
+  reserved INTEGER NOT NULL, charged INTEGER NOT NULL DEFAULT 0,
+  price_source TEXT NOT NULL, assumed TEXT,
+  prediction_id TEXT, route TEXT NOT NULL DEFAULT '', request_id TEXT,
+  outputs TEXT, polls INTEGER NOT NULL DEFAULT 0, generation_s REAL,
+  error TEXT, error_code INTEGER, moderated INTEGER NOT NULL DEFAULT 0,
+  intended_at TEXT NOT NULL, submitted_at TEXT, ended_at TEXT,
+  PRIMARY KEY(job_id, n)) WITHOUT ROWID;
+CREATE TABLE assets(
+  job_id INTEGER NOT NULL, n INTEGER NOT NULL, position INTEGER NOT NULL,
+  path TEXT NOT NULL, size INTEGER NOT NULL, sha256 TEXT NOT NULL,
+  PRIMARY KEY(job_id, n, position)) WITHOUT ROWID;
+CREATE TABLE events(
+  id INTEGER PRIMARY KEY, job_id INTEGER NOT NULL, at TEXT NOT NULL,
+  kind TEXT NOT NULL, version INTEGER NOT NULL, fields TEXT NOT NULL);
+INSERT INTO meta VALUES('provider', 'atlas'), ('origin', 'simulator'), ('simulated', '1');
+INSERT INTO runs VALUES(1, 1, '2026-11-20T08:00:00+00:00', NULL, 'jobs.yaml'),
+  (2, 1, '2026-11-20T08:00:00+00:00', NULL, 'jobs.yaml');
+INSERT INTO jobs VALUES(1, 'aa', '杯子', 'image', 'm/x', CAST('{"name":"杯子","type":"image",
+ "model":"m/x","prompt":"a mug","params":{},"occurrence":1,"retries":null,"deadline_s":null}'
+ AS BLOB), 2, 0, 'expired', 0, 0, 'images/杯子');
+INSERT INTO attempts(job_id, n, reserved, price_source, prediction_id, intended_at, submitted_at)
+  VALUES(1, 1, 40000, 'built-in', 'p1', '2026-11-20T08:00:01+00:00', '2026-11-20T08:00:02+00:00');
+PRAGMA user_version=1;
+"""
+
+
+def version_1(folder: Path) -> None:
+    (folder / ".asyncpipe").mkdir()
+    connection = sqlite3.connect(ledger_path(folder))
+    connection.executescript(VERSION_1)
+    connection.close()
+
+
+def opened(folder: Path) -> sqlite3.Connection:
+    async def main() -> None:
+        ledger = Ledger(folder)
+        try:
+            await ledger.open(ORIGIN)
+        finally:
+            await ledger.aclose()
+
+    asyncio.run(main())
+    return sqlite3.connect(ledger_path(folder))
+
+
+def shape(connection: sqlite3.Connection) -> dict[str, list[tuple[object, ...]]]:
+    tables = connection.execute("SELECT name FROM sqlite_schema WHERE type IN ('table', 'index')")
+    return {
+        name: sorted(connection.execute(f"SELECT name, type, pk FROM pragma_table_info('{name}')"))
+        for (name,) in tables.fetchall()
+    }
+
+
+def test_an_old_ledger_becomes_like_a_new_one_and_keeps_everything(tmp_path: Path) -> None:
+    """The same tables and columns as a new ledger's; the job, its money and its prediction."""
+    version_1(tmp_path)
+    (tmp_path / "new" / ".asyncpipe").mkdir(parents=True)
+    migrated, new = opened(tmp_path), opened(tmp_path / "new")
+    assert shape(migrated) == shape(new)
+    assert migrated.execute("PRAGMA user_version").fetchone() == (schema.SCHEMA_VERSION,)
+    (record,) = queries.paid_open(migrated)
+    assert (record.state, record.prediction_id) == (JobState.EXPIRED, "p1")
+    assert (record.reserved, record.resumed_at) == (40_000, None)
+    assert record.submitted_at == datetime(2026, 11, 20, 8, 0, 2, tzinfo=UTC)
+    totals = read_totals(migrated)
+    assert (totals.total, totals.pending, totals.reserved) == (1, 1, 40_000)
+    for connection in (migrated, new):
+        connection.close()
+
+
+def test_an_old_ledger_can_be_read_before_it_is_migrated(tmp_path: Path) -> None:
+    """Reading changes nothing, so that an older asyncpipe can still go on."""
+    version_1(tmp_path)
+    with reading(tmp_path) as connection:
+        (result,) = iter_results(connection)
+        assert result.prediction_id == "p1"
+        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+
+
+def test_a_migration_that_fails_leaves_the_old_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a migration is none: the next try begins where the first began."""
+    version_1(tmp_path)
+    broken = (*schema.MIGRATIONS[1], "UPDATE nothing_of_that_name SET a=1")
+    with monkeypatch.context() as patch:
+        patch.setitem(schema.MIGRATIONS, 1, broken)
+        with pytest.raises(LedgerError, match="nothing_of_that_name"):
+            opened(tmp_path)
+    with reading(tmp_path) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+    with opened(tmp_path) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (schema.SCHEMA_VERSION,)
+    connection.close()
+
+
+def test_every_version_has_its_way_up() -> None:
+    """A step from each older version to the next."""
+    assert sorted(schema.MIGRATIONS) == list(range(1, schema.SCHEMA_VERSION))
+
+
+def test_when_it_was_bought_stays_what_it_was(tmp_path: Path) -> None:
+    """An expired job that is polled again gets a new deadline; its submit keeps its time."""
+    from asyncpipe.events import PolledAgain, now
+
+    version_1(tmp_path)
+
+    async def main() -> None:
+        ledger = Ledger(tmp_path)
+        await ledger.open(ORIGIN)
+        ledger.append(PolledAgain(job_id=1, at=now()))
+        (record,) = await ledger.ask(partial(queries.records_by_id, ids=[1]))
+        assert record.submitted_at == datetime(2026, 11, 20, 8, 0, 2, tzinfo=UTC)
+        assert record.resumed_at is not None
+        await ledger.aclose()
+
+    asyncio.run(main())
