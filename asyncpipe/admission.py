@@ -20,9 +20,14 @@ from asyncpipe.ledger.base import JobRecord
 from asyncpipe.ledger.queries import claim_stems, pending, pending_models
 from asyncpipe.ledger.sqlite import Ledger
 from asyncpipe.states import JobState
+from asyncpipe.volume import Room
 
 STEP_S = 3600.0
 """Longest sleep of admission when nothing is due; any news wakes it at once."""
+
+
+NO_ROOM_S = 5.0
+"""How soon admission looks again whether the disk has room."""
 
 
 @dataclass(slots=True)
@@ -87,14 +92,17 @@ class Queue:
         """Whether no job is held, expired ones apart."""
         return not (self.paid or self.later or any(self.ready.values()))
 
-    def forget_pending(self) -> list[JobRecord]:
-        """Drop every job that is not paid for; they stay pending in the ledger."""
-        dropped = [r for queue in self.ready.values() for r in queue]
-        dropped += [record for _, _, record in self.later]
-        self.ready.clear()
-        self._turn.clear()
-        self.later.clear()
-        return dropped
+    def forget_pending(self, model: str | None = None) -> list[JobRecord]:
+        """Drop every job, of ``model`` or of all, that is not paid for; return them."""
+        dropped: list[JobRecord] = []
+        for name, queue in self.ready.items():
+            if model in (None, name):
+                dropped += queue
+                queue.clear()
+        gone = [entry for entry in self.later if model in (None, entry[2].job.model)]
+        self.later = [entry for entry in self.later if model not in (None, entry[2].job.model)]
+        heapq.heapify(self.later)
+        return dropped + [record for _, _, record in gone]
 
     def remove(self, job_id: int) -> bool:
         """Take one unpaid job out; False if it is not here."""
@@ -109,10 +117,15 @@ class Queue:
         heapq.heapify(self.later)
         return removed
 
-    def choose(self, now: float) -> JobRecord | float:
-        """Take the next job out, or say when there may be one (infinity: when news comes)."""
+    def choose(self, now: float, *, room: bool = True) -> JobRecord | float:
+        """Take the next job out, or say when there may be one (infinity: when news comes).
+
+        Without ``room`` on the disk nothing is to be submitted; look again soon.
+        """
         if self.paid:
             return self.paid.popleft()
+        if not room:
+            return now + NO_ROOM_S
         while self.later and self.later[0][0] <= now:
             self.add([heapq.heappop(self.later)[2]], first=True)
         due = self.later[0][0] if self.later else math.inf
@@ -142,12 +155,14 @@ class Admission:
         folder: Path,
         *,
         max_workers: int,
+        room: Room,
         rng: Random,
         clock: Callable[[], float],
     ) -> None:
         self._ledger = ledger
         self._folder = folder
         self._clock = clock
+        self._room = room
         self._permits = anyio.Semaphore(max_workers)
         self._page = 2 * max_workers
         self._news = anyio.Event()
@@ -156,10 +171,13 @@ class Admission:
         self._carried = 0
         self.queue = Queue(rng)
 
-    async def open_run(self, run: int) -> Backlog:
-        """Begin to draw the pending jobs of ``run``; whatever is under way now counts as its."""
-        models = await self._ledger.ask(partial(pending_models, run=run))
-        backlog = Backlog(run=run, models=dict.fromkeys(models, 0), open=set(self._held))
+    async def open_run(self, run: int | None) -> Backlog:
+        """Begin to draw the pending jobs of ``run``; whatever is under way now counts as its.
+
+        None draws nothing: only what is under way.
+        """
+        models = [] if run is None else await self._ledger.ask(partial(pending_models, run=run))
+        backlog = Backlog(run=run or 0, models=dict.fromkeys(models, 0), open=set(self._held))
         backlog.settle()
         self._backlogs.append(backlog)
         self._news.set()
@@ -216,11 +234,12 @@ class Admission:
             self._forget({job_id})
         return found
 
-    def drop_pending(self) -> None:
-        """Admit no more unpaid jobs; they stay pending in the ledger."""
+    def drop_pending(self, model: str | None = None) -> None:
+        """Admit no more unpaid jobs, of ``model`` or of all; they stay pending in the ledger."""
         for backlog in self._backlogs:
-            backlog.models.clear()
-        self._forget({record.id for record in self.queue.forget_pending()})
+            for name in [model] if model else list(backlog.models):
+                backlog.models.pop(name, None)
+        self._forget({record.id for record in self.queue.forget_pending(model)})
 
     def _forget(self, ids: set[int]) -> None:
         self._held -= ids
@@ -250,7 +269,9 @@ class Admission:
                 await self._news.wait()
 
     def _choose(self) -> JobRecord | float:
-        chosen = self.queue.choose(self._clock())
+        submits = not self.queue.empty
+        room = not submits or self._room.enough()
+        chosen = self.queue.choose(self._clock(), room=room)
         drawing = any(backlog.models for backlog in self._backlogs)
         idle = self._carried == 0 and self.queue.empty and not drawing
         if isinstance(chosen, float) and idle and self.queue.expired:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
+from typing import Protocol
 
 import anyio
 
@@ -16,12 +17,23 @@ from asyncpipe.errors import (
     NotAccepted,
     ProviderError,
     RateLimited,
+    Rejected,
     SubmitStopped,
     SubmitUnknown,
 )
-from asyncpipe.events import Event, Generated, Intended, NotBought, Polled, PolledAgain, now
+from asyncpipe.events import (
+    Event,
+    Generated,
+    Intended,
+    NotBought,
+    Polled,
+    PolledAgain,
+    Resubmitted,
+    now,
+)
 from asyncpipe.fetcher import Emit, Fetcher
 from asyncpipe.flow.decide import after_deadline, after_failure, after_submit, next_wait_s
+from asyncpipe.flow.refusals import FIRST, Refusals
 from asyncpipe.flow.schedule import PollClock, backoff_s, poll_gap
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.ledger.sqlite import Ledger
@@ -31,6 +43,14 @@ from asyncpipe.settings import Deadlines, Polling
 from asyncpipe.states import JobState
 
 logger = logging.getLogger("asyncpipe.driver")
+
+
+class Stop(Protocol):
+    """Ends submitting, of one model or of all, with the reason."""
+
+    def __call__(self, reason: AsyncpipeError, model: str | None = None) -> None:
+        """Stop; the first reason counts."""
+
 
 SUBMIT_LIMIT_S = 300.0
 """Longest wait for the answer to a submit, also when leaving; providers give up sooner."""
@@ -49,12 +69,13 @@ class Policy:
     retries: int
     price: Callable[[JobRecord], Price]
     patience_s: float | None
+    resubmit_unknown: bool
 
 
 class Driver:
     """Carry jobs; shared by all driver coroutines, each of which carries one at a time.
 
-    ``emit`` makes an event count; ``stop`` ends submitting for the whole run, with its reason.
+    ``emit`` makes an event count; ``stop`` ends submitting, with its reason.
     """
 
     def __init__(
@@ -66,7 +87,7 @@ class Driver:
         admission: Admission,
         policy: Policy,
         emit: Emit,
-        stop: Callable[[AsyncpipeError], None],
+        stop: Stop,
         rng: Random,
         clock: Callable[[], float],
     ) -> None:
@@ -80,6 +101,7 @@ class Driver:
         self._rng = rng
         self._clock = clock
         self._refused_since: float | None = None
+        self._refusals: dict[str, Refusals] = {}
 
     async def carry(self, record: JobRecord) -> JobRecord:
         """Carry a job as far as it goes now; its permit is given back on the way."""
@@ -94,7 +116,16 @@ class Driver:
             self._admission.release()
         if record.state is JobState.GENERATED:
             record = await self._fetcher.fetch(record)
+        if record.state is JobState.UNKNOWN and self._policy.resubmit_unknown:
+            record = self._resubmit(record)
         return record
+
+    def _resubmit(self, record: JobRecord) -> JobRecord:
+        """Submit a job again that may have been bought: the user said so, within its retries."""
+        if record.failures >= self._retries(record):
+            return record
+        failures = record.failures + 1
+        return self._emit(record, Resubmitted(job_id=record.id, at=now(), failures=failures))
 
     # -- submit ---------------------------------------------------------------------------------
 
@@ -120,9 +151,13 @@ class Driver:
         with anyio.CancelScope(shield=True):
             answer = await self._answer(record)
             event = after_submit(record, answer, now(), retries=self._retries(record))
-            record = self._emit(record, event)
-            self._learn(record, answer)
-        await self._ledger.durable()
+            try:
+                record = self._emit(record, event)
+                self._learn(record, answer)
+                await self._ledger.durable()
+            except AsyncpipeError:
+                _say_unrecorded(record, event)
+                raise
         return record
 
     def _undo(self, record: JobRecord) -> None:
@@ -163,10 +198,20 @@ class Driver:
         if isinstance(answer, Prediction):
             pause.accepted()
             self._refused_since = None
+            self._refusals_of(record).accepted()
             return
         pause.answered()
         if isinstance(answer, SubmitStopped):
             self._stop(answer)
+        if isinstance(answer, Rejected) and self._refusals_of(record).refused(str(answer)):
+            self._stop(_refuses_all(record.job.model, answer), record.job.model)
+
+    def _refusals_of(self, record: JobRecord) -> Refusals:
+        return self._refusals.setdefault(record.job.model, Refusals())
+
+    def begin(self) -> None:
+        """Forget what models refused before: there are new jobs to try."""
+        self._refusals.clear()
 
     def _lose_patience(self, clock: float, answer: NotAccepted) -> None:
         """Stop when nothing but refusals came for as long as the user would wait."""
@@ -194,8 +239,9 @@ class Driver:
         """Poll until the provider reports an end or the deadline passes."""
         own = record.job.deadline_s
         deadline_s = self._policy.deadlines.of(record.job.kind) if own is None else own
-        assert record.submitted_at is not None, "a submitted job knows when"
-        age_s = max((now() - record.submitted_at).total_seconds(), 0.0)
+        since = record.resumed_at or record.submitted_at
+        assert since is not None, "a submitted job knows when"
+        age_s = max((now() - since).total_seconds(), 0.0)
         watch = PollClock(started=self._clock() - age_s, deadline_s=deadline_s)
         polls, gap = 0, 0.0 if age_s > RESUMED_S else poll_gap(self._policy.polling, 0, self._rng)
         while record.state is JobState.SUBMITTED:
@@ -243,3 +289,23 @@ class Driver:
         if isinstance(last, Prediction):
             return Polled(job_id=record.id, at=at, said=last.said)
         return Polled(job_id=record.id, at=at, error=str(last))
+
+
+def _refuses_all(model: str, answer: Rejected) -> Rejected:
+    text = (
+        f"{model}: the first {FIRST} submits were all refused: {answer}. Its other jobs were not "
+        "submitted: correct them, then run the same command again"
+    )
+    return Rejected(text, status=answer.status, request_id=answer.request_id)
+
+
+def _say_unrecorded(record: JobRecord, event: Event) -> None:
+    """The last resort when the ledger fails after a submit: tell people what was bought."""
+    prediction_id = getattr(event, "prediction_id", None)
+    if prediction_id:
+        logger.critical(
+            "%s was bought as prediction %s and could not be recorded; note it down",
+            record.name,
+            prediction_id,
+            extra={"action": "submit.unrecorded"},
+        )

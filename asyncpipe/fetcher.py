@@ -11,7 +11,14 @@ from random import Random
 import anyio
 
 from asyncpipe.downloader import Downloader, StoredFile, Target
-from asyncpipe.errors import DownloadError, MediaGone, PredictionGone, ProviderError
+from asyncpipe.errors import (
+    AsyncpipeError,
+    DiskError,
+    DownloadError,
+    MediaGone,
+    PredictionGone,
+    ProviderError,
+)
 from asyncpipe.events import AssetStored, Event, FetchFailed, Lost, Succeeded, now
 from asyncpipe.flow.schedule import backoff_s
 from asyncpipe.jobs import JobType
@@ -47,6 +54,7 @@ class Fetcher:
         downloader: Downloader,
         downloads: int,
         emit: Emit,
+        stop: Callable[[AsyncpipeError], None],
         rng: Random,
     ) -> None:
         self._provider = provider
@@ -54,6 +62,7 @@ class Fetcher:
         self._downloader = downloader
         self._permits = anyio.Semaphore(downloads)
         self._emit = emit
+        self._stop = stop
         self._rng = rng
 
     async def fetch(self, record: JobRecord) -> JobRecord:
@@ -65,6 +74,10 @@ class Fetcher:
                 record = self._emit(record, Lost(job_id=record.id, at=now(), error=str(exc)))
             except DownloadError as exc:
                 error = f"{exc}; it is paid for and kept, run the same command again"
+                record = self._emit(record, FetchFailed(job_id=record.id, at=now(), error=error))
+            except DiskError as exc:
+                self._stop(exc)
+                error = f"{exc}; the media are paid for and kept"
                 record = self._emit(record, FetchFailed(job_id=record.id, at=now(), error=error))
         await self._ledger.durable()
         return record

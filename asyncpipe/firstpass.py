@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum, auto
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -72,14 +73,29 @@ def one_job(job: JobLike) -> Job:
     return job if isinstance(job, Job) else next(iter(parse_jobs([job])))
 
 
-def add_one(connection: Connection, *, key: str, job: Job, run: int, folder: Path) -> JobRecord:
+class Counted(Enum):
+    """Where totals counted a job before it was added."""
+
+    NOWHERE = auto()
+    AS_REMOVED = auto()
+    ALREADY = auto()
+
+
+def add_one(
+    connection: Connection, *, key: str, job: Job, run: int, folder: Path
+) -> tuple[JobRecord, Counted]:
     """Write one job unless it is there already, fix its stem, return it as it stands."""
     known = queries.record_by_key(connection, key)
+    counted = Counted.NOWHERE if known is None else Counted.ALREADY
     if known is None or known.state in (JobState.PENDING, JobState.CANCELLED):
+        if known is not None and known.state is JobState.PENDING:
+            seen = "SELECT seen_run < (SELECT max(session) FROM runs) FROM jobs WHERE id=?"
+            (removed,) = connection.execute(seen, (known.id,)).fetchone()
+            counted = Counted.AS_REMOVED if removed else counted
         queries.add_jobs(connection, [(key, job)], run=run, position=0)
         known = queries.record_by_key(connection, key)
     assert known is not None
-    return queries.claim_stems(connection, [known], folder)[0]
+    return queries.claim_stems(connection, [known], folder)[0], counted
 
 
 async def mark_interrupted(ledger: Ledger) -> None:

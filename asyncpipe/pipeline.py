@@ -4,39 +4,46 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from random import Random
-from sqlite3 import Connection
 from types import TracebackType
 from typing import Self
 
 import anyio
 
-from asyncpipe._fs import FolderLock, make_folders
+from asyncpipe._fs import FolderLock, forget_parts, make_folders
 from asyncpipe._leaving import plain, within
 from asyncpipe.admission import Admission
 from asyncpipe.collector import Collector, Hook, Totals
 from asyncpipe.downloader import Downloader
 from asyncpipe.driver import Driver, Policy
-from asyncpipe.errors import AsyncpipeError, LedgerError, UsageError
-from asyncpipe.events import AskedAgain, Event, RetryAsked, Withdrawn, now
+from asyncpipe.errors import AsyncpipeError, DiskError, LedgerError, UsageError
+from asyncpipe.events import Event, Withdrawn, now
 from asyncpipe.fetcher import Fetcher
-from asyncpipe.firstpass import PAGE, JobLike, add_one, mark_interrupted, one_job, write_jobs
+from asyncpipe.firstpass import (
+    JobLike,
+    mark_interrupted,
+    one_job,
+)
+from asyncpipe.intake import Intake
 from asyncpipe.jobs import Job
 from asyncpipe.ledger import queries
 from asyncpipe.ledger.base import JobRecord, fold
 from asyncpipe.ledger.sqlite import STATE_FOLDER, Ledger, Origin
-from asyncpipe.manifest import Manifest, write_manifest
+from asyncpipe.manifest import MANIFEST_NAME, Manifest, write_manifest
 from asyncpipe.pricing import PriceBook, Rate, built_in, price
 from asyncpipe.providers.base import Provider
 from asyncpipe.reach import on_loopback
-from asyncpipe.results import Result, count_removed, read_totals, result_of
+from asyncpipe.results import Result, read_totals, result_of
 from asyncpipe.settings import Deadlines, Polling
 from asyncpipe.states import ENDED, JobState
-from asyncpipe.window import Window, each
+from asyncpipe.stops import Stops
+from asyncpipe.volume import GIB, Room, check_local
+from asyncpipe.waiters import Waiters
+from asyncpipe.window import Window
 
 logger = logging.getLogger("asyncpipe.pipeline")
 
@@ -46,10 +53,12 @@ class Pipeline:
 
     ``max_workers`` bounds the predictions in flight, ``downloads`` the files fetched at once;
     ``retries`` is how often a failure that the provider does not charge for is submitted again;
-    ``patience_s`` ends the run when no submit was accepted for so long (None: never). ``prices``
-    maps model ids to rates and goes before the built-in table. ``on_event`` is called for every
-    event. Jobs run in the pipeline's own tasks: leaving early or cancelling a caller loses
-    nothing that was paid for; the same jobs in the same folder go on where they were.
+    ``patience_s`` ends the run when no submit was accepted for so long (None: never). Nothing is
+    submitted while less than ``min_free_bytes`` are free on the disk. With ``resubmit_unknown`` a
+    submit whose answer was lost is sent again, at most ``retries`` times, and may be paid twice.
+    ``prices`` maps model ids to rates and goes before the built-in table. ``on_event`` is called
+    for every event. Jobs run in the pipeline's own tasks: leaving early or cancelling a caller
+    loses nothing that was paid for; the same jobs in the same folder go on where they were.
 
     Entering raises FolderInUse, LedgerError or UsageError (another provider's folder).
     """
@@ -66,6 +75,8 @@ class Pipeline:
         polling: Polling | None = None,
         prices: Mapping[str, Rate] | None = None,
         patience_s: float | None = None,
+        min_free_bytes: int = GIB,
+        resubmit_unknown: bool = False,
         on_event: Hook | None = None,
         seed: int | None = None,
     ) -> None:
@@ -75,21 +86,27 @@ class Pipeline:
         self._provider = provider
         self._workers, self._download_permits = max_workers, downloads
         self._retries, self._patience_s = retries, patience_s
+        self._min_free_bytes, self._resubmit_unknown = min_free_bytes, resubmit_unknown
         self._deadlines, self._polling = deadlines or Deadlines(), polling or Polling()
         self._books = [built_in()]
         if prices:
             self._books.insert(0, PriceBook(rates=dict(prices), source="job file"))
         self._hooks = (on_event,) if on_event else ()
         self._rng = Random(seed)
-        self._waiters: dict[int, list[asyncio.Future[JobRecord]]] = {}
+        self._waiters = Waiters()
         self._looked_again: set[int] = set()
-        self._stopped: AsyncpipeError | None = None
+        self._stops = Stops()
         self._exit = AsyncExitStack()
 
     @property
     def stopped(self) -> AsyncpipeError | None:
-        """Why submitting was stopped before the end, or None."""
-        return self._stopped
+        """Why submitting was stopped before the end, for all models or for one, or None."""
+        return self._stops.first
+
+    @property
+    def waiting(self) -> AsyncpipeError | None:
+        """What submitting waits for at the moment besides the provider, or None."""
+        return self._room.problem
 
     @property
     def totals(self) -> Totals:
@@ -103,6 +120,7 @@ class Pipeline:
         return self
 
     async def _open(self, stack: AsyncExitStack) -> None:
+        check_local(self.folder)
         make_folders(self.folder, ("images", "videos", STATE_FOLDER))
         stack.enter_context(FolderLock(self.folder / STATE_FOLDER / "lock"))
         provider = self._provider
@@ -110,15 +128,22 @@ class Pipeline:
             provider=provider.name, origin=provider.origin, simulated=provider.simulated
         )
         # Made here, not in __init__: a pipeline may be made outside a loop, and entered again.
-        self._ledger, self._writing = Ledger(self.folder), anyio.Lock()
+        self._ledger, self._writing = Ledger(self.folder, self._disk_full), anyio.Lock()
         stack.push_async_callback(within, self._ledger.aclose)
         await self._ledger.open(origin)
-        start = partial(queries.start_run, at=now(), session=None, job_file=None)
-        self._session = await self._ledger.ask(start)
         await mark_interrupted(self._ledger)
+        forget_parts(self.folder / MANIFEST_NAME)
         adopted = await self._ledger.ask(queries.paid_open)
         totals = await self._ledger.ask(read_totals)
         self._collector = Collector(totals, self._write_manifest, self._hooks)
+        self._intake = Intake(
+            ledger=self._ledger,
+            folder=self.folder,
+            provider=provider.name,
+            books=self._books,
+            totals=totals,
+            emit=self._emit,
+        )
         stack.push_async_callback(within, self._finish)
         await stack.enter_async_context(provider)
         downloader = await stack.enter_async_context(
@@ -131,8 +156,14 @@ class Pipeline:
 
     def _build(self, downloader: Downloader) -> None:
         clock = asyncio.get_running_loop().time
+        self._room = Room(self.folder, self._min_free_bytes, clock)
         self._admission = Admission(
-            self._ledger, self.folder, max_workers=self._workers, rng=self._rng, clock=clock
+            self._ledger,
+            self.folder,
+            max_workers=self._workers,
+            room=self._room,
+            rng=self._rng,
+            clock=clock,
         )
         fetcher = Fetcher(
             provider=self._provider,
@@ -140,6 +171,7 @@ class Pipeline:
             downloader=downloader,
             downloads=self._download_permits,
             emit=self._emit,
+            stop=self._stop,
             rng=self._rng,
         )
         self._driver = Driver(
@@ -153,6 +185,7 @@ class Pipeline:
                 retries=self._retries,
                 price=lambda record: price(record.job, self._books),
                 patience_s=self._patience_s,
+                resubmit_unknown=self._resubmit_unknown,
             ),
             emit=self._emit,
             stop=self._stop,
@@ -189,8 +222,7 @@ class Pipeline:
             raise error from group
         finally:
             closed = AsyncpipeError("the pipeline was closed before the job ended; it is kept")
-            for job_id in list(self._waiters):
-                self._tell(job_id, closed)
+            self._waiters.fail(closed, those=lambda _: True)
             # A stream that is closed later must find nothing to withdraw in a closed ledger.
             self._admission.drop_pending()
 
@@ -198,9 +230,9 @@ class Pipeline:
         """Write what is left and the manifest; a ledger that failed has said so already."""
         self._collector.drain()
         try:
-            await self._ledger.ask(partial(queries.end_run, run=self._session, at=now()))
+            await self._intake.end()
             await self._write_manifest()
-        except LedgerError as exc:
+        except (LedgerError, DiskError) as exc:
             logger.warning("no manifest: %s", exc, extra={"action": "manifest.failed"})
 
     async def generate(self, job: JobLike) -> Result:
@@ -213,7 +245,7 @@ class Pipeline:
         """
         record = await self._admit(one_job(job))
         if record.state not in ENDED:
-            waiter = self._waiter(record)
+            waiter = self._waiters.add(record)
             try:
                 await waiter
             except asyncio.CancelledError:
@@ -235,7 +267,8 @@ class Pipeline:
         what ``jobs`` raises, and UsageError for a job that is malformed or cannot be priced.
         """
         window = Window(4 * self._workers)
-        self._tasks.start_soon(self._feed, jobs, window, name="asyncpipe stream feed")
+        feed = partial(window.feed, jobs, self._admit_watched)
+        self._tasks.start_soon(feed, name="asyncpipe stream feed")
         try:
             while (record := await window.next()) is not None:
                 yield await self._result(record.id)
@@ -243,17 +276,11 @@ class Pipeline:
             for record in window.close():
                 self._withdraw(record)
 
-    async def _feed(self, jobs: Iterable[JobLike] | AsyncIterable[JobLike], window: Window) -> None:
-        """Admit the jobs of one stream; what goes wrong reaches its consumer."""
-        with window.scope:
-            try:
-                async for job in each(jobs):
-                    await window.room()
-                    record = await self._admit(one_job(job))
-                    window.watch(record, None if record.state in ENDED else self._waiter(record))
-                window.feed_ended(None)
-            except Exception as exc:  # raised again where the results are awaited
-                window.feed_ended(exc)
+    async def _admit_watched(
+        self, job: JobLike
+    ) -> tuple[JobRecord, asyncio.Future[JobRecord] | None]:
+        record = await self._admit(one_job(job))
+        return record, None if record.state in ENDED else self._waiters.add(record)
 
     async def batch_generate(
         self,
@@ -269,65 +296,43 @@ class Pipeline:
         moderation refusals excepted. ``stopped`` says whether submitting ended early. Raises
         JobFileError or UsageError before anything is spent.
         """
-        run = await self._start_run(job_file)
-        removed = self.totals.removed
-        new = await write_jobs(
-            self._ledger, jobs, run=run, provider=self._provider.name, books=self._books
-        )
-        self.totals.removed = await self._ledger.ask(count_removed)
-        self.totals.jobs[JobState.PENDING] += new + removed - self.totals.removed
-        await self._emit_for(queries.withdrawn, run, AskedAgain)
+        run = await self._intake.take_all(jobs, job_file)
         if retry_failed:
-            await self._emit_for(queries.retryable, run, RetryAsked)
-        self._stopped = None
+            await self._intake.retry_failed(run)
+        if self._resubmit_unknown:
+            await self._intake.resubmit_unknown(run)
+        async for record in self._intake.damaged(run):
+            self._admission.offer(record)
+        self._stops.forget()
+        self._driver.begin()
         backlog = await self._admission.open_run(run)
         await backlog.done.wait()
-        await self._ledger.ask(partial(queries.end_run, run=run, at=now()))
+        await self._intake.end(run)
         self._collector.drain()
         return await self._write_manifest()
 
-    async def _start_run(self, job_file: str | None) -> int:
-        start = partial(queries.start_run, at=now(), session=self._session, job_file=job_file)
-        return await self._ledger.ask(start)
+    async def collect(self) -> Manifest:
+        """Poll and download what was submitted before; submit nothing; return the manifest.
 
-    async def _emit_for(
-        self,
-        select: Callable[[Connection, int], list[int]],
-        run: int,
-        event: type[AskedAgain] | type[RetryAsked],
-    ) -> None:
-        ids = await self._ledger.ask(lambda connection: select(connection, run))
-        for start in range(0, len(ids), PAGE):
-            some = ids[start : start + PAGE]
-            for record in await self._ledger.ask(partial(queries.records_by_id, ids=some)):
-                self._emit(record, event(job_id=record.id, at=now()))
+        Returns when everything that this folder knows as bought is on disk, failed, or has to
+        wait for another run.
+        """
+        backlog = await self._admission.open_run(None)
+        await backlog.done.wait()
+        self._collector.drain()
+        return await self._write_manifest()
 
     async def _admit(self, job: Job) -> JobRecord:
         """Write one job to the ledger and offer it; return it as it stands."""
-        price(job, self._books)
-        if job.name is None:
-            job = job.once()
-        key = job.key(self._provider.name)
-        record = await self._ledger.ask(
-            partial(add_one, key=key, job=job, run=self._session, folder=self.folder)
-        )
-        if record.state is JobState.CANCELLED:
-            record = self._emit(record, AskedAgain(job_id=record.id, at=now()))
+        record = await self._intake.take(job)
         if record.state not in ENDED:
-            self._stopped = None
+            self._stops.forget()
             self._admission.offer(record)
         return record
 
-    def _waiter(self, record: JobRecord) -> asyncio.Future[JobRecord]:
-        """Make a private future that the job's end resolves; cancelling it concerns nobody else."""
-        future: asyncio.Future[JobRecord] = asyncio.get_running_loop().create_future()
-        self._waiters.setdefault(record.id, []).append(future)
-        return future
-
     def _withdraw(self, record: JobRecord) -> None:
         """Take back a job nobody waits for any more, unless a driver has it already."""
-        waiting = [f for f in self._waiters.get(record.id, ()) if not f.done()]
-        if not waiting and self._admission.withdraw(record.id):
+        if not self._waiters.anybody(record.id) and self._admission.withdraw(record.id):
             self._emit(record, Withdrawn(job_id=record.id, at=now()))
 
     def _emit(self, record: JobRecord, event: Event) -> JobRecord:
@@ -341,18 +346,20 @@ class Pipeline:
         """Submit nothing more; what was submitted goes on, the rest stays pending."""
         self._stop(AsyncpipeError("the run was drained before this job was submitted"))
 
-    def _stop(self, reason: AsyncpipeError) -> None:
-        """End submitting: what is unpaid stays pending, what is paid is carried on."""
-        if self._stopped is None:
-            self._stopped = reason
-            logger.warning("stopping: %s", reason, extra={"action": "run.stopped"})
-        self._admission.drop_pending()
-        for job_id in [i for i in self._waiters if not self._admission.holds(i)]:
-            self._tell(job_id, reason)
+    def _stop(self, reason: AsyncpipeError, model: str | None = None) -> None:
+        """End submitting, of ``model`` or of all: unpaid jobs stay pending, the rest goes on."""
+        self._stops.note(reason, model)
+        self._admission.drop_pending(model)
+        self._waiters.fail(reason, those=lambda job_id: not self._admission.holds(job_id))
+
+    def _disk_full(self) -> None:
+        self._stop(
+            DiskError(f"the disk that {self.folder} is on is full: make room, then run again")
+        )
 
     async def _drive(self, receive: AsyncIterable[JobRecord]) -> None:
         async for record in receive:
-            if self._stopped is not None and record.state is JobState.PENDING:
+            if self._stops.of(record):
                 self._admission.put_back(record)
                 self._settle(record)
             else:
@@ -361,7 +368,7 @@ class Pipeline:
 
     def _settle(self, record: JobRecord) -> None:
         """Decide where a job goes that a driver has put down."""
-        if record.state is JobState.PENDING and self._stopped is None:
+        if record.state is JobState.PENDING and not self._stops.of(record):
             self._admission.give_back(record, self._driver.next_attempt_at(record))
         elif self._looks_again(record):
             self._looked_again.add(record.id)
@@ -369,8 +376,7 @@ class Pipeline:
         else:
             self._looked_again.discard(record.id)
             self._admission.let_go(record)
-            unpaid = record.state is JobState.PENDING
-            self._tell(record.id, self._stopped if unpaid and self._stopped else record)
+            self._waiters.tell(record.id, self._stops.of(record) or record)
 
     def _looks_again(self, record: JobRecord) -> bool:
         """Whether an expired job gets one more poll before its run ends.
@@ -379,15 +385,6 @@ class Pipeline:
         """
         expired = record.state is JobState.EXPIRED and record.id not in self._waiters
         return expired and record.id not in self._looked_again
-
-    def _tell(self, job_id: int, outcome: JobRecord | AsyncpipeError) -> None:
-        for future in self._waiters.pop(job_id, ()):
-            if future.done():
-                continue
-            if isinstance(outcome, JobRecord):
-                future.set_result(outcome)
-            else:
-                future.set_exception(outcome)
 
     async def _write_manifest(self) -> Manifest:
         await self._ledger.durable()

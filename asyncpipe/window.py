@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from functools import partial
 from typing import TypeVar
 
@@ -12,6 +12,9 @@ import anyio
 from asyncpipe.ledger.base import JobRecord
 
 T = TypeVar("T")
+
+Admit = Callable[[T], Awaitable[tuple[JobRecord, "asyncio.Future[JobRecord] | None"]]]
+"""Takes a job in; returns it as it stands, and its end, or None if it has ended."""
 
 
 class Window:
@@ -28,9 +31,16 @@ class Window:
         self._news = anyio.Event()
         self._fed = False
 
-    async def room(self) -> None:
-        """Wait until another job may be read."""
-        await self._room.acquire()
+    async def feed(self, jobs: Iterable[T] | AsyncIterable[T], admit: Admit[T]) -> None:
+        """Admit jobs as there is room; what goes wrong reaches whoever awaits the results."""
+        with self.scope:
+            try:
+                async for job in each(jobs):
+                    await self._room.acquire()
+                    self.watch(*await admit(job))
+                self.feed_ended(None)
+            except Exception as exc:  # raised again where the results are awaited
+                self.feed_ended(exc)
 
     def watch(self, record: JobRecord, future: asyncio.Future[JobRecord] | None) -> None:
         """Hand ``record`` out when ``future`` is done; None: it has ended already."""

@@ -1,0 +1,124 @@
+"""How jobs come into a folder's ledger: sessions, runs, single jobs, what is wanted again."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from sqlite3 import Connection
+
+import anyio
+
+from asyncpipe.collector import Totals
+from asyncpipe.events import AskedAgain, Resubmitted, RetryAsked, now
+from asyncpipe.fetcher import Emit
+from asyncpipe.firstpass import PAGE, Counted, JobLike, add_one, write_jobs
+from asyncpipe.jobs import Job
+from asyncpipe.ledger import queries
+from asyncpipe.ledger.base import JobRecord
+from asyncpipe.ledger.sqlite import Ledger
+from asyncpipe.pricing import PriceBook, price
+from asyncpipe.results import count_removed
+from asyncpipe.states import JobState
+from asyncpipe.verify import Comparison
+
+Again = type[AskedAgain] | type[RetryAsked] | type[Resubmitted]
+
+
+class Intake:
+    """Write jobs as pending, once each, and keep the totals right."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        folder: Path,
+        provider: str,
+        books: Sequence[PriceBook],
+        totals: Totals,
+        emit: Emit,
+    ) -> None:
+        self._ledger, self._folder = ledger, folder
+        self._provider, self._books = provider, books
+        self._totals, self._emit = totals, emit
+        self._session: int | None = None
+        self._beginning = anyio.Lock()
+
+    async def take(self, job: Job) -> JobRecord:
+        """Write one job unless it is there; return it as it stands, its assets compared."""
+        price(job, self._books)
+        if job.name is None:
+            job = job.once()
+        key, run = job.key(self._provider), await self._begin()
+        add = partial(add_one, key=key, job=job, run=run, folder=self._folder)
+        record, counted = await self._ledger.ask(add)
+        if counted is not Counted.ALREADY:
+            self._totals.jobs[JobState.PENDING] += 1
+            self._totals.removed -= counted is Counted.AS_REMOVED
+        if record.state is JobState.SUCCEEDED:
+            record = await self._comparison(None).of(record)
+        if record.state is JobState.CANCELLED:
+            record = self._emit(record, AskedAgain(job_id=record.id, at=now()))
+        return record
+
+    async def take_all(self, jobs: Iterable[JobLike], job_file: str | None) -> int:
+        """Write the jobs of one run; return its id.
+
+        Raises JobFileError or UsageError before anything of the run can be drawn.
+        """
+        session = await self._begin()
+        start = partial(queries.start_run, at=now(), session=session, job_file=job_file)
+        run = await self._ledger.ask(start)
+        new = await write_jobs(
+            self._ledger, jobs, run=run, provider=self._provider, books=self._books
+        )
+        self._totals.jobs[JobState.PENDING] += new
+        await self._count_removed()
+        await self._again(queries.withdrawn, run, AskedAgain)
+        return run
+
+    async def retry_failed(self, run: int) -> None:
+        """Make the failed jobs of ``run`` pending that were not charged nor moderated."""
+        await self._again(queries.retryable, run, RetryAsked)
+
+    async def resubmit_unknown(self, run: int) -> None:
+        """Make the unknown jobs of ``run`` pending: they may be paid twice."""
+        await self._again(queries.unknown, run, Resubmitted)
+
+    async def damaged(self, run: int) -> AsyncIterator[JobRecord]:
+        """Yield the jobs of ``run`` with an asset missing or of another size, generated again."""
+        comparison = self._comparison(run)
+        while found := await comparison.page():
+            for record in found:
+                yield record
+
+    async def end(self, run: int | None = None) -> None:
+        """Note that a run is over, or the session."""
+        if (over := run or self._session) is not None:
+            await self._ledger.ask(partial(queries.end_run, run=over, at=now()))
+
+    def _comparison(self, run: int | None) -> Comparison:
+        return Comparison(self._ledger, self._folder, self._emit, hashing=False, run=run)
+
+    async def _begin(self) -> int:
+        """Note, with the first job, that a session began; what it does not name is removed."""
+        async with self._beginning:
+            if self._session is None:
+                start = partial(queries.start_run, at=now(), session=None, job_file=None)
+                self._session = await self._ledger.ask(start)
+                await self._count_removed()
+            return self._session
+
+    async def _count_removed(self) -> None:
+        before = self._totals.removed
+        self._totals.removed = await self._ledger.ask(count_removed)
+        self._totals.jobs[JobState.PENDING] += before - self._totals.removed
+
+    async def _again(
+        self, select: Callable[[Connection, int], list[int]], run: int, event: Again
+    ) -> None:
+        ids = await self._ledger.ask(lambda connection: select(connection, run))
+        for start in range(0, len(ids), PAGE):
+            some = ids[start : start + PAGE]
+            for record in await self._ledger.ask(partial(queries.records_by_id, ids=some)):
+                self._emit(record, event(job_id=record.id, at=now()))

@@ -1,0 +1,45 @@
+"""Why submitting was stopped: for the whole run, or for one model."""
+
+from __future__ import annotations
+
+import logging
+
+from asyncpipe.errors import AsyncpipeError
+from asyncpipe.ledger.base import JobRecord
+from asyncpipe.states import JobState
+
+logger = logging.getLogger("asyncpipe.stops")
+
+
+class Stops:
+    """The first reason counts; jobs that are paid for are never stopped."""
+
+    def __init__(self) -> None:
+        self._run: AsyncpipeError | None = None
+        self._models: dict[str, AsyncpipeError] = {}
+
+    @property
+    def first(self) -> AsyncpipeError | None:
+        """The run's reason, or the first model's, or None."""
+        return self._run or next(iter(self._models.values()), None)
+
+    def of(self, record: JobRecord) -> AsyncpipeError | None:
+        """Why a job is not to be submitted now, or None."""
+        if record.state is not JobState.PENDING:
+            return None
+        return self._run or self._models.get(record.job.model)
+
+    def note(self, reason: AsyncpipeError, model: str | None) -> None:
+        """Stop ``model``, or everything."""
+        if self._run is not None or model in self._models:
+            return
+        if model is None:
+            self._run = reason
+        else:
+            self._models[model] = reason
+        logger.warning("stopping: %s", reason, extra={"action": "run.stopped"})
+
+    def forget(self) -> None:
+        """There are new jobs to try."""
+        self._run = None
+        self._models.clear()
