@@ -156,7 +156,8 @@ class Pipeline:
 
     def _build(self, downloader: Downloader) -> None:
         clock = asyncio.get_running_loop().time
-        self._room = Room(self.folder, self._min_free_bytes, clock)
+        floor, patience_s = self._min_free_bytes, self._patience_s
+        self._room = Room(self.folder, floor, clock, patience_s, self._stop)
         self._admission = Admission(
             self._ledger,
             self.folder,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Protocol
 
 import anyio
 
 from asyncpipe.collector import Totals
+from asyncpipe.errors import AsyncpipeError
 from asyncpipe.events import AssetStored, Event, NotBought, Polled, Released
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.report.text import fit, printable, usd
@@ -31,6 +33,18 @@ _WORDS = {
 }
 
 
+class Run(Protocol):
+    """What progress asks of a pipeline."""
+
+    @property
+    def totals(self) -> Totals:
+        """The totals so far."""
+
+    @property
+    def waiting(self) -> AsyncpipeError | None:
+        """What submitting waits for besides the provider."""
+
+
 class Progress:
     """Hook of a pipeline: print a line per job that ended, and the totals now and then."""
 
@@ -50,7 +64,7 @@ class Progress:
         if isinstance(event, AssetStored):
             self._paths.setdefault(record.id, event.path)
         if isinstance(event, NotBought):
-            self._say_waiting(event)
+            self._say_waiting(event.error)
         if self._totals is None or event.target is None:
             return
         if isinstance(event, Released):
@@ -58,12 +72,12 @@ class Progress:
         elif record.state in _WORDS and self._totals.total <= EACH_UP_TO:
             self._echo(self._line(record))
 
-    def _say_waiting(self, event: NotBought) -> None:
+    def _say_waiting(self, reason: str) -> None:
         """Say why nothing goes on, once a minute."""
         clock = asyncio.get_running_loop().time()
         if clock - self._waiting_said >= WAITING_EVERY_S:
             self._waiting_said = clock
-            self._echo(f"  waiting   {printable(event.error)[:300]}; trying again")
+            self._echo(f"  waiting   {printable(reason)[:300]}; trying again")
 
     def _line(self, record: JobRecord) -> str:
         assert self._totals is not None
@@ -79,16 +93,19 @@ class Progress:
     def _done(totals: Totals) -> int:
         return totals.total - totals.pending
 
-    async def beat(self, totals: Totals) -> None:
+    async def beat(self, run: Run) -> None:
         """Print the totals every BEAT_S while something changes; until cancelled."""
-        self._totals = totals
+        self._totals = run.totals
         clock = asyncio.get_running_loop().time
         started = clock()
         while True:
             await anyio.sleep(BEAT_S)
+            if run.waiting is not None:
+                self._say_waiting(str(run.waiting))
             if not self._changed:
                 continue
             self._changed = False
+            totals = run.totals
             failed = f", {totals.failed} failed" if totals.failed else ""
             done = f"{self._done(totals)}/{totals.total} done{failed}"
             cost = f"{usd(totals.charged)}, {clock() - started:.0f} s"

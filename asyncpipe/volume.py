@@ -26,7 +26,8 @@ _NETWORK = re.compile(
 class Room:
     """Whether there is room for what submits would bring: ``minimum`` bytes free, looked at often.
 
-    ``clock`` gives seconds; ``free`` is for tests.
+    ``clock`` gives seconds; ``give_up`` is called when there was too little for ``patience_s``
+    (None: never). ``free`` is for tests.
     """
 
     def __init__(
@@ -34,9 +35,13 @@ class Room:
         folder: Path,
         minimum: int,
         clock: Callable[[], float],
+        patience_s: float | None = None,
+        give_up: Callable[[DiskError], None] = lambda _: None,
+        *,
         free: Callable[[Path], int] | None = None,
     ) -> None:
         self._folder, self._minimum, self._clock = folder, minimum, clock
+        self._patience_s, self._give_up = patience_s, give_up
         self._free = free or (lambda path: shutil.disk_usage(path).free)
         self._next_look = 0.0
         self._low_since: float | None = None
@@ -54,12 +59,15 @@ class Room:
                 self._low_since = None
             elif self._low_since is None:
                 self._low_since = now
+            self._lose_patience(now)
         return self._low_since is None
 
-    @property
-    def low_s(self) -> float:
-        """For how long there has been too little, in seconds."""
-        return 0.0 if self._low_since is None else self._clock() - self._low_since
+    def _lose_patience(self, now: float) -> None:
+        problem = self.problem
+        if problem is None or self._low_since is None or self._patience_s is None:
+            return
+        if now - self._low_since > self._patience_s:
+            self._give_up(problem)
 
     @property
     def problem(self) -> DiskError | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -35,6 +37,7 @@ def app(context: click.Context) -> None:
 
 
 _JOB_FILE = click.argument("jobfile", type=click.Path(path_type=Path))
+_FOLDER = click.argument("folder", type=click.Path(path_type=Path))
 
 
 def _env_file(context: click.Context, option: click.Parameter, value: Path | None) -> None:
@@ -50,11 +53,44 @@ def _env_file(context: click.Context, option: click.Parameter, value: Path | Non
             os.environ[name] = text
 
 
+def _shared(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def decorate(function: Any) -> Any:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+_BASE_URL = click.option("--base-url", help="The API's base URL, if not Atlas Cloud's own.")
+_GRACE = click.option(
+    "--grace",
+    type=click.FloatRange(0),
+    default=10.0,
+    show_default=True,
+    help="After Ctrl-C or SIGTERM, seconds for what is quick.",
+)
+_ENV_FILE = click.option(
+    "--env-file",
+    type=click.Path(path_type=Path),
+    callback=_env_file,
+    expose_value=False,
+    is_eager=True,
+    help="Read ATLASCLOUD_API_KEY and the like from this file.",
+)
+_OUTPUT = _shared(
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout."),
+    click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors."),
+    click.option("-v", "--verbose", is_flag=True, help="Print every event, and tracebacks."),
+    click.option("--no-progress", is_flag=True, help="Print only the summary."),
+)
+
+
 @app.command()
 @_JOB_FILE
 @click.option("-o", "--output-dir", type=click.Path(path_type=Path), help="Folder for the results.")
 @click.option("-j", "--max-workers", type=click.IntRange(1), help="Most predictions in flight.")
-@click.option("--base-url", help="The API's base URL, if not Atlas Cloud's own.")
+@_BASE_URL
 @click.option("--simulate", is_flag=True, help="Use the embedded simulator: no key, no money.")
 @click.option(
     "--simulate-speed",
@@ -68,36 +104,74 @@ def _env_file(context: click.Context, option: click.Parameter, value: Path | Non
     "--retry-failed", is_flag=True, help="Submit failed jobs again that were not charged."
 )
 @click.option(
+    "--ambiguous",
+    type=click.Choice(["hold", "resubmit"]),
+    default="hold",
+    show_default=True,
+    help="Jobs whose submit lost its answer: leave them, or submit again and maybe pay twice.",
+)
+@click.option(
+    "--min-free",
+    type=click.FloatRange(0),
+    default=1.0,
+    show_default=True,
+    help="Submit nothing while fewer GiB are free on the disk.",
+)
+@click.option(
     "--patience",
     type=click.FloatRange(0),
     default=600.0,
     show_default=True,
     help="Stop when no submit was accepted for so many seconds.",
 )
-@click.option(
-    "--grace",
-    type=click.FloatRange(0),
-    default=10.0,
-    show_default=True,
-    help="After Ctrl-C or SIGTERM, seconds for what is quick.",
-)
-@click.option(
-    "--env-file",
-    type=click.Path(path_type=Path),
-    callback=_env_file,
-    expose_value=False,
-    is_eager=True,
-    help="Read ATLASCLOUD_API_KEY and the like from this file.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
-@click.option("-v", "--verbose", is_flag=True, help="Print every event, and tracebacks.")
-@click.option("--no-progress", is_flag=True, help="Print only the summary.")
-def run(jobfile: Path, **options: object) -> int:
+@_GRACE
+@_ENV_FILE
+@_OUTPUT
+def run(jobfile: Path, **options: Any) -> int:
     """Run the jobs of JOBFILE; the same command again goes on where it stopped."""
     from asyncpipe.cli.run import RunOptions, run_jobs
 
-    return run_jobs(RunOptions(jobfile=jobfile, **options))  # type: ignore[arg-type]
+    return run_jobs(RunOptions(jobfile=jobfile, **_with_output(options)))
+
+
+def _with_output(options: dict[str, Any]) -> dict[str, Any]:
+    from asyncpipe.cli.session import Output
+
+    names = ("as_json", "quiet", "verbose", "no_progress")
+    output = Output(**{name: options.pop(name) for name in names})
+    return {**options, "output": output}
+
+
+@app.command()
+@_FOLDER
+@_BASE_URL
+@_GRACE
+@_ENV_FILE
+@_OUTPUT
+def collect(folder: Path, **options: Any) -> int:
+    """Finish what was submitted into FOLDER: poll and download; submit and pay nothing.
+
+    Needs no job file. Jobs that were not submitted yet stay for the next run.
+    """
+    from asyncpipe.cli.collect import CollectOptions, collect_folder
+
+    return collect_folder(CollectOptions(folder=folder, **_with_output(options)))
+
+
+@app.command()
+@_FOLDER
+@_BASE_URL
+@_GRACE
+@_ENV_FILE
+@_OUTPUT
+def verify(folder: Path, **options: Any) -> int:
+    """Check every file in FOLDER by size and sha256; fetch again what is missing or damaged.
+
+    Costs nothing. A file that was changed is kept beside, as NAME.changed.
+    """
+    from asyncpipe.cli.collect import CollectOptions, verify_folder
+
+    return verify_folder(CollectOptions(folder=folder, **_with_output(options)))
 
 
 @app.command()
@@ -132,7 +206,7 @@ def init(jobfile: Path, lang: str, force: bool) -> None:
 
 
 @app.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@_FOLDER
 @click.argument("jobs", nargs=-1)
 @click.option("--resubmit", "decision", flag_value="resubmit", help="Let the next run submit them.")
 @click.option("--give-up", "decision", flag_value="give-up", help="Failed, counted as charged.")

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import signal
-import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import anyio
 import click
 
-from asyncpipe._leaving import plain
 from asyncpipe.cli.check import price_all
-from asyncpipe.cli.exits import of_run
-from asyncpipe.cli.signals import draining
-from asyncpipe.errors import AsyncpipeError
+from asyncpipe.cli.connect import Simulated, connect
+from asyncpipe.cli.session import End, Output, run_session, work_in
 from asyncpipe.jobfile import JobFile, load_jobs
-from asyncpipe.ledger.sqlite import ledger_path
-from asyncpipe.manifest import Manifest, read_manifest
 from asyncpipe.pipeline import Pipeline
 from asyncpipe.progress import Progress
-from asyncpipe.providers.atlas import AtlasCloud
-from asyncpipe.report.summary import summary
-from asyncpipe.settings import Deadlines, Polling
+from asyncpipe.volume import GIB
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,12 +30,11 @@ class RunOptions:
     simulate_speed: float
     simulate_faults: str
     retry_failed: bool
+    ambiguous: str
+    min_free: float
     patience: float
     grace: float
-    as_json: bool
-    quiet: bool
-    verbose: bool
-    no_progress: bool
+    output: Output
 
 
 def run_jobs(options: RunOptions) -> int:
@@ -54,136 +43,37 @@ def run_jobs(options: RunOptions) -> int:
         raise click.UsageError("--simulate and --base-url exclude each other")
     file = load_jobs(options.jobfile)
     price_all(file)
-    started = time.monotonic()
-    try:
-        with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            end = runner.run(_run(options, file))
-    except KeyboardInterrupt:
-        end = End(interrupted=signal.SIGINT)
-        if not ledger_path(_folder(options, file)).exists():
-            return 128 + signal.SIGINT
-    elapsed_s = time.monotonic() - started
-    manifest = read_manifest(_folder(options, file))
-    if options.as_json:
-        click.echo(manifest.path.read_bytes().decode(), nl=False)
-    _print_summary(options, manifest, elapsed_s, end)
-    if end.interrupted is not None:
-        return 128 + end.interrupted
-    return of_run(manifest.totals, stopped=end.stopped)
+    folder = options.output_dir or file.settings.output_dir
+    work = partial(_run, options, file, folder)
+    return run_session(folder, work, output=options.output, simulated=options.simulate)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class End:
-    """How a run ended: what stopped its submitting, which signal interrupted it."""
-
-    stopped: AsyncpipeError | None = None
-    interrupted: int | None = None
-
-
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return uvloop's loop where it is installed, else None: asyncio's own."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
-
-
-def _folder(options: RunOptions, file: JobFile) -> Path:
-    return options.output_dir or file.settings.output_dir
-
-
-async def _run(options: RunOptions, file: JobFile) -> End:
-    settings = file.settings
-    scale = options.simulate_speed if options.simulate else 1.0
-    printing = not (options.quiet or options.no_progress or options.as_json)
-    echo = _echo if printing else _silence
-    progress = Progress(echo, verbose=options.verbose)
+async def _run(options: RunOptions, file: JobFile, folder: Path) -> End:
+    settings, simulated = file.settings, None
+    polling, deadlines = settings.polling, settings.deadlines
+    if options.simulate:
+        simulated = Simulated(speed=options.simulate_speed, faults=options.simulate_faults)
+        polling, deadlines = simulated.polling(polling), simulated.deadlines(deadlines)
+    progress = Progress(options.output.echo, verbose=options.output.verbose)
     async with AsyncExitStack() as stack:
-        provider = await _provider(options, _folder(options, file), stack)
         pipeline = Pipeline(
-            provider,
-            _folder(options, file),
+            await connect(stack, folder, base_url=options.base_url, simulated=simulated),
+            folder,
             max_workers=options.max_workers or settings.max_workers,
             retries=settings.retries,
-            deadlines=_faster_deadlines(settings.deadlines, scale),
-            polling=_faster_polling(settings.polling, scale),
+            deadlines=deadlines,
+            polling=polling,
             prices=settings.prices,
             patience_s=options.patience,
+            min_free_bytes=round(options.min_free * GIB),
+            resubmit_unknown=options.ambiguous == "resubmit",
             on_event=progress,
         )
-        echo(f"{len(file.rows)} jobs from {options.jobfile}, into {_folder(options, file)}")
-        async with (
-            pipeline,
-            draining(pipeline, grace_s=options.grace, echo=_echo) as seen,
-            _beating(progress, pipeline),
-        ):
-            await pipeline.batch_generate(
-                file.jobs, job_file=str(options.jobfile), retry_failed=options.retry_failed
-            )
-        interrupted = seen.signal
-        return End(stopped=None if interrupted else pipeline.stopped, interrupted=interrupted)
-
-
-@asynccontextmanager
-async def _beating(progress: Progress, pipeline: Pipeline) -> AsyncIterator[None]:
-    """Print the totals now and then while the block runs."""
-    try:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(progress.beat, pipeline.totals, name="asyncpipe progress")
-            yield
-            tasks.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        error = plain(group)
-        if error is group:
-            raise
-        raise error from None
-
-
-async def _provider(options: RunOptions, folder: Path, stack: AsyncExitStack) -> AtlasCloud:
-    if not options.simulate:
-        return AtlasCloud(base_url=options.base_url)
-    from asyncpipe.simulator import Faults, Simulator, SimulatorSettings
-
-    books = folder / ".asyncpipe" / "simulator.sqlite3"
-    books.parent.mkdir(parents=True, exist_ok=True)
-    settings = SimulatorSettings(
-        speed=options.simulate_speed, faults=Faults.parse(options.simulate_faults), books=books
-    )
-    simulator = await stack.enter_async_context(Simulator(settings))
-    return AtlasCloud("simulated", base_url=simulator.base_url, simulated=True)
-
-
-def _faster_polling(polling: Polling, scale: float) -> Polling:
-    return Polling(
-        initial_s=polling.initial_s / scale,
-        factor=polling.factor,
-        maximum_s=polling.maximum_s / scale,
-    )
-
-
-def _faster_deadlines(deadlines: Deadlines, scale: float) -> Deadlines:
-    return Deadlines(image=deadlines.image / scale, video=deadlines.video / scale)
-
-
-def _print_summary(options: RunOptions, manifest: Manifest, elapsed_s: float, end: End) -> None:
-    if options.quiet:
-        return
-    lines = summary(
-        manifest.totals,
-        elapsed_s=elapsed_s,
-        manifest=str(manifest.path),
-        simulated=options.simulate,
-        stopped=end.stopped,
-        interrupted=end.interrupted is not None,
-    )
-    click.echo("\n".join(lines), err=options.as_json)
-
-
-def _echo(line: str) -> None:
-    click.echo(line, err=True)
-
-
-def _silence(line: str) -> None:
-    del line
+        options.output.echo(f"{len(file.rows)} jobs from {options.jobfile}, into {folder}")
+        work = partial(
+            pipeline.batch_generate,
+            file.jobs,
+            job_file=str(options.jobfile),
+            retry_failed=options.retry_failed,
+        )
+        return await work_in(pipeline, work, progress=progress, grace_s=options.grace)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -210,6 +210,21 @@ def _ledger_error(exc: BaseException | None) -> LedgerError | None:
     return error
 
 
+def origin_of(folder: Path) -> Origin:
+    """Which provider a folder's predictions were bought from; raises LedgerError without ledger."""
+    with reading(folder) as connection:
+        meta = dict(connection.execute("SELECT key, value FROM meta"))
+    return _origin(meta)
+
+
+def _origin(meta: Mapping[str, str]) -> Origin:
+    return Origin(
+        provider=meta.get("provider", "none"),
+        origin=meta.get("origin", "none"),
+        simulated=meta.get("simulated") == "1",
+    )
+
+
 def _check_origin(connection: sqlite3.Connection, origin: Origin, folder: Path) -> None:
     """Note the origin of a new ledger; refuse another one than a folder has."""
     ours = {
@@ -221,13 +236,8 @@ def _check_origin(connection: sqlite3.Connection, origin: Origin, folder: Path) 
     if not theirs:
         connection.executemany("INSERT INTO meta VALUES(?,?)", ours.items())
     if theirs and theirs != ours:
-        was = Origin(
-            provider=theirs["provider"],
-            origin=theirs["origin"],
-            simulated=theirs["simulated"] == "1",
-        )
         raise UsageError(
-            f"{folder} holds predictions of {was}, this run would use {origin}: "
+            f"{folder} holds predictions of {_origin(theirs)}, this run would use {origin}: "
             "choose another folder with --output-dir, or run against the same provider as before"
         )
 

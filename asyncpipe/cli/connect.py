@@ -1,0 +1,65 @@
+"""The provider of a command: Atlas Cloud, or the embedded simulator with a folder's own books."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from asyncpipe._fs import make_folders
+from asyncpipe.ledger.sqlite import STATE_FOLDER
+from asyncpipe.providers.atlas import AtlasCloud
+from asyncpipe.settings import Deadlines, Polling
+
+SPEED = 20.0
+"""How much faster the simulator's time runs unless told otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Simulated:
+    """How the embedded simulator behaves; its time runs ``speed`` times as fast."""
+
+    speed: float = SPEED
+    faults: str = ""
+
+    def polling(self, polling: Polling) -> Polling:
+        """Poll as much more often."""
+        return Polling(
+            initial_s=polling.initial_s / self.speed,
+            factor=polling.factor,
+            maximum_s=polling.maximum_s / self.speed,
+        )
+
+    def deadlines(self, deadlines: Deadlines) -> Deadlines:
+        """Give up as much sooner."""
+        return Deadlines(image=deadlines.image / self.speed, video=deadlines.video / self.speed)
+
+
+async def connect(
+    stack: AsyncExitStack, folder: Path, *, base_url: str | None, simulated: Simulated | None
+) -> AtlasCloud:
+    """Make the provider; ``stack`` closes the simulator."""
+    if simulated is None:
+        return AtlasCloud(base_url=base_url)
+    from asyncpipe.simulator import Faults, Simulator, SimulatorSettings
+
+    make_folders(folder, [STATE_FOLDER])
+    settings = SimulatorSettings(
+        speed=simulated.speed,
+        faults=Faults.parse(simulated.faults),
+        books=folder / STATE_FOLDER / "simulator.sqlite3",
+    )
+    simulator = await stack.enter_async_context(Simulator(settings))
+    return AtlasCloud("simulated", base_url=simulator.base_url, simulated=True)
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return uvloop's loop where it is installed, else None: asyncio's own."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory

@@ -1,0 +1,342 @@
+"""What went wrong and is made good: assets that vanish, models that refuse, disks, lost answers."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from asyncpipe import Job, JobState, Manifest, Pipeline, read_manifest
+from asyncpipe.errors import BalanceExhausted, DiskError, Rejected, SubmitUnknown
+from asyncpipe.results import read_totals
+from asyncpipe.simulator import Books, Faults, Simulator, SimulatorSettings
+from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual
+from asyncpipe.verify import Verified, verify
+from asyncpipe.volume import GIB, Room
+
+FLUX = "black-forest-labs/flux-2-pro/text-to-image"
+IMAGEN = "google/imagen4-ultra/text-to-image"
+LOST = SubmitUnknown("reset")
+
+
+def jobs(count: int, model: str = FLUX, name: str = "杯子") -> list[Job]:
+    return [Job(name=f"{name} {n}", model=model, prompt="a mug") for n in range(count)]
+
+
+def run(
+    folder: Path, provider: FakeProvider, batch: list[Job], **options: Any
+) -> tuple[Manifest, Exception | None]:
+    async def main() -> tuple[Manifest, Exception | None]:
+        async with Pipeline(provider, folder, seed=1, **options) as pipeline:
+            manifest = await pipeline.batch_generate(batch)
+            folded, summed = pipeline.totals, await pipeline._ledger.ask(read_totals)
+            folded.jobs += type(folded.jobs)()  # drop zero counts
+            summed.jobs += type(summed.jobs)()
+            folded.failures += type(folded.failures)()
+            assert folded == summed
+            return manifest, pipeline.stopped
+
+    return run_virtual(main())
+
+
+def collect(folder: Path, provider: FakeProvider) -> Manifest:
+    async def main() -> Manifest:
+        async with Pipeline(provider, folder) as pipeline:
+            return await pipeline.collect()
+
+    return run_virtual(main())
+
+
+def assets(folder: Path) -> list[Path]:
+    return sorted((folder / "images").iterdir())
+
+
+# -- assets that are not there any more ---------------------------------------------------------
+
+
+def test_an_asset_deleted_by_hand_is_fetched_again_unpaid(tmp_path: Path) -> None:
+    """The same command downloads it from its prediction; nothing is submitted."""
+    provider = FakeProvider()
+    run(tmp_path, provider, jobs(5))
+    whole = {path: path.read_bytes() for path in assets(tmp_path)}
+    for path in list(whole)[1:3]:
+        path.unlink()
+    manifest, _ = run(tmp_path, provider, jobs(5))
+    assert {path: path.read_bytes() for path in assets(tmp_path)} == whole
+    assert (manifest.totals.successful, len(provider.sold)) == (5, 5)
+    assert manifest.totals.assets == 5
+
+
+def test_a_named_job_of_a_service_is_fetched_again_too(tmp_path: Path) -> None:
+    """``generate`` of a job whose file is gone brings it back instead of naming nothing."""
+    provider = FakeProvider()
+
+    async def main() -> None:
+        async with Pipeline(provider, tmp_path) as pipeline:
+            (first,) = (await pipeline.generate(jobs(1)[0])).assets
+            (tmp_path / first.path).unlink()
+            (second,) = (await pipeline.generate(jobs(1)[0])).assets
+            assert (tmp_path / second.path).is_file()
+            assert (first, len(provider.sold)) == (second, 1)
+
+    run_virtual(main())
+
+
+def test_verify_finds_what_is_damaged_and_keeps_what_people_changed(tmp_path: Path) -> None:
+    """By size and by sha256; the changed file stays beside, the bought one comes back."""
+    provider = FakeProvider()
+    run(tmp_path, provider, jobs(4))
+    first, second, third, _ = assets(tmp_path)
+    bought = first.read_bytes()
+    first.write_bytes(bytes([bought[0] ^ 1]) + bought[1:])  # the same size
+    second.write_bytes(b"cut")
+    third.unlink()
+    found = asyncio.run(verify(tmp_path))
+    assert isinstance(found, Verified)
+    assert (found.checked, found.bad_count) == (4, 3)
+    problems = {Path(bad.asset.path).name: bad.problem for bad in found.bad}
+    assert problems[third.name] == "is missing"
+    assert f"kept as {second.name}.changed" in problems[second.name]
+    assert read_manifest(tmp_path).totals.successful == 1
+    manifest = collect(tmp_path, provider)
+    assert (manifest.totals.successful, len(provider.sold)) == (4, 4)
+    assert all(path.read_bytes() == bought for path in (first, second, third))
+    assert second.with_name(f"{second.name}.changed").read_bytes() == b"cut"
+    assert asyncio.run(verify(tmp_path)).bad_count == 0
+
+
+def test_one_of_several_assets_is_fetched_alone(tmp_path: Path) -> None:
+    """The others stay as they are."""
+    provider = FakeProvider(default=Script(outputs=(PIXEL, PIXEL, PIXEL)))
+    run(tmp_path, provider, jobs(1))
+    files = assets(tmp_path)
+    files[1].unlink()
+    before = files[0].stat().st_mtime_ns
+    manifest, _ = run(tmp_path, provider, jobs(1))
+    assert assets(tmp_path) == files
+    assert (files[0].stat().st_mtime_ns, manifest.totals.assets) == (before, 3)
+
+
+def test_verify_of_nothing_says_so(tmp_path: Path) -> None:
+    """A folder without a ledger is not verified silently."""
+    from asyncpipe.errors import LedgerError
+
+    with pytest.raises(LedgerError, match="no ledger"):
+        asyncio.run(verify(tmp_path))
+
+
+# -- collect ------------------------------------------------------------------------------------
+
+
+def test_collect_finishes_what_was_submitted_and_submits_nothing(tmp_path: Path) -> None:
+    """No job file: submitted jobs end, pending ones stay, and are not called removed."""
+    provider = FakeProvider(default=Script(generation_s=50.0))
+
+    async def cut_short() -> None:
+        async with Pipeline(provider, tmp_path, max_workers=3) as pipeline:
+            pipeline._tasks.start_soon(pipeline.batch_generate, jobs(9))
+            await asyncio.sleep(20)
+
+    run_virtual(cut_short())
+    for made in provider._made.values():
+        made.ready = 0.0  # the next loop's clock begins anew
+    totals = collect(tmp_path, provider).totals
+    assert len(provider.sold) == totals.successful == 3
+    assert (totals.pending, totals.removed) == (6, 0)
+    assert run(tmp_path, provider, jobs(9))[0].totals.successful == 9
+    assert len(provider.sold) == 9
+
+
+# -- lost answers -------------------------------------------------------------------------------
+
+
+def test_lost_answers_are_submitted_again_where_the_user_said_so(tmp_path: Path) -> None:
+    """Held jobs of earlier runs too; what each lost answer may cost stays reserved."""
+    provider = FakeProvider(scripts={"杯子 1": Script(submits=[LOST, LOST])})
+    manifest, _ = run(tmp_path, provider, jobs(3))
+    assert manifest.totals.unknown == 1
+    manifest, _ = run(tmp_path, provider, jobs(3), resubmit_unknown=True)
+    assert (manifest.totals.successful, manifest.totals.unknown) == (3, 0)
+    assert manifest.totals.reserved == 2 * 40_000
+    assert provider.submits == 5
+
+
+def test_lost_answers_are_not_submitted_for_ever(tmp_path: Path) -> None:
+    """At most ``retries`` times each: every one may be paid for."""
+    provider = FakeProvider(default=Script(submits=[LOST] * 50))
+    manifest, _ = run(tmp_path, provider, jobs(2), resubmit_unknown=True, retries=3)
+    assert manifest.totals.unknown == 2
+    assert provider.submits == 2 * (1 + 3)
+
+
+# -- a model that refuses everything ------------------------------------------------------------
+
+
+def test_a_model_that_refuses_everything_is_stopped_and_others_go_on(tmp_path: Path) -> None:
+    """20 refusals for one reason, whatever ids are in it; the rest stays pending and is told."""
+    provider = FakeProvider()
+    refusals = itertools.count()
+
+    class Picky(FakeProvider):
+        async def submit(self, job: Job) -> Any:
+            if job.model == FLUX:
+                self.submits += 1
+                raise Rejected(f"unknown model (404), trace 7f{next(refusals):04x}")
+            return await super().submit(job)
+
+    provider = Picky()
+    batch = [*jobs(60), *jobs(30, IMAGEN, "碗")]
+    manifest, stopped = run(tmp_path, provider, batch, max_workers=1)
+    assert isinstance(stopped, Rejected)
+    assert FLUX in str(stopped)
+    assert "unknown model" in str(stopped)
+    assert provider.submits == 20 + 30
+    totals = manifest.totals
+    assert (totals.failed, totals.pending, totals.successful) == (20, 40, 30)
+
+
+@pytest.mark.parametrize("good", [0, 19])
+def test_one_accepted_submit_shows_that_it_is_not_the_model(tmp_path: Path, good: int) -> None:
+    """Also when all others are refused: then it is the jobs."""
+    scripts = {f"杯子 {n}": Script(submits=[Rejected("bad prompt")]) for n in range(40)}
+    scripts[f"杯子 {good}"] = Script()
+    provider = FakeProvider(scripts=scripts)
+    manifest, stopped = run(tmp_path, provider, jobs(40), max_workers=1)
+    assert (manifest.totals.failed, manifest.totals.successful, stopped) == (39, 1, None)
+
+
+def test_different_reasons_do_not_stop_a_model(tmp_path: Path) -> None:
+    """Two kinds of mistakes in a job file are the job file's."""
+    words = ["too long", "bad size"]
+    scripts = {f"杯子 {n}": Script(submits=[Rejected(words[n % 2])]) for n in range(40)}
+    manifest, stopped = run(tmp_path, FakeProvider(scripts=scripts), jobs(40))
+    assert (manifest.totals.failed, stopped) == (40, None)
+
+
+def test_callers_of_a_stopped_model_are_told(tmp_path: Path) -> None:
+    """Nobody waits for a job that is not going to be submitted."""
+    provider = FakeProvider(default=Script(submits=[Rejected("no such model")]))
+
+    async def main() -> None:
+        async with Pipeline(provider, tmp_path, max_workers=1) as pipeline:
+            calls = [pipeline.generate(job) for job in jobs(30)]
+            ended = await asyncio.gather(*calls, return_exceptions=True)
+        told = [end for end in ended if isinstance(end, Rejected)]
+        assert len(told) == 10
+        assert all("the first 20 submits" in str(end) for end in told)
+
+    run_virtual(main())
+
+
+# -- the disk -----------------------------------------------------------------------------------
+
+
+def test_nothing_is_submitted_below_the_floor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits, says why, and goes on when there is room; what is paid for is finished."""
+    left = {"bytes": 2 * GIB}
+    monkeypatch.setattr("asyncpipe.volume.shutil.disk_usage", lambda _: _usage(left["bytes"]))
+    provider = FakeProvider()
+    seen: list[tuple[int, str]] = []
+
+    async def main() -> Manifest:
+        async with Pipeline(provider, tmp_path, max_workers=2) as pipeline:
+
+            async def room_later() -> None:
+                await asyncio.sleep(3)
+                left["bytes"] = GIB // 2
+                await asyncio.sleep(300)
+                seen.append((len(provider.sold), str(pipeline.waiting)))
+                assert pipeline.totals.successful == len(provider.sold)
+                left["bytes"] = 2 * GIB
+
+            pipeline._tasks.start_soon(room_later)
+            return await pipeline.batch_generate(jobs(20))
+
+    assert run_virtual(main()).totals.successful == 20
+    ((sold, waiting),) = seen
+    assert sold == 2
+    assert "0.50 GiB are free" in waiting
+    assert "--min-free" in waiting
+
+
+def test_patience_ends_the_wait_for_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After as long as a refusing provider is waited for."""
+    monkeypatch.setattr("asyncpipe.volume.shutil.disk_usage", lambda _: _usage(0))
+    provider = FakeProvider()
+    manifest, stopped = run(tmp_path, provider, jobs(3), patience_s=600.0)
+    assert isinstance(stopped, DiskError)
+    assert (provider.submits, manifest.totals.pending) == (0, 3)
+
+
+def test_a_floor_of_zero_asks_nobody(tmp_path: Path) -> None:
+    """Then not even the file system is asked."""
+    room = Room(tmp_path, 0, lambda: 0.0, free=lambda _: 1 // 0)
+    assert room.enough()
+    assert room.problem is None
+
+
+def _usage(free: int) -> Any:
+    return SimpleNamespace(free=free)
+
+
+def test_a_disk_that_takes_nothing_stops_the_run_and_keeps_what_is_paid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A download that cannot be written: no more submits; the next run only downloads."""
+    from asyncpipe.downloader import Downloader
+
+    async def full(self: Downloader, url: str, target: object) -> Any:
+        raise DiskError("no space left")
+
+    provider = FakeProvider()
+    with monkeypatch.context() as patch:
+        patch.setattr(Downloader, "fetch", full)
+        manifest, stopped = run(tmp_path, provider, jobs(30), max_workers=2)
+    assert isinstance(stopped, DiskError)
+    sold = len(provider.sold)
+    assert sold < 10
+    assert manifest.totals.jobs[JobState.GENERATED] == sold
+    assert run(tmp_path, provider, jobs(30))[0].totals.successful == 30
+    assert len(provider.sold) == 30
+
+
+# -- moved folders, other stops -----------------------------------------------------------------
+
+
+def test_a_moved_folder_goes_on_elsewhere(tmp_path: Path) -> None:
+    """Nothing in it names where it was."""
+    stop = Script(submits=[BalanceExhausted("402")])
+    provider = FakeProvider(scripts={"杯子 4": stop})
+    run(tmp_path / "here", provider, jobs(8), max_workers=1)
+    (tmp_path / "here").rename(tmp_path / "那里")
+    manifest, _ = run(tmp_path / "那里", provider, jobs(8))
+    assert (manifest.totals.successful, len(provider.sold)) == (8, 8)
+    assert len(assets(tmp_path / "那里")) == 8
+
+
+def test_simulated_runs_move_with_their_books(tmp_path: Path) -> None:
+    """Also over real sockets, with a simulator of another port."""
+    from asyncpipe import AtlasCloud, Polling
+
+    async def main(folder: Path) -> Manifest:
+        folder.joinpath(".asyncpipe").mkdir(parents=True, exist_ok=True)
+        settings = SimulatorSettings(
+            speed=200, faults=Faults(cut=0.3), books=folder / ".asyncpipe" / "books"
+        )
+        async with Simulator(settings) as simulator:
+            provider = AtlasCloud("any", base_url=simulator.base_url, simulated=True)
+            polling = Polling(initial_s=0.02, maximum_s=0.1)
+            async with Pipeline(provider, folder, polling=polling) as pipeline:
+                return await pipeline.batch_generate(jobs(4))
+
+    asyncio.run(main(tmp_path / "a"))
+    assets(tmp_path / "a")[0].unlink()
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert asyncio.run(main(tmp_path / "b")).totals.successful == 4
+    assert len(Books(tmp_path / "b" / ".asyncpipe" / "books").predictions()) == 4
