@@ -48,14 +48,16 @@ def folded(stem: str) -> str:
 
 
 def make_folders(folder: Path, names: Iterable[str]) -> None:
-    """Make folders inside ``folder``; raises UsageError when that cannot be done."""
+    """Make folders inside ``folder``; raises UsageError when they cannot be made or written."""
     try:
         for name in names:
             (folder / name).mkdir(parents=True, exist_ok=True)
+            if not os.access(folder / name, os.W_OK):
+                raise PermissionError(errno.EACCES, f"no right to write into {folder / name}")
     except OSError as exc:
         raise UsageError(
-            f"the output folder {folder} cannot be made: {exc.strerror or exc}; "
-            "choose another with --output-dir"
+            f"the output folder {folder} cannot be used: {exc.strerror or exc}; "
+            "make it writable, or choose another with --output-dir"
         ) from exc
 
 
