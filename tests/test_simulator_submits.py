@@ -181,6 +181,17 @@ def test_an_instant_answer_is_final_and_its_output_is_there() -> None:
     run(steps, faults=Faults(instant=1.0), generation_s=(9e3, 9e3))
 
 
+def test_after_an_instant_answer_polls_take_nothing_back() -> None:
+    """Neither not found nor empty: a client may need its first poll for a fresh URL."""
+
+    async def steps(client: Client) -> None:
+        reply = await client.submit()
+        polled = await client.poll(reply.data["id"])
+        assert (polled.status, polled.data["outputs"]) == (200, reply.data["outputs"])
+
+    run(steps, faults=Faults(instant=1.0, not_found_first=1.0, empty_first=1.0))
+
+
 def test_an_instant_answer_on_the_articles_wire_and_of_a_failure() -> None:
     """request_id beside status and output; failed is as final, and its money returned."""
 

@@ -84,12 +84,13 @@ class Polls:
         self, prediction: BookedPrediction, plan: Plan, past: PollPast, told: Told
     ) -> Told:
         """Leave the outputs out a few times, and keep in the books what is told."""
-        empty = told.status == "completed" and plan.empty_first and past.empty < EMPTY_POLLS
+        done = told.status == "completed"
+        empty = done and plan.empty_first and not past.told and past.empty < EMPTY_POLLS
         now = replace(
             past,
             row=0,
             empty=past.empty + empty,
-            told=past.told or int(told.status == "completed" and not empty),
+            told=past.told or int(done and not empty),
         )
         if now != past:
             self._books.note_poll_past(prediction.id, now)

@@ -74,6 +74,7 @@ class Submits:
         wait_s = draw.uniform(low, high) / self._settings.speed
         hidden = draw.random() < faults.not_found_first
         prediction_id = f"{draw.getrandbits(128):032x}"
+        instant = plan_of(faults, seed, prediction_id).instant
         prediction = BookedPrediction(
             number=number,
             id=prediction_id,
@@ -81,11 +82,11 @@ class Submits:
             model=str(body["model"]),
             body=body,
             created_at=now,
-            ready_at=now if plan_of(faults, seed, prediction_id).instant else now + wait_s,
+            ready_at=now if instant else now + wait_s,
             outcome=self._outcome(draw.random(), body),
             price=charge(body),
             outputs=outputs_asked(body),
-            hidden_polls=HIDDEN_POLLS if hidden else 0,
+            hidden_polls=HIDDEN_POLLS if hidden and not instant else 0,
         )
         self._books.sell(prediction)
         return prediction
