@@ -106,13 +106,14 @@ def test_the_same_seed_makes_the_same_trouble() -> None:
 
 @pytest.mark.parametrize("wire", ["canonical", "article"])
 def test_a_run_that_meets_every_recoverable_fault_gets_everything(
-    tmp_path: Path, wire: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wire: str
 ) -> None:
     """Every job succeeds within the usual retries, is charged once, and no key leaves home."""
+    for module in ("fetcher", "driver", "flow.pause"):
+        monkeypatch.setattr(f"asyncpipe.{module}.backoff_s", lambda *_, **__: 0.01)
     file = load_jobs(CONFIGS / "quickstart.yaml")
-    # Whether noise that claims to be a picture is one, is the downloader's affair; and the waits
-    # after refused submits are what takes long here.
-    faults = Faults.parse("all=0.3,rate_limited=0.1,overloaded=0.1,wrong_bytes=0")
+    # Whether noise that claims to be a picture is one, is the downloader's affair.
+    faults = Faults.parse("all=0.3,rate_limited=0.1,wrong_bytes=0")
     if wire == "article":
         # On this wire the ledger keeps no route of a submit whose answer was final.
         faults = replace(faults, instant=0.0)

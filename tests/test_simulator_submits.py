@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
@@ -103,7 +104,26 @@ def test_a_hung_submit_is_sold_and_never_answered() -> None:
 
     started = time.monotonic()
     run(steps, faults=Faults(hung_submit=1.0), hang_s=0.01)
-    assert 0.3 <= time.monotonic() - started < 2
+    assert 0.3 <= time.monotonic() - started < 10
+
+
+def test_a_hung_submit_is_let_go_with_its_client() -> None:
+    """Nothing of it is left in a simulator that serves on."""
+
+    async def steps(client: Client) -> None:
+        before = len(asyncio.all_tasks())
+        submits = [asyncio.create_task(client.submit()) for _ in range(3)]
+        await asyncio.sleep(0.2)
+        assert len(asyncio.all_tasks()) > before + 3
+        for submit in submits:
+            submit.cancel()
+        for _ in range(100):
+            await asyncio.sleep(0.05)
+            if len(asyncio.all_tasks()) == before:
+                return
+        pytest.fail("the simulator still holds submits whose clients went")
+
+    run(steps, faults=Faults(hung_submit=1.0))
 
 
 def test_a_huge_answer_is_larger_than_anybody_should_read() -> None:
