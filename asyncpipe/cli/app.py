@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,11 @@ _OUTPUT = _shared(
     show_default=True,
     help="How much faster the simulator's time runs.",
 )
-@click.option("--simulate-faults", default="", help="Faults to simulate, e.g. failed=0.1,cut=0.2.")
+@click.option(
+    "--simulate-faults",
+    default="",
+    help="Faults to simulate, e.g. all=0.1,cut=0; `asyncpipe simulate --list-faults` lists them.",
+)
 @click.option(
     "--retry-failed", is_flag=True, help="Submit failed jobs again that were not charged."
 )
@@ -223,18 +228,39 @@ def resolve(folder: Path, jobs: tuple[str, ...], decision: str | None) -> None:
     resolve_jobs(folder, jobs, resubmit=decision == "resubmit")
 
 
+def _usd(context: click.Context, option: click.Parameter, value: str | None) -> Decimal | None:
+    try:
+        return None if value is None else Decimal(value)
+    except InvalidOperation:
+        raise click.BadParameter(f"{value!r} is not an amount", context, option) from None
+
+
 @app.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True)
 @click.option("--speed", type=click.FloatRange(0, min_open=True), default=20.0, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--wire", type=click.Choice(["canonical", "article"]), default="canonical")
-@click.option("--faults", default="", help="E.g. rate_limited=0.1,dropped=0.05.")
+@click.option(
+    "--faults",
+    default="",
+    help="E.g. rate_limited=0.1,dropped=0.05; all=0.1 sets every recoverable fault.",
+)
+@click.option("--list-faults", is_flag=True, help="Print the faults there are, and leave.")
 @click.option("--books", type=click.Path(path_type=Path), help="Keep the books in this file.")
-def simulate(**options: object) -> None:
+@click.option(
+    "--hang",
+    type=click.FloatRange(0),
+    help="Seconds a hung poll and a slow download last.  [default: 60 divided by --speed]",
+)
+@click.option("--balance", callback=_usd, help="The account's money in USD.  [default: no end]")
+def simulate(list_faults: bool, **options: object) -> None:
     """Run the simulator as a server of its own, until interrupted."""
-    from asyncpipe.cli.simulate import serve
+    from asyncpipe.cli.simulate import print_faults, serve
 
+    if list_faults:
+        print_faults()
+        return
     serve(**options)  # type: ignore[arg-type]
 
 

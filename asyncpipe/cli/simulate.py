@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from decimal import Decimal
 from pathlib import Path
 
 import anyio
@@ -20,6 +21,8 @@ def serve(
     wire: str,
     faults: str,
     books: Path | None,
+    hang: float | None,
+    balance: Decimal | None,
 ) -> None:
     """Serve until interrupted."""
     settings = SimulatorSettings(
@@ -30,6 +33,8 @@ def serve(
         wire=wire,
         faults=Faults.parse(faults),
         books=books,
+        hang_s=hang,
+        balance_usd=balance,
     )
     asyncio.run(_serve(settings))
 
@@ -39,3 +44,16 @@ async def _serve(settings: SimulatorSettings) -> None:
         click.echo(f"simulator at {simulator.base_url} (any key will do); Ctrl-C ends it")
         click.echo(f"  asyncpipe run JOBFILE --base-url {simulator.base_url}")
         await anyio.sleep_forever()
+
+
+def print_faults() -> None:
+    """Print every fault: its name, whether a client can recover, what it does."""
+    rows = [(kind.name, "yes" if kind.recoverable else "no", kind.text) for kind in Faults.kinds()]
+    rows.insert(0, ("fault", "recoverable", "what happens"))
+    width, middle = (max(len(row[column]) for row in rows) for column in (0, 1))
+    for name, recoverable, text in rows:
+        click.echo(f"{name:{width}}  {recoverable:{middle}}  {text}")
+    click.echo(
+        "\nRecoverable: a client that waits and tries again gets every output it paid for. all=0.1 "
+        "sets\nthese; later entries override, as in all=0.1,cut=0. The others must be named."
+    )

@@ -18,6 +18,12 @@ CREATE TABLE IF NOT EXISTS predictions(
   price INTEGER NOT NULL, outputs INTEGER NOT NULL, hidden_polls INTEGER NOT NULL,
   polls INTEGER NOT NULL DEFAULT 0, downloads INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS counts(name TEXT PRIMARY KEY, value INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS poll_pasts(
+  id TEXT PRIMARY KEY, row INTEGER NOT NULL, total INTEGER NOT NULL, hung INTEGER NOT NULL,
+  empty INTEGER NOT NULL, told INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS fetches(
+  id TEXT NOT NULL, output INTEGER NOT NULL, old INTEGER NOT NULL, fetched INTEGER NOT NULL,
+  PRIMARY KEY(id, output));
 """
 
 
@@ -42,6 +48,21 @@ class BookedPrediction:
     hidden_polls: int
     polls: int = 0
     downloads: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PollPast:
+    """What polls of a prediction were answered with, as far as faults depend on it.
+
+    ``row`` and ``total`` faulty answers, of which ``hung`` were held; ``empty`` completed ones
+    without outputs; ``told`` ones with them.
+    """
+
+    row: int = 0
+    total: int = 0
+    hung: int = 0
+    empty: int = 0
+    told: int = 0
 
 
 class Books:
@@ -107,11 +128,47 @@ class Books:
             "UPDATE predictions SET downloads=downloads+1 WHERE id=?", (prediction_id,)
         )
 
+    def poll_past(self, prediction_id: str) -> PollPast:
+        """What faults a prediction's polls have met."""
+        query = "SELECT row, total, hung, empty, told FROM poll_pasts WHERE id=?"
+        row = self._connection.execute(query, (prediction_id,)).fetchone()
+        return PollPast(**dict(zip(PollPast.__slots__, row, strict=True))) if row else PollPast()
+
+    def note_poll_past(self, prediction_id: str, past: PollPast) -> None:
+        """Keep what faults a prediction's polls have met."""
+        self._connection.execute(
+            "INSERT OR REPLACE INTO poll_pasts VALUES(?,?,?,?,?,?)",
+            (prediction_id, past.row, past.total, past.hung, past.empty, past.told),
+        )
+
+    def fetches(self, prediction_id: str, output: int) -> tuple[int, int]:
+        """How often an output was asked for: at its old URL, and where it is."""
+        query = "SELECT old, fetched FROM fetches WHERE id=? AND output=?"
+        row = self._connection.execute(query, (prediction_id, output)).fetchone()
+        return (row[0], row[1]) if row else (0, 0)
+
+    def note_fetch(self, prediction_id: str, output: int, *, old: bool = False) -> None:
+        """Count one request for an output, at its old URL or where it is."""
+        self._connection.execute(
+            "INSERT INTO fetches VALUES(?,?,?,?) ON CONFLICT DO UPDATE"
+            " SET old=old+excluded.old, fetched=fetched+excluded.fetched",
+            (prediction_id, output, int(old), int(not old)),
+        )
+
     def count(self, name: str) -> None:
         """Add one to a counter."""
         self._connection.execute(
             "INSERT INTO counts VALUES(?,1) ON CONFLICT DO UPDATE SET value=value+1", (name,)
         )
+
+    def counter(self, name: str) -> int:
+        """What a counter stands at; 0 if it was never raised."""
+        row = self._connection.execute("SELECT value FROM counts WHERE name=?", (name,)).fetchone()
+        return int(row[0]) if row else 0
+
+    def reset(self, name: str) -> None:
+        """Put a counter back to 0."""
+        self._connection.execute("DELETE FROM counts WHERE name=?", (name,))
 
     def predictions(self) -> list[BookedPrediction]:
         """Everything sold, in order."""
@@ -125,7 +182,7 @@ class Books:
 
     def submits(self) -> int:
         """Submits that arrived, refused ones too."""
-        return self._counter("submits")
+        return self.counter("submits")
 
     def polls(self) -> int:
         """Polls of known predictions."""
@@ -133,11 +190,11 @@ class Books:
 
     def peak_in_flight(self) -> int:
         """The most predictions that were worked on at once."""
-        return self._counter("peak_in_flight")
+        return self.counter("peak_in_flight")
 
     def media_credentials(self) -> int:
         """Media requests that carried an Authorization header or a cookie; must stay 0."""
-        return self._counter("media_credentials")
+        return self.counter("media_credentials")
 
     def summary(self) -> dict[str, Any]:
         """The books in figures, for JSON."""
@@ -154,10 +211,6 @@ class Books:
     def _one(self, what: str, where: str = "1", *values: float) -> int:
         query = f"SELECT {what} FROM predictions WHERE {where}"
         return int(self._connection.execute(query, values).fetchone()[0])
-
-    def _counter(self, name: str) -> int:
-        row = self._connection.execute("SELECT value FROM counts WHERE name=?", (name,)).fetchone()
-        return int(row[0]) if row else 0
 
     def _raise(self, name: str, value: int) -> None:
         self._connection.execute(

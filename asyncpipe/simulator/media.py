@@ -44,7 +44,9 @@ class MediaMaker:
     def make(self, prediction: BookedPrediction, index: int) -> bytes:
         """Return the bytes of one output; runs in a thread."""
         if self._body_bytes is not None:
-            return _HEADS[prediction.type].ljust(self._body_bytes, b"\0")
+            mark = f"{prediction.id}-{index}".encode()  # no two outputs are the same
+            body = (_HEADS[prediction.type] + mark)[: self._body_bytes]
+            return body.ljust(self._body_bytes, b"\0")
         output = (prediction.id, index)
         with self._lock:
             if output in self._cache:

@@ -15,6 +15,12 @@ _PER_SECOND = {
 }
 _OTHERS = 50_000
 
+MODELS = {
+    **{model: ("image", price) for model, price in _PER_IMAGE.items()},
+    **{model: ("video", price) for model, price in _PER_SECOND.items()},
+}
+"""The models of the catalogue: type, and micro-dollars per image or per second."""
+
 MOST_OUTPUTS = 15
 
 

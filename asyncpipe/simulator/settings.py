@@ -1,51 +1,17 @@
-"""How a simulator behaves: speed, wire, faults."""
+"""How a simulator behaves: speed, wire, faults, money."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 
 from asyncpipe.errors import UsageError
+from asyncpipe.simulator.faults import Faults
 
 WIRES = ("canonical", "article")
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Faults:
-    """What goes wrong, each with a probability from 0 to 1, drawn from the simulator's seed.
-
-    ``rate_limited``: a submit is answered 429 and sells nothing. ``not_found_first``: the first two
-    polls of a prediction are answered 404. ``failed``: it ends failed, its money returned.
-    ``moderated``: it ends failed with error code 1039. ``dropped``: a submit is taken and charged,
-    and its connection closed without an answer. ``cut``: an output's first download breaks off.
-    """
-
-    rate_limited: float = 0.0
-    not_found_first: float = 0.0
-    failed: float = 0.0
-    moderated: float = 0.0
-    dropped: float = 0.0
-    cut: float = 0.0
-
-    def __post_init__(self) -> None:
-        for fault in fields(self):
-            if not 0 <= getattr(self, fault.name) <= 1:
-                raise UsageError(f"fault {fault.name}: its probability must be from 0 to 1")
-
-    @classmethod
-    def parse(cls, text: str) -> Faults:
-        """Read ``rate_limited=0.1,cut=0.2``; raises UsageError naming what is wrong."""
-        known = [fault.name for fault in fields(cls)]
-        values: dict[str, float] = {}
-        for part in filter(None, (part.strip() for part in text.split(","))):
-            name, _, value = part.partition("=")
-            if name.strip() not in known:
-                raise UsageError(f"there is no fault {name!r}; there are {', '.join(known)}")
-            try:
-                values[name.strip()] = float(value)
-            except ValueError:
-                raise UsageError(f"fault {part!r}: write it like {name}=0.1") from None
-        return cls(**values)
+_HANG_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,7 +22,11 @@ class SimulatorSettings:
     file that survives the process; None keeps them in memory. ``api_key`` is the only key accepted;
     None accepts any. ``generation_s`` overrides the time a prediction takes (before ``speed``);
     None: 8-20 s for an image, 30-90 s for a video. ``body_bytes`` makes media of that size instead
-    of drawing them. Port 0 takes a free one.
+    of drawing them. ``hang_s`` is how long a hung poll and a slow download last, in seconds; None:
+    60 divided by ``speed``. ``balance_usd`` is the account's money before the first prediction in
+    the books: submits beyond it are answered 402; None: no end of it. Port 0 takes a free one;
+    ``media_port`` is that of the second site, which is there with the fault ``redirected``.
+    Raises UsageError for what cannot be.
     """
 
     seed: int = 0
@@ -66,12 +36,26 @@ class SimulatorSettings:
     books: Path | None = None
     host: str = "127.0.0.1"
     port: int = 0
+    media_port: int = 0
     api_key: str | None = None
     generation_s: tuple[float, float] | None = None
     body_bytes: int | None = None
+    hang_s: float | None = None
+    balance_usd: Decimal | None = None
 
     def __post_init__(self) -> None:
         if self.wire not in WIRES:
             raise UsageError(f"wire {self.wire!r}: there are {', '.join(WIRES)}")
         if not self.speed > 0:
             raise UsageError(f"speed {self.speed!r} must be above 0")
+        if self.hang_s is not None and not self.hang_s >= 0:
+            raise UsageError(f"hang_s {self.hang_s!r} must be at least 0")
+        if self.balance_usd is not None and not (
+            self.balance_usd.is_finite() and self.balance_usd >= 0
+        ):
+            raise UsageError(f"balance_usd {self.balance_usd} must be at least 0")
+
+    @property
+    def held_s(self) -> float:
+        """How long a hung poll and a slow download last, in seconds."""
+        return _HANG_S / self.speed if self.hang_s is None else self.hang_s

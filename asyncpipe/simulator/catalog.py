@@ -1,0 +1,91 @@
+"""The catalogue, quotes and the balance: what the API says of models and money."""
+
+from __future__ import annotations
+
+import uuid
+from decimal import Decimal
+from typing import Any
+
+from aiohttp import web
+
+from asyncpipe.simulator.prices import MODELS, charge
+from asyncpipe.simulator.submit import read_body
+from asyncpipe.simulator.wire import Service, refusal
+
+RICH = Decimal(1_000_000)
+"""USD an account has at first when the settings name no balance."""
+
+
+class Catalog:
+    """Answer questions about models and money; nothing is sold here."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def models(self, request: web.Request) -> web.Response:
+        """The models there are; ``code`` is text here, as it is at Atlas Cloud."""
+        rows = [_row(model, kind, base) for model, (kind, base) in MODELS.items()]
+        return web.json_response({"code": "200", "data": rows})
+
+    async def calculate(self, request: web.Request) -> web.Response:
+        """What a submit of the same body would be charged."""
+        body = await read_body(request)
+        if not isinstance(body, dict) or not body.get("model"):
+            return refusal(400, "Invalid request parameters: model is required")
+        price = float(Decimal(charge(body)).scaleb(-6))
+        quote = {"price": price, "origin_price": price, "discount": "100"}
+        return web.json_response(
+            {"code": 200, "data": {**quote, "currency": "usd", "estimated": False}}
+        )
+
+    async def balance(self, request: web.Request) -> web.Response:
+        """What the account has left, in the public API's words."""
+        first = self._service.settings.balance_usd
+        left = (RICH if first is None else first) - self._service.books.charged()
+        nothing = _money(Decimal(0))
+        return web.json_response(
+            {
+                "object": "balance",
+                "scope": "account",
+                "account": {"id": "acct-simulated", "name": "simulated", "type": "personal"},
+                "available": _money(left),
+                "cash": _money(left),
+                "bonus": nothing,
+                "subscription_bonus": nothing,
+                "frozen": nothing,
+                "credit_grant": {"available": nothing},
+                "request_id": uuid.uuid4().hex,
+            }
+        )
+
+
+def public_refusal(status: int, text: str) -> web.Response:
+    """The public API's envelope for an error."""
+    error = {"type": "authentication_error", "code": "unauthorized", "message": text, "param": None}
+    return web.json_response({"error": error, "request_id": uuid.uuid4().hex}, status=status)
+
+
+def _money(usd: Decimal) -> dict[str, str]:
+    return {"value": f"{usd:.6f}", "currency": "usd"}
+
+
+def _row(model: str, kind: str, base: int) -> dict[str, Any]:
+    maker, _, name = model.partition("/")
+    price = str(Decimal(base).scaleb(-6).normalize())
+    actual = {"base_price": price, "input_price": "", "output_price": "", "request_price": ""}
+    return {
+        "uuid": str(uuid.uuid5(uuid.NAMESPACE_URL, model)),
+        "model": model,
+        "type": kind.title(),
+        "displayName": name,
+        "tags": [],
+        "categories": [f"TEXT-TO-{kind.upper()}"],
+        "organization": maker,
+        "familyName": name.split("/")[0],
+        "avgLatency": "",
+        "display_console": True,
+        "schema": "",
+        "readme": "",
+        "example": "",
+        "price": {"discount": "100", "actual": actual, "origin": {"base_price": price}},
+    }

@@ -1,0 +1,116 @@
+"""Everything that can go wrong on purpose, with its chance and whether a client can recover."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+
+from asyncpipe.errors import UsageError
+
+ALL = "all"
+"""In a list of faults: every recoverable one."""
+
+
+def _fault(text: str, *, recoverable: bool = True) -> float:
+    return field(default=0.0, metadata={"text": text, "recoverable": recoverable})
+
+
+def _final(text: str) -> float:
+    return _fault(text, recoverable=False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FaultKind:
+    """One fault as it is listed; ``recoverable``: a careful client gets what it paid for."""
+
+    name: str
+    recoverable: bool
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Faults:
+    """What goes wrong, each with a probability from 0 to 1, drawn from the simulator's seed.
+
+    ``asyncpipe simulate --list-faults`` prints what each one does; ``kinds()`` returns the same.
+    The recoverable ones are bounded, so that a client that waits and tries again gets every
+    output: at most 3 faulty polls in a row and 4 per prediction, at most 3 downloads per output,
+    and below a probability of 1 at most 2 failed predictions in a row for the same request.
+    Raises UsageError for a probability that is none.
+    """
+
+    # The submit and its answer.
+    rate_limited: float = _fault("a submit is answered 429, without or with Retry-After")
+    overloaded: float = _fault("a submit is answered 503 in the API's envelope; nothing is sold")
+    text_code: float = _fault('answers spell their code as text: "200"')
+    odd_id: float = _fault("the id is in predictionId, prediction_id, on top or in data.data")
+    instant: float = _fault("the answer to the submit is already final")
+    no_balance: float = _final("a submit is answered 402, or 200 with code 402; nothing is sold")
+    firewall: float = _final("a submit is answered 403 by Cloudflare's page; nothing is sold")
+    refused: float = _final("a submit is answered 400; nothing is sold")
+    dropped: float = _final("a submit is sold and its connection closed without an answer")
+    hung_submit: float = _final("a submit is sold and never answered")
+    server_error_submit: float = _final("a submit is sold and answered by a page, 500 or 502")
+    nameless: float = _final("a submit is sold and its answer names no id")
+    huge_answer: float = _final("a submit is sold and its answer is 128 MiB, cut off")
+
+    # What becomes of a prediction.
+    failed: float = _fault("a prediction ends failed, its money returned")
+    failed_500: float = _fault("the polls of a failed prediction are answered 500, body and all")
+    moderated: float = _final("a prediction ends failed with error code 1039, money returned")
+
+    # Polls.
+    not_found_first: float = _fault("the first two polls of a prediction are answered 404")
+    poll_error: float = _fault("a poll is answered 429, 500, 502, 503 or 504, JSON or a page")
+    garbage: float = _fault("a poll is answered 200 with something that is not the API's JSON")
+    poll_reset: float = _fault("a poll's connection is reset")
+    hung_poll: float = _fault("a poll is held for hang_s, then closed; once per prediction")
+    no_status: float = _fault("the answer to a poll has no status")
+    odd_status: float = _fault("the answer to a poll has a status nobody knows")
+    spelled: float = _fault("every status comes in another word, in upper, lower and mixed case")
+    backwards: float = _fault("the status goes back and forth between processing and queued")
+    empty_first: float = _fault("completed comes without outputs, two polls long")
+    odd_outputs: float = _fault("outputs are objects, or in output, video_url and the like")
+    inline: float = _fault("outputs are data URIs or bare base64 instead of URLs")
+
+    # Media.
+    cut: float = _fault("a download breaks off, with a Content-Length or chunked")
+    empty_media: float = _fault("a download has no bytes")
+    html_media: float = _fault("a download is an HTML page, with 200")
+    wrong_bytes: float = _fault("a download is random bytes that claim to be the media")
+    slow: float = _fault("a download trickles, 8 bytes a second, for hang_s, then breaks off")
+    expired: float = _fault("an output's URL answers 403 or 404; polling again tells a fresh one")
+    redirected: float = _fault("media are on another host and port, behind a redirect")
+    untyped: float = _fault("media come as application/octet-stream, their URL without extension")
+    no_range: float = _fault("downloads ignore Range and always send the whole")
+    lost_media: float = _final("an output is 404 for ever")
+    endless: float = _final("a download never ends")
+
+    def __post_init__(self) -> None:
+        for fault in fields(self):
+            if not 0 <= getattr(self, fault.name) <= 1:
+                raise UsageError(f"fault {fault.name}: its probability must be from 0 to 1")
+
+    @classmethod
+    def kinds(cls) -> tuple[FaultKind, ...]:
+        """Every fault there is."""
+        return tuple(FaultKind(name=fault.name, **fault.metadata) for fault in fields(cls))
+
+    @classmethod
+    def parse(cls, text: str) -> Faults:
+        """Read ``rate_limited=0.1,cut=0.2``; raises UsageError naming what is wrong.
+
+        ``all`` stands for every recoverable fault; later entries override: ``all=0.1,cut=0``.
+        """
+        kinds = cls.kinds()
+        known = {kind.name: [kind.name] for kind in kinds}
+        known[ALL] = [kind.name for kind in kinds if kind.recoverable]
+        values: dict[str, float] = {}
+        for part in filter(None, (part.strip() for part in text.split(","))):
+            name, _, value = (piece.strip() for piece in part.partition("="))
+            if name not in known:
+                raise UsageError(f"there is no fault {name!r}; there are {', '.join(known)}")
+            try:
+                values.update(dict.fromkeys(known[name], float(value)))
+            except ValueError:
+                raise UsageError(f"fault {part!r}: write it like {name}=0.1") from None
+        return cls(**values)

@@ -1,0 +1,167 @@
+"""Submits: refuse, or sell and answer, or sell and lose the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import random
+import time
+from contextlib import suppress
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+from aiohttp import web
+
+from asyncpipe.simulator import wire
+from asyncpipe.simulator.answers import Told, nameless, submit_answer
+from asyncpipe.simulator.books import BookedPrediction
+from asyncpipe.simulator.chance import FAILED_IN_A_ROW, Plan, dice, plan_of, refusal
+from asyncpipe.simulator.poll import Polls
+from asyncpipe.simulator.prices import charge, outputs_asked
+from asyncpipe.simulator.wire import Service
+
+HIDDEN_POLLS = 2
+"""Polls that ``not_found_first`` answers 404."""
+
+HUGE_ANSWER = 128 * 1024 * 1024
+
+_BLOCK = b"x" * (256 * 1024)
+_GENERATION_S = {"image": (8.0, 20.0), "video": (30.0, 90.0)}
+_ENDPOINTS = {"generateImage": "image", "generateVideo": "video"}
+
+
+class Submits:
+    """Answer submits."""
+
+    def __init__(self, service: Service, polls: Polls) -> None:
+        self._service = service
+        self._books = service.books
+        self._settings = service.settings
+        self._polls = polls
+
+    async def submit(self, request: web.Request) -> web.StreamResponse:
+        """Answer one submit."""
+        body = await read_body(request)
+        if body is not None:
+            self._books.count("submits")
+        if not _asks_for_something(body):
+            return wire.refusal(400, "Invalid request parameters: model and prompt are required")
+        assert body is not None
+        faults, seed, number = self._settings.faults, self._settings.seed, self._books.submits()
+        refused = refusal(faults, seed, number)
+        if refused is not None:
+            return _refused(refused, dice(seed, "refusal", number))
+        if self._too_dear(body):
+            return wire.refusal(402, "insufficient balance")
+        prediction = self._sell(_ENDPOINTS[request.match_info["endpoint"]], body)
+        plan = plan_of(faults, seed, prediction.id)
+        if plan.lost is not None:
+            return await self._lose(request, prediction, plan)
+        return web.json_response(await self._answer(request, prediction, plan))
+
+    def _too_dear(self, body: Any) -> bool:
+        balance = self._settings.balance_usd
+        price = Decimal(charge(body)).scaleb(-6)
+        return balance is not None and self._books.charged() + price > balance
+
+    def _sell(self, kind: str, body: dict[str, Any]) -> BookedPrediction:
+        low, high = self._settings.generation_s or _GENERATION_S[kind]
+        now, number = time.time(), self._books.next_number()
+        faults, seed = self._settings.faults, self._settings.seed
+        draw = random.Random(f"{seed}-{number}")
+        wait_s = draw.uniform(low, high) / self._settings.speed
+        hidden = draw.random() < faults.not_found_first
+        prediction_id = f"{draw.getrandbits(128):032x}"
+        instant = plan_of(faults, seed, prediction_id).instant
+        prediction = BookedPrediction(
+            number=number,
+            id=prediction_id,
+            type=kind,
+            model=str(body["model"]),
+            body=body,
+            created_at=now,
+            ready_at=now if instant else now + wait_s,
+            outcome=self._outcome(draw.random(), body),
+            price=charge(body),
+            outputs=outputs_asked(body),
+            hidden_polls=HIDDEN_POLLS if hidden and not instant else 0,
+        )
+        self._books.sell(prediction)
+        return prediction
+
+    def _outcome(self, draw: float, body: dict[str, Any]) -> str:
+        faults = self._settings.faults
+        if faults.failed <= draw < faults.failed + faults.moderated:
+            return "moderated"
+        if not 0 < faults.failed < 1:
+            return "failed" if draw < faults.failed else "completed"
+        same = json.dumps(body, sort_keys=True).encode()
+        row = f"failed {hashlib.sha256(same).hexdigest()[:16]}"
+        if draw < faults.failed and self._books.counter(row) < FAILED_IN_A_ROW:
+            self._books.count(row)
+            return "failed"
+        self._books.reset(row)
+        return "completed"
+
+    async def _answer(
+        self, request: web.Request, prediction: BookedPrediction, plan: Plan
+    ) -> dict[str, Any]:
+        told = await self._polls.tell(request, prediction) if plan.instant else Told()
+        if told.outputs:
+            past = self._books.poll_past(prediction.id)
+            self._books.note_poll_past(prediction.id, replace(past, told=1))
+        url = f"{wire.root(request)}/api/v1/model/prediction/{prediction.id}"
+        return submit_answer(prediction, told, plan, wire=self._settings.wire, poll_url=url)
+
+    async def _lose(
+        self, request: web.Request, prediction: BookedPrediction, plan: Plan
+    ) -> web.StreamResponse:
+        if plan.lost == "nameless":
+            return web.json_response(nameless(plan))
+        if plan.lost == "server_error_submit":
+            status = dice(self._settings.seed, "lost", prediction.id).choice((500, 502))
+            return wire.page(status, f"{status} the server broke off")
+        if plan.lost == "huge_answer":
+            return await _huge(request)
+        if plan.lost == "hung_submit":
+            await self._service.hold(request, None)
+        return wire.drop(request)
+
+
+async def read_body(request: web.Request) -> Any:
+    """The request's JSON; None if it is not JSON."""
+    try:
+        return json.loads(await request.read())
+    except ValueError:
+        return None
+
+
+def _asks_for_something(body: Any) -> bool:
+    return isinstance(body, dict) and bool(body.get("model")) and bool(body.get("prompt"))
+
+
+def _refused(fault: str, draw: random.Random) -> web.Response:
+    if fault == "rate_limited":
+        return wire.rate_limited(draw)
+    if fault == "overloaded":
+        return wire.overloaded()
+    if fault == "firewall":
+        return wire.firewall()
+    if fault == "no_balance":
+        return wire.refusal(402, "insufficient balance", http=draw.choice((200, 402)))
+    return wire.refusal(400, "Invalid request parameters")
+
+
+async def _huge(request: web.Request) -> web.StreamResponse:
+    """An answer that begins well and never comes to its id."""
+    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+    response.enable_chunked_encoding()
+    await response.prepare(request)
+    with suppress(ConnectionError):
+        await response.write(b'{"code":200,"message":"')
+        for _ in range(HUGE_ANSWER // len(_BLOCK)):
+            await response.write(_BLOCK)
+            await asyncio.sleep(0)  # a fast reader must not starve the others
+    return wire.drop(request, response)
