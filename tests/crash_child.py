@@ -1,0 +1,131 @@
+"""A process that forks runs which end at a step chosen beforehand, as if the power went.
+
+Steps are: before, inside and after every ledger transaction; before and after every request, and
+every piece of an answer; before and after every fsync and every rename. One JSON line on stdin
+asks for a run, one on stdout answers how it ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sqlite3
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from asyncpipe import AtlasCloud, Pipeline, Polling
+from asyncpipe.ledger.sqlite import Ledger
+from asyncpipe.verify import verify
+
+_lock = threading.Lock()
+_left: int | None = None
+
+
+def step(*_: object) -> None:
+    """Count down, and die at the end of the count."""
+    global _left  # noqa: PLW0603 - one process, one countdown
+    with _lock:
+        if _left is None:
+            return
+        _left -= 1
+        if _left <= 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(60)
+
+
+def install() -> None:
+    """Put steps around everything that leaves a trace outside this process."""
+    try_ = Ledger._try
+
+    def stepping_try(self: Ledger, query: Callable[[sqlite3.Connection], Any]) -> Any:
+        def inside(connection: sqlite3.Connection) -> Any:
+            answer = query(connection)
+            step()
+            return answer
+
+        step()
+        answer = try_(self, inside)
+        step()
+        return answer
+
+    request, read = aiohttp.ClientSession._request, aiohttp.StreamReader.readany
+
+    async def stepping_request(self: Any, *arguments: Any, **options: Any) -> Any:
+        step()
+        answer = await request(self, *arguments, **options)
+        step()
+        return answer
+
+    async def stepping_read(self: Any) -> bytes:
+        chunk = await read(self)
+        step()
+        return chunk
+
+    replace, fsync = Path.replace, os.fsync
+
+    def stepping_replace(self: Path, target: Any) -> Path:
+        step()
+        answer = replace(self, target)
+        step()
+        return answer
+
+    def stepping_fsync(descriptor: int) -> None:
+        fsync(descriptor)
+        step()
+
+    Ledger._try = stepping_try  # type: ignore[method-assign]
+    aiohttp.ClientSession._request = stepping_request  # type: ignore[method-assign]
+    aiohttp.StreamReader.readany = stepping_read  # type: ignore[method-assign]
+    Path.replace = stepping_replace  # type: ignore[method-assign,assignment]
+    os.fsync = stepping_fsync  # type: ignore[assignment]
+
+
+async def run(folder: Path, url: str, jobs: Iterable[dict[str, Any]], what: str) -> None:
+    """Run, or collect, or verify and collect."""
+    if what == "verify":
+        await verify(folder)
+    provider = AtlasCloud("any", base_url=url)
+    polling = Polling(initial_s=0.01, maximum_s=0.02)
+    async with Pipeline(
+        provider, folder, max_workers=2, polling=polling, min_free_bytes=0
+    ) as pipeline:
+        if what == "run":
+            await pipeline.batch_generate(jobs)
+        else:
+            await pipeline.collect()
+
+
+def serve() -> None:
+    """Fork one run per line; it has the modules loaded already."""
+    install()
+    for line in sys.stdin:
+        asked = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            status = 70
+            try:
+                global _left  # noqa: PLW0603
+                _left = asked["stop_at"]
+                folder = Path(asked["folder"])
+                asyncio.run(run(folder, asked["url"], asked["jobs"], asked["what"]))
+                status = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(status)
+        _, ended = os.waitpid(child, 0)
+        killed = os.WIFSIGNALED(ended)
+        print(json.dumps({"killed": killed, "code": os.waitstatus_to_exitcode(ended)}), flush=True)
+
+
+if __name__ == "__main__":
+    serve()
