@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from asyncpipe.downloader import SMALL, Downloader, StoredFile, Target, read_data_uri
+from asyncpipe.downloader import SMALL, Downloader, StoredFile, Target
 from asyncpipe.errors import DownloadError, MediaGone
-from asyncpipe.media import extension, is_page, sniff
+from asyncpipe.media import extension, is_page, read_data_uri, sniff
 from asyncpipe.reach import PublicResolver, is_public
 from asyncpipe.testing import PIXEL
 
