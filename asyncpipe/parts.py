@@ -1,9 +1,9 @@
 """Parts of outputs on disk: written with an account of their own, taken up after any crash.
 
 Beside a part ``x`` lies ``x.log``: a line of JSON that says what it is a part of, then a line per
-write, the size so far and the sha256 so far. What no line vouches for is not believed: after a
+write, the size and the sha256 up to its end. Only what agrees with a line is believed: after a
 power cut a file may be longer than what reached the disk. Every body gets a file of its own, under
-a name that is never used again, and nothing ever shortens one while it may grow. So a write that a
+a name that is never used again, and nothing shortens one while it may grow. So a write that a
 cancelled run left in its thread goes to a file nobody reads any more, or puts the bytes at their
 own place that we would put there, too.
 
@@ -85,21 +85,22 @@ class Part(io.FileIO):
             raise
 
     def write(self, block: Any, /) -> int:
-        """Append all of ``block`` (bytes), then vouch for it in the log."""
+        """Append all of ``block`` (bytes).
+
+        The log vouches for it first: so no moment is left in which what is written is not believed.
+        """
         with self._lock:
+            digest, size = self.sha256.copy(), self.size + len(block)
+            digest.update(block)
+            if self._log is not None:
+                _write_all(self._log, b"%d %s\n" % (size, digest.hexdigest().encode()))
             rest = memoryview(block)
             while rest:
                 rest = rest[super().write(rest) :]
-            self._count(block)
-            if self._log is not None:
-                _write_all(self._log, b"%d %s\n" % (self.size, self.sha256.hexdigest().encode()))
+            self.sha256, self.size = digest, size
+            if len(self.head) < HEAD_BYTES:
+                self.head = (self.head + block[:HEAD_BYTES])[:HEAD_BYTES]
         return len(block)
-
-    def _count(self, block: bytes) -> None:
-        self.sha256.update(block)
-        self.size += len(block)
-        if len(self.head) < HEAD_BYTES:
-            self.head = (self.head + block[:HEAD_BYTES])[:HEAD_BYTES]
 
     def close(self) -> None:
         """Close the part and its log; they stay where they are."""
