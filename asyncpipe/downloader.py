@@ -239,10 +239,8 @@ class Downloader:
         entity, body = _entity(response, url), self._body(response, 0)
         try:
             head = await body.read(SMALL)
-            if len(head) < SMALL:
-                _check_whole(len(head), total)
         except _NETWORK:
-            head = head or body.rest()
+            head = body.rest()
             if entity and len(head) >= _TELLING:
                 self._final(head, *named, target)
                 await self._keep(head, entity, target, instead_of)
@@ -355,7 +353,7 @@ def _check_answer(response: aiohttp.ClientResponse, accepted: tuple[int, ...]) -
     if response.status not in accepted:
         raise DownloadError(f"{shown} answers {response.status}")
     coding = response.headers.get("Content-Encoding", "").strip().lower()
-    if coding not in ("", "identity"):
+    if response.status != 416 and coding not in ("", "identity"):
         raise DownloadError(f"{shown} answers in {coding!r}, though asked to leave it as it is")
 
 

@@ -109,6 +109,10 @@ class Part(io.FileIO):
             if self._log is not None:
                 self._log.close()
 
+    def __del__(self) -> None:
+        # Opened in a thread for a coroutine that was cancelled meanwhile: nobody else closes it.
+        self.close()
+
     def take_up(self) -> None:
         """Read on to the last place that the log vouches for, and stand there."""
         digest, at = hashlib.sha256(), 0
@@ -123,7 +127,8 @@ class Part(io.FileIO):
     def settle(self, final: Path) -> None:
         """Make a complete part durable under its final name, and close it."""
         with self._lock:
-            if os.fstat(self.fileno()).st_size < self.size:
+            status = os.fstat(self.fileno())
+            if status.st_size < self.size:
                 raise OSError(errno.EIO, "a part is shorter than what was written to it")
             self.truncate(self.size)  # behind it may be what an earlier run was not sure of
             try:
@@ -134,7 +139,12 @@ class Part(io.FileIO):
                 raise
             self.close()
         final.parent.mkdir(parents=True, exist_ok=True)
-        self.path.replace(final)
+        try:
+            self.path.replace(final)
+        except FileNotFoundError:
+            # A cancelled run's thread may have been faster: with this very file, which is whole.
+            if not os.path.samestat(final.stat(), status):
+                raise
         forget(self.path)
         sync_folder(final.parent)
 

@@ -17,13 +17,14 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 import pytest
 from aiohttp import web
 
 from asyncpipe import parts
+from asyncpipe.body import Body
 from asyncpipe.downloader import READ_BUFFER, SMALL, Downloader, StoredFile, Target
 from asyncpipe.errors import DownloadError, MediaGone
 from asyncpipe.parts import KEPT_S, Part, left_in
@@ -37,6 +38,30 @@ OTHER = b"\x00\x00\x00\x18ftypisom" + Random(2).randbytes(3 * SMALL)
 PICTURE = b"\x89PNG\r\n\x1a\n" + Random(3).randbytes(5000)
 
 Answer = Callable[[web.Request, "Origin"], Awaitable[web.StreamResponse]]
+
+
+class Watched(Body):
+    """A body whose server can see how much of it was read: what is in a buffer at a cut is lost."""
+
+    latest: ClassVar[Watched | None] = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        Watched.latest, self._first = self, self.have
+
+    @classmethod
+    async def received(cls, size: int) -> None:
+        """Wait until the latest body has been read so far, a second at most."""
+        for _ in range(500):
+            await asyncio.sleep(0.002)
+            if cls.latest and cls.latest.have - cls.latest._first >= size:
+                break
+
+
+@pytest.fixture(autouse=True)
+def watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let servers see how much was read."""
+    monkeypatch.setattr("asyncpipe.downloader.Body", Watched)
 
 
 @dataclass
@@ -59,7 +84,7 @@ class Origin:
     stall: asyncio.Event | None = None
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
-        number = len(self.asked)
+        Watched.latest, number = None, len(self.asked)
         self.asked.append((request.headers.get("Range"), request.headers.get("If-Range")))
         self.paths.append(request.path_qs)
         if number in self.odd:
@@ -91,7 +116,7 @@ class Origin:
         if self.stall is not None:
             await self.stall.wait()
         if cut is not None:
-            await asyncio.sleep(0.02)  # so that what was sent has been read before the cut is seen
+            await Watched.received(len(body[:cut]))
             if request.transport is not None:
                 request.transport.close()
         return response
@@ -242,7 +267,8 @@ def partial_answer(start: int, total: int, headers: dict[str, str]) -> Answer:
 
 
 async def not_satisfiable(request: web.Request, origin: Origin) -> web.StreamResponse:
-    return await origin.send(request, 416, {"Content-Range": f"bytes */{len(OTHER)}"}, b"")
+    told = {"Content-Range": f"bytes */{len(OTHER)}", "Content-Encoding": "br"}
+    return await origin.send(request, 416, told, b"page")
 
 
 async def ranges_ignored(request: web.Request, origin: Origin) -> web.StreamResponse:
@@ -571,6 +597,36 @@ async def _closing(part: Part) -> Any:
     thread.start()
     await asyncio.sleep(0.05)
     return thread
+
+
+def test_a_thread_that_was_faster_is_no_trouble(tmp_path: Path) -> None:
+    """A cancelled run's last step may put in place what the next one was about to."""
+    entity = Entity(source="x", validator='"v"', total=len(CLIP), content_type="video/mp4")
+    path, final = tmp_path / "a", tmp_path / "videos" / "a.mp4"
+    parts.keep(path, entity, CLIP)
+    stale, ours = Part(path, entity, new=False), Part(path, entity, new=False)
+    for part in (stale, ours):
+        part.take_up()
+    stale.settle(final)
+    ours.settle(final)
+    assert final.read_bytes() == CLIP
+    assert [p.name for p in tmp_path.iterdir()] == ["videos"]
+
+
+@pytest.mark.parametrize("damage", ["gone", "shorter"])
+def test_a_part_that_is_not_what_was_written_is_never_a_file(tmp_path: Path, damage: str) -> None:
+    """Removed or cut under our hands: said so, and nothing put in place of a file that stands."""
+    path, final = tmp_path / "a", tmp_path / "a.mp4"
+    final.write_bytes(b"another")
+    with closing(Part(path, None)) as part:
+        part.write(CLIP)
+        if damage == "gone":
+            path.unlink()
+        else:
+            os.truncate(path, 1000)
+        with pytest.raises(OSError, match=r"No such file|shorter"):
+            part.settle(final)
+    assert final.read_bytes() == b"another"
 
 
 def test_what_nobody_can_use_goes(tmp_path: Path) -> None:
