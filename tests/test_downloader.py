@@ -422,12 +422,28 @@ def test_an_endless_body_ends(tmp_path: Path) -> None:
     assert sent < 50_000_000
 
 
-@pytest.mark.parametrize("body", [PNG, LARGE])
-def test_a_body_that_says_it_is_too_large_is_not_read(tmp_path: Path, body: bytes) -> None:
-    """Content-Length is believed there; a body of just the limit is fetched."""
+def test_a_body_that_says_it_is_too_large_is_not_read(tmp_path: Path) -> None:
+    """Content-Length is believed there."""
 
-    async def answer(request: web.Request) -> web.Response:
-        return web.Response(body=body)
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": str(2**40)})
+        await response.prepare(request)
+        await asyncio.Event().wait()
+        return response
+
+    with pytest.raises(TooLarge, match="1099511627776"):
+        fetch(tmp_path, answer)
+
+
+@pytest.mark.parametrize("body", [PNG, LARGE])
+def test_the_limit_itself_is_allowed(tmp_path: Path, body: bytes) -> None:
+    """One byte more is not."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()  # chunked: no length to go by
+        await response.prepare(request)
+        await response.write(body)
+        return response
 
     with pytest.raises(TooLarge):
         fetch(tmp_path, answer, largest=len(body) - 1)

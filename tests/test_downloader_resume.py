@@ -26,7 +26,7 @@ from aiohttp import web
 from asyncpipe import parts
 from asyncpipe.body import Body
 from asyncpipe.downloader import READ_BUFFER, SMALL, Downloader, StoredFile, Target
-from asyncpipe.errors import DownloadError, MediaGone
+from asyncpipe.errors import DownloadError, MediaGone, TooLarge
 from asyncpipe.parts import KEPT_S, Part, left_in
 from asyncpipe.ranges import Entity, is_rest, validator
 
@@ -407,6 +407,49 @@ def test_content_range_is_taken_at_its_word_only_where_it_fits(told: str, rest: 
     """Start, end and total all have to agree with what there is."""
     entity = Entity(source="http://x/a", validator='"v"', total=100, content_type="video/mp4")
     assert is_rest({"Content-Range": told, "ETag": '"v"'}, entity, 10) is rest
+
+
+@pytest.mark.parametrize(
+    ("headers", "rest"),
+    [
+        ({}, True),
+        ({"Last-Modified": LONG_AGO}, True),
+        ({"Last-Modified": "Sun, 1 Mar 2026"}, False),
+    ],
+)
+def test_a_date_may_be_left_out_but_not_differ(headers: dict[str, str], rest: bool) -> None:
+    """A 206 to If-Range need not repeat it (RFC 9110, 15.3.7)."""
+    entity = Entity(source="http://x/a", validator=LONG_AGO, total=100, content_type="video/mp4")
+    assert is_rest({"Content-Range": "bytes 10-99/100"} | headers, entity, 10) is rest
+
+
+def test_what_turns_out_a_page_is_not_gone_on_with(tmp_path: Path) -> None:
+    """Its beginning did not tell; complete it does, and goes."""
+    page = b" " * 40 + b"<html>come back later"
+    origin = Origin(page, cuts=[30])
+    for _ in range(2):
+        assert isinstance(fetch(tmp_path, origin, runs=[2]), DownloadError)
+        assert not kept(tmp_path)
+        assert standing(tmp_path) == []
+        origin.cuts = [30]
+    assert [asked for asked, _ in origin.asked] == [None, "bytes=30-"] * 2
+
+
+def test_a_limit_that_was_lowered_counts_for_parts(tmp_path: Path) -> None:
+    """Told by the first words of the answer, before anything is waited for."""
+    origin, _, _ = leave(tmp_path, 2 * SMALL)
+
+    async def silent(request: web.Request, origin: Origin) -> web.StreamResponse:
+        told = {"Content-Range": f"bytes {2 * SMALL}-{len(CLIP) - 1}/{len(CLIP)}", **V1}
+        response = web.StreamResponse(status=206, headers=told)
+        await response.prepare(request)
+        await asyncio.Event().wait()
+        return response
+
+    origin.odd[0] = silent
+    error = fetch(tmp_path, origin, runs=[1], largest=3 * SMALL, stalled_s=0.5)
+    assert isinstance(error, TooLarge)
+    assert (error.have, kept(tmp_path)) == (0, [])
 
 
 # -- crashes ------------------------------------------------------------------------------------
