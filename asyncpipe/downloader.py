@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-import hashlib
-import os
+import itertools
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
-from urllib.parse import unquote_to_bytes, urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit
 
-import aiofiles
 import aiohttp
+from aiofiles.threadpool import wrap
 
-from asyncpipe._fs import sync_folder
-from asyncpipe.errors import DownloadError, MediaGone, UsageError
-from asyncpipe.media import HEAD_BYTES, extension, is_page
+from asyncpipe.body import Body
+from asyncpipe.errors import DownloadError, MediaGone, TooLarge, UsageError
+from asyncpipe.media import HEAD_BYTES, broken_promise, extension, is_page, read_data_uri
+from asyncpipe.parts import Left, Part, disk_trouble, keep, left_in, take_up, write_whole
 from asyncpipe.providers.http import USER_AGENT, proxy_for
+from asyncpipe.ranges import Entity, ask_for_rest, is_rest, told_total, validator
 from asyncpipe.reach import check_host, connector_options
 
 T = TypeVar("T")
@@ -36,9 +36,14 @@ pieces."""
 SMALL = 1024 * 1024
 """Bodies up to here are written, hashed and renamed in one hop to the disk thread."""
 
+_TELLING = 16
+"""Fewer bytes than this do not tell what they are."""
+
 _GONE = frozenset({403, 404, 410})
 _MOVED = frozenset({301, 302, 303, 307, 308})
 _HOPS = 5
+_CONNECT_S = 15.0
+_NETWORK = (aiohttp.ClientError, TimeoutError, OSError)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,9 +71,13 @@ class Target:
 class Downloader:
     """Fetch media into ``folder``; never carries credentials.
 
-    ``public_only`` refuses outputs that lead to private, loopback or link-local addresses.
+    A server that sends less than ``slowest`` bytes/s over ``stalled_s`` seconds, or nothing for as
+    long, is given up; there is no limit on the whole time. ``largest`` is the most bytes an output
+    may have (None: no limit). ``public_only`` refuses outputs that lead to private, loopback or
+    link-local addresses.
 
-    Entering opens its session, leaving closes it.
+    Entering finds what earlier runs left (parts nobody can use go) and opens its session, leaving
+    closes it. Entering raises DiskError when the folder cannot be written.
     """
 
     def __init__(
@@ -76,32 +85,36 @@ class Downloader:
         folder: Path,
         *,
         stalled_s: float = 30.0,
+        slowest: float = 1024.0,
+        largest: int | None = 8 * 1024**3,
         connections: int = 32,
         public_only: bool = False,
     ) -> None:
         self._folder = folder
         self._public_only = public_only
         self._parts = folder / ".asyncpipe" / "parts"
-        self._timeout = aiohttp.ClientTimeout(total=None, connect=15, sock_read=stalled_s)
+        self._stalled_s, self._slowest, self._largest = stalled_s, slowest, largest
+        self._timeout = aiohttp.ClientTimeout(total=None, connect=_CONNECT_S, sock_read=stalled_s)
         self._connections = connections
         # Four: fsyncs wait for the disk, not for one another (1.5 x the jobs/s of one, on ext4).
         self._disk = ThreadPoolExecutor(4, thread_name_prefix="asyncpipe-disk")
         self._session: aiohttp.ClientSession | None = None
         self._exit = AsyncExitStack()
-        # A write that a cancelled run left in its thread must not meet ours in one file.
-        self._run = uuid.uuid4().hex[:8]
+        self._left: dict[str, Left] = {}
+        # Every body gets a name of its own, see parts.py.
+        self._run, self._numbers = uuid.uuid4().hex[:8], itertools.count(1)
 
     async def __aenter__(self) -> Self:
-        self._parts.mkdir(parents=True, exist_ok=True)
-        for left in self._parts.iterdir():  # by a run that was cut short
-            left.unlink(missing_ok=True)
+        with disk_trouble(self._folder):
+            self._parts.mkdir(parents=True, exist_ok=True)
+            self._left = left_in(self._parts)
         self._session = await self._exit.enter_async_context(
             aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
                     limit=self._connections, **connector_options(guarded=self._public_only)
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                headers={"User-Agent": USER_AGENT},
+                headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
                 timeout=self._timeout,
                 read_bufsize=READ_BUFFER,
                 auto_decompress=False,
@@ -120,144 +133,260 @@ class Downloader:
         self._disk.shutdown(wait=False)
 
     async def fetch(self, url: str, target: Target) -> StoredFile:
-        """Fetch ``url`` once.
+        """Fetch ``url`` once, going on from what an earlier try or run left of the same output.
 
-        Raises MediaGone when its server says so, DownloadError for anything else that went wrong;
-        then nothing stands under the final name.
+        Raises MediaGone when its server says so, TooLarge, DownloadError for anything else that
+        went wrong with it (``have`` tells what is kept for the next try), and DiskError when the
+        disk does not take it. Then nothing stands under the final name.
         """
         try:
-            if url.startswith("data:"):
-                content_type, body = read_data_uri(url)
-                return await self._store_small(body, content_type, url, target)
-            if urlsplit(url).scheme not in ("http", "https"):
-                raise DownloadError(f"an output is neither http, https nor data: {url[:80]!r}")
-            return await self._fetch_http(url, target)
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, UsageError) as exc:
+            return await self._fetch(url, target)
+        except DownloadError as exc:
+            self._tell_left(exc, target)
+            raise
+        except (*_NETWORK, ValueError, UsageError) as exc:
             reason = str(exc) or type(exc).__name__
-            raise DownloadError(f"{_shown(url)} could not be fetched: {reason[:200]}") from exc
+            error = DownloadError(f"{_shown(url)} could not be fetched: {reason[:200]}")
+            self._tell_left(error, target)
+            raise error from exc
 
-    def _get(self, url: str) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        """Ask for one URL; redirects are followed by us, each target checked like the first."""
+    def _tell_left(self, error: DownloadError, target: Target) -> None:
+        if left := self._left.get(target.part):
+            error.have, error.total = left.size, left.total
+
+    async def _fetch(self, url: str, target: Target) -> StoredFile:
+        if url.startswith("data:"):
+            content_type, body = read_data_uri(url)
+            self._check_size(len(body))
+            path = self._final(body, content_type, url, target)
+            return await self._store_small(body, path, target)
+        if urlsplit(url).scheme not in ("http", "https"):
+            raise DownloadError(f"an output is neither http, https nor data: {url[:80]!r}")
+        left = self._left.pop(target.part, None)
+        if left and (part := await self._hop(partial(take_up, left.path, _source(url)))):
+            with self._held(part, target):
+                stored = await self._go_on(part, url, target)
+            if stored:
+                return stored
+        async with self._answer(url, {}) as response:
+            return await self._from_the_start(response, url, target)
+
+    # -- ask ------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _answer(
+        self, url: str, headers: dict[str, str]
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Ask for a URL; redirects are followed by us, each target checked like the first.
+
+        Yields a 200 or, when ``headers`` ask for a range, whatever says how that stands.
+        """
+        for _ in range(_HOPS + 1):
+            async with await self._get(url, headers) as response:
+                if response.status not in _MOVED:
+                    _check_answer(response, (200, 206, 416) if headers else (200,))
+                    yield response
+                    return
+                url = _moved(url, response)
+        raise DownloadError(f"an output was redirected too often, at last to {_shown(url)}")
+
+    async def _get(self, url: str, headers: dict[str, str]) -> aiohttp.ClientResponse:
         assert self._session is not None, "the downloader is not open"
         if self._public_only:
             check_host(urlsplit(url).hostname)
-        return self._session.get(url, proxy=proxy_for(url), allow_redirects=False)
+        asking = self._session.get(
+            url, headers=headers, proxy=proxy_for(url), allow_redirects=False
+        )
+        async with asyncio.timeout(_CONNECT_S + self._stalled_s):  # headers may trickle, too
+            return await asking
 
-    async def _fetch_http(self, url: str, target: Target, *, hops: int = 0) -> StoredFile:
-        if hops > _HOPS or urlsplit(url).scheme not in ("http", "https"):
-            raise DownloadError(f"an output was redirected too often, or to {url[:80]!r}")
-        async with self._get(url) as response:
-            if response.status in _GONE:
-                raise MediaGone(f"{_shown(url)} answers {response.status}")
-            if response.status in _MOVED:
-                return await self._fetch_http(_moved(url, response), target, hops=hops + 1)
-            if response.status != 200:
-                raise DownloadError(f"{_shown(url)} answers {response.status}")
-            chunks = response.content.iter_any()
-            head = await _at_least(chunks, SMALL)
-            kind = response.content_type
-            if len(head) < SMALL:
-                _check_length(len(head), response)
-                return await self._store_small(head, kind, url, target)
-            return await self._store_large(head, chunks, response, target)
+    # -- receive --------------------------------------------------------------------------------
 
-    async def _store_small(
-        self, body: bytes, content_type: str, url: str, target: Target
+    async def _go_on(self, part: Part, url: str, target: Target) -> StoredFile | None:
+        """Fetch what is missing of a part; None when that cannot be had, and the part is gone."""
+        entity, have = part.entity, part.size
+        assert entity is not None, "only what has a log is taken up"
+        if have == entity.total:  # cut off between its last byte and its name
+            return await self._settle(part, entity.content_type, url, target)
+        async with self._answer(url, ask_for_rest(entity, have)) as response:
+            if response.status == 206 and is_rest(response.headers, entity, have):
+                total = entity.total or told_total(response.headers)
+                await self._receive(part, self._body(response, have), total)
+                return await self._settle(part, entity.content_type, str(response.url), target)
+            if response.status == 200:
+                return await self._from_the_start(response, url, target, instead_of=part)
+            await self._hop(part.discard)
+        return None
+
+    async def _from_the_start(
+        self,
+        response: aiohttp.ClientResponse,
+        url: str,
+        target: Target,
+        *,
+        instead_of: Part | None = None,
     ) -> StoredFile:
-        path = self._final(body[:HEAD_BYTES], content_type, url, target)
-        write = partial(_write_whole, self._part(target), self._folder / path, body)
-        digest = await self._hop(write)
+        """Fetch all of a body. A part is given up for it only once this one is seen to be media.
+
+        (The page of a hotel's network is a 200, too.)
+        """
+        total, named, head = (
+            response.content_length,
+            (response.content_type, str(response.url)),
+            b"",
+        )
+        self._check_size(total)
+        entity, body = _entity(response, url), self._body(response, 0)
+        try:
+            head = await body.read(SMALL)
+        except _NETWORK:
+            head = body.rest()
+            if entity and len(head) >= _TELLING:
+                self._final(head, *named, target)
+                await self._keep(head, entity, target, instead_of)
+            raise
+        path = self._final(head, *named, target)  # no page, of 1 GB or not, is worth a file
+        if instead_of:
+            await self._hop(instead_of.discard)
+        if len(head) < SMALL:
+            return await self._store_small(head, path, target)
+        part = await self._hop(partial(Part, self._part(target), entity))
+        with self._held(part, target):
+            await self._write(part, head)
+            await self._receive(part, body, total)
+            return await self._settle(part, *named, target)
+
+    def _body(self, response: aiohttp.ClientResponse, have: int) -> Body:
+        return Body(
+            response,
+            have=have,
+            largest=self._largest,
+            slowest=self._slowest,
+            window_s=self._stalled_s,
+        )
+
+    async def _receive(self, part: Part, body: Body, total: int | None) -> None:
+        """Write the rest of a body to its part; what is too large is removed."""
+        try:
+            self._check_size(total)
+            while block := await body.read(READ_BUFFER):
+                await self._write(part, block)
+        except _NETWORK:
+            if part.entity and (block := body.rest()):
+                await self._write(part, block)
+            raise
+        except TooLarge:
+            await self._hop(part.discard)
+            raise
+        _check_whole(part.size, total)
+
+    # -- store ----------------------------------------------------------------------------------
+
+    async def _store_small(self, body: bytes, path: str, target: Target) -> StoredFile:
+        digest = await self._hop(
+            partial(write_whole, self._part(target), self._folder / path, body)
+        )
         return StoredFile(path=path, size=len(body), sha256=digest)
 
-    async def _store_large(
-        self,
-        head: bytes,
-        chunks: AsyncIterator[bytes],
-        response: aiohttp.ClientResponse,
-        target: Target,
-    ) -> StoredFile:
-        url = str(response.url)
-        path = self._final(head[:HEAD_BYTES], response.content_type, url, target)
-        part, digest, size = self._part(target), hashlib.sha256(), 0
-        async with aiofiles.open(part, "wb") as file:
-            block = head
-            while block:
-                digest.update(block)
-                size += len(block)
-                await file.write(block)
-                block = await _at_least(chunks, READ_BUFFER)
-        _check_length(size, response)
-        await self._hop(partial(_settle, part, self._folder / path))
-        return StoredFile(path=path, size=size, sha256=digest.hexdigest())
+    async def _write(self, part: Part, block: bytes) -> None:
+        with disk_trouble(self._folder):
+            await wrap(part, executor=self._disk).write(block)
+
+    async def _settle(self, part: Part, content_type: str, url: str, target: Target) -> StoredFile:
+        try:
+            path = self._final(part.head, content_type, url, target)
+        except DownloadError:  # complete, and not media: nothing to go on with
+            await self._hop(part.discard)
+            raise
+        await self._hop(partial(part.settle, self._folder / path))
+        return StoredFile(path=path, size=part.size, sha256=part.sha256.hexdigest())
+
+    async def _keep(
+        self, body: bytes, entity: Entity, target: Target, instead_of: Part | None
+    ) -> None:
+        """Make a part of what came of a small body, for a later try to go on with."""
+        if instead_of:
+            await self._hop(instead_of.discard)
+        path = self._part(target)
+        size = await self._hop(partial(keep, path, entity, body))
+        self._left[target.part] = Left(path=path, size=size, total=entity.total)
+
+    @contextmanager
+    def _held(self, part: Part, target: Target) -> Iterator[None]:
+        """Close a part however the block ends, and remember it if it can be gone on with."""
+        try:
+            yield
+        finally:
+            if not part.closed:
+                if part.entity:
+                    left = Left(path=part.path, size=part.size, total=part.entity.total)
+                    self._left[target.part] = left
+                # Not awaited: a cancellation could keep it from being begun at all.
+                self._disk.submit(part.close if part.entity else part.discard)
 
     def _part(self, target: Target) -> Path:
-        return self._parts / f"{target.part}.{self._run}"
+        return self._parts / f"{target.part}.{self._run}-{next(self._numbers)}"
 
-    def _final(self, head: bytes, content_type: str, url: str, target: Target) -> str:
+    def _final(self, body: bytes, content_type: str, url: str, target: Target) -> str:
+        head = body[:HEAD_BYTES]
         if not head:
             raise DownloadError(f"{_shown(url)} is empty")
         if is_page(head) and not content_type.startswith("text/plain"):
             raise DownloadError(f"{_shown(url)} is a page of text, not media: {head[:60]!r}")
+        if claimed := broken_promise(head, content_type, url):
+            raise DownloadError(f"{_shown(url)} is no {claimed}, it begins {head[:16]!r}")
         return f"{target.stem}.{extension(head, content_type, url, target.default_extension)}"
 
+    def _check_size(self, size: int | None) -> None:
+        if size is not None and self._largest is not None and size > self._largest:
+            raise TooLarge(f"an output of {size} bytes is larger than the {self._largest} allowed")
+
     async def _hop(self, function: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._disk, function)
+        with disk_trouble(self._folder):
+            return await asyncio.get_running_loop().run_in_executor(self._disk, function)
+
+
+def _check_answer(response: aiohttp.ClientResponse, accepted: tuple[int, ...]) -> None:
+    shown = _shown(str(response.url))
+    if response.status in _GONE:
+        raise MediaGone(f"{shown} answers {response.status}")
+    if response.status not in accepted:
+        raise DownloadError(f"{shown} answers {response.status}")
+    coding = response.headers.get("Content-Encoding", "").strip().lower()
+    if response.status != 416 and coding not in ("", "identity"):
+        raise DownloadError(f"{shown} answers in {coding!r}, though asked to leave it as it is")
 
 
 def _moved(url: str, response: aiohttp.ClientResponse) -> str:
     location = response.headers.get("Location")
     if not location:
         raise DownloadError(f"{_shown(url)} answers {response.status} and does not say where to")
-    return urljoin(url, location)
+    target = urljoin(url, location)
+    if urlsplit(target).scheme not in ("http", "https"):
+        raise DownloadError(f"an output was redirected to {target[:80]!r}")
+    return target
 
 
-async def _at_least(chunks: AsyncIterator[bytes], size: int) -> bytes:
-    """Join chunks until there are ``size`` bytes or no more come."""
-    parts, have = [], 0
-    async for chunk in chunks:
-        parts.append(chunk)
-        have += len(chunk)
-        if have >= size:
-            break
-    return b"".join(parts)
+def _check_whole(size: int, total: int | None) -> None:
+    if total is not None and size != total:
+        raise ConnectionError(f"it broke off: {size} of {total} bytes")
 
 
-def _check_length(size: int, response: aiohttp.ClientResponse) -> None:
-    if response.content_length is not None and response.content_length != size:
-        raise DownloadError(
-            f"{_shown(str(response.url))} broke off: {size} of {response.content_length} bytes"
-        )
+def _entity(response: aiohttp.ClientResponse, url: str) -> Entity | None:
+    """What a body is, if more of it can be asked for later."""
+    known = validator(response.headers, datetime.now(UTC))
+    if known is None:
+        return None
+    return Entity(
+        source=_source(url),
+        validator=known,
+        total=response.content_length,
+        content_type=response.content_type,
+    )
 
 
-def _write_whole(part: Path, final: Path, body: bytes) -> str:
-    with part.open("wb") as file:
-        file.write(body)
-    _settle(part, final)
-    return hashlib.sha256(body).hexdigest()
-
-
-def _settle(part: Path, final: Path) -> None:
-    """Make a finished part durable under its final name."""
-    with part.open("rb+") as file:
-        os.fsync(file.fileno())
-    final.parent.mkdir(parents=True, exist_ok=True)
-    part.replace(final)
-    sync_folder(final.parent)
-
-
-def read_data_uri(url: str) -> tuple[str, bytes]:
-    """Split a data URI into content type and bytes; raises DownloadError if it is not one."""
-    head, comma, body = url.partition(",")
-    content_type, *parameters = head.removeprefix("data:").split(";")
-    if not comma:
-        raise DownloadError("an output is a data URI without any media in it")
-    raw = unquote_to_bytes(body)
-    if "base64" not in parameters:
-        return content_type, raw
-    try:
-        return content_type, base64.b64decode(raw, validate=False)
-    except binascii.Error as exc:
-        raise DownloadError(f"an output is a data URI that is not base64: {exc}") from exc
+def _source(url: str) -> str:
+    return url.partition("#")[0].partition("?")[0]
 
 
 def _shown(url: str) -> str:

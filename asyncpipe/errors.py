@@ -18,9 +18,10 @@
     │   ├── PredictionGone      the provider does not know the prediction (yet, or any more)
     │   └── PollFailed          the poll failed, not the prediction: poll again
     ├── DownloadError           the media could not be fetched or is not what it should be
-    │   └── MediaGone           the URL answers 403, 404 or 410
+    │   ├── MediaGone           the URL answers 403, 404 or 410
+    │   └── TooLarge            the media is larger than allowed; another try in this run is useless
+    ├── DiskError               the disk does not take what is written: stop
     ├── LedgerError             the ledger cannot be read or written
-    ├── DiskError               the disk does not take what is written
     └── FolderInUse             another run holds the output folder
 
 A job that fails is a result, never one of these; ``IllegalTransition`` is a bug of ours.
@@ -148,19 +149,31 @@ class PollFailed(ProviderError):
 
 
 class DownloadError(AsyncpipeError):
-    """The media could not be fetched whole, or is not what it should be."""
+    """The media could not be fetched whole, or is not what it should be.
+
+    ``have`` bytes of it are kept, of ``total`` (None: not known), for the next try to go on from.
+    """
+
+    def __init__(self, message: str, *, have: int = 0, total: int | None = None) -> None:
+        super().__init__(message)
+        self.have = have
+        self.total = total
 
 
 class MediaGone(DownloadError):
     """The media's URL answers 403, 404 or 410."""
 
 
-class LedgerError(AsyncpipeError):
-    """The ledger cannot be read or written."""
+class TooLarge(DownloadError):
+    """The media is larger than what is allowed; nothing of it is kept."""
 
 
 class DiskError(AsyncpipeError):
-    """The disk does not take what is written: full, read-only, or failing."""
+    """The disk does not take what is written (full, read-only, broken …): stop."""
+
+
+class LedgerError(AsyncpipeError):
+    """The ledger cannot be read or written."""
 
 
 class FolderInUse(AsyncpipeError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
 
@@ -18,6 +18,7 @@ from asyncpipe.errors import (
     MediaGone,
     PredictionGone,
     ProviderError,
+    TooLarge,
 )
 from asyncpipe.events import AssetStored, Event, FetchFailed, Lost, Succeeded, now
 from asyncpipe.flow.schedule import backoff_s
@@ -34,9 +35,30 @@ Emit = Callable[[JobRecord, Event], JobRecord]
 """Folds an event into a record, appends it to the ledger, tells the collector."""
 
 TRIES = 5
-"""Downloads tried per output and run before the job is left to the next run."""
+"""Downloads of an output that fail in a row before the job is left to the next run."""
+
+STEPS = 256
+"""A try that kept this share more than any before starts the count anew: at most so many times."""
 
 _EXTENSIONS = {JobType.IMAGE: "png", JobType.VIDEO: "mp4"}
+
+
+@dataclass(slots=True)
+class Budget:
+    """How often one output is tried: TRIES times in a row without getting further."""
+
+    failures: int = 0
+    furthest: int = 0
+
+    def allows(self, error: DownloadError) -> bool:
+        """Count a failed try; whether there is to be another one."""
+        if isinstance(error, TooLarge):
+            return False
+        # Not any byte: a server that gives one per try would hold a download permit for ever.
+        if error.have >= self.furthest + max(1, (error.total or error.have) // STEPS):
+            self.furthest, self.failures = error.have, 0
+        self.failures += 1
+        return self.failures < TRIES
 
 
 class Fetcher:
@@ -125,25 +147,37 @@ class Fetcher:
         return [f"{record.job.kind.folder}/{record.key}_{n}" for n in range(1, count + 1)]
 
     async def _fetch_one(self, record: JobRecord, index: int, stem: str) -> StoredFile:
-        """Try an output a few times; raises MediaGone or DownloadError."""
+        """Try an output a few times; raises DownloadError, or DiskError at once.
+
+        MediaGone is raised only when a try failed so after the provider was asked for the place
+        and answered.
+        """
         part, extension = f"{record.id}_{index}.part", _EXTENSIONS[record.job.kind]
         target = Target(stem=stem, part=part, default_extension=extension)
-        url, error = record.outputs[index], DownloadError("not tried")
-        for failures in range(1, TRIES + 1):
+        url, budget, answered = record.outputs[index], Budget(), False
+        while True:
             try:
                 return await self._downloader.fetch(url, target)
             except DownloadError as exc:
                 logger.info("%s: %s", record.name, exc, extra={"action": "fetch.failed"})
                 error = exc
+            if not budget.allows(error):
+                if isinstance(error, MediaGone) and not answered:
+                    # Nobody who knows has said that there is no other place.
+                    raise DownloadError(str(error)) from error
+                raise error
             tried = url
             try:
                 # Whatever went wrong, the provider may know a better URL by now; asking is free.
-                url = next(iter((await self._outputs_again(record))[index:]), url)
+                url, answered = await self._url_again(record, index, url), True
             except DownloadError as exc:
-                error = exc  # nobody can say that the media is gone
-            if failures < TRIES and url == tried:
-                await anyio.sleep(backoff_s(failures, self._rng, initial_s=2.0))
-        raise error
+                logger.info("%s: %s", record.name, exc, extra={"action": "fetch.failed"})
+                answered = False
+            if url == tried or budget.failures > 1:  # a provider may sign anew for every asking
+                await anyio.sleep(backoff_s(budget.failures, self._rng, initial_s=2.0))
+
+    async def _url_again(self, record: JobRecord, index: int, url: str) -> str:
+        return next(iter((await self._outputs_again(record))[index:]), url)
 
     async def _outputs_again(self, record: JobRecord) -> tuple[str, ...]:
         """Ask the provider once more where the outputs are; empty if it cannot tell.

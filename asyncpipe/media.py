@@ -1,10 +1,14 @@
-"""What a file of media is, by its first bytes: pure."""
+"""What a file of media is, by its first bytes, and what a data URI holds: pure."""
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 from pathlib import PurePosixPath
-from urllib.parse import urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
+
+from asyncpipe.errors import DownloadError
 
 HEAD_BYTES = 512
 """How much of a file the functions here want to see."""
@@ -18,12 +22,18 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (8, b"WAVE", "wav"),
     (4, b"ftypqt", "mov"),
     (4, b"ftypavif", "avif"),
-    (4, b"ftypheic", "heic"),
+    (4, b"ftypavis", "avif"),
+    (4, b"ftyphei", "heic"),
+    (4, b"ftypmif1", "heic"),
     (4, b"ftypM4A", "m4a"),
     (4, b"ftyp", "mp4"),
+    (4, b"moov", "mov"),  # QuickTime before there was ftyp
+    (4, b"mdat", "mov"),
+    (4, b"wide", "mov"),
+    (4, b"free", "mov"),
     (0, b"\x1aE\xdf\xa3", "webm"),
     (0, b"ID3", "mp3"),
-    (0, b"\xff\xfb", "mp3"),
+    *((0, b"\xff" + bytes([second]), "mp3") for second in b"\xfb\xfa\xf3\xf2\xe3\xe2"),
     (0, b"OggS", "ogg"),
     (0, b"fLaC", "flac"),
     (0, b"glTF", "glb"),
@@ -36,14 +46,24 @@ _CONTENT_TYPES = {
     "image/jpeg": "jpg",
     "image/webp": "webp",
     "image/gif": "gif",
+    "image/jpg": "jpg",
+    "image/bmp": "bmp",
+    "image/avif": "avif",
+    "image/heic": "heic",
     "video/mp4": "mp4",
     "video/quicktime": "mov",
     "video/webm": "webm",
     "audio/mpeg": "mp3",
+    "audio/mp3": "mp3",
     "audio/wav": "wav",
+    "audio/x-wav": "wav",
+    "audio/flac": "flac",
+    "audio/ogg": "ogg",
     "model/gltf-binary": "glb",
     "text/plain": "txt",
 }
+
+_KNOWN = frozenset(told for _, _, told in _MAGIC) | {"jpeg"}
 
 _PAGE = re.compile(
     rb"^(\xef\xbb\xbf)?\s*(<(!doctype|html|head|body|\?xml|error)|[{\[]\s*[\"{\[\]}])", re.I
@@ -65,9 +85,42 @@ def is_page(head: bytes) -> bool:
 
 def extension(head: bytes, content_type: str | None, url: str, default: str) -> str:
     """Choose a file's extension: first bytes, then Content-Type, then the URL, then ``default``."""
-    told = sniff(head) or _CONTENT_TYPES.get((content_type or "").split(";")[0].strip().lower())
+    told = sniff(head) or _typed(content_type)
     if told:
         return told
-    path = urlsplit(url).path if not url.startswith("data:") else ""
-    suffix = PurePosixPath(path).suffix.lower().lstrip(".")
+    suffix = _suffix(url)
     return suffix if re.fullmatch(r"[a-z0-9]{2,5}", suffix) else default
+
+
+def broken_promise(head: bytes, content_type: str | None, url: str) -> str | None:
+    """Return the format that Content-Type or else the URL claims and the first bytes belie.
+
+    None when nothing is claimed that has first bytes we know, or when they are those of any kind of
+    media: what it is then counts, not what it is called.
+    """
+    claimed = _typed(content_type) or _suffix(url)
+    return claimed if claimed in _KNOWN and sniff(head) is None else None
+
+
+def _typed(content_type: str | None) -> str | None:
+    return _CONTENT_TYPES.get((content_type or "").split(";")[0].strip().lower())
+
+
+def _suffix(url: str) -> str:
+    path = urlsplit(url).path if not url.startswith("data:") else ""
+    return PurePosixPath(path).suffix.lower().lstrip(".")
+
+
+def read_data_uri(url: str) -> tuple[str, bytes]:
+    """Split a data URI into content type and bytes; raises DownloadError if it is not one."""
+    head, comma, body = url.partition(",")
+    content_type, *parameters = head.removeprefix("data:").split(";")
+    if not comma:
+        raise DownloadError("an output is a data URI without any media in it")
+    raw = unquote_to_bytes(body)
+    if "base64" not in parameters:
+        return content_type, raw
+    try:
+        return content_type, base64.b64decode(raw, validate=False)
+    except binascii.Error as exc:
+        raise DownloadError(f"an output is a data URI that is not base64: {exc}") from exc

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import gzip
 import hashlib
-from collections.abc import Awaitable, Callable
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar, cast
 
 import pytest
 from aiohttp import web
 
-from asyncpipe.downloader import SMALL, Downloader, StoredFile, Target, read_data_uri
-from asyncpipe.errors import DownloadError, MediaGone
-from asyncpipe.media import extension, is_page, sniff
+from asyncpipe.body import Body
+from asyncpipe.downloader import SMALL, Downloader, StoredFile, Target
+from asyncpipe.errors import DiskError, DownloadError, MediaGone, TooLarge
+from asyncpipe.media import broken_promise, extension, is_page, read_data_uri, sniff
 from asyncpipe.reach import PublicResolver, is_public
-from asyncpipe.testing import PIXEL
+from asyncpipe.testing import PIXEL, run_virtual
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
 LARGE = b"\x00\x00\x00\x18ftypisom" + bytes(range(256)) * (3 * SMALL // 256)
@@ -23,25 +32,35 @@ TARGET = Target(stem="images/杯子", part="1_0.part", default_extension="png")
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def fetch(folder: Path, answer: Answer, seen: list[web.Request] | None = None) -> StoredFile:
+@asynccontextmanager
+async def serving(answer: Answer) -> AsyncIterator[str]:
+    """A server that answers so; yields a URL on it."""
+    app = web.Application()
+    app.router.add_get("/{name:.*}", answer)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/x/out?sig=secret"
+    finally:
+        await runner.cleanup()
+
+
+def fetch(
+    folder: Path, answer: Answer, seen: list[web.Request] | None = None, **options: Any
+) -> StoredFile:
     async def serve(request: web.Request) -> web.StreamResponse:
         if seen is not None:
             seen.append(request)
         return await answer(request)
 
     async def main() -> StoredFile:
-        app = web.Application()
-        app.router.add_get("/{name:.*}", serve)
-        runner = web.AppRunner(app, shutdown_timeout=0.1)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        port = runner.addresses[0][1]
-        try:
-            async with Downloader(folder, stalled_s=1.0) as downloader:
-                return await downloader.fetch(f"http://127.0.0.1:{port}/x/out?sig=secret", TARGET)
-        finally:
-            await runner.cleanup()
+        async with (
+            serving(serve) as url,
+            Downloader(folder, **({"stalled_s": 1.0} | options)) as downloader,
+        ):
+            return await downloader.fetch(url, TARGET)
 
     return asyncio.run(main())
 
@@ -263,3 +282,358 @@ def test_redirects_are_followed_and_checked(tmp_path: Path) -> None:
     for endless in (away, around):
         with pytest.raises(DownloadError, match="redirected"):
             fetch(tmp_path, endless)
+
+
+# -- slow, endless, unfit ----------------------------------------------------------------------
+
+
+async def trickle(
+    request: web.Request, *, size: int, every_s: float, first: int = 0
+) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Length": str(len(LARGE)), "ETag": '"v"'})
+    await response.prepare(request)
+    await response.write(LARGE[:first])
+    for start in range(first, len(LARGE), size):
+        await response.write(LARGE[start : start + size])
+        await asyncio.sleep(every_s)
+    return response
+
+
+def timed_fetch(folder: Path, answer: Answer, **options: Any) -> tuple[StoredFile | str, float]:
+    """Fetch in virtual time; returns the file or what was wrong, and how long it took."""
+
+    async def main() -> tuple[StoredFile | str, float]:
+        clock = asyncio.get_running_loop().time
+        async with serving(answer) as url, Downloader(folder, **options) as downloader:
+            began = clock()
+            try:
+                return await downloader.fetch(url, TARGET), clock() - began
+            except DownloadError as exc:
+                return f"{exc} (kept: {exc.have > 0})", clock() - began
+
+    return run_virtual(main())
+
+
+@pytest.mark.parametrize("first", [0, 2 * SMALL])
+def test_a_trickle_is_given_up_and_kept(tmp_path: Path, first: int) -> None:
+    """Never silent for long, and never done: 100 bytes a second, whatever came before."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return await trickle(request, size=100, every_s=1.0, first=first)
+
+    said, took_s = timed_fetch(tmp_path, answer)
+    assert "slower than the 1024 bytes/s" in str(said)
+    assert "(kept: True)" in str(said)
+    assert 30.0 <= took_s <= (62.0 if first else 32.0)
+    assert left(tmp_path) == []
+
+
+def test_slow_is_no_reason_to_give_up(tmp_path: Path) -> None:
+    """At 2 KiB/s a film takes long, and arrives: there is no limit on the whole time."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return await trickle(request, size=20 * 1024, every_s=10.0)
+
+    stored, took_s = timed_fetch(tmp_path, answer)
+    assert isinstance(stored, StoredFile), stored
+    assert took_s > 1500
+    assert (tmp_path / stored.path).read_bytes() == LARGE
+
+
+def test_trickling_headers_are_given_up(tmp_path: Path) -> None:
+    """Before there is a body, too."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            writer.write(b"HTTP/1.1 200 OK\r\n")
+            for number in range(10_000):
+                writer.write(b"X-%d: 1\r\n" % number)
+                await writer.drain()
+                await asyncio.sleep(9.0)
+        writer.close()
+
+    async def main() -> float:
+        clock = asyncio.get_running_loop().time
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with server, Downloader(tmp_path) as downloader:
+            began = clock()
+            with pytest.raises(DownloadError):
+                await downloader.fetch(f"http://127.0.0.1:{port}/a.png", TARGET)
+            return clock() - began
+
+    assert run_virtual(main()) <= 46.0
+
+
+def test_a_slow_disk_is_not_the_servers_fault(tmp_path: Path) -> None:
+    """Only what is spent waiting for the network counts."""
+
+    class Stream:
+        async def readany(self) -> bytes:
+            return b"x" * 100
+
+    async def main() -> int:
+        response = cast(Any, SimpleNamespace(content=Stream()))
+        body = Body(response, have=0, largest=None, slowest=1024.0, window_s=30.0)
+        for _ in range(10):
+            await body.read(100)
+            await asyncio.sleep(60.0)
+        return body.have
+
+    assert run_virtual(main()) == 1000
+
+
+def test_an_end_that_comes_late_is_an_end(tmp_path: Path) -> None:
+    """All bytes are there then: that the server took its time to say so is nothing."""
+
+    class Stream:
+        pieces: ClassVar = [b"x" * 100, b""]
+
+        async def readany(self) -> bytes:
+            await asyncio.sleep(29.0)
+            return self.pieces.pop(0)
+
+    async def main() -> bytes:
+        response = cast(Any, SimpleNamespace(content=Stream()))
+        return await Body(response, have=0, largest=None, slowest=1024.0, window_s=30.0).read(SMALL)
+
+    assert run_virtual(main()) == b"x" * 100
+
+
+def test_an_endless_body_ends(tmp_path: Path) -> None:
+    """At the limit, whatever its length is said to be; nothing of it stays on disk."""
+    sent = 0
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        nonlocal sent
+        response = web.StreamResponse(headers={"ETag": '"v"'})
+        await response.prepare(request)
+        await response.write(LARGE)
+        with suppress(ConnectionError):
+            while True:
+                await response.write(bytes(SMALL))
+                sent += SMALL
+        return response
+
+    with pytest.raises(TooLarge, match="larger than the 9000000 bytes"):
+        fetch(tmp_path, answer, largest=9_000_000)
+    assert left(tmp_path) == []
+    assert not list((tmp_path / ".asyncpipe" / "parts").iterdir())
+    assert sent < 50_000_000
+
+
+def test_a_body_that_says_it_is_too_large_is_not_read(tmp_path: Path) -> None:
+    """Content-Length is believed there."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": str(2**40)})
+        await response.prepare(request)
+        await asyncio.Event().wait()
+        return response
+
+    with pytest.raises(TooLarge, match="1099511627776"):
+        fetch(tmp_path, answer)
+
+
+@pytest.mark.parametrize("body", [PNG, LARGE])
+def test_the_limit_itself_is_allowed(tmp_path: Path, body: bytes) -> None:
+    """One byte more is not."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()  # chunked: no length to go by
+        await response.prepare(request)
+        await response.write(body)
+        return response
+
+    with pytest.raises(TooLarge):
+        fetch(tmp_path, answer, largest=len(body) - 1)
+    assert not list((tmp_path / ".asyncpipe" / "parts").iterdir())
+    assert fetch(tmp_path, answer, largest=len(body)).size == len(body)
+
+
+def test_a_data_uri_has_the_same_limit(tmp_path: Path) -> None:
+    """It came inside an answer, and would fill a disk as well."""
+
+    async def main() -> None:
+        async with Downloader(tmp_path, largest=10) as downloader:
+            await downloader.fetch(PIXEL, TARGET)
+
+    with pytest.raises(TooLarge):
+        asyncio.run(main())
+
+
+@pytest.mark.parametrize("size", [1000, 3 * SMALL])
+def test_a_chunked_body_that_breaks_off_is_never_a_file(tmp_path: Path, size: int) -> None:
+    """Without a length the last chunk tells the end; here there is none."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        await response.write(LARGE[:size])
+        assert request.transport is not None
+        request.transport.close()
+        return response
+
+    with pytest.raises(DownloadError):
+        fetch(tmp_path, answer)
+    assert left(tmp_path) == []
+
+
+def test_media_are_asked_for_as_they_are(tmp_path: Path) -> None:
+    """No compression, whose length and bytes would not be the file's; an answer in it is none."""
+    seen: list[web.Request] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        headers = {"Content-Encoding": "gzip"} if len(seen) > 1 else {}
+        return web.Response(body=gzip.compress(PNG) if headers else PNG, headers=headers)
+
+    fetch(tmp_path, answer, seen)
+    assert seen[0].headers.getall("Accept-Encoding") == ["identity"]
+    (tmp_path / "images" / "杯子.png").unlink()
+    with pytest.raises(DownloadError, match="gzip"):
+        fetch(tmp_path, answer, seen)
+    assert left(tmp_path) == []
+
+
+NOISE = b"\x07\x01\x02\x03" * 400
+
+
+@pytest.mark.parametrize(
+    ("head", "content_type", "url", "broken"),
+    [
+        (NOISE, "image/png", "https://x/a", "png"),
+        (NOISE, "video/mp4; x=1", "https://x/a.bin", "mp4"),
+        (NOISE, "application/octet-stream", "https://x/a.JPEG?sig=1", "jpeg"),
+        (NOISE, None, "https://x/a.webm", "webm"),
+        (NOISE, "application/octet-stream", "https://x/a", None),
+        (NOISE, "application/octet-stream", "https://x/a.obj", None),
+        (NOISE, "text/plain", "https://x/a.png", None),
+        (PNG, "image/webp", "https://x/a.jpg", None),
+        (LARGE, "image/png", "https://x/a.png", None),
+        (b"\xff\xf3\x84\xc4" + bytes(99), "audio/mpeg", "https://x/a.mp3", None),
+        (b"\x00\x00\x00\x08wide\x00\x00\x01\x00mdat", "video/quicktime", "https://x/a.mov", None),
+    ],
+)
+def test_bytes_that_belie_their_name_are_told(
+    head: bytes, content_type: str | None, url: str, broken: str | None
+) -> None:
+    """Only where a kind is claimed that has first bytes we know; any known media will do."""
+    assert broken_promise(head, content_type, url) == broken
+
+
+@pytest.mark.parametrize("size", [len(NOISE), 2 * SMALL])
+def test_noise_called_a_picture_is_never_a_file(tmp_path: Path, size: int) -> None:
+    """A decrypted wrong, a torn object: not what was paid for. Without a claim it is stored."""
+    kind = "image/png"
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(body=NOISE * (size // len(NOISE)), content_type=kind)
+
+    with pytest.raises(DownloadError, match="is no png"):
+        fetch(tmp_path, answer)
+    assert left(tmp_path) == []
+    assert not list((tmp_path / ".asyncpipe" / "parts").iterdir())
+    kind = "application/octet-stream"
+    assert fetch(tmp_path, answer).path == "images/杯子.png"
+
+
+# -- the disk ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO]
+)
+@pytest.mark.parametrize("body", [PNG, LARGE], ids=["small", "large"])
+@pytest.mark.parametrize("step", ["open", "write", "fsync", "replace"])
+def test_a_disk_that_refuses_is_not_a_failed_download(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, body: bytes, number: int
+) -> None:
+    """Whatever refuses at whatever step: DiskError, no file; and the next run stores it."""
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(body=body, headers={"ETag": '"v"'})
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    place = {"open": "Part", "write": "Part.write", "fsync": "os.fsync", "replace": "Path.replace"}
+    with monkeypatch.context() as broken:
+        broken.setattr(f"asyncpipe.parts.{place[step]}", refuse)
+        if step == "open":
+            broken.setattr("asyncpipe.downloader.Part", refuse)
+        with pytest.raises(DiskError, match=r"run the same command again") as caught:
+            fetch(tmp_path, answer)
+    assert str(tmp_path) in str(caught.value)
+    assert os.strerror(number) in str(caught.value)
+    assert not isinstance(caught.value, DownloadError)
+    assert left(tmp_path) == []
+    if step == "fsync":  # the cache may look whole by now while the disk is not
+        assert not list((tmp_path / ".asyncpipe" / "parts").iterdir())
+    stored = fetch(tmp_path, answer)
+    assert (tmp_path / stored.path).read_bytes() == body
+
+
+LIMITED = """
+import asyncio, resource, sys
+from pathlib import Path
+from asyncpipe.downloader import Downloader, Target
+from asyncpipe.errors import DiskError
+
+async def main():
+    target = Target(stem="images/a", part="1_0.part", default_extension="png")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), -1))
+    async with Downloader(Path(sys.argv[1])) as downloader:
+        try:
+            await downloader.fetch(sys.argv[2], target)
+        except DiskError as exc:
+            print(exc)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit on a file's size there")
+@pytest.mark.parametrize(
+    ("body", "limit", "start"), [(PNG, 50, None), (LARGE, 2 * SMALL, SMALL)], ids=["small", "large"]
+)
+def test_a_real_refusal_names_folder_cause_and_remedy(
+    tmp_path: Path, body: bytes, limit: int, start: int | None
+) -> None:
+    """The system itself refuses in mid-file; what was written before is gone on with."""
+    ranges: list[str | None] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        ranges.append(request.headers.get("Range"))
+        first = request.http_range.start or 0
+        told = {"ETag": '"v"', "Content-Range": f"bytes {first}-{len(body) - 1}/{len(body)}"}
+        return web.Response(body=body[first:], headers=told, status=206 if first else 200)
+
+    async def main() -> tuple[str, StoredFile]:
+        async with serving(answer) as url:
+            program = (sys.executable, "-c", LIMITED, str(tmp_path), url, str(limit))
+            process = await asyncio.create_subprocess_exec(*program, stdout=subprocess.PIPE)
+            said, _ = await process.communicate()
+            assert left(tmp_path) == []
+            async with Downloader(tmp_path) as downloader:
+                return said.decode(), await downloader.fetch(url, TARGET)
+
+    said, stored = asyncio.run(main())
+    assert f"nothing more can be stored in {tmp_path}: File too large; raise the limit" in said
+    assert (tmp_path / stored.path).read_bytes() == body
+    assert ranges[0] is None
+    begun = int((ranges[1] or "bytes=0-").removeprefix("bytes=").removesuffix("-"))
+    assert begun >= (start or 0)
+    assert (ranges[1] is None) is (start is None)
+
+
+def test_a_folder_that_cannot_be_made_is_disk_trouble(tmp_path: Path) -> None:
+    """Before anything is fetched."""
+    (tmp_path / "out").write_text("in the way")
+
+    async def main() -> None:
+        async with Downloader(tmp_path / "out"):
+            pass
+
+    with pytest.raises(DiskError, match="out"):
+        asyncio.run(main())

@@ -520,22 +520,3 @@ def test_a_caller_of_an_expired_job_is_told_under_any_load(tmp_path: Path) -> No
 def provider_restarts(provider: FakeProvider) -> None:
     for made in provider._made.values():
         made.ready = 0.0
-
-
-def test_a_full_disk_while_storing_is_a_failed_download(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The job stays generated and paid; the run goes on to its end."""
-
-    def full(*_: object) -> str:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("asyncpipe.downloader._write_whole", full)
-    provider = FakeProvider()
-    manifest, results, _ = run_batch(tmp_path, provider, jobs(2))
-    assert (manifest.totals.pending, manifest.totals.charged) == (2, 80_000)
-    assert "No space left" in str(results[0].error)
-    monkeypatch.undo()
-    provider_restarts(provider)
-    manifest, _, _ = run_batch(tmp_path, provider, jobs(2))
-    assert (manifest.totals.successful, len(provider.sold)) == (2, 2)

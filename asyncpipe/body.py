@@ -1,0 +1,77 @@
+"""A response's body, read no slower than a minimum speed and no further than a limit."""
+
+from __future__ import annotations
+
+import asyncio
+
+import aiohttp
+
+from asyncpipe.errors import TooLarge
+
+
+class Body:
+    """Read a body in large pieces.
+
+    ``have`` counts its bytes from the file's beginning. ``largest`` is the most there may be (None:
+    no limit); ``slowest`` bytes/s are the least, over each ``window_s`` seconds spent waiting for
+    the network: what the disk takes is not the server's fault.
+    """
+
+    def __init__(
+        self,
+        response: aiohttp.ClientResponse,
+        *,
+        have: int,
+        largest: int | None,
+        slowest: float,
+        window_s: float,
+    ) -> None:
+        self.have = have
+        self._stream = response.content
+        self._largest = largest
+        self._slowest = slowest
+        self._window_s = window_s
+        self._waited_s, self._got = 0.0, 0
+        self._pieces: list[bytes] = []
+
+    async def read(self, size: int) -> bytes:
+        """Read at least ``size`` bytes, less only at the end.
+
+        Raises TooLarge, TimeoutError for a server that is too slow, and what aiohttp raises when a
+        body breaks off; what had come by then is in ``rest``.
+        """
+        enough = self.have + size
+        while self.have < enough and await self._more():
+            pass
+        return self.rest()
+
+    def rest(self) -> bytes:
+        """Hand over what was received and not returned yet."""
+        joined = b"".join(self._pieces)
+        self._pieces.clear()
+        return joined
+
+    async def _more(self) -> bool:
+        """Receive a piece; False at the end."""
+        clock = asyncio.get_running_loop().time
+        asked = clock()
+        piece = await self._stream.readany()
+        self._pieces.append(piece)
+        self.have += len(piece)
+        if self._largest is not None and self.have > self._largest:
+            raise TooLarge(f"an output is larger than the {self._largest} bytes allowed")
+        if piece:
+            self._pace(clock() - asked, len(piece))
+        return bool(piece)
+
+    def _pace(self, waited_s: float, size: int) -> None:
+        self._waited_s += waited_s
+        self._got += size
+        if self._waited_s < self._window_s:
+            return
+        if self._got < self._slowest * self._waited_s:
+            raise TimeoutError(
+                f"{self._got} bytes in {self._waited_s:.0f} s is slower than the "
+                f"{self._slowest:g} bytes/s that count as alive"
+            )
+        self._waited_s, self._got = 0.0, 0

@@ -1,0 +1,272 @@
+"""Parts of outputs on disk: written with an account of their own, taken up after any crash.
+
+Beside a part ``x`` lies ``x.log``: a line of JSON that says what it is a part of, then a line per
+write, the size and the sha256 up to its end. Only what agrees with a line is believed: after a
+power cut a file may be longer than what reached the disk. Every body gets a file of its own, under
+a name that is never used again, and nothing shortens one while it may grow. So a write that a
+cancelled run left in its thread goes to a file nobody reads any more, or puts the bytes at their
+own place that we would put there, too.
+
+All of this blocks: it runs in disk threads. OSError means the disk, whatever its number.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import os
+import re
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from asyncpipe._fs import sync_folder
+from asyncpipe.errors import DiskError
+from asyncpipe.media import HEAD_BYTES
+from asyncpipe.ranges import Entity
+
+KEPT_S = 14 * 86_400.0
+"""How long a part is kept that nobody asks for: by then the provider has dropped the media."""
+
+_BLOCK = 256 * 1024
+
+_VOUCHED = re.compile(rb"(\d{1,18}) ([0-9a-f]{64})")
+
+_REMEDIES = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space (a quota is used up)",
+    errno.EROFS: "make it writable",
+    errno.EACCES: "make it writable",
+    errno.EPERM: "make it writable",
+    errno.EFBIG: "raise the limit on a file's size (ulimit -f, or the file system's)",
+    errno.EIO: "check the disk",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Left:
+    """A part that an earlier try or run left: where, and how many bytes (of how many)."""
+
+    path: Path
+    size: int
+    total: int | None = None
+
+
+class Part(io.FileIO):
+    """A part that is open and grows at its end.
+
+    ``size``, ``sha256`` and ``head`` (the first HEAD_BYTES) tell of what was written. Without an
+    ``entity`` nobody could go on with it, and no log is kept.
+    """
+
+    def __init__(self, path: Path, entity: Entity | None, *, new: bool = True) -> None:
+        # A write that was cancelled goes on in its thread: it must not find the file closed halfway
+        # and its number given to another file.
+        self._lock = threading.RLock()
+        self._log: io.FileIO | None = None
+        super().__init__(path, "xb" if new else "rb+")
+        self.path, self.entity = path, entity
+        self.size, self.sha256, self.head = 0, hashlib.sha256(), b""
+        if entity is None:
+            return
+        try:
+            self._log = _log_of(path).open("xb" if new else "ab", buffering=0)
+            if new:
+                _write_all(self._log, orjson.dumps(asdict(entity)) + b"\n")
+        except BaseException:
+            self.close()
+            raise
+
+    def write(self, block: Any, /) -> int:
+        """Append all of ``block`` (bytes).
+
+        The log vouches for it first: so no moment is left in which what is written is not believed.
+        """
+        with self._lock:
+            digest, size = self.sha256.copy(), self.size + len(block)
+            digest.update(block)
+            if self._log is not None:
+                _write_all(self._log, b"%d %s\n" % (size, digest.hexdigest().encode()))
+            rest = memoryview(block)
+            while rest:
+                rest = rest[super().write(rest) :]
+            self.sha256, self.size = digest, size
+            if len(self.head) < HEAD_BYTES:
+                self.head = (self.head + block[:HEAD_BYTES])[:HEAD_BYTES]
+        return len(block)
+
+    def close(self) -> None:
+        """Close the part and its log; they stay where they are."""
+        with self._lock:
+            super().close()
+            if self._log is not None:
+                self._log.close()
+
+    def __del__(self) -> None:
+        # Opened in a thread for a coroutine that was cancelled meanwhile: nobody else closes it.
+        self.close()
+
+    def take_up(self) -> None:
+        """Read on to the last place that the log vouches for, and stand there."""
+        digest, at = hashlib.sha256(), 0
+        for size, sha256 in sorted(_vouched(self.path)):
+            at += _hash(self, size - at, digest)
+            if (at, digest.hexdigest()) == (size, sha256):
+                self.size, self.sha256 = size, digest.copy()
+        self.seek(0)
+        self.head = self.read(min(HEAD_BYTES, self.size))
+        self.seek(self.size)
+
+    def settle(self, final: Path) -> None:
+        """Make a complete part durable under its final name, and close it."""
+        with self._lock:
+            status = os.fstat(self.fileno())
+            if status.st_size < self.size:
+                raise OSError(errno.EIO, "a part is shorter than what was written to it")
+            self.truncate(self.size)  # behind it may be what an earlier run was not sure of
+            try:
+                os.fsync(self.fileno())
+            except OSError:
+                # After a failed fsync the cache may look whole while the disk is not.
+                self.discard()
+                raise
+            self.close()
+        final.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.replace(final)
+        except FileNotFoundError:
+            # A cancelled run's thread may have been faster: with this very file, which is whole.
+            if not os.path.samestat(final.stat(), status):
+                raise
+        forget(self.path)
+        sync_folder(final.parent)
+
+    def discard(self) -> None:
+        """Close and remove."""
+        self.close()
+        forget(self.path)
+
+
+def keep(path: Path, entity: Entity, body: bytes) -> int:
+    """Make a part of what came of a body that broke off; returns its bytes."""
+    part = Part(path, entity)
+    try:
+        return part.write(body)
+    finally:
+        part.close()
+
+
+def take_up(path: Path, source: str) -> Part | None:
+    """Open what is left of ``source``; removes it and returns None when it cannot be gone on with.
+
+    What cannot be read is no trouble: it is fetched anew.
+    """
+    with suppress(OSError, ValueError, TypeError):
+        entity = Entity(**orjson.loads(_lines(path)[0]))
+        if entity.source == source:
+            part = Part(path, entity, new=False)
+            try:
+                part.take_up()
+            except OSError:
+                part.discard()
+                raise
+            if part.size:
+                return part
+            part.close()
+    forget(path)
+    return None
+
+
+def write_whole(path: Path, final: Path, body: bytes) -> str:
+    """Write a small body durably under its final name; returns its sha256."""
+    part = Part(path, None)
+    try:
+        part.write(body)
+        part.settle(final)
+    except OSError:
+        part.discard()
+        raise
+    return part.sha256.hexdigest()
+
+
+def left_in(folder: Path) -> dict[str, Left]:
+    """Find what earlier runs left, by Target.part, the longest of each.
+
+    Removes what is of no use: without a log, shorter than another, or too old (see KEPT_S).
+    """
+    found: dict[str, Left] = {}
+    for path in sorted(folder.iterdir()):
+        with suppress(FileNotFoundError):  # a thread of a cancelled run may still put it in place
+            _sort_in(path, found)
+    return found
+
+
+def _sort_in(path: Path, found: dict[str, Left]) -> None:
+    if path.suffix == ".log":
+        if not path.with_suffix("").exists():
+            forget(path.with_suffix(""))
+        return
+    status, output = path.stat(), path.stem
+    old = time.time() - status.st_mtime > KEPT_S
+    rival = found.get(output)
+    if old or not _log_of(path).exists() or (rival and rival.size >= status.st_size):
+        forget(path)
+        return
+    if rival:
+        forget(rival.path)
+    found[output] = Left(path=path, size=status.st_size)
+
+
+def forget(path: Path) -> None:
+    """Remove a part and its log; what another thread still holds open on Windows stays behind."""
+    for name in (path, _log_of(path)):
+        with suppress(OSError):
+            name.unlink(missing_ok=True)
+
+
+@contextmanager
+def disk_trouble(folder: Path) -> Iterator[None]:
+    """Turn the OSError of a disk, whichever it is, into a DiskError about ``folder``."""
+    try:
+        yield
+    except OSError as exc:
+        remedy = _REMEDIES.get(exc.errno or 0, "look after the disk")
+        raise DiskError(
+            f"nothing more can be stored in {folder}: {exc.strerror or exc}; {remedy}, "
+            "then run the same command again"
+        ) from exc
+
+
+def _log_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.log")
+
+
+def _lines(path: Path) -> list[bytes]:
+    return _log_of(path).read_bytes().split(b"\n")
+
+
+def _vouched(path: Path) -> Iterator[tuple[int, str]]:
+    for line in _lines(path)[1:]:
+        if found := _VOUCHED.fullmatch(line):
+            yield int(found[1]), found[2].decode()
+
+
+def _hash(file: io.FileIO, size: int, digest: Any) -> int:
+    """Add the next ``size`` bytes to a digest, or what there is of them; returns how many."""
+    missing = size
+    while missing > 0 and (block := file.read(min(_BLOCK, missing))):
+        digest.update(block)
+        missing -= len(block)
+    return size - missing
+
+
+def _write_all(file: io.FileIO, text: bytes) -> None:
+    if file.write(text) != len(text):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
