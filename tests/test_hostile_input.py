@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import subprocess
@@ -10,16 +11,20 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
 
-from asyncpipe import load_jobs
+from asyncpipe import Job, Pipeline, load_jobs
+from asyncpipe._fs import make_folders, safe_stem
+from asyncpipe.cli.app import run_command
 from asyncpipe.downloader import Downloader, Target
 from asyncpipe.errors import DownloadError, JobFileError, UsageError
 from asyncpipe.jobfile.place import MOST_PROBLEMS
 from asyncpipe.reach import PublicResolver, check_host, is_public
-from asyncpipe.settings import Polling as PollingSettings
+from asyncpipe.settings import Polling
+from asyncpipe.testing import FakeProvider, run_virtual
 
 ROOT = Path(__file__).resolve().parent.parent
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
@@ -261,7 +266,7 @@ def test_huge_numbers_on_top_are_told(tmp_path: Path, top: str) -> None:
 def test_settings_made_by_hand_refuse_them_too() -> None:
     """``Polling(initial_s=10**400)`` is a usage error, not an OverflowError."""
     with pytest.raises(UsageError, match="initial_s"):
-        PollingSettings(initial_s=10**400)
+        Polling(initial_s=10**400)
 
 
 @pytest.mark.parametrize("value", ["0x" + "f" * 450, "0b" + "1" * 450, "1_" * 200 + "1"])
@@ -305,7 +310,9 @@ def test_a_mistake_made_in_every_line_is_told_a_thousand_times_at_most(tmp_path:
 
 MEASURE = """
 import resource, sys, time
-from asyncpipe import load_jobs
+from asyncpipe import Job, Pipeline, load_jobs
+from asyncpipe._fs import make_folders, safe_stem
+from asyncpipe.cli.app import run_command
 from asyncpipe.errors import JobFileError
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 started = time.perf_counter()
@@ -356,3 +363,234 @@ def test_a_bomb_is_told_in_bounded_memory_and_time(
     assert int(grown) < 10 * size
     assert float(took_s) < 30
     assert int(length) < 2000
+
+
+# -- jobs made by hand --------------------------------------------------------------------------
+
+
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"prompt": "\ud800"},
+        {"name": "\udfff"},
+        {"params": {"seed": 2**70}},
+        {"params": {"seed": float("nan")}},
+        {"params": {"\ud800": 1}},
+        {"params": {"x": nested(300)}},
+        {"params": {"x": nested(100_000)}},
+        {"params": {"x": {1: 2}}},
+        {"params": {"x": object()}},
+    ],
+    ids=lambda fields: next(iter(fields)),
+)
+def test_a_job_that_cannot_be_sent_or_stored_is_a_usage_error(
+    tmp_path: Path, fields: dict[str, Any]
+) -> None:
+    """Half a character or 70 bits broke the ledger's writer instead, and with it the run."""
+    provider = FakeProvider()
+
+    async def main() -> None:
+        async with Pipeline(provider, tmp_path, seed=1) as pipeline:
+            job = Job(**{"model": FLUX, "prompt": "p", "name": "n", **fields})
+            with pytest.raises(UsageError):
+                await pipeline.generate(job)
+            with pytest.raises(UsageError):
+                await pipeline.batch_generate([job])
+            good = await pipeline.batch_generate([Job(model=FLUX, prompt="p", name="good")])
+            assert good.totals.successful == 1
+
+    run_virtual(main())
+    assert provider.sold == ["good"]
+
+
+def test_hostile_names_become_files_inside_the_folder(tmp_path: Path) -> None:
+    """All of them at once, a megabyte of name included: one file each, where it belongs."""
+    names = [*HOSTILE, "名" * 300_000, "x" * 1_000_000]
+    folder = tmp_path / "out"
+
+    async def main() -> None:
+        async with Pipeline(FakeProvider(), folder, seed=1, max_workers=8) as pipeline:
+            jobs = [Job(name=name, model=FLUX, prompt="p") for name in names]
+            manifest = await pipeline.batch_generate(jobs)
+            assert manifest.totals.successful == len(names)
+
+    run_virtual(main())
+    assert {path.name for path in tmp_path.iterdir()} == {"out"}
+    files = [path.name for path in (folder / "images").iterdir()]
+    assert len({name.casefold() for name in files}) == len(names)
+    for name in files:
+        assert not OBEYED.search(name)
+        assert name.split(".")[0].lower() not in ("con", "nul", "com1", "lpt¹")
+        assert len(name.encode()) < 255
+    rows = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["results"]
+    assert {row["name"] for row in rows} == set(names)
+
+
+@pytest.mark.parametrize("name", ["con", "CON.x", "nul.tar.gz", "com9.a", "lpt¹.b.c", "aux."])
+def test_no_stem_is_a_device_whatever_follows(name: str) -> None:
+    """Windows looks no further than the first dot."""
+    first = f"{safe_stem(name)}-abc123.png".split(".")[0].split("-")[0]
+    assert first.endswith("_")
+
+
+def test_an_output_folder_with_a_nul_is_a_usage_error() -> None:
+    """A job file may say so."""
+    with pytest.raises(UsageError, match="cannot be made"):
+        make_folders(Path("a\0b"), ["images"])
+
+
+# -- what is printed ----------------------------------------------------------------------------
+
+EVIL = "\x1b[2J\x1b]0;owned\x07\x9b31m\u202e\r\b\x00\x7f\u2028"
+
+
+def evil_file(folder: Path) -> Path:
+    """A job file whose every field is hostile."""
+    model = "evil\x1b[2J\x9b31m\u202e/text-to-image"
+    jobs = [{"name": n, "model": model, "prompt": EVIL} for n in HOSTILE if n.strip()]
+    document = {
+        "output_dir": str(folder / "out\u202e\x9b31m"),
+        "prices": {model: {"per_image": 0.04}},
+        "deadline_s": 0.5,
+        "polling": {"initial_s": 0.02, "maximum_s": 0.05},
+        "max_workers": 8,
+        "retries": 0,
+        "jobs": jobs,
+    }
+    path = folder / "jobs\u202e\x9b.json"
+    path.write_text(json.dumps(document), encoding="utf-8")
+    return path
+
+
+class Evil:
+    """A provider whose every word is hostile; each job meets another of its answers."""
+
+    def __init__(self) -> None:
+        self.submits = 0
+        self.polls = 0
+
+    def __call__(self, request: web.Request) -> web.Response:
+        if request.method == "POST":
+            self.submits += 1
+            return self.submit(self.submits % 8)
+        return self.poll(request)
+
+    def submit(self, kind: int) -> web.Response:
+        data: dict[str, Any] = {"id": f"p{self.submits}{EVIL}", "status": "processing"}
+        headers = {"X-Request-ID": "\u202e\x9b31m"}
+        match kind:
+            case 0:
+                return web.json_response({"code": 400, "msg": EVIL + "m" * 2**20}, status=400)
+            case 1:
+                data |= {"status": "failed", "error": EVIL * 1000, "error_code": 10**30}
+            case 2:
+                return web.Response(body=EVIL.encode() * 1000, status=502, headers=headers)
+            case 3:
+                return web.Response(text=f"<html><title>{EVIL}</title>", status=403 + 100)
+            case 4:
+                data = {"id": {"id": EVIL}, "status": EVIL}
+            case 5:
+                return web.Response(status=307, headers={"Location": "http://x\u202e\x9b/"})
+        return web.json_response({"code": 200, "data": data}, headers=headers)
+
+    def poll(self, request: web.Request) -> web.Response:
+        self.polls += 1
+        if "p6" in request.raw_path or "p14" in request.raw_path:
+            data: dict[str, Any] = {"status": EVIL, "error": EVIL}
+        else:  # another URL each time: nobody waits before trying it
+            urls = [f"javascript:{self.polls}", f"http://127.0.0.1:1/{EVIL}{self.polls}"]
+            data = {"status": "completed", "outputs": [*urls, f"FTP://x/{EVIL}"]}
+        return web.json_response({"code": 200, "msg": EVIL, "data": data})
+
+
+async def run_cli(*arguments: str, folder: Path, **variables: str) -> tuple[int, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "asyncpipe", *arguments,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8", **variables},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, err = await asyncio.wait_for(process.communicate(), 50)
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+@pytest.mark.parametrize("options", [["--verbose"], ["--json"], []], ids=str)
+def test_a_hostile_provider_and_job_file_print_nothing_a_terminal_obeys(
+    tmp_path: Path, options: list[str]
+) -> None:
+    """The whole way: screen, log, manifest, files."""
+
+    async def main() -> tuple[int, str, str]:
+        async with serving(Evil()) as seen:
+            base_url = f"http://127.0.0.1:{seen.port}"
+            path = str(evil_file(tmp_path))
+            arguments = ["run", path, "--base-url", base_url, *options]
+            key = "hostile-provider-gets-this-key"
+            return await run_cli(*arguments, folder=tmp_path, ATLASCLOUD_API_KEY=key)
+
+    code, out, err = asyncio.run(main())
+    assert code in (1, 75)
+    assert not OBEYED.findall(out + err)
+    assert "Traceback" not in err
+    assert max(map(len, err.splitlines())) < 5000
+    (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    if "--json" in options:
+        assert json.loads(out) == manifest
+    assert manifest["total_jobs"] == len(HOSTILE) - 1
+    errors = [row["error"] for row in manifest["results"] if row["error"]]
+    assert len(errors) > 10
+    assert max(map(len, errors)) < 700
+    assert not any(OBEYED.search(row["request_id"] or "") for row in manifest["results"])
+    assert not list((folder / "images").iterdir())
+
+
+@pytest.mark.parametrize("command", ["validate", "estimate"])
+def test_checking_a_hostile_file_prints_nothing_a_terminal_obeys(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    """Also where nothing is run."""
+    assert run_command([command, str(evil_file(tmp_path))]) == 0
+    shown = capsys.readouterr()
+    assert not OBEYED.findall(shown.out + shown.err)
+    assert "evil" in shown.out
+
+
+def test_mistakes_in_a_hostile_file_print_nothing_a_terminal_obeys(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Keys, values and names that messages repeat."""
+    job = {EVIL: EVIL, "name": EVIL, "model": EVIL, "type": EVIL, "width": EVIL}
+    path = tmp_path / "jobs.json"
+    path.write_text(json.dumps({EVIL: 1, "prices": {EVIL: EVIL}, "jobs": [job]}), encoding="utf-8")
+    assert run_command(["validate", str(path)]) == 2
+    shown = capsys.readouterr()
+    assert not OBEYED.findall(shown.out + shown.err)
+    assert len(shown.err.splitlines()) < 30
+
+
+def test_a_bug_of_ours_prints_nothing_a_terminal_obeys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its message may repeat what the file says, with and without --verbose."""
+
+    def broken(path: Path) -> None:
+        raise RuntimeError(EVIL)
+
+    for module in ("check", "run"):
+        monkeypatch.setattr(f"asyncpipe.cli.{module}.load_jobs", broken)
+    assert run_command(["validate", "x.yaml"]) == 1
+    assert run_command(["run", "x.yaml", "--verbose"]) == 1
+    shown = capsys.readouterr().err
+    assert shown.count("a bug of ours: RuntimeError") == 2
+    assert shown.count("Traceback") == 1
+    assert not OBEYED.findall(shown)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
@@ -13,18 +14,20 @@ from pathlib import Path
 import anyio
 import click
 
+from asyncpipe._fs import make_folders
 from asyncpipe._leaving import plain
 from asyncpipe.cli.check import price_all
 from asyncpipe.cli.exits import of_run
 from asyncpipe.cli.signals import draining
 from asyncpipe.errors import AsyncpipeError
 from asyncpipe.jobfile import JobFile, load_jobs
-from asyncpipe.ledger.sqlite import ledger_path
+from asyncpipe.ledger.sqlite import STATE_FOLDER, ledger_path
 from asyncpipe.manifest import Manifest, read_manifest
 from asyncpipe.pipeline import Pipeline
 from asyncpipe.progress import Progress
 from asyncpipe.providers.atlas import AtlasCloud
 from asyncpipe.report.summary import summary
+from asyncpipe.report.text import printable
 from asyncpipe.settings import Deadlines, Polling
 
 
@@ -48,6 +51,14 @@ class RunOptions:
     no_progress: bool
 
 
+_ESCAPED = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""What JSON may hold as it is, and a terminal may obey."""
+
+
+def _escape(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
+
+
 def run_jobs(options: RunOptions) -> int:
     """Run a job file to its end and return the exit code."""
     if options.simulate and options.base_url:
@@ -65,7 +76,7 @@ def run_jobs(options: RunOptions) -> int:
     elapsed_s = time.monotonic() - started
     manifest = read_manifest(_folder(options, file))
     if options.as_json:
-        click.echo(manifest.path.read_bytes().decode(), nl=False)
+        click.echo(_ESCAPED.sub(_escape, manifest.path.read_bytes().decode()), nl=False)
     _print_summary(options, manifest, elapsed_s, end)
     if end.interrupted is not None:
         return 128 + end.interrupted
@@ -113,7 +124,8 @@ async def _run(options: RunOptions, file: JobFile) -> End:
             patience_s=options.patience,
             on_event=progress,
         )
-        echo(f"{len(file.rows)} jobs from {options.jobfile}, into {_folder(options, file)}")
+        places = f"{options.jobfile}, into {_folder(options, file)}"
+        echo(printable(f"{len(file.rows)} jobs from {places}"))
         async with (
             pipeline,
             draining(pipeline, grace_s=options.grace, echo=_echo) as seen,
@@ -146,8 +158,8 @@ async def _provider(options: RunOptions, folder: Path, stack: AsyncExitStack) ->
         return AtlasCloud(base_url=options.base_url)
     from asyncpipe.simulator import Faults, Simulator, SimulatorSettings
 
-    books = folder / ".asyncpipe" / "simulator.sqlite3"
-    books.parent.mkdir(parents=True, exist_ok=True)
+    make_folders(folder, (STATE_FOLDER,))
+    books = folder / STATE_FOLDER / "simulator.sqlite3"
     settings = SimulatorSettings(
         speed=options.simulate_speed, faults=Faults.parse(options.simulate_faults), books=books
     )
