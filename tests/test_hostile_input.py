@@ -23,6 +23,7 @@ from asyncpipe.downloader import Downloader, Target
 from asyncpipe.errors import DownloadError, JobFileError, UsageError
 from asyncpipe.jobfile.place import MOST_PROBLEMS
 from asyncpipe.reach import PublicResolver, check_host, is_public
+from asyncpipe.report.text import printable
 from asyncpipe.settings import Polling
 from asyncpipe.testing import FakeProvider, run_virtual
 
@@ -594,3 +595,19 @@ def test_a_bug_of_ours_prints_nothing_a_terminal_obeys(
     assert shown.count("a bug of ours: RuntimeError") == 2
     assert shown.count("Traceback") == 1
     assert not OBEYED.findall(shown)
+
+
+def test_a_simulated_run_into_an_impossible_folder_is_a_usage_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The simulator's books are made first; that was a bug of ours there."""
+    path = tmp_path / "jobs.json"
+    path.write_text(json.dumps([{"model": FLUX, "prompt": "p"}]), encoding="utf-8")
+    assert run_command(["run", str(path), "--simulate", "-o", str(path / "below a file")]) == 2
+    assert "cannot be made" in capsys.readouterr().err
+
+
+def test_what_is_printed_keeps_the_joiners_of_emoji_and_persian() -> None:
+    """They are formatting to Unicode, and part of the word to readers."""
+    assert printable("👩\u200d🚀 می\u200cخواهم") == "👩\u200d🚀 می\u200cخواهم"
+    assert printable("a\u202eb\u200fc") == "a�b�c"
