@@ -35,7 +35,9 @@ def safe_stem(name: str) -> str:
     text = "_".join(text.split())
     kept = "".join(c for c in text if c in "_-." or unicodedata.category(c)[0] in "LMN")
     stem = _cut(kept.strip("."), STEM_BYTES).strip(".")
-    return f"{stem}_" if stem.split(".")[0] in _RESERVED else stem
+    first, dot, rest = stem.partition(".")
+    # Windows takes ``com1.anything`` for the device, too.
+    return f"{first}_{dot}{rest}" if first in _RESERVED else stem
 
 
 def _cut(text: str, size: int) -> str:
@@ -44,7 +46,7 @@ def _cut(text: str, size: int) -> str:
 
 def folded(stem: str) -> str:
     """Return what two stems share when some file system takes them for one file."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", stem).casefold())
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", stem).casefold())
 
 
 def make_folders(folder: Path, names: Iterable[str]) -> None:
@@ -54,9 +56,9 @@ def make_folders(folder: Path, names: Iterable[str]) -> None:
             (folder / name).mkdir(parents=True, exist_ok=True)
             if not os.access(folder / name, os.W_OK):
                 raise PermissionError(errno.EACCES, f"no right to write into {folder / name}")
-    except OSError as exc:
+    except (OSError, ValueError) as exc:  # ValueError: a NUL in the name
         raise UsageError(
-            f"the output folder {folder} cannot be used: {exc.strerror or exc}; "
+            f"the output folder {folder} cannot be used: {getattr(exc, 'strerror', None) or exc}; "
             "make it writable, or choose another with --output-dir"
         ) from exc
 

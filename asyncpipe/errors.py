@@ -61,7 +61,7 @@ class Problem:
 
 
 class JobFileError(UsageError):
-    """A job file has problems; all of them are in ``problems``."""
+    """A job file has problems; all of them, or the first thousand, are in ``problems``."""
 
     def __init__(self, problems: list[Problem]) -> None:
         self.problems = tuple(problems)

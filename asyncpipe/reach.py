@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
+from yarl import URL
 
 from asyncpipe.errors import DownloadError
 from asyncpipe.providers.http import is_loopback
@@ -16,13 +20,31 @@ from asyncpipe.providers.http import is_loopback
 _FAKE_DNS = ipaddress.ip_network("198.18.0.0/15")
 """Local proxies common in China answer every name with addresses from here; they are no target."""
 
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+"""Networks without IPv4 reach it through addresses from here; the last 32 bits are the target."""
+
+_NAME = re.compile(r"(?:[a-z0-9_-]+\.)+[a-z0-9_-]+")
+_ENDS_IN_NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")
+_NEVER_PUBLIC = re.compile(r".*\.(?:localhost|local|internal)")
+
 
 def is_public(address: str) -> bool:
     """Whether an IP address is out in the world (or a local proxy's stand-in for one that is)."""
     ip = ipaddress.ip_address(address.partition("%")[0])
-    mapped = getattr(ip, "ipv4_mapped", None)
-    ip = mapped or ip
-    return ip.is_global or (ip.version == 4 and ip in _FAKE_DNS)
+    if isinstance(ip, ipaddress.IPv6Address):
+        inner = _inner(ip)
+        if inner is None:
+            # Only 2000::/3 is given out; Python calls fec0:: and ::127.0.0.1 global as well.
+            return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_site_local)
+        ip = inner
+    return (ip.is_global and not ip.is_multicast) or ip in _FAKE_DNS
+
+
+def _inner(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """The IPv4 address that is meant by an IPv6 one, or None."""
+    if ip in _NAT64:
+        return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    return ip.ipv4_mapped or ip.sixtofour
 
 
 def on_loopback(origin: str) -> bool:
@@ -32,17 +54,37 @@ def on_loopback(origin: str) -> bool:
 
 
 def check_host(host: str | None) -> None:
-    """Raise DownloadError for a private address; names are checked as they resolve."""
-    try:
-        public = is_public(host or "")
-    except ValueError:
-        public = bool(host) and host != "localhost"
-    if not public:
+    """Raise DownloadError for a private address; names are checked as they resolve.
+
+    Names that can only be private are refused at once, since a proxy resolves them unseen by us.
+    """
+    if not _may_be_public(host or ""):
         raise DownloadError(f"an output on {host!r} is refused: it is not a public address")
 
 
+def _may_be_public(host: str) -> bool:
+    """Judge a host as the client will spell it when it connects.
+
+    aiohttp takes ``127.1``, ``2130706433``, ``127.0.0.1.`` and wide digits for addresses, which no
+    resolver sees; ``ipaddress`` takes them for names. Whatever ends in a number must be an
+    ordinary address.
+    """
+    try:
+        name = (URL.build(scheme="http", host=host).raw_host or "").lower().removesuffix(".")
+    except ValueError:
+        return False
+    with suppress(ValueError):
+        return is_public(name)
+    if _ENDS_IN_NUMBER.fullmatch(name) or _NEVER_PUBLIC.fullmatch(name):
+        return False
+    return _NAME.fullmatch(name) is not None
+
+
 class PublicResolver(AbstractResolver):
-    """Resolve names, and refuse those that lead to private, loopback or link-local addresses."""
+    """Resolve names, and refuse those that lead to private, loopback or link-local addresses.
+
+    The proxies that the environment names are the user's own and may be anywhere.
+    """
 
     def __init__(self) -> None:
         self._resolver = ThreadedResolver()
@@ -52,6 +94,8 @@ class PublicResolver(AbstractResolver):
     ) -> list[ResolveResult]:
         """Resolve ``host``; raises DownloadError when any of its addresses is not public."""
         found = await self._resolver.resolve(host, port, family)
+        if (host, port) in _proxies():
+            return found
         for address in found:
             check_host(address["host"])
         return found
@@ -59,6 +103,18 @@ class PublicResolver(AbstractResolver):
     async def close(self) -> None:
         """Nothing to close."""
         await self._resolver.close()
+
+
+def _proxies() -> set[tuple[str | None, int | None]]:
+    """Host and port of every proxy of the environment."""
+    found = set()
+    for proxy in getproxies().values():
+        try:
+            url = URL(proxy if "://" in proxy else f"http://{proxy}")
+            found.add((url.raw_host, url.port))
+        except ValueError:  # said where it is used
+            continue
+    return found
 
 
 def connector_options(*, guarded: bool) -> dict[str, Any]:

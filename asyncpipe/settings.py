@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,9 +19,13 @@ TINY = 5e-324
 """The smallest float above zero: as a minimum it means "greater than 0"."""
 
 
+LARGEST = sys.float_info.max
+"""A larger whole number cannot be a float."""
+
+
 def _check_number(name: str, value: Any, minimum: float) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or value < minimum:
+    if not number or not abs(value) <= LARGEST or value < minimum:
         what = "greater than 0" if minimum == TINY else f"at least {minimum:g}"
         raise UsageError(f"{name}: {value!r} must be a number, {what}")
 

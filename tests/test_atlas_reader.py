@@ -305,6 +305,8 @@ def test_a_status_that_speaks_of_the_request_does_not_finish_a_prediction() -> N
         (f'"outputs":[{{"output":"{PNG}"}}]', (PNG,)),
         (f'"outputs":[{{"image":{{"url":"{PNG}"}}}}]', (PNG,)),
         ('"outputs":["data:image/png;base64,AAAA"]', ("data:image/png;base64,AAAA",)),
+        ('"outputs":["DATA:image/png;base64,AAAA"]', ("data:image/png;base64,AAAA",)),
+        ('"outputs":["HTTPS://H/A.png"]', ("https://H/A.png",)),
         (f'"outputs":["{PIXELS}"]', (f"data:application/octet-stream;base64,{PIXELS}",)),
         (
             f'"outputs":["{PIXELS.rstrip("=").replace("+", "-").replace("/", "_")}"]',
@@ -519,13 +521,19 @@ VALUES = st.recursive(
     | st.floats()
     | st.text(st.characters(), max_size=20)
     | WORDS
-    | st.sampled_from(["https://h/a.png", "data:,x", PIXELS]),
+    | st.sampled_from(["https://h/a.png", "HTTP://h/a", "data:,x", "DATA:,x", PIXELS])
+    | st.sampled_from(["file:///x", "javascript:x", "\x1b[2J", "\u202e", "9" * 600, "x" * 3000]),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(WORDS, inner, max_size=6),
     max_leaves=25,
 )
 BODIES = VALUES.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=80)
 HEADERS = st.dictionaries(
-    st.sampled_from(["Retry-After", "Date", "Location", "X-Request-ID"]), st.text(max_size=30)
+    st.sampled_from(["Retry-After", "retry-after", "Date", "Location", "X-Request-ID"])
+    | st.text(max_size=8),
+    st.text(max_size=30)
+    | st.sampled_from(
+        ["1e9", "-0", "\u0661", "Mon, 01 Jan 0001 00:00:00 GMT", "//[", "http://[::"]
+    ),
 )
 DEEP = b'{"data":' * 100_000 + b"1" + b"}" * 100_000
 DEEP_OUTPUTS = b'{"status":"done","outputs":' + b"[" * 500 + b"]" * 500 + b"}"
@@ -580,5 +588,10 @@ def test_outputs_nested_without_end_are_left_alone() -> None:
 def check_storable(answer: Prediction) -> None:
     for text in (answer.id, answer.error, answer.said, answer.request_id, *answer.outputs):
         (text or "").encode()
-    assert all(url.lower().startswith(("http:", "https:", "data:")) for url in answer.outputs)
+    # In lower case: the ledger and the downloader look for "data:" as it stands.
+    assert all(url.startswith(("http:", "https:", "data:")) for url in answer.outputs)
+    assert len(answer.id) <= 512
+    assert len(answer.request_id or "") <= 200
+    assert len(answer.error or "") <= 300
+    assert len(answer.said or "") <= 40
     assert answer.error_code is None or abs(answer.error_code) < 10**9

@@ -12,7 +12,14 @@ import anyio.lowlevel
 import pytest
 
 from asyncpipe.downloader import StoredFile, Target
-from asyncpipe.errors import DiskError, DownloadError, MediaGone, PollFailed, TooLarge
+from asyncpipe.errors import (
+    AsyncpipeError,
+    DiskError,
+    DownloadError,
+    MediaGone,
+    PollFailed,
+    TooLarge,
+)
 from asyncpipe.events import Event, FetchFailed, Lost, Succeeded
 from asyncpipe.fetcher import STEPS, TRIES, Budget, Fetcher
 from asyncpipe.jobs import Job
@@ -61,10 +68,13 @@ class Asked(FakeProvider):
 
 
 def fetch(
-    downloader: FakeDownloader, provider: FakeProvider | None = None
+    downloader: FakeDownloader,
+    provider: FakeProvider | None = None,
+    stops: list[AsyncpipeError] | None = None,
 ) -> tuple[list[Event], float]:
     """Fetch one job with one output; returns the events and the virtual seconds it took."""
     events: list[Event] = []
+    stopped: list[AsyncpipeError] = stops if stops is not None else []
 
     def emit(record: JobRecord, event: Event) -> JobRecord:
         events.append(event)
@@ -77,6 +87,7 @@ def fetch(
             downloader=cast(Any, downloader),
             downloads=1,
             emit=emit,
+            stop=stopped.append,
             rng=Random(1),
         )
         job = Job(name="a", model="black-forest-labs/flux-2-pro/text-to-image", prompt="x")
@@ -146,8 +157,10 @@ def test_too_large_is_tried_once() -> None:
 def test_disk_trouble_is_not_tried_again() -> None:
     """It is not this job's: who runs the batch has to hear of it."""
     downloader = FakeDownloader([DiskError("no space")])
-    with pytest.raises(DiskError):
-        fetch(downloader)
+    stops: list[AsyncpipeError] = []
+    events, _ = fetch(downloader, stops=stops)
+    assert [type(stop) for stop in stops] == [DiskError]
+    assert [type(event) for event in events] == [FetchFailed]
     assert len(downloader.tried) == 1
 
 

@@ -21,7 +21,7 @@ from asyncpipe._fs import STEM_BYTES, folded, safe_stem
         ("..", ""),
         ("!!!", ""),
         ("CON", "con_"),
-        ("com1.png", "com1.png_"),
+        ("com1.png", "com1_.png"),
         ("Cafe\u0301", "café"),
         ("\u202egnp.exe", "gnp.exe"),
         ("tab\tand\nline", "tab_and_line"),

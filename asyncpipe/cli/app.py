@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -49,9 +50,14 @@ def _env_file(context: click.Context, option: click.Parameter, value: Path | Non
 
     if not value.is_file():
         raise click.BadParameter(f"there is no file {str(value)!r}", context, option)
-    for name, text in dotenv_values(value, encoding="utf-8-sig").items():
-        if text is not None:
-            os.environ[name] = text
+    try:
+        for name, text in dotenv_values(value, encoding="utf-8-sig").items():
+            if text is not None:
+                os.environ[name] = text
+    except (OSError, ValueError):
+        # Not chained: a UnicodeDecodeError holds the whole file, and with it the key.
+        why = f"{str(value)!r} cannot be used: it must be UTF-8 lines of NAME=value"
+        raise click.BadParameter(why, context, option) from None
 
 
 def _shared(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -271,7 +277,7 @@ def run_command(arguments: list[str] | None = None) -> int:
         getattr(stream, "reconfigure", lambda **_: None)(errors="replace")
     arguments = sys.argv[1:] if arguments is None else arguments
     verbose = "-v" in arguments or "--verbose" in arguments
-    logging.basicConfig(level=logging.CRITICAL if not verbose else logging.INFO)
+    _log(verbose=verbose)
     try:
         answer = app.main(arguments, prog_name="asyncpipe", standalone_mode=False)
     except (click.Abort, KeyboardInterrupt):
@@ -282,9 +288,24 @@ def run_command(arguments: list[str] | None = None) -> int:
     return answer if isinstance(answer, int) else 0
 
 
+def _log(*, verbose: bool) -> None:
+    """Show what our parts log, as lines that are safe in a terminal."""
+
+    class Safe(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            from asyncpipe.report.text import printable_lines
+
+            return printable_lines(super().format(record))
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(Safe(logging.BASIC_FORMAT))
+    logging.basicConfig(level=logging.INFO if verbose else logging.CRITICAL, handlers=[handler])
+
+
 def _report(error: Exception, *, verbose: bool) -> int:
     """Say what is wrong, where and what to do; a traceback only when it is asked for."""
     from asyncpipe.cli.exits import of_error
+    from asyncpipe.report.text import printable_lines
 
     if isinstance(error, click.ClickException):
         error.show()
@@ -294,7 +315,7 @@ def _report(error: Exception, *, verbose: bool) -> int:
     for line in _lines(error):
         click.echo(line, err=True)
     if verbose and error.__cause__ is not None:
-        click.echo(f"because: {error.__cause__!r}", err=True)
+        click.echo(printable_lines(f"because: {error.__cause__!r}"), err=True)
     return int(of_error(error))
 
 
@@ -311,11 +332,14 @@ def _lines(error: AsyncpipeError) -> list[str]:
 
 
 def _report_bug(error: Exception, *, verbose: bool) -> int:
+    from asyncpipe.report.text import printable, printable_lines
+
     if verbose:
-        raise error
+        click.echo(printable_lines("".join(traceback.format_exception(error))), err=True)
+    what = "Report this." if verbose else "Run again with --verbose and report what it prints."
     click.echo(
-        f"asyncpipe: a bug of ours: {type(error).__name__}: {error}\n"
-        "Nothing recorded is lost. Run again with --verbose and report what it prints.",
+        f"asyncpipe: a bug of ours: {type(error).__name__}: {printable(str(error))}\n"
+        f"Nothing recorded is lost. {what}",
         err=True,
     )
     return 1

@@ -28,12 +28,11 @@ def validate_jobs(path: Path, *, as_json: bool) -> None:
         document = {"valid": True, "jobs": len(file.rows), "total_cost": money(total)}
         click.echo(orjson.dumps(document).decode())
         return
-    click.echo(f"{path}: {len(file.rows)} jobs, no problems. The first ones:")
+    click.echo(f"{printable(str(path))}: {len(file.rows)} jobs, no problems. The first ones:")
     for row, cost in list(zip(file.rows, prices, strict=True))[:SHOWN]:
         name = row.job.title(row.job.key("atlas"))
-        click.echo(
-            f"  {fit(name, 28)}  {row.job.kind.value:<5}  {usd(cost.micro):>11}  {row.job.model}"
-        )
+        model = printable(row.job.model)
+        click.echo(f"  {fit(name, 28)}  {row.job.kind.value:<5}  {usd(cost.micro):>11}  {model}")
         click.echo(f"    {printable(row.job.prompt)[:160]}")
 
 
@@ -71,7 +70,7 @@ def estimate_jobs(path: Path, *, as_json: bool) -> None:
     if as_json:
         click.echo(_document(jobs, costs, sources, assumed))
         return
-    click.echo(f"{path}: {jobs.total()} jobs")
+    click.echo(f"{printable(str(path))}: {jobs.total()} jobs")
     rows = [(model, f"{jobs[model]:>6} jobs   {usd(costs[model]):>12}") for model in sorted(jobs)]
     click.echo(
         "\n".join(columns([*rows, ("total", f"{jobs.total():>6} jobs   {usd(costs.total()):>12}")]))

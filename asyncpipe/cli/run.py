@@ -15,6 +15,7 @@ from asyncpipe.cli.session import End, Output, run_session, work_in
 from asyncpipe.jobfile import JobFile, load_jobs
 from asyncpipe.pipeline import Pipeline
 from asyncpipe.progress import Progress
+from asyncpipe.report.text import printable
 from asyncpipe.volume import GIB
 
 
@@ -69,7 +70,8 @@ async def _run(options: RunOptions, file: JobFile, folder: Path) -> End:
             resubmit_unknown=options.ambiguous == "resubmit",
             on_event=progress,
         )
-        options.output.echo(f"{len(file.rows)} jobs from {options.jobfile}, into {folder}")
+        places = f"{options.jobfile}, into {folder}"
+        options.output.echo(printable(f"{len(file.rows)} jobs from {places}"))
         work = partial(
             pipeline.batch_generate,
             file.jobs,

@@ -39,6 +39,11 @@ class Wrong(Exception):
         super().__init__("; ".join(fault.message for fault in self.faults))
 
 
+def brief(words: str) -> str:
+    """Words of the file as a message repeats them: cut where they are long."""
+    return words if len(words) <= _LONGEST_SHOWN else f"{words[:_LONGEST_SHOWN]}…"
+
+
 def shown(value: Any) -> str:
     """The value as a message shows it: short, and never the inside of a container."""
     for kinds, name in _CONTAINERS:
@@ -56,7 +61,7 @@ def shown(value: Any) -> str:
 
 def meant(word: str, known: Iterable[str]) -> str:
     """A did-you-mean for ``word``, or nothing."""
-    close = difflib.get_close_matches(word.lower(), list(known), n=1)
+    close = difflib.get_close_matches(brief(word).lower(), list(known), n=1)
     return f": did you mean {close[0]!r}?" if close else ""
 
 
@@ -96,9 +101,9 @@ def number(value: Any) -> int | float:
         raise Wrong("is empty: give it a number, or leave the key out")
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise Wrong(f"{shown(value)} is not a number")
+    _fit_for_json(value)  # first: a larger one is more than floats hold
     if not math.isfinite(value):
         raise Wrong(f"{value} is not a finite number")
-    _fit_for_json(value)
     return value
 
 

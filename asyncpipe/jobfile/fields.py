@@ -13,11 +13,14 @@ MOST_COPIES = 10_000
 """The largest ``count``."""
 
 MOST_PROMPT_BYTES = 1_000_000
-"""Longer prompts are files pasted by mistake; no model takes them."""
+"""Longer prompts and names are files pasted by mistake; no model takes them."""
+
+MOST_MODEL = 300
+"""Characters of a model id."""
 
 
 def prompt(value: Any) -> str:
-    """A prompt of a sane length."""
+    """A prompt, or a name, of a sane length."""
     value = text(value)
     size = len(value.encode())
     if size > MOST_PROMPT_BYTES:
@@ -28,6 +31,8 @@ def prompt(value: Any) -> str:
 def model(value: Any) -> str:
     """A model id: text without any space."""
     value = text(value)
+    if len(value) > MOST_MODEL:
+        raise Wrong(f"{shown(value)} is longer than any model id: correct it")
     if value.split() != [value]:
         raise Wrong(f"{shown(value)} has spaces in it, a model id has none: delete them")
     return str(value)
@@ -58,7 +63,7 @@ def duration(value: Any) -> int | float | str:
 def resolution(value: Any) -> str:
     """Text such as 1080p."""
     if isinstance(value, int) and not isinstance(value, bool):
-        raise Wrong(f"{value} is a number: write it as the model takes it, e.g. {value}p")
+        raise Wrong(f"{shown(value)} is a number: write it as the model takes it, e.g. 1080p")
     return text(value)
 
 
@@ -80,7 +85,7 @@ DEFAULT_FIELDS: dict[str, Check] = {
 }
 
 JOB_FIELDS: dict[str, Check] = {
-    "name": text,
+    "name": prompt,
     "type": job_type,
     **DEFAULT_FIELDS,
     "count": whole(1, MOST_COPIES),

@@ -11,7 +11,7 @@ from asyncpipe.errors import JobFileError, Problem
 from asyncpipe.jobfile.expand import Defaults
 from asyncpipe.jobfile.place import Place
 from asyncpipe.jobfile.read import read_source
-from asyncpipe.jobfile.source import Block, Listing, Unreadable
+from asyncpipe.jobfile.source import Block, Listing, Unclear, Unreadable
 from asyncpipe.jobfile.top import read_top
 from asyncpipe.jobfile.validate import JobRow, read_rows
 from asyncpipe.jobs import Job
@@ -89,7 +89,9 @@ def _rows(source: Any, place: Place) -> Iterable[tuple[Any, int | None]] | None:
         jobs, line = source.get("jobs"), source.lines.get("jobs")
     if isinstance(jobs, Listing) and jobs:
         return zip(jobs, jobs.lines, strict=True)
-    if source is None or (isinstance(source, Listing) and not source):
+    if isinstance(source, Unclear):
+        place.report(source.why)
+    elif source is None or (isinstance(source, Listing) and not source):
         place.report(f"the file is empty; {EXAMPLE}")
     elif isinstance(source, Block) and "jobs" not in source:
         place.report(f"there is no jobs: in it; {EXAMPLE}")

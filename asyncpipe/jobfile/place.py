@@ -7,8 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from asyncpipe.errors import Problem
-from asyncpipe.jobfile.checks import Check, Wrong, meant
+from asyncpipe.jobfile.checks import Check, Wrong, brief, meant
 from asyncpipe.jobfile.source import Unclear, line_of
+
+MOST_PROBLEMS = 1000
+"""Problems of one file that are kept: who has more has one mistake, many times."""
+
+LONGEST_MESSAGE = 1000
+"""Characters of what is said of one problem."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,8 +35,12 @@ class Place:
         return replace(self, path=f"{self.path}{key}.", line=line_of(mapping, key, self.line))
 
     def report(self, message: str, *, line: int | None = None) -> None:
-        """Note one problem."""
+        """Note one problem, unless there are MOST_PROBLEMS already."""
+        if len(self.found) >= MOST_PROBLEMS:
+            return
         where = line or self.line
+        if len(message) > LONGEST_MESSAGE:
+            message = f"{message[:LONGEST_MESSAGE]}…"
         self.found.append(Problem(message=message, file=self.file, line=where, job=self.job))
 
     def check(
@@ -66,4 +76,4 @@ class Place:
             hint = f"; known are {', '.join(checks)}"
         end = f" {remedy}" if remedy else ""
         joint = "" if hint.endswith("?") or not end else "."
-        self.report(f"{self.path}{key}: unknown key{hint}{joint}{end}", line=line)
+        self.report(f"{self.path}{brief(str(key))}: unknown key{hint}{joint}{end}", line=line)

@@ -14,6 +14,7 @@ from asyncpipe.jobfile.source import Block, Unclear
 from asyncpipe.jobfile.validate import read_defaults
 from asyncpipe.pricing import Rate
 from asyncpipe.pricing.book import UNITS
+from asyncpipe.pricing.price import MOST_USD
 from asyncpipe.settings import Deadlines, Polling, RunSettings
 
 IGNORED = "x-"
@@ -91,6 +92,7 @@ def _prices(value: Mapping[str, Any], place: Place) -> dict[str, Rate]:
 
 
 def _no_rate(said: Any) -> str:
-    amount = said if isinstance(said, int | float) and not isinstance(said, bool) else 0.04
+    number = isinstance(said, int | float) and not isinstance(said, bool)
+    amount = said if number and abs(said) < MOST_USD else 0.04
     wrong = f"has {len(said)} keys" if isinstance(said, Mapping) else f"{shown(said)} is no rate"
     return f"{wrong}; give exactly one of {', '.join(UNITS)}, e.g. {{per_image: {amount}}}"

@@ -10,10 +10,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from asyncpipe.jobfile.checks import brief
 from asyncpipe.jobfile.source import DEEPEST, Block, Listing, Unclear, Unreadable
 
 if TYPE_CHECKING:
     import yaml
+
+LONGEST_NUMBER = 500
+"""Plain words beyond this are text: YAML's pattern for numbers in sixties takes 60 bytes of memory
+for every byte it reads."""
 
 MOST_MERGED = 1_000_000
 """Keys that ``<<`` may copy in one file; real files stay far below, bombs do not."""
@@ -91,8 +96,9 @@ class _Reader:
 
     def _alias(self, event: yaml.AliasEvent) -> Any:
         if event.anchor not in self._anchors:
+            name = brief(event.anchor or "")
             raise Unreadable(
-                f"*{event.anchor} stands for nothing: no &{event.anchor} ends before it",
+                f"*{name} stands for nothing: no &{name} ends before it",
                 _line(event),
             )
         return self._anchors[event.anchor]
@@ -156,6 +162,8 @@ class _Reader:
 
         if event.tag is not None and event.tag != "!":
             return event.tag
+        if len(event.value) > LONGEST_NUMBER:
+            return f"{_TAG}str"
         tag: str = self._loader.resolve(yaml.ScalarNode, event.value, event.implicit)
         return tag
 
@@ -196,7 +204,7 @@ def _unclear(kind: str, text: str) -> str | None:
 def _foreign(tag: str | None, kind: str) -> Unclear | None:
     if tag is None or tag in ("!", f"{_TAG}{kind}"):
         return None
-    short = tag.replace(_TAG, "!!")
+    short = brief(tag.replace(_TAG, "!!"))
     return Unclear(f"the tag {short} means nothing in a job file: leave it out")
 
 

@@ -22,6 +22,7 @@ from asyncpipe.providers.http import (
     Timeouts,
     is_loopback,
 )
+from asyncpipe.providers.secret import Secret
 
 BASE_URL = "https://api.atlascloud.ai/api/v1"
 KEY_VARIABLES = ("ATLASCLOUD_API_KEY", "ATLAS_CLOUD_API_KEY")
@@ -55,7 +56,7 @@ class AtlasCloud:
         self._simulated = simulated
         self._base = _base(base_url, simulated=simulated)
         key = _key(api_key, simulated=simulated)
-        self._secret = key.encode() if len(key) >= _SHORTEST_SECRET else None
+        self._secret = Secret(key) if len(key) >= _SHORTEST_SECRET else None
         self._http = HttpClient(
             str(self._base), headers={"Authorization": f"Bearer {key}"}, timeouts=timeouts
         )
@@ -141,9 +142,12 @@ class AtlasCloud:
 
     def _without_key(self, answer: HttpAnswer) -> HttpAnswer:
         """Take the key out of an answer that repeats it, before anything keeps or shows it."""
-        if self._secret is None or self._secret not in answer.body:
+        if self._secret is None:
             return answer
-        return replace(answer, body=answer.body.replace(self._secret, b"[key]"))
+        headers = [
+            (name, self._secret.out_of_text(value)) for name, value in answer.headers.items()
+        ]
+        return replace(answer, headers=dict(headers), body=self._secret.out_of(answer.body))
 
 
 def _neither(refused: Exception | None) -> PredictionGone | PollFailed:

@@ -134,8 +134,9 @@ def _urls(value: Any, depth: int = _DEPTH) -> Iterator[str]:
 
 
 def _url(text: str) -> Iterator[str]:
+    scheme, colon, rest = text.partition(":")
     if text[:8].lower().startswith(("http://", "https://", "data:")):
-        yield _storable(text)
+        yield _storable(f"{scheme.lower()}{colon}{rest}")
         return
     packed = re.sub(r"[\r\n]+", "", text).translate(_URL_SAFE).rstrip("=")
     if _BASE64.fullmatch(packed):  # the downloader tells what it is by its first bytes

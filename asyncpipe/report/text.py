@@ -14,7 +14,18 @@ _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 def printable(text: str) -> str:
     """One line without control characters, escapes or marks that change the writing direction."""
     line = " ".join(text[:4000].split())
-    return "".join(c if unicodedata.category(c) not in _UNSAFE else "�" for c in line)
+    return "".join(c if _is_safe(c) else "�" for c in line)
+
+
+def _is_safe(char: str) -> bool:
+    # The joiners, which emoji and Persian are written with, count as formatting in Unicode.
+    return unicodedata.category(char) not in _UNSAFE or char in "\u200c\u200d"
+
+
+def printable_lines(text: str) -> str:
+    """Several lines, each as ``printable`` makes it, their indents kept."""
+    lines = text.splitlines()
+    return "\n".join(line[: len(line) - len(line.lstrip(" "))] + printable(line) for line in lines)
 
 
 def width(text: str) -> int:
