@@ -145,10 +145,9 @@ class Downloader:
             self._tell_left(exc, target)
             raise
         except (*_NETWORK, ValueError, UsageError) as exc:
-            reason = str(exc) or type(exc).__name__
-            error = DownloadError(f"{_shown(url)} could not be fetched: {reason[:200]}")
+            error = DownloadError(f"{_shown(url)} could not be fetched: {_reason(exc)}")
             self._tell_left(error, target)
-            raise error from exc
+            raise error from (None if isinstance(exc, aiohttp.ClientHttpProxyError) else exc)
 
     def _tell_left(self, error: DownloadError, target: Target) -> None:
         if left := self._left.get(target.part):
@@ -392,3 +391,10 @@ def _source(url: str) -> str:
 def _shown(url: str) -> str:
     """A URL for people: without the query, which may carry a signature."""
     return url.split("?", 1)[0][:200]
+
+
+def _reason(exc: Exception) -> str:
+    """Say what went wrong; a proxy's refusal in our words, since its own hold its password."""
+    if isinstance(exc, aiohttp.ClientHttpProxyError):
+        return f"the proxy refuses to connect to it ({exc.status})"
+    return (str(exc) or type(exc).__name__)[:200]

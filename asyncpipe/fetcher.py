@@ -24,7 +24,7 @@ from asyncpipe.events import AssetStored, Event, FetchFailed, Lost, Succeeded, n
 from asyncpipe.flow.schedule import backoff_s
 from asyncpipe.jobs import JobType
 from asyncpipe.ledger.base import JobRecord
-from asyncpipe.ledger.queries import claim_part
+from asyncpipe.ledger.queries import claim_parts
 from asyncpipe.ledger.sqlite import Ledger
 from asyncpipe.ledger.statements import INLINE
 from asyncpipe.providers.base import Provider
@@ -139,12 +139,7 @@ class Fetcher:
         count = len(record.outputs)
         if count == 1:
             return [record.stem]
-        for base in (record.stem, f"{record.stem}-{record.key[:6]}"):
-            stems = [f"{base}_{n}" for n in range(1, count + 1)]
-            claims = [partial(claim_part, record=record, stem=stem) for stem in stems]
-            if all([await self._ledger.ask(claim) for claim in claims]):
-                return stems
-        return [f"{record.job.kind.folder}/{record.key}_{n}" for n in range(1, count + 1)]
+        return await self._ledger.ask(partial(claim_parts, record=record, count=count))
 
     async def _fetch_one(self, record: JobRecord, index: int, stem: str) -> StoredFile:
         """Try an output a few times; raises DownloadError, or DiskError at once.

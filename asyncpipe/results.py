@@ -14,6 +14,7 @@ import orjson
 
 from asyncpipe.collector import Totals
 from asyncpipe.jobs import JobType
+from asyncpipe.ledger.trouble import rows_of
 from asyncpipe.pricing import from_micro
 from asyncpipe.states import JobState
 
@@ -108,6 +109,11 @@ def outcome_of(state: JobState, charged: int) -> Outcome:
 
 
 def _result(connection: sqlite3.Connection, row: Sequence[Any]) -> Result:
+    with rows_of(f"job {row[18]}"):
+        return _read(connection, row)
+
+
+def _read(connection: sqlite3.Connection, row: Sequence[Any]) -> Result:
     state, charged = JobState(row[4]), int(row[5])
     outcome = outcome_of(state, charged)
     source = f"{row[7]} ({row[8]} assumed)" if row[8] else row[7]
@@ -168,6 +174,11 @@ def count_removed(connection: sqlite3.Connection) -> int:
 
 def read_totals(connection: sqlite3.Connection) -> Totals:
     """Sum up a folder's ledger; what the collector goes on from."""
+    with rows_of("a total"):
+        return _sum_up(connection)
+
+
+def _sum_up(connection: sqlite3.Connection) -> Totals:
     totals = Totals(removed=count_removed(connection))
     for state, count in connection.execute("SELECT state, count(*) FROM jobs GROUP BY state"):
         totals.jobs[JobState(state)] = count

@@ -512,7 +512,6 @@ def test_the_apis_errors_show_no_proxy_password(monkeypatch: pytest.MonkeyPatch)
     asyncio.run(main())
 
 
-@pytest.mark.xfail(reason="downloader.py puts aiohttp's words, with the proxy's URL, in its error")
 def test_a_downloads_errors_show_no_proxy_password(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

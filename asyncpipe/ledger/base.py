@@ -75,7 +75,12 @@ def _changes(record: JobRecord, event: Event) -> dict[str, Any]:
     error = getattr(event, "error", None)
     if error is not None and event.stored:
         changes["error"] = error
-    return changes | _way_changes(record, event) | _money_changes(record, event)
+    return (
+        changes
+        | _way_changes(record, event)
+        | _asset_changes(record, event)
+        | _money_changes(record, event)
+    )
 
 
 def _way_changes(record: JobRecord, event: Event) -> dict[str, Any]:
@@ -94,12 +99,8 @@ def _way_changes(record: JobRecord, event: Event) -> dict[str, Any]:
             prediction_id = event.prediction_id or record.prediction_id
             changes = {"outputs": event.outputs, "error": None, "prediction_id": prediction_id}
             changes["submitted_at"] = record.submitted_at or event.at
-        case AssetStored():
-            changes = {"stored": record.stored | {event.index}}
-        case Damaged():
-            changes = {"stored": record.stored - set(event.indexes)}
-        case Succeeded():
-            changes = {"error": None}
+        case Failed():
+            changes = {"prediction_id": event.prediction_id or record.prediction_id}
         case Released():
             changes = {"used": record.used + 1, "failures": record.failures + 1}
         case RetryAsked() | Resubmitted():
@@ -108,13 +109,24 @@ def _way_changes(record: JobRecord, event: Event) -> dict[str, Any]:
     return changes
 
 
+def _asset_changes(record: JobRecord, event: Event) -> dict[str, Any]:
+    match event:
+        case AssetStored():
+            return {"stored": record.stored | {event.index}}
+        case Damaged():
+            return {"stored": record.stored - set(event.indexes)}
+        case Succeeded():
+            return {"error": None}
+    return {}
+
+
 def _money_changes(record: JobRecord, event: Event) -> dict[str, Any]:
     """Reserve, charge, release; unknown and expired jobs keep what is reserved."""
     match event:
         case Intended():
             return {"reserved": event.reserved, "charged": 0}
         case Generated():
-            return {"reserved": 0, "charged": record.reserved}
+            return {"reserved": 0, "charged": record.charged + record.reserved}
         case Failed():
             return {"reserved": 0, "charged": record.reserved if event.charged else 0}
         case Resubmitted():

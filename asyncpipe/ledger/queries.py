@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ import orjson
 from asyncpipe._fs import folded, safe_stem
 from asyncpipe.jobs import Job, JobType
 from asyncpipe.ledger.base import JobRecord, job_from_spec, job_to_spec
+from asyncpipe.ledger.trouble import rows_of
 from asyncpipe.states import PAID_OPEN, JobState
 
 _RECORD = (
@@ -27,6 +29,11 @@ _RECORD = (
 
 
 def _record(row: Sequence[Any]) -> JobRecord:
+    with rows_of(f"job {row[0]}"):
+        return _read(row)
+
+
+def _read(row: Sequence[Any]) -> JobRecord:
     stored = frozenset(int(index) for index in row[17].split(",")) if row[17] else frozenset()
     return JobRecord(
         id=row[0],
@@ -215,16 +222,18 @@ def _claim(connection: sqlite3.Connection, record: JobRecord, folder: Path) -> J
         if cursor.rowcount and not _stranger(folder, stem, record.job.kind):
             connection.execute("UPDATE jobs SET stem=? WHERE id=?", (stem, record.id))
             return replace(record, stem=stem)
-    raise AssertionError("a stem with the whole key in it cannot be taken")
+    raise AssertionError("there is always another number")
 
 
 def stem_candidates(record: JobRecord) -> Iterator[str]:
-    """Stems for a job, best first; the last one is nobody else's."""
+    """Stems for a job without end, best first."""
     stem = safe_stem(record.name) or f"{record.job.kind.value}-{record.key[:6]}"
     place = record.job.kind.folder
     yield f"{place}/{stem}"
     yield f"{place}/{stem}-{record.key[:6]}"
     yield f"{place}/{record.key}"
+    for n in itertools.count(2):  # whoever knows the key can take that name, too
+        yield f"{place}/{record.key}-{n}"
 
 
 def _stranger(folder: Path, stem: str, kind: JobType) -> bool:
@@ -232,8 +241,17 @@ def _stranger(folder: Path, stem: str, kind: JobType) -> bool:
     return any((folder / f"{stem}{index}.{e}").exists() for e in endings for index in ("", "_1"))
 
 
-def claim_part(connection: sqlite3.Connection, record: JobRecord, stem: str) -> bool:
-    """Claim one more stem (``name_1`` …) for a job with several outputs; False if it is taken."""
+def claim_parts(connection: sqlite3.Connection, record: JobRecord, count: int) -> list[str]:
+    """Claim ``count`` stems for a job with several outputs: ``name_1``, ``name_2`` … ."""
+    bases = itertools.chain([record.stem or ""], stem_candidates(record))
+    for base in bases:
+        stems = [f"{base}_{n}" for n in range(1, count + 1)]
+        if all([_claim_part(connection, record, stem) for stem in stems]):
+            return stems
+    raise AssertionError("there is always another number")
+
+
+def _claim_part(connection: sqlite3.Connection, record: JobRecord, stem: str) -> bool:
     connection.execute(
         "INSERT OR IGNORE INTO stems(folded, job_id) VALUES(?,?)", (folded(stem), record.id)
     )

@@ -256,5 +256,5 @@ def reading(folder: Path) -> Iterator[sqlite3.Connection]:
         with closing(sqlite3.connect(uri, uri=True)) as connection:
             check_version(connection)
             yield connection
-    except sqlite3.Error as exc:
+    except (sqlite3.Error, UnicodeDecodeError) as exc:
         raise ledger_error(path, exc) from exc

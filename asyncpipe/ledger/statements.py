@@ -84,8 +84,8 @@ def _attempt(event: Event) -> Iterator[Statement]:
         case Generated():
             outputs = orjson.dumps(_plain(event.outputs)).decode()
             yield (
-                "UPDATE attempts SET charged=reserved, reserved=0, outputs=?, polls=polls+?,"
-                " generation_s=?, prediction_id=coalesce(?, prediction_id),"
+                "UPDATE attempts SET charged=charged+reserved, reserved=0, outputs=?,"
+                " polls=polls+?, generation_s=?, prediction_id=coalesce(?, prediction_id),"
                 " request_id=coalesce(?, request_id), error=NULL, ended_at=?,"
                 f" submitted_at=coalesce(submitted_at, ?) WHERE {_LATEST}",
                 (

@@ -28,10 +28,11 @@ _REMEDIES = {
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
-def ledger_error(path: Path, exc: sqlite3.Error | OSError) -> LedgerError:
+def ledger_error(path: Path, exc: sqlite3.Error | OSError | UnicodeDecodeError) -> LedgerError:
     """Say what is wrong with the ledger at ``path`` and what to do."""
     code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
-    if code in _DAMAGED:
+    # sqlite3 repeats damaged text in its errors, which may not be text any more.
+    if code in _DAMAGED or isinstance(exc, UnicodeDecodeError):
         return LedgerError(
             f"the ledger {path} is damaged ({exc}). It knows what was paid for, so do not delete "
             "it: put a copy of it back; another folder (--output-dir) would buy everything again"
@@ -44,9 +45,24 @@ def ledger_error(path: Path, exc: sqlite3.Error | OSError) -> LedgerError:
 
 
 @contextmanager
+def rows_of(what: str) -> Iterator[None]:
+    """Turn what a row raises that no ledger wrote into LedgerError.
+
+    Pages of a database have no checksums: damage may be seen first in a value.
+    """
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, IndexError, ArithmeticError) as exc:
+        raise LedgerError(
+            f"the ledger is damaged: {what} makes no sense ({exc!r:.200}). It knows what was paid "
+            "for, so do not delete it: put a copy of it back"
+        ) from exc
+
+
+@contextmanager
 def mapped(path: Path) -> Iterator[None]:
     """Turn what sqlite3 and the file system raise into LedgerError, in one place."""
     try:
         yield
-    except (sqlite3.Error, OSError) as exc:
+    except (sqlite3.Error, OSError, UnicodeDecodeError) as exc:
         raise ledger_error(path, exc) from exc
