@@ -78,7 +78,10 @@ class Polled(Event):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Generated(Event):
-    """The provider has the media ready: the reserved money is charged."""
+    """The provider has the media ready: the reserved money is charged.
+
+    ``prediction_id`` and ``route`` come with an answer to the submit that was final already.
+    """
 
     target = JobState.GENERATED
 
@@ -86,6 +89,7 @@ class Generated(Event):
     generation_s: float
     polls: int = 0
     prediction_id: str | None = None
+    route: str | None = None
     request_id: str | None = None
 
 

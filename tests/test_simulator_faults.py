@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -112,11 +112,7 @@ def test_a_run_that_meets_every_recoverable_fault_gets_everything(
     for module in ("fetcher", "driver", "flow.pause"):
         monkeypatch.setattr(f"asyncpipe.{module}.backoff_s", lambda *_, **__: 0.01)
     file = load_jobs(CONFIGS / "quickstart.yaml")
-    # Whether noise that claims to be a picture is one, is the downloader's affair.
-    faults = Faults.parse("all=0.3,rate_limited=0.1,wrong_bytes=0")
-    if wire == "article":
-        # On this wire the ledger keeps no route of a submit whose answer was final.
-        faults = replace(faults, instant=0.0)
+    faults = Faults.parse("all=0.3,rate_limited=0.1")
     settings = SimulatorSettings(
         speed=200.0, wire=wire, faults=faults, books=tmp_path / "books", seed=4
     )

@@ -46,6 +46,7 @@ def after_submit(
             outputs=answer.outputs,
             generation_s=0.0,
             prediction_id=answer.id or None,
+            route=answer.route or None,
             request_id=answer.request_id,
         )
     if not answer.id:

@@ -99,6 +99,7 @@ def _way_changes(record: JobRecord, event: Event) -> dict[str, Any]:
             prediction_id = event.prediction_id or record.prediction_id
             changes = {"outputs": event.outputs, "error": None, "prediction_id": prediction_id}
             changes["submitted_at"] = record.submitted_at or event.at
+            changes["route"] = event.route or record.route
         case Failed():
             changes = {"prediction_id": event.prediction_id or record.prediction_id}
         case Released():

@@ -86,6 +86,7 @@ def _attempt(event: Event) -> Iterator[Statement]:
             yield (
                 "UPDATE attempts SET charged=charged+reserved, reserved=0, outputs=?,"
                 " polls=polls+?, generation_s=?, prediction_id=coalesce(?, prediction_id),"
+                " route=coalesce(?, route),"
                 " request_id=coalesce(?, request_id), error=NULL, ended_at=?,"
                 f" submitted_at=coalesce(submitted_at, ?) WHERE {_LATEST}",
                 (
@@ -93,6 +94,7 @@ def _attempt(event: Event) -> Iterator[Statement]:
                     event.polls,
                     event.generation_s,
                     event.prediction_id,
+                    event.route,
                     event.request_id,
                     at,
                     at,
