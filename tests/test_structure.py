@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -108,3 +109,12 @@ def test_modules_stay_small(path: Path) -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert node.end_lineno is not None
             assert node.end_lineno - node.lineno < 60, node.name
+
+
+def test_every_test_that_readme_names_is_there() -> None:
+    """A promise that names a test which is gone is an empty one."""
+    root = PACKAGE.parent
+    named = set(re.findall(r"`(test_\w+)`", (root / "README.md").read_text(encoding="utf-8")))
+    written = "".join(path.read_text(encoding="utf-8") for path in (root / "tests").glob("*.py"))
+    assert len(named) > 10
+    assert {name for name in named if f"def {name}(" not in written} == set()
