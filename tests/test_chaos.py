@@ -14,19 +14,25 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
 from asyncpipe import AtlasCloud, Deadlines, Job, JobState, Manifest, Pipeline, Polling
+from asyncpipe.flow.schedule import backoff_s
 from asyncpipe.results import Result
 from asyncpipe.simulator import BookedPrediction, Books, Faults, Simulator, SimulatorSettings
 from tests.test_cli import asyncpipe, books, command, environment, manifest, write_jobs
 
 LONG = os.environ.get("ASYNCPIPE_CHAOS") == "long"
 SEEDS = range(20 if LONG else 1)
+
+pytestmark = pytest.mark.timeout(600)
 MODELS = (
     "black-forest-labs/flux-2-pro/text-to-image",
     "google/imagen4-ultra/text-to-image",
@@ -50,6 +56,18 @@ def all_sorts(count: int) -> list[Job]:
         for model in [MODELS[n % len(MODELS)]]
         for fields in [{"duration": 4} if model.endswith("video") else {}]
     ]
+
+
+@pytest.fixture
+def faster_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits between tries shrink like the simulator's generation times."""
+    for module in ("fetcher", "driver", "flow.pause"):
+        shrunk = partial(shorter, backoff_s)
+        monkeypatch.setattr(f"asyncpipe.{module}.backoff_s", shrunk)
+
+
+def shorter(whole: Callable[..., float], *arguments: Any, **options: Any) -> float:
+    return whole(*arguments, **options) / 20
 
 
 def run(
@@ -92,6 +110,7 @@ def bought(sold: list[BookedPrediction]) -> Counter[str]:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.usefixtures("faster_waits")
 def test_500_jobs_with_every_recoverable_fault_all_succeed(tmp_path: Path, seed: int) -> None:
     """All succeeded, the manifest equal to the books to the cent, nothing paid for twice."""
     jobs, faults = all_sorts(500), every_fault(Random(seed))
@@ -116,6 +135,7 @@ def test_500_jobs_with_every_recoverable_fault_all_succeed(tmp_path: Path, seed:
     }
 
 
+@pytest.mark.usefixtures("faster_waits")
 def test_lost_answers_end_unknown_and_only_those(tmp_path: Path) -> None:
     """Among all the other faults; their money stays reserved to the cent."""
     lost = {"dropped": 0.05, "server_error_submit": 0.05, "nameless": 0.03}

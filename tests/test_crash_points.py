@@ -31,7 +31,10 @@ LONG = os.environ.get("ASYNCPIPE_CHAOS") == "long"
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
 VEO = "google/veo3.1/text-to-video"
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork and SIGKILL")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="needs fork and SIGKILL"),
+    pytest.mark.timeout(600),
+]
 
 
 class Runner:
