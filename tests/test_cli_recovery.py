@@ -290,3 +290,24 @@ def test_answers_that_are_out_when_the_disk_fills_are_recorded(small_disk: Path)
     assert manifest is not None
     assert (manifest.totals.successful, stopped) == (64, None)
     assert len(provider.sold) == len(set(provider.sold)) == 64
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+def test_one_process_per_folder_and_no_puzzle_after_a_kill(tmp_path: Path) -> None:
+    """The second one names the first and leaves; once that is killed, nobody is in the way."""
+    write_jobs(tmp_path / "jobs.yaml", jobs(12))
+    run = ("run", "jobs.yaml", "--simulate", "--simulate-speed", 1)
+    first = subprocess.Popen(command(*run, "--quiet"), cwd=tmp_path, env=environment())
+    for _ in range(4000):
+        if (tmp_path / "out/.asyncpipe/ledger.sqlite3").exists() and _submitted(tmp_path / "out"):
+            break
+        time.sleep(0.005)
+    sold = len(books(tmp_path / "out").predictions())
+    for arguments in (run, ("collect", "out"), ("verify", "out"), ("resolve", "out", "--give-up")):
+        done = asyncpipe(*arguments, cwd=tmp_path)
+        assert done.returncode == 3, done.stderr
+        assert f"in use by process {first.pid}" in done.stderr
+    assert len(books(tmp_path / "out").predictions()) <= sold + 4
+    first.send_signal(signal.SIGKILL)
+    first.wait(10)
+    assert asyncpipe("run", "jobs.yaml", "--simulate", cwd=tmp_path).returncode in (0, 75)

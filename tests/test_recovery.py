@@ -340,3 +340,19 @@ def test_simulated_runs_move_with_their_books(tmp_path: Path) -> None:
     (tmp_path / "a").rename(tmp_path / "b")
     assert asyncio.run(main(tmp_path / "b")).totals.successful == 4
     assert len(Books(tmp_path / "b" / ".asyncpipe" / "books").predictions()) == 4
+
+
+def test_a_changed_prompt_is_a_new_job_beside_the_old_asset(tmp_path: Path) -> None:
+    """The old picture stays and stays in the manifest; other retries make no new job."""
+    provider = FakeProvider()
+    run(tmp_path, provider, jobs(2))
+    old = {path: path.read_bytes() for path in assets(tmp_path)}
+    changed = [jobs(2)[0], Job(name="杯子 1", model=FLUX, prompt="another mug")]
+    manifest, _ = run(tmp_path, provider, changed)
+    assert (manifest.totals.successful, len(provider.sold)) == (3, 3)
+    new = {path: path.read_bytes() for path in assets(tmp_path)}
+    assert {path: new[path] for path in old} == old
+    assert len(new) == 3
+    cheaper = [Job(name=job.name, model=job.model, prompt=job.prompt, retries=9) for job in changed]
+    assert run(tmp_path, provider, cheaper)[0].totals.successful == 3
+    assert len(provider.sold) == 3
