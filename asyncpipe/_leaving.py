@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 import anyio
 
@@ -16,6 +17,18 @@ async def within(close: Callable[[], Awaitable[None]]) -> None:
     """Close a part, cancelled or not, within CLOSING_S."""
     with anyio.move_on_after(CLOSING_S, shield=True):
         await close()
+
+
+@contextmanager
+def ungrouped() -> Iterator[None]:
+    """Raise the one error of ours out of a task group's block as it is."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error = plain(group)
+        if error is group:
+            raise
+        raise error from None
 
 
 def plain(group: BaseExceptionGroup[BaseException]) -> BaseException:

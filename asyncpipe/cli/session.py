@@ -14,7 +14,7 @@ from pathlib import Path
 import anyio
 import click
 
-from asyncpipe._leaving import plain
+from asyncpipe._leaving import ungrouped
 from asyncpipe.cli.connect import loop_factory
 from asyncpipe.cli.exits import of_run
 from asyncpipe.cli.signals import draining
@@ -105,16 +105,11 @@ async def work_in(
 @asynccontextmanager
 async def _beating(progress: Progress, pipeline: Pipeline) -> AsyncIterator[None]:
     """Print the totals now and then while the block runs."""
-    try:
+    with ungrouped():
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(progress.beat, pipeline, name="asyncpipe progress")
             yield
             tasks.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        error = plain(group)
-        if error is group:
-            raise
-        raise error from None
 
 
 def _print_summary(

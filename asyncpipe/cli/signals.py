@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import anyio
 
-from asyncpipe._leaving import plain
+from asyncpipe._leaving import ungrouped
 from asyncpipe.pipeline import Pipeline
 
 
@@ -30,7 +30,7 @@ async def draining(
     next to run. Submits that are out are still waited for, so that no answer is lost.
     """
     seen = Interruption()
-    try:
+    with ungrouped():
         async with anyio.create_task_group() as tasks:
 
             async def listen() -> None:
@@ -56,8 +56,3 @@ async def draining(
             tasks.start_soon(listen_where_possible, name="asyncpipe signals")
             yield seen
             tasks.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        error = plain(group)
-        if error is group:
-            raise
-        raise error from None
