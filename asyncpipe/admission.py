@@ -19,6 +19,7 @@ from asyncpipe.flow.pause import Pause
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.ledger.queries import claim_stems, pending, pending_models
 from asyncpipe.ledger.sqlite import Ledger
+from asyncpipe.pricing import Budget, Fit, Price
 from asyncpipe.states import JobState
 from asyncpipe.volume import Room
 
@@ -58,6 +59,7 @@ class Queue:
         self.ready: dict[str, deque[JobRecord]] = {}
         self.later: list[tuple[float, int, JobRecord]] = []
         self.expired: deque[JobRecord] = deque()
+        self.unfit: deque[JobRecord] = deque()
         self.pauses: dict[str, Pause] = {}
         self._turn: deque[str] = deque()
         self._order = 0
@@ -117,10 +119,17 @@ class Queue:
         heapq.heapify(self.later)
         return removed
 
-    def choose(self, now: float, *, room: bool = True) -> JobRecord | float:
+    def choose(
+        self,
+        now: float,
+        *,
+        room: bool = True,
+        fit: Callable[[JobRecord], Fit] = lambda _: Fit.NOW,
+    ) -> JobRecord | float:
         """Take the next job out, or say when there may be one (infinity: when news comes).
 
-        Without ``room`` on the disk nothing is to be submitted; look again soon.
+        Without ``room`` on the disk nothing is to be submitted; look again soon. A job that does
+        not ``fit`` the budget yet makes its model wait; one that never will goes to ``unfit``.
         """
         if self.paid:
             return self.paid.popleft()
@@ -132,14 +141,24 @@ class Queue:
         for _ in range(len(self._turn)):
             model = self._turn[0]
             self._turn.rotate(-1)
-            if not self.ready[model]:
-                continue
             at = self.pause(model).ready_at(now)
-            if at is not None and at <= now:
+            if at is None or at > now:
+                due = min(due, at) if self.ready[model] and at is not None else due
+            elif (chosen := self._first_fitting(model, fit)) is not None:
                 self.pause(model).admitted()
-                return self.ready[model].popleft()
-            due = min(due, math.inf if at is None else at)
+                return chosen
         return due
+
+    def _first_fitting(self, model: str, fit: Callable[[JobRecord], Fit]) -> JobRecord | None:
+        queue = self.ready[model]
+        while queue:
+            verdict = fit(queue[0])
+            if verdict is Fit.NOW:
+                return queue.popleft()
+            if verdict is Fit.LATER:
+                return None
+            self.unfit.append(queue.popleft())
+        return None
 
 
 class Admission:
@@ -156,6 +175,9 @@ class Admission:
         *,
         max_workers: int,
         room: Room,
+        budget: Budget,
+        price: Callable[[JobRecord], Price],
+        unfit: Callable[[JobRecord, Price], None],
         rng: Random,
         clock: Callable[[], float],
     ) -> None:
@@ -163,6 +185,7 @@ class Admission:
         self._folder = folder
         self._clock = clock
         self._room = room
+        self.budget, self._price, self._unfit = budget, price, unfit
         self._permits = anyio.Semaphore(max_workers)
         self._page = 2 * max_workers
         self._news = anyio.Event()
@@ -203,7 +226,8 @@ class Admission:
         self._permits.release()
 
     def put_back(self, record: JobRecord) -> None:
-        """Take back a permit, and the place in its model's turn, that were not used."""
+        """Take back a permit, the place in its model's turn and money that were not used."""
+        self.budget.take(record.id)
         self.queue.pause(record.job.model).answered()
         self.release()
 
@@ -271,12 +295,21 @@ class Admission:
     def _choose(self) -> JobRecord | float:
         submits = not self.queue.empty
         room = not submits or self._room.enough()
-        chosen = self.queue.choose(self._clock(), room=room)
+        chosen = self.queue.choose(self._clock(), room=room, fit=self._fit)
+        if isinstance(chosen, JobRecord) and chosen.state is JobState.PENDING:
+            self.budget.hold(chosen.id, self._price(chosen))
+        while self.queue.unfit:
+            record = self.queue.unfit.popleft()
+            self._unfit(record, self._price(record))
+            self._forget({record.id})
         drawing = any(backlog.models for backlog in self._backlogs)
         idle = self._carried == 0 and self.queue.empty and not drawing
         if isinstance(chosen, float) and idle and self.queue.expired:
             return self.queue.expired.popleft()
         return chosen
+
+    def _fit(self, record: JobRecord) -> Fit:
+        return self.budget.fit(self._price(record))
 
     async def _draw(self) -> None:
         """Keep a page of every model at hand."""

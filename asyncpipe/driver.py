@@ -37,7 +37,6 @@ from asyncpipe.flow.refusals import FIRST, Refusals
 from asyncpipe.flow.schedule import PollClock, backoff_s, poll_gap
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.ledger.sqlite import Ledger
-from asyncpipe.pricing import Price
 from asyncpipe.providers.base import Prediction, PredictionStatus, Provider
 from asyncpipe.settings import Deadlines, Polling
 from asyncpipe.states import JobState
@@ -67,7 +66,6 @@ class Policy:
     polling: Polling
     deadlines: Deadlines
     retries: int
-    price: Callable[[JobRecord], Price]
     patience_s: float | None
     resubmit_unknown: bool
 
@@ -130,7 +128,7 @@ class Driver:
     # -- submit ---------------------------------------------------------------------------------
 
     async def _submit(self, record: JobRecord) -> JobRecord:
-        price = self._policy.price(record)
+        price = self._admission.budget.take(record.id)
         intent = Intended(
             job_id=record.id,
             at=now(),

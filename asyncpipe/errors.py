@@ -22,6 +22,7 @@
     │   └── TooLarge            the media is larger than allowed; another try in this run is useless
     ├── DiskError               the disk does not take what is written: stop
     ├── LedgerError             the ledger cannot be read or written
+    ├── BudgetReached           the job does not fit into max_cost
     └── FolderInUse             another run holds the output folder
 
 A job that fails is a result, never one of these; ``IllegalTransition`` is a bug of ours.
@@ -174,6 +175,10 @@ class DiskError(AsyncpipeError):
 
 class LedgerError(AsyncpipeError):
     """The ledger cannot be read or written."""
+
+
+class BudgetReached(AsyncpipeError):
+    """The job was not submitted: with it the folder would cost more than its budget."""
 
 
 class FolderInUse(AsyncpipeError):

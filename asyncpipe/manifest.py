@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -9,13 +10,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import anyio
 import orjson
 
 from asyncpipe._fs import whole_file
 from asyncpipe.collector import Totals
 from asyncpipe.errors import DiskError
 from asyncpipe.events import now
-from asyncpipe.ledger.sqlite import reading
+from asyncpipe.ledger.sqlite import Ledger, reading
 from asyncpipe.results import Result, iter_results, read_totals
 
 MANIFEST_NAME = "manifest.json"
@@ -163,3 +165,21 @@ def _shown(url: str) -> str:
 
 def _iso(time: datetime | None) -> str | None:
     return time.isoformat(timespec="milliseconds") if time else None
+
+
+class ManifestWriter:
+    """Write a folder's manifest beside a run, one at a time."""
+
+    def __init__(self, ledger: Ledger, folder: Path) -> None:
+        self._ledger, self._folder = ledger, folder
+        self._writing = anyio.Lock()
+
+    async def write(self) -> Manifest:
+        """Write everything appended so far; raises LedgerError or DiskError."""
+        await self._ledger.durable()
+        loop = asyncio.get_running_loop()
+        # Shielded: an older manifest must not be put in place after a newer one.
+        async with self._writing:
+            with anyio.CancelScope(shield=True):
+                manifest = await loop.run_in_executor(None, write_manifest, self._folder)
+        return manifest

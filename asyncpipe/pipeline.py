@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -15,7 +16,7 @@ from typing import Self
 import anyio
 
 from asyncpipe._fs import FolderLock, forget_parts, make_folders
-from asyncpipe._leaving import plain, within
+from asyncpipe._leaving import ungrouped, within
 from asyncpipe.admission import Admission
 from asyncpipe.collector import Collector, Hook, Totals
 from asyncpipe.downloader import Downloader
@@ -33,8 +34,8 @@ from asyncpipe.jobs import Job
 from asyncpipe.ledger import queries
 from asyncpipe.ledger.base import JobRecord, fold
 from asyncpipe.ledger.sqlite import STATE_FOLDER, Ledger, Origin
-from asyncpipe.manifest import MANIFEST_NAME, Manifest, write_manifest
-from asyncpipe.pricing import PriceBook, Rate, built_in, price
+from asyncpipe.manifest import MANIFEST_NAME, Manifest, ManifestWriter
+from asyncpipe.pricing import Budget, Price, Rate, books_of, checked_cap, price
 from asyncpipe.providers.base import Provider
 from asyncpipe.reach import on_loopback
 from asyncpipe.results import Result, read_totals, result_of
@@ -56,9 +57,10 @@ class Pipeline:
     ``patience_s`` ends the run when no submit was accepted for so long (None: never). Nothing is
     submitted while less than ``min_free_bytes`` are free on the disk. With ``resubmit_unknown`` a
     submit whose answer was lost is sent again, at most ``retries`` times, and may be paid twice.
-    ``prices`` maps model ids to rates and goes before the built-in table. ``on_event`` is called
-    for every event. Jobs run in the pipeline's own tasks: leaving early or cancelling a caller
-    loses nothing that was paid for; the same jobs in the same folder go on where they were.
+    ``max_cost`` in USD caps what the folder's jobs, earlier runs included, are charged or may
+    still be; what does not fit stays pending. ``prices`` maps model ids to rates and goes before
+    the built-in table. ``on_event`` is called for every event. Jobs run in the pipeline's own
+    tasks: leaving early or cancelling a caller loses nothing that was paid for.
 
     Entering raises FolderInUse, LedgerError or UsageError (another provider's folder).
     """
@@ -73,6 +75,7 @@ class Pipeline:
         retries: int = 2,
         deadlines: Deadlines | None = None,
         polling: Polling | None = None,
+        max_cost: Decimal | None = None,
         prices: Mapping[str, Rate] | None = None,
         patience_s: float | None = None,
         min_free_bytes: int = GIB,
@@ -88,9 +91,8 @@ class Pipeline:
         self._retries, self._patience_s = retries, patience_s
         self._min_free_bytes, self._resubmit_unknown = min_free_bytes, resubmit_unknown
         self._deadlines, self._polling = deadlines or Deadlines(), polling or Polling()
-        self._books = [built_in()]
-        if prices:
-            self._books.insert(0, PriceBook(rates=dict(prices), source="job file"))
+        self._books = books_of(prices)
+        self._cap = None if max_cost is None else checked_cap(max_cost)
         self._hooks = (on_event,) if on_event else ()
         self._rng = Random(seed)
         self._waiters = Waiters()
@@ -128,14 +130,18 @@ class Pipeline:
             provider=provider.name, origin=provider.origin, simulated=provider.simulated
         )
         # Made here, not in __init__: a pipeline may be made outside a loop, and entered again.
-        self._ledger, self._writing = Ledger(self.folder, self._disk_full), anyio.Lock()
+        self._ledger = Ledger(self.folder, self._stop)
+        self._manifests = ManifestWriter(self._ledger, self.folder)
         stack.push_async_callback(within, self._ledger.aclose)
         await self._ledger.open(origin)
         await mark_interrupted(self._ledger)
         forget_parts(self.folder / MANIFEST_NAME)
         adopted = await self._ledger.ask(queries.paid_open)
         totals = await self._ledger.ask(read_totals)
-        self._collector = Collector(totals, self._write_manifest, self._hooks)
+        self._collector = Collector(totals, self._manifests.write, self._hooks)
+        in_flight = sum(r.reserved for r in adopted if r.state is JobState.SUBMITTED)
+        committed = totals.charged + totals.reserved
+        self._budget = Budget(self._cap, committed=committed, releasable=in_flight)
         self._intake = Intake(
             ledger=self._ledger,
             folder=self.folder,
@@ -163,6 +169,9 @@ class Pipeline:
             self.folder,
             max_workers=self._workers,
             room=self._room,
+            budget=self._budget,
+            price=lambda record: price(record.job, self._books),
+            unfit=self._leave_out,
             rng=self._rng,
             clock=clock,
         )
@@ -184,7 +193,6 @@ class Pipeline:
                 polling=self._polling,
                 deadlines=self._deadlines,
                 retries=self._retries,
-                price=lambda record: price(record.job, self._books),
                 patience_s=self._patience_s,
                 resubmit_unknown=self._resubmit_unknown,
             ),
@@ -213,14 +221,10 @@ class Pipeline:
         traceback: TracebackType | None,
     ) -> bool | None:
         try:
-            if isinstance(exc, Exception):  # the user's own error stays as it is, outside any group
-                return await self._exit.__aexit__(None, None, None) and None
-            return await self._exit.__aexit__(exc_type, exc, traceback)
-        except BaseExceptionGroup as group:
-            error = plain(group)
-            if error is group:
-                raise
-            raise error from group
+            with ungrouped():
+                if isinstance(exc, Exception):  # the user's own error stays outside any group
+                    return await self._exit.__aexit__(None, None, None) and None
+                return await self._exit.__aexit__(exc_type, exc, traceback)
         finally:
             closed = AsyncpipeError("the pipeline was closed before the job ended; it is kept")
             self._waiters.fail(closed, those=lambda _: True)
@@ -232,7 +236,7 @@ class Pipeline:
         self._collector.drain()
         try:
             await self._intake.end()
-            await self._write_manifest()
+            await self._manifests.write()
         except (LedgerError, DiskError) as exc:
             logger.warning("no manifest: %s", exc, extra={"action": "manifest.failed"})
 
@@ -255,9 +259,7 @@ class Pipeline:
         return await self._result(record.id)
 
     async def _result(self, job_id: int) -> Result:
-        result = await self._ledger.ask(partial(result_of, job_id=job_id))
-        assert result is not None, "a job that was waited for was started"
-        return result
+        return await self._ledger.ask(partial(result_of, job_id=job_id))
 
     async def stream(
         self, jobs: Iterable[JobLike] | AsyncIterable[JobLike]
@@ -310,7 +312,7 @@ class Pipeline:
         await backlog.done.wait()
         await self._intake.end(run)
         self._collector.drain()
-        return await self._write_manifest()
+        return await self._manifests.write()
 
     async def collect(self) -> Manifest:
         """Poll and download what was submitted before; submit nothing; return the manifest.
@@ -321,7 +323,7 @@ class Pipeline:
         backlog = await self._admission.open_run(None)
         await backlog.done.wait()
         self._collector.drain()
-        return await self._write_manifest()
+        return await self._manifests.write()
 
     async def _admit(self, job: Job) -> JobRecord:
         """Write one job to the ledger and offer it; return it as it stands."""
@@ -338,6 +340,10 @@ class Pipeline:
 
     def _emit(self, record: JobRecord, event: Event) -> JobRecord:
         after = fold(record, event)
+        self._budget.move(
+            committed=after.committed - record.committed,
+            releasable=after.releasable - record.releasable,
+        )
         if event.stored:
             self._ledger.append(event)
         self._collector.receive(record, event, after)
@@ -352,6 +358,12 @@ class Pipeline:
         self._stops.note(reason, model)
         self._admission.drop_pending(model)
         self._waiters.fail(reason, those=lambda job_id: not self._admission.holds(job_id))
+
+    def _leave_out(self, record: JobRecord, price: Price) -> None:
+        """Leave a job pending that does not fit the budget, and say so."""
+        reason = self._budget.refusal(price)
+        self._stops.remark(reason)
+        self._waiters.tell(record.id, reason)
 
     def _disk_full(self) -> None:
         self._stop(
@@ -386,12 +398,3 @@ class Pipeline:
         """
         expired = record.state is JobState.EXPIRED and record.id not in self._waiters
         return expired and record.id not in self._looked_again
-
-    async def _write_manifest(self) -> Manifest:
-        await self._ledger.durable()
-        loop = asyncio.get_running_loop()
-        # Shielded: an older manifest must not be put in place after a newer one.
-        async with self._writing:
-            with anyio.CancelScope(shield=True):
-                manifest = await loop.run_in_executor(None, write_manifest, self.folder)
-        return manifest

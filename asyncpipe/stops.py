@@ -17,11 +17,12 @@ class Stops:
     def __init__(self) -> None:
         self._run: AsyncpipeError | None = None
         self._models: dict[str, AsyncpipeError] = {}
+        self._remark: AsyncpipeError | None = None
 
     @property
     def first(self) -> AsyncpipeError | None:
-        """The run's reason, or the first model's, or None."""
-        return self._run or next(iter(self._models.values()), None)
+        """The run's reason, or the first model's, or why jobs were left out, or None."""
+        return self._run or next(iter(self._models.values()), None) or self._remark
 
     def of(self, record: JobRecord) -> AsyncpipeError | None:
         """Why a job is not to be submitted now, or None."""
@@ -39,7 +40,13 @@ class Stops:
             self._models[model] = reason
         logger.warning("stopping: %s", reason, extra={"action": "run.stopped"})
 
+    def remark(self, reason: AsyncpipeError) -> None:
+        """Some jobs are left out; others go on."""
+        if self._remark is None:
+            logger.warning("leaving out: %s", reason, extra={"action": "job.left_out"})
+        self._remark = reason
+
     def forget(self) -> None:
         """There are new jobs to try."""
-        self._run = None
+        self._run = self._remark = None
         self._models.clear()

@@ -35,8 +35,13 @@ class Window:
         """Admit jobs as there is room; what goes wrong reaches whoever awaits the results."""
         with self.scope:
             try:
-                async for job in each(jobs):
-                    await self._room.acquire()
+                source = each(jobs)
+                while True:
+                    await self._room.acquire()  # before reading: what is read is within the limit
+                    try:
+                        job = await anext(source)
+                    except StopAsyncIteration:
+                        break
                     self.watch(*await admit(job))
                 self.feed_ended(None)
             except Exception as exc:  # raised again where the results are awaited

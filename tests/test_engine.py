@@ -353,7 +353,7 @@ def test_a_stream_yields_as_jobs_finish_and_reads_a_bounded_way_ahead(tmp_path: 
         async with pipeline(tmp_path, provider, max_workers=2) as opened:
             names: list[str] = []
             async for result in opened.stream(source()):
-                assert len(read) <= len(names) + 1 + 8
+                assert len(read) <= len(names) + 1 + 8, "results taken, this one, and the window"
                 names.append(result.name)
             assert sorted(names) == sorted(f"杯子 {n}" for n in range(40))
             assert names[0] != "杯子 0"

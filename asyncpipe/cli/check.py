@@ -12,7 +12,7 @@ import orjson
 from asyncpipe.errors import JobFileError, Problem, UsageError
 from asyncpipe.jobfile import JobFile, load_jobs
 from asyncpipe.manifest import money
-from asyncpipe.pricing import Price, PriceBook, built_in, price
+from asyncpipe.pricing import Price, books_of, price
 from asyncpipe.report.text import columns, fit, printable, usd
 
 SHOWN = 5
@@ -38,9 +38,7 @@ def validate_jobs(path: Path, *, as_json: bool) -> None:
 
 def price_all(file: JobFile) -> list[Price]:
     """Price every job; raises JobFileError naming every model that has no price, once."""
-    books = [built_in()]
-    if file.settings.prices:
-        books.insert(0, PriceBook(rates=dict(file.settings.prices), source="job file"))
+    books = books_of(file.settings.prices)
     prices: list[Price] = []
     problems: dict[str, Problem] = {}
     for row in file.rows:

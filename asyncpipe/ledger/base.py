@@ -57,6 +57,17 @@ class JobRecord:
     error: str | None = None
 
     @property
+    def committed(self) -> int:
+        """Micro-dollars that count against a budget: charged, reserved or held."""
+        return self.charged + self.reserved + self.held
+
+    @property
+    def releasable(self) -> int:
+        """The part of it that the provider may still give back in this run."""
+        in_flight = self.state in (JobState.SUBMITTING, JobState.SUBMITTED)
+        return self.reserved if in_flight else 0
+
+    @property
     def attempt(self) -> int:
         """The number of the attempt that is under way or comes next."""
         return self.used + 1

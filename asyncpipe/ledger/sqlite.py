@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from asyncpipe.errors import LedgerError, UsageError
+from asyncpipe.errors import DiskError, LedgerError, UsageError
 from asyncpipe.events import Event
 from asyncpipe.ledger.ballast import Ballast
 from asyncpipe.ledger.schema import SETTINGS, check_version, prepare
@@ -56,7 +56,7 @@ class Ledger:
     way can still be recorded, and nothing new should begin.
     """
 
-    def __init__(self, folder: Path, on_full: Callable[[], None] | None = None) -> None:
+    def __init__(self, folder: Path, on_full: Callable[[DiskError], None] | None = None) -> None:
         self._path = ledger_path(folder)
         self._ballast = Ballast(self._path.with_name("ballast"))
         self._on_full = on_full
@@ -167,7 +167,8 @@ class Ledger:
 
     def _tell_full(self) -> None:
         if self._ballast.spent and self._on_full is not None:
-            self._on_full()
+            folder = self._path.parent.parent
+            self._on_full(DiskError(f"the disk of {folder} is full: make room, then run again"))
             self._on_full = None
 
     async def _run(self, function: Callable[[], T]) -> T:

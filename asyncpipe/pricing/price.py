@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import ROUND_FLOOR, ROUND_HALF_UP, Decimal
 from typing import Any
 
 from asyncpipe.errors import UsageError
@@ -52,6 +52,16 @@ def to_micro(amount: Decimal) -> int:
 def from_micro(micro: int) -> Decimal:
     """Convert micro-dollars to USD, exactly."""
     return Decimal(micro).scaleb(-6)
+
+
+def checked_cap(amount: Decimal) -> int:
+    """Turn a budget in USD into micro-dollars, never rounding it up; raises UsageError."""
+    exact: object = amount
+    if not isinstance(exact, Decimal) or not exact.is_finite() or not 0 <= exact <= MOST_USD:
+        raise UsageError(
+            f"max_cost: {amount!r} must be an amount of USD as Decimal, from 0 to {MOST_USD}"
+        )
+    return int((amount * 1_000_000).to_integral_value(rounding=ROUND_FLOOR))
 
 
 def price(job: Job, books: Sequence[PriceBook]) -> Price:
