@@ -15,6 +15,7 @@ from sqlite3 import Connection
 import anyio
 from anyio.abc import ObjectSendStream
 
+from asyncpipe.errors import AsyncpipeError
 from asyncpipe.flow.pause import Pause
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.ledger.queries import claim_stems, pending, pending_models
@@ -39,6 +40,13 @@ class Backlog:
     models: dict[str, int]  # models with jobs not drawn yet -> last id drawn
     open: set[int]  # ids drawn and not let go
     done: anyio.Event = field(default_factory=anyio.Event)
+    abandoned: bool = False
+
+    async def wait(self) -> None:
+        """Wait for the end; raises AsyncpipeError when the pipeline was closed before it."""
+        await self.done.wait()
+        if self.abandoned:
+            raise AsyncpipeError("the pipeline was closed before the jobs ended; they are kept")
 
     def settle(self) -> None:
         """Note the end, when it has come."""
@@ -106,18 +114,22 @@ class Queue:
         heapq.heapify(self.later)
         return dropped + [record for _, _, record in gone]
 
-    def remove(self, job_id: int) -> bool:
-        """Take one unpaid job out; False if it is not here."""
+    def remove(self, job_id: int, *, untouched: bool = False) -> JobRecord | None:
+        """Take one unpaid job out; None if it is not here.
+
+        ``untouched``: not one that was submitted before, whose money has to stay in sight.
+        """
         for queue in self.ready.values():
             for record in queue:
-                if record.id == job_id:
+                if record.id == job_id and not (untouched and record.used):
                     queue.remove(record)
-                    return True
-        kept = [entry for entry in self.later if entry[2].id != job_id]
-        removed = len(kept) < len(self.later)
-        self.later = kept
+                    return record
+        entry = next((entry for entry in self.later if entry[2].id == job_id), None)
+        if entry is None or untouched:  # what waits for its next attempt has had one
+            return None
+        self.later.remove(entry)
         heapq.heapify(self.later)
-        return removed
+        return entry[2]
 
     def choose(
         self,
@@ -251,12 +263,28 @@ class Admission:
         """Forget a job that is done with for this run."""
         self._forget({record.id})
 
-    def withdraw(self, job_id: int) -> bool:
-        """Take a job back that no driver carries yet; False if there is none."""
-        found = self.queue.remove(job_id)
+    def close_run(self, backlog: Backlog, *, keep: Callable[[int], bool]) -> None:
+        """Draw no more of a run nobody waits for; jobs that ``keep`` does not want stay pending."""
+        if backlog not in self._backlogs:
+            return
+        self._backlogs.remove(backlog)
+        others = set().union(*(other.open for other in self._backlogs))
+        alone = {i for i in backlog.open - others if not keep(i)}
+        self._forget({i for i in alone if self.queue.remove(i)})
+
+    def withdraw(self, job_id: int) -> JobRecord | None:
+        """Take a job back that was never submitted and that no driver carries; None if not so."""
+        found = self.queue.remove(job_id, untouched=True)
         if found:
             self._forget({job_id})
         return found
+
+    def abandon(self) -> None:
+        """Let go of everybody who waits for a run: the pipeline is closed."""
+        for backlog in self._backlogs:
+            backlog.abandoned = True
+            backlog.done.set()
+        self._backlogs.clear()
 
     def drop_pending(self, model: str | None = None) -> None:
         """Admit no more unpaid jobs, of ``model`` or of all; they stay pending in the ledger."""
@@ -332,6 +360,7 @@ class Admission:
             return
         if len(records) < self._page:
             del backlog.models[model]
+            backlog.open |= self._held  # what another run of the same jobs drew meanwhile
         else:
             backlog.models[model] = records[-1].id
         backlog.open.update(record.id for record in records)

@@ -46,8 +46,10 @@ class Totals:
         if after.charged != before.charged and after.charged:
             self.charged += after.charged
             self.cost_by_model[after.job.model] += after.charged
-        if after.state in (JobState.FAILED, JobState.LOST) and before.state is not after.state:
-            self.failures[after.error or ""] += 1
+        if before.state is not after.state:
+            ended = (JobState.FAILED, JobState.LOST)
+            self.failures[after.error or ""] += after.state in ended
+            self.failures[before.error or ""] -= before.state in ended
         if isinstance(event, AssetStored):
             self.assets += 1
             self.bytes += event.size

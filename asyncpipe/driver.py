@@ -15,6 +15,7 @@ from asyncpipe.errors import (
     AsyncpipeError,
     KeyRefused,
     NotAccepted,
+    PredictionGone,
     ProviderError,
     RateLimited,
     Rejected,
@@ -34,7 +35,7 @@ from asyncpipe.events import (
 from asyncpipe.fetcher import Emit, Fetcher
 from asyncpipe.flow.decide import after_deadline, after_failure, after_submit, next_wait_s
 from asyncpipe.flow.refusals import FIRST, Refusals
-from asyncpipe.flow.schedule import PollClock, backoff_s, poll_gap
+from asyncpipe.flow.schedule import PollClock, Trouble, backoff_s, poll_gap
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.ledger.sqlite import Ledger
 from asyncpipe.providers.base import Prediction, PredictionStatus, Provider
@@ -55,6 +56,9 @@ SUBMIT_LIMIT_S = 300.0
 """Longest wait for the answer to a submit, also when leaving; providers give up sooner."""
 
 
+FORGOTTEN_S = 180.0
+"""A refusal longer ago than this, with none since, is another story: nothing was submitted."""
+
 RESUMED_S = 5.0
 """A prediction older than this when its polling begins is asked for at once: a run was resumed."""
 
@@ -68,6 +72,7 @@ class Policy:
     retries: int
     patience_s: float | None
     resubmit_unknown: bool
+    wanted: Callable[[JobRecord], bool]
 
 
 class Driver:
@@ -99,6 +104,7 @@ class Driver:
         self._rng = rng
         self._clock = clock
         self._refused_since: float | None = None
+        self._refused_last = 0.0
         self._refusals: dict[str, Refusals] = {}
 
     async def carry(self, record: JobRecord) -> JobRecord:
@@ -120,7 +126,7 @@ class Driver:
 
     def _resubmit(self, record: JobRecord) -> JobRecord:
         """Submit a job again that may have been bought: the user said so, within its retries."""
-        if record.failures >= self._retries(record):
+        if record.failures >= self._retries(record) or not self._policy.wanted(record):
             return record
         failures = record.failures + 1
         return self._emit(record, Resubmitted(job_id=record.id, at=now(), failures=failures))
@@ -213,8 +219,9 @@ class Driver:
 
     def _lose_patience(self, clock: float, answer: NotAccepted) -> None:
         """Stop when nothing but refusals came for as long as the user would wait."""
-        if self._refused_since is None:
+        if self._refused_since is None or clock - self._refused_last > FORGOTTEN_S:
             self._refused_since = clock
+        self._refused_last = clock
         patience_s = self._policy.patience_s
         if patience_s is None or clock - self._refused_since <= patience_s:
             return
@@ -241,6 +248,7 @@ class Driver:
         assert since is not None, "a submitted job knows when"
         age_s = max((now() - since).total_seconds(), 0.0)
         watch = PollClock(started=self._clock() - age_s, deadline_s=deadline_s)
+        trouble = Trouble()
         polls, gap = 0, 0.0 if age_s > RESUMED_S else poll_gap(self._policy.polling, 0, self._rng)
         while record.state is JobState.SUBMITTED:
             await anyio.sleep(max(watch.due(self._clock(), gap) - self._clock(), 0.0))
@@ -249,7 +257,8 @@ class Driver:
             if isinstance(last, KeyRefused):
                 self._stop(last)
                 return record  # still submitted: the next run goes on polling
-            record = self._emit(record, self._judge(record, last, watch, polls))
+            trouble.note(_trouble(last), self._clock())
+            record = self._emit(record, self._judge(record, last, watch, polls, trouble))
             gap = next_wait_s(poll_gap(self._policy.polling, polls, self._rng), last)
         await self._ledger.durable()
         return record
@@ -266,7 +275,12 @@ class Driver:
             return ProviderError(f"the provider's code failed during a poll: {exc!r}"[:300])
 
     def _judge(
-        self, record: JobRecord, last: Prediction | ProviderError, watch: PollClock, polls: int
+        self,
+        record: JobRecord,
+        last: Prediction | ProviderError,
+        watch: PollClock,
+        polls: int,
+        trouble: Trouble,
     ) -> Event:
         at = now()
         if isinstance(last, Prediction):
@@ -283,10 +297,21 @@ class Driver:
                     request_id=last.request_id,
                 )
         if watch.expired(self._clock()):
-            return after_deadline(record, last, at, deadline_s=watch.deadline_s, polls=polls)
+            deadline_s = watch.deadline_s
+            lasting = trouble.lasts(self._clock(), deadline_s)
+            return after_deadline(
+                record, last, at, deadline_s=deadline_s, polls=polls, lasting=lasting
+            )
         if isinstance(last, Prediction):
             return Polled(job_id=record.id, at=at, said=last.said)
         return Polled(job_id=record.id, at=at, error=str(last))
+
+
+def _trouble(last: Prediction | ProviderError) -> str | None:
+    if isinstance(last, PredictionGone):
+        return "gone"
+    empty = isinstance(last, Prediction) and last.status is PredictionStatus.COMPLETED
+    return "empty" if empty else None
 
 
 def _refuses_all(model: str, answer: Rejected) -> Rejected:

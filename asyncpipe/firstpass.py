@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum, auto
 from functools import partial
 from itertools import islice
@@ -34,26 +34,28 @@ async def write_jobs(
     run: int,
     provider: str,
     books: Sequence[PriceBook],
-) -> int:
-    """Write every job as pending, or mark it as seen by ``run``; return how many are new.
+    added: Callable[[int], None],
+) -> None:
+    """Write every job as pending, or mark it as seen by ``run``; ``added`` hears how many are new.
 
     Raises JobFileError or UsageError for a job that is malformed, has no price, or comes twice;
     then nothing of ``run`` is drawn, and so nothing spent.
     """
-    position, new = 0, 0
+    position = 0
     source = iter(parse_jobs(jobs))
     while page := list(islice(source, PAGE)):
         _check_prices(page, books)
         rows = [(job.key(provider), job) for job in page]
-        added = await ledger.ask(partial(queries.add_jobs, rows=rows, run=run, position=position))
-        if added.twice:
+        page_added = await ledger.ask(
+            partial(queries.add_jobs, rows=rows, run=run, position=position)
+        )
+        added(page_added.new)
+        if page_added.twice:
             raise UsageError(
-                f"the same job twice: {', '.join(added.twice[:5])}; "
+                f"the same job twice: {', '.join(page_added.twice[:5])}; "
                 "to make several of one, use count:"
             )
         position += len(page)
-        new += added.new
-    return new
 
 
 def _check_prices(jobs: Iterable[Job], books: Sequence[PriceBook]) -> None:
@@ -79,6 +81,7 @@ class Counted(Enum):
     NOWHERE = auto()
     AS_REMOVED = auto()
     ALREADY = auto()
+    IN_A_BATCH = auto()  # named by a run of this session: it is not one caller's alone
 
 
 def add_one(
@@ -89,9 +92,11 @@ def add_one(
     counted = Counted.NOWHERE if known is None else Counted.ALREADY
     if known is None or known.state in (JobState.PENDING, JobState.CANCELLED):
         if known is not None and known.state is JobState.PENDING:
-            seen = "SELECT seen_run < (SELECT max(session) FROM runs) FROM jobs WHERE id=?"
-            (removed,) = connection.execute(seen, (known.id,)).fetchone()
-            counted = Counted.AS_REMOVED if removed else counted
+            seen = "SELECT seen_run, used FROM jobs WHERE id=?"
+            seen_run, used = connection.execute(seen, (known.id,)).fetchone()
+            if seen_run > run:
+                return queries.claim_stems(connection, [known], folder)[0], Counted.IN_A_BATCH
+            counted = Counted.AS_REMOVED if seen_run < run and not used else counted
         queries.add_jobs(connection, [(key, job)], run=run, position=0)
         known = queries.record_by_key(connection, key)
     assert known is not None

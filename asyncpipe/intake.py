@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from sqlite3 import Connection
@@ -43,54 +43,74 @@ class Intake:
         self._totals, self._emit = totals, emit
         self._session: int | None = None
         self._beginning = anyio.Lock()
+        # One at a time: between reading that a job has ended and asking for it again nobody else
+        # may do the same, or the second would call a job pending that is in flight.
+        self._turn = anyio.Lock()
 
-    async def take(self, job: Job) -> JobRecord:
-        """Write one job unless it is there; return it as it stands, its assets compared."""
+    async def take(self, job: Job) -> tuple[JobRecord, bool]:
+        """Write one job unless it is there; return it as it stands, its assets compared.
+
+        And whether it is the caller's alone: a batch that names it wants it, whoever leaves.
+        """
         price(job, self._books)
         if job.name is None:
             job = job.once()
         key, run = job.key(self._provider), await self._begin()
         add = partial(add_one, key=key, job=job, run=run, folder=self._folder)
-        record, counted = await self._ledger.ask(add)
-        if counted is not Counted.ALREADY:
-            self._totals.jobs[JobState.PENDING] += 1
-            self._totals.removed -= counted is Counted.AS_REMOVED
-        if record.state is JobState.SUCCEEDED:
-            record = await self._comparison(None).of(record)
-        if record.state is JobState.CANCELLED:
-            record = self._emit(record, AskedAgain(job_id=record.id, at=now()))
-        return record
+        async with self._turn:
+            record, counted = await self._ledger.ask(add)
+            if counted in (Counted.NOWHERE, Counted.AS_REMOVED):
+                self._totals.jobs[JobState.PENDING] += 1
+                self._totals.removed -= counted is Counted.AS_REMOVED
+            if record.state is JobState.SUCCEEDED:
+                record = await self._comparison(None).of(record)
+            if record.state is JobState.CANCELLED:
+                record = self._emit(record, AskedAgain(job_id=record.id, at=now()))
+        return record, counted is not Counted.IN_A_BATCH
 
-    async def take_all(self, jobs: Iterable[JobLike], job_file: str | None) -> int:
+    async def take_all(
+        self,
+        jobs: Iterable[JobLike],
+        *,
+        job_file: str | None,
+        retry_failed: bool,
+        resubmit_unknown: bool,
+        damaged: Callable[[JobRecord], None],
+    ) -> int:
         """Write the jobs of one run; return its id.
 
-        Raises JobFileError or UsageError before anything of the run can be drawn.
+        What ended before is pending again where it is withdrawn, or failed or unknown and wanted
+        again; ``damaged`` hears of jobs with an asset missing or of another size. Raises
+        JobFileError or UsageError before anything of the run can be drawn.
         """
         session = await self._begin()
         start = partial(queries.start_run, at=now(), session=session, job_file=job_file)
-        run = await self._ledger.ask(start)
-        new = await write_jobs(
-            self._ledger, jobs, run=run, provider=self._provider, books=self._books
-        )
-        self._totals.jobs[JobState.PENDING] += new
-        await self._count_removed()
-        await self._again(queries.withdrawn, run, AskedAgain)
+        async with self._turn:
+            run = await self._ledger.ask(start)
+            try:
+                await write_jobs(
+                    self._ledger,
+                    jobs,
+                    run=run,
+                    provider=self._provider,
+                    books=self._books,
+                    added=self._count_new,
+                )
+            finally:
+                await self._count_removed()
+            await self._again(queries.withdrawn, run, AskedAgain)
+            if retry_failed:
+                await self._again(queries.retryable, run, RetryAsked)
+            if resubmit_unknown:
+                await self._again(queries.unknown, run, Resubmitted)
+            comparison = self._comparison(run)
+            while found := await comparison.page():
+                for record in found:
+                    damaged(record)
         return run
 
-    async def retry_failed(self, run: int) -> None:
-        """Make the failed jobs of ``run`` pending that were not charged nor moderated."""
-        await self._again(queries.retryable, run, RetryAsked)
-
-    async def resubmit_unknown(self, run: int) -> None:
-        """Make the unknown jobs of ``run`` pending: they may be paid twice."""
-        await self._again(queries.unknown, run, Resubmitted)
-
-    async def damaged(self, run: int) -> AsyncIterator[JobRecord]:
-        """Yield the jobs of ``run`` with an asset missing or of another size, generated again."""
-        comparison = self._comparison(run)
-        while found := await comparison.page():
-            for record in found:
-                yield record
+    def _count_new(self, count: int) -> None:
+        self._totals.jobs[JobState.PENDING] += count
 
     async def end(self, run: int | None = None) -> None:
         """Note that a run is over, or the session."""

@@ -138,6 +138,7 @@ def _row(result: Result) -> dict[str, Any]:
         "key": result.key,
         "outcome": result.outcome.value,
         "charged": result.cost > 0,
+        "reserved": money(int(result.reserved * 1_000_000)),
         "cost_source": result.cost_source,
         "prediction_id": result.prediction_id,
         "request_id": result.request_id,

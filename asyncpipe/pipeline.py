@@ -17,13 +17,10 @@ import anyio
 
 from asyncpipe._fs import FolderLock, forget_parts, make_folders
 from asyncpipe._leaving import ungrouped, within
-from asyncpipe.admission import Admission
 from asyncpipe.collector import Collector, Hook, Totals
 from asyncpipe.downloader import Downloader
-from asyncpipe.driver import Driver, Policy
 from asyncpipe.errors import AsyncpipeError, DiskError, LedgerError, UsageError
 from asyncpipe.events import Event, Withdrawn, now
-from asyncpipe.fetcher import Fetcher
 from asyncpipe.firstpass import (
     JobLike,
     mark_interrupted,
@@ -35,16 +32,18 @@ from asyncpipe.ledger import queries
 from asyncpipe.ledger.base import JobRecord, fold
 from asyncpipe.ledger.sqlite import STATE_FOLDER, Ledger, Origin
 from asyncpipe.manifest import MANIFEST_NAME, Manifest, ManifestWriter
-from asyncpipe.pricing import Budget, Price, Rate, books_of, checked_cap, price
+from asyncpipe.pricing import Budget, Price, Rate, books_of, checked_cap
 from asyncpipe.providers.base import Provider
 from asyncpipe.reach import on_loopback
 from asyncpipe.results import Result, read_totals, result_of
 from asyncpipe.settings import Deadlines, Polling
+from asyncpipe.settling import Settling
 from asyncpipe.states import ENDED, JobState
 from asyncpipe.stops import Stops
-from asyncpipe.volume import GIB, Room, check_local
+from asyncpipe.volume import GIB, check_local
 from asyncpipe.waiters import Waiters
 from asyncpipe.window import Window
+from asyncpipe.wiring import Calls, Limits, join_parts
 
 logger = logging.getLogger("asyncpipe.pipeline")
 
@@ -87,16 +86,21 @@ class Pipeline:
             raise UsageError("max_workers and downloads must be at least 1, retries at least 0")
         self.folder = Path(output_dir)
         self._provider = provider
-        self._workers, self._download_permits = max_workers, downloads
-        self._retries, self._patience_s = retries, patience_s
-        self._min_free_bytes, self._resubmit_unknown = min_free_bytes, resubmit_unknown
-        self._deadlines, self._polling = deadlines or Deadlines(), polling or Polling()
-        self._books = books_of(prices)
-        self._cap = None if max_cost is None else checked_cap(max_cost)
+        self._limits = Limits(
+            workers=max_workers,
+            downloads=downloads,
+            retries=retries,
+            deadlines=deadlines or Deadlines(),
+            polling=polling or Polling(),
+            patience_s=patience_s,
+            min_free_bytes=min_free_bytes,
+            resubmit_unknown=resubmit_unknown,
+            cap=None if max_cost is None else checked_cap(max_cost),
+            books=books_of(prices),
+            rng=Random(seed),
+        )
         self._hooks = (on_event,) if on_event else ()
-        self._rng = Random(seed)
         self._waiters = Waiters()
-        self._looked_again: set[int] = set()
         self._stops = Stops()
         self._exit = AsyncExitStack()
 
@@ -141,12 +145,12 @@ class Pipeline:
         self._collector = Collector(totals, self._manifests.write, self._hooks)
         in_flight = sum(r.reserved for r in adopted if r.state is JobState.SUBMITTED)
         committed = totals.charged + totals.reserved
-        self._budget = Budget(self._cap, committed=committed, releasable=in_flight)
+        self._budget = Budget(self._limits.cap, committed=committed, releasable=in_flight)
         self._intake = Intake(
             ledger=self._ledger,
             folder=self.folder,
             provider=provider.name,
-            books=self._books,
+            books=self._limits.books,
             totals=totals,
             emit=self._emit,
         )
@@ -155,52 +159,31 @@ class Pipeline:
         downloader = await stack.enter_async_context(
             Downloader(self.folder, public_only=not on_loopback(provider.origin))
         )
-        self._build(downloader)
+        self._build(downloader, self._budget)
         await self._start(stack)
+        self._settling.adopted = {record.id for record in adopted}
         for record in adopted:
             self._admission.offer(record)
 
-    def _build(self, downloader: Downloader) -> None:
-        clock = asyncio.get_running_loop().time
-        floor, patience_s = self._min_free_bytes, self._patience_s
-        self._room = Room(self.folder, floor, clock, patience_s, self._stop)
-        self._admission = Admission(
-            self._ledger,
-            self.folder,
-            max_workers=self._workers,
-            room=self._room,
-            budget=self._budget,
-            price=lambda record: price(record.job, self._books),
+    def _build(self, downloader: Downloader, budget: Budget) -> None:
+        calls = Calls(
+            emit=self._emit,
+            stop=self._stop,
             unfit=self._leave_out,
-            rng=self._rng,
-            clock=clock,
+            wanted=lambda record: record.id not in self._settling.adopted,
+            clock=asyncio.get_running_loop().time,
         )
-        fetcher = Fetcher(
+        parts = join_parts(
+            self._limits,
+            calls,
             provider=self._provider,
             ledger=self._ledger,
+            folder=self.folder,
             downloader=downloader,
-            downloads=self._download_permits,
-            emit=self._emit,
-            stop=self._stop,
-            rng=self._rng,
+            budget=budget,
         )
-        self._driver = Driver(
-            provider=self._provider,
-            ledger=self._ledger,
-            fetcher=fetcher,
-            admission=self._admission,
-            policy=Policy(
-                polling=self._polling,
-                deadlines=self._deadlines,
-                retries=self._retries,
-                patience_s=self._patience_s,
-                resubmit_unknown=self._resubmit_unknown,
-            ),
-            emit=self._emit,
-            stop=self._stop,
-            rng=self._rng,
-            clock=clock,
-        )
+        self._room, self._admission, self._driver = parts.room, parts.admission, parts.driver
+        self._settling = Settling(self._admission, self._driver, self._stops, self._waiters)
 
     async def _start(self, stack: AsyncExitStack) -> None:
         """Start admission, the drivers and the collector: every task there is."""
@@ -211,8 +194,8 @@ class Pipeline:
         stack.callback(self._tasks.cancel_scope.cancel)
         self._tasks.start_soon(self._admission.run, send, name="asyncpipe admission")
         self._tasks.start_soon(self._collector.run, name="asyncpipe collector")
-        for n in range(self._workers + 2 * self._download_permits):
-            self._tasks.start_soon(self._drive, receive, name=f"asyncpipe driver {n + 1}")
+        for n in range(self._limits.workers + 2 * self._limits.downloads):
+            self._tasks.start_soon(self._settling.drive, receive, name=f"asyncpipe driver {n + 1}")
 
     async def __aexit__(
         self,
@@ -228,6 +211,7 @@ class Pipeline:
         finally:
             closed = AsyncpipeError("the pipeline was closed before the job ended; it is kept")
             self._waiters.fail(closed, those=lambda _: True)
+            self._admission.abandon()
             # A stream that is closed later must find nothing to withdraw in a closed ledger.
             self._admission.drop_pending()
 
@@ -269,7 +253,7 @@ class Pipeline:
         Leaving the loop early withdraws what was not submitted yet and loses nothing else. Raises
         what ``jobs`` raises, and UsageError for a job that is malformed or cannot be priced.
         """
-        window = Window(4 * self._workers)
+        window = Window(4 * self._limits.workers)
         feed = partial(window.feed, jobs, self._admit_watched)
         self._tasks.start_soon(feed, name="asyncpipe stream feed")
         try:
@@ -299,44 +283,66 @@ class Pipeline:
         moderation refusals excepted. ``stopped`` says whether submitting ended early. Raises
         JobFileError or UsageError before anything is spent.
         """
-        run = await self._intake.take_all(jobs, job_file)
-        if retry_failed:
-            await self._intake.retry_failed(run)
-        if self._resubmit_unknown:
-            await self._intake.resubmit_unknown(run)
-        async for record in self._intake.damaged(run):
-            self._admission.offer(record)
+        run = await self._intake.take_all(
+            jobs,
+            job_file=job_file,
+            retry_failed=retry_failed,
+            resubmit_unknown=self._limits.resubmit_unknown,
+            damaged=self._admission.offer,
+        )
+        self._settling.adopted -= await self._ledger.ask(
+            partial(queries.named, ids=list(self._settling.adopted), run=run)
+        )
+        await self._adopt()
         self._stops.forget()
         self._driver.begin()
         backlog = await self._admission.open_run(run)
-        await backlog.done.wait()
+        if self._stops.everything:
+            self._admission.drop_pending()
+        try:
+            await backlog.wait()
+        except asyncio.CancelledError:  # what is not submitted yet stays pending
+            self._admission.close_run(backlog, keep=self._waiters.anybody)
+            raise
         await self._intake.end(run)
         self._collector.drain()
         return await self._manifests.write()
 
+    async def _adopt(self) -> None:
+        """Take up paid work of earlier runs, or what an earlier batch of this one left."""
+        for record in await self._ledger.ask(queries.paid_open):
+            self._admission.offer(record)
+
     async def collect(self) -> Manifest:
-        """Poll and download what was submitted before; submit nothing; return the manifest.
+        """Poll and download what was submitted before; buy nothing; return the manifest.
 
         Returns when everything that this folder knows as bought is on disk, failed, or has to
         wait for another run.
         """
+        await self._adopt()
         backlog = await self._admission.open_run(None)
-        await backlog.done.wait()
+        await backlog.wait()
         self._collector.drain()
         return await self._manifests.write()
 
     async def _admit(self, job: Job) -> JobRecord:
         """Write one job to the ledger and offer it; return it as it stands."""
-        record = await self._intake.take(job)
+        record, alone = await self._intake.take(job)
+        self._settling.adopted.discard(record.id)
+        if alone:
+            self._settling.alone.add(record.id)
         if record.state not in ENDED:
             self._stops.forget()
+            if (reason := self._stops.of(record)) is not None:
+                raise reason
             self._admission.offer(record)
         return record
 
     def _withdraw(self, record: JobRecord) -> None:
         """Take back a job nobody waits for any more, unless a driver has it already."""
-        if not self._waiters.anybody(record.id) and self._admission.withdraw(record.id):
-            self._emit(record, Withdrawn(job_id=record.id, at=now()))
+        wanted = self._waiters.anybody(record.id) or record.id not in self._settling.alone
+        if not wanted and (found := self._admission.withdraw(record.id)):
+            self._emit(found, Withdrawn(job_id=found.id, at=now()))
 
     def _emit(self, record: JobRecord, event: Event) -> JobRecord:
         after = fold(record, event)
@@ -352,6 +358,7 @@ class Pipeline:
     def drain(self) -> None:
         """Submit nothing more; what was submitted goes on, the rest stays pending."""
         self._stop(AsyncpipeError("the run was drained before this job was submitted"))
+        self._stops.keep()
 
     def _stop(self, reason: AsyncpipeError, model: str | None = None) -> None:
         """End submitting, of ``model`` or of all: unpaid jobs stay pending, the rest goes on."""
@@ -369,32 +376,3 @@ class Pipeline:
         self._stop(
             DiskError(f"the disk that {self.folder} is on is full: make room, then run again")
         )
-
-    async def _drive(self, receive: AsyncIterable[JobRecord]) -> None:
-        async for record in receive:
-            if self._stops.of(record):
-                self._admission.put_back(record)
-                self._settle(record)
-            else:
-                self._settle(await self._driver.carry(record))
-            self._admission.put_down()
-
-    def _settle(self, record: JobRecord) -> None:
-        """Decide where a job goes that a driver has put down."""
-        if record.state is JobState.PENDING and not self._stops.of(record):
-            self._admission.give_back(record, self._driver.next_attempt_at(record))
-        elif self._looks_again(record):
-            self._looked_again.add(record.id)
-            self._admission.last_look(record)
-        else:
-            self._looked_again.discard(record.id)
-            self._admission.let_go(record)
-            self._waiters.tell(record.id, self._stops.of(record) or record)
-
-    def _looks_again(self, record: JobRecord) -> bool:
-        """Whether an expired job gets one more poll before its run ends.
-
-        Not one that a caller waits for: in a service that is never idle that end may not come.
-        """
-        expired = record.state is JobState.EXPIRED and record.id not in self._waiters
-        return expired and record.id not in self._looked_again

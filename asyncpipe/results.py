@@ -151,7 +151,7 @@ def iter_results(connection: sqlite3.Connection) -> Iterator[Result]:
     """Every job that was ever started, the last run's first, in job-file order."""
     listed = (
         " WHERE j.state<>'cancelled' AND (j.state<>'pending'"
-        " OR j.seen_run >= (SELECT coalesce(max(session), 0) FROM runs))"
+        " OR j.used>0 OR j.seen_run >= (SELECT coalesce(max(session), 0) FROM runs))"
     )
     for row in connection.execute(_ROWS + listed + " ORDER BY j.seen_run DESC, j.position"):
         yield _result(connection, row)
@@ -165,7 +165,7 @@ def result_of(connection: sqlite3.Connection, job_id: int) -> Result:
 def count_removed(connection: sqlite3.Connection) -> int:
     """Jobs that were never submitted and that the last session did not name any more."""
     (count,) = connection.execute(
-        "SELECT count(*) FROM jobs WHERE state='pending'"
+        "SELECT count(*) FROM jobs WHERE state='pending' AND used=0"
         " AND seen_run < (SELECT coalesce(max(session), 0) FROM runs)"
     ).fetchone()
     return int(count)

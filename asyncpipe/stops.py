@@ -18,6 +18,12 @@ class Stops:
         self._run: AsyncpipeError | None = None
         self._models: dict[str, AsyncpipeError] = {}
         self._remark: AsyncpipeError | None = None
+        self._for_good = False
+
+    @property
+    def everything(self) -> bool:
+        """Whether nothing at all is to be submitted."""
+        return self._run is not None
 
     @property
     def first(self) -> AsyncpipeError | None:
@@ -46,7 +52,13 @@ class Stops:
             logger.warning("leaving out: %s", reason, extra={"action": "job.left_out"})
         self._remark = reason
 
+    def keep(self) -> None:
+        """Whoever closes the pipeline means it: no new job starts submitting again."""
+        self._for_good = True
+
     def forget(self) -> None:
         """There are new jobs to try."""
+        if self._for_good:
+            return
         self._run = self._remark = None
         self._models.clear()

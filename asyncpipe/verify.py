@@ -23,6 +23,7 @@ from asyncpipe.ledger import queries
 from asyncpipe.ledger.base import JobRecord, fold
 from asyncpipe.ledger.sqlite import STATE_FOLDER, Ledger, ledger_path
 from asyncpipe.manifest import write_manifest
+from asyncpipe.states import JobState
 
 PAGE = 1000
 """Jobs whose assets are compared at once."""
@@ -131,7 +132,9 @@ class Comparison:
         self.bad += bad[: max(0, 100 - len(self.bad))]
         by_job = {j: list(b) for j, b in itertools.groupby(bad, lambda b: b.asset.job_id)}
         read = partial(queries.records_by_id, ids=by_job)
-        return [self._damaged(r, by_job[r.id]) for r in await self._ledger.ask(read)]
+        records = await self._ledger.ask(read)
+        # Whoever else looked meanwhile may have found the same.
+        return [self._damaged(r, by_job[r.id]) for r in records if r.state is JobState.SUCCEEDED]
 
     def _damaged(self, record: JobRecord, bad: Sequence[BadAsset]) -> JobRecord:
         event = Damaged(

@@ -46,6 +46,8 @@ LAYERS = [
     "intake",
     "stops",
     "window",
+    "wiring",
+    "settling",
     "pipeline",
     "report",
     "progress",

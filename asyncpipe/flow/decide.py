@@ -120,14 +120,20 @@ def after_deadline(
     *,
     deadline_s: float,
     polls: int,
+    lasting: bool,
 ) -> Event:
-    """Decide what a job is whose deadline passed, by the last thing the provider said."""
-    if isinstance(last, PredictionGone):
+    """Decide what a job is whose deadline passed, by the last thing the provider said.
+
+    ``lasting``: it has said so for some time. One 404 or one answer without outputs gives up
+    nothing that is paid for; the next poll may be answered as it should.
+    """
+    if isinstance(last, PredictionGone) and lasting:
         error = f"{last}; the provider has not known the prediction up to the deadline"
         return Unknown(
             job_id=record.id, at=at, error=error, polls=polls, request_id=last.request_id
         )
-    if isinstance(last, Prediction) and last.status is PredictionStatus.COMPLETED:
+    empty = isinstance(last, Prediction) and last.status is PredictionStatus.COMPLETED
+    if empty and lasting:
         return Failed(
             job_id=record.id,
             at=at,
@@ -136,7 +142,11 @@ def after_deadline(
             polls=polls,
             request_id=last.request_id,
         )
-    state = f"{last}" if isinstance(last, PollFailed) else "the provider is still working on it"
+    state = (
+        f"{last}"
+        if isinstance(last, PollFailed | PredictionGone)
+        else "the provider is still working on it"
+    )
     return Expired(
         job_id=record.id,
         at=at,

@@ -54,3 +54,23 @@ def backoff_s(
     """
     exponent = min(max(failures, 1) - 1, 30)
     return min(initial_s * 2.0**exponent, maximum_s) * rng.uniform(0.5, 1.0)
+
+
+@dataclass(slots=True)
+class Trouble:
+    """What a prediction's latest polls had in common, so that one odd answer decides nothing."""
+
+    kind: str | None = None
+    since: float = 0.0
+    count: int = 0
+
+    def note(self, kind: str | None, now: float) -> None:
+        """Take the next poll; None: nothing was odd about it."""
+        if kind != self.kind:
+            self.kind, self.since, self.count = kind, now, 0
+        self.count += 1
+
+    def lasts(self, now: float, deadline_s: float) -> bool:
+        """Whether it has gone on for WARM_UP_S and three polls; sooner with a short deadline."""
+        long_enough = now - self.since >= min(WARM_UP_S, deadline_s / 10)
+        return self.kind is not None and self.count >= 3 and long_enough

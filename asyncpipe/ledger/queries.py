@@ -99,6 +99,12 @@ def unknown(connection: sqlite3.Connection, run: int) -> list[int]:
     return [row[0] for row in rows]
 
 
+def named(connection: sqlite3.Connection, ids: Iterable[int], run: int) -> set[int]:
+    """Those of ``ids`` that ``run`` names."""
+    query = "SELECT id FROM jobs WHERE id=? AND seen_run>=?"
+    return {i for i in ids if connection.execute(query, (i, run)).fetchone()}
+
+
 def withdrawn(connection: sqlite3.Connection, run: int) -> list[int]:
     """Withdrawn jobs that ``run`` names again."""
     rows = connection.execute("SELECT id FROM jobs WHERE state='cancelled' AND seen_run=?", (run,))
@@ -184,7 +190,7 @@ def _twice(
 def pending_models(connection: sqlite3.Connection, run: int) -> list[str]:
     """The models that have pending jobs of ``run``, in job-file order of their first."""
     rows = connection.execute(
-        "SELECT model FROM jobs WHERE state='pending' AND seen_run=?"
+        "SELECT model FROM jobs WHERE state='pending' AND seen_run>=?"
         " GROUP BY model ORDER BY min(position)",
         (run,),
     )
@@ -194,9 +200,9 @@ def pending_models(connection: sqlite3.Connection, run: int) -> list[str]:
 def pending(
     connection: sqlite3.Connection, run: int, model: str, *, after: int, limit: int
 ) -> list[JobRecord]:
-    """Pending jobs of ``model`` seen by ``run`` with an id above ``after``, in order of id."""
+    """Pending jobs of ``model`` that ``run`` or a later one names, above id ``after``, by id."""
     rows = connection.execute(
-        _RECORD + "WHERE j.state='pending' AND j.model=? AND j.id>? AND j.seen_run=?"
+        _RECORD + "WHERE j.state='pending' AND j.model=? AND j.id>? AND j.seen_run>=?"
         " ORDER BY j.id LIMIT ?",
         (model, after, run, limit),
     )

@@ -62,10 +62,10 @@ class PriceBook:
         return f"{self.source} of {self.as_of}" if self.as_of else self.source
 
 
-def books_of(prices: Mapping[str, Rate] | None) -> list[PriceBook]:
+def books_of(prices: Mapping[str, Rate] | None) -> tuple[PriceBook, ...]:
     """The price books of a run: the job file's rates, if there are any, then the built-in ones."""
     own = [PriceBook(rates=dict(prices), source="job file")] if prices else []
-    return [*own, built_in()]
+    return (*own, built_in())
 
 
 def built_in() -> PriceBook:

@@ -1,0 +1,60 @@
+"""Where a job goes that a driver has put down."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable
+
+from asyncpipe.admission import Admission
+from asyncpipe.driver import Driver
+from asyncpipe.ledger.base import JobRecord
+from asyncpipe.states import JobState
+from asyncpipe.stops import Stops
+from asyncpipe.waiters import Waiters
+
+
+class Settling:
+    """Take jobs from admission, have them carried, and decide what follows.
+
+    ``adopted`` are paid jobs of earlier runs that nobody named in this one: they are brought home,
+    and what fails of them is not bought anew. ``alone`` are jobs that are callers' and no batch's.
+    """
+
+    def __init__(
+        self, admission: Admission, driver: Driver, stops: Stops, waiters: Waiters
+    ) -> None:
+        self._admission, self._driver = admission, driver
+        self._stops, self._waiters = stops, waiters
+        self._looked_again: set[int] = set()
+        self.adopted: set[int] = set()
+        self.alone: set[int] = set()
+
+    async def drive(self, receive: AsyncIterable[JobRecord]) -> None:
+        """Carry jobs for ever, one at a time."""
+        async for record in receive:
+            if self._stops.of(record):
+                self._admission.put_back(record)
+                self._settle(record)
+            else:
+                self._settle(await self._driver.carry(record))
+            self._admission.put_down()
+
+    def _settle(self, record: JobRecord) -> None:
+        stopped = self._stops.of(record)
+        if record.state is JobState.PENDING and not stopped and record.id not in self.adopted:
+            self._admission.give_back(record, self._driver.next_attempt_at(record))
+        elif self._looks_again(record):
+            self._looked_again.add(record.id)
+            self._admission.last_look(record)
+        else:
+            self._looked_again.discard(record.id)
+            self.alone.discard(record.id)
+            self._admission.let_go(record)
+            self._waiters.tell(record.id, stopped or record)
+
+    def _looks_again(self, record: JobRecord) -> bool:
+        """Whether an expired job gets one more poll before its run ends.
+
+        Not one that a caller waits for: in a service that is never idle that end may not come.
+        """
+        expired = record.state is JobState.EXPIRED and record.id not in self._waiters
+        return expired and record.id not in self._looked_again
