@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,13 +76,15 @@ class Deadlines:
 class RunSettings:
     """A job file's top level, defaults filled in.
 
-    ``max_workers`` bounds the predictions in flight; ``retries`` is how often a failure that is not
+    ``max_workers`` bounds the predictions in flight; ``max_cost`` is the most that the
+    folder's jobs may cost, in USD (None: no limit); ``retries`` is how often a failure that is not
     charged is submitted again; ``prices`` maps model ids to rates. Raises UsageError naming the
     field that is wrong.
     """
 
     output_dir: Path = Path("pipeline_output")
     max_workers: int = 3
+    max_cost: Decimal | None = None
     retries: int = 2
     deadlines: Deadlines = field(default_factory=Deadlines)
     polling: Polling = field(default_factory=Polling)

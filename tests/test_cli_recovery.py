@@ -311,3 +311,23 @@ def test_one_process_per_folder_and_no_puzzle_after_a_kill(tmp_path: Path) -> No
     first.send_signal(signal.SIGKILL)
     first.wait(10)
     assert asyncpipe("run", "jobs.yaml", "--simulate", cwd=tmp_path).returncode in (0, 75)
+
+
+def test_a_budget_ends_a_run_and_a_raised_one_goes_on(tmp_path: Path) -> None:
+    """Exit 3 with the figures; the option goes before the job file; books never above the cap."""
+    write_jobs(tmp_path / "jobs.yaml", "max_cost: 0.12\n" + jobs(6))
+    done = asyncpipe("run", "jobs.yaml", "--simulate", cwd=tmp_path)
+    assert done.returncode == 3, done.stderr
+    assert "the budget of 0.12 USD is reached" in " ".join(done.stdout.split())
+    assert (manifest(tmp_path / "out")["total_cost"], books(tmp_path / "out").submits()) == (
+        0.12,
+        3,
+    )
+    done = asyncpipe("run", "jobs.yaml", "--simulate", "--max-cost", "0.24", cwd=tmp_path)
+    assert (done.returncode, manifest(tmp_path / "out")["successful"]) == (0, 6)
+    for wrong in ("-1", "viel", "nan"):
+        done = asyncpipe("run", "jobs.yaml", "--simulate", "--max-cost", wrong, cwd=tmp_path)
+        assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    write_jobs(tmp_path / "jobs.yaml", "max_cost: lots\n" + jobs(6))
+    done = asyncpipe("run", "jobs.yaml", "--simulate", cwd=tmp_path)
+    assert (done.returncode, "jobs.yaml:1: max_cost" in done.stderr) == (2, True)

@@ -60,6 +60,13 @@ def _env_file(context: click.Context, option: click.Parameter, value: Path | Non
         raise click.BadParameter(why, context, option) from None
 
 
+def _usd(context: click.Context, option: click.Parameter, value: str | None) -> Decimal | None:
+    try:
+        return None if value is None else Decimal(value)
+    except InvalidOperation:
+        raise click.BadParameter(f"{value!r} is not an amount", context, option) from None
+
+
 def _shared(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def decorate(function: Any) -> Any:
         for option in reversed(options):
@@ -97,6 +104,9 @@ _OUTPUT = _shared(
 @_JOB_FILE
 @click.option("-o", "--output-dir", type=click.Path(path_type=Path), help="Folder for the results.")
 @click.option("-j", "--max-workers", type=click.IntRange(1), help="Most predictions in flight.")
+@click.option(
+    "--max-cost", callback=_usd, metavar="USD", help="Most that the folder's jobs may cost in all."
+)
 @_BASE_URL
 @click.option("--simulate", is_flag=True, help="Use the embedded simulator: no key, no money.")
 @click.option(
@@ -232,13 +242,6 @@ def resolve(folder: Path, jobs: tuple[str, ...], decision: str | None) -> None:
     if decision is None:
         raise click.UsageError("say --resubmit (may pay twice) or --give-up (counts as charged)")
     resolve_jobs(folder, jobs, resubmit=decision == "resubmit")
-
-
-def _usd(context: click.Context, option: click.Parameter, value: str | None) -> Decimal | None:
-    try:
-        return None if value is None else Decimal(value)
-    except InvalidOperation:
-        raise click.BadParameter(f"{value!r} is not an amount", context, option) from None
 
 
 @app.command()

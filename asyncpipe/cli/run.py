@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +27,7 @@ class RunOptions:
     jobfile: Path
     output_dir: Path | None
     max_workers: int | None
+    max_cost: Decimal | None
     base_url: str | None
     simulate: bool
     simulate_speed: float
@@ -61,6 +63,7 @@ async def _run(options: RunOptions, file: JobFile, folder: Path) -> End:
             await connect(stack, folder, base_url=options.base_url, simulated=simulated),
             folder,
             max_workers=options.max_workers or settings.max_workers,
+            max_cost=settings.max_cost if options.max_cost is None else options.max_cost,
             retries=settings.retries,
             deadlines=deadlines,
             polling=polling,

@@ -32,6 +32,7 @@ def _deadline(value: Any) -> Any:
 _TOP_FIELDS: dict[str, Check] = {
     "output_dir": text,
     "max_workers": whole(1),
+    "max_cost": usd,
     "retries": whole(0),
     "deadline_s": _deadline,
     "polling": mapping,
@@ -45,7 +46,9 @@ def read_top(top: Block, place: Place) -> tuple[RunSettings, Defaults]:
     """Check the top level; what it does not say keeps its default."""
     ours = Block(((k, v) for k, v in top.items() if not k.startswith(IGNORED)), top.lines)
     checked = place.check(ours, _TOP_FIELDS)
-    said: dict[str, Any] = {k: checked[k] for k in ("max_workers", "retries") if k in checked}
+    said: dict[str, Any] = {
+        k: checked[k] for k in ("max_workers", "max_cost", "retries") if k in checked
+    }
     if "output_dir" in checked:
         said["output_dir"] = Path(checked["output_dir"])
     if "deadline_s" in checked:

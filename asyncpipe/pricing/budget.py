@@ -60,7 +60,12 @@ class Budget:
         """Say why a job of this price is not submitted."""
         assert self._cap is not None, "without a cap everything fits"
         return BudgetReached(
-            f"the budget of {from_micro(self._cap)} USD is reached: {from_micro(self.committed)} "
-            f"are charged or reserved, and the next job costs {price.amount}. What does not fit "
+            f"the budget of {_usd(self._cap)} USD is reached: {_usd(self.committed)} are charged or "
+            f"reserved, and the next job costs {_usd(price.micro)}. What does not fit "
             "was not submitted: raise --max-cost (max_cost in the job file), then run again"
         )
+
+
+def _usd(micro: int) -> str:
+    text = f"{from_micro(micro):f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
