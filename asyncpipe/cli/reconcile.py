@@ -18,7 +18,15 @@ from asyncpipe.errors import UsageError
 from asyncpipe.ledger.sqlite import Origin, origin_of
 from asyncpipe.providers.atlas import AtlasCloud
 from asyncpipe.providers.atlas_billing import Bill, read_bill
-from asyncpipe.reconcile import Compared, Ledgered, ModelCheck, Reconciled, compare, read_entries
+from asyncpipe.reconcile import (
+    Compared,
+    Ledgered,
+    ModelCheck,
+    Reconciled,
+    Verdict,
+    compare,
+    read_entries,
+)
 from asyncpipe.report.text import json_text, printable, usd
 
 COLUMNS = 78
@@ -115,7 +123,8 @@ def _remarks(reconciled: Reconciled) -> list[str]:
         more = f" and {left} more" if left > 0 else ""
         remarks.append(f"On the same days, not from this folder: {', '.join(shown)}{more}.")
     if reconciled.agrees:
-        remarks.append("Ledger and bill agree.")
+        within = any(check.verdict is Verdict.RESERVED for check in reconciled.models)
+        remarks.append(f"Ledger and bill agree{', within what is reserved' if within else ''}.")
     else:
         remarks.append("Ledger and bill differ: the bill is what is paid.")
     return [line for remark in remarks for line in wrap(remark, COLUMNS)]
