@@ -481,11 +481,11 @@ def test_a_bill_of_other_days_is_refused() -> None:
 )
 def test_amounts_are_read_exactly_however_the_model_is_named(row: dict[str, Any]) -> None:
     """As text or number, to the last digit; with the day's coverage."""
-    results = [{**row, "amount": {"value": "0.1234567891"}}]
+    results = [{**row, "amount": {"value": "0.12345678901234567891"}}]
     body = day(results=results, covered_until="2026-03-01T12:00:00Z", partial=True)
-    body = body.replace('"0.1234567891"', "0.1234567891")
+    body = body.replace('"0.12345678901234567891"', "0.12345678901234567891")
     (found,) = read_page(answer(200, body)).days
-    assert found.amounts == {FLUX: Decimal("0.1234567891")}
+    assert found.amounts == {FLUX: Decimal("0.12345678901234567891")}
     assert found.covered_until == datetime(2026, 3, 1, 12, tzinfo=UTC)
     assert found.partial
 

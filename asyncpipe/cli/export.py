@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -24,7 +23,5 @@ def export_folder(folder: Path, *, form: str, output: Path | None) -> int:
         export_stream(folder, stream, form)
         stream.flush()
     except BrokenPipeError:
-        # Whoever read had enough (`| head`); Python would complain once more when it closes it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.STOPPED
+        return Exit.STOPPED  # whoever read had enough: `| head`
     return Exit.OK
