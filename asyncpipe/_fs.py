@@ -7,9 +7,12 @@ import os
 import socket
 import sys
 import threading
+import time
 import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -120,7 +123,7 @@ class FolderLock:
                 "make it writable, or choose another folder with --output-dir"
             ) from exc
         try:
-            _lock(file)
+            _lock_patiently(file)
         except OSError as exc:
             if exc.errno in _NO_LOCKS:
                 file.close()
@@ -152,6 +155,51 @@ class FolderLock:
         self._file = None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Holder:
+    """Who holds an output folder, in the lock's words, and since when (wall time in UTC)."""
+
+    who: str
+    since: datetime
+
+
+def holder(path: Path) -> Holder | None:
+    """Return who holds the lock at ``path``; None if nobody does, or nobody can tell.
+
+    The text alone does not say so: it stays when its process is killed. So the lock is tried for
+    an instant; ``FolderLock`` tries twice, lest a run that begins just then be turned away.
+    """
+    try:
+        with path.open("rb") as file:
+            try:
+                _try_lock(file)
+            except OSError as exc:
+                if exc.errno not in _TAKEN:
+                    return None
+                since = datetime.fromtimestamp(os.fstat(file.fileno()).st_mtime, UTC)
+                file.seek(0)
+                text = file.read(200).decode("utf-8", "replace").strip()
+                return Holder(who=text or "another process", since=since)
+    except OSError:
+        pass
+    return None
+
+
+_TAKEN = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK})
+_LOOK_S = 0.05
+
+
+def _lock_patiently(file: BinaryIO) -> None:
+    """Lock; once more after an instant, which is longer than ``holder`` looks."""
+    try:
+        _lock(file)
+    except OSError as exc:
+        if exc.errno not in _TAKEN:
+            raise
+        time.sleep(_LOOK_S)
+        _lock(file)
+
+
 if sys.platform == "win32":
     import msvcrt
 
@@ -161,8 +209,13 @@ if sys.platform == "win32":
         file.seek(_LOCKED_BYTE)
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
         file.seek(0)
+
+    _try_lock = _lock
 else:
     import fcntl
 
     def _lock(file: BinaryIO) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def _try_lock(file: BinaryIO) -> None:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -37,6 +37,7 @@ LAYERS = [
     "manifest",
     "resolve",
     "verify",
+    "reconcile",
     "volume",
     "waiters",
     "admission",

@@ -273,6 +273,15 @@ def simulate(list_faults: bool, **options: object) -> None:
     serve(**options)  # type: ignore[arg-type]
 
 
+def _add_accounts() -> None:
+    from asyncpipe.cli.accounts import add_accounts
+
+    add_accounts(app, folder=_FOLDER, base_url=_BASE_URL, env_file=_ENV_FILE)
+
+
+_add_accounts()
+
+
 def run_command(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code; errors become messages."""
     for stream in (sys.stdout, sys.stderr):

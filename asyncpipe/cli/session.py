@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -24,6 +23,7 @@ from asyncpipe.manifest import Manifest, read_manifest
 from asyncpipe.pipeline import Pipeline
 from asyncpipe.progress import Progress
 from asyncpipe.report.summary import summary
+from asyncpipe.report.text import json_text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,14 +49,6 @@ class End:
     interrupted: int | None = None
 
 
-_ESCAPED = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-"""What JSON may hold as it is, and a terminal may obey."""
-
-
-def _escape(found: re.Match[str]) -> str:
-    return f"\\u{ord(found[0]):04x}"
-
-
 def run_session(
     folder: Path, work: Callable[[], Awaitable[End]], *, output: Output, simulated: bool
 ) -> int:
@@ -72,7 +64,7 @@ def run_session(
     elapsed_s = time.monotonic() - started
     manifest = read_manifest(folder)
     if output.as_json:
-        click.echo(_ESCAPED.sub(_escape, manifest.path.read_bytes().decode()), nl=False)
+        click.echo(json_text(manifest.path.read_bytes()), nl=False)
     if not output.quiet:
         _print_summary(manifest, elapsed_s, end, output=output, simulated=simulated)
     if end.interrupted is not None:

@@ -113,6 +113,15 @@ class AtlasCloud:
             prediction = await self._ask(_CANONICAL, prediction_id)
         return replace(prediction, id=prediction_id, route=route)
 
+    async def ask_account(self, path: str) -> HttpAnswer:
+        """Ask the account's own API, ``/public/v1`` on the same host, once; costs nothing.
+
+        Raises PollFailed without an answer; ``atlas_billing`` reads what comes.
+        """
+        public = self._base.with_path(f"{self._base.path.removesuffix('/api/v1')}/public/v1")
+        answer = await self._http.get(path, base_url=str(public), what="the billing API")
+        return self._without_key(answer)
+
     async def _probe(self, prediction_id: str) -> Prediction:
         """Ask at the path that has answered before, or at the article's, then at the other.
 

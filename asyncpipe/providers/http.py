@@ -188,18 +188,27 @@ class HttpClient:
             raise SubmitUnknown(f"the submit was sent, and {result.text}: it may have been taken")
         raise NotSent(f"{URL(self._base_url).host} cannot be reached: {result.text}")
 
-    async def get(self, path: str) -> HttpAnswer:
+    async def get(
+        self, path: str, *, base_url: str | None = None, what: str = "a poll"
+    ) -> HttpAnswer:
         """Ask once and return the answer, whatever its status; raises PollFailed without one.
 
         On a reused connection that turns out dead aiohttp asks a second time: a GET is free.
+        ``base_url`` is another base on the same host; ``what`` names the request in the error.
         """
-        result = await self._exchange(self._polls, "GET", path, None)
+        result = await self._exchange(self._polls, "GET", path, None, base_url=base_url)
         if isinstance(result, HttpAnswer):
             return result
-        raise PollFailed(f"a poll got no answer: {result.text}")
+        raise PollFailed(f"{what} got no answer: {result.text}")
 
     async def _exchange(
-        self, session: aiohttp.ClientSession | None, method: str, path: str, data: bytes | None
+        self,
+        session: aiohttp.ClientSession | None,
+        method: str,
+        path: str,
+        data: bytes | None,
+        *,
+        base_url: str | None = None,
     ) -> HttpAnswer | _Lost:
         """Make one request.
 
@@ -212,7 +221,7 @@ class HttpClient:
         try:
             async with session.request(
                 method,
-                URL(self._base_url + path, encoded=True),
+                URL((base_url or self._base_url) + path, encoded=True),
                 data=data,
                 headers={"Content-Type": "application/json"} if data is not None else None,
                 allow_redirects=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable
 from decimal import Decimal
@@ -26,6 +27,15 @@ def printable_lines(text: str) -> str:
     """Several lines, each as ``printable`` makes it, their indents kept."""
     lines = text.splitlines()
     return "\n".join(line[: len(line) - len(line.lstrip(" "))] + printable(line) for line in lines)
+
+
+_ESCAPED = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""What JSON may hold as it is, and a terminal may obey."""
+
+
+def json_text(document: bytes) -> str:
+    """The same JSON, with what a terminal may obey escaped."""
+    return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", document.decode())
 
 
 def width(text: str) -> int:

@@ -175,6 +175,48 @@ class Books:
         rows = self._connection.execute("SELECT * FROM predictions ORDER BY number")
         return [_booked(row) for row in rows]
 
+    def bookings(self, since: float, until: float) -> list[tuple[str, str, str, int]]:
+        """What the bill shows: (day, model, type, micro-dollars) from ``since`` to ``until``.
+
+        A prediction is charged when it is sold; a failed one's money comes back when it fails.
+        """
+        rows = self._connection.execute(
+            "SELECT date(at, 'unixepoch'), model, type, sum(amount) FROM ("
+            " SELECT created_at AS at, model, type, price AS amount FROM predictions UNION ALL"
+            " SELECT ready_at, model, type, -price FROM predictions"
+            "  WHERE outcome<>'completed' AND ready_at<=?)"
+            " WHERE at>=? AND at<? GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",
+            (self._clock(), since, until),
+        )
+        return [(day, model, kind, int(amount)) for day, model, kind, amount in rows]
+
+    def sell_to_somebody(self, model: str, price: int, *, at: float | None = None) -> None:
+        """Sell a prediction that no run asked for: somebody else has the same key."""
+        number = self.next_number()
+        now = self._clock() if at is None else at
+        self.sell(
+            BookedPrediction(
+                number=number,
+                id=f"somebody-{number}",
+                type="image",
+                model=model,
+                body={"model": model, "prompt": "somebody else's"},
+                created_at=now,
+                ready_at=now,
+                outcome="completed",
+                price=price,
+                outputs=1,
+                hidden_polls=0,
+            )
+        )
+
+    def reprice(self, model: str, factor: Decimal) -> None:
+        """Charge ``factor`` times as much for what was sold of ``model``, since ever."""
+        self._connection.execute(
+            "UPDATE predictions SET price=CAST(round(price*?) AS INTEGER) WHERE model=?",
+            (float(factor), model),
+        )
+
     def charged(self) -> Decimal:
         """USD charged and not returned; a failed prediction's money is returned when it fails."""
         returned = "NOT (outcome<>'completed' AND ready_at<=?)"

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from aiohttp import web
 
+from asyncpipe.simulator.billing import Billing
 from asyncpipe.simulator.books import Books
 from asyncpipe.simulator.catalog import Catalog, public_refusal
 from asyncpipe.simulator.download import Downloads
@@ -77,6 +78,7 @@ class Simulator:
         add.add_get(_MODELS, catalog.models)
         add.add_post(_CALCULATE, catalog.calculate)
         add.add_get("/public/v1/balance", catalog.balance)
+        add.add_get("/public/v1/model-costs", Billing(service).model_costs)
         add.add_get("/books", self._summary)
         add.add_route("*", "/{rest:.*}", self._elsewhere)
         return app

@@ -1,0 +1,27 @@
+"""``asyncpipe export``: one row per job, into a file or on stdout."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from asyncpipe.cli.exits import Exit
+from asyncpipe.report.export import export_file, export_stream
+from asyncpipe.report.text import printable
+
+
+def export_folder(folder: Path, *, form: str, output: Path | None) -> int:
+    """Export a folder; return the exit code: 3 when the reader of stdout left before the end."""
+    if output is not None and str(output) != "-":
+        count = export_file(folder, output, form)
+        click.echo(f"{printable(str(output))}: {count} jobs", err=True)
+        return Exit.OK
+    try:
+        stream = sys.stdout.buffer
+        export_stream(folder, stream, form)
+        stream.flush()
+    except BrokenPipeError:
+        return Exit.STOPPED  # whoever read had enough: `| head`
+    return Exit.OK

@@ -1,0 +1,166 @@
+"""``asyncpipe reconcile``: a folder's ledger against the provider's bill."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from decimal import Decimal
+from pathlib import Path
+from textwrap import wrap
+from typing import Any
+
+import click
+import orjson
+
+from asyncpipe.cli.connect import Simulated, connect, loop_factory
+from asyncpipe.cli.exits import Exit
+from asyncpipe.errors import UsageError
+from asyncpipe.ledger.sqlite import Origin, origin_of
+from asyncpipe.providers.atlas import AtlasCloud
+from asyncpipe.providers.atlas_billing import Bill, read_bill
+from asyncpipe.reconcile import (
+    Compared,
+    Ledgered,
+    ModelCheck,
+    Reconciled,
+    Verdict,
+    compare,
+    read_entries,
+)
+from asyncpipe.report.text import json_text, printable, usd
+
+COLUMNS = 78
+SHOWN = 5
+"""Foreign models that are named; the others are counted."""
+
+
+def reconcile_folder(folder: Path, *, base_url: str | None, as_json: bool) -> int:
+    """Compare and print; return 0 when nothing is left to explain, else 1.
+
+    Raises LedgerError without a ledger, UsageError for another provider than the folder's, and
+    ProviderError when the bill cannot be had.
+    """
+    origin = origin_of(folder)
+    ledgered = read_entries(folder)
+    bill = Bill()
+    if ledgered.days:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            bill = runner.run(_ask(folder, origin, ledgered, base_url))
+    reconciled = compare(ledgered, bill)
+    if as_json:
+        text = orjson.dumps(_document(reconciled, origin), option=orjson.OPT_INDENT_2)
+        click.echo(json_text(text))
+    else:
+        click.echo("\n".join(_lines(reconciled, origin)))
+    return Exit.OK if reconciled.agrees else Exit.FAILED
+
+
+async def _ask(folder: Path, origin: Origin, ledgered: Ledgered, base_url: str | None) -> Bill:
+    simulated = Simulated() if origin.simulated else None
+    async with AsyncExitStack() as stack:
+        provider = await connect(stack, folder, base_url=base_url, simulated=simulated)
+        _check(folder, origin, provider)
+        await stack.enter_async_context(provider)
+        return await read_bill(provider, ledgered.days)
+
+
+def _check(folder: Path, origin: Origin, provider: AtlasCloud) -> None:
+    """Another provider's bill would say nothing of this folder."""
+    if provider.origin != origin.origin:
+        raise UsageError(
+            f"{folder} holds predictions of {origin}, the bill would be that of {provider.origin}: "
+            "give the same --base-url as the run had"
+        )
+
+
+def _lines(reconciled: Reconciled, origin: Origin) -> list[str]:
+    if not reconciled.models:
+        return ["nothing was submitted from this folder: there is nothing to compare"]
+    kind = " (simulated: no real money)" if origin.simulated else ""
+    lines = [f"Ledger against bill of {printable(str(origin))}{kind}, by day in UTC"]
+    for check in reconciled.models:
+        lines += ["", *_model_lines(check)]
+    lines += ["", *_remarks(reconciled)]
+    return lines
+
+
+def _model_lines(check: ModelCheck) -> list[str]:
+    lines = [printable(check.model)]
+    lines.append(
+        f"  {'':<10}  {'charged':>14}  {'reserved':>14}  {'billed':>14}  {'difference':>14}"
+    )
+    lines += [_row(str(day), compared) for day, compared in check.days.items()]
+    if len(check.days) > 1:
+        lines.append(_row("total", check.total))
+    lines.append(f"  {check.verdict.value}")
+    for cause in check.causes:
+        lines += wrap(
+            printable(cause.text), COLUMNS - 4, initial_indent="  - ", subsequent_indent="    "
+        )
+    return lines
+
+
+def _row(label: str, compared: Compared) -> str:
+    billed = "not told" if compared.billed is None else _amount(compared.billed)
+    amounts = (_amount(compared.charged), _amount(compared.reserved), billed)
+    cells = [*amounts, _amount(compared.difference, signed=True)]
+    return f"  {label:<10}  " + "  ".join(f"{text:>14}" for text in cells)
+
+
+def _amount(value: Decimal, *, signed: bool = False) -> str:
+    sign = "+" if signed and value > 0 else ""
+    return sign + usd(value)
+
+
+def _remarks(reconciled: Reconciled) -> list[str]:
+    remarks = []
+    if reconciled.not_covered:
+        days = ", ".join(map(str, reconciled.not_covered))
+        remarks.append(f"The bill may still grow for {days}.")
+    if reconciled.others:
+        shown = [f"{printable(m)} {usd(a)}" for m, a in [*reconciled.others.items()][:SHOWN]]
+        left = len(reconciled.others) - len(shown)
+        more = f" and {left} more" if left > 0 else ""
+        remarks.append(f"On the same days, not from this folder: {', '.join(shown)}{more}.")
+    if reconciled.agrees:
+        within = any(check.verdict is Verdict.RESERVED for check in reconciled.models)
+        remarks.append(f"Ledger and bill agree{', within what is reserved' if within else ''}.")
+    else:
+        remarks.append("Ledger and bill differ: the bill is what is paid.")
+    return [line for remark in remarks for line in wrap(remark, COLUMNS)]
+
+
+def _document(reconciled: Reconciled, origin: Origin) -> dict[str, Any]:
+    return {
+        "agrees": reconciled.agrees,
+        "origin": origin.origin,
+        "simulated": origin.simulated,
+        "currency": "USD",
+        "not_covered": [day.isoformat() for day in reconciled.not_covered],
+        "other_models": {model: _number(amount) for model, amount in reconciled.others.items()},
+        "models": [
+            {
+                "model": check.model,
+                "verdict": check.verdict.name.lower(),
+                **_sums(check.total),
+                "causes": [{"kind": c.kind.value, "text": c.text} for c in check.causes],
+                "days": [{"day": d.isoformat(), **_sums(c)} for d, c in check.days.items()],
+            }
+            for check in reconciled.models
+        ],
+    }
+
+
+def _sums(compared: Compared) -> dict[str, Any]:
+    billed = compared.billed
+    return {
+        "charged": _number(compared.charged),
+        "reserved": _number(compared.reserved),
+        "billed": None if billed is None else _number(billed),
+        "difference": _number(compared.difference),
+    }
+
+
+def _number(usd: Decimal) -> orjson.Fragment:
+    """Write an amount as a JSON number, exactly, without an exponent."""
+    return orjson.Fragment(f"{usd.normalize() if usd else Decimal(0):f}")

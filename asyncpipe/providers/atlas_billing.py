@@ -1,0 +1,285 @@
+"""Atlas Cloud's bill: ``GET /public/v1/model-costs``, asked page by page, read exactly.
+
+The bill is daily and aggregated: it says per model and day what was charged, never per job
+(atlas-api §5). Reading is pure; only ``read_bill`` asks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal, InvalidOperation
+from typing import Any, Protocol
+from urllib.parse import urlencode
+
+from asyncpipe.errors import KeyRefused, PollFailed, ProviderError
+from asyncpipe.providers.atlas_answer import header, retry_after_s
+from asyncpipe.providers.atlas_fields import clean, read_json
+from asyncpipe.providers.http import HttpAnswer
+
+LONGEST_RANGE = timedelta(days=180)
+"""The most days one request may ask for."""
+
+ROWS_PER_PAGE = 1000
+TRIES = 5
+"""How often one page is asked for when the API is busy or failing."""
+
+LONGEST_WAIT_S = 60.0
+"""The longest Retry-After that is waited for; beyond it the user is told to come back."""
+
+_MOST_PAGES = 10_000
+_MOST_USD = Decimal(10) ** 12
+_SMALLEST_EXPONENT = -30
+_BUSY = frozenset({429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
+_MODEL_NAMES = ("model", "model_id", "model_name", "id", "name")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BilledDay:
+    """One day of the bill, in UTC: USD by model, and how far the bill knows the day.
+
+    ``partial``: more may come. ``covered_until`` is where the API says its knowledge ends.
+    """
+
+    day: date
+    amounts: Mapping[str, Decimal]
+    covered_until: datetime | None = None
+    partial: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BillPage:
+    """One answer: some days, and the page that follows, or None."""
+
+    days: tuple[BilledDay, ...]
+    next_page: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bill:
+    """What the provider says it charged, by day; days it said nothing of are not in it."""
+
+    days: Mapping[date, BilledDay] = field(default_factory=dict)
+
+
+class Account(Protocol):
+    """What is asked: AtlasCloud, or a test's stand-in."""
+
+    async def ask_account(self, path: str) -> HttpAnswer:
+        """Ask ``/public/v1`` once."""
+
+
+async def read_bill(account: Account, days: Iterable[date]) -> Bill:
+    """Ask for the bill of ``days`` (UTC) for the account's key, following every page.
+
+    Raises KeyRefused, or ProviderError when the bill cannot be had or makes no sense.
+    """
+    amounts: defaultdict[date, defaultdict[str, Decimal]] = defaultdict(
+        lambda: defaultdict(Decimal)
+    )
+    told: dict[date, BilledDay] = {}
+    for first, end in ranges(days):
+        async for day in _days(account, first, end):
+            if not first <= day.day < end:
+                raise _nonsense(f"it was asked for {first} to {end} and answers {day.day}")
+            for model, amount in day.amounts.items():
+                amounts[day.day][model] += amount
+            told[day.day] = _both(told.get(day.day), day)
+    return Bill(
+        days={
+            at: BilledDay(
+                day=at,
+                amounts=dict(amounts[at]),
+                covered_until=day.covered_until,
+                partial=day.partial,
+            )
+            for at, day in sorted(told.items())
+        }
+    )
+
+
+def ranges(days: Iterable[date]) -> Iterator[tuple[date, date]]:
+    """Cover ``days`` with few ranges of at most 180 days, each (first, end exclusive)."""
+    left = sorted(set(days))
+    while left:
+        first = left[0]
+        inside = [day for day in left if day - first < LONGEST_RANGE]
+        yield first, inside[-1] + timedelta(days=1)
+        left = left[len(inside) :]
+
+
+def costs_path(first: date, end: date, page: str | None = None) -> str:
+    """The path and query of one page.
+
+    Models are not filtered by the API: what it spells otherwise than the run did would vanish.
+    """
+    query: list[tuple[str, str]] = [
+        ("start_date", first.isoformat()),
+        ("end_date", end.isoformat()),
+        ("scope", "self"),
+        ("group_by[]", "model"),
+        ("limit", str(ROWS_PER_PAGE)),
+    ]
+    return f"/model-costs?{urlencode([*query, *([('page', page)] if page else [])])}"
+
+
+async def _days(account: Account, first: date, end: date) -> AsyncIterator[BilledDay]:
+    page: str | None = None
+    seen: set[str] = set()
+    for _ in range(_MOST_PAGES):
+        found = read_page(await _ask(account, costs_path(first, end, page)))
+        for day in found.days:
+            yield day
+        page = found.next_page
+        if page is None:
+            return
+        if page in seen:
+            raise _nonsense("its pages go in circles")
+        seen.add(page)
+    raise _nonsense(f"it has more than {_MOST_PAGES} pages")
+
+
+async def _ask(account: Account, path: str) -> HttpAnswer:
+    """Ask for one page; wait and ask again while the API is busy. A GET costs nothing."""
+    for attempt in range(1, TRIES + 1):
+        try:
+            answer = await account.ask_account(path)
+        except PollFailed as exc:
+            if attempt == TRIES:
+                raise ProviderError(f"the bill cannot be read: {exc}") from None
+            wait_s = float(2**attempt) / 2
+        else:
+            if answer.status not in _BUSY:
+                return answer
+            wish_s = retry_after_s(answer.headers)
+            wait_s = float(2**attempt) / 2 if wish_s is None else wish_s
+            if attempt == TRIES or wait_s > LONGEST_WAIT_S:
+                raise _refusal(answer, wish_s)
+        await asyncio.sleep(wait_s)
+    raise AssertionError("the last try returns or raises")
+
+
+def read_page(answer: HttpAnswer) -> BillPage:
+    """Read one answer; raises KeyRefused or ProviderError for anything but a page of a bill."""
+    if not 200 <= answer.status < 300:
+        raise _refusal(answer, None)
+    try:
+        document = json.loads(answer.body.decode("utf-8-sig"), parse_float=Decimal)
+        if not isinstance(document, dict) or not isinstance(document.get("data"), list):
+            raise _nonsense("it holds no list of days")
+        days = tuple(_day(bucket) for bucket in document["data"])
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as exc:
+        raise _nonsense(f"{type(exc).__name__}: {clean(str(exc), 120)}") from None
+    page = document.get("next_page")
+    if document.get("has_more") and page in (None, ""):
+        raise _nonsense("it says there is more and not where")
+    more = page not in (None, "") and document.get("has_more", True)
+    return BillPage(days=days, next_page=str(page) if more else None)
+
+
+def _day(bucket: Mapping[str, Any]) -> BilledDay:
+    at = str(bucket.get("date") or bucket["start_at"])
+    amounts: defaultdict[str, Decimal] = defaultdict(Decimal)
+    for row in bucket["results"]:
+        amounts[_model(row)] += _amount(row["amount"])
+    covered = bucket.get("covered_until")
+    return BilledDay(
+        day=date.fromisoformat(at[:10]),
+        amounts=dict(amounts),
+        covered_until=_time(covered) if covered else None,
+        partial=bool(bucket.get("partial")),
+    )
+
+
+def _time(text: Any) -> datetime:
+    time = datetime.fromisoformat(str(text))
+    return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _model(row: Mapping[str, Any]) -> str:
+    """The row's model; "" if it names none. How the row names it is not documented exactly."""
+    for name in _MODEL_NAMES[:3]:
+        value = row.get(name)
+        if isinstance(value, dict):
+            value = next((value[key] for key in _MODEL_NAMES[1:] if value.get(key)), None)
+        if isinstance(value, str) and value:
+            return value
+    return ""
+
+
+def _amount(amount: Mapping[str, Any]) -> Decimal:
+    currency = str(amount.get("currency", "usd"))
+    if currency.lower() != "usd":
+        raise _nonsense(f"it is in {clean(currency, 20)}, not in USD")
+    try:
+        value = Decimal(str(amount["value"]))
+    except InvalidOperation:
+        raise _nonsense(f"{clean(str(amount['value']), 40)!r} is no amount") from None
+    exponent = value.as_tuple().exponent
+    small = not isinstance(exponent, int) or exponent < _SMALLEST_EXPONENT
+    if not value.is_finite() or abs(value) > _MOST_USD or small:
+        raise _nonsense(f"{clean(str(amount['value']), 40)!r} is no amount")
+    return value
+
+
+def _both(one: BilledDay | None, other: BilledDay) -> BilledDay:
+    """What two parts of one day say of how far the bill knows it: the less certain of each."""
+    if one is None:
+        return other
+    known = [at for at in (one.covered_until, other.covered_until) if at is not None]
+    return BilledDay(
+        day=one.day,
+        amounts={},
+        covered_until=min(known, default=None),
+        partial=one.partial or other.partial,
+    )
+
+
+def _nonsense(why: str) -> ProviderError:
+    return ProviderError(f"the bill the API sent cannot be read: {why}")
+
+
+_WORDS = {
+    400: "it does not take the request",
+    402: "the account's balance or plan is used up",
+    403: "this key may not read the account's costs",
+    404: "there is no billing API at this base URL",
+    429: "it has had too many requests",
+}
+
+
+def _refusal(answer: HttpAnswer, wish_s: float | None) -> ProviderError:
+    """What an answer that is no page comes down to, in the API's own words where it has any."""
+    said, trace = _envelope(answer)
+    if answer.status == 401:
+        return KeyRefused(
+            "the billing API refuses the key, or the base URL is wrong: it answers 401 to both"
+            + said,
+            status=401,
+            request_id=trace,
+        )
+    why = _WORDS.get(answer.status, "it fails" if answer.status >= 500 else "it refuses")
+    later = f"; come back in {wish_s:.0f} s" if wish_s and wish_s > LONGEST_WAIT_S else ""
+    text = f"the bill cannot be read: {why} (HTTP {answer.status}{said}){later}"
+    return ProviderError(text, status=answer.status, request_id=trace)
+
+
+def _envelope(answer: HttpAnswer) -> tuple[str, str | None]:
+    """What ``/public/v1`` says of an error, as ``: words``, and its trace id."""
+    document = read_json(answer.body) or {}
+    error = document.get("error")
+    said = ""
+    if isinstance(error, dict):
+        words = [error.get("message") or error.get("code") or error.get("type")]
+        words += [f"parameter {error['param']}"] if error.get("param") else []
+        said = clean(", ".join(str(word) for word in words if word))
+    else:
+        said = clean(str(document.get("msg") or document.get("message") or ""))
+    trace = header(answer.headers, "X-Request-ID") or str(document.get("request_id") or "")
+    trace = re.sub(r"\s", "", clean(trace, 200))
+    return (f": {said}" if said else ""), trace or None

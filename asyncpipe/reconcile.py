@@ -1,0 +1,365 @@
+"""Compare a folder's ledger with the provider's bill: pure, but for reading the ledger.
+
+The bill is daily and per model, so no job can be found in it: whether the sums agree can be
+said, and if not, what may be the cause. Models are judged over all days together, since a
+prediction near midnight may be booked a day apart.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from asyncpipe.ledger.sqlite import reading
+from asyncpipe.ledger.trouble import rows_of
+from asyncpipe.pricing import from_micro
+from asyncpipe.providers.atlas_billing import Bill
+from asyncpipe.states import JobState
+
+NEAR_MIDNIGHT = timedelta(minutes=5)
+"""So close to it, the provider's clock may say another day than ours."""
+
+_ROUNDING = Decimal("0.0000005")
+
+
+@dataclass(slots=True, kw_only=True)
+class Entries:
+    """What the ledger says of one model on one day (UTC, of the submit); micro-dollars.
+
+    Counts of attempts: ``delivered``; ``unknown`` and ``open`` (in flight, expired) are reserved;
+    ``returned`` failed at the provider and cost nothing; ``given_up`` are charged without anybody
+    knowing whether they were bought; ``assumed`` were priced by something their job did not say.
+    """
+
+    charged: int = 0
+    reserved: int = 0
+    delivered: int = 0
+    unknown: int = 0
+    open: int = 0
+    returned: int = 0
+    returned_later: int = 0
+    given_up: int = 0
+    failed_charged: int = 0
+    assumed: int = 0
+    near_midnight: int = 0
+    sources: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def attempts(self) -> int:
+        """How many of them may be on the bill."""
+        return self.delivered + self.unknown + self.open + self.given_up + self.failed_charged
+
+    def add(self, other: Entries) -> None:
+        """Count ``other`` in."""
+        for name in self.__slots__:
+            mine = getattr(self, name)
+            if isinstance(mine, Counter):
+                mine.update(getattr(other, name))
+            else:
+                setattr(self, name, mine + getattr(other, name))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ledgered:
+    """A ledger's entries by model and day, and the days the bill is to be asked for.
+
+    Those are the days of the submits, and the day after where a prediction ended on it: money
+    of failed ones is returned then, and token-billed ones are charged.
+    """
+
+    entries: Mapping[tuple[str, date], Entries]
+    days: frozenset[date]
+
+
+class Verdict(StrEnum):
+    """What came of comparing one model."""
+
+    EQUAL = "equal"
+    RESERVED = "explained by what is reserved"
+    DIFFERENT = "different"
+
+
+class CauseKind(StrEnum):
+    """Words for programs."""
+
+    UNKNOWN = "unknown"
+    OPEN = "open"
+    NOT_COVERED = "not_covered"
+    PRICE = "price"
+    ASSUMED = "assumed"
+    FOREIGN = "foreign"
+    GIVEN_UP = "given_up"
+    FAILED_CHARGED = "failed_charged"
+    RETURNED = "returned"
+    MIDNIGHT = "midnight"
+    OTHER_KEY = "other_key"
+    OTHER_NAME = "other_name"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cause:
+    """What a difference may come from."""
+
+    kind: CauseKind
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Compared:
+    """Ledger against bill, in USD; ``billed`` None: the bill says nothing of that day."""
+
+    charged: Decimal
+    reserved: Decimal
+    billed: Decimal | None
+
+    @property
+    def difference(self) -> Decimal:
+        """What was billed beyond what the ledger has as charged; negative: less was."""
+        return (self.billed or Decimal(0)) - self.charged
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelCheck:
+    """One model, over all days and day by day; likeliest causes first."""
+
+    model: str
+    total: Compared
+    days: Mapping[date, Compared]
+    verdict: Verdict
+    causes: tuple[Cause, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reconciled:
+    """The whole comparison. ``others``: USD of models on the same days that are not the run's."""
+
+    models: tuple[ModelCheck, ...]
+    not_covered: tuple[date, ...]
+    others: Mapping[str, Decimal]
+
+    @property
+    def agrees(self) -> bool:
+        """Whether nothing is left to explain."""
+        return all(check.verdict is not Verdict.DIFFERENT for check in self.models)
+
+
+def read_entries(folder: Path) -> Ledgered:
+    """Read what a folder's ledger says was bought, or may have been; raises LedgerError."""
+    entries: defaultdict[tuple[str, date], Entries] = defaultdict(Entries)
+    days: set[date] = set()
+    with reading(folder) as connection, rows_of("an attempt"):
+        for row in connection.execute(_ATTEMPTS):
+            entry, at, ended = _entry(row)
+            entries[row[0], at.date()].add(entry)
+            days.add(at.date())
+            if ended is not None and ended.date() > at.date():
+                days.add(at.date() + timedelta(days=1))
+    return Ledgered(entries=dict(entries), days=frozenset(days))
+
+
+# Attempts that surely bought nothing reserve nothing, cost nothing and have no prediction.
+_ATTEMPTS = (
+    "SELECT j.model, j.state, a.n<=j.used, a.charged, a.reserved, a.price_source, a.assumed,"
+    " a.prediction_id IS NOT NULL, coalesce(a.submitted_at, a.intended_at), a.ended_at"
+    " FROM attempts a JOIN jobs j ON j.id=a.job_id"
+    " WHERE a.charged>0 OR a.reserved>0 OR a.prediction_id IS NOT NULL"
+)
+
+
+def _entry(row: Sequence[Any]) -> tuple[Entries, datetime, datetime | None]:
+    _, state, earlier, charged, reserved, source, assumed, bought, at_text, ended_text = row
+    at = datetime.fromisoformat(at_text).astimezone(UTC)
+    ended = datetime.fromisoformat(ended_text).astimezone(UTC) if ended_text else None
+    midnight = datetime(at.year, at.month, at.day, tzinfo=UTC)
+    into_day = at - midnight
+    entry = Entries(charged=int(charged), reserved=int(reserved))
+    if reserved:
+        unknown = bool(earlier) or JobState(state) is JobState.UNKNOWN
+        entry.unknown, entry.open = int(unknown), int(not unknown)
+    elif charged:
+        failed = JobState(state) is JobState.FAILED
+        entry.given_up = int(failed and not bought)
+        entry.failed_charged = int(failed and bool(bought))
+        entry.delivered = int(not failed)
+    else:
+        entry.returned = 1
+        entry.returned_later = int(ended is not None and ended.date() > at.date())
+    entry.assumed = int(bool(assumed) and not entry.returned)
+    entry.near_midnight = int(min(into_day, timedelta(days=1) - into_day) < NEAR_MIDNIGHT)
+    if not entry.returned:
+        entry.sources[source] += 1
+    return entry, at, ended
+
+
+def compare(ledgered: Ledgered, bill: Bill) -> Reconciled:
+    """Compare per model; the bill counts on the ledger's days only."""
+    days = sorted(ledgered.days)
+    not_covered = tuple(d for d in days if d not in bill.days or bill.days[d].partial)
+    ours = sorted({model for model, _ in ledgered.entries})
+    others: defaultdict[str, Decimal] = defaultdict(Decimal)
+    for day in days:
+        for model, amount in bill.days[day].amounts.items() if day in bill.days else ():
+            if model not in ours:
+                others[model] += amount
+    named = {model: amount for model, amount in sorted(others.items()) if amount}
+    checks = [_check(model, ledgered, bill, not_covered, named) for model in ours]
+    return Reconciled(models=tuple(checks), not_covered=not_covered, others=named)
+
+
+def _check(
+    model: str,
+    ledgered: Ledgered,
+    bill: Bill,
+    not_covered: Sequence[date],
+    others: Mapping[str, Decimal],
+) -> ModelCheck:
+    total, per_day = Entries(), {}
+    for day in sorted(ledgered.days):
+        entry = ledgered.entries.get((model, day), Entries())
+        billed = bill.days[day].amounts.get(model, Decimal(0)) if day in bill.days else None
+        total.add(entry)
+        if billed or entry.attempts or entry.returned:
+            per_day[day] = _compared(entry, billed)
+    compared = _compared(total, sum((d.billed or Decimal(0) for d in per_day.values()), Decimal(0)))
+    rounding = _ROUNDING * (total.attempts + len(per_day))
+    verdict = _verdict(compared, rounding)
+    causes: tuple[Cause, ...] = ()
+    if verdict is not Verdict.EQUAL:
+        causes = tuple(_causes(total, compared, verdict, not_covered, others))
+    return ModelCheck(model=model, total=compared, days=per_day, verdict=verdict, causes=causes)
+
+
+def _compared(entry: Entries, billed: Decimal | None) -> Compared:
+    return Compared(
+        charged=from_micro(entry.charged), reserved=from_micro(entry.reserved), billed=billed
+    )
+
+
+def _verdict(compared: Compared, rounding: Decimal) -> Verdict:
+    """Equal but for rounding; or between what is charged and what is reserved on top of it."""
+    if abs(compared.difference) <= rounding:
+        return Verdict.EQUAL
+    if 0 < compared.difference <= compared.reserved + rounding:
+        return Verdict.RESERVED
+    return Verdict.DIFFERENT
+
+
+def _causes(
+    entry: Entries,
+    compared: Compared,
+    verdict: Verdict,
+    not_covered: Sequence[date],
+    others: Mapping[str, Decimal],
+) -> Iterator[Cause]:
+    yield from _reserved(entry)
+    if verdict is Verdict.RESERVED:
+        return
+    if not_covered:
+        days = ", ".join(map(str, not_covered))
+        yield Cause(
+            kind=CauseKind.NOT_COVERED,
+            text=f"the bill does not fully cover {days} yet: ask again a day later",
+        )
+    if compared.difference < 0:
+        yield from _less(entry, compared, others)
+    else:
+        yield from _more(entry, compared)
+    if entry.near_midnight:
+        yield Cause(
+            kind=CauseKind.MIDNIGHT,
+            text=f"{entry.near_midnight} were submitted within 5 minutes of midnight UTC: the "
+            "provider may have booked them on a day that was not asked for",
+        )
+
+
+def _reserved(entry: Entries) -> Iterator[Cause]:
+    if entry.unknown:
+        yield Cause(
+            kind=CauseKind.UNKNOWN,
+            text=f"{entry.unknown} unknown: their submits lost the answer, each may be on the bill",
+        )
+    if entry.open:
+        yield Cause(
+            kind=CauseKind.OPEN,
+            text=f"{entry.open} in flight or expired: the provider charges at submit and returns "
+            "the money of those that fail",
+        )
+
+
+def _more(entry: Entries, compared: Compared) -> Iterator[Cause]:
+    """What makes a bill larger than the ledger."""
+    foreign = Cause(
+        kind=CauseKind.FOREIGN,
+        text="somebody else may use the same key: another folder, machine or program",
+    )
+    price = [*_price(entry, compared)]
+    # Whole predictions fewer than ours were: more likely bought elsewhere than priced otherwise.
+    elsewhere = _whole_predictions(entry, compared)
+    yield from [foreign, *price] if elsewhere else [*price, foreign]
+    if entry.returned:
+        later = f", {entry.returned_later} of them on a later day" if entry.returned_later else ""
+        yield Cause(
+            kind=CauseKind.RETURNED,
+            text=f"{entry.returned} failed at the provider{later}: their money may be returned "
+            "on another day than it was charged",
+        )
+
+
+def _whole_predictions(entry: Entries, compared: Compared) -> bool:
+    if not entry.delivered or not entry.charged:
+        return False
+    each = compared.charged / (entry.delivered + entry.given_up + entry.failed_charged)
+    count, rest = divmod(compared.difference, each)
+    return rest == 0 and count < entry.delivered
+
+
+def _less(entry: Entries, compared: Compared, others: Mapping[str, Decimal]) -> Iterator[Cause]:
+    """What makes a bill smaller than the ledger."""
+    if entry.given_up:
+        yield Cause(
+            kind=CauseKind.GIVEN_UP,
+            text=f"{entry.given_up} unknown were given up and counted as charged: they may never "
+            "have been bought",
+        )
+    if entry.failed_charged:
+        yield Cause(
+            kind=CauseKind.FAILED_CHARGED,
+            text=f"{entry.failed_charged} failed and are counted as charged: the provider may "
+            "have returned their money",
+        )
+    if not compared.billed:
+        yield Cause(
+            kind=CauseKind.OTHER_KEY,
+            text="the bill is that of this key: they may have been bought with another",
+        )
+        if others:
+            names = ", ".join([*others][:3])
+            yield Cause(
+                kind=CauseKind.OTHER_NAME,
+                text=f"the bill may name the model otherwise; it names also {names}",
+            )
+        return
+    yield from _price(entry, compared)
+
+
+def _price(entry: Entries, compared: Compared) -> Iterator[Cause]:
+    if compared.charged and compared.billed:
+        times = f"{compared.billed / compared.charged:.4f}".rstrip("0").rstrip(".")
+        discount = ", or the account has a discount" if compared.difference < 0 else ""
+        sources = ", ".join(sorted(entry.sources))
+        yield Cause(
+            kind=CauseKind.PRICE,
+            text=f"the prices the ledger charged by ({sources}) may be wrong{discount}: "
+            f"the bill is {times} times the ledger's sum",
+        )
+    if entry.assumed:
+        yield Cause(
+            kind=CauseKind.ASSUMED,
+            text=f"{entry.assumed} were priced by what their jobs do not say, e.g. the duration",
+        )

@@ -1,0 +1,179 @@
+"""One row per job, for spreadsheets (CSV) and programs (JSON Lines): streamed from the ledger."""
+
+from __future__ import annotations
+
+import csv
+import re
+import sqlite3
+from collections.abc import Iterator
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import orjson
+
+from asyncpipe._fs import whole_file
+from asyncpipe.errors import DiskError, UsageError
+from asyncpipe.ledger.base import job_from_spec
+from asyncpipe.ledger.sqlite import reading
+from asyncpipe.ledger.trouble import rows_of
+from asyncpipe.manifest import money
+from asyncpipe.pricing import to_micro
+from asyncpipe.report.text import json_text
+from asyncpipe.results import Outcome, Result, result_of
+
+FORMATS = ("csv", "jsonl")
+
+COLUMNS = (
+    *("name", "key", "type", "model", "prompt", "params", "status", "outcome"),
+    *("charged_usd", "reserved_usd", "cost_source", "prediction_id", "request_id"),
+    *("attempts", "polls", "submitted_at", "completed_at", "error"),
+    *("asset", "asset_bytes", "asset_sha256", "assets"),
+)
+"""Of every row, in order. ``asset`` is the first asset's path, ``assets`` are all of them;
+paths are relative to the output folder, times UTC, and empty or null is what has not happened."""
+
+BOM = b"\xef\xbb\xbf"
+"""By which spreadsheets know UTF-8; without it they spoil Chinese."""
+
+_LISTED = (
+    "SELECT id FROM jobs WHERE state<>'cancelled' AND (state<>'pending'"
+    " OR seen_run >= (SELECT coalesce(max(session), 0) FROM runs))"
+    " ORDER BY seen_run DESC, position"
+)
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+_CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def export_file(folder: Path, path: Path, form: str) -> int:
+    """Write ``path`` in ``form``, whole or not at all; return the number of rows.
+
+    Raises LedgerError without a ledger, UsageError for a place where no file can be, DiskError
+    when it cannot be written; an old file stands then.
+    """
+    if path.is_dir() or not path.parent.is_dir():
+        why = "is a folder" if path.is_dir() else f"cannot be: there is no folder {path.parent}"
+        raise UsageError(f"{path} {why}; name a file with --output")
+    with reading(folder) as connection:
+        try:
+            with whole_file(path) as file:
+                if form == "csv":
+                    file.write(BOM)
+                return write_rows(connection, file, form)
+        except OSError as exc:
+            raise DiskError(
+                f"{path} cannot be written ({exc.strerror or exc}): make room or make it writable"
+            ) from exc
+
+
+def export_stream(folder: Path, stream: BinaryIO, form: str) -> int:
+    """Write to ``stream`` in ``form``, without BOM; raises LedgerError, and OSError as it comes."""
+    with reading(folder) as connection:
+        return write_rows(connection, stream, form)
+
+
+def write_rows(connection: sqlite3.Connection, file: BinaryIO, form: str) -> int:
+    """Write one moment of a ledger; return the number of rows. Memory is that of one row."""
+    connection.execute("BEGIN")
+    if form == "jsonl":
+        return sum(1 for row in rows(connection) if file.write(_json_line(row)))
+    writer = csv.writer(_Encoded(file), lineterminator="\r\n")
+    writer.writerow(COLUMNS)
+    cells = ([cell(row[column]) for column in COLUMNS] for row in rows(connection))
+    return sum(1 for line in cells if writer.writerow(line))
+
+
+def rows(connection: sqlite3.Connection) -> Iterator[dict[str, Any]]:
+    """Every job the manifest speaks of, never-started ones too, in job-file order."""
+    for (job_id,) in connection.execute(_LISTED):
+        with rows_of(f"job {job_id}"):
+            yield _row(connection, job_id)
+
+
+def _row(connection: sqlite3.Connection, job_id: int) -> dict[str, Any]:
+    name, key, kind, model, spec = connection.execute(
+        "SELECT name, key, type, model, spec FROM jobs WHERE id=?", (job_id,)
+    ).fetchone()
+    job = job_from_spec(orjson.loads(spec))
+    head = {"name": name, "key": key, "type": kind, "model": model, "prompt": job.prompt}
+    head["params"] = dict(job.params)
+    result = result_of(connection, job_id)
+    return {**dict.fromkeys(COLUMNS), **head, **(_NEVER if result is None else _told(result))}
+
+
+_NEVER: dict[str, Any] = {
+    "status": "pending",
+    "outcome": Outcome.PENDING.value,
+    "charged_usd": Decimal(0),
+    "reserved_usd": Decimal(0),
+    "attempts": 0,
+    "polls": 0,
+    "error": "not submitted yet",
+    "assets": [],
+}
+
+
+def _told(result: Result) -> dict[str, Any]:
+    first = result.assets[0] if result.assets else None
+    return {
+        "status": result.status,
+        "outcome": result.outcome.value,
+        "charged_usd": result.cost,
+        "reserved_usd": result.reserved,
+        "cost_source": result.cost_source,
+        "prediction_id": result.prediction_id,
+        "request_id": result.request_id,
+        "attempts": result.attempts,
+        "polls": result.polls,
+        "submitted_at": _iso(result.submitted_at),
+        "completed_at": _iso(result.completed_at),
+        "error": result.error,
+        "asset": first.path if first else None,
+        "asset_bytes": first.size if first else None,
+        "asset_sha256": first.sha256 if first else None,
+        "assets": [asset.path for asset in result.assets],
+    }
+
+
+def _iso(time: datetime | None) -> str | None:
+    return time.isoformat(timespec="milliseconds") if time else None
+
+
+class _Encoded:
+    """What csv.writer writes to: text in, UTF-8 out."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def write(self, text: str) -> int:
+        return self._file.write(text.encode())
+
+
+def cell(value: Any) -> str:
+    """Write one value as a cell that no spreadsheet takes for a formula.
+
+    Line breaks and tabs stay, other control characters go; objects become JSON, lists of paths
+    are joined by ``;``, which no path holds.
+    """
+    if value is None:
+        return ""
+    if isinstance(value, Decimal):
+        return f"{value.normalize():f}"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, list):
+        value = ";".join(value)
+    elif isinstance(value, dict):
+        value = orjson.dumps(value).decode() if value else ""
+    text = _CONTROLS.sub("", value)
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def _json_line(row: dict[str, Any]) -> bytes:
+    line = orjson.dumps(row, default=_number, option=orjson.OPT_APPEND_NEWLINE)
+    return json_text(line).encode()
+
+
+def _number(usd: Any) -> orjson.Fragment:
+    return money(to_micro(usd))

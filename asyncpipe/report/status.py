@@ -1,0 +1,321 @@
+"""Where an output folder stands: read beside a running run, from one moment of its ledger."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from textwrap import wrap
+from typing import Any
+
+import orjson
+
+from asyncpipe._fs import Holder, holder
+from asyncpipe.events import now
+from asyncpipe.ledger.sqlite import STATE_FOLDER, reading
+from asyncpipe.ledger.trouble import rows_of
+from asyncpipe.manifest import money
+from asyncpipe.report.text import columns, printable, usd
+from asyncpipe.results import read_totals
+from asyncpipe.states import JobState
+
+COLUMNS = 78
+
+RECEIPT = (
+    "Charged is the price of each delivered prediction by the ledger, not a receipt; "
+    "`asyncpipe reconcile` compares it with the provider's bill."
+)
+
+_PENDING = {
+    JobState.PENDING: "not submitted yet",
+    JobState.SUBMITTING: "being submitted",
+    JobState.SUBMITTED: "submitted",
+    JobState.GENERATED: "to be downloaded",
+    JobState.EXPIRED: "expired",
+}
+_RESERVED = {
+    JobState.UNKNOWN: "unknown",
+    JobState.SUBMITTING: "in_flight",
+    JobState.SUBMITTED: "in_flight",
+    JobState.EXPIRED: "expired",
+}
+RESERVED_FOR = {
+    "unknown": "unknown jobs",
+    "in_flight": "in flight",
+    "expired": "expired jobs",
+    "held": "lost answers of jobs submitted anew",
+    "other": "others",
+}
+"""What money is reserved for, by its key in ``Money.reserved``."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Money:
+    """Amounts in micro-dollars; ``reserved`` by what for, ``released`` came back after failures."""
+
+    charged: int = 0
+    reserved: Counter[str] = field(default_factory=Counter)
+    released: int = 0
+
+    def add(self, other: Money) -> None:
+        """Count ``other`` in."""
+        self.charged += other.charged
+        self.reserved.update(other.reserved)
+        self.released += other.released
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Status:
+    """An output folder at one moment.
+
+    ``jobs`` counts by state, without ``removed`` ones; ``failed_charged`` counts failed jobs that
+    cost something, without lost ones. ``failures_returned`` counts predictions that failed and
+    whose money came back, ``refusals`` submits that surely bought nothing.
+    """
+
+    folder: Path
+    at: datetime
+    simulated: bool
+    provider: str
+    job_file: str | None
+    holder: Holder | None
+    jobs: Counter[JobState]
+    removed: int
+    failed_charged: int
+    models: dict[str, Money]
+    failures_returned: int
+    refusals: int
+
+    @property
+    def money(self) -> Money:
+        """All models together."""
+        total = Money()
+        for part in self.models.values():
+            total.add(part)
+        return total
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Jobs by outcome."""
+        failed = self.jobs[JobState.FAILED]
+        return {
+            "succeeded": self.jobs[JobState.SUCCEEDED],
+            "failed, not charged": failed - self.failed_charged,
+            "failed, charged": self.failed_charged + self.jobs[JobState.LOST],
+            "unknown": self.jobs[JobState.UNKNOWN],
+            "pending": sum(self.jobs[state] for state in _PENDING),
+        }
+
+
+def read_status(folder: Path) -> Status:
+    """Read where ``folder`` stands, without holding it; raises LedgerError without a ledger."""
+    held = holder(folder / STATE_FOLDER / "lock")
+    with reading(folder) as connection, rows_of("a total"):
+        connection.execute("BEGIN")
+        totals = read_totals(connection)
+        meta = dict(connection.execute("SELECT key, value FROM meta"))
+        models = _reserved_and_charged(connection)
+        returned, refusals = _add_released(connection, models)
+        return Status(
+            folder=folder,
+            at=now(),
+            simulated=meta.get("simulated") == "1",
+            provider=meta.get("provider", "none"),
+            job_file=_job_file(connection),
+            holder=held,
+            jobs=totals.jobs,
+            removed=totals.removed,
+            failed_charged=_failed_charged(connection),
+            models=dict(sorted(models.items())),
+            failures_returned=returned,
+            refusals=refusals,
+        )
+
+
+def _job_file(connection: sqlite3.Connection) -> str | None:
+    row = connection.execute(
+        "SELECT job_file FROM runs WHERE job_file IS NOT NULL ORDER BY id DESC LIMIT 1"
+    ).fetchone()
+    return row[0] if row else None
+
+
+def _failed_charged(connection: sqlite3.Connection) -> int:
+    (count,) = connection.execute(
+        "SELECT count(*) FROM jobs j WHERE state='failed'"
+        " AND EXISTS(SELECT 1 FROM attempts WHERE job_id=j.id AND charged>0)"
+    ).fetchone()
+    return int(count)
+
+
+def _reserved_and_charged(connection: sqlite3.Connection) -> defaultdict[str, Money]:
+    models: defaultdict[str, Money] = defaultdict(Money)
+    rows = connection.execute(
+        "SELECT j.model, j.state, a.n<=j.used, total(a.charged), total(a.reserved)"
+        " FROM attempts a JOIN jobs j ON j.id=a.job_id GROUP BY 1, 2, 3"
+    )
+    for model, state, earlier, charged, reserved in rows:
+        models[model].charged += int(charged)
+        if reserved:
+            kind = "held" if earlier else _RESERVED.get(JobState(state), "other")
+            models[model].reserved[kind] += int(reserved)
+    return models
+
+
+def _add_released(
+    connection: sqlite3.Connection, models: defaultdict[str, Money]
+) -> tuple[int, int]:
+    """Add what came back; return how many predictions that was, and how many submits bought none.
+
+    An attempt forgets what was reserved for it when it is released: the events know.
+    """
+    rows = connection.execute(
+        "SELECT e.job_id, e.kind, e.fields, j.model FROM events e JOIN jobs j ON j.id=e.job_id"
+        " WHERE e.kind IN"
+        " ('Intended', 'Submitted', 'Generated', 'Released', 'Failed', 'NotBought')"
+        " AND e.job_id IN (SELECT job_id FROM events"
+        "  WHERE kind IN ('Released', 'Failed', 'NotBought')) ORDER BY e.id"
+    )
+    intended: dict[int, int] = {}
+    bought: set[int] = set()
+    returned = refusals = 0
+    for job_id, kind, text, model in rows:
+        if kind == "Submitted":
+            bought.add(job_id)
+            continue
+        fields = orjson.loads(text)
+        if kind == "Intended":
+            intended[job_id] = fields["reserved"]
+            bought.discard(job_id)
+            continue
+        amount = intended.pop(job_id, 0)
+        was_bought = job_id in bought or bool(fields.get("prediction_id"))
+        bought.discard(job_id)
+        if kind == "Generated" or fields.get("charged"):
+            continue
+        if kind == "Released" or was_bought:
+            models[model].released += amount
+            returned += 1
+        else:
+            refusals += 1
+    return returned, refusals
+
+
+def status_lines(status: Status) -> list[str]:
+    """Write a status for people."""
+    kind = " (simulated: no real money)" if status.simulated else ""
+    lines = [f"{printable(str(status.folder))}{kind}", *_held(status)]
+    lines += columns([("jobs", str(sum(status.counts.values()))), *_count_rows(status)])
+    lines += ["money", *columns(_money_rows(status))]
+    if len(status.models) > 1:
+        lines.append("by model")
+        lines += columns([(m, _model_text(part)) for m, part in status.models.items()])
+    parts = [RECEIPT, *next_steps(status)]
+    return [*lines, "", *(line for part in parts for line in wrap(part, COLUMNS))]
+
+
+def _held(status: Status) -> list[str]:
+    if status.holder is None:
+        return ["nothing works in it now"]
+    since = status.holder.since.isoformat(sep=" ", timespec="seconds")
+    return [f"{printable(status.holder.who)} works in it since {since}"]
+
+
+def _count_rows(status: Status) -> list[tuple[str, str]]:
+    rows = [(name, str(count)) for name, count in status.counts.items()]
+    rows += [
+        (f"  {word}", str(status.jobs[state]))
+        for state, word in _PENDING.items()
+        if status.jobs[state]
+    ]
+    if status.removed:
+        rows.append(("removed", f"{status.removed} no longer in the job file, never submitted"))
+    if status.jobs[JobState.CANCELLED]:
+        rows.append(("withdrawn", f"{status.jobs[JobState.CANCELLED]} before they were submitted"))
+    return rows
+
+
+def _money_rows(status: Status) -> list[tuple[str, str]]:
+    total = status.money
+    rows = [("charged", usd(total.charged)), ("reserved", usd(total.reserved.total()))]
+    rows += [
+        (f"  {word}", usd(total.reserved[key]))
+        for key, word in RESERVED_FOR.items()
+        if total.reserved[key]
+    ]
+    if status.failures_returned:
+        n = status.failures_returned
+        rows.append(("released", f"{usd(total.released)} of {n} failed at the provider"))
+    if status.refusals:
+        rows.append(("refused", f"{status.refusals} submits, which bought nothing"))
+    return rows
+
+
+def _model_text(part: Money) -> str:
+    text = f"{usd(part.charged):>14} charged"
+    if part.reserved.total():
+        text += f"   {usd(part.reserved.total())} reserved"
+    return text + (f"   {usd(part.released)} released" if part.released else "")
+
+
+def next_steps(status: Status) -> list[str]:
+    """Say what to do next, most urgent first."""
+    if status.holder is not None:
+        return ["A run is under way: let it end, or look again."]
+    file = printable(status.job_file or "JOBFILE")
+    counts, steps = status.counts, []
+    if counts["unknown"]:
+        steps.append(
+            f"{counts['unknown']} unknown: compare with your bill (asyncpipe reconcile), then "
+            "decide: asyncpipe resolve FOLDER --resubmit or --give-up."
+        )
+    unsubmitted = status.jobs[JobState.PENDING]
+    bought = counts["pending"] - unsubmitted
+    if bought:
+        steps.append(f"{bought} bought and not here yet: asyncpipe collect FOLDER fetches them.")
+    if unsubmitted:
+        steps.append(f"{unsubmitted} not submitted yet: run {file} into this folder again.")
+    if counts["failed, not charged"]:
+        steps.append(
+            f"{counts['failed, not charged']} failed and not charged: see their errors with "
+            "asyncpipe export FOLDER; --retry-failed submits again those moderation let pass."
+        )
+    return steps or ["Nothing is left to do."]
+
+
+def status_document(status: Status) -> dict[str, Any]:
+    """Write a status for programs; amounts are USD."""
+    held = status.holder
+    return {
+        "folder": str(status.folder),
+        "at": status.at.isoformat(timespec="seconds"),
+        "simulated": status.simulated,
+        "provider": status.provider,
+        "job_file": status.job_file,
+        "held_by": held.who if held else None,
+        "held_since": held.since.isoformat(timespec="seconds") if held else None,
+        "jobs": {
+            "total": sum(status.counts.values()),
+            **{name.replace(", ", "_").replace(" ", "_"): n for name, n in status.counts.items()},
+            "pending_by_state": {state.value: status.jobs[state] for state in _PENDING},
+            "removed": status.removed,
+            "withdrawn": status.jobs[JobState.CANCELLED],
+        },
+        "money": _money_document(status.money),
+        "money_by_model": {model: _money_document(part) for model, part in status.models.items()},
+        "failures_returned": status.failures_returned,
+        "refusals": status.refusals,
+        "currency": "USD",
+        "note": RECEIPT,
+        "next_steps": next_steps(status),
+    }
+
+
+def _money_document(part: Money) -> dict[str, Any]:
+    return {
+        "charged": money(part.charged),
+        "reserved": money(part.reserved.total()),
+        "reserved_for": {key: money(part.reserved[key]) for key in RESERVED_FOR},
+        "released": money(part.released),
+    }
