@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
 from asyncpipe._fs import safe_stem, whole_file
 from asyncpipe.catalog import BUILT_IN, BUILT_IN_AS_OF, CatalogModel
 from asyncpipe.errors import ProviderError
-from asyncpipe.providers.atlas import AtlasCloud
 from asyncpipe.reach import on_loopback
 
 FRESH = timedelta(hours=24)
@@ -38,7 +37,16 @@ class Catalogue:
     trouble: str | None = None
 
 
-async def get_catalogue(provider: AtlasCloud, *, refresh: bool = False) -> Catalogue:
+class Lister(Protocol):
+    """A provider that lists its models."""
+
+    @property
+    def origin(self) -> str: ...  # noqa: D102
+
+    async def catalog(self) -> tuple[CatalogModel, ...]: ...  # noqa: D102
+
+
+async def get_catalogue(provider: Lister, *, refresh: bool = False) -> Catalogue:
     """Return a kept catalogue of at most a day, or ask; when that fails, the best there is.
 
     Nothing is kept of an API on this machine: a simulator is another one tomorrow.
@@ -53,9 +61,7 @@ async def get_catalogue(provider: AtlasCloud, *, refresh: bool = False) -> Catal
         models = await provider.catalog()
     except ProviderError as exc:
         known = kept or Catalogue(models=BUILT_IN, as_of=_built_in_at(), source="built-in")
-        return Catalogue(
-            models=known.models, as_of=known.as_of, source=known.source, trouble=str(exc)
-        )
+        return replace(known, trouble=str(exc))
     found = Catalogue(models=models, as_of=now, source="live")
     if path:
         write_cache(path, found)
