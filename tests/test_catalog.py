@@ -203,6 +203,7 @@ def test_a_reference_back_or_out_checks_nothing() -> None:
             {
                 "properties": {
                     "again": {"$ref": "#/components/schemas/Input"},
+                    "and_again": {"$ref": "#/components/schemas/Input"},
                     "out": {"$ref": "http://127.0.0.1:9/x.json"},
                     "nowhere": {"$ref": "#/no/where"},
                 }
@@ -425,6 +426,7 @@ def test_a_catalogue_is_asked_for_without_a_key(monkeypatch: pytest.MonkeyPatch)
     [
         ({"status": 503, "text": "<title>busy</title>"}, "it answered 503, busy"),
         ({"text": '{"code":"500","msg":"broken"}'}, "it answered 500, broken"),
+        ({"text": '{"code":500,"msg":"broken","data":[{"model":"a/b"}]}'}, "it answered 500"),
         ({"text": '{"code":"200","data":[]}'}, "it lists no models"),
         ({"text": '{"code":"200","data":{"x":1}}'}, "it lists no models"),
         ({"text": "not JSON"}, "it lists no models"),
@@ -449,7 +451,7 @@ def test_a_schema_is_fetched_without_credentials_and_within_bounds() -> None:
     async def handler(request: web.Request) -> web.StreamResponse:
         seen.append((request.headers.get("Authorization"), request.headers.get("Cookie")))
         if request.path == "/large":
-            response = web.StreamResponse(headers={"Set-Cookie": "a=b"})
+            response = web.StreamResponse()
             response.enable_chunked_encoding()
             await response.prepare(request)
             try:
@@ -462,7 +464,7 @@ def test_a_schema_is_fetched_without_credentials_and_within_bounds() -> None:
         if request.path == "/away":
             raise web.HTTPFound("http://192.0.2.1/x.json")
         if request.path == "/moved":
-            raise web.HTTPFound("/good")
+            raise web.HTTPFound("/good", headers={"Set-Cookie": "a=b"})
         if request.path == "/deep":
             return web.Response(text="[" * 100_000)
         return web.Response(
@@ -628,3 +630,10 @@ def test_columns_line_up_with_chinese_and_hostile_names() -> None:
     assert "\x1b" not in first
     assert width(first[: first.index("0.04")]) == width("  image  some/longer-id  ") + 4
     assert width(second[: second.index("plain")]) == width(first[: first.index("�")])
+
+
+def test_an_id_is_never_cut_and_never_obeyed() -> None:
+    """People copy it; a terminal must not read it."""
+    (line,) = table([CatalogModel(id="\x1b[2J" + "x" * 99, type="\x1b[2J", name="wide")])
+    assert "\x1b" not in line
+    assert "x" * 99 in line

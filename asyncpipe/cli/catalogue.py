@@ -41,9 +41,11 @@ class Lister(Protocol):
     """A provider that lists its models."""
 
     @property
-    def origin(self) -> str: ...  # noqa: D102
+    def origin(self) -> str:
+        """Where it is."""
 
-    async def catalog(self) -> tuple[CatalogModel, ...]: ...  # noqa: D102
+    async def catalog(self) -> tuple[CatalogModel, ...]:
+        """Every model; raises ProviderError."""
 
 
 async def get_catalogue(provider: Lister, *, refresh: bool = False) -> Catalogue:
