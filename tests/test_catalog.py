@@ -32,6 +32,7 @@ from asyncpipe.catalog.schema import MOST_PARTS
 from asyncpipe.cli.catalogue import (
     Catalogue,
     cache_path,
+    find_models,
     get_catalogue,
     read_cache,
     write_cache,
@@ -357,6 +358,15 @@ def test_equal_bodies_keep_their_own_prompts_faults() -> None:
     assert len(judge.faults({**body, "prompt": "short"})) == 1
 
 
+def test_what_is_remembered_of_bodies_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A million seeds must not be a million entries."""
+    monkeypatch.setattr("asyncpipe.catalog.body._MOST_SEEN", 3)
+    judge = check()
+    for n in range(10):
+        assert judge.faults({"model": VEO, "prompt": "", "seed": n}) == ()
+        assert len(judge._seen) <= 3
+
+
 def test_problems_come_once_and_with_their_lines() -> None:
     """A model once, at its first job; a fault once for the copies of a row."""
 
@@ -600,6 +610,19 @@ def test_nothing_is_kept_of_an_api_on_this_machine(cached: Path) -> None:
         provider = Lists(*NEW, origin=origin)
         assert [get(provider).source, get(provider).source] == ["live", "live"]
     assert not cached.parent.exists()
+
+
+def test_a_model_younger_than_the_kept_catalogue_is_found(cached: Path) -> None:
+    """Asked for anew only where an id is missing; if that fails, the kept one is not believed."""
+    keep(cached, age=timedelta(hours=1))
+    provider = Lists(*listed("new/model"))
+    catalogue, _ = asyncio.run(find_models(provider, [VEO]))
+    assert (catalogue.source, provider.asked) == ("cache", 0)
+    catalogue, found = asyncio.run(find_models(Lists(), [VEO, "new/model"]))
+    assert catalogue.trouble == "it answered 503"
+    catalogue, found = asyncio.run(find_models(provider, ["new/model"]))
+    assert (catalogue.source, provider.asked) == ("live", 1)
+    assert found["new/model"].model is not None
 
 
 def test_a_folder_that_cannot_be_written_costs_nothing(cached: Path) -> None:

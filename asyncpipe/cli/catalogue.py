@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,7 @@ from typing import Any, Protocol
 import orjson
 
 from asyncpipe._fs import safe_stem, whole_file
-from asyncpipe.catalog import BUILT_IN, BUILT_IN_AS_OF, CatalogModel
+from asyncpipe.catalog import BUILT_IN, BUILT_IN_AS_OF, CatalogModel, Lookup, look_up
 from asyncpipe.errors import ProviderError
 from asyncpipe.reach import on_loopback
 
@@ -68,6 +69,16 @@ async def get_catalogue(provider: Lister, *, refresh: bool = False) -> Catalogue
     if path:
         write_cache(path, found)
     return found
+
+
+async def find_models(provider: Lister, ids: Sequence[str]) -> tuple[Catalogue, dict[str, Lookup]]:
+    """Look ids up; what a kept catalogue lacks is asked for anew, as it may be younger."""
+    catalogue = await get_catalogue(provider)
+    found = look_up(ids, catalogue.models)
+    if catalogue.source == "cache" and any(each.model is None for each in found.values()):
+        catalogue = await get_catalogue(provider, refresh=True)
+        found = look_up(ids, catalogue.models)
+    return catalogue, found
 
 
 def _built_in_at() -> datetime:

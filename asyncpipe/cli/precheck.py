@@ -9,12 +9,11 @@ from asyncpipe.catalog import (
     BodyCheck,
     Lookup,
     field_problems,
-    look_up,
     read_schema,
     unknown_problems,
     unlisted_fields,
 )
-from asyncpipe.cli.catalogue import get_catalogue
+from asyncpipe.cli.catalogue import find_models
 from asyncpipe.errors import JobFileError, LedgerError, Problem
 from asyncpipe.jobfile import JobFile, JobRow
 from asyncpipe.ledger.sqlite import ledger_path, reading
@@ -62,12 +61,7 @@ async def _look_up(
     """Look every model up; None when there is no catalogue to trust."""
     ids = list(dict.fromkeys(row.job.model for row in file.rows))
     async with provider:
-        catalogue = await get_catalogue(provider)
-        found = look_up(ids, catalogue.models)
-        if catalogue.source == "cache" and any(each.model is None for each in found.values()):
-            # A model may be younger than what was kept.
-            catalogue = await get_catalogue(provider, refresh=True)
-            found = look_up(ids, catalogue.models)
+        catalogue, found = await find_models(provider, ids)
     if catalogue.trouble:
         why = f"models and fields are not checked, the catalogue cannot be had: {catalogue.trouble}"
         echo(printable(why))
