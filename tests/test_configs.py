@@ -77,7 +77,7 @@ def test_every_config_loads_and_says_how_to_run_it(path: Path) -> None:
 def test_configs_have_a_folder_each() -> None:
     """Two of them run in one place must not take each other's folder."""
     folders = [load_jobs(path).settings.output_dir for path in FILES]
-    assert len(set(folders)) == len(folders) == 8
+    assert len(set(folders)) == len(folders) == 9
 
 
 @pytest.mark.parametrize(

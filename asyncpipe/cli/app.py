@@ -77,6 +77,7 @@ def _shared(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 _BASE_URL = click.option("--base-url", help="The API's base URL, if not Atlas Cloud's own.")
+_CATALOGS = click.Choice(["article", "live"])
 _GRACE = click.option(
     "--grace",
     type=click.FloatRange(0),
@@ -120,6 +121,16 @@ _OUTPUT = _shared(
     "--simulate-faults",
     default="",
     help="Faults to simulate, e.g. all=0.1,cut=0; `asyncpipe simulate --list-faults` lists them.",
+)
+@click.option(
+    "--simulate-catalog",
+    type=_CATALOGS,
+    default="article",
+    show_default=True,
+    help="Sell the article's models, or today's at today's prices.",
+)
+@click.option(
+    "--allow-unknown-models", is_flag=True, help="Submit models the catalogue does not list, too."
 )
 @click.option(
     "--retry-failed", is_flag=True, help="Submit failed jobs again that were not charged."
@@ -216,6 +227,19 @@ def estimate(jobfile: Path, as_json: bool) -> None:
 
 
 @app.command()
+@click.option("--type", "kind", type=click.Choice(["image", "video", "audio", "text"]))
+@click.option("--search", default="", metavar="WORDS", help="Only ids or names with these words.")
+@_BASE_URL
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+@click.option("--refresh", is_flag=True, help="Ask, though an answer of the last 24 h is kept.")
+def models(**options: Any) -> None:
+    """List the models there are, with what they cost at least; needs no key."""
+    from asyncpipe.cli.models import list_models
+
+    list_models(**options)
+
+
+@app.command()
 @click.argument("jobfile", type=click.Path(path_type=Path), default=Path("jobs.yaml"))
 @click.option("--lang", type=click.Choice(["en", "zh"]), default="en", show_default=True)
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
@@ -262,6 +286,7 @@ def resolve(folder: Path, jobs: tuple[str, ...], decision: str | None) -> None:
     type=click.FloatRange(0),
     help="Seconds a hung poll and a slow download last.  [default: 60 divided by --speed]",
 )
+@click.option("--catalog", type=_CATALOGS, default="article", show_default=True)
 @click.option("--balance", callback=_usd, help="The account's money in USD.  [default: no end]")
 def simulate(list_faults: bool, **options: object) -> None:
     """Run the simulator as a server of its own, until interrupted."""

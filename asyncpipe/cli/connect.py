@@ -19,10 +19,14 @@ SPEED = 20.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Simulated:
-    """How the embedded simulator behaves; its time runs ``speed`` times as fast."""
+    """How the embedded simulator behaves; its time runs ``speed`` times as fast.
+
+    ``catalog`` is ``article`` or ``live``.
+    """
 
     speed: float = SPEED
     faults: str = ""
+    catalog: str = "article"
 
     def polling(self, polling: Polling) -> Polling:
         """Poll as much more often."""
@@ -49,6 +53,7 @@ async def connect(
     settings = SimulatorSettings(
         speed=simulated.speed,
         faults=Faults.parse(simulated.faults),
+        catalog=simulated.catalog,
         books=folder / STATE_FOLDER / "simulator.sqlite3",
     )
     simulator = await stack.enter_async_context(Simulator(settings))

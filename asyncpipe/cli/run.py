@@ -12,6 +12,7 @@ import click
 
 from asyncpipe.cli.check import price_all
 from asyncpipe.cli.connect import Simulated, connect
+from asyncpipe.cli.precheck import check_models
 from asyncpipe.cli.session import End, Output, run_session, work_in
 from asyncpipe.jobfile import JobFile, load_jobs
 from asyncpipe.pipeline import Pipeline
@@ -32,6 +33,8 @@ class RunOptions:
     simulate: bool
     simulate_speed: float
     simulate_faults: str
+    simulate_catalog: str
+    allow_unknown_models: bool
     retry_failed: bool
     ambiguous: str
     min_free: float
@@ -55,12 +58,25 @@ async def _run(options: RunOptions, file: JobFile, folder: Path) -> End:
     settings, simulated = file.settings, None
     polling, deadlines = settings.polling, settings.deadlines
     if options.simulate:
-        simulated = Simulated(speed=options.simulate_speed, faults=options.simulate_faults)
+        simulated = Simulated(
+            speed=options.simulate_speed,
+            faults=options.simulate_faults,
+            catalog=options.simulate_catalog,
+        )
         polling, deadlines = simulated.polling(polling), simulated.deadlines(deadlines)
     progress = Progress(options.output.echo, verbose=options.output.verbose)
     async with AsyncExitStack() as stack:
+        provider = await connect(stack, folder, base_url=options.base_url, simulated=simulated)
+        if simulated is None or simulated.catalog == "live":  # the article's takes any model
+            await check_models(
+                file,
+                provider,
+                folder,
+                allow_unknown=options.allow_unknown_models,
+                echo=options.output.echo,
+            )
         pipeline = Pipeline(
-            await connect(stack, folder, base_url=options.base_url, simulated=simulated),
+            provider,
             folder,
             max_workers=options.max_workers or settings.max_workers,
             max_cost=settings.max_cost if options.max_cost is None else options.max_cost,

@@ -23,6 +23,7 @@ def serve(
     books: Path | None,
     hang: float | None,
     balance: Decimal | None,
+    catalog: str,
 ) -> None:
     """Serve until interrupted."""
     settings = SimulatorSettings(
@@ -35,6 +36,7 @@ def serve(
         books=books,
         hang_s=hang,
         balance_usd=balance,
+        catalog=catalog,
     )
     asyncio.run(_serve(settings))
 

@@ -60,8 +60,8 @@ class Budget:
         """Say why a job of this price is not submitted."""
         assert self._cap is not None, "without a cap everything fits"
         return BudgetReached(
-            f"the budget of {_usd(self._cap)} USD is reached: {_usd(self.committed)} are charged or "
-            f"reserved, and the next job costs {_usd(price.micro)}. What does not fit "
+            f"the budget of {_usd(self._cap)} USD is reached: {_usd(self.committed)} are charged "
+            f"or reserved, and the next job costs {_usd(price.micro)}. What does not fit "
             "was not submitted: raise --max-cost (max_cost in the job file), then run again"
         )
 

@@ -11,8 +11,10 @@ from urllib.parse import quote
 
 from yarl import URL
 
-from asyncpipe.errors import KeyRefused, PollFailed, PredictionGone, UsageError
+from asyncpipe.catalog.models import CatalogModel, read_models
+from asyncpipe.errors import KeyRefused, PollFailed, PredictionGone, ProviderError, UsageError
 from asyncpipe.jobs import Job, JobType
+from asyncpipe.providers.atlas_answer import open_answer
 from asyncpipe.providers.atlas_reader import ARTICLE, read_poll, read_submit
 from asyncpipe.providers.base import Prediction
 from asyncpipe.providers.http import (
@@ -29,6 +31,7 @@ KEY_VARIABLES = ("ATLASCLOUD_API_KEY", "ATLAS_CLOUD_API_KEY")
 BASE_URL_VARIABLE = "ATLASCLOUD_BASE_URL"
 
 _ENDPOINTS = {JobType.IMAGE: "/model/generateImage", JobType.VIDEO: "/model/generateVideo"}
+_MODELS = "/models"
 _CANONICAL = "/model/prediction/{id}"
 _ARTICLE = "/model/prediction/{id}/get"
 _SIMULATED_KEY = "simulated"
@@ -41,8 +44,9 @@ class AtlasCloud:
 
     ``api_key`` defaults to ATLASCLOUD_API_KEY, then ATLAS_CLOUD_API_KEY; ``base_url`` to
     ATLASCLOUD_BASE_URL, then the API's own, with or without ``/api/v1``. ``simulated`` is for a
-    simulator on this machine: then neither variable is read and any key will do. Raises
-    UsageError for a missing or impossible key or address.
+    simulator on this machine: then neither variable is read and any key will do. ``keyless`` reads
+    and sends no key: enough for ``catalog``, and for nothing else. Raises UsageError for a missing
+    or impossible key or address.
     """
 
     def __init__(
@@ -52,14 +56,14 @@ class AtlasCloud:
         base_url: str | None = None,
         timeouts: Timeouts = DEFAULT_TIMEOUTS,
         simulated: bool = False,
+        keyless: bool = False,
     ) -> None:
         self._simulated = simulated
         self._base = _base(base_url, simulated=simulated)
-        key = _key(api_key, simulated=simulated)
+        key = "" if keyless else _key(api_key, simulated=simulated)
         self._secret = Secret(key) if len(key) >= _SHORTEST_SECRET else None
-        self._http = HttpClient(
-            str(self._base), headers={"Authorization": f"Bearer {key}"}, timeouts=timeouts
-        )
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._http = HttpClient(str(self._base), headers=headers, timeouts=timeouts)
         self._known: str | None = None  # the path that has answered on the article's route
 
     def __repr__(self) -> str:
@@ -121,6 +125,26 @@ class AtlasCloud:
         public = self._base.with_path(f"{self._base.path.removesuffix('/api/v1')}/public/v1")
         answer = await self._http.get(path, base_url=str(public), what="the billing API")
         return self._without_key(answer)
+
+    async def catalog(self) -> tuple[CatalogModel, ...]:
+        """Every model the API lists, hidden ones too; free, and needs no key.
+
+        Raises ProviderError when it cannot be had.
+        """
+        try:
+            answer = self._without_key(await self._http.get(_MODELS))
+        except PollFailed as exc:
+            raise ProviderError(str(exc).replace("a poll got", "it got", 1)) from exc
+        opened = open_answer(answer.status, answer.headers, answer.body)
+        models = read_models((opened.document or {}).get("data")) if opened.code == 200 else ()
+        if not models:
+            said = f", {opened.said}" if opened.said else ""
+            raise ProviderError(
+                f"it answered {opened.code}{said}" if opened.code != 200 else "it lists no models",
+                status=opened.code,
+                request_id=opened.request_id,
+            )
+        return models
 
     async def _probe(self, prediction_id: str) -> Prediction:
         """Ask at the path that has answered before, or at the article's, then at the other.

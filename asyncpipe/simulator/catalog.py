@@ -8,9 +8,10 @@ from typing import Any
 
 from aiohttp import web
 
+from asyncpipe.simulator.live import LIVE, refused_live
 from asyncpipe.simulator.prices import MODELS, charge
 from asyncpipe.simulator.submit import read_body
-from asyncpipe.simulator.wire import Service, refusal
+from asyncpipe.simulator.wire import Service, refusal, root
 
 RICH = Decimal(1_000_000)
 """USD an account has at first when the settings name no balance."""
@@ -24,15 +25,38 @@ class Catalog:
 
     async def models(self, request: web.Request) -> web.Response:
         """The models there are; ``code`` is text here, as it is at Atlas Cloud."""
-        rows = [_row(model, kind, base) for model, (kind, base) in MODELS.items()]
+        if self._live:
+            place = f"{root(request)}/schemas/"
+            rows = [
+                {
+                    **_row(model, live.kind, live.base),
+                    "displayName": live.name,
+                    "schema": f"{place}{model}.json",
+                }
+                for model, live in LIVE.items()
+            ]
+        else:
+            rows = [_row(model, kind, base) for model, (kind, base) in MODELS.items()]
         return web.json_response({"code": "200", "data": rows})
+
+    async def schema(self, request: web.Request) -> web.Response:
+        """The OpenAPI document of one of today's models."""
+        live = LIVE.get(request.match_info["model"]) if self._live else None
+        return web.json_response(live.document()) if live else refusal(404, "not found")
+
+    @property
+    def _live(self) -> bool:
+        return self._service.settings.catalog == "live"
 
     async def calculate(self, request: web.Request) -> web.Response:
         """What a submit of the same body would be charged."""
         body = await read_body(request)
         if not isinstance(body, dict) or not body.get("model"):
             return refusal(400, "Invalid request parameters: model is required")
-        price = float(Decimal(charge(body)).scaleb(-6))
+        if self._live and (wrong := refused_live(body)):
+            return refusal(*wrong)
+        micro = charge(body, catalog=self._service.settings.catalog)
+        price = float(Decimal(micro).scaleb(-6))
         quote = {"price": price, "origin_price": price, "discount": "100"}
         return web.json_response(
             {"code": 200, "data": {**quote, "currency": "usd", "estimated": False}}

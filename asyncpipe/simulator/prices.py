@@ -1,8 +1,10 @@
-"""What the simulated provider charges: its own table, the article's figures."""
+"""What the simulated provider charges: its own table, the article's figures or today's."""
 
 from __future__ import annotations
 
 from typing import Any
+
+from asyncpipe.simulator.live import LIVE
 
 _PER_IMAGE = {
     "black-forest-labs/flux-2-pro/text-to-image": 40_000,
@@ -41,9 +43,11 @@ def seconds_asked(body: dict[str, Any]) -> float:
     return 5.0
 
 
-def charge(body: dict[str, Any]) -> int:
+def charge(body: dict[str, Any], *, catalog: str = "article") -> int:
     """Micro-dollars for one request."""
     model = body.get("model")
+    if catalog == "live" and model in LIVE:
+        return LIVE[model].price(body)
     if model in _PER_IMAGE:
         return _PER_IMAGE[model] * outputs_asked(body)
     if model in _PER_SECOND:

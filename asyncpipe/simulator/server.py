@@ -79,6 +79,7 @@ class Simulator:
         add.add_post(_CALCULATE, catalog.calculate)
         add.add_get("/public/v1/balance", catalog.balance)
         add.add_get("/public/v1/model-costs", Billing(service).model_costs)
+        add.add_get("/schemas/{model:.+}.json", catalog.schema)
         add.add_get("/books", self._summary)
         add.add_route("*", "/{rest:.*}", self._elsewhere)
         return app

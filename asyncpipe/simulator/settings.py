@@ -10,6 +10,7 @@ from asyncpipe.errors import UsageError
 from asyncpipe.simulator.faults import Faults
 
 WIRES = ("canonical", "article")
+CATALOGS = ("article", "live")
 
 _HANG_S = 60.0
 
@@ -26,6 +27,8 @@ class SimulatorSettings:
     60 divided by ``speed``. ``balance_usd`` is the account's money before the first prediction in
     the books: submits beyond it are answered 402; None: no end of it. Port 0 takes a free one;
     ``media_port`` is that of the second site, which is there with the fault ``redirected``.
+    ``catalog`` ``article`` sells the article's ids at its prices, and any other model; ``live``
+    today's models alone, at today's prices, and refuses what their schemas do not allow.
     Raises UsageError for what cannot be.
     """
 
@@ -42,10 +45,13 @@ class SimulatorSettings:
     body_bytes: int | None = None
     hang_s: float | None = None
     balance_usd: Decimal | None = None
+    catalog: str = "article"
 
     def __post_init__(self) -> None:
         if self.wire not in WIRES:
             raise UsageError(f"wire {self.wire!r}: there are {', '.join(WIRES)}")
+        if self.catalog not in CATALOGS:
+            raise UsageError(f"catalog {self.catalog!r}: there are {', '.join(CATALOGS)}")
         if not self.speed > 0:
             raise UsageError(f"speed {self.speed!r} must be above 0")
         if self.hang_s is not None and not self.hang_s >= 0:

@@ -18,6 +18,7 @@ from asyncpipe.simulator import wire
 from asyncpipe.simulator.answers import Told, nameless, submit_answer
 from asyncpipe.simulator.books import BookedPrediction
 from asyncpipe.simulator.chance import FAILED_IN_A_ROW, Plan, dice, plan_of, refusal
+from asyncpipe.simulator.live import refused_live
 from asyncpipe.simulator.poll import Polls
 from asyncpipe.simulator.prices import charge, outputs_asked
 from asyncpipe.simulator.wire import Service
@@ -49,6 +50,8 @@ class Submits:
         if not _asks_for_something(body):
             return wire.refusal(400, "Invalid request parameters: model and prompt are required")
         assert body is not None
+        if self._settings.catalog == "live" and (wrong := refused_live(body)):
+            return wire.refusal(*wrong)
         faults, seed, number = self._settings.faults, self._settings.seed, self._books.submits()
         refused = refusal(faults, seed, number)
         if refused is not None:
@@ -63,8 +66,11 @@ class Submits:
 
     def _too_dear(self, body: Any) -> bool:
         balance = self._settings.balance_usd
-        price = Decimal(charge(body)).scaleb(-6)
+        price = Decimal(self._charge(body)).scaleb(-6)
         return balance is not None and self._books.charged() + price > balance
+
+    def _charge(self, body: dict[str, Any]) -> int:
+        return charge(body, catalog=self._settings.catalog)
 
     def _sell(self, kind: str, body: dict[str, Any]) -> BookedPrediction:
         low, high = self._settings.generation_s or _GENERATION_S[kind]
@@ -84,7 +90,7 @@ class Submits:
             created_at=now,
             ready_at=now if instant else now + wait_s,
             outcome=self._outcome(draw.random(), body),
-            price=charge(body),
+            price=self._charge(body),
             outputs=outputs_asked(body),
             hidden_polls=HIDDEN_POLLS if hidden and not instant else 0,
         )

@@ -1,0 +1,103 @@
+"""``asyncpipe models``: which models the provider has."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import click
+import orjson
+
+from asyncpipe.catalog import CatalogModel
+from asyncpipe.cli.catalogue import Catalogue, get_catalogue
+from asyncpipe.providers.atlas import AtlasCloud
+from asyncpipe.report.text import fit, printable, usd, width
+
+TYPES = ("image", "video", "audio", "text")
+
+_WIDEST = 60
+
+
+def list_models(
+    *, kind: str | None, search: str, base_url: str | None, as_json: bool, refresh: bool
+) -> None:
+    """Print the catalogue; never needs a key, and without network prints what is known."""
+    provider = AtlasCloud(base_url=base_url, keyless=True)
+    catalogue = asyncio.run(_ask(provider, refresh=refresh))
+    chosen = choose(catalogue.models, kind=kind, search=search)
+    if catalogue.trouble:
+        why = f"the catalogue at {provider.origin} cannot be had now: {catalogue.trouble}"
+        click.echo(printable(why), err=True)
+    if as_json:
+        click.echo(_document(catalogue, chosen))
+        return
+    click.echo(_head(catalogue, len(chosen), provider.origin))
+    for line in table(chosen):
+        click.echo(line)
+    click.echo("from: what one image, second or generation costs at least, in USD")
+
+
+async def _ask(provider: AtlasCloud, *, refresh: bool) -> Catalogue:
+    async with provider:
+        return await get_catalogue(provider, refresh=refresh)
+
+
+def choose(
+    models: Sequence[CatalogModel], *, kind: str | None = None, search: str = ""
+) -> list[CatalogModel]:
+    """The models of a type whose id and name hold every word of ``search``; hidden ones never."""
+    words = search.casefold().split()
+    return [
+        model
+        for model in sorted(models, key=lambda each: (each.type, each.id))
+        if model.shown
+        and kind in (None, model.type)
+        and all(word in f"{model.id} {model.name}".casefold() for word in words)
+    ]
+
+
+def table(models: Sequence[CatalogModel]) -> list[str]:
+    """Lay out type, id, price and name in columns as wide as the text looks."""
+    wide = min(max((width(printable(m.id)) for m in models), default=0), _WIDEST)
+    lines = []
+    for model in models:
+        price = usd(model.base_price) if model.base_price is not None else "?"
+        # An id is what people copy: one that is too wide shifts its line and is not cut.
+        name = printable(model.id)
+        name = name if width(name) > wide else fit(name, wide)
+        lines.append(
+            f"  {fit(model.type or '?', 5)}  {name}  {price:>12}  {printable(model.name)}".rstrip()
+        )
+    return lines
+
+
+def _head(catalogue: Catalogue, count: int, origin: str) -> str:
+    at = f"{catalogue.as_of:%Y-%m-%d %H:%M} UTC"
+    places = {
+        "live": f"at {origin}, {at}",
+        "cache": f"at {origin}, as of {at} (--refresh asks anew)",
+        "built-in": f"of the built-in list of {catalogue.as_of:%Y-%m-%d}",
+    }
+    return printable(f"{count} models {places[catalogue.source]}; id, from, name:")
+
+
+def _document(catalogue: Catalogue, models: Sequence[CatalogModel]) -> str:
+    document = {
+        "source": catalogue.source,
+        "as_of": catalogue.as_of.isoformat(),
+        "models": [
+            {
+                "id": model.id,
+                "type": model.type,
+                "name": model.name,
+                "base_price": _number(model),
+                "schema_url": model.schema_url,
+            }
+            for model in models
+        ],
+    }
+    return orjson.dumps(document, option=orjson.OPT_INDENT_2).decode()
+
+
+def _number(model: CatalogModel) -> orjson.Fragment | None:
+    return None if model.base_price is None else orjson.Fragment(format(model.base_price, "f"))

@@ -1,0 +1,153 @@
+"""Today's models, as the notes of 2026-09 have them: ids, fields, prices; for ``catalog=live``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+_TEXT = {"type": "string"}
+_SEED = {"type": "integer", "minimum": -1, "maximum": 2**31 - 1}
+_FLAG = {"type": "boolean"}
+_RATIOS = ["1:1", "16:9", "9:16", "4:3", "3:4"]
+_TYPES: dict[str, tuple[type, ...]] = {
+    "string": (str,),
+    "integer": (int,),
+    "boolean": (bool,),
+}
+
+
+def _one_of(*values: Any) -> dict[str, Any]:
+    return {"type": "integer" if isinstance(values[0], int) else "string", "enum": list(values)}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LiveModel:
+    """One of today's models; ``base`` and what ``price`` returns are micro-dollars.
+
+    ``fields`` are JSON Schemas by name, besides ``model`` and ``prompt``, which every one takes.
+    """
+
+    kind: str
+    name: str
+    base: int
+    price: Callable[[dict[str, Any]], int]
+    fields: dict[str, dict[str, Any]]
+
+    def document(self) -> dict[str, Any]:
+        """The model's OpenAPI document."""
+        body = {
+            "type": "object",
+            "properties": {"model": _TEXT, "prompt": _TEXT, **self.fields},
+            "required": ["model", "prompt"],
+            "additionalProperties": False,
+            "x-order-properties": ["prompt", *self.fields],
+        }
+        reference = {"schema": {"$ref": "#/components/schemas/Input"}}
+        submit = {"requestBody": {"content": {"application/json": reference}}}
+        return {
+            "openapi": "3.0.0",
+            "info": {"title": self.name, "version": "1"},
+            "paths": {f"/api/v1/model/generate{self.kind.title()}": {"post": submit}},
+            "components": {"schemas": {"Input": body}},
+        }
+
+
+def refused_live(body: dict[str, Any]) -> tuple[int, str] | None:
+    """Status and text of the refusal of a body; None if it is sold. The field is not named."""
+    model = LIVE.get(str(body.get("model")))
+    if model is None:
+        return 404, "model not found"
+    fields = {**model.fields, "model": _TEXT, "prompt": _TEXT, "webhook_url": _TEXT}
+    if "prompt" in body and all(
+        name in fields and _fits(value, fields[name]) for name, value in body.items()
+    ):
+        return None
+    return 400, "Invalid request parameters"
+
+
+def _fits(value: Any, field: dict[str, Any]) -> bool:
+    if not isinstance(value, _TYPES[field["type"]]):
+        return False
+    if isinstance(value, bool) and field["type"] != "boolean":
+        return False
+    if "enum" in field:
+        return value in field["enum"]
+    return "minimum" not in field or field["minimum"] <= value <= field["maximum"]
+
+
+def _fixed(micro: int) -> Callable[[dict[str, Any]], int]:
+    return lambda body: micro
+
+
+def _seedance(body: dict[str, Any]) -> int:
+    return 22_000 * int(body.get("duration", 5))
+
+
+def _veo(body: dict[str, Any]) -> int:
+    per_second = 200_000 if body.get("generate_audio", True) is False else 400_000
+    return per_second * int(body.get("duration", 8))
+
+
+LIVE: dict[str, LiveModel] = {
+    "black-forest-labs/flux-2-pro/text-to-image": LiveModel(
+        kind="image",
+        name="FLUX.2 Pro Text-to-Image",
+        base=40_000,
+        price=_fixed(40_000),
+        fields={
+            "size": _TEXT,
+            "output_format": _one_of("jpeg", "png"),
+            "safety_tolerance": {"type": "integer", "minimum": 0, "maximum": 5},
+            "seed": _SEED,
+            "enable_base64_output": _FLAG,
+        },
+    ),
+    "google/imagen4-ultra": LiveModel(
+        kind="image",
+        name="Imagen 4 Ultra",
+        base=60_000,
+        price=_fixed(60_000),
+        fields={
+            "aspect_ratio": _one_of(*_RATIOS),
+            "negative_prompt": _TEXT,
+            "seed": _SEED,
+            "enable_base64_output": _FLAG,
+        },
+    ),
+    "z-image/turbo": LiveModel(
+        kind="image",
+        name="Z-Image Turbo",
+        base=10_000,
+        price=_fixed(10_000),
+        fields={"size": _TEXT, "seed": _SEED, "enable_base64_output": _FLAG},
+    ),
+    "bytedance/seedance-v1.5-pro/text-to-video": LiveModel(
+        kind="video",
+        name="Seedance v1.5 Pro Text-to-Video",
+        base=22_000,
+        price=_seedance,
+        fields={
+            "duration": {"type": "integer", "minimum": 4, "maximum": 12},
+            "aspect_ratio": _one_of(*_RATIOS, "21:9"),
+            "resolution": _one_of("480p", "720p"),
+            "camera_fixed": _FLAG,
+            "generate_audio": _FLAG,
+            "seed": _SEED,
+        },
+    ),
+    "google/veo3.1/text-to-video": LiveModel(
+        kind="video",
+        name="Veo 3.1 Text-to-Video",
+        base=200_000,
+        price=_veo,
+        fields={
+            "duration": _one_of(4, 6, 8),
+            "aspect_ratio": _one_of("16:9", "9:16"),
+            "resolution": _one_of("720p", "1080p"),
+            "negative_prompt": _TEXT,
+            "generate_audio": _FLAG,
+            "seed": _SEED,
+        },
+    ),
+}
