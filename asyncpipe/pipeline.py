@@ -102,6 +102,7 @@ class Pipeline:
         self._hooks = (on_event,) if on_event else ()
         self._waiters = Waiters()
         self._stops = Stops()
+        self._opened = False
         self._exit = AsyncExitStack()
 
     @property
@@ -123,7 +124,12 @@ class Pipeline:
         async with AsyncExitStack() as stack:
             await self._open(stack)
             self._exit = stack.pop_all()
+        self._opened = True
         return self
+
+    def _check_open(self) -> None:
+        if not self._opened:
+            raise UsageError("the pipeline is not open: use it inside `async with Pipeline(…)`")
 
     async def _open(self, stack: AsyncExitStack) -> None:
         check_local(self.folder)
@@ -203,6 +209,7 @@ class Pipeline:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
+        self._opened = False
         try:
             with ungrouped():
                 if isinstance(exc, Exception):  # the user's own error stays outside any group
@@ -243,7 +250,9 @@ class Pipeline:
         return await self._result(record.id)
 
     async def _result(self, job_id: int) -> Result:
-        return await self._ledger.ask(partial(result_of, job_id=job_id))
+        result = await self._ledger.ask(partial(result_of, job_id=job_id))
+        assert result is not None, "a job that was waited for was started"
+        return result
 
     async def stream(
         self, jobs: Iterable[JobLike] | AsyncIterable[JobLike]
@@ -283,6 +292,7 @@ class Pipeline:
         moderation refusals excepted. ``stopped`` says whether submitting ended early. Raises
         JobFileError or UsageError before anything is spent.
         """
+        self._check_open()
         run = await self._intake.take_all(
             jobs,
             job_file=job_file,
@@ -319,6 +329,7 @@ class Pipeline:
         Returns when everything that this folder knows as bought is on disk, failed, or has to
         wait for another run.
         """
+        self._check_open()
         await self._adopt()
         backlog = await self._admission.open_run(None)
         await backlog.wait()
@@ -327,6 +338,7 @@ class Pipeline:
 
     async def _admit(self, job: Job) -> JobRecord:
         """Write one job to the ledger and offer it; return it as it stands."""
+        self._check_open()
         record, alone = await self._intake.take(job)
         self._settling.adopted.discard(record.id)
         if alone:

@@ -157,9 +157,10 @@ def iter_results(connection: sqlite3.Connection) -> Iterator[Result]:
         yield _result(connection, row)
 
 
-def result_of(connection: sqlite3.Connection, job_id: int) -> Result:
-    """The result of a job that was started."""
-    return _result(connection, connection.execute(_ROWS + " WHERE j.id=?", (job_id,)).fetchone())
+def result_of(connection: sqlite3.Connection, job_id: int) -> Result | None:
+    """One job's result; None if it was never started."""
+    row = connection.execute(_ROWS + " WHERE j.id=?", (job_id,)).fetchone()
+    return _result(connection, row) if row else None
 
 
 def count_removed(connection: sqlite3.Connection) -> int:

@@ -12,7 +12,13 @@ from typing import Any
 import pytest
 
 from asyncpipe import Job, JobState, Manifest, Pipeline
-from asyncpipe.errors import AsyncpipeError, PredictionGone, ProviderError, SubmitUnknown
+from asyncpipe.errors import (
+    AsyncpipeError,
+    PredictionGone,
+    ProviderError,
+    SubmitUnknown,
+    UsageError,
+)
 from asyncpipe.ledger.sqlite import ledger_path
 from asyncpipe.providers.base import Prediction, PredictionStatus
 from asyncpipe.resolve import resolve
@@ -293,3 +299,21 @@ def test_a_first_pass_that_fails_is_counted(tmp_path: Path) -> None:
             await agree(pipeline)
 
     run_virtual(main())
+
+
+def test_a_pipeline_that_is_not_open_says_so(tmp_path: Path) -> None:
+    """Before it is entered and after it is left; nothing is spent."""
+    provider = FakeProvider()
+    pipeline = opened(tmp_path, provider)
+
+    async def main() -> None:
+        for call in (pipeline.generate(job("a")), pipeline.collect()):
+            with pytest.raises(UsageError, match="async with"):
+                await call
+        async with pipeline:
+            pass
+        with pytest.raises(UsageError, match="async with"):
+            await pipeline.batch_generate([job("a")])
+
+    run_virtual(main())
+    assert provider.submits == 0

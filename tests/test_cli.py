@@ -314,6 +314,8 @@ def test_unknown_jobs_wait_for_a_decision(tmp_path: Path) -> None:
     assert asyncpipe(*run, cwd=tmp_path).returncode == 75
     assert len(books(tmp_path / "out").predictions()) == 2
     assert asyncpipe("resolve", "out", cwd=tmp_path).returncode == 2
+    both = asyncpipe("resolve", "out", "--resubmit", "--give-up", cwd=tmp_path)
+    assert (both.returncode, "either" in both.stderr) == (2, True)
     wrong = asyncpipe("resolve", "out", "红瓷杯", "--give-up", cwd=tmp_path)
     assert (wrong.returncode, "白瓷杯" in wrong.stderr) == (2, True)
     assert asyncpipe("resolve", "out", "白瓷杯", "--give-up", cwd=tmp_path).returncode == 0

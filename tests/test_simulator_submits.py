@@ -306,7 +306,7 @@ def test_what_money_questions_are_refused() -> None:
         public = client.simulator.base_url.replace("/api/v1", "/public/v1")
         refused: list[Reply] = [
             await client.ask("GET", f"{public}/balance"),
-            await client.ask("GET", f"{public}/model-costs", headers=KEY),
+            await client.ask("GET", f"{public}/nothing", headers=KEY),
         ]
         for reply in refused:
             assert (reply.status, reply.json["error"]["code"]) == (401, "unauthorized")

@@ -253,19 +253,20 @@ def init(jobfile: Path, lang: str, force: bool) -> None:
 @app.command()
 @_FOLDER
 @click.argument("jobs", nargs=-1)
-@click.option("--resubmit", "decision", flag_value="resubmit", help="Let the next run submit them.")
-@click.option("--give-up", "decision", flag_value="give-up", help="Failed, counted as charged.")
-def resolve(folder: Path, jobs: tuple[str, ...], decision: str | None) -> None:
+@click.option("--resubmit", is_flag=True, help="Let the next run submit them.")
+@click.option("--give-up", is_flag=True, help="Failed, counted as charged.")
+def resolve(folder: Path, jobs: tuple[str, ...], resubmit: bool, give_up: bool) -> None:
     """Decide about the unknown jobs of an output FOLDER: all, or those called JOBS.
 
     Unknown means: submitted, and the answer was lost. They may have been bought; submitting them
-    anew may pay twice, which is why nothing but this command does it.
+    anew may pay twice, which is why only this command and `run --ambiguous resubmit` do it.
     """
     from asyncpipe.cli.resolve import resolve_jobs
 
-    if decision is None:
-        raise click.UsageError("say --resubmit (may pay twice) or --give-up (counts as charged)")
-    resolve_jobs(folder, jobs, resubmit=decision == "resubmit")
+    if resubmit is give_up:
+        why = "say either --resubmit (may pay twice) or --give-up (counts as charged)"
+        raise click.UsageError(why)
+    resolve_jobs(folder, jobs, resubmit=resubmit)
 
 
 @app.command()

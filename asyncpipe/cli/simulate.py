@@ -9,6 +9,7 @@ from pathlib import Path
 import anyio
 import click
 
+from asyncpipe.errors import UsageError
 from asyncpipe.simulator import Faults, Simulator, SimulatorSettings
 
 
@@ -38,7 +39,13 @@ def serve(
         balance_usd=balance,
         catalog=catalog,
     )
-    asyncio.run(_serve(settings))
+    try:
+        asyncio.run(_serve(settings))
+    except OSError as exc:
+        raise UsageError(
+            f"the simulator cannot listen on {host}:{port} ({exc.strerror or exc}): "
+            "choose another with --port, or 0 for a free one"
+        ) from exc
 
 
 async def _serve(settings: SimulatorSettings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from textwrap import wrap
 
 from asyncpipe.collector import Totals
@@ -37,7 +38,7 @@ def summary(
         lines += ["", *wrap(f"Stopped before the end: {printable(str(stopped))}", COLUMNS)]
     if interrupted:
         lines += ["", "Interrupted. What the provider has taken cannot be cancelled; it is kept."]
-    lines += _next_steps(totals, command or "the same command")
+    lines += _next_steps(totals, command or "the same command", str(Path(manifest).parent))
     return lines
 
 
@@ -70,13 +71,14 @@ def _causes(totals: Totals) -> list[str]:
     return lines
 
 
-def _next_steps(totals: Totals, command: str) -> list[str]:
+def _next_steps(totals: Totals, command: str, folder: str) -> list[str]:
     lines = []
     if totals.unknown:
         lines.append(
             f"{totals.unknown} unknown: submitted, and the answer was lost. They may have been "
             f"bought, so they are not sent again; {usd(totals.reserved)} stay reserved. "
-            "Compare with your bill, then decide: asyncpipe resolve FOLDER --resubmit or --give-up."
+            f"Compare with your bill, then decide: asyncpipe resolve {printable(folder)} "
+            "--resubmit or --give-up."
         )
     unfinished = totals.pending
     if unfinished:
