@@ -12,6 +12,10 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asyncpipe import AtlasCloud, Job
 from asyncpipe.catalog import (
     BUILT_IN,
     BodyCheck,
@@ -25,10 +29,6 @@ from asyncpipe.catalog import (
     unlisted_fields,
 )
 from asyncpipe.catalog.schema import MOST_PARTS
-from hypothesis import given
-from hypothesis import strategies as st
-
-from asyncpipe import AtlasCloud, Job
 from asyncpipe.cli.catalogue import (
     Catalogue,
     cache_path,
