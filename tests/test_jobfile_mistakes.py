@@ -202,7 +202,7 @@ def test_a_wrong_default_is_reported_once_not_per_job(tmp_path: Path) -> None:
             "prices: {a/b: {per_img: 1}}",
             "prices.a/b.per_img: unknown key: did you mean 'per_image'",
         ),
-        ("max_cost: 5", "max_cost: unknown key"),
+        ("max_cost: -5", "max_cost: -5 is less than 0"),
         ("defaults: {name: a}", "defaults.name: unknown key"),
         ("defaults: {count: 2}", "defaults.count: unknown key"),
         ("defaults: {image: {type: video}}", "defaults.image.type: unknown key"),
