@@ -255,6 +255,7 @@ def test_what_we_do_not_understand_forbids_nothing() -> None:
     """Malformed keywords, patterns of another dialect, oneOf with overlapping branches."""
     fields = {
         "a": {"type": "file"},
+        "A": {"type": [[]]},
         "b": {"minimum": "4", "maxLength": -1, "enum": [], "multipleOf": 0},
         "c": {"type": "string", "pattern": r"^(\p{L}+)+$", "format": "uri"},
         "d": {"oneOf": [{"type": "integer"}, {"type": "number"}]},

@@ -150,9 +150,10 @@ def _merge(schema: Schema, part: Schema) -> None:
 def _type(value: Mapping[str, Any]) -> Schema:
     told = value.get("type")
     kinds = [told] if isinstance(told, str) else told
-    if not isinstance(kinds, list) or not kinds or not all(kind in _TYPES for kind in kinds):
+    if not isinstance(kinds, list) or not kinds:
         return {}
-    return {"type": told}
+    fit = all(isinstance(kind, str) and kind in _TYPES for kind in kinds)
+    return {"type": told} if fit else {}
 
 
 def _limits(value: Mapping[str, Any]) -> Schema:
