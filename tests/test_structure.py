@@ -17,6 +17,7 @@ LAYERS = [
     "errors",
     "_fs",
     "_leaving",
+    "memory",
     "jobs",
     "states",
     "events",

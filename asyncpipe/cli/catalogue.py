@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -17,6 +15,7 @@ import orjson
 from asyncpipe._fs import safe_stem, whole_file
 from asyncpipe.catalog import BUILT_IN, BUILT_IN_AS_OF, CatalogModel, Lookup, look_up
 from asyncpipe.errors import ProviderError
+from asyncpipe.memory import cache_folder
 from asyncpipe.reach import on_loopback
 
 FRESH = timedelta(hours=24)
@@ -88,22 +87,8 @@ def _built_in_at() -> datetime:
 
 def cache_path(origin: str) -> Path | None:
     """The file an API's catalogue is kept in; None where no folder for it is known."""
-    folder = _cache_folder()
+    folder = cache_folder()
     return folder / "asyncpipe" / f"catalog-{safe_stem(origin)}.json" if folder else None
-
-
-def _cache_folder() -> Path | None:
-    """The user's cache folder; XDG_CACHE_HOME goes first everywhere, where it is absolute."""
-    told = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if told.is_absolute():
-        return told
-    try:
-        home = Path.home()
-    except RuntimeError:  # a user without one
-        return None
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
-    return home / "Library" / "Caches" if sys.platform == "darwin" else home / ".cache"
 
 
 def read_cache(path: Path) -> Catalogue | None:

@@ -1,0 +1,82 @@
+"""What runs learn and keep for the next one: small JSON documents in the user's cache folder."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from asyncpipe._fs import safe_stem, whole_file
+
+STALE = timedelta(days=30)
+"""What was learned longer ago says nothing of an API today."""
+
+_FORMAT = 1
+
+
+def cache_folder() -> Path | None:
+    """The user's cache folder; XDG_CACHE_HOME goes first everywhere, where it is absolute."""
+    told = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if told.is_absolute():
+        return told
+    try:
+        home = Path.home()
+    except RuntimeError:  # a user without one
+        return None
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+    return home / "Library" / "Caches" if sys.platform == "darwin" else home / ".cache"
+
+
+class Memory:
+    """One kind of learned things (``subject``) about one account at one API, by model.
+
+    ``account`` is an opaque word that tells accounts apart and is not the key itself. Reading and
+    writing never raise: what is lost is learned again. Writing replaces the whole file, so of two
+    runs that end together the later one's lessons stay.
+    """
+
+    def __init__(self, subject: str, *, origin: str, account: str) -> None:
+        folder = cache_folder()
+        name = f"{subject}-{safe_stem(origin)}-{safe_stem(account)}.json"
+        self._path = folder / "asyncpipe" / name if folder else None
+
+    def load(self, *, today: datetime | None = None) -> dict[str, Any]:
+        """What is known by model; entries older than STALE, or damaged, are missing."""
+        if self._path is None:
+            return {}
+        now = today or datetime.now(UTC)
+        try:
+            kept = orjson.loads(self._path.read_bytes())
+            if kept["format"] != _FORMAT:
+                return {}
+            return {
+                model: entry["learned"]
+                for model, entry in kept["models"].items()
+                if timedelta() <= now - datetime.fromisoformat(entry["at"]) <= STALE
+            }
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return {}
+
+    def save(self, learned: dict[str, Any], *, today: datetime | None = None) -> None:
+        """Keep ``learned`` by model, beside what is kept of models it does not name."""
+        if self._path is None or not learned:
+            return
+        now = (today or datetime.now(UTC)).isoformat()
+        models = self._kept() | {m: {"at": now, "learned": entry} for m, entry in learned.items()}
+        with suppress(OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with whole_file(self._path) as file:
+                file.write(orjson.dumps({"format": _FORMAT, "models": models}))
+
+    def _kept(self) -> dict[str, Any]:
+        try:
+            kept = orjson.loads(self._path.read_bytes()) if self._path else {}
+            return dict(kept["models"]) if kept["format"] == _FORMAT else {}
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return {}

@@ -1,0 +1,64 @@
+"""What runs keep for the next one: never in the way, never too old."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from asyncpipe.memory import STALE, Memory
+
+NOW = datetime(2026, 11, 25, 8, tzinfo=UTC)
+
+
+@pytest.fixture
+def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Memory:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return Memory("window", origin="https://api.example", account="a1b2")
+
+
+def test_what_is_kept_comes_back_beside_what_others_kept(memory: Memory) -> None:
+    """One run knows one model, the next another; the third knows both."""
+    memory.save({"m/x": {"size": 24}}, today=NOW)
+    memory.save({"m/杯": {"size": 3}}, today=NOW)
+    assert memory.load(today=NOW) == {"m/x": {"size": 24}, "m/杯": {"size": 3}}
+
+
+def test_what_is_old_is_not_believed(memory: Memory) -> None:
+    """Limits change; so do clocks: what comes from the future is not believed either."""
+    memory.save({"m/x": 1}, today=NOW)
+    assert memory.load(today=NOW + STALE) == {"m/x": 1}
+    assert memory.load(today=NOW + STALE + timedelta(seconds=1)) == {}
+    assert memory.load(today=NOW - timedelta(seconds=1)) == {}
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"{", b"[]", b'{"format":9,"models":{}}', b'{"format":1,"models":[]}']
+)
+def test_a_damaged_file_is_as_good_as_none(memory: Memory, tmp_path: Path, damage: bytes) -> None:
+    """It is read as empty and replaced by the next save."""
+    memory.save({"m/x": 1}, today=NOW)
+    (file,) = (tmp_path / "asyncpipe").iterdir()
+    file.write_bytes(damage)
+    assert memory.load(today=NOW) == {}
+    memory.save({"m/y": 2}, today=NOW)
+    assert memory.load(today=NOW) == {"m/y": 2}
+
+
+def test_accounts_and_subjects_do_not_mix(memory: Memory) -> None:
+    """Another account has other limits."""
+    memory.save({"m/x": 1}, today=NOW)
+    assert Memory("window", origin="https://api.example", account="zz").load(today=NOW) == {}
+    assert Memory("latency", origin="https://api.example", account="a1b2").load(today=NOW) == {}
+
+
+def test_a_folder_that_cannot_be_written_is_no_trouble(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run does not end badly because nothing could be kept of it."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    memory = Memory("window", origin="o", account="a")
+    memory.save({"m/x": 1}, today=NOW)
+    assert memory.load(today=NOW) == {}
