@@ -6,13 +6,13 @@ import sqlite3
 
 from asyncpipe.errors import LedgerError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _TABLES = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE runs(
   id INTEGER PRIMARY KEY, session INTEGER NOT NULL, started_at TEXT NOT NULL, ended_at TEXT,
-  job_file TEXT);
+  job_file TEXT, digest TEXT, jobs INTEGER);
 CREATE TABLE jobs(
   id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE,
   name TEXT NOT NULL, type TEXT NOT NULL, model TEXT NOT NULL, spec BLOB NOT NULL,
@@ -24,6 +24,7 @@ CREATE TABLE stems(folded TEXT PRIMARY KEY, job_id INTEGER NOT NULL) WITHOUT ROW
 CREATE TABLE attempts(
   job_id INTEGER NOT NULL, n INTEGER NOT NULL,
   reserved INTEGER NOT NULL, charged INTEGER NOT NULL DEFAULT 0,
+  booked INTEGER, estimated INTEGER NOT NULL DEFAULT 0,
   price_source TEXT NOT NULL, assumed TEXT,
   prediction_id TEXT, route TEXT NOT NULL DEFAULT '', request_id TEXT,
   outputs TEXT, polls INTEGER NOT NULL DEFAULT 0, generation_s REAL,
@@ -34,6 +35,9 @@ CREATE TABLE assets(
   job_id INTEGER NOT NULL, n INTEGER NOT NULL, position INTEGER NOT NULL,
   path TEXT NOT NULL, size INTEGER NOT NULL, sha256 TEXT NOT NULL,
   PRIMARY KEY(job_id, n, position)) WITHOUT ROWID;
+CREATE TABLE uploads(
+  sha256 TEXT PRIMARY KEY, url TEXT NOT NULL, size INTEGER NOT NULL,
+  uploaded_at TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE events(
   id INTEGER PRIMARY KEY, job_id INTEGER NOT NULL, at TEXT NOT NULL,
   kind TEXT NOT NULL, version INTEGER NOT NULL, fields TEXT NOT NULL);
@@ -53,6 +57,17 @@ SETTINGS = (
 MIGRATIONS: dict[int, tuple[str, ...]] = {
     # An expired job's second deadline used to overwrite when it was bought, which bills go by.
     1: ("ALTER TABLE attempts ADD COLUMN resumed_at TEXT",),
+    # What is charged for a delivered prediction may be less than what was reserved for it; local
+    # files are uploaded once; a first pass over unchanged jobs is not made again.
+    2: (
+        "ALTER TABLE attempts ADD COLUMN booked INTEGER",
+        "ALTER TABLE attempts ADD COLUMN estimated INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE runs ADD COLUMN digest TEXT",
+        "ALTER TABLE runs ADD COLUMN jobs INTEGER",
+        "CREATE TABLE uploads("
+        " sha256 TEXT PRIMARY KEY, url TEXT NOT NULL, size INTEGER NOT NULL,"
+        " uploaded_at TEXT NOT NULL) WITHOUT ROWID",
+    ),
 }
 """What turns a ledger of each older version into the next one's."""
 

@@ -36,12 +36,21 @@ class Price:
     """What one job costs; ``amount`` in USD, ``micro`` the same in micro-dollars.
 
     ``source`` names the price book; ``assumed`` what the job did not say, e.g. ``duration 5 s``.
+    ``estimated``: the provider itself only estimates it, so ``margin`` micro-dollars more are
+    reserved; what is booked for a delivered prediction is ``micro`` all the same.
     """
 
     amount: Decimal
     micro: int
     source: str
     assumed: tuple[str, ...] = ()
+    estimated: bool = False
+    margin: int = 0
+
+    @property
+    def to_reserve(self) -> int:
+        """Micro-dollars to keep back before the submit."""
+        return self.micro + self.margin
 
 
 def to_micro(amount: Decimal) -> int:
