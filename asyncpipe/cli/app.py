@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import traceback
-from collections.abc import Callable
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
 import click
 
 from asyncpipe import __version__
+from asyncpipe.cli.options import (
+    BASE_URL,
+    CATALOGS,
+    ENV_FILE,
+    FOLDER,
+    GRACE,
+    JOB_FILE,
+    OUTPUT,
+    to_usd,
+    with_output,
+)
+from asyncpipe.cli.runoptions import run
 from asyncpipe.errors import AsyncpipeError, JobFileError
 
 PROBLEMS_SHOWN = 20
@@ -38,148 +47,15 @@ def app(context: click.Context) -> None:
         click.echo(START)
 
 
-_JOB_FILE = click.argument("jobfile", type=click.Path(path_type=Path))
-_FOLDER = click.argument("folder", type=click.Path(path_type=Path))
-
-
-def _env_file(context: click.Context, option: click.Parameter, value: Path | None) -> None:
-    """Set the variables of an env file before anything reads them."""
-    if value is None:
-        return
-    from dotenv import dotenv_values
-
-    if not value.is_file():
-        raise click.BadParameter(f"there is no file {str(value)!r}", context, option)
-    try:
-        for name, text in dotenv_values(value, encoding="utf-8-sig").items():
-            if text is not None:
-                os.environ[name] = text
-    except (OSError, ValueError):
-        # Not chained: a UnicodeDecodeError holds the whole file, and with it the key.
-        why = f"{str(value)!r} cannot be used: it must be UTF-8 lines of NAME=value"
-        raise click.BadParameter(why, context, option) from None
-
-
-def _usd(context: click.Context, option: click.Parameter, value: str | None) -> Decimal | None:
-    try:
-        return None if value is None else Decimal(value)
-    except InvalidOperation:
-        raise click.BadParameter(f"{value!r} is not an amount", context, option) from None
-
-
-def _shared(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def decorate(function: Any) -> Any:
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return decorate
-
-
-_BASE_URL = click.option("--base-url", help="The API's base URL, if not Atlas Cloud's own.")
-_CATALOGS = click.Choice(["article", "live"])
-_GRACE = click.option(
-    "--grace",
-    type=click.FloatRange(0),
-    default=10.0,
-    show_default=True,
-    help="After Ctrl-C or SIGTERM, seconds for what is quick.",
-)
-_ENV_FILE = click.option(
-    "--env-file",
-    type=click.Path(path_type=Path),
-    callback=_env_file,
-    expose_value=False,
-    is_eager=True,
-    help="Read ATLASCLOUD_API_KEY and the like from this file.",
-)
-_OUTPUT = _shared(
-    click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout."),
-    click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors."),
-    click.option("-v", "--verbose", is_flag=True, help="Print every event, and tracebacks."),
-    click.option("--no-progress", is_flag=True, help="Print only the summary."),
-)
+app.add_command(run)
 
 
 @app.command()
-@_JOB_FILE
-@click.option("-o", "--output-dir", type=click.Path(path_type=Path), help="Folder for the results.")
-@click.option("-j", "--max-workers", type=click.IntRange(1), help="Most predictions in flight.")
-@click.option(
-    "--max-cost", callback=_usd, metavar="USD", help="Most that the folder's jobs may cost in all."
-)
-@_BASE_URL
-@click.option("--simulate", is_flag=True, help="Use the embedded simulator: no key, no money.")
-@click.option(
-    "--simulate-speed",
-    type=click.FloatRange(0, min_open=True),
-    default=20.0,
-    show_default=True,
-    help="How much faster the simulator's time runs.",
-)
-@click.option(
-    "--simulate-faults",
-    default="",
-    help="Faults to simulate, e.g. all=0.1,cut=0; `asyncpipe simulate --list-faults` lists them.",
-)
-@click.option(
-    "--simulate-catalog",
-    type=_CATALOGS,
-    default="article",
-    show_default=True,
-    help="Sell the article's models, or today's at today's prices.",
-)
-@click.option(
-    "--allow-unknown-models", is_flag=True, help="Submit models the catalogue does not list, too."
-)
-@click.option(
-    "--retry-failed", is_flag=True, help="Submit failed jobs again that were not charged."
-)
-@click.option(
-    "--ambiguous",
-    type=click.Choice(["hold", "resubmit"]),
-    default="hold",
-    show_default=True,
-    help="Jobs whose submit lost its answer: leave them, or submit again and maybe pay twice.",
-)
-@click.option(
-    "--min-free",
-    type=click.FloatRange(0),
-    default=1.0,
-    show_default=True,
-    help="Submit nothing while fewer GiB are free on the disk.",
-)
-@click.option(
-    "--patience",
-    type=click.FloatRange(0),
-    default=600.0,
-    show_default=True,
-    help="Stop when no submit was accepted for so many seconds.",
-)
-@_GRACE
-@_ENV_FILE
-@_OUTPUT
-def run(jobfile: Path, **options: Any) -> int:
-    """Run the jobs of JOBFILE; the same command again goes on where it stopped."""
-    from asyncpipe.cli.run import RunOptions, run_jobs
-
-    return run_jobs(RunOptions(jobfile=jobfile, **_with_output(options)))
-
-
-def _with_output(options: dict[str, Any]) -> dict[str, Any]:
-    from asyncpipe.cli.session import Output
-
-    names = ("as_json", "quiet", "verbose", "no_progress")
-    output = Output(**{name: options.pop(name) for name in names})
-    return {**options, "output": output}
-
-
-@app.command()
-@_FOLDER
-@_BASE_URL
-@_GRACE
-@_ENV_FILE
-@_OUTPUT
+@FOLDER
+@BASE_URL
+@GRACE
+@ENV_FILE
+@OUTPUT
 def collect(folder: Path, **options: Any) -> int:
     """Finish what was submitted into FOLDER: poll and download; submit and pay nothing.
 
@@ -187,15 +63,15 @@ def collect(folder: Path, **options: Any) -> int:
     """
     from asyncpipe.cli.collect import CollectOptions, collect_folder
 
-    return collect_folder(CollectOptions(folder=folder, **_with_output(options)))
+    return collect_folder(CollectOptions(folder=folder, **with_output(options)))
 
 
 @app.command()
-@_FOLDER
-@_BASE_URL
-@_GRACE
-@_ENV_FILE
-@_OUTPUT
+@FOLDER
+@BASE_URL
+@GRACE
+@ENV_FILE
+@OUTPUT
 def verify(folder: Path, **options: Any) -> int:
     """Check every file in FOLDER by size and sha256; fetch again what is missing or damaged.
 
@@ -203,11 +79,11 @@ def verify(folder: Path, **options: Any) -> int:
     """
     from asyncpipe.cli.collect import CollectOptions, verify_folder
 
-    return verify_folder(CollectOptions(folder=folder, **_with_output(options)))
+    return verify_folder(CollectOptions(folder=folder, **with_output(options)))
 
 
 @app.command()
-@_JOB_FILE
+@JOB_FILE
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def validate(jobfile: Path, as_json: bool) -> None:
     """Check JOBFILE and show its first jobs; nothing is sent and nothing is spent."""
@@ -217,7 +93,7 @@ def validate(jobfile: Path, as_json: bool) -> None:
 
 
 @app.command()
-@_JOB_FILE
+@JOB_FILE
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def estimate(jobfile: Path, as_json: bool) -> None:
     """Say what JOBFILE will cost, per model and in all; without any network."""
@@ -229,7 +105,7 @@ def estimate(jobfile: Path, as_json: bool) -> None:
 @app.command()
 @click.option("--type", "kind", type=click.Choice(["image", "video", "audio", "text"]))
 @click.option("--search", default="", metavar="WORDS", help="Only ids or names with these words.")
-@_BASE_URL
+@BASE_URL
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 @click.option("--refresh", is_flag=True, help="Ask, though an answer of the last 24 h is kept.")
 def models(**options: Any) -> None:
@@ -251,7 +127,7 @@ def init(jobfile: Path, lang: str, force: bool) -> None:
 
 
 @app.command()
-@_FOLDER
+@FOLDER
 @click.argument("jobs", nargs=-1)
 @click.option("--resubmit", is_flag=True, help="Let the next run submit them.")
 @click.option("--give-up", is_flag=True, help="Failed, counted as charged.")
@@ -287,8 +163,8 @@ def resolve(folder: Path, jobs: tuple[str, ...], resubmit: bool, give_up: bool) 
     type=click.FloatRange(0),
     help="Seconds a hung poll and a slow download last.  [default: 60 divided by --speed]",
 )
-@click.option("--catalog", type=_CATALOGS, default="article", show_default=True)
-@click.option("--balance", callback=_usd, help="The account's money in USD.  [default: no end]")
+@click.option("--catalog", type=CATALOGS, default="article", show_default=True)
+@click.option("--balance", callback=to_usd, help="The account's money in USD.  [default: no end]")
 def simulate(list_faults: bool, **options: object) -> None:
     """Run the simulator as a server of its own, until interrupted."""
     from asyncpipe.cli.simulate import print_faults, serve
@@ -302,7 +178,7 @@ def simulate(list_faults: bool, **options: object) -> None:
 def _add_accounts() -> None:
     from asyncpipe.cli.accounts import add_accounts
 
-    add_accounts(app, folder=_FOLDER, base_url=_BASE_URL, env_file=_ENV_FILE)
+    add_accounts(app, folder=FOLDER, base_url=BASE_URL, env_file=ENV_FILE)
 
 
 _add_accounts()

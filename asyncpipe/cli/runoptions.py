@@ -1,0 +1,102 @@
+"""``asyncpipe run`` as the command line has it: its options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from asyncpipe.cli.options import (
+    BASE_URL,
+    CATALOGS,
+    ENV_FILE,
+    GRACE,
+    JOB_FILE,
+    OUTPUT,
+    shared,
+    to_usd,
+    with_output,
+)
+
+_LIMITS = shared(
+    click.option(
+        "-o", "--output-dir", type=click.Path(path_type=Path), help="Folder for the results."
+    ),
+    click.option("-j", "--max-workers", type=click.IntRange(1), help="Most predictions in flight."),
+    click.option(
+        "--max-cost",
+        callback=to_usd,
+        metavar="USD",
+        help="Most that the folder's jobs may cost in all.",
+    ),
+)
+_SIMULATE = shared(
+    click.option("--simulate", is_flag=True, help="Use the embedded simulator: no key, no money."),
+    click.option(
+        "--simulate-speed",
+        type=click.FloatRange(0, min_open=True),
+        default=20.0,
+        show_default=True,
+        help="How much faster the simulator's time runs.",
+    ),
+    click.option(
+        "--simulate-faults",
+        default="",
+        help="Faults, e.g. all=0.1,cut=0; `asyncpipe simulate --list-faults` lists them.",
+    ),
+    click.option(
+        "--simulate-catalog",
+        type=CATALOGS,
+        default="article",
+        show_default=True,
+        help="Sell the article's models, or today's at today's prices.",
+    ),
+)
+_CHOICES = shared(
+    click.option(
+        "--allow-unknown-models",
+        is_flag=True,
+        help="Submit models the catalogue does not list, too.",
+    ),
+    click.option(
+        "--retry-failed", is_flag=True, help="Submit failed jobs again that were not charged."
+    ),
+    click.option(
+        "--ambiguous",
+        type=click.Choice(["hold", "resubmit"]),
+        default="hold",
+        show_default=True,
+        help="Jobs whose submit lost its answer: leave them, or submit again and maybe pay twice.",
+    ),
+    click.option(
+        "--min-free",
+        type=click.FloatRange(0),
+        default=1.0,
+        show_default=True,
+        help="Submit nothing while fewer GiB are free on the disk.",
+    ),
+    click.option(
+        "--patience",
+        type=click.FloatRange(0),
+        default=600.0,
+        show_default=True,
+        help="Stop when no submit was accepted for so many seconds.",
+    ),
+)
+
+
+@click.command()
+@JOB_FILE
+@_LIMITS
+@BASE_URL
+@_SIMULATE
+@_CHOICES
+@GRACE
+@ENV_FILE
+@OUTPUT
+def run(jobfile: Path, **options: Any) -> int:
+    """Run the jobs of JOBFILE; the same command again goes on where it stopped."""
+    from asyncpipe.cli.run import RunOptions, run_jobs
+
+    return run_jobs(RunOptions(jobfile=jobfile, **with_output(options)))
