@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from dataclasses import replace
@@ -61,6 +62,7 @@ class AtlasCloud:
         self._simulated = simulated
         self._base = _base(base_url, simulated=simulated)
         key = "" if keyless else _key(api_key, simulated=simulated)
+        self._account = _account(key)
         self._secret = Secret(key) if len(key) >= _SHORTEST_SECRET else None
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._http = HttpClient(str(self._base), headers=headers, timeouts=timeouts)
@@ -83,6 +85,14 @@ class AtlasCloud:
     def simulated(self) -> bool:
         """Whether its pictures are made up and its money is not real."""
         return self._simulated
+
+    @property
+    def account(self) -> str:
+        """A word that tells accounts apart: 12 hex digits of a hash of the key; empty without one.
+
+        It names what is learned about an account in the user's cache folder.
+        """
+        return self._account
 
     async def __aenter__(self) -> Self:
         """Open its connections. Raises UsageError for a proxy that cannot be used."""
@@ -216,6 +226,11 @@ def _key(api_key: str | None, *, simulated: bool) -> str:
             "the API key contains spaces, line breaks or letters a key cannot have: copy it again"
         )
     return key
+
+
+def _account(key: str) -> str:
+    # A prefix of its own, so that it cannot be looked up among hashes of keys made elsewhere.
+    return hashlib.sha256(f"asyncpipe account {key}".encode()).hexdigest()[:12] if key else ""
 
 
 def _base(base_url: str | None, *, simulated: bool) -> URL:

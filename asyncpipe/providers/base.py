@@ -44,7 +44,8 @@ class Prediction:
 class Provider(Protocol):
     """An API that is submitted to, polled, and answers URLs.
 
-    Entering opens its connections; entered twice, the last exit closes them.
+    Entering opens its connections; entered twice, the last exit closes them. It may have
+    ``account``: an opaque word that tells accounts apart and is not the key (see ``account_of``).
     """
 
     @property
@@ -79,3 +80,9 @@ class Provider(Protocol):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None: ...
+
+
+def account_of(provider: Provider) -> str:
+    """The provider's word for its account; empty where it has none."""
+    account = getattr(provider, "account", "")
+    return account if isinstance(account, str) else ""
