@@ -31,6 +31,7 @@ from asyncpipe.jobs import Job
 from asyncpipe.ledger import queries
 from asyncpipe.ledger.base import JobRecord, fold
 from asyncpipe.ledger.sqlite import STATE_FOLDER, Ledger, Origin
+from asyncpipe.lookahead import Lookahead
 from asyncpipe.manifest import MANIFEST_NAME, Manifest, ManifestWriter
 from asyncpipe.pricing import Budget, Price, Rate, books_of, checked_cap
 from asyncpipe.providers.base import Provider
@@ -42,7 +43,6 @@ from asyncpipe.states import ENDED, JobState
 from asyncpipe.stops import Stops
 from asyncpipe.volume import GIB, check_local
 from asyncpipe.waiters import Waiters
-from asyncpipe.window import Window
 from asyncpipe.wiring import Calls, Limits, join_parts
 
 logger = logging.getLogger("asyncpipe.pipeline")
@@ -262,14 +262,14 @@ class Pipeline:
         Leaving the loop early withdraws what was not submitted yet and loses nothing else. Raises
         what ``jobs`` raises, and UsageError for a job that is malformed or cannot be priced.
         """
-        window = Window(4 * self._limits.workers)
-        feed = partial(window.feed, jobs, self._admit_watched)
+        ahead = Lookahead(4 * self._limits.workers)
+        feed = partial(ahead.feed, jobs, self._admit_watched)
         self._tasks.start_soon(feed, name="asyncpipe stream feed")
         try:
-            while (record := await window.next()) is not None:
+            while (record := await ahead.next()) is not None:
                 yield await self._result(record.id)
         finally:
-            for record in window.close():
+            for record in ahead.close():
                 self._withdraw(record)
 
     async def _admit_watched(

@@ -49,7 +49,7 @@ LAYERS = [
     "firstpass",
     "intake",
     "stops",
-    "window",
+    "lookahead",
     "wiring",
     "settling",
     "pipeline",
