@@ -30,14 +30,17 @@ from asyncpipe.events import (
     Polled,
     PolledAgain,
     Resubmitted,
+    Unknown,
     now,
 )
 from asyncpipe.fetcher import Emit, Fetcher
 from asyncpipe.flow.decide import after_deadline, after_failure, after_submit, next_wait_s
+from asyncpipe.flow.namesakes import Namesakes
 from asyncpipe.flow.refusals import FIRST, Refusals
 from asyncpipe.flow.schedule import PollClock, Trouble, backoff_s, poll_gap
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.ledger.sqlite import Ledger
+from asyncpipe.pricing.price import told_micro
 from asyncpipe.providers.base import Prediction, PredictionStatus, Provider
 from asyncpipe.settings import Deadlines, Polling
 from asyncpipe.states import JobState
@@ -106,6 +109,7 @@ class Driver:
         self._refused_since: float | None = None
         self._refused_last = 0.0
         self._refusals: dict[str, Refusals] = {}
+        self._namesakes = Namesakes()
 
     async def carry(self, record: JobRecord) -> JobRecord:
         """Carry a job as far as it goes now; its permit is given back on the way."""
@@ -139,7 +143,9 @@ class Driver:
             job_id=record.id,
             at=now(),
             attempt=record.attempt,
-            reserved=price.micro,
+            reserved=price.to_reserve,
+            booked=price.micro,
+            estimated=price.estimated,
             price_source=price.source,
             assumed=", ".join(price.assumed) or None,
         )
@@ -154,7 +160,7 @@ class Driver:
         # From here the answer and its record cannot be parted: shielded, with a limit of its own.
         with anyio.CancelScope(shield=True):
             answer = await self._answer(record)
-            event = after_submit(record, answer, now(), retries=self._retries(record))
+            event = self._follow(record, answer)
             try:
                 record = self._emit(record, event)
                 self._learn(record, answer)
@@ -163,6 +169,15 @@ class Driver:
                 _say_unrecorded(record, event)
                 raise
         return record
+
+    def _follow(self, record: JobRecord, answer: Prediction | ProviderError) -> Event:
+        named = isinstance(answer, Prediction) and answer.id
+        anothers = bool(named) and not self._namesakes.claim(str(named), record.id)
+        retries = self._retries(record)
+        event = after_submit(record, answer, now(), retries=retries, anothers=anothers)
+        if anothers and isinstance(event, Unknown):
+            logger.warning("%s: %s", record.name, event.error, extra={"action": "submit.namesake"})
+        return event
 
     def _undo(self, record: JobRecord) -> None:
         error = "interrupted before it was sent"
@@ -242,6 +257,8 @@ class Driver:
 
     async def _poll(self, record: JobRecord) -> JobRecord:
         """Poll until the provider reports an end or the deadline passes."""
+        assert record.prediction_id is not None, "a submitted job has a prediction id"
+        self._namesakes.claim(record.prediction_id, record.id)
         own = record.job.deadline_s
         deadline_s = self._policy.deadlines.of(record.job.kind) if own is None else own
         since = record.resumed_at or record.submitted_at
@@ -295,6 +312,7 @@ class Driver:
                     generation_s=round(self._clock() - watch.started, 3),
                     polls=polls,
                     request_id=last.request_id,
+                    told=told_micro(last.charged),
                 )
         if watch.expired(self._clock()):
             deadline_s = watch.deadline_s

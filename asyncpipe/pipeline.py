@@ -358,6 +358,7 @@ class Pipeline:
 
     def _emit(self, record: JobRecord, event: Event) -> JobRecord:
         after = fold(record, event)
+        exceeded = self._budget.exceeded
         self._budget.move(
             committed=after.committed - record.committed,
             releasable=after.releasable - record.releasable,
@@ -365,6 +366,8 @@ class Pipeline:
         if event.stored:
             self._ledger.append(event)
         self._collector.receive(record, event, after)
+        if after.overrun > record.overrun and self._budget.exceeded and not exceeded:
+            self._stop(self._budget.excess())
         return after
 
     def drain(self) -> None:

@@ -23,7 +23,11 @@ _RECORD = (
     " a.reserved, a.charged, a.prediction_id, a.route, a.outputs, a.polls, a.submitted_at, a.error,"
     " a.resumed_at,"
     " (SELECT group_concat(s.position) FROM assets s WHERE s.job_id=j.id AND s.n=j.used+1),"
-    " (SELECT total(e.reserved) FROM attempts e WHERE e.job_id=j.id AND e.n<=j.used)"
+    " (SELECT total(e.reserved) FROM attempts e WHERE e.job_id=j.id AND e.n<=j.used),"
+    " (SELECT count(*)-count(e.settled) FROM attempts e WHERE e.job_id=j.id AND e.n<=j.used),"
+    " (SELECT total(e.charged) FROM attempts e WHERE e.job_id=j.id AND e.n<=j.used),"
+    " coalesce(a.booked, a.reserved), a.overrun, a.settled='charged',"
+    " a.estimated AND a.told IS NULL"
     " FROM jobs j LEFT JOIN attempts a ON a.job_id=j.id AND a.n=j.used+1 "
 )
 
@@ -55,6 +59,12 @@ def _read(row: Sequence[Any]) -> JobRecord:
         resumed_at=datetime.fromisoformat(row[16]) if row[16] else None,
         stored=stored,
         held=int(row[18]),
+        lost=row[19],
+        spent=int(row[20]),
+        booked=row[21] or 0,
+        overrun=row[22] or 0,
+        paid=bool(row[23]),
+        estimated=bool(row[24]),
     )
 
 
@@ -84,11 +94,49 @@ def ids_in_state(connection: sqlite3.Connection, state: JobState) -> list[int]:
 
 
 def retryable(connection: sqlite3.Connection, run: int) -> list[int]:
-    """Failed jobs of ``run`` that were not charged and not refused by moderation."""
+    """Failed jobs of ``run`` that no attempt was charged for, and not refused by moderation.
+
+    Nor one whose earlier answer was lost: nobody knows whether that was charged.
+    """
     rows = connection.execute(
         "SELECT j.id FROM jobs j JOIN attempts a ON a.job_id=j.id AND a.n=j.used+1"
-        " WHERE j.state='failed' AND j.seen_run=? AND a.charged=0 AND a.moderated=0 ORDER BY j.id",
+        " WHERE j.state='failed' AND j.seen_run=? AND a.moderated=0 AND NOT EXISTS(SELECT 1 FROM"
+        " attempts e WHERE e.job_id=j.id AND (e.settled='charged' OR e.settled IS NULL))"
+        " ORDER BY j.id",
         (run,),
+    )
+    return [row[0] for row in rows]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LostAnswer:
+    """An earlier attempt of a job whose outcome nobody knows; amounts in micro-dollars."""
+
+    attempt: int
+    reserved: int
+    booked: int
+    estimated: bool
+
+
+def lost_answers(connection: sqlite3.Connection, job_id: int) -> list[LostAnswer]:
+    """The earlier attempts of a job whose outcome nobody knows, oldest first."""
+    rows = connection.execute(
+        "SELECT a.n, a.reserved, coalesce(a.booked, a.reserved), a.estimated FROM attempts a"
+        " JOIN jobs j ON j.id=a.job_id WHERE j.id=? AND a.n<=j.used AND a.settled IS NULL"
+        " ORDER BY a.n",
+        (job_id,),
+    )
+    return [
+        LostAnswer(attempt=n, reserved=reserved, booked=booked, estimated=bool(estimated))
+        for n, reserved, booked, estimated in rows
+    ]
+
+
+def with_lost_answers(connection: sqlite3.Connection) -> list[int]:
+    """The ids of jobs that have such attempts."""
+    rows = connection.execute(
+        "SELECT DISTINCT j.id FROM attempts a JOIN jobs j ON j.id=a.job_id"
+        " WHERE a.n<=j.used AND a.settled IS NULL ORDER BY j.id"
     )
     return [row[0] for row in rows]
 

@@ -15,7 +15,7 @@ from typing import TypeVar
 from asyncpipe.errors import DiskError, LedgerError, UsageError
 from asyncpipe.events import Event
 from asyncpipe.ledger.ballast import Ballast
-from asyncpipe.ledger.schema import SETTINGS, check_version, prepare
+from asyncpipe.ledger.schema import SETTINGS, prepare, show_as_today
 from asyncpipe.ledger.statements import statements
 from asyncpipe.ledger.trouble import LedgerFull, ledger_error, mapped
 
@@ -255,7 +255,7 @@ def reading(folder: Path) -> Iterator[sqlite3.Connection]:
     uri = f"{path.resolve().as_uri()}?mode=ro"
     try:
         with closing(sqlite3.connect(uri, uri=True)) as connection:
-            check_version(connection)
+            show_as_today(connection)
             yield connection
     except (sqlite3.Error, UnicodeDecodeError) as exc:
         raise ledger_error(path, exc) from exc

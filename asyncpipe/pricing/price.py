@@ -58,9 +58,23 @@ def to_micro(amount: Decimal) -> int:
     return int((amount * 1_000_000).quantize(Decimal(1), rounding=ROUND_HALF_UP))
 
 
+def told_micro(amount: Decimal | None) -> int | None:
+    """Convert what a provider says a prediction cost; None for nothing said, and for nonsense."""
+    exact: object = amount
+    if not isinstance(exact, Decimal) or not exact.is_finite() or not 0 <= exact <= MOST_USD:
+        return None
+    return to_micro(exact)
+
+
 def from_micro(micro: int) -> Decimal:
     """Convert micro-dollars to USD, exactly."""
     return Decimal(micro).scaleb(-6)
+
+
+def usd_text(micro: int) -> str:
+    """Write micro-dollars as USD: at least two decimals, at most six."""
+    whole, rest = divmod(micro, 1_000_000)
+    return f"{whole}.{f'{rest:06d}'.rstrip('0').ljust(2, '0')}"
 
 
 def checked_cap(amount: Decimal) -> int:

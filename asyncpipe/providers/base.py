@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import StrEnum
 from types import TracebackType
 from typing import Protocol, Self
@@ -24,8 +25,9 @@ class Prediction:
 
     ``outputs`` are URLs (http, https or data) in the provider's order. ``moderated`` means the
     input was refused by content moderation: never send it unchanged again. ``released`` says of
-    a failed one whether its money is known to be returned. ``route`` is the provider's own note
-    on how to poll this prediction; the ledger keeps it and hands it back. ``said`` is the
+    a failed one whether its money is known to be returned. ``charged`` is what this prediction
+    cost in USD, where the provider says so; it goes before the price. ``route`` is the provider's
+    own note on how to poll this prediction; the ledger keeps it and hands it back. ``said`` is the
     provider's own status word.
     """
 
@@ -39,6 +41,7 @@ class Prediction:
     route: str = ""
     request_id: str | None = None
     said: str | None = None
+    charged: Decimal | None = None
 
 
 class Provider(Protocol):
