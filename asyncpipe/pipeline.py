@@ -27,7 +27,7 @@ from asyncpipe.firstpass import (
     one_job,
 )
 from asyncpipe.intake import Intake
-from asyncpipe.jobs import Job
+from asyncpipe.jobs import Job, JobType
 from asyncpipe.ledger import queries
 from asyncpipe.ledger.base import JobRecord, fold
 from asyncpipe.ledger.sqlite import STATE_FOLDER, Ledger, Origin
@@ -133,7 +133,7 @@ class Pipeline:
 
     async def _open(self, stack: AsyncExitStack) -> None:
         check_local(self.folder)
-        make_folders(self.folder, ("images", "videos", STATE_FOLDER))
+        make_folders(self.folder, (*(kind.folder for kind in JobType), STATE_FOLDER))
         stack.enter_context(FolderLock(self.folder / STATE_FOLDER / "lock"))
         provider = self._provider
         origin = Origin(

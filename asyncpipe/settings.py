@@ -62,14 +62,16 @@ class Deadlines:
 
     image: float = 300.0
     video: float = 1200.0
+    audio: float = 300.0
 
     def __post_init__(self) -> None:
-        _check_number("deadline_s.image", self.image, TINY)
-        _check_number("deadline_s.video", self.video, TINY)
+        for name in ("image", "video", "audio"):
+            _check_number(f"deadline_s.{name}", getattr(self, name), TINY)
 
     def of(self, job_type: JobType) -> float:
         """The deadline for jobs of ``job_type``."""
-        return self.image if job_type.value == "image" else self.video
+        deadline_s: float = getattr(self, job_type.value)
+        return deadline_s
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

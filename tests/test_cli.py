@@ -124,7 +124,7 @@ def test_bad_input_lists_every_problem_and_spends_nothing(tmp_path: Path) -> Non
     write_jobs(
         tmp_path / "jobs.yaml",
         "output_dir: out\njobs:\n  - name: a\n    promt: x\n    model: m/text-to-image\n"
-        "  - name: 乙\n    prompt: y\n    model: m/x\n    type: audio\n",
+        "  - name: 乙\n    prompt: y\n    model: m/x\n    type: music\n",
     )
     done = asyncpipe("run", "jobs.yaml", "--simulate", cwd=tmp_path)
     assert done.returncode == 2

@@ -33,7 +33,7 @@ def validate_jobs(path: Path, *, as_json: bool) -> None:
         name = row.job.title(row.job.key("atlas"))
         model = printable(row.job.model)
         click.echo(f"  {fit(name, 28)}  {row.job.kind.value:<5}  {usd(cost.micro):>11}  {model}")
-        click.echo(f"    {printable(row.job.prompt)[:160]}")
+        click.echo(f"    {printable(row.job.said)[:160]}")
 
 
 def price_all(file: JobFile) -> list[Price]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asyncpipe._fs import make_folders
+from asyncpipe.jobs import JobType
 from asyncpipe.ledger.sqlite import STATE_FOLDER
 from asyncpipe.providers.atlas import AtlasCloud
 from asyncpipe.settings import Deadlines, Polling
@@ -38,7 +39,7 @@ class Simulated:
 
     def deadlines(self, deadlines: Deadlines) -> Deadlines:
         """Give up as much sooner."""
-        return Deadlines(image=deadlines.image / self.speed, video=deadlines.video / self.speed)
+        return Deadlines(**{k.value: deadlines.of(k) / self.speed for k in JobType})
 
 
 async def connect(

@@ -12,6 +12,7 @@ from asyncpipe.jobfile.expand import Defaults
 from asyncpipe.jobfile.place import Place
 from asyncpipe.jobfile.source import Block, Unclear
 from asyncpipe.jobfile.validate import read_defaults
+from asyncpipe.jobs import JobType
 from asyncpipe.pricing import Rate
 from asyncpipe.pricing.book import UNITS
 from asyncpipe.pricing.price import MOST_USD
@@ -65,8 +66,8 @@ def read_top(top: Block, place: Place) -> tuple[RunSettings, Defaults]:
 
 def _deadlines(value: Any, place: Place) -> Deadlines:
     if not isinstance(value, Mapping):
-        return Deadlines(image=value, video=value)
-    return Deadlines(**place.check(value, {"image": positive, "video": positive}))
+        return Deadlines(image=value, video=value, audio=value)
+    return Deadlines(**place.check(value, {kind.value: positive for kind in JobType}))
 
 
 def _polling(value: Mapping[str, Any], place: Place) -> Polling:

@@ -12,7 +12,7 @@ from asyncpipe.jobfile.expand import Defaults, Layer, copies
 from asyncpipe.jobfile.fields import BODY_FIELDS, DEFAULT_FIELDS, JOB_FIELDS, job_type
 from asyncpipe.jobfile.place import Place
 from asyncpipe.jobfile.source import Unclear, line_of
-from asyncpipe.jobs import Job, JobType
+from asyncpipe.jobs import Job, JobType, any_type
 
 JOB_REMEDY = "Fields of the model's own go under params:"
 LONGEST_LABEL = 80
@@ -96,7 +96,8 @@ def _mapping(value: Mapping[str, Any], defaults: Defaults, place: Place) -> Iter
     kind = defaults.type_of(own)
     whole = defaults.under(own, kind)
     _check_missing(value, whole, kind, defaults, place)
-    if len(place.found) > before or kind is None or not {"model", "prompt"} <= whole.fields.keys():
+    wrong = len(place.found) > before or {"model", "prompt"} & defaults.faulty - {*whole.fields}
+    if wrong or kind is None:
         return
     try:
         yield from copies(whole, kind)
@@ -109,7 +110,8 @@ def _check_missing(
 ) -> None:
     """Report what a job lacks; what is there but wrong was reported where it stands."""
     said = {*value, *defaults.faulty}
-    lacking = [k for k in ("model", "prompt") if k not in whole.fields and k not in said]
+    needed = ("model",) if kind is JobType.AUDIO and whole.body else ("model", "prompt")
+    lacking = [k for k in needed if k not in whole.fields and k not in said]
     by_type = any("model" in layer.fields for layer in defaults.by_type.values())
     if kind is None and "type" not in said and "model" not in value:
         if by_type or "model" in whole.fields:
@@ -128,7 +130,7 @@ def _no_type(whole: Layer) -> str:
     why = "no model tells it"
     if "model" in whole.fields:
         why = f"model {whole.fields['model']!r} does not tell what it makes"
-    return f"type: missing, and {why}; add type: image or type: video"
+    return f"type: missing, and {why}; add type: {any_type()}"
 
 
 def _check_conflicts(value: Mapping[str, Any], place: Place) -> None:

@@ -290,8 +290,15 @@ def stem_candidates(record: JobRecord) -> Iterator[str]:
         yield f"{place}/{record.key}-{n}"
 
 
+_ENDINGS = {
+    JobType.IMAGE: ("png", "jpg", "webp"),
+    JobType.VIDEO: ("mp4", "mov", "webm"),
+    JobType.AUDIO: ("mp3", "wav", "ogg", "flac", "txt"),
+}
+
+
 def _stranger(folder: Path, stem: str, kind: JobType) -> bool:
-    endings = ("png", "jpg", "webp") if kind is JobType.IMAGE else ("mp4", "mov", "webm")
+    endings = _ENDINGS[kind]
     return any((folder / f"{stem}{index}.{e}").exists() for e in endings for index in ("", "_1"))
 
 

@@ -14,7 +14,7 @@ UNITS = ("per_image", "per_second", "per_job")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rate:
-    """What one model costs, in USD: per image, per second of video, or per job.
+    """What one model costs, in USD: per image, per second of video or audio, or per job.
 
     Exactly one is set, as Decimal and not negative; raises UsageError otherwise.
     """

@@ -142,7 +142,7 @@ def _seconds(job: Job, rate: Rate) -> tuple[Decimal, tuple[str, ...]]:
     """What the rate is multiplied by on account of time, and what had to be assumed."""
     if rate.unit == "per_image" and job.kind is not JobType.IMAGE:
         raise UsageError(
-            f"model {job.model!r} has a price per_image, but the job makes a {job.kind}: "
+            f"model {job.model!r} has a price per_image, but the job makes {_a(job.kind)}: "
             "give it per_second or per_job"
         )
     if rate.unit != "per_second":
@@ -152,10 +152,21 @@ def _seconds(job: Job, rate: Rate) -> tuple[Decimal, tuple[str, ...]]:
         return seconds, ()
     if job.kind is not JobType.VIDEO:
         raise UsageError(
-            f"model {job.model!r} has a price per_second, but the job makes an {job.kind} "
-            "and has no duration: give it per_image or per_job"
+            f"model {job.model!r} has a price per_second, but the job makes {_a(job.kind)} "
+            f"and has no duration: {_REMEDIES[job.kind]}"
         )
     return Decimal(ASSUMED_DURATION_S), (f"duration {ASSUMED_DURATION_S} s",)
+
+
+def _a(kind: JobType) -> str:
+    return {JobType.IMAGE: "an image", JobType.VIDEO: "a video"}.get(kind, "audio")
+
+
+# How long speech or a song becomes, nobody can assume: a reservation would be a guess.
+_REMEDIES = {
+    JobType.IMAGE: "give it per_image or per_job",
+    JobType.AUDIO: "give it per_job, or the job a duration in seconds",
+}
 
 
 def _duration(value: Any) -> Decimal | None:
@@ -171,7 +182,8 @@ def _duration(value: Any) -> Decimal | None:
 
 def _no_price(job: Job, books: Sequence[PriceBook]) -> str:
     model = job.model if _PLAIN_KEY.fullmatch(job.model) else json.dumps(job.model)
-    rate = "per_image: 0.04" if job.kind is JobType.IMAGE else "per_second: 0.10"
+    rates = {JobType.IMAGE: "per_image: 0.04", JobType.VIDEO: "per_second: 0.10"}
+    rate = rates.get(job.kind, "per_job: 0.15")
     known = [name for book in books for name in book.rates]
     meant = difflib.get_close_matches(job.model, known, n=1, cutoff=0.75)
     hint = f" (a price is known for {meant[0]!r})" if meant else ""

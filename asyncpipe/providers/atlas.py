@@ -16,7 +16,7 @@ from asyncpipe.catalog.models import CatalogModel, read_models
 from asyncpipe.errors import KeyRefused, PollFailed, PredictionGone, ProviderError, UsageError
 from asyncpipe.jobs import Job, JobType
 from asyncpipe.providers.atlas_answer import open_answer
-from asyncpipe.providers.atlas_reader import ARTICLE, read_poll, read_submit
+from asyncpipe.providers.atlas_reader import ARTICLE, TEXTS, read_poll, read_submit
 from asyncpipe.providers.base import Prediction
 from asyncpipe.providers.http import (
     DEFAULT_TIMEOUTS,
@@ -31,7 +31,11 @@ BASE_URL = "https://api.atlascloud.ai/api/v1"
 KEY_VARIABLES = ("ATLASCLOUD_API_KEY", "ATLAS_CLOUD_API_KEY")
 BASE_URL_VARIABLE = "ATLASCLOUD_BASE_URL"
 
-_ENDPOINTS = {JobType.IMAGE: "/model/generateImage", JobType.VIDEO: "/model/generateVideo"}
+_ENDPOINTS = {
+    JobType.IMAGE: "/model/generateImage",
+    JobType.VIDEO: "/model/generateVideo",
+    JobType.AUDIO: "/model/generateAudio",
+}
 _MODELS = "/models"
 _CANONICAL = "/model/prediction/{id}"
 _ARTICLE = "/model/prediction/{id}/get"
@@ -113,7 +117,9 @@ class AtlasCloud:
         Raises NotAccepted, SubmitStopped, Rejected, or SubmitUnknown.
         """
         answer = self._without_key(await self._http.post(_ENDPOINTS[job.kind], job.body))
-        return read_submit(answer.status, answer.headers, answer.body)
+        texts = job.kind is JobType.AUDIO
+        prediction = read_submit(answer.status, answer.headers, answer.body, texts=texts)
+        return replace(prediction, route=TEXTS) if texts and not prediction.route else prediction
 
     async def poll(self, prediction_id: str, *, route: str = "") -> Prediction:
         """Ask for a prediction once; on the article's route, at both of its paths if need be.
@@ -124,7 +130,7 @@ class AtlasCloud:
         if route == ARTICLE:
             prediction = await self._probe(prediction_id)
         else:
-            prediction = await self._ask(_CANONICAL, prediction_id)
+            prediction = await self._ask(_CANONICAL, prediction_id, texts=route == TEXTS)
         return replace(prediction, id=prediction_id, route=route)
 
     async def ask_account(self, path: str) -> HttpAnswer:
@@ -178,10 +184,10 @@ class AtlasCloud:
                 return prediction
         raise _neither(refused)
 
-    async def _ask(self, path: str, prediction_id: str) -> Prediction:
+    async def _ask(self, path: str, prediction_id: str, *, texts: bool = False) -> Prediction:
         answer = await self._http.get(path.replace("{id}", _segment(prediction_id)))
         answer = self._without_key(answer)
-        return read_poll(answer.status, answer.headers, answer.body)
+        return read_poll(answer.status, answer.headers, answer.body, texts=texts)
 
     def _without_key(self, answer: HttpAnswer) -> HttpAnswer:
         """Take the key out of an answer that repeats it, before anything keeps or shows it."""

@@ -31,6 +31,7 @@ _MANY_URLS = (
     "image", "b64_json",
 )  # fmt: skip
 _LISTS = ("outputs", "output", "images", "videos")
+_TEXT_LISTS = ("outputs", "output")
 _SINGLES = ("output_url", "video_url", "image_url")
 
 _BASE64 = re.compile(r"[A-Za-z0-9+/]{64,}")
@@ -105,17 +106,27 @@ def prediction_id(layers: tuple[Layer, ...]) -> str:
     return next((found for layer in [*reversed(inner), top] if (found := identifier(layer))), "")
 
 
-def outputs(layers: tuple[Layer, ...], *, singles: bool = True) -> tuple[str, ...]:
+def outputs(
+    layers: tuple[Layer, ...], *, singles: bool = True, texts: bool = False
+) -> tuple[str, ...]:
     """Return the output URLs, each once, from the innermost layer that has any.
 
     ``singles=False`` leaves out ``image_url`` and its like, which may echo the job's own input.
+    With ``texts``, what stands in ``outputs`` and is no URL is an output as well: the text itself.
     """
     for layer in layers:
         # The first place that names something is all: what stands beside it may be an echo.
         for name in (*_LISTS, *_SINGLES) if singles else _LISTS:
             if found := tuple(dict.fromkeys(_urls(layer.get(name)))):
                 return found
+            if texts and name in _TEXT_LISTS and (found := tuple(_texts(layer.get(name)))):
+                return found
     return ()
+
+
+def _texts(value: Any) -> Iterator[str]:
+    for member in value if isinstance(value, list) else [value]:
+        yield from _text(member)
 
 
 def _urls(value: Any, depth: int = _DEPTH) -> Iterator[str]:

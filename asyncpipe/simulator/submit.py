@@ -29,8 +29,9 @@ HIDDEN_POLLS = 2
 HUGE_ANSWER = 128 * 1024 * 1024
 
 _BLOCK = b"x" * (256 * 1024)
-_GENERATION_S = {"image": (8.0, 20.0), "video": (30.0, 90.0)}
-_ENDPOINTS = {"generateImage": "image", "generateVideo": "video"}
+_GENERATION_S = {"image": (8.0, 20.0), "video": (30.0, 90.0), "audio": (8.0, 20.0)}
+_ENDPOINTS = {"generateImage": "image", "generateVideo": "video", "generateAudio": "audio"}
+_ASKING = ("prompt", "text", "audio", "audio_url", "image", "images", "video")
 
 
 class Submits:
@@ -145,7 +146,8 @@ async def read_body(request: web.Request) -> Any:
 
 
 def _asks_for_something(body: Any) -> bool:
-    return isinstance(body, dict) and bool(body.get("model")) and bool(body.get("prompt"))
+    asks = isinstance(body, dict) and any(body.get(name) for name in _ASKING)
+    return asks and bool(body.get("model"))
 
 
 def _refused(fault: str, draw: random.Random) -> web.Response:
