@@ -28,6 +28,7 @@ FORMATS = ("csv", "jsonl")
 COLUMNS = (
     *("name", "key", "type", "model", "prompt", "params", "status", "outcome"),
     *("charged_usd", "reserved_usd", "cost_source", "prediction_id", "request_id"),
+    *("attempts_charged", "estimated", "overrun_usd", "lost_answers"),
     *("attempts", "polls", "submitted_at", "completed_at", "error"),
     *("asset", "asset_bytes", "asset_sha256", "assets"),
 )
@@ -107,6 +108,10 @@ _NEVER: dict[str, Any] = {
     "outcome": Outcome.PENDING.value,
     "charged_usd": Decimal(0),
     "reserved_usd": Decimal(0),
+    "attempts_charged": 0,
+    "estimated": False,
+    "overrun_usd": Decimal(0),
+    "lost_answers": 0,
     "attempts": 0,
     "polls": 0,
     "error": "not submitted yet",
@@ -121,6 +126,10 @@ def _told(result: Result) -> dict[str, Any]:
         "outcome": result.outcome.value,
         "charged_usd": result.cost,
         "reserved_usd": result.reserved,
+        "attempts_charged": result.attempts_charged,
+        "estimated": result.estimated,
+        "overrun_usd": result.overrun,
+        "lost_answers": result.lost_answers,
         "cost_source": result.cost_source,
         "prediction_id": result.prediction_id,
         "request_id": result.request_id,
@@ -161,7 +170,7 @@ def cell(value: Any) -> str:
     if isinstance(value, Decimal):
         return f"{value.normalize():f}"
     if isinstance(value, int):
-        return str(value)
+        return str(value).upper() if isinstance(value, bool) else str(value)
     if isinstance(value, list):
         value = ";".join(value)
     elif isinstance(value, dict):
