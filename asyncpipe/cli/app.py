@@ -75,7 +75,8 @@ def collect(folder: Path, **options: Any) -> int:
 def verify(folder: Path, **options: Any) -> int:
     """Check every file in FOLDER by size and sha256; fetch again what is missing or damaged.
 
-    Costs nothing. A file that was changed is kept beside, as NAME.changed.
+    Costs nothing. A file that was changed is kept beside, as NAME.changed. Exit code 0: every file
+    stands, whatever else became of the jobs; 75: some are still to be fetched; 1: media are gone.
     """
     from asyncpipe.cli.collect import CollectOptions, verify_folder
 

@@ -1,4 +1,4 @@
-"""One row per job, for spreadsheets (CSV) and programs (JSON Lines): streamed from the ledger."""
+"""Rows for spreadsheets (CSV) and programs (JSON Lines), one per job: streamed from the ledger."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from asyncpipe.ledger.sqlite import reading
 from asyncpipe.ledger.trouble import rows_of
 from asyncpipe.manifest import money
 from asyncpipe.pricing import to_micro
+from asyncpipe.report import attempts
 from asyncpipe.report.text import json_text
 from asyncpipe.results import Outcome, Result, result_of
 
@@ -47,8 +48,10 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-def export_file(folder: Path, path: Path, form: str) -> int:
+def export_file(folder: Path, path: Path, form: str, *, rows: str = "jobs") -> int:
     """Write ``path`` in ``form``, whole or not at all; return the number of rows.
+
+    ``rows`` is ``jobs``, or ``attempts``: what each submit cost, for comparing with an invoice.
 
     Raises LedgerError without a ledger, UsageError for a place where no file can be, DiskError
     when it cannot be written; an old file stands then.
@@ -61,31 +64,34 @@ def export_file(folder: Path, path: Path, form: str) -> int:
             with whole_file(path) as file:
                 if form == "csv":
                     file.write(BOM)
-                return write_rows(connection, file, form)
+                return write_rows(connection, file, form, rows=rows)
         except OSError as exc:
             raise DiskError(
                 f"{path} cannot be written ({exc.strerror or exc}): make room or make it writable"
             ) from exc
 
 
-def export_stream(folder: Path, stream: BinaryIO, form: str) -> int:
+def export_stream(folder: Path, stream: BinaryIO, form: str, *, rows: str = "jobs") -> int:
     """Write to ``stream`` in ``form``, without BOM; raises LedgerError, and OSError as it comes."""
     with reading(folder) as connection:
-        return write_rows(connection, stream, form)
+        return write_rows(connection, stream, form, rows=rows)
 
 
-def write_rows(connection: sqlite3.Connection, file: BinaryIO, form: str) -> int:
+def write_rows(
+    connection: sqlite3.Connection, file: BinaryIO, form: str, *, rows: str = "jobs"
+) -> int:
     """Write one moment of a ledger; return the number of rows. Memory is that of one row."""
     connection.execute("BEGIN")
+    read, names = (job_rows, COLUMNS) if rows == "jobs" else (attempts.rows, attempts.COLUMNS)
     if form == "jsonl":
-        return sum(1 for row in rows(connection) if file.write(_json_line(row)))
+        return sum(1 for row in read(connection) if file.write(_json_line(row)))
     writer = csv.writer(_Encoded(file), lineterminator="\r\n")
-    writer.writerow(COLUMNS)
-    cells = ([cell(row[column]) for column in COLUMNS] for row in rows(connection))
+    writer.writerow(names)
+    cells = ([cell(row[name]) for name in names] for row in read(connection))
     return sum(1 for line in cells if writer.writerow(line))
 
 
-def rows(connection: sqlite3.Connection) -> Iterator[dict[str, Any]]:
+def job_rows(connection: sqlite3.Connection) -> Iterator[dict[str, Any]]:
     """Every job the manifest speaks of, never-started ones too, in job-file order."""
     for (job_id,) in connection.execute(_LISTED):
         with rows_of(f"job {job_id}"):

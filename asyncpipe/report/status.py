@@ -7,7 +7,6 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from textwrap import wrap
 from typing import Any
 
 import orjson
@@ -17,7 +16,7 @@ from asyncpipe.events import now
 from asyncpipe.ledger.sqlite import STATE_FOLDER, reading
 from asyncpipe.ledger.trouble import rows_of
 from asyncpipe.manifest import money
-from asyncpipe.report.text import columns, printable, usd
+from asyncpipe.report.text import columns, printable, usd, wrapped
 from asyncpipe.results import read_totals
 from asyncpipe.states import JobState
 
@@ -235,7 +234,7 @@ def status_lines(status: Status) -> list[str]:
         lines.append("by model")
         lines += columns([(m, _model_text(part)) for m, part in status.models.items()])
     parts = [RECEIPT, *next_steps(status)]
-    return [*lines, "", *(line for part in parts for line in wrap(part, COLUMNS))]
+    return [*lines, "", *(line for part in parts for line in wrapped(part, COLUMNS))]
 
 
 def _held(status: Status) -> list[str]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from textwrap import wrap
 
 from asyncpipe.collector import Totals
 from asyncpipe.errors import AsyncpipeError
 from asyncpipe.manifest import remarks
-from asyncpipe.report.text import columns, printable, seconds, usd
+from asyncpipe.report.text import columns, printable, seconds, usd, wrapped
 from asyncpipe.states import JobState
 
 COLUMNS = 78
@@ -37,12 +36,12 @@ def summary(
         lines += columns([(model, usd(cost)) for model, cost in costs], indent=4)
     lines += _causes(totals)
     if stopped is not None:
-        lines += ["", *wrap(f"Stopped before the end: {printable(str(stopped))}", COLUMNS)]
+        lines += ["", *wrapped(f"Stopped before the end: {printable(str(stopped))}", COLUMNS)]
     if interrupted:
         lines += ["", "Interrupted. What the provider has taken cannot be cancelled; it is kept."]
     folder = str(Path(manifest).parent)
     for remark in remarks(totals, printable(folder)):
-        lines += ["", *wrap(f"Note: {remark}.", COLUMNS)]
+        lines += ["", *wrapped(f"Note: {remark}.", COLUMNS)]
     lines += _next_steps(totals, command or "the same command", folder)
     return lines
 
@@ -101,4 +100,4 @@ def _next_steps(totals: Totals, command: str, folder: str) -> list[str]:
         paid = unfinished - totals.jobs[JobState.PENDING]
         kept = f" ({paid} submitted already, their ids are kept)" if paid else ""
         lines.append(f"{unfinished} not finished{kept}: run {command} again to go on.")
-    return ["", *(part for line in lines for part in wrap(line, COLUMNS))] if lines else []
+    return ["", *(part for line in lines for part in wrapped(line, COLUMNS))] if lines else []
