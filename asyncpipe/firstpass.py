@@ -46,10 +46,12 @@ async def write_jobs(
     while page := list(islice(source, PAGE)):
         _check_prices(page, books)
         rows = [(job.key(provider), job) for job in page]
-        page_added = await ledger.ask(
+        page_added, cut = await ledger.see_through(
             partial(queries.add_jobs, rows=rows, run=run, position=position)
         )
         added(page_added.new)
+        if cut is not None:
+            raise cut
         if page_added.twice:
             raise UsageError(
                 f"the same job twice: {', '.join(page_added.twice[:5])}; "

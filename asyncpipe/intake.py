@@ -10,7 +10,7 @@ from sqlite3 import Connection
 import anyio
 
 from asyncpipe.collector import Totals
-from asyncpipe.events import AskedAgain, Resubmitted, RetryAsked, now
+from asyncpipe.events import AskedAgain, Resubmitted, RetryAsked, Withdrawn, now
 from asyncpipe.fetcher import Emit
 from asyncpipe.firstpass import PAGE, Counted, JobLike, add_one, write_jobs
 from asyncpipe.jobs import Job
@@ -58,15 +58,24 @@ class Intake:
         key, run = job.key(self._provider), await self._begin()
         add = partial(add_one, key=key, job=job, run=run, folder=self._folder)
         async with self._turn:
-            record, counted = await self._ledger.ask(add)
+            (record, counted), cut = await self._ledger.see_through(add)
             if counted in (Counted.NOWHERE, Counted.AS_REMOVED):
                 self._totals.jobs[JobState.PENDING] += 1
                 self._totals.removed -= counted is Counted.AS_REMOVED
+            if cut is not None:
+                self._take_back(record, counted)
+                raise cut
             if record.state is JobState.SUCCEEDED:
                 record = await self._comparison(None).of(record)
             if record.state is JobState.CANCELLED:
                 record = self._emit(record, AskedAgain(job_id=record.id, at=now()))
         return record, counted is not Counted.IN_A_BATCH
+
+    def _take_back(self, record: JobRecord, counted: Counted) -> None:
+        """Withdraw a job whose caller left while it was written."""
+        new = counted in (Counted.NOWHERE, Counted.AS_REMOVED)
+        if new and record.state is JobState.PENDING and not record.used:
+            self._emit(record, Withdrawn(job_id=record.id, at=now()))
 
     async def take_all(
         self,
@@ -124,15 +133,21 @@ class Intake:
         """Note, with the first job, that a session began; what it does not name is removed."""
         async with self._beginning:
             if self._session is None:
-                start = partial(queries.start_run, at=now(), session=None, job_file=None)
-                self._session = await self._ledger.ask(start)
-                await self._count_removed()
+                (self._session, removed), cut = await self._ledger.see_through(_begin)
+                self._set_removed(removed)
+                if cut is not None:
+                    raise cut
             return self._session
 
     async def _count_removed(self) -> None:
-        before = self._totals.removed
-        self._totals.removed = await self._ledger.ask(count_removed)
-        self._totals.jobs[JobState.PENDING] += before - self._totals.removed
+        removed, cut = await self._ledger.see_through(count_removed)
+        self._set_removed(removed)
+        if cut is not None:
+            raise cut
+
+    def _set_removed(self, removed: int) -> None:
+        self._totals.jobs[JobState.PENDING] += self._totals.removed - removed
+        self._totals.removed = removed
 
     async def _again(
         self, select: Callable[[Connection, int], list[int]], run: int, event: Again
@@ -142,3 +157,9 @@ class Intake:
             some = ids[start : start + PAGE]
             for record in await self._ledger.ask(partial(queries.records_by_id, ids=some)):
                 self._emit(record, event(job_id=record.id, at=now()))
+
+
+def _begin(connection: Connection) -> tuple[int, int]:
+    """Start a session; return its id, and how many jobs are removed by that."""
+    run = queries.start_run(connection, now(), session=None, job_file=None)
+    return run, count_removed(connection)

@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import anyio
+
 from asyncpipe.errors import DiskError, LedgerError, UsageError
 from asyncpipe.events import Event
 from asyncpipe.ledger.ballast import Ballast
@@ -119,6 +121,24 @@ class Ledger:
         answer = await self._run(partial(self._transact, query))
         self._tell_full()
         return answer
+
+    async def see_through(self, query: Query[T]) -> tuple[T, asyncio.CancelledError | None]:
+        """Ask for something that is to be counted: once begun, its answer comes even if cancelled.
+
+        The cancellation comes with it, for the caller to raise when it has counted.
+        """
+        await self.durable()
+        loop = asyncio.get_running_loop()
+        answer = loop.run_in_executor(self._thread, partial(self._transact, query))
+        cut = None
+        with anyio.CancelScope(shield=True):
+            while not answer.done():
+                try:
+                    await asyncio.wait([answer])
+                except asyncio.CancelledError as exc:  # a native one: no shield holds it off
+                    cut = exc
+        self._tell_full()
+        return answer.result(), cut
 
     async def aclose(self) -> None:
         """Write what was appended and close; raises LedgerError if that fails."""

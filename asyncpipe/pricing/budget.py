@@ -74,7 +74,7 @@ class Budget:
         margin = f" ({_usd(price.margin)} of it against a low estimate)" if price.margin else ""
         return BudgetReached(
             f"the budget of {_usd(self._cap)} USD is {self._word}: {_usd(self.committed)} are "
-            f"charged or reserved, and the next job costs {_usd(price.to_reserve)}{margin}. "
+            f"charged or reserved, and the next job needs {_usd(price.to_reserve)}{margin}. "
             "What does not fit was not submitted, in job-file order per model; what came after it "
             "and cost less may have been. Raise --max-cost (max_cost in the job file), then run "
             "again"

@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
 
@@ -34,6 +35,7 @@ _LISTS = ("outputs", "output", "images", "videos")
 _TEXT_LISTS = ("outputs", "output")
 _SINGLES = ("output_url", "video_url", "image_url")
 
+_AMOUNT = re.compile(r"\d{1,9}(\.\d{1,9})?", re.ASCII)
 _BASE64 = re.compile(r"[A-Za-z0-9+/]{64,}")
 _URL_SAFE = str.maketrans("-_", "+/")
 _ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|[@-_])")
@@ -162,6 +164,23 @@ def _text(value: Any) -> Iterator[str]:
 def _storable(text: str) -> str:
     # Half a surrogate pair is legal JSON, but neither a database nor a URL takes it.
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def cost(layers: Iterable[Layer]) -> Decimal | None:
+    """Return what an answer says its prediction cost in USD; None if it does not.
+
+    No documentation promises it (atlas-api §3). Should it come, only the form is believed that
+    the API's billing gives an amount (§5): decimal text beside its currency. A bare number might
+    be a unit price, credits or a reservation, and would be charged as if it were the truth.
+    """
+    for layer in layers:
+        amount = layer.get("cost")
+        if not isinstance(amount, dict) or str(amount.get("currency")).lower() != "usd":
+            continue
+        value = amount.get("value")
+        if isinstance(value, str) and _AMOUNT.fullmatch(value):
+            return Decimal(value)
+    return None
 
 
 def error_text(layers: Iterable[Layer]) -> str:

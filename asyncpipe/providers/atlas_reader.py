@@ -168,6 +168,8 @@ def _prediction(answer: Answer, status: PredictionStatus, *, texts: bool = False
         route=ARTICLE if bare else "",
         request_id=answer.request_id,
         said=_word(answer)[0],
+        # Not of a failed one: its money is returned, whatever it cost before.
+        charged=fields.cost(answer.layers) if status is PredictionStatus.COMPLETED else None,
     )
 
 

@@ -81,7 +81,8 @@ class Submits:
         wait_s = draw.uniform(low, high) / self._settings.speed
         hidden = draw.random() < faults.not_found_first
         prediction_id = f"{draw.getrandbits(128):032x}"
-        instant = plan_of(faults, seed, prediction_id).instant
+        plan = plan_of(faults, seed, prediction_id)
+        instant, price = plan.instant, self._charge(body)
         prediction = BookedPrediction(
             number=number,
             id=prediction_id,
@@ -91,7 +92,7 @@ class Submits:
             created_at=now,
             ready_at=now if instant else now + wait_s,
             outcome=self._outcome(draw.random(), body),
-            price=self._charge(body),
+            price=price + price // 2 if plan.overrun else price,
             outputs=outputs_asked(body),
             hidden_polls=HIDDEN_POLLS if hidden and not instant else 0,
         )
