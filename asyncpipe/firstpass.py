@@ -12,7 +12,7 @@ from typing import Any
 
 from asyncpipe.errors import UsageError
 from asyncpipe.events import Unknown, now
-from asyncpipe.jobfile import parse_jobs
+from asyncpipe.jobfile import iter_jobs, parse_jobs
 from asyncpipe.jobs import Job
 from asyncpipe.ledger import queries
 from asyncpipe.ledger.base import JobRecord
@@ -42,7 +42,7 @@ async def write_jobs(
     then nothing of ``run`` is drawn, and so nothing spent.
     """
     position = 0
-    source = iter(parse_jobs(jobs))
+    source = iter_jobs(jobs)
     while page := list(islice(source, PAGE)):
         _check_prices(page, books)
         rows = [(job.key(provider), job) for job in page]

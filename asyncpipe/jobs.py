@@ -47,7 +47,9 @@ class Job:
     ``type`` may be left out when the model id tells it. ``retries`` (submits after a failure the
     provider does not charge for) and ``deadline_s`` (seconds from submit) override the pipeline's;
     they, like the price, are not part of the job's identity. ``occurrence`` tells otherwise equal
-    jobs apart. Raises UsageError when the type cannot be told or a field cannot be sent as JSON.
+    jobs apart. ``labels`` are the user's own words about it: kept in ledger, manifest and export,
+    never sent, and no part of its identity. Raises UsageError when the type cannot be told or a
+    field cannot be sent as JSON.
     """
 
     model: str
@@ -58,6 +60,7 @@ class Job:
     occurrence: int | str = 1
     retries: int | None = None
     deadline_s: float | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.model or not isinstance(self.model, str):
