@@ -17,7 +17,7 @@ from asyncpipe.jobs import Job
 from asyncpipe.ledger import queries
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.ledger.sqlite import Ledger
-from asyncpipe.pricing import PriceBook, price
+from asyncpipe.pricing import PriceBook, Prices
 from asyncpipe.states import JobState
 
 JobLike = Job | Mapping[str, Any]
@@ -41,10 +41,10 @@ async def write_jobs(
     Raises JobFileError or UsageError for a job that is malformed, has no price, or comes twice;
     then nothing of ``run`` is drawn, and so nothing spent.
     """
-    position = 0
+    position, prices = 0, Prices(books)
     source = iter_jobs(jobs)
     while page := list(islice(source, PAGE)):
-        _check_prices(page, books)
+        _check_prices(page, prices)
         rows = [(job.key(provider), job) for job in page]
         page_added = await ledger.ask(
             partial(queries.add_jobs, rows=rows, run=run, position=position)
@@ -58,12 +58,12 @@ async def write_jobs(
         position += len(page)
 
 
-def _check_prices(jobs: Iterable[Job], books: Sequence[PriceBook]) -> None:
+def _check_prices(jobs: Iterable[Job], prices: Prices) -> None:
     """Raise UsageError naming every model that cannot be priced."""
     problems: dict[str, str] = {}
     for job in jobs:
         try:
-            price(job, books)
+            prices.of(job)
         except UsageError as exc:
             problems.setdefault(job.model, str(exc))
     if problems:

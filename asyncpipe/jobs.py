@@ -116,6 +116,9 @@ def canonical_json(value: Any) -> bytes:
     Raises UsageError for values JSON does not have.
     """
     try:
+        if _plain(value):
+            # The same bytes, several times as fast: the two differ in how they write floats.
+            return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
         text = json.dumps(
             value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
         )
@@ -125,3 +128,16 @@ def canonical_json(value: Any) -> bytes:
         return text.encode()
     except (TypeError, ValueError, RecursionError) as exc:
         raise UsageError(f"a field of the job cannot be sent as JSON: {exc}") from exc
+
+
+_SCALARS = frozenset({str, int, bool, type(None)})
+
+
+def _plain(value: Any) -> bool:
+    """Whether there is nothing in ``value`` but text, whole numbers, truth, lists and mappings."""
+    kind = type(value)
+    if kind in _SCALARS:
+        return True
+    if kind is dict:
+        return all(type(key) is str and _plain(inner) for key, inner in value.items())
+    return kind is list and all(map(_plain, value))

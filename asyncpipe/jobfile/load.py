@@ -20,7 +20,7 @@ from asyncpipe.jobfile.read import file_of, read_source
 from asyncpipe.jobfile.rows import JSON_LINES, Rows, TableRows, crossed, open_file, open_rows
 from asyncpipe.jobfile.source import Block, Listing, Unclear, Unreadable
 from asyncpipe.jobfile.table import ENDINGS
-from asyncpipe.jobfile.template import Template, named
+from asyncpipe.jobfile.template import LONGEST_LABEL, Template
 from asyncpipe.jobfile.top import read_top
 from asyncpipe.jobfile.validate import JobRow, read_row, read_rows, read_template
 from asyncpipe.jobs import Job
@@ -223,9 +223,9 @@ def _filled(
     """The jobs of all templates, row by row."""
     if file is not None:
         place = replace(place, file=file)
-    name = rows.columns[0]
+    here, name = replace(place), rows.columns[0]
     for line, cells in rows.read(place):
-        here = named(place, line, f"{name} {cells[0]}"[:80])
+        here.line, here.job = line, f"{name} {cells[0]}"[:LONGEST_LABEL]
         for template in templates:
             for job in template.jobs(cells, here):
                 yield JobRow(job=job, line=line, file=file)

@@ -8,7 +8,15 @@ from typing import Any
 
 from asyncpipe.errors import Problem
 from asyncpipe.jobfile.checks import Check, Fault, Wrong, brief, meant
-from asyncpipe.jobfile.holes import Columns, Hole, checked_hole, has_braces, open_hole, text_hole
+from asyncpipe.jobfile.holes import (
+    Cells,
+    Columns,
+    Hole,
+    checked_hole,
+    has_braces,
+    open_hole,
+    text_hole,
+)
 from asyncpipe.jobfile.source import Unclear, line_of
 
 MOST_PROBLEMS = 1000
@@ -24,7 +32,7 @@ LONGEST_MESSAGE = 1000
 """Characters of what is said of one problem."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class Place:
     """A place in a job file; ``report`` adds to ``found``, which all places of a file share.
 
@@ -99,7 +107,12 @@ class Place:
         if not isinstance(found, Hole):
             return check({name: found})[name]
         fill = found.fill
-        return Hole(lambda cells: check({name: fill(cells)})[name])
+
+        def checked(cells: Cells) -> Any:
+            value = fill(cells)
+            return value if type(value) in (int, bool) else check({name: value})[name]
+
+        return Hole(checked)
 
     def _unknown(
         self, key: Any, value: Any, checks: Mapping[str, Check], remedy: str, line: int | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from asyncpipe.errors import UsageError
@@ -65,12 +65,21 @@ class Template:
     place: Place
     _plans: dict[JobType, _Plan] = field(default_factory=dict)
     _kinds: dict[Any, JobType | None] = field(default_factory=dict)
+    _kind_varies: bool = field(init=False)
+    _only: JobType | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        layers = (self.own.fields, self.defaults.common.fields)
+        said = [layer[key] for layer in layers for key in ("type", "model") if key in layer]
+        self._kind_varies = any(isinstance(value, Hole) for value in said)
+        if not self._kind_varies:
+            self._only = self._kind(())
 
     def jobs(self, cells: Cells, place: Place) -> Iterator[Job]:
         """The jobs of one row; what is wrong with it is reported at ``place``."""
         before = len(place.found)
         try:
-            kind = self._kind(cells)
+            kind = self._kind(cells) if self._kind_varies else self._only
         except Wrong as exc:
             place.report(f"model: {exc}")
             return
@@ -115,8 +124,3 @@ class Template:
                 if self._kinds[model] is not None:
                     return self._kinds[model]
         return None
-
-
-def named(place: Place, line: int | None, title: Any) -> Place:
-    """The place of a row."""
-    return replace(place, line=line, job=title)
