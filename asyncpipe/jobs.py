@@ -63,7 +63,9 @@ class Job:
     ``type`` may be left out when the model id tells it. ``retries`` (submits after a failure the
     provider does not charge for) and ``deadline_s`` (seconds from submit) override the pipeline's;
     they, like the price, are not part of the job's identity. ``occurrence`` tells otherwise equal
-    jobs apart. Raises UsageError when the type cannot be told or a field cannot be sent as JSON.
+    jobs apart. ``labels`` are the user's own words about it: kept in ledger, manifest and export,
+    never sent, and no part of its identity. Raises UsageError when the type cannot be told or a
+    field cannot be sent as JSON.
     """
 
     model: str
@@ -74,6 +76,7 @@ class Job:
     occurrence: int | str = 1
     retries: int | None = None
     deadline_s: float | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.model or not isinstance(self.model, str):
@@ -138,6 +141,9 @@ def canonical_json(value: Any) -> bytes:
     Raises UsageError for values JSON does not have.
     """
     try:
+        if _plain(value):
+            # The same bytes, several times as fast: the two differ in how they write floats.
+            return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
         text = json.dumps(
             value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
         )
@@ -147,3 +153,16 @@ def canonical_json(value: Any) -> bytes:
         return text.encode()
     except (TypeError, ValueError, RecursionError) as exc:
         raise UsageError(f"a field of the job cannot be sent as JSON: {exc}") from exc
+
+
+_SCALARS = frozenset({str, int, bool, type(None)})
+
+
+def _plain(value: Any) -> bool:
+    """Whether there is nothing in ``value`` but text, whole numbers, truth, lists and mappings."""
+    kind = type(value)
+    if kind in _SCALARS:
+        return True
+    if kind is dict:
+        return all(type(key) is str and _plain(inner) for key, inner in value.items())
+    return kind is list and all(map(_plain, value))

@@ -283,19 +283,22 @@ class Pipeline:
         jobs: Iterable[JobLike],
         *,
         job_file: str | None = None,
+        digest: str | None = None,
         retry_failed: bool = False,
     ) -> Manifest:
         """Run all jobs and return the folder's manifest when none can go on.
 
         Every job is validated and priced before anything is spent; the same jobs again go on where
-        they were. With ``retry_failed`` failed ones that were not charged are submitted again,
-        moderation refusals excepted. ``stopped`` says whether submitting ended early. Raises
-        JobFileError or UsageError before anything is spent.
+        they were, and are not even iterated when the folder's last run took those of the same
+        ``digest`` (``JobFile.digest``). With ``retry_failed`` failed ones that were not charged are
+        submitted again, moderation refusals excepted. ``stopped`` says whether submitting ended
+        early. Raises JobFileError or UsageError before anything is spent.
         """
         self._check_open()
         run = await self._intake.take_all(
             jobs,
             job_file=job_file,
+            digest=digest,
             retry_failed=retry_failed,
             resubmit_unknown=self._limits.resubmit_unknown,
             damaged=self._admission.offer,

@@ -370,7 +370,7 @@ _SIGNS = st.sampled_from(
 )
 
 
-@pytest.mark.parametrize("read", [FORMATS[".yaml"], FORMATS[".json"], FORMATS[".jsonl"]])
+@pytest.mark.parametrize("read", [FORMATS[".yaml"], FORMATS[".json"]])
 @given(text=st.lists(_SIGNS, max_size=40).map("".join))
 def test_no_text_breaks_a_reader(read: Callable[[str], Any], text: str) -> None:
     """Whatever stands in a file: values, or Unreadable with a message; never a traceback."""

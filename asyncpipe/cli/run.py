@@ -10,11 +10,12 @@ from pathlib import Path
 
 import click
 
-from asyncpipe.cli.check import price_all
+from asyncpipe.cli.check import made_of
 from asyncpipe.cli.connect import Simulated, connect
-from asyncpipe.cli.precheck import check_models
+from asyncpipe.cli.look import known, look_through, told
+from asyncpipe.cli.precheck import ModelCheck
 from asyncpipe.cli.session import End, Output, run_session, work_in
-from asyncpipe.jobfile import JobFile, load_jobs
+from asyncpipe.jobfile import JobFile, open_jobs
 from asyncpipe.pipeline import Pipeline
 from asyncpipe.progress import Progress
 from asyncpipe.report.text import printable
@@ -47,8 +48,7 @@ def run_jobs(options: RunOptions) -> int:
     """Run a job file to its end and return the exit code."""
     if options.simulate and options.base_url:
         raise click.UsageError("--simulate and --base-url exclude each other")
-    file = load_jobs(options.jobfile)
-    price_all(file)
+    file = open_jobs(options.jobfile)
     folder = options.output_dir or file.settings.output_dir
     work = partial(_run, options, file, folder)
     return run_session(folder, work, output=options.output, simulated=options.simulate)
@@ -56,6 +56,14 @@ def run_jobs(options: RunOptions) -> int:
 
 async def _run(options: RunOptions, file: JobFile, folder: Path) -> End:
     settings, simulated = file.settings, None
+    echo = options.output.echo
+    # The article's simulator takes any model; a file that is checked without asking anybody is
+    # checked before the folder is touched.
+    asking = not options.simulate or options.simulate_catalog == "live"
+    digest = file.digest(settings.prices, options.allow_unknown_models, asking)
+    before = known(folder, digest)
+    if before is None and not asking:
+        await look_through(file, None, echo)
     polling, deadlines = settings.polling, settings.deadlines
     if options.simulate:
         simulated = Simulated(
@@ -67,14 +75,10 @@ async def _run(options: RunOptions, file: JobFile, folder: Path) -> End:
     progress = Progress(options.output.echo, verbose=options.output.verbose)
     async with AsyncExitStack() as stack:
         provider = await connect(stack, folder, base_url=options.base_url, simulated=simulated)
-        if simulated is None or simulated.catalog == "live":  # the article's takes any model
-            await check_models(
-                file,
-                provider,
-                folder,
-                allow_unknown=options.allow_unknown_models,
-                echo=options.output.echo,
-            )
+        if before is None and asking:
+            allow_unknown = options.allow_unknown_models
+            models = ModelCheck(file, provider, folder, allow_unknown=allow_unknown, echo=echo)
+            await look_through(file, models, echo)
         pipeline = Pipeline(
             provider,
             folder,
@@ -90,10 +94,15 @@ async def _run(options: RunOptions, file: JobFile, folder: Path) -> End:
             on_event=progress,
         )
         places = f"{options.jobfile}, into {folder}"
-        options.output.echo(printable(f"{len(file.rows)} jobs from {places}"))
+        count = before.jobs if before else len(file.rows)
+        unchanged = ", unchanged since the last run" if before else ""
+        echo(printable(f"{count} jobs from {places}{unchanged}"))
+        for line in made_of(file):
+            echo(f"  {line}")
         work = partial(
             pipeline.batch_generate,
-            file.jobs,
+            told(file.jobs, "written down", echo),
+            digest=digest,
             job_file=str(options.jobfile),
             retry_failed=options.retry_failed,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from asyncpipe.jobfile.checks import Check, Wrong, number, positive, shown, text, whole
-from asyncpipe.jobfile.params import params
+from asyncpipe.jobfile.params import labels, params
 from asyncpipe.jobfile.source import Unclear
 from asyncpipe.jobs import JobType, any_type
 
@@ -82,6 +82,7 @@ DEFAULT_FIELDS: dict[str, Check] = {
     "params": params,
     "retries": whole(0),
     "deadline_s": positive,
+    "labels": labels,
 }
 
 JOB_FIELDS: dict[str, Check] = {

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from asyncpipe.errors import UsageError
 from asyncpipe.jobfile.checks import Check, mapping, number, positive, shown, text, usd, whole
 from asyncpipe.jobfile.expand import Defaults
+from asyncpipe.jobfile.holes import Columns
 from asyncpipe.jobfile.place import Place
 from asyncpipe.jobfile.source import Block, Unclear
 from asyncpipe.jobfile.validate import read_defaults
@@ -38,13 +40,18 @@ _TOP_FIELDS: dict[str, Check] = {
     "deadline_s": _deadline,
     "polling": mapping,
     "prices": mapping,
+    "rows": _any,
+    "matrix": _any,
     "defaults": mapping,
     "jobs": _any,
 }
 
 
-def read_top(top: Block, place: Place) -> tuple[RunSettings, Defaults]:
-    """Check the top level; what it does not say keeps its default."""
+def read_top(top: Block, place: Place, columns: Columns | None) -> tuple[RunSettings, Defaults]:
+    """Check the top level; what it does not say keeps its default.
+
+    ``columns`` are those that defaults may name in braces.
+    """
     ours = Block(((k, v) for k, v in top.items() if not k.startswith(IGNORED)), top.lines)
     checked = place.check(ours, _TOP_FIELDS)
     said: dict[str, Any] = {
@@ -60,7 +67,8 @@ def read_top(top: Block, place: Place) -> tuple[RunSettings, Defaults]:
         said["prices"] = _prices(checked["prices"], place.below(top, "prices"))
     defaults = Defaults()
     if "defaults" in checked:
-        defaults = read_defaults(checked["defaults"], place.below(top, "defaults"))
+        below = replace(place.below(top, "defaults"), columns=columns)
+        defaults = read_defaults(checked["defaults"], below)
     return RunSettings(**said), defaults
 
 

@@ -12,6 +12,7 @@ from asyncpipe.jobfile.expand import Defaults, Layer, copies
 from asyncpipe.jobfile.fields import BODY_FIELDS, DEFAULT_FIELDS, JOB_FIELDS, job_type
 from asyncpipe.jobfile.place import Place
 from asyncpipe.jobfile.source import Unclear, line_of
+from asyncpipe.jobfile.template import Template
 from asyncpipe.jobs import Job, JobType, any_type
 
 JOB_REMEDY = "Fields of the model's own go under params:"
@@ -20,10 +21,11 @@ LONGEST_LABEL = 80
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobRow:
-    """One job, and the line of the file its row begins on (None: unknown)."""
+    """One job, the line its row begins on, and the file of rows where that is not the job file."""
 
     job: Job
     line: int | None = None
+    file: str | None = None
 
 
 def read_defaults(value: Any, place: Place) -> Defaults:
@@ -68,6 +70,41 @@ def _label(value: Any, n: int) -> str:
     if not isinstance(name, str) or not name.strip():
         return f"job {n}"
     return name if len(name) <= LONGEST_LABEL else f"{name[:LONGEST_LABEL]}…"
+
+
+def read_row(value: Any, line: int | None, n: int, defaults: Defaults, place: Place) -> list[Job]:
+    """The jobs of one row, the ``n``-th; what is wrong with it is reported."""
+    return list(_row(value, defaults, replace(place, line=line, job=_label(value, n))))
+
+
+def read_template(value: Any, defaults: Defaults, place: Place) -> Template | None:
+    """Check a job template; ``place`` is its own and knows the columns."""
+    if not isinstance(value, Mapping):
+        place.report(_not_a_mapping(value))
+        return None
+    columns = place.columns
+    assert columns is not None
+    before, elsewhere = len(place.found), {*columns.used}
+    columns.used.clear()
+    own = Layer.of(place.check(value, JOB_FIELDS, remedy=JOB_REMEDY))
+    _check_conflicts(value, place)
+    layers = (defaults.common, *defaults.by_type.values())
+    for key in ("model", "prompt"):
+        said = {*value, *defaults.faulty}
+        if key not in said and not any(key in layer.fields for layer in layers):
+            place.report(f"{key}: missing; write it on the job or in defaults")
+    if len(place.found) == before and not (columns.used or elsewhere):
+        example = next(iter(columns.index))
+        place.report(f"uses no column, so each row would make the same job: write {{{example}}}")
+    columns.used.update(elsewhere)
+    if len(place.found) > before:
+        return None
+    return Template(own, defaults, columns, place)
+
+
+def label_of(value: Any, n: int) -> str:
+    """What problems call a job: its name, or its number."""
+    return _label(value, n)
 
 
 def _row(value: Any, defaults: Defaults, place: Place) -> Iterator[Job]:

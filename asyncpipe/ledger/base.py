@@ -185,7 +185,7 @@ def _charge(record: JobRecord, told: int | None) -> dict[str, Any]:
 
 def job_to_spec(job: Job) -> dict[str, Any]:
     """Everything of a job the ledger must keep to submit it later; JSON types only."""
-    return {
+    spec = {
         "name": job.name,
         "type": job.kind.value,
         "model": job.model,
@@ -195,6 +195,9 @@ def job_to_spec(job: Job) -> dict[str, Any]:
         "retries": job.retries,
         "deadline_s": job.deadline_s,
     }
+    if job.labels:
+        spec["labels"] = dict(job.labels)
+    return spec
 
 
 def job_from_spec(spec: dict[str, Any]) -> Job:

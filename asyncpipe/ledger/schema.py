@@ -12,7 +12,7 @@ _TABLES = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE runs(
   id INTEGER PRIMARY KEY, session INTEGER NOT NULL, started_at TEXT NOT NULL, ended_at TEXT,
-  job_file TEXT, digest TEXT, jobs INTEGER);
+  job_file TEXT, digest TEXT, jobs INTEGER, seen INTEGER);
 CREATE TABLE jobs(
   id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE,
   name TEXT NOT NULL, type TEXT NOT NULL, model TEXT NOT NULL, spec BLOB NOT NULL,
@@ -82,6 +82,7 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {
         f"UPDATE attempts SET settled={_SETTLED}",
         "ALTER TABLE runs ADD COLUMN digest TEXT",
         "ALTER TABLE runs ADD COLUMN jobs INTEGER",
+        "ALTER TABLE runs ADD COLUMN seen INTEGER",
         "CREATE TABLE uploads("
         " sha256 TEXT PRIMARY KEY, url TEXT NOT NULL, size INTEGER NOT NULL,"
         " uploaded_at TEXT NOT NULL) WITHOUT ROWID",

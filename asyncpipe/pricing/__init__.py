@@ -2,6 +2,7 @@
 
 from asyncpipe.pricing.book import PriceBook, Rate, books_of, built_in
 from asyncpipe.pricing.budget import Budget, Fit
+from asyncpipe.pricing.memo import Prices
 from asyncpipe.pricing.price import Price, Unpriced, checked_cap, from_micro, price, to_micro
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     "Fit",
     "Price",
     "PriceBook",
+    "Prices",
     "Rate",
     "Unpriced",
     "books_of",
