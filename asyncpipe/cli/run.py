@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
 
 import click
 
-from asyncpipe.cli.check import price_all
+from asyncpipe.cli.check import ask_quotes, price_rows, prices_of
 from asyncpipe.cli.connect import Simulated, connect
 from asyncpipe.cli.precheck import check_models
+from asyncpipe.cli.question import ask_first, on_terminal
 from asyncpipe.cli.session import End, Output, run_session, work_in
+from asyncpipe.cli.unspent import still_to_buy
 from asyncpipe.jobfile import JobFile, load_jobs
 from asyncpipe.pipeline import Pipeline
+from asyncpipe.pricing import Prices
 from asyncpipe.progress import Progress
+from asyncpipe.providers.atlas import AtlasCloud
+from asyncpipe.quoting import Quoting
 from asyncpipe.report.text import printable
 from asyncpipe.volume import GIB
 
@@ -29,6 +34,9 @@ class RunOptions:
     output_dir: Path | None
     max_workers: int | None
     max_cost: Decimal | None
+    min_balance: Decimal | None
+    price_file: Path | None
+    yes: bool
     base_url: str | None
     simulate: bool
     simulate_speed: float
@@ -48,13 +56,13 @@ def run_jobs(options: RunOptions) -> int:
     if options.simulate and options.base_url:
         raise click.UsageError("--simulate and --base-url exclude each other")
     file = load_jobs(options.jobfile)
-    price_all(file)
+    prices = prices_of(file, options.price_file)
     folder = options.output_dir or file.settings.output_dir
-    work = partial(_run, options, file, folder)
+    work = partial(_run, options, file, prices, folder)
     return run_session(folder, work, output=options.output, simulated=options.simulate)
 
 
-async def _run(options: RunOptions, file: JobFile, folder: Path) -> End:
+async def _run(options: RunOptions, file: JobFile, prices: Prices, folder: Path) -> End:
     settings, simulated = file.settings, None
     polling, deadlines = settings.polling, settings.deadlines
     if options.simulate:
@@ -64,6 +72,7 @@ async def _run(options: RunOptions, file: JobFile, folder: Path) -> End:
             catalog=options.simulate_catalog,
         )
         polling, deadlines = simulated.polling(polling), simulated.deadlines(deadlines)
+    remark = partial(_remark, options.output)
     progress = Progress(options.output.echo, verbose=options.output.verbose)
     async with AsyncExitStack() as stack:
         provider = await connect(stack, folder, base_url=options.base_url, simulated=simulated)
@@ -75,19 +84,27 @@ async def _run(options: RunOptions, file: JobFile, folder: Path) -> End:
                 allow_unknown=options.allow_unknown_models,
                 echo=options.output.echo,
             )
+        await stack.enter_async_context(provider)
+        quoting = Quoting(provider, tell=remark)
+        await _price(options, file, replace(prices, quotes=quoting.quotes), quoting, provider)
         pipeline = Pipeline(
             provider,
             folder,
             max_workers=options.max_workers or settings.max_workers,
-            max_cost=settings.max_cost if options.max_cost is None else options.max_cost,
+            max_cost=_cap(options, file),
+            min_balance=_either(options.min_balance, settings.min_balance),
             retries=settings.retries,
             deadlines=deadlines,
             polling=polling,
             prices=settings.prices,
+            price_file=options.price_file,
+            quotes=quoting,
+            estimate_factor=settings.estimate_factor,
             patience_s=options.patience,
             min_free_bytes=round(options.min_free * GIB),
             resubmit_unknown=options.ambiguous == "resubmit",
             on_event=progress,
+            on_remark=remark,
         )
         places = f"{options.jobfile}, into {folder}"
         options.output.echo(printable(f"{len(file.rows)} jobs from {places}"))
@@ -98,3 +115,31 @@ async def _run(options: RunOptions, file: JobFile, folder: Path) -> End:
             retry_failed=options.retry_failed,
         )
         return await work_in(pipeline, work, progress=progress, grace_s=options.grace)
+
+
+def _cap(options: RunOptions, file: JobFile) -> Decimal | None:
+    return _either(options.max_cost, file.settings.max_cost)
+
+
+def _either(option: Decimal | None, setting: Decimal | None) -> Decimal | None:
+    return setting if option is None else option
+
+
+def _remark(output: Output, line: str) -> None:
+    output.echo(printable(line))
+
+
+async def _price(
+    options: RunOptions, file: JobFile, prices: Prices, quoting: Quoting, provider: AtlasCloud
+) -> None:
+    """See that everything still to be bought has a price; ask the user, where one has to be."""
+    folder = options.output_dir or file.settings.output_dir
+    retry, resubmit = options.retry_failed, options.ambiguous == "resubmit"
+    with still_to_buy(folder, provider.name, retry_failed=retry, resubmit=resubmit) as wanted:
+        unasked = options.yes or options.simulate or _cap(options, file) is not None
+        if not unasked and on_terminal():
+            workers = options.max_workers or file.settings.max_workers
+            await ask_first(file, prices, quoting, provider, wanted=wanted, workers=workers)
+            return
+        await ask_quotes(file, prices, quoting, wanted=wanted, only_unpriced=True)
+        price_rows(file, prices, lambda row, price: None, wanted=wanted)
