@@ -15,12 +15,13 @@ from sqlite3 import Connection
 import anyio
 from anyio.abc import ObjectSendStream
 
-from asyncpipe.errors import AsyncpipeError
+from asyncpipe.errors import AsyncpipeError, UsageError
 from asyncpipe.flow.pause import Pause
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.ledger.queries import claim_stems, pending, pending_models
 from asyncpipe.ledger.sqlite import Ledger
 from asyncpipe.pricing import Budget, Fit, Price
+from asyncpipe.quoting import Quoting
 from asyncpipe.states import JobState
 from asyncpipe.volume import Room
 
@@ -189,7 +190,8 @@ class Admission:
         room: Room,
         budget: Budget,
         price: Callable[[JobRecord], Price],
-        unfit: Callable[[JobRecord, Price], None],
+        quoting: Quoting,
+        unfit: Callable[[JobRecord, AsyncpipeError], None],
         rng: Random,
         clock: Callable[[], float],
     ) -> None:
@@ -198,6 +200,7 @@ class Admission:
         self._clock = clock
         self._room = room
         self.budget, self._price, self._unfit = budget, price, unfit
+        self._quoting = quoting
         self._permits = anyio.Semaphore(max_workers)
         self._page = 2 * max_workers
         self._news = anyio.Event()
@@ -314,9 +317,12 @@ class Admission:
         while True:
             self._news = anyio.Event()
             await self._draw()
+            await self._quoting.fill()
             chosen = self._choose()
             if not isinstance(chosen, float):
                 return chosen
+            if self._quoting.wanted:  # a job came up whose price is to be asked first
+                continue
             with anyio.move_on_after(min(max(chosen - self._clock(), 0.0), STEP_S)):
                 await self._news.wait()
 
@@ -328,7 +334,7 @@ class Admission:
             self.budget.hold(chosen.id, self._price(chosen))
         while self.queue.unfit:
             record = self.queue.unfit.popleft()
-            self._unfit(record, self._price(record))
+            self._unfit(record, self._why_unfit(record))
             self._forget({record.id})
         drawing = any(backlog.models for backlog in self._backlogs)
         idle = self._carried == 0 and self.queue.empty and not drawing
@@ -337,7 +343,18 @@ class Admission:
         return chosen
 
     def _fit(self, record: JobRecord) -> Fit:
-        return self.budget.fit(self._price(record))
+        if self._quoting.want(record.job):
+            return Fit.LATER
+        try:
+            return self.budget.fit(self._price(record))
+        except UsageError:  # its only price was a quote that is not to be had any more
+            return Fit.NEVER
+
+    def _why_unfit(self, record: JobRecord) -> AsyncpipeError:
+        try:
+            return self.budget.refusal(self._price(record))
+        except UsageError as exc:
+            return exc
 
     async def _draw(self) -> None:
         """Keep a page of every model at hand."""
@@ -366,6 +383,8 @@ class Admission:
         backlog.open.update(record.id for record in records)
         fresh = [record for record in records if record.id not in self._held]
         self._held.update(record.id for record in fresh)
+        for record in fresh:
+            self._quoting.want(record.job)
         self.queue.add(fresh)
         backlog.settle()
 

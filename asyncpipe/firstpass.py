@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum, auto
 from functools import partial
 from itertools import islice
@@ -17,7 +17,7 @@ from asyncpipe.jobs import Job
 from asyncpipe.ledger import queries
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.ledger.sqlite import Ledger
-from asyncpipe.pricing import PriceBook, Prices
+from asyncpipe.spending import Purse
 from asyncpipe.states import JobState
 
 JobLike = Job | Mapping[str, Any]
@@ -33,7 +33,7 @@ async def write_jobs(
     *,
     run: int,
     provider: str,
-    books: Sequence[PriceBook],
+    purse: Purse,
     added: Callable[[int], None],
 ) -> int:
     """Write every job as pending, or mark it as seen by ``run``; return how many they are.
@@ -43,11 +43,12 @@ async def write_jobs(
     Raises JobFileError or UsageError for a job that is malformed, has no price, or comes twice;
     then nothing of ``run`` is drawn, and so nothing spent.
     """
-    position, prices = 0, Prices(books)
+    position = 0
     source = iter_jobs(jobs)
     while page := list(islice(source, PAGE)):
-        _check_prices(page, prices)
+        await purse.ask_unpriced(page)
         rows = [(job.key(provider), job) for job in page]
+        await check_prices(rows, purse, ledger)
         page_added, cut = await ledger.see_through(
             partial(queries.add_jobs, rows=rows, run=run, position=position)
         )
@@ -63,16 +64,25 @@ async def write_jobs(
     return position
 
 
-def _check_prices(jobs: Iterable[Job], prices: Prices) -> None:
-    """Raise UsageError naming every model that cannot be priced."""
+async def check_prices(rows: Iterable[tuple[str, Job]], purse: Purse, ledger: Ledger) -> None:
+    """Raise UsageError naming every model that cannot be priced and has something to be bought.
+
+    What was bought before is finished whatever has become of its price.
+    """
     problems: dict[str, str] = {}
-    for job in jobs:
+    models: dict[str, str] = {}
+    for key, job in rows:
         try:
-            prices.of(job)
+            purse.price(job)
         except UsageError as exc:
             problems.setdefault(job.model, str(exc))
-    if problems:
-        raise UsageError("\n".join(problems.values()))
+            models[key] = job.model
+    if not problems:
+        return
+    bought = await ledger.ask(partial(queries.bought, keys=list(models)))
+    unbought = {model for key, model in models.items() if key not in bought}
+    if unbought:
+        raise UsageError("\n".join(problems[model] for model in problems if model in unbought))
 
 
 def one_job(job: JobLike) -> Job:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from sqlite3 import Connection
@@ -12,13 +12,13 @@ import anyio
 from asyncpipe.collector import Totals
 from asyncpipe.events import AskedAgain, Resubmitted, RetryAsked, Withdrawn, now
 from asyncpipe.fetcher import Emit
-from asyncpipe.firstpass import PAGE, Counted, JobLike, add_one, write_jobs
+from asyncpipe.firstpass import PAGE, Counted, JobLike, add_one, check_prices, write_jobs
 from asyncpipe.jobs import Job
 from asyncpipe.ledger import queries, runs
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.ledger.sqlite import Ledger
-from asyncpipe.pricing import PriceBook, price
 from asyncpipe.results import count_removed
+from asyncpipe.spending import Purse
 from asyncpipe.states import JobState
 from asyncpipe.verify import Comparison
 
@@ -34,12 +34,12 @@ class Intake:
         ledger: Ledger,
         folder: Path,
         provider: str,
-        books: Sequence[PriceBook],
+        purse: Purse,
         totals: Totals,
         emit: Emit,
     ) -> None:
         self._ledger, self._folder = ledger, folder
-        self._provider, self._books = provider, books
+        self._provider, self._purse = provider, purse
         self._totals, self._emit = totals, emit
         self._session: int | None = None
         self._since = 0  # rows that bear this run or a later one are named by this session
@@ -54,10 +54,12 @@ class Intake:
 
         And whether it is the caller's alone: a batch that names it wants it, whoever leaves.
         """
-        price(job, self._books)
+        await self._purse.ask_unpriced([job])
         if job.name is None:
             job = job.once()
-        key, run = job.key(self._provider), await self._begin()
+        key = job.key(self._provider)
+        await check_prices([(key, job)], self._purse, self._ledger)
+        run = await self._begin()
         async with self._turn:
             since, folder = self._since, self._folder
             add = partial(add_one, key=key, job=job, run=run, since=since, folder=folder)
@@ -145,7 +147,7 @@ class Intake:
                 jobs,
                 run=run,
                 provider=self._provider,
-                books=self._books,
+                purse=self._purse,
                 added=self._count_new,
             )
         finally:

@@ -21,11 +21,7 @@ from asyncpipe.collector import Collector, Hook, Totals
 from asyncpipe.downloader import Downloader
 from asyncpipe.errors import AsyncpipeError, DiskError, LedgerError, UsageError
 from asyncpipe.events import Event, Withdrawn, now
-from asyncpipe.firstpass import (
-    JobLike,
-    mark_interrupted,
-    one_job,
-)
+from asyncpipe.firstpass import JobLike, mark_interrupted, one_job
 from asyncpipe.intake import Intake
 from asyncpipe.jobs import Job, JobType
 from asyncpipe.ledger import queries
@@ -33,12 +29,14 @@ from asyncpipe.ledger.base import JobRecord, fold
 from asyncpipe.ledger.sqlite import STATE_FOLDER, Ledger, Origin
 from asyncpipe.lookahead import Lookahead
 from asyncpipe.manifest import MANIFEST_NAME, Manifest, ManifestWriter
-from asyncpipe.pricing import Budget, Price, Rate, books_of, checked_cap
+from asyncpipe.pricing import ESTIMATE_FACTOR, Budget, Rate
 from asyncpipe.providers.base import Provider
+from asyncpipe.quoting import Quoting, Tell
 from asyncpipe.reach import on_loopback
 from asyncpipe.results import Result, read_totals, result_of
 from asyncpipe.settings import Deadlines, Polling
 from asyncpipe.settling import Settling
+from asyncpipe.spending import Spending
 from asyncpipe.states import ENDED, JobState
 from asyncpipe.stops import Stops
 from asyncpipe.volume import GIB, check_local
@@ -57,8 +55,11 @@ class Pipeline:
     submitted while less than ``min_free_bytes`` are free on the disk. With ``resubmit_unknown`` a
     submit whose answer was lost is sent again, at most ``retries`` times, and may be paid twice.
     ``max_cost`` in USD caps what the folder's jobs, earlier runs included, are charged or may
-    still be; what does not fit stays pending. ``prices`` maps model ids to rates and goes before
-    the built-in table. ``on_event`` is called for every event. Jobs run in the pipeline's own
+    still be; what does not fit stays pending. Nothing is submitted while the account has less than
+    ``min_balance`` USD. A job's price is the provider's quote (free; ``quotes=False`` asks for
+    none), else that of ``prices`` (model ids to rates), ``price_file`` or the built-in table; an
+    estimated quote is reserved times ``estimate_factor``. ``on_event`` is called for every event,
+    ``on_remark`` (default: the log) with what is done without. Jobs run in the pipeline's own
     tasks: leaving early or cancelling a caller loses nothing that was paid for.
 
     Entering raises FolderInUse, LedgerError or UsageError (another provider's folder).
@@ -75,11 +76,16 @@ class Pipeline:
         deadlines: Deadlines | None = None,
         polling: Polling | None = None,
         max_cost: Decimal | None = None,
+        min_balance: Decimal | None = None,
         prices: Mapping[str, Rate] | None = None,
+        price_file: str | Path | None = None,
+        quotes: bool | Quoting = True,
+        estimate_factor: Decimal = ESTIMATE_FACTOR,
         patience_s: float | None = None,
         min_free_bytes: int = GIB,
         resubmit_unknown: bool = False,
         on_event: Hook | None = None,
+        on_remark: Tell = logger.warning,
         seed: int | None = None,
     ) -> None:
         if max_workers < 1 or downloads < 1 or retries < 0:
@@ -95,9 +101,16 @@ class Pipeline:
             patience_s=patience_s,
             min_free_bytes=min_free_bytes,
             resubmit_unknown=resubmit_unknown,
-            cap=None if max_cost is None else checked_cap(max_cost),
-            books=books_of(prices),
             rng=Random(seed),
+        )
+        self._spending = Spending.checked(
+            max_cost=max_cost,
+            min_balance=min_balance,
+            prices=prices,
+            price_file=price_file,
+            quotes=quotes,
+            estimate_factor=estimate_factor,
+            tell=on_remark,
         )
         self._hooks = (on_event,) if on_event else ()
         self._waiters = Waiters()
@@ -136,27 +149,23 @@ class Pipeline:
         make_folders(self.folder, (*(kind.folder for kind in JobType), STATE_FOLDER))
         stack.enter_context(FolderLock(self.folder / STATE_FOLDER / "lock"))
         provider = self._provider
-        origin = Origin(
-            provider=provider.name, origin=provider.origin, simulated=provider.simulated
-        )
         # Made here, not in __init__: a pipeline may be made outside a loop, and entered again.
         self._ledger = Ledger(self.folder, self._stop)
         self._manifests = ManifestWriter(self._ledger, self.folder)
         stack.push_async_callback(within, self._ledger.aclose)
-        await self._ledger.open(origin)
+        await self._ledger.open(Origin.of(provider))
         await mark_interrupted(self._ledger)
         forget_parts(self.folder / MANIFEST_NAME)
         adopted = await self._ledger.ask(queries.paid_open)
         totals = await self._ledger.ask(read_totals)
         self._collector = Collector(totals, self._manifests.write, self._hooks)
-        in_flight = sum(r.reserved for r in adopted if r.state is JobState.SUBMITTED)
-        committed = totals.charged + totals.reserved
-        self._budget = Budget(self._limits.cap, committed=committed, releasable=in_flight)
+        self._budget = self._spending.budget(totals.charged + totals.reserved, adopted)
+        self._purse = self._spending.open(provider)
         self._intake = Intake(
             ledger=self._ledger,
             folder=self.folder,
             provider=provider.name,
-            books=self._limits.books,
+            purse=self._purse,
             totals=totals,
             emit=self._emit,
         )
@@ -187,6 +196,7 @@ class Pipeline:
             folder=self.folder,
             downloader=downloader,
             budget=budget,
+            purse=self._purse,
         )
         self._room, self._admission, self._driver = parts.room, parts.admission, parts.driver
         self._settling = Settling(self._admission, self._driver, self._stops, self._waiters)
@@ -309,6 +319,7 @@ class Pipeline:
         await self._adopt()
         self._stops.forget()
         self._driver.begin()
+        await self._purse.check(self._stop)
         backlog = await self._admission.open_run(run)
         if self._stops.everything:
             self._admission.drop_pending()
@@ -317,6 +328,7 @@ class Pipeline:
         except asyncio.CancelledError:  # what is not submitted yet stays pending
             self._admission.close_run(backlog, keep=self._waiters.anybody)
             raise
+        await self._purse.explain(self._stops, self._ledger, run)
         await self._intake.end(run)
         self._collector.drain()
         return await self._manifests.write()
@@ -342,13 +354,14 @@ class Pipeline:
     async def _admit(self, job: Job) -> JobRecord:
         """Write one job to the ledger and offer it; return it as it stands."""
         self._check_open()
+        short = await self._purse.funds.too_little()
         record, alone = await self._intake.take(job)
         self._settling.adopted.discard(record.id)
         if alone:
             self._settling.alone.add(record.id)
         if record.state not in ENDED:
             self._stops.forget()
-            if (reason := self._stops.of(record)) is not None:
+            if record.state is JobState.PENDING and (reason := self._stops.of(record) or short):
                 raise reason
             self._admission.offer(record)
         return record
@@ -384,13 +397,7 @@ class Pipeline:
         self._admission.drop_pending(model)
         self._waiters.fail(reason, those=lambda job_id: not self._admission.holds(job_id))
 
-    def _leave_out(self, record: JobRecord, price: Price) -> None:
+    def _leave_out(self, record: JobRecord, reason: AsyncpipeError) -> None:
         """Leave a job pending that does not fit the budget, and say so."""
-        reason = self._budget.refusal(price)
         self._stops.remark(reason)
         self._waiters.tell(record.id, reason)
-
-    def _disk_full(self) -> None:
-        self._stop(
-            DiskError(f"the disk that {self.folder} is on is full: make room, then run again")
-        )

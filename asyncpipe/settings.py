@@ -80,13 +80,17 @@ class RunSettings:
 
     ``max_workers`` bounds the predictions in flight; ``max_cost`` is the most that the
     folder's jobs may cost, in USD (None: no limit); ``retries`` is how often a failure that is not
-    charged is submitted again; ``prices`` maps model ids to rates. Raises UsageError naming the
-    field that is wrong.
+    charged is submitted again; ``prices`` maps model ids to rates. Nothing is submitted while the
+    account has less than ``min_balance`` USD (None: not asked). A quote that the provider only
+    estimates is reserved times ``estimate_factor``. Raises UsageError naming the field that is
+    wrong.
     """
 
     output_dir: Path = Path("pipeline_output")
     max_workers: int = 3
     max_cost: Decimal | None = None
+    min_balance: Decimal | None = None
+    estimate_factor: Decimal = Decimal("1.25")
     retries: int = 2
     deadlines: Deadlines = field(default_factory=Deadlines)
     polling: Polling = field(default_factory=Polling)

@@ -10,18 +10,20 @@ from random import Random
 from asyncpipe.admission import Admission
 from asyncpipe.downloader import Downloader
 from asyncpipe.driver import Driver, Policy, Stop
+from asyncpipe.errors import AsyncpipeError
 from asyncpipe.fetcher import Emit, Fetcher
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.ledger.sqlite import Ledger
-from asyncpipe.pricing import Budget, Price, PriceBook, price
+from asyncpipe.pricing import Budget
 from asyncpipe.providers.base import Provider
 from asyncpipe.settings import Deadlines, Polling
+from asyncpipe.spending import Purse
 from asyncpipe.volume import Room
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """What a pipeline's constructor was told, checked; ``cap`` in micro-dollars."""
+    """What a pipeline's constructor was told, checked; but for money."""
 
     workers: int
     downloads: int
@@ -31,8 +33,6 @@ class Limits:
     patience_s: float | None
     min_free_bytes: int
     resubmit_unknown: bool
-    cap: int | None
-    books: tuple[PriceBook, ...]
     rng: Random
 
 
@@ -42,7 +42,7 @@ class Calls:
 
     emit: Emit
     stop: Stop
-    unfit: Callable[[JobRecord, Price], None]
+    unfit: Callable[[JobRecord, AsyncpipeError], None]
     wanted: Callable[[JobRecord], bool]
     clock: Callable[[], float]
 
@@ -65,6 +65,7 @@ def join_parts(
     folder: Path,
     downloader: Downloader,
     budget: Budget,
+    purse: Purse,
 ) -> Parts:
     """Make the parts of one opened pipeline."""
     room = Room(folder, limits.min_free_bytes, calls.clock, limits.patience_s, calls.stop)
@@ -74,7 +75,8 @@ def join_parts(
         max_workers=limits.workers,
         room=room,
         budget=budget,
-        price=lambda record: price(record.job, limits.books),
+        price=lambda record: purse.price(record.job),
+        quoting=purse.quoting,
         unfit=calls.unfit,
         rng=limits.rng,
         clock=calls.clock,

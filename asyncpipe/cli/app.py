@@ -19,10 +19,11 @@ from asyncpipe.cli.options import (
     GRACE,
     JOB_FILE,
     OUTPUT,
+    PRICE_FILE,
     to_usd,
     with_output,
 )
-from asyncpipe.cli.runoptions import run
+from asyncpipe.cli.runoptions import estimate, run
 from asyncpipe.errors import AsyncpipeError, JobFileError
 
 PROBLEMS_SHOWN = 20
@@ -85,22 +86,16 @@ def verify(folder: Path, **options: Any) -> int:
 
 @app.command()
 @JOB_FILE
+@PRICE_FILE
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
-def validate(jobfile: Path, as_json: bool) -> None:
+def validate(jobfile: Path, **options: Any) -> None:
     """Check JOBFILE and show its first jobs; nothing is sent and nothing is spent."""
     from asyncpipe.cli.check import validate_jobs
 
-    validate_jobs(jobfile, as_json=as_json)
+    validate_jobs(jobfile, **options)
 
 
-@app.command()
-@JOB_FILE
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
-def estimate(jobfile: Path, as_json: bool) -> None:
-    """Say what JOBFILE will cost, per model and in all; without any network."""
-    from asyncpipe.cli.check import estimate_jobs
-
-    estimate_jobs(jobfile, as_json=as_json)
+app.add_command(estimate)
 
 
 @app.command()

@@ -1,39 +1,70 @@
-"""``asyncpipe validate`` and ``asyncpipe estimate``: read a job file, send nothing."""
+"""``asyncpipe validate``: read a job file, show what it comes to, send nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import orjson
 
-from asyncpipe.cli.look import Estimate, price_all
-from asyncpipe.jobfile import JobFile, open_jobs
+from asyncpipe.cli.look import Pricing, prices_of
+from asyncpipe.jobfile import JobFile, JobRow, open_jobs
 from asyncpipe.manifest import money
-from asyncpipe.report.text import columns, fit, printable, usd
+from asyncpipe.pricing import Price
+from asyncpipe.report.text import fit, printable, usd
+
+SHOWN = 5
+"""Jobs that ``validate`` shows."""
 
 
-def validate_jobs(path: Path, *, as_json: bool) -> None:
-    """Check a job file and show what it expands to; raises JobFileError or UsageError."""
+def validate_jobs(path: Path, *, as_json: bool, price_file: Path | None = None) -> None:
+    """Check a job file and show what it expands to; raises JobFileError or UsageError.
+
+    A model that no table prices is no mistake here: a run asks the provider.
+    """
     file = open_jobs(path)
-    found = price_all(file)
-    jobs, total = found.jobs.total(), found.costs.total()
+    pricing = Pricing(file, prices_of(file, price_file))
+    jobs = total = 0
+    first: list[tuple[JobRow, Price | None]] = []
+    for row in file.rows:
+        price = pricing.look(row)
+        jobs += 1
+        total += price.micro if price else 0
+        if len(first) < SHOWN:
+            first.append((row, price))
+    pricing.end(but_for_unpriced=True)
+    unpriced = sorted(pricing.unpriced)
     if as_json:
-        document = {"valid": True, "jobs": jobs, "total_cost": money(total)}
+        document = {
+            "valid": True,
+            "jobs": jobs,
+            "total_cost": None if unpriced else money(total),
+            "unpriced_models": unpriced,
+        }
         click.echo(orjson.dumps(document | _of_rows(file)).decode())
         return
-    click.echo(f"{printable(str(path))}: {jobs} jobs, no problems; {usd(total)} in all")
+    cost = "" if unpriced else f"; {usd(total)} in all, by tables"
+    click.echo(f"{printable(str(path))}: {jobs} jobs, no problems{cost}")
     for line in made_of(file):
         click.echo(f"  {line}")
     click.echo("The first ones:")
-    for row, cost in found.first:
-        name = row.job.title(row.job.key("atlas"))
-        model = printable(row.job.model)
-        click.echo(f"  {fit(name, 28)}  {row.job.kind.value:<5}  {usd(cost.micro):>11}  {model}")
-        click.echo(f"    {printable(row.job.said)[:160]}")
-        if row.job.params:
-            click.echo(f"    {printable(orjson.dumps(dict(row.job.params)).decode())[:160]}")
+    for row, price in first:
+        for line in _shown(row, price):
+            click.echo(line)
+    for model in unpriced:
+        click.echo(printable(f"no price is known for {model}: a run asks the provider for it"))
+
+
+def _shown(row: JobRow, price: Price | None) -> Iterator[str]:
+    """One job as people check it before they pay for it."""
+    name, model = row.job.title(row.job.key("atlas")), printable(row.job.model)
+    cost = usd(price.micro) if price else "no price"
+    yield f"  {fit(name, 28)}  {row.job.kind.value:<5}  {cost:>11}  {model}"
+    if row.job.said:
+        yield f"    {printable(row.job.said)[:160]}"
+    if row.job.params:
+        yield f"    {printable(orjson.dumps(dict(row.job.params)).decode())[:160]}"
 
 
 def _of_rows(file: JobFile) -> dict[str, object]:
@@ -55,40 +86,3 @@ def made_of(file: JobFile) -> Iterator[str]:
     ):
         if names:
             yield printable(f"{what}: {', '.join(names)}")
-
-
-def estimate_jobs(path: Path, *, as_json: bool) -> None:
-    """Print what a job file will cost; raises JobFileError or UsageError."""
-    found = price_all(open_jobs(path))
-    jobs, costs = found.jobs, found.costs
-    if as_json:
-        click.echo(_document(found))
-        return
-    click.echo(f"{printable(str(path))}: {jobs.total()} jobs")
-    rows = [(model, f"{jobs[model]:>6} jobs   {usd(costs[model]):>12}") for model in sorted(jobs)]
-    click.echo(
-        "\n".join(columns([*rows, ("total", f"{jobs.total():>6} jobs   {usd(costs.total()):>12}")]))
-    )
-    for line in _remarks(found):
-        click.echo(line)
-
-
-def _remarks(found: Estimate) -> Sequence[str]:
-    lines = [f"assumed: {what}, for {n} jobs that do not say" for what, n in found.assumed.items()]
-    for source, models in found.sources.items():
-        lines.append(f"prices of {len(models)} model(s) from: {source}")
-    lines.append("An estimate: prices change, check them with your provider before a large run.")
-    return lines
-
-
-def _document(found: Estimate) -> str:
-    document = {
-        "jobs": found.jobs.total(),
-        "total_cost": money(found.costs.total()),
-        "currency": "USD",
-        "cost_by_model": {model: money(found.costs[model]) for model in sorted(found.costs)},
-        "jobs_by_model": dict(sorted(found.jobs.items())),
-        "price_sources": {source: sorted(models) for source, models in found.sources.items()},
-        "assumed": dict(found.assumed),
-    }
-    return orjson.dumps(document, option=orjson.OPT_INDENT_2).decode()

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from asyncpipe.errors import JobFileError, LedgerError, Problem, UsageError
 from asyncpipe.jobfile import JobFile, JobRow
+from asyncpipe.jobfile.prices import load_price_file
+from asyncpipe.jobs import Job
 from asyncpipe.ledger.runs import Taken, taken
 from asyncpipe.ledger.sqlite import ledger_path, reading
-from asyncpipe.pricing import Price, Prices, books_of
+from asyncpipe.pricing import Price, Prices, Unpriced, books_of
+from asyncpipe.quoting import Quoting
 
-SHOWN = 5
-"""First jobs that are kept to be shown."""
+QUOTES_S = 120.0
+"""Longest wait for the quotes of one job file."""
 
 BEAT_S = 2.0
 """How often a long look says how far it is, in seconds."""
 
 T = TypeVar("T")
 Echo = Callable[[str], None]
+Take = Callable[[JobRow, Price], None]
+Wanted = Callable[[Job], bool]
 
 
 class Watch(Protocol):
@@ -35,70 +38,112 @@ class Watch(Protocol):
         """What was found."""
 
 
-@dataclass(kw_only=True, slots=True)
-class Estimate:
-    """What a job file costs, by model; its memory does not grow with the jobs."""
+def all_of_them(job: Job) -> bool:
+    """Every job is to be bought."""
+    return True
 
-    jobs: Counter[str] = field(default_factory=Counter)
-    costs: Counter[str] = field(default_factory=Counter)
-    sources: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    assumed: Counter[str] = field(default_factory=Counter)
-    first: list[tuple[JobRow, Price]] = field(default_factory=list)
+
+def prices_of(file: JobFile, price_file: Path | None) -> Prices:
+    """Every source of prices that a job file and the user name, no quotes yet.
+
+    Raises JobFileError for the price file's problems.
+    """
+    book = None if price_file is None else load_price_file(price_file)
+    return Prices(
+        books=books_of(file.settings.prices, book), estimate_factor=file.settings.estimate_factor
+    )
 
 
 class Pricing:
-    """Price rows one by one; problems are one for each model."""
+    """Price rows one by one; problems are one for each model, of jobs that are ``wanted``.
 
-    def __init__(self, file: JobFile) -> None:
-        self._file = str(file.path)
-        self._prices = Prices(books_of(file.settings.prices))
+    ``take`` receives the wanted ones with their prices. ``unpriced`` are models that no source
+    prices yet; the provider may be asked for them.
+    """
+
+    def __init__(
+        self,
+        file: JobFile,
+        prices: Prices,
+        take: Take | None = None,
+        *,
+        wanted: Wanted = all_of_them,
+    ) -> None:
+        self._file, self._prices = str(file.path), prices
+        self._take, self._wanted = take, wanted
         self._problems: dict[str, Problem] = {}
-        self.estimate = Estimate()
+        self.unpriced: set[str] = set()
 
-    def take(self, row: JobRow) -> None:
-        """Price one row."""
-        model, found = row.job.model, self.estimate
+    def look(self, row: JobRow) -> Price | None:
+        """Price one row; None, and a problem kept, where that cannot be."""
         try:
             price = self._prices.of(row.job)
         except UsageError as exc:
-            if model not in self._problems:
-                place = row.file or self._file
-                self._problems[model] = Problem(message=str(exc), file=place, line=row.line)
-            return
-        if len(found.first) < SHOWN:
-            found.first.append((row, price))
-        found.jobs[model] += 1
-        found.costs[model] += price.micro
-        found.sources[price.source].add(model)
-        if price.assumed:
-            found.assumed.update(price.assumed)
+            self._note(row, exc)
+            return None
+        if self._take is not None and self._wanted(row.job):
+            self._take(row, price)
+        return price
 
-    def end(self) -> Estimate:
-        """The estimate; raises JobFileError naming every model that has no price."""
-        if self._problems:
-            raise JobFileError(list(self._problems.values()))
-        return self.estimate
+    def _note(self, row: JobRow, error: UsageError) -> None:
+        model = row.job.model
+        if model not in self._problems and self._wanted(row.job):
+            place = row.file or self._file
+            self._problems[model] = Problem(message=str(error), file=place, line=row.line)
+            if isinstance(error, Unpriced):
+                self.unpriced.add(model)
+
+    def end(self, *, but_for_unpriced: bool = False) -> None:
+        """Raise JobFileError naming every model with a problem, once, by its first line."""
+        unsaid = self.unpriced if but_for_unpriced else ()
+        if found := [each for model, each in self._problems.items() if model not in unsaid]:
+            raise JobFileError(found)
 
 
-def price_all(file: JobFile) -> Estimate:
-    """Check and price every job; raises JobFileError for whatever is wrong."""
-    pricing = Pricing(file)
+def price_rows(file: JobFile, prices: Prices, take: Take, *, wanted: Wanted = all_of_them) -> None:
+    """Price the jobs that are ``wanted`` and hand each to ``take``; raises JobFileError."""
+    pricing = Pricing(file, prices, take, wanted=wanted)
     for row in file.rows:
-        pricing.take(row)
-    return pricing.end()
+        pricing.look(row)
+    pricing.end()
 
 
-async def look_through(file: JobFile, watch: Watch | None, echo: Echo) -> Estimate:
-    """Like ``price_all``, with ``watch`` looking at each row, too, and progress said."""
-    pricing = Pricing(file)
+async def ask_quotes(
+    file: JobFile,
+    quoting: Quoting,
+    *,
+    wanted: Wanted = all_of_them,
+    models: Iterable[str] | None = None,
+) -> None:
+    """Ask what ``wanted`` jobs cost, once per price key; those of ``models``, or all."""
+    these = None if models is None else set(models)
+    for row in file.rows:
+        if (these is None or row.job.model in these) and wanted(row.job):
+            quoting.want(row.job)
+    await quoting.fill(limit_s=QUOTES_S)
+
+
+async def look_through(
+    file: JobFile,
+    prices: Prices,
+    echo: Echo,
+    *,
+    watch: Watch | None = None,
+    wanted: Wanted = all_of_them,
+) -> set[str]:
+    """Check every row, its price included, and let ``watch`` look at it; progress is said.
+
+    Returns the models that no table prices. Raises JobFileError for everything else.
+    """
+    pricing = Pricing(file, prices, wanted=wanted)
     for row in told(file.rows, "checked", echo):
-        pricing.take(row)
+        pricing.look(row)
         if watch is not None:
             await watch.look(row)
-    estimate = pricing.end()
+    pricing.end(but_for_unpriced=True)
     if watch is not None and (problems := watch.problems()):
         raise JobFileError(problems)
-    return estimate
+    return pricing.unpriced
 
 
 def told(jobs: Iterable[T], verb: str, echo: Echo) -> Iterator[T]:

@@ -93,6 +93,12 @@ def ids_in_state(connection: sqlite3.Connection, state: JobState) -> list[int]:
     return [row[0] for row in rows]
 
 
+def bought(connection: sqlite3.Connection, keys: Sequence[str]) -> set[str]:
+    """Those of ``keys`` whose jobs were submitted before, and are not to be again."""
+    query = "SELECT 1 FROM jobs WHERE key=? AND state NOT IN ('pending', 'cancelled')"
+    return {key for key in keys if connection.execute(query, (key,)).fetchone()}
+
+
 def retryable(connection: sqlite3.Connection, run: int) -> list[int]:
     """Failed jobs of ``run`` that no attempt was charged for, and not refused by moderation.
 

@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import anyio
 
@@ -20,6 +20,7 @@ from asyncpipe.ledger.ballast import Ballast
 from asyncpipe.ledger.schema import SETTINGS, prepare, show_as_today
 from asyncpipe.ledger.statements import statements
 from asyncpipe.ledger.trouble import LedgerFull, ledger_error, mapped
+from asyncpipe.providers.base import Provider
 
 T = TypeVar("T")
 Query = Callable[[sqlite3.Connection], T]
@@ -40,6 +41,11 @@ class Origin:
     provider: str
     origin: str
     simulated: bool
+
+    @classmethod
+    def of(cls, provider: Provider) -> Self:
+        """Where a provider's predictions come from."""
+        return cls(provider=provider.name, origin=provider.origin, simulated=provider.simulated)
 
     def __str__(self) -> str:
         if self.simulated:

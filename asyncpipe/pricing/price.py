@@ -5,14 +5,15 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_FLOOR, ROUND_HALF_UP, Decimal
 from typing import Any
 
 from asyncpipe.errors import UsageError
 from asyncpipe.jobs import Job, JobType
-from asyncpipe.pricing.book import PriceBook, Rate
+from asyncpipe.pricing.book import PriceBook
+from asyncpipe.pricing.rate import Rate, features_of
 
 ASSUMED_DURATION_S = 5
 """Seconds a video is priced as when its job does not say: what the article's program asked for."""
@@ -92,19 +93,40 @@ def price(job: Job, books: Sequence[PriceBook]) -> Price:
 
     A video without a duration in seconds counts as 5 s, which ``assumed`` then says. Whatever the
     unit, the price is multiplied by ``num_images``, ``n`` or ``max_images``: each output is paid
-    for. Of several the largest counts, so that a reservation is never too small.
+    for. Of several the largest counts, and of several tiers that a job leaves open the dearest, so
+    that a reservation is never too small.
 
-    Raises Unpriced for a model no book knows, and UsageError for a rate that does not fit the job
-    (``per_image`` for a video; ``per_second`` for an image without duration).
+    Raises Unpriced for a model no book knows or a job no tier fits, and UsageError for a rate that
+    does not fit the job (``per_image`` for a video; ``per_second`` for an image without duration).
     """
     for book in books:
         rate = book.rates.get(job.model)
         if rate is not None:
-            return _priced(job, rate, book.title)
+            return _of_book(job, rate, book)
     raise Unpriced(_no_price(job, books))
 
 
-def _priced(job: Job, rate: Rate, source: str) -> Price:
+def _of_book(job: Job, rate: Rate, book: PriceBook) -> Price:
+    found = [_priced(job, each, book.title, unsaid) for each, unsaid in _fitting(job, rate)]
+    if not found:
+        raise Unpriced(_no_tier(job, book))
+    return max(found, key=lambda each: each.micro)
+
+
+def _fitting(job: Job, rate: Rate) -> Iterator[tuple[Rate, tuple[str, ...]]]:
+    """The rates that may hold for a job, up to the first that does, with what it leaves open."""
+    features = features_of(job.params)
+    for tier in rate.tiers:
+        unsaid = tier.open_conditions(features)
+        if unsaid is not None:
+            yield tier.rate, unsaid
+        if unsaid == ():
+            return
+    if rate.unit is not None:
+        yield rate, ()
+
+
+def _priced(job: Job, rate: Rate, source: str, unsaid: tuple[str, ...]) -> Price:
     outputs, assumed_outputs = _outputs(job)
     seconds, assumed_seconds = _seconds(job, rate)
     amount = rate.amount
@@ -118,7 +140,7 @@ def _priced(job: Job, rate: Rate, source: str) -> Price:
         amount=from_micro(micro),
         micro=micro,
         source=source,
-        assumed=(*assumed_seconds, *assumed_outputs),
+        assumed=(*assumed_seconds, *assumed_outputs, *unsaid),
     )
 
 
@@ -190,4 +212,12 @@ def _no_price(job: Job, books: Sequence[PriceBook]) -> str:
     return (
         f"model {job.model!r} has no known price{hint}. Look it up at your provider and add it, "
         f"in USD, to the job file:\nprices:\n  {model}: {{{rate}}}"
+    )
+
+
+def _no_tier(job: Job, book: PriceBook) -> str:
+    says = str(features_of(job.params)) or "no resolution, audio or size"
+    return (
+        f"model {job.model!r} has no tier for {says} in the {book.title}: add one, or a rate "
+        "beside tiers: for all others"
     )

@@ -6,6 +6,8 @@ import hashlib
 import os
 import re
 from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
 from types import TracebackType
 from typing import Self
 from urllib.parse import quote
@@ -15,7 +17,10 @@ from yarl import URL
 from asyncpipe.catalog.models import CatalogModel, read_models
 from asyncpipe.errors import KeyRefused, PollFailed, PredictionGone, ProviderError, UsageError
 from asyncpipe.jobs import Job, JobType
+from asyncpipe.pricing import Quote
 from asyncpipe.providers.atlas_answer import open_answer
+from asyncpipe.providers.atlas_billing import read_balance
+from asyncpipe.providers.atlas_quote import read_quote
 from asyncpipe.providers.atlas_reader import ARTICLE, TEXTS, read_poll, read_submit
 from asyncpipe.providers.base import Prediction
 from asyncpipe.providers.http import (
@@ -37,11 +42,17 @@ _ENDPOINTS = {
     JobType.AUDIO: "/model/generateAudio",
 }
 _MODELS = "/models"
+_CALCULATE = "/model/calculate"
 _CANONICAL = "/model/prediction/{id}"
 _ARTICLE = "/model/prediction/{id}/get"
 _SIMULATED_KEY = "simulated"
 _SHORTEST_SECRET = 12
 """Shorter keys are those of tests; taking every such word out of answers would spoil them."""
+
+
+def has_key() -> bool:
+    """Whether the environment holds a key."""
+    return any(os.environ.get(variable, "").strip() for variable in KEY_VARIABLES)
 
 
 class AtlasCloud:
@@ -50,8 +61,8 @@ class AtlasCloud:
     ``api_key`` defaults to ATLASCLOUD_API_KEY, then ATLAS_CLOUD_API_KEY; ``base_url`` to
     ATLASCLOUD_BASE_URL, then the API's own, with or without ``/api/v1``. ``simulated`` is for a
     simulator on this machine: then neither variable is read and any key will do. ``keyless`` reads
-    and sends no key: enough for ``catalog``, and for nothing else. Raises UsageError for a missing
-    or impossible key or address.
+    and sends no key: enough for ``catalog`` and ``quote``, and for nothing else. Raises UsageError
+    for a missing or impossible key or address.
     """
 
     def __init__(
@@ -161,6 +172,18 @@ class AtlasCloud:
                 request_id=opened.request_id,
             )
         return models
+
+    async def quote(self, job: Job) -> Quote:
+        """Ask what a submit of ``job`` would cost; free, and with a key at the account's discount.
+
+        Raises ProviderError as ``read_quote`` does, and PollFailed without an answer.
+        """
+        answer = self._without_key(await self._http.ask(_CALCULATE, job.body, what="a quote"))
+        return read_quote(answer.status, answer.headers, answer.body, at=datetime.now(UTC))
+
+    async def balance(self) -> Decimal:
+        """USD the account has available; free. Raises ProviderError when it cannot be told."""
+        return read_balance(await self.ask_account("/balance"))
 
     async def _probe(self, prediction_id: str) -> Prediction:
         """Ask at the path that has answered before, or at the article's, then at the other.
