@@ -11,11 +11,17 @@ from asyncpipe.admission import Admission
 from asyncpipe.downloader import Downloader
 from asyncpipe.driver import Driver, Policy, Stop
 from asyncpipe.fetcher import Emit, Fetcher
+from asyncpipe.flow.gate import Gate
+from asyncpipe.flow.kept import Windows, lessons
+from asyncpipe.flow.pace import Pace
+from asyncpipe.flow.paced import Paced
+from asyncpipe.flow.traffic import Traffic
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.ledger.sqlite import Ledger
+from asyncpipe.memory import memory_of
 from asyncpipe.pricing import Budget, Price, PriceBook, price
 from asyncpipe.providers.base import Provider
-from asyncpipe.settings import Deadlines, Polling
+from asyncpipe.settings import Caps, Deadlines, Polling
 from asyncpipe.volume import Room
 
 
@@ -24,6 +30,8 @@ class Limits:
     """What a pipeline's constructor was told, checked; ``cap`` in micro-dollars."""
 
     workers: int
+    window: str
+    caps: Caps
     downloads: int
     retries: int
     deadlines: Deadlines
@@ -54,6 +62,8 @@ class Parts:
     room: Room
     admission: Admission
     driver: Driver
+    traffic: Traffic
+    keep: Callable[[], None]
 
 
 def join_parts(
@@ -67,6 +77,8 @@ def join_parts(
     budget: Budget,
 ) -> Parts:
     """Make the parts of one opened pipeline."""
+    traffic, keep = _traffic(limits, calls.clock, provider)
+    paced = Paced(provider, traffic, calls.clock)
     room = Room(folder, limits.min_free_bytes, calls.clock, limits.patience_s, calls.stop)
     admission = Admission(
         ledger,
@@ -76,11 +88,11 @@ def join_parts(
         budget=budget,
         price=lambda record: price(record.job, limits.books),
         unfit=calls.unfit,
-        rng=limits.rng,
+        traffic=traffic,
         clock=calls.clock,
     )
     fetcher = Fetcher(
-        provider=provider,
+        provider=paced,
         ledger=ledger,
         downloader=downloader,
         downloads=limits.downloads,
@@ -89,7 +101,7 @@ def join_parts(
         rng=limits.rng,
     )
     driver = Driver(
-        provider=provider,
+        provider=paced,
         ledger=ledger,
         fetcher=fetcher,
         admission=admission,
@@ -106,4 +118,25 @@ def join_parts(
         rng=limits.rng,
         clock=calls.clock,
     )
-    return Parts(room=room, admission=admission, driver=driver)
+    return Parts(room=room, admission=admission, driver=driver, traffic=traffic, keep=keep)
+
+
+def _traffic(
+    limits: Limits, clock: Callable[[], float], provider: Provider
+) -> tuple[Traffic, Callable[[], None]]:
+    """What is known of the API's limits, and how to keep what is learned for the next run."""
+    memory = memory_of(provider, "window") if limits.window == "learned" else None
+    windows = Windows(
+        max_workers=limits.workers,
+        caps=limits.caps,
+        learned=limits.window == "learned",
+        kept=memory.load() if memory else {},
+    )
+    gate = Gate(Pace(cap=limits.caps.requests_per_second), clock=clock)
+    traffic = Traffic(gate, limits.rng, windows.of)
+
+    def keep() -> None:
+        if memory is not None:
+            memory.save(lessons(traffic.windows))
+
+    return traffic, keep
