@@ -9,18 +9,18 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from random import Random
 from sqlite3 import Connection
 
 import anyio
 from anyio.abc import ObjectSendStream
 
-from asyncpipe.errors import AsyncpipeError, UsageError
-from asyncpipe.flow.pause import Pause
+from asyncpipe.errors import AsyncpipeError, ProviderError, UsageError
+from asyncpipe.flow.traffic import Traffic
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.ledger.queries import claim_stems, pending, pending_models
 from asyncpipe.ledger.sqlite import Ledger
 from asyncpipe.pricing import Budget, Fit, Price
+from asyncpipe.providers.base import Prediction
 from asyncpipe.quoting import Quoting
 from asyncpipe.states import JobState
 from asyncpipe.volume import Room
@@ -58,18 +58,18 @@ class Backlog:
 class Queue:
     """The jobs admission holds in memory, and the choice among them: synchronous, no I/O.
 
-    Paid work comes first; then models take turns, each as its pause allows; jobs that wait for
-    their next attempt come when they are due; expired ones last, when nothing else is left.
+    Paid work comes first; then models take turns, each as its window and its pause allow; jobs
+    that wait for their next attempt come when they are due; expired ones last, when nothing else
+    is left.
     """
 
-    def __init__(self, rng: Random) -> None:
-        self._rng = rng
+    def __init__(self, traffic: Traffic) -> None:
+        self.traffic = traffic
         self.paid: deque[JobRecord] = deque()
         self.ready: dict[str, deque[JobRecord]] = {}
         self.later: list[tuple[float, int, JobRecord]] = []
         self.expired: deque[JobRecord] = deque()
         self.unfit: deque[JobRecord] = deque()
-        self.pauses: dict[str, Pause] = {}
         self._turn: deque[str] = deque()
         self._order = 0
 
@@ -89,10 +89,6 @@ class Queue:
         """Take a job that is not to be submitted before ``when``."""
         self._order += 1
         heapq.heappush(self.later, (when, self._order, record))
-
-    def pause(self, model: str) -> Pause:
-        """The pause of ``model``."""
-        return self.pauses.setdefault(model, Pause(self._rng))
 
     def waiting(self, model: str) -> int:
         """How many jobs of ``model`` are ready."""
@@ -153,12 +149,14 @@ class Queue:
         due = self.later[0][0] if self.later else math.inf
         for _ in range(len(self._turn)):
             model = self._turn[0]
+            at = self.traffic.ready_at(model, now) if self.ready[model] else None
+            if at is not None and at <= now and not self.traffic.gate.submit_free():
+                return due  # the model keeps its turn; news come with that of the request
             self._turn.rotate(-1)
-            at = self.pause(model).ready_at(now)
             if at is None or at > now:
-                due = min(due, at) if self.ready[model] and at is not None else due
+                due = due if at is None else min(due, at)
             elif (chosen := self._first_fitting(model, fit)) is not None:
-                self.pause(model).admitted()
+                self.traffic.admitted(chosen.id, model)
                 return chosen
         return due
 
@@ -192,7 +190,7 @@ class Admission:
         price: Callable[[JobRecord], Price],
         quoting: Quoting,
         unfit: Callable[[JobRecord, AsyncpipeError], None],
-        rng: Random,
+        traffic: Traffic,
         clock: Callable[[], float],
     ) -> None:
         self._ledger = ledger
@@ -207,7 +205,11 @@ class Admission:
         self._backlogs: list[Backlog] = []
         self._held: set[int] = set()  # ids that are queued or carried by a driver
         self._carried = 0
-        self.queue = Queue(rng)
+        self.traffic, traffic.gate.news = traffic, self._wake
+        self.queue = Queue(traffic)
+
+    def _wake(self) -> None:
+        self._news.set()
 
     async def open_run(self, run: int | None) -> Backlog:
         """Begin to draw the pending jobs of ``run``; whatever is under way now counts as its.
@@ -236,15 +238,22 @@ class Admission:
         """Whether a job is queued or under way."""
         return job_id in self._held
 
-    def release(self) -> None:
+    def answered(self, record: JobRecord, answer: Prediction | ProviderError) -> float:
+        """Learn from the answer to a submit; returns how long the model pauses, in seconds."""
+        self._news.set()
+        return self.traffic.answered(record.id, record.job.model, answer, self._clock())
+
+    def release(self, record: JobRecord) -> None:
         """Give one permit back: the provider works on one prediction less."""
+        self.traffic.ended(record.id, record.job.model)
         self._permits.release()
+        self._news.set()
 
     def put_back(self, record: JobRecord) -> None:
         """Take back a permit, the place in its model's turn and money that were not used."""
         self.budget.take(record.id)
-        self.queue.pause(record.job.model).answered()
-        self.release()
+        self.traffic.put_back(record.id, record.job.model)
+        self.release(record)
 
     def put_down(self) -> None:
         """Note that a driver has put its job down."""
@@ -311,6 +320,8 @@ class Admission:
             await self._permits.acquire()
             chosen = await self._wait_for_next()
             self._carried += 1
+            if chosen.state in (JobState.SUBMITTED, JobState.EXPIRED):
+                self.traffic.resumed(chosen.id, chosen.job.model)
             await out.send(chosen)
 
     async def _wait_for_next(self) -> JobRecord:

@@ -17,7 +17,6 @@ from asyncpipe.errors import (
     NotAccepted,
     PredictionGone,
     ProviderError,
-    RateLimited,
     Rejected,
     SubmitStopped,
     SubmitUnknown,
@@ -38,6 +37,7 @@ from asyncpipe.flow.decide import after_deadline, after_failure, after_submit, n
 from asyncpipe.flow.namesakes import Namesakes
 from asyncpipe.flow.refusals import FIRST, Refusals
 from asyncpipe.flow.schedule import PollClock, Trouble, backoff_s, poll_gap
+from asyncpipe.flow.traffic import is_limit
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.ledger.sqlite import Ledger
 from asyncpipe.pricing.price import told_micro
@@ -121,7 +121,7 @@ class Driver:
             if record.state is JobState.SUBMITTED:
                 record = await self._poll(record)
         finally:
-            self._admission.release()
+            self._admission.release(record)
         if record.state is JobState.GENERATED:
             record = await self._fetcher.fetch(record)
         if record.state is JobState.UNKNOWN and self._policy.resubmit_unknown:
@@ -155,7 +155,7 @@ class Driver:
         except BaseException:
             # Cut before anything was sent: say so, or the next run must take it for unknown.
             self._undo(record)
-            self._admission.queue.pause(record.job.model).answered()
+            self._admission.traffic.put_back(record.id, record.job.model)
             raise
         # From here the answer and its record cannot be parted: shielded, with a limit of its own.
         with anyio.CancelScope(shield=True):
@@ -201,10 +201,8 @@ class Driver:
 
     def _learn(self, record: JobRecord, answer: Prediction | ProviderError) -> None:
         """Tell the model's pause, and the run, what the answer says about submitting on."""
-        pause, clock = self._admission.queue.pause(record.job.model), self._clock()
+        pause_s = self._admission.answered(record, answer)
         if isinstance(answer, NotAccepted):
-            asked = answer.retry_after_s if isinstance(answer, RateLimited) else None
-            pause_s = pause.refused(clock, asked)
             logger.info(
                 "%s: %s; waiting %.0f s",
                 record.job.model,
@@ -212,14 +210,14 @@ class Driver:
                 pause_s,
                 extra={"action": "submit.refused"},
             )
-            self._lose_patience(clock, answer)
+            # A limit that predictions of ours fill is met again and again, and nothing is wrong.
+            if not (is_limit(answer) and self._admission.traffic.works_on(record.job.model)):
+                self._lose_patience(self._clock(), answer)
             return
         if isinstance(answer, Prediction):
-            pause.accepted()
             self._refused_since = None
             self._refusals_of(record).accepted()
             return
-        pause.answered()
         if isinstance(answer, SubmitStopped):
             self._stop(answer)
         if isinstance(answer, Rejected) and self._refusals_of(record).refused(str(answer)):

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from random import Random
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import anyio
 
@@ -34,14 +34,14 @@ from asyncpipe.providers.base import Provider
 from asyncpipe.quoting import Quoting, Tell
 from asyncpipe.reach import on_loopback
 from asyncpipe.results import Result, read_totals, result_of
-from asyncpipe.settings import Deadlines, Polling
+from asyncpipe.settings import Caps, Deadlines, Polling, checked_window
 from asyncpipe.settling import Settling
 from asyncpipe.spending import Spending
 from asyncpipe.states import ENDED, JobState
 from asyncpipe.stops import Stops
 from asyncpipe.volume import GIB, check_local
 from asyncpipe.waiters import Waiters
-from asyncpipe.wiring import Calls, Limits, join_parts
+from asyncpipe.wiring import Calls, Limits, Parts, join_parts
 
 logger = logging.getLogger("asyncpipe.pipeline")
 
@@ -49,7 +49,9 @@ logger = logging.getLogger("asyncpipe.pipeline")
 class Pipeline:
     """Run jobs into one output folder; a service keeps one for its lifetime.
 
-    ``max_workers`` bounds the predictions in flight, ``downloads`` the files fetched at once;
+    ``max_workers`` bounds the predictions in flight: below it each model's window learns what the
+    API takes, unless ``window`` is ``fixed``; ``limits`` are caps of your own, with a job file's
+    keys (``requests_per_second``, ``models``). ``downloads`` bounds the files fetched at once;
     ``retries`` is how often a failure that the provider does not charge for is submitted again;
     ``patience_s`` ends the run when no submit was accepted for so long (None: never). Nothing is
     submitted while less than ``min_free_bytes`` are free on the disk. With ``resubmit_unknown`` a
@@ -70,7 +72,9 @@ class Pipeline:
         provider: Provider,
         output_dir: str | Path = "pipeline_output",
         *,
-        max_workers: int = 3,
+        max_workers: int = 64,
+        window: str = "learned",
+        limits: Mapping[str, Any] | None = None,
         downloads: int = 8,
         retries: int = 2,
         deadlines: Deadlines | None = None,
@@ -94,6 +98,8 @@ class Pipeline:
         self._provider = provider
         self._limits = Limits(
             workers=max_workers,
+            window=checked_window(window),
+            caps=Caps.of(limits),
             downloads=downloads,
             retries=retries,
             deadlines=deadlines or Deadlines(),
@@ -174,13 +180,13 @@ class Pipeline:
         downloader = await stack.enter_async_context(
             Downloader(self.folder, public_only=not on_loopback(provider.origin))
         )
-        self._build(downloader, self._budget)
+        stack.callback(self._build(downloader, self._budget).keep)
         await self._start(stack)
         self._settling.adopted = {record.id for record in adopted}
         for record in adopted:
             self._admission.offer(record)
 
-    def _build(self, downloader: Downloader, budget: Budget) -> None:
+    def _build(self, downloader: Downloader, budget: Budget) -> Parts:
         calls = Calls(
             emit=self._emit,
             stop=self._stop,
@@ -200,6 +206,7 @@ class Pipeline:
         )
         self._room, self._admission, self._driver = parts.room, parts.admission, parts.driver
         self._settling = Settling(self._admission, self._driver, self._stops, self._waiters)
+        return parts
 
     async def _start(self, stack: AsyncExitStack) -> None:
         """Start admission, the drivers and the collector: every task there is."""

@@ -161,7 +161,7 @@ def test_a_cancelled_batch_buys_no_more_and_goes_on_when_asked(tmp_path: Path) -
     provider = FakeProvider()
 
     async def main() -> None:
-        async with opened(tmp_path, provider) as pipeline:
+        async with opened(tmp_path, provider, max_workers=3) as pipeline:
             batch = [job(f"{n}") for n in range(60)]
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(pipeline.batch_generate(batch), 15)
