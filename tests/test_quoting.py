@@ -186,8 +186,9 @@ def test_an_api_that_is_slow_has_a_minute_in_all() -> None:
 
 def test_a_refused_key_is_not_tried_twice() -> None:
     """Nothing more is asked for a while, then again."""
-    refused: list[Quote | Exception] = [KeyRefused("401", status=401)] * AT_ONCE
-    provider = Quoter(answers=[*refused, quote("1")])
+    answers: list[Quote | Exception] = [KeyRefused("401", status=401)] * AT_ONCE
+    answers.append(quote("1"))
+    provider = Quoter(answers=answers)
 
     async def later(quoting: Quoting) -> None:
         assert not quoting.want(jobs(200, sizes=200)[150])
