@@ -33,9 +33,9 @@ from asyncpipe.pricing import ESTIMATE_FACTOR, Budget, Rate
 from asyncpipe.providers.base import Provider
 from asyncpipe.quoting import Quoting, Tell
 from asyncpipe.reach import on_loopback
-from asyncpipe.results import Result, read_totals, result_of
+from asyncpipe.results import Result, ask_result, read_totals
 from asyncpipe.settings import Caps, Deadlines, Polling, checked_window
-from asyncpipe.settling import Settling
+from asyncpipe.settling import Settling, leave_out
 from asyncpipe.spending import Spending
 from asyncpipe.states import ENDED, JobState
 from asyncpipe.stops import Stops
@@ -190,7 +190,7 @@ class Pipeline:
         calls = Calls(
             emit=self._emit,
             stop=self._stop,
-            unfit=self._leave_out,
+            unfit=partial(leave_out, self._stops, self._waiters),
             wanted=lambda record: record.id not in self._settling.adopted,
             clock=asyncio.get_running_loop().time,
         )
@@ -264,12 +264,7 @@ class Pipeline:
             except asyncio.CancelledError:
                 self._withdraw(record)
                 raise
-        return await self._result(record.id)
-
-    async def _result(self, job_id: int) -> Result:
-        result = await self._ledger.ask(partial(result_of, job_id=job_id))
-        assert result is not None, "a job that was waited for was started"
-        return result
+        return await ask_result(self._ledger, record.id)
 
     async def stream(
         self, jobs: Iterable[JobLike] | AsyncIterable[JobLike]
@@ -284,7 +279,7 @@ class Pipeline:
         self._tasks.start_soon(feed, name="asyncpipe stream feed")
         try:
             while (record := await ahead.next()) is not None:
-                yield await self._result(record.id)
+                yield await ask_result(self._ledger, record.id)
         finally:
             for record in ahead.close():
                 self._withdraw(record)
@@ -403,8 +398,3 @@ class Pipeline:
         self._stops.note(reason, model)
         self._admission.drop_pending(model)
         self._waiters.fail(reason, those=lambda job_id: not self._admission.holds(job_id))
-
-    def _leave_out(self, record: JobRecord, reason: AsyncpipeError) -> None:
-        """Leave a job pending that does not fit the budget, and say so."""
-        self._stops.remark(reason)
-        self._waiters.tell(record.id, reason)

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 import orjson
 
 from asyncpipe.collector import Totals, cause_of
 from asyncpipe.jobs import JobType
+from asyncpipe.ledger.sqlite import Ledger
 from asyncpipe.ledger.trouble import rows_of
 from asyncpipe.pricing import from_micro
 from asyncpipe.states import JobState
@@ -197,6 +199,13 @@ def result_of(connection: sqlite3.Connection, job_id: int) -> Result | None:
     """One job's result; None if it was never started."""
     row = connection.execute(_ROWS + " WHERE j.id=?", (job_id,)).fetchone()
     return _result(connection, row) if row else None
+
+
+async def ask_result(ledger: Ledger, job_id: int) -> Result:
+    """The result of a job that was waited for, and so was started."""
+    result = await ledger.ask(partial(result_of, job_id=job_id))
+    assert result is not None, "a job that was waited for was started"
+    return result
 
 
 def count_removed(connection: sqlite3.Connection) -> int:
