@@ -64,6 +64,16 @@ def test_without_a_key_tables_tell(tmp_path: Path, estimate: Callable[..., Any])
     assert {**offline, "remarks": 0} == {**found, "remarks": 0}
 
 
+def test_offline_nobody_is_asked_whatever_key_there_is(
+    tmp_path: Path, estimate: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATLASCLOUD_API_KEY", "apikey-1")
+    monkeypatch.setenv("ATLASCLOUD_BASE_URL", "http://127.0.0.1:9")
+    found = estimate(write(tmp_path, veo()), "--offline")
+    assert found["remarks"] == ["by tables only, nothing was asked: as --offline asks"]
+    assert "no connection could be made" in estimate(write(tmp_path, veo()))["remarks"][0]
+
+
 def test_the_live_catalogue_shows_the_quoted_truth(
     tmp_path: Path, estimate: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -79,6 +79,11 @@ def test_sizes_are_compared_as_width_and_height(params: dict[str, Any], usd: str
     assert cost(SIZES, **params) == (usd, ())
 
 
+def test_the_dearest_counts_wherever_it_stands() -> None:
+    """A size that nobody names may be the last one listed."""
+    assert cost(SIZES) == ("0.08", ("size 1024x1024",))
+
+
 def test_a_job_no_tier_fits_is_refused_not_priced_by_an_older_table() -> None:
     """The built-in table knows Veo; its price would be that of another resolution."""
     with pytest.raises(Unpriced, match=r"no tier for size 2048x2048 in the test: add one, or a"):
