@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
-from asyncpipe import Job, JobFileError, JobType, Rate, UsageError, load_jobs
+from asyncpipe import Job, JobFileError, JobType, Pipeline, Rate, UsageError, load_jobs
+from asyncpipe.cli.app import run_command
 from asyncpipe.jobfile.prices import load_price_file
 from asyncpipe.pricing import PriceBook, Tier, Unpriced, books_of, built_in, price
+from asyncpipe.testing import FakeProvider, run_virtual
 
 VEO = "google/veo3.1/text-to-video"
 D = Decimal
@@ -150,6 +152,40 @@ def test_the_order_is_job_file_price_file_built_in() -> None:
         price(job, books_of(None)).source,
     ]
     assert sources == ["job file", "price file p.yaml", "built-in table of 2026-02-28"]
+
+
+def test_a_pipeline_takes_a_price_file(tmp_path: Path) -> None:
+    """Before the built-in table, after its own prices; what it charges says the file."""
+    path = tmp_path / "prices.yaml"
+    path.write_text(f"prices:\n  {VEO}: {{per_job: 0.7}}\n  a/b-to-image: {{per_job: 9}}\n")
+    jobs = [Job(model=VEO, prompt="p"), Job(model="a/b-to-image", prompt="p")]
+
+    async def main() -> list[tuple[Decimal, str]]:
+        prices = {"a/b-to-image": Rate(per_job=D("0.2"))}
+        async with Pipeline(
+            FakeProvider(), tmp_path / "out", prices=prices, price_file=path
+        ) as pipeline:
+            return [(result.cost, result.model) for result in await pipeline.batch_generate(jobs)]
+
+    assert sorted(run_virtual(main())) == [(D("0.2"), "a/b-to-image"), (D("0.7"), VEO)]
+    with pytest.raises(UsageError, match="there is no price file"):
+        Pipeline(FakeProvider(), tmp_path / "out", price_file=tmp_path / "none.yaml")
+
+
+def test_the_job_files_that_init_writes_hold_when_uncommented(tmp_path: Path) -> None:
+    """Their examples of prices are legal, in both languages."""
+    for lang in ("en", "zh"):
+        path = tmp_path / f"{lang}.yaml"
+        assert run_command(["init", str(path), "--lang", lang]) == 0
+        lines = path.read_text(encoding="utf-8").splitlines()
+        start = next(n for n, line in enumerate(lines) if line.startswith("# max_cost"))
+        end = next(n for n, line in enumerate(lines) if n > start and not line.startswith("#"))
+        lines[start:end] = [line.removeprefix("# ") for line in lines[start:end]]
+        lines[start:end] = [line.removeprefix("#") for line in lines[start:end]]
+        path.write_text("\n".join(lines), encoding="utf-8")
+        settings = load_jobs(path).settings
+        assert (settings.max_cost, settings.min_balance) == (D(20), D(5))
+        assert len(settings.prices["other/model"].tiers) == 1
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,13 @@ defaults:                       # every job takes these where it says nothing it
     width: 1024
     height: 1024
 
-# prices:                       # USD; needed for models the built-in table does not know
+# max_cost: 20                  # USD; never more than this in this folder
+# min_balance: 5                # USD; submit nothing while the account has less
+# prices:                       # USD; where the provider has no quote of its own
 #   some/model: {{per_image: 0.04}}    # or per_second: 0.1, or per_job: 0.5
+#   other/model:
+#     per_second: 0.2
+#     tiers: [{{audio: true, per_second: 0.4}}]    # or resolution: 4k, or size: 1024x1024
 
 jobs:
   - name: Mug on oak
@@ -58,8 +63,13 @@ defaults:                       # 任务没有写的字段用这里的
     width: 1024
     height: 1024
 
-# prices:                       # 美元;内置价格表没有的模型需要写在这里
+# max_cost: 20                  # 美元;此文件夹的总费用不超过这个数
+# min_balance: 5                # 美元;账户余额低于这个数时不提交
+# prices:                       # 美元;平台不报价的模型需要写在这里
 #   some/model: {{per_image: 0.04}}    # 或 per_second: 0.1,或 per_job: 0.5
+#   other/model:
+#     per_second: 0.2
+#     tiers: [{{audio: true, per_second: 0.4}}]    # 或 resolution: 4k,或 size: 1024x1024
 
 jobs:
   - name: 白瓷杯

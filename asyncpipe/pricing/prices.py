@@ -74,7 +74,7 @@ class Prices:
         return Price(
             amount=from_micro(micro),
             micro=micro,
-            source=f"provider quote of {quote.asked_at:%Y-%m-%d}",
+            source=f"provider quote of {quote.asked_at.date()}",
             estimated=quote.estimated,
             margin=int(margin),
         )
