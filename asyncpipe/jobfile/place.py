@@ -110,7 +110,13 @@ class Place:
 
         def checked(cells: Cells) -> Any:
             value = fill(cells)
-            return value if type(value) in (int, bool) else check({name: value})[name]
+            if type(value) in (int, bool):
+                return value
+            try:
+                return check({name: value})[name]
+            except Wrong as exc:  # whoever fills the hole says its name
+                paths = [(f.message, f.path.removeprefix(f".{name}")) for f in exc.faults]
+                raise Wrong(*(Fault(message, path) for message, path in paths)) from exc
 
         return Hole(checked)
 
