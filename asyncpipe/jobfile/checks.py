@@ -90,6 +90,8 @@ def meant(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
 @says({"type": "string", "pattern": r"\S"})
 def text(value: Any) -> str:
     """Text with something in it."""
+    if type(value) is str and value and not value.isspace():
+        return value if value.isascii() else encodable(value)
     if isinstance(value, Unclear):
         raise Wrong(value.why)
     if value is None or (isinstance(value, str) and not value.strip()):
@@ -115,6 +117,8 @@ def encodable(value: str) -> str:
 @says({"type": "number"})
 def number(value: Any) -> int | float:
     """A finite number, as it was written."""
+    if type(value) is int and -(2**63) <= value < 2**63:
+        return value
     if isinstance(value, Unclear):
         raise Wrong(value.why)
     if isinstance(value, str):

@@ -23,7 +23,7 @@ MOST_MODEL = 300
 def prompt(value: Any) -> str:
     """A prompt, or a name, of a sane length."""
     value = text(value)
-    size = len(value.encode())
+    size = len(value) if 4 * len(value) <= MOST_PROMPT_BYTES else len(value.encode())
     if size > MOST_PROMPT_BYTES:
         raise Wrong(f"is {size} bytes long; at most {MOST_PROMPT_BYTES} are allowed: shorten it")
     return str(value)

@@ -46,7 +46,7 @@ def iter_jsonl(path: Path) -> Iterator[tuple[Any, int]]:
 
 
 _KEY = re.compile(rb'"[ \t]*:')
-_LONG_NUMBER = re.compile(rb"[0-9]{18}|-0")
+_LONG_NUMBER = re.compile(rb"[0-9]{18}|[\[:, \t]-0")
 
 
 def _quick(line: bytes) -> Any:
