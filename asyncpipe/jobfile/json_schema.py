@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import combinations
 from typing import Any
 
 from asyncpipe.jobfile.checks import Check, Schema, schema_of, usd
 from asyncpipe.jobfile.fields import DEFAULT_FIELDS, JOB_FIELDS
+from asyncpipe.jobfile.prices import TIER_FIELDS
 from asyncpipe.jobfile.top import DEADLINE_FIELDS, IGNORED, POLLING_FIELDS, TOP_FIELDS
 from asyncpipe.jobs import JobType
-from asyncpipe.pricing.book import UNITS
+from asyncpipe.pricing.rate import UNITS
 
 TITLE = "asyncpipe job file"
 
@@ -17,6 +19,8 @@ _WORDS = {
     "output_dir": "Folder for the results, relative to where asyncpipe is called.",
     "max_workers": "Most predictions in flight at once.",
     "max_cost": "Most that the folder's jobs may cost in all, in USD.",
+    "min_balance": "Submit nothing while the account holds less, in USD.",
+    "estimate_factor": "How many times an estimated price is reserved.",
     "retries": "How often a failure that is not charged is submitted again.",
     "deadline_s": "Seconds a prediction may take, from its submit.",
     "prices": "USD per model: exactly one of per_image, per_second, per_job.",
@@ -82,13 +86,14 @@ def _defaults() -> Schema:
     return _mapping({"type": JOB_FIELDS["type"], **DEFAULT_FIELDS}, **typed)
 
 
-_RATE: Schema = {
-    "type": "object",
-    "properties": {unit: schema_of(usd) for unit in UNITS},
-    "additionalProperties": False,
-    "minProperties": 1,
-    "maxProperties": 1,
+_ONE_UNIT: Schema = {
+    "not": {"anyOf": [{"required": list(pair)} for pair in combinations(UNITS, 2)]}
 }
+_UNITS: dict[str, Check] = dict.fromkeys(UNITS, usd)
+_TIER = _plain({**TIER_FIELDS, **_UNITS}) | _ONE_UNIT
+_TIERS: Schema = {"type": "array", "items": _TIER, "minItems": 1}
+_RATE = _plain(_UNITS) | _ONE_UNIT | {"minProperties": 1}
+_RATE["properties"] = {**_RATE["properties"], "tiers": _TIERS}
 _NESTED: dict[str, Schema] = {
     "deadline_s": {"anyOf": [schema_of(DEADLINE_FIELDS["image"]), _plain(DEADLINE_FIELDS)]},
     "polling": _plain(POLLING_FIELDS),
