@@ -79,6 +79,15 @@ def test_a_table_is_read_as_it_was_written(
     assert named(file) == ([("1", "a")] if b"1 ," in content else TWO)
 
 
+def test_the_header_alone_decides_the_delimiter(tmp_path: Path) -> None:
+    """One column, semicolons in its text; tabs and commas in cells of a semicolon table."""
+    text = TEMPLATE.replace("{sku}", "{text}")
+    file = load(tmp_path, text, "\r\ntext\na mug; on oak; soft light\n")
+    assert named(file) == [("a mug; on oak; soft light",) * 2]
+    file = load(tmp_path, TEMPLATE, 'sku;"te,x,t"\n1;a, b,\tc\n'.replace("te,x,t", "text"))
+    assert named(file) == [("1", "a, b,\tc")]
+
+
 def test_lines_are_counted_as_editors_count_them(tmp_path: Path) -> None:
     """A cell with line breaks, blank lines, sep=: the line where a row begins."""
     rows = 'sep=,\nsku,text\n1,"a\nb"\n\n2,c\n'
@@ -369,6 +378,7 @@ def test_a_table_is_a_job_file_of_its_own(tmp_path: Path) -> None:
         ("model,prompt,Width", "column 'Width': to send it, call it width; to only keep it"),
         ("model,prompt,duratoin", "column 'duratoin': did you mean 'duration'? To keep it as it"),
         ("model,promt", "column 'promt': did you mean 'prompt'?"),
+        ("model,sku", "no column prompt: a table of jobs needs model and prompt"),
         ("sku,price", "no column model: a table of jobs needs model and prompt"),
     ],
 )

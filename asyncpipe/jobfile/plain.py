@@ -63,8 +63,11 @@ def check_columns(columns: tuple[str, ...], place: Place) -> None:
             )
         elif (hint := meant(name, _open(columns), cutoff=0.8)) != "":
             place.report(f"column {shown(name)}{hint} To keep it as it is, call it labels.{name}")
+    words = {"prompt"} if any(name.startswith(PARAM) for name in columns) else set()  # or params
     for name in ("model", "prompt"):
-        if name not in columns and not any(problem.job is None for problem in place.found):
+        if name not in {*columns, *words} and not any(
+            problem.job is None for problem in place.found
+        ):
             known = ", ".join(field for field in JOB_FIELDS if field not in OPEN_FIELDS)
             place.report(
                 f"no column {name}: a table of jobs needs model and prompt; it may have {known}, "
