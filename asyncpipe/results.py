@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -76,6 +76,7 @@ class Result:
     error: str | None
     submitted_at: datetime | None
     completed_at: datetime | None
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def status(self) -> str:
@@ -98,7 +99,8 @@ SELECT j.name, j.key, j.type, j.model, j.state,
     AND settled IS NOT 'released'),
   (SELECT total(overrun) FROM attempts WHERE job_id=j.id),
   (SELECT count(*) FROM attempts WHERE job_id=j.id AND n<=j.used AND settled IS NULL),
-  a.settled='charged'
+  a.settled='charged',
+  j.spec
 FROM jobs j JOIN attempts a ON a.job_id=j.id
   AND a.n=(SELECT max(n) FROM attempts WHERE job_id=j.id)
 """
@@ -178,6 +180,7 @@ def _read(connection: sqlite3.Connection, row: Sequence[Any]) -> Result:
         error=_error(outcome, state, row[15], lost),
         submitted_at=_time(row[16]),
         completed_at=_time(row[17]) if outcome is not Outcome.PENDING else None,
+        labels=orjson.loads(row[25]).get("labels", {}),
     )
 
 

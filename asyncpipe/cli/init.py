@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+import orjson
 
 from asyncpipe.errors import UsageError
+from asyncpipe.jobfile.json_schema import TITLE, job_file_schema
 
 _EN = """\
 # A job file: what asyncpipe is to make. Try it without key, network or money:
@@ -91,6 +93,27 @@ jobs:
 """
 
 
+SCHEMA_NAME = "asyncpipe.schema.json"
+"""The file beside a job file by which editors check and complete it, without any network."""
+
+
+def schema_text() -> bytes:
+    """The JSON Schema of a job file, as ``asyncpipe schema`` prints it."""
+    return orjson.dumps(job_file_schema(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def _link(folder: Path) -> str:
+    """Write the schema beside the job file; the line that links it, or none where it cannot be."""
+    path = folder / SCHEMA_NAME
+    try:
+        if path.exists() and TITLE.encode() not in path.read_bytes():
+            return ""  # somebody else's file
+        path.write_bytes(schema_text())
+    except OSError:
+        return ""
+    return f"# yaml-language-server: $schema={SCHEMA_NAME}\n"
+
+
 def write_job_file(path: Path, *, lang: str, force: bool) -> None:
     """Write the template; raises UsageError when a file is there already."""
     if path.suffix.lower() not in (".yaml", ".yml"):
@@ -99,7 +122,7 @@ def write_job_file(path: Path, *, lang: str, force: bool) -> None:
         raise UsageError(f"{path} is there already: choose another name, or --force to replace it")
     text = (_ZH if lang == "zh" else _EN).format(name=path)
     try:
-        path.write_text(text, encoding="utf-8", newline="\n")
+        path.write_text(_link(path.parent) + text, encoding="utf-8", newline="\n")
     except OSError as exc:
         raise UsageError(f"{path} cannot be written: {exc.strerror or exc}") from exc
     click.echo(f"{path} written. Try it: asyncpipe run {path} --simulate")
