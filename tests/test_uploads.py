@@ -32,7 +32,7 @@ from asyncpipe.errors import (
 )
 from asyncpipe.inputs import LocalFile, is_local, local_media, with_media
 from asyncpipe.ledger.base import job_from_spec, job_to_spec
-from asyncpipe.ledger.sqlite import reading
+from asyncpipe.ledger.sqlite import Ledger, reading
 from asyncpipe.localfiles import MOST_BYTES, BadInputs, LocalFiles, trouble_with
 from asyncpipe.providers.atlas_reader import read_upload
 from asyncpipe.providers.base import PredictionStatus
@@ -390,6 +390,28 @@ def test_an_upload_that_never_works_leaves_the_job_pending(tmp_path: Path) -> No
     assert ends == {"pending": 1}
     assert provider.submits == 0
     assert batch(FakeProvider(), tmp_path, [job("one", "a.png")]) == {"succeeded": 1}
+
+
+def test_the_intent_of_a_job_whose_file_cannot_be_had_is_never_alone_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that ends then must not take what was never sent for unknown."""
+    photo(tmp_path, "a.png")
+    seen, durable = Counter[str](), Ledger.durable
+
+    async def looking(self: Ledger) -> None:
+        await durable(self)
+        with reading(tmp_path / "out") as connection:
+            seen.update(row[0] for row in connection.execute("SELECT state FROM jobs"))
+
+    monkeypatch.setattr(Ledger, "durable", looking)
+    trouble: list[ProviderError] = [NotAccepted("cut")] * 5
+    trouble.append(Rejected("unsupported file", status=400))
+    provider = FakeProvider(upload_errors=trouble)
+    assert batch(provider, tmp_path, [job("one", "a.png")]) == {"failed, not charged": 1}
+    assert seen["pending"]
+    assert seen["failed"]
+    assert not seen["submitting"]
 
 
 def test_a_refused_file_fails_its_jobs_uncharged_and_is_sent_once(tmp_path: Path) -> None:
