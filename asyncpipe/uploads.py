@@ -169,7 +169,6 @@ class Uploads:
             try:
                 url = await self._send(Path(file.path))
             except NotAccepted as exc:
-                await _check(file)  # what was cut short while it was read will not come back
                 if failures >= TRIES:
                     # Not as what it was: a limit of uploads says nothing of the model's window.
                     raise NotAccepted(str(exc), status=exc.status) from exc

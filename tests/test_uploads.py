@@ -380,6 +380,9 @@ def test_a_failing_upload_is_repeated_and_costs_nothing(tmp_path: Path) -> None:
     provider = FakeProvider(upload_errors=trouble)
     assert batch(provider, tmp_path, [job("one", "a.png")]) == {"succeeded": 1}
     assert (len(provider.uploads), provider.submits) == (3, 1)
+    with reading(tmp_path / "out") as connection:
+        kinds = [row[0] for row in connection.execute("SELECT kind FROM events")]
+    assert "NotBought" not in kinds, "an upload that is repeated is nobody's submit"
 
 
 def test_an_upload_that_never_works_leaves_the_job_pending(tmp_path: Path) -> None:
