@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import aiohttp
@@ -39,7 +40,7 @@ from asyncpipe.providers.base import PredictionStatus
 from asyncpipe.providers.form import FilePart
 from asyncpipe.simulator import Faults, Simulator, SimulatorSettings
 from asyncpipe.testing import FakeProvider, Script, run_virtual
-from asyncpipe.uploads import FRESH, is_fresh, speaks_of_input
+from asyncpipe.uploads import FRESH, Uploads, is_fresh, speaks_of_input
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
 KEY = "apikey-a-secret-that-must-not-travel"
@@ -238,6 +239,54 @@ def test_a_job_file_takes_media_on_the_job_and_needs_no_prompt_for_tools(tmp_pat
     assert set(only.inputs) == {"a.png"}
 
 
+def test_a_template_names_photos_by_column_and_wrong_ones_by_row(tmp_path: Path) -> None:
+    """``photos/{sku}.png``, lists too; five hundred rows read twice look at each file once."""
+    for sku in ("a1", "b2"):
+        photo(tmp_path, f"photos/{sku}.png")
+    photo(tmp_path, "logo.png")
+    (tmp_path / "skus.csv").write_text("sku,file\na1,logo.png\nb2,logo.png\n", encoding="utf-8")
+    path = tmp_path / "jobs.yaml"
+    path.write_text(
+        "rows: skus.csv\n"
+        "jobs:\n"
+        f"  - {{name: 'x {{sku}}', model: {FLUX}, prompt: p, image: 'photos/{{sku}}.png'}}\n"
+        "  - {name: 'u {sku}', type: image, model: acme/upscale, image: '{file}'}\n"
+        f"  - {{name: 'l {{sku}}', model: {FLUX}, prompt: q,\n"
+        "     images: ['photos/{sku}.png', logo.png, 'https://x/{sku}.png']}\n",
+        encoding="utf-8",
+    )
+    jobs = list(load_jobs(path).jobs)
+    assert [sorted(each.inputs) for each in jobs[:3]] == [
+        ["photos/a1.png"],
+        ["logo.png"],
+        ["logo.png", "photos/a1.png"],
+    ]
+    assert jobs[1].body == {"model": "acme/upscale", "image": "logo.png"}
+    assert jobs[5].params["images"] == ["photos/b2.png", "logo.png", "https://x/b2.png"]
+    (tmp_path / "photos" / "b2.png").unlink()
+    with pytest.raises(JobFileError) as caught:
+        load_jobs(path)
+    assert [(p.line, p.job, p.message[:32]) for p in caught.value.problems] == [
+        (3, "sku b2", "image: 'photos/b2.png': there is"),
+        (3, "sku b2", "images[0]: 'photos/b2.png': ther"),
+    ]
+
+
+def test_a_table_of_jobs_and_json_lines_take_files_too(tmp_path: Path) -> None:
+    """Relative to the table; a wrong one has its line."""
+    photo(tmp_path, "a.png")
+    table = tmp_path / "jobs.csv"
+    table.write_text(f"model,prompt,image\n{FLUX},p,a.png\n{FLUX},q,b.png\n", encoding="utf-8")
+    with pytest.raises(JobFileError, match=r"jobs\.csv:3: .*image: 'b\.png': there is no file"):
+        load_jobs(table)
+    photo(tmp_path, "b.png")
+    assert [sorted(each.inputs) for each in load_jobs(table).jobs] == [["a.png"], ["b.png"]]
+    lines = tmp_path / "jobs.jsonl"
+    row = {"model": FLUX, "prompt": "p", "params": {"image_url": "a.png"}}
+    lines.write_text(json.dumps(row), encoding="utf-8")
+    assert [sorted(each.inputs) for each in load_jobs(lines).jobs] == [["a.png"]]
+
+
 # -- the provider's answers, from atlas-api §4 ----------------------------------------------------
 
 
@@ -383,6 +432,41 @@ def test_a_failing_upload_is_repeated_and_costs_nothing(tmp_path: Path) -> None:
     with reading(tmp_path / "out") as connection:
         kinds = [row[0] for row in connection.execute("SELECT kind FROM events")]
     assert "NotBought" not in kinds, "an upload that is repeated is nobody's submit"
+
+
+def test_a_photo_that_changes_under_an_unchanged_job_file_is_another_job(tmp_path: Path) -> None:
+    """The pass over the jobs is not skipped for them, whatever the digest of the job file."""
+    path = photo(tmp_path, "a.png")
+
+    async def main(provider: FakeProvider) -> None:
+        async with pipeline(provider, tmp_path) as running:
+            attached = LocalFiles(tmp_path).attach(job("one", "a.png"))
+            await running.batch_generate([attached], digest="same")
+
+    first, second, third = FakeProvider(), FakeProvider(), FakeProvider()
+    run_virtual(main(first))
+    run_virtual(main(second))
+    _rewrite(path)
+    run_virtual(main(third))
+    assert [len(each.sold) for each in (first, second, third)] == [1, 0, 1]
+
+
+def test_an_upload_limit_says_nothing_of_the_models_window(tmp_path: Path) -> None:
+    """A 429 of uploads that lasts is a plain wait, not the model's own limit."""
+
+    async def main() -> ProviderError | Job:
+        provider = FakeProvider(upload_errors=[RateLimited("429", retry_after_s=1.0)] * 9)
+        attached = LocalFiles(tmp_path).attach(job("one", "a.png"))
+        ledger = Ledger(tmp_path)
+        await ledger.open(None)
+        try:
+            return await Uploads(provider, ledger, Random(1)).ready(attached)
+        finally:
+            await ledger.aclose()
+
+    photo(tmp_path, "a.png")
+    (tmp_path / ".asyncpipe").mkdir()
+    assert type(run_virtual(main())) is NotAccepted
 
 
 def test_an_upload_that_never_works_leaves_the_job_pending(tmp_path: Path) -> None:
@@ -688,6 +772,33 @@ def suppress_into(said: list[str]) -> Iterator[None]:
         yield
     except Rejected as exc:
         said.append(str(exc))
+
+
+def test_a_quote_names_no_file(tmp_path: Path) -> None:
+    """A price needs no upload, and where a file lies is not told."""
+    photo(tmp_path, "geheim.png")
+    bodies: list[Any] = []
+
+    async def calculate(request: web.Request) -> web.Response:
+        bodies.append(await request.json())
+        return web.json_response({"code": 200, "data": {"price": 0.04, "currency": "usd"}})
+
+    async def main() -> None:
+        app = web.Application()
+        app.router.add_post("/api/v1/model/calculate", calculate)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            base = f"http://127.0.0.1:{runner.addresses[0][1]}"
+            async with AtlasCloud(KEY, base_url=base) as provider:
+                await provider.quote(LocalFiles(tmp_path).attach(job("x", ["geheim.png"])))
+        finally:
+            await runner.cleanup()
+
+    run_virtual(main())
+    assert "geheim" not in json.dumps(bodies)
+    assert bodies[0]["image"][0].startswith("https://")
 
 
 def test_the_simulator_refuses_paths_and_serves_what_it_took(tmp_path: Path) -> None:
