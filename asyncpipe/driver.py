@@ -38,12 +38,14 @@ from asyncpipe.flow.namesakes import Namesakes
 from asyncpipe.flow.refusals import FIRST, Refusals
 from asyncpipe.flow.schedule import PollClock, Trouble, backoff_s, poll_gap
 from asyncpipe.flow.traffic import is_limit
+from asyncpipe.jobs import Job
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.ledger.sqlite import Ledger
 from asyncpipe.pricing.price import told_micro
 from asyncpipe.providers.base import Prediction, PredictionStatus, Provider
 from asyncpipe.settings import Deadlines, Polling
 from asyncpipe.states import JobState
+from asyncpipe.uploads import Uploads
 
 logger = logging.getLogger("asyncpipe.driver")
 
@@ -76,6 +78,7 @@ class Policy:
     patience_s: float | None
     resubmit_unknown: bool
     wanted: Callable[[JobRecord], bool]
+    stopped: Callable[[JobRecord], bool]
 
 
 class Driver:
@@ -90,6 +93,7 @@ class Driver:
         provider: Provider,
         ledger: Ledger,
         fetcher: Fetcher,
+        uploads: Uploads,
         admission: Admission,
         policy: Policy,
         emit: Emit,
@@ -100,6 +104,7 @@ class Driver:
         self._provider = provider
         self._ledger = ledger
         self._fetcher = fetcher
+        self._uploads = uploads
         self._admission = admission
         self._policy = policy
         self._emit = emit
@@ -113,6 +118,7 @@ class Driver:
 
     async def carry(self, record: JobRecord) -> JobRecord:
         """Carry a job as far as it goes now; its permit is given back on the way."""
+        before = record
         try:
             if record.state is JobState.PENDING:
                 record = await self._submit(record)
@@ -120,6 +126,7 @@ class Driver:
                 record = self._emit(record, PolledAgain(job_id=record.id, at=now()))
             if record.state is JobState.SUBMITTED:
                 record = await self._poll(record)
+            await self._uploads.doubt(before, record)
         finally:
             self._admission.release(record)
         if record.state is JobState.GENERATED:
@@ -138,18 +145,14 @@ class Driver:
     # -- submit ---------------------------------------------------------------------------------
 
     async def _submit(self, record: JobRecord) -> JobRecord:
-        price = self._admission.budget.take(record.id)
-        intent = Intended(
-            job_id=record.id,
-            at=now(),
-            attempt=record.attempt,
-            reserved=price.to_reserve,
-            booked=price.micro,
-            estimated=price.estimated,
-            price_source=price.source,
-            assumed=", ".join(price.assumed) or None,
-        )
-        record = self._emit(record, intent)
+        job = await self._uploads.ready(record.job)
+        if self._policy.stopped(record):  # while its files were on their way
+            self._admission.budget.take(record.id)
+            self._admission.traffic.put_back(record.id, record.job.model)
+            return record
+        record = self._intend(record)
+        if isinstance(job, ProviderError):
+            return await self._not_sent(record, job)
         try:
             await self._ledger.durable()
         except BaseException:
@@ -159,7 +162,7 @@ class Driver:
             raise
         # From here the answer and its record cannot be parted: shielded, with a limit of its own.
         with anyio.CancelScope(shield=True):
-            answer = await self._answer(record)
+            answer = self._uploads.once_more(record, await self._answer(job))
             event = self._follow(record, answer)
             try:
                 record = self._emit(record, event)
@@ -186,10 +189,38 @@ class Driver:
         except AsyncpipeError:
             logger.warning("%s: %s, and the ledger could not say so", record.name, error)
 
-    async def _answer(self, record: JobRecord) -> Prediction | ProviderError:
+    def _intend(self, record: JobRecord) -> JobRecord:
+        price = self._admission.budget.take(record.id)
+        intent = Intended(
+            job_id=record.id,
+            at=now(),
+            attempt=record.attempt,
+            reserved=price.to_reserve,
+            booked=price.micro,
+            estimated=price.estimated,
+            price_source=price.source,
+            assumed=", ".join(price.assumed) or None,
+        )
+        return self._emit(record, intent)
+
+    async def _not_sent(self, record: JobRecord, trouble: ProviderError) -> JobRecord:
+        """Record why a job's files cannot be had. Nothing was sent, so nothing is unknown.
+
+        The intent and its end are appended without waiting between them: one commit holds both.
+        """
+        event = after_submit(record, trouble, now(), retries=self._retries(record))
+        record = self._emit(record, event)
+        if isinstance(trouble, Rejected):  # of this file: it says nothing of the model
+            self._admission.traffic.put_back(record.id, record.job.model)
+        else:
+            self._learn(record, trouble)
+        await self._ledger.durable()
+        return record
+
+    async def _answer(self, job: Job) -> Prediction | ProviderError:
         try:
             with anyio.fail_after(SUBMIT_LIMIT_S):
-                return await self._provider.submit(record.job)
+                return await self._provider.submit(job)
         except ProviderError as exc:
             return exc
         except TimeoutError:

@@ -170,7 +170,7 @@ class Pipeline:
         self._intake = Intake(
             ledger=self._ledger,
             folder=self.folder,
-            provider=provider.name,
+            provider=provider,
             purse=self._purse,
             totals=totals,
             emit=self._emit,
@@ -192,6 +192,7 @@ class Pipeline:
             stop=self._stop,
             unfit=partial(leave_out, self._stops, self._waiters),
             wanted=lambda record: record.id not in self._settling.adopted,
+            stopped=lambda record: self._stops.of(record) is not None,
             clock=asyncio.get_running_loop().time,
         )
         parts = join_parts(

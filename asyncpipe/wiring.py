@@ -24,6 +24,7 @@ from asyncpipe.pricing import Budget
 from asyncpipe.providers.base import Provider
 from asyncpipe.settings import Caps, Deadlines, Polling
 from asyncpipe.spending import Purse
+from asyncpipe.uploads import Uploads
 from asyncpipe.volume import Room
 
 
@@ -52,6 +53,7 @@ class Calls:
     stop: Stop
     unfit: Callable[[JobRecord, AsyncpipeError], None]
     wanted: Callable[[JobRecord], bool]
+    stopped: Callable[[JobRecord], bool]
     clock: Callable[[], float]
 
 
@@ -105,6 +107,7 @@ def join_parts(
         provider=paced,
         ledger=ledger,
         fetcher=fetcher,
+        uploads=Uploads(provider, ledger, limits.rng),
         admission=admission,
         policy=Policy(
             polling=limits.polling,
@@ -113,6 +116,7 @@ def join_parts(
             patience_s=limits.patience_s,
             resubmit_unknown=limits.resubmit_unknown,
             wanted=calls.wanted,
+            stopped=calls.stopped,
         ),
         emit=calls.emit,
         stop=calls.stop,

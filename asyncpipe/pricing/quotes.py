@@ -11,15 +11,11 @@ from typing import Any
 
 import orjson
 
+from asyncpipe.inputs import is_media_field
 from asyncpipe.jobs import Job, JobType, canonical_json
 
 _NOT_PRICED = frozenset({"prompt", "negative_prompt", "seed", "webhook_url"})
 _SPOKEN = "text"
-_MEDIA = re.compile(
-    r"(?:(?:first|last|start|end|tail|input|init|source|reference|ref|control|style|face)_)?"
-    r"(?:image|video|audio|mask|frame)s?(?:_(?:url|list)s?)?",
-    re.IGNORECASE,
-)
 _ADDRESS = re.compile(r"(?:https?|data|file):", re.IGNORECASE)
 
 
@@ -99,5 +95,5 @@ def _is_media(name: str, value: Any) -> bool:
     if isinstance(value, list | tuple):
         return bool(value) and all(_is_media(name, each) for each in value)
     if isinstance(value, str):
-        return bool(_MEDIA.fullmatch(name) or _ADDRESS.match(value))
-    return isinstance(value, dict) and _MEDIA.fullmatch(name) is not None
+        return bool(is_media_field(name) or _ADDRESS.match(value))
+    return isinstance(value, dict) and is_media_field(name)

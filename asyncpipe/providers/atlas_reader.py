@@ -80,6 +80,21 @@ def read_submit(
     raise _refusal(answer)
 
 
+def read_upload(status: int, headers: Mapping[str, str], body: bytes) -> str:
+    """Read the answer to an upload: the URL of the file, for submits.
+
+    Raises SubmitStopped or Rejected where sending it again is useless, else NotAccepted: a file
+    buys nothing.
+    """
+    answer = open_answer(status, headers, body)
+    if answer.code == 200 and (url := fields.upload_url(answer.layers)):
+        return url
+    refusal = _refusal(answer)
+    if not isinstance(refusal, SubmitUnknown):
+        raise refusal
+    raise _waiting(RateLimited, answer, "the API did not take the upload")
+
+
 def read_poll(
     status: int, headers: Mapping[str, str], body: bytes, *, texts: bool = False
 ) -> Prediction:

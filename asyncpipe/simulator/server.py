@@ -17,6 +17,7 @@ from asyncpipe.simulator.media import MediaMaker
 from asyncpipe.simulator.poll import Polls
 from asyncpipe.simulator.settings import SimulatorSettings
 from asyncpipe.simulator.submit import Submits
+from asyncpipe.simulator.upload import Uploads
 from asyncpipe.simulator.wire import Service, firewall, refusal
 
 _LARGEST_REQUEST = 50 * 1024 * 1024
@@ -68,7 +69,9 @@ class Simulator:
 
     def _app(self, service: Service) -> web.Application:
         polls = Polls(service)
-        submits, downloads, catalog = Submits(service, polls), Downloads(service), Catalog(service)
+        uploads = Uploads(service)
+        submits, downloads = Submits(service, polls, uploads), Downloads(service)
+        catalog = Catalog(service)
         app = web.Application(middlewares=[self._gateway], client_max_size=_LARGEST_REQUEST)
         tail = "/get" if self._settings.wire == "article" else ""
         add = app.router
@@ -79,6 +82,8 @@ class Simulator:
         add.add_get(
             "/media/{id}/{index:\\d+}{suffix:(?:\\.png|\\.mp4|\\.wav)?}", downloads.download
         )
+        add.add_post("/api/v1/model/uploadMedia", uploads.upload)
+        add.add_get("/uploads/{id}.{suffix}", uploads.serve)
         add.add_get(_MODELS, catalog.models)
         add.add_post(_CALCULATE, catalog.calculate)
         add.add_get("/public/v1/balance", catalog.balance)
