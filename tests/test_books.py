@@ -12,6 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import anyio
 import pytest
 
 from asyncpipe import Job, JobState, Manifest, Pipeline, Rate, read_manifest, wiring
@@ -28,7 +29,7 @@ from asyncpipe.flow.decide import after_submit
 from asyncpipe.flow.namesakes import Namesakes
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.ledger.sqlite import ledger_path, reading
-from asyncpipe.pricing import Price, PriceBook, from_micro, price, to_micro
+from asyncpipe.pricing import Budget, Price, PriceBook, books_of, from_micro, price, to_micro
 from asyncpipe.providers.base import Prediction, PredictionStatus
 from asyncpipe.reconcile import read_entries
 from asyncpipe.report.export import export_file
@@ -36,7 +37,10 @@ from asyncpipe.report.status import next_steps, read_status, status_document, st
 from asyncpipe.report.summary import summary
 from asyncpipe.resolve import Decision, resolve
 from asyncpipe.results import Outcome, Result
+from asyncpipe.settling import Settling
+from asyncpipe.stops import Stops
 from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual
+from asyncpipe.waiters import Waiters
 from tests.test_migrations import version_1
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"  # 0.04 USD
@@ -227,6 +231,34 @@ def test_a_cap_lowered_below_what_is_committed_admits_nothing(tmp_path: Path) ->
     assert (len(provider.sold), manifest.totals.pending) == (5, 5)
     assert "0.1 USD is exceeded: 0.2 are charged" in str(stopped)
     assert run(tmp_path, provider, jobs(5), cap="0.10")[1] is None
+
+
+def test_a_job_on_its_way_goes_back_when_its_money_is_gone(tmp_path: Path) -> None:
+    """It was admitted, and before its intent another prediction cost more than it had reserved."""
+    budget, record = Budget(100_000), JobRecord(id=1, key="k", name="杯", job=jobs(1)[0])
+    budget.hold(1, price(record.job, books_of(None)))
+    budget.move(committed=70_000, releasable=0)
+    done: list[str] = []
+
+    class Desk:
+        """Admission and driver, as far as a job is put down."""
+
+        def __getattr__(self, name: str) -> Any:
+            return lambda *_: done.append(name)
+
+    desk: Any = Desk()
+    desk.budget = budget
+    settling = Settling(desk, desk, Stops(), Waiters())
+
+    async def main() -> None:
+        send, receive = anyio.create_memory_object_stream[JobRecord](1)
+        send.send_nowait(record)
+        send.close()
+        await settling.drive(receive)
+        receive.close()
+
+    run_virtual(main())
+    assert done == ["put_back", "next_attempt_at", "give_back", "put_down"]
 
 
 class Watching(FakeProvider):
