@@ -17,6 +17,7 @@ import aiohttp
 import pytest
 
 from asyncpipe import AtlasCloud, Job, Pipeline, Polling, read_manifest, wiring
+from asyncpipe.entries import Entries, Ledgered, read_entries
 from asyncpipe.errors import KeyRefused, PollFailed, ProviderError
 from asyncpipe.ledger.sqlite import ledger_path
 from asyncpipe.pricing import Price, PriceBook, price
@@ -33,13 +34,10 @@ from asyncpipe.providers.atlas_billing import (
 from asyncpipe.providers.http import HttpAnswer
 from asyncpipe.reconcile import (
     CauseKind,
-    Entries,
-    Ledgered,
     ModelCheck,
     Reconciled,
     Verdict,
     compare,
-    read_entries,
 )
 from asyncpipe.simulator import Books, Faults, Simulator, SimulatorSettings
 from asyncpipe.testing import run_virtual
@@ -122,6 +120,20 @@ def test_an_unknown_job_explains_what_was_billed_for_it(tmp_path: Path) -> None:
     assert all(kinds(check) == [CauseKind.UNKNOWN] for check in off)
     assert all(check.total.difference == check.total.reserved > 0 for check in off)
     assert found.agrees
+
+
+def test_what_the_bill_says_of_lost_answers_names_the_decision(tmp_path: Path) -> None:
+    """All of them on it: charge them; none: release them; open ones beside them: nobody can say."""
+    lost = {"unknown": 2, "unknown_cost": 80_000, "reserved": 100_000}
+    (flux,) = compare(ledgered(DAY, **lost), bill({DAY: "0.48", NEXT: "0"})).models
+    assert "resolve FOLDER --lost-charged" in flux.causes[0].text
+    (flux,) = compare(ledgered(DAY, **lost), bill({DAY: "0.40", NEXT: "0"})).models
+    assert (flux.verdict, kinds(flux)) == (Verdict.EQUAL, [CauseKind.UNKNOWN])
+    assert "resolve FOLDER --lost-free" in flux.causes[0].text
+    for billed in ("0.44", "0.48", "0.40"):
+        opened = ledgered(DAY, **lost, open=int(billed != "0.44"))
+        (flux,) = compare(opened, bill({DAY: billed, NEXT: "0"})).models
+        assert "FOLDER" not in "".join(cause.text for cause in flux.causes)
 
 
 def test_more_than_the_unknown_ones_explain_is_a_difference(tmp_path: Path) -> None:

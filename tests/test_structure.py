@@ -41,6 +41,7 @@ LAYERS = [
     "manifest",
     "resolve",
     "verify",
+    "entries",
     "reconcile",
     "volume",
     "waiters",

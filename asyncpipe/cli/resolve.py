@@ -18,7 +18,7 @@ def decision_of(*, resubmit: bool, give_up: bool, lost_charged: bool, lost_free:
         both = (
             "--resubmit and --give-up" if resubmit and give_up else "--lost-charged and --lost-free"
         )
-        raise click.UsageError(f"{both} exclude each other")
+        raise click.UsageError(f"{both} exclude each other: say either")
     if not (resubmit or give_up or lost_charged or lost_free):
         raise click.UsageError(
             "say what is to become of unknown jobs, --resubmit (may pay twice) or --give-up "
