@@ -46,19 +46,21 @@ def usd(micro: int, margin: int = 0) -> Price:
 @settings(max_examples=400, deadline=None, derandomize=True)
 @given(
     cap=st.integers(0, 1000),
+    before=st.sampled_from([0, 0, 100, 700, 1500]),
     steps=st.lists(
         st.tuples(st.sampled_from(STEPS), st.integers(0, 300), st.sampled_from([0, 0, 10, 75])),
         max_size=60,
     ),
 )
-def test_no_order_of_events_leaks(cap: int, steps: list[tuple[str, int, int]]) -> None:
+def test_no_order_of_events_leaks(cap: int, before: int, steps: list[tuple[str, int, int]]) -> None:
     """Held, reserved and charged together never exceed the cap, and NEVER means never.
 
     Margins are reserved, and come back when the price is charged. Only what a provider charges
-    beyond what was reserved goes above the cap, by that much: then nothing fits any more.
+    beyond what was reserved goes above the cap, by that much, and a cap that was lowered below what
+    earlier runs were charged (``before``): then nothing fits any more.
     """
-    budget, held, flying, gone, job = Budget(cap), dict[int, Price](), list[Price](), 0, 0
-    overrun = 0
+    budget, gone = Budget(cap, committed=before), before
+    held, flying, job, overrun = dict[int, Price](), list[Price](), 0, 0
     for what, amount, margin in steps:
         asked = usd(amount, margin)
         fit = budget.fit(asked)
@@ -86,7 +88,7 @@ def test_no_order_of_events_leaks(cap: int, steps: list[tuple[str, int, int]]) -
             gone += cost
             budget.move(committed=cost - taken.to_reserve, releasable=-taken.to_reserve)
         committed = sum(p.to_reserve for p in flying) + gone
-        assert budget.committed == committed <= cap + overrun
+        assert budget.committed == committed <= max(cap, before) + overrun
         assert budget.exceeded == (committed > cap)
         assert budget.covers_holds == (committed + sum(p.to_reserve for p in held.values()) <= cap)
 
