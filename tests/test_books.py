@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import anyio
 import pytest
 
-from asyncpipe import Job, JobState, Manifest, Pipeline, Rate, read_manifest, wiring
+from asyncpipe import Job, JobState, Manifest, Pipeline, Rate, read_manifest
 from asyncpipe.entries import read_entries
 from asyncpipe.errors import (
     BudgetReached,
@@ -30,7 +31,7 @@ from asyncpipe.flow.decide import after_submit
 from asyncpipe.flow.namesakes import Namesakes
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.ledger.sqlite import ledger_path, reading
-from asyncpipe.pricing import Budget, Price, PriceBook, books_of, from_micro, price, to_micro
+from asyncpipe.pricing import Budget, Price, Prices, books_of, from_micro, price, to_micro
 from asyncpipe.providers.base import Prediction, PredictionStatus
 from asyncpipe.report.export import export_file
 from asyncpipe.report.status import next_steps, read_status, status_document, status_lines
@@ -52,17 +53,13 @@ LOST = SubmitUnknown("reset")
 def estimated(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every price be an estimate of the provider's: a quarter more is reserved."""
 
-    def estimate(job: Job, books: Sequence[PriceBook]) -> Price:
-        exact = price(job, books)
-        return Price(
-            amount=exact.amount,
-            micro=exact.micro,
-            source="quote",
-            estimated=True,
-            margin=exact.micro // 4,
-        )
+    exact = Prices.of
 
-    monkeypatch.setattr(wiring, "price", estimate)
+    def estimate(prices: Prices, job: Job) -> Price:
+        found = exact(prices, job)
+        return replace(found, source="quote", estimated=True, margin=found.micro // 4)
+
+    monkeypatch.setattr(Prices, "of", estimate)
 
 
 def jobs(count: int, model: str = FLUX) -> list[Job]:

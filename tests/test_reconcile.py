@@ -16,11 +16,11 @@ from typing import Any
 import aiohttp
 import pytest
 
-from asyncpipe import AtlasCloud, Job, Pipeline, Polling, read_manifest, wiring
+from asyncpipe import AtlasCloud, Job, Pipeline, Polling, read_manifest
 from asyncpipe.entries import Entries, Ledgered, read_entries
 from asyncpipe.errors import KeyRefused, PollFailed, ProviderError
 from asyncpipe.ledger.sqlite import ledger_path
-from asyncpipe.pricing import Price, PriceBook, price
+from asyncpipe.pricing import Price, Prices
 from asyncpipe.providers.atlas_billing import (
     LONGEST_WAIT_S,
     TRIES,
@@ -192,12 +192,13 @@ def test_an_estimated_price_is_the_first_cause_of_a_difference(
 ) -> None:
     """Both ways, even by whole predictions; the model whose price is certain still agrees."""
 
-    def estimate(job: Job, books: Sequence[PriceBook]) -> Price:
-        exact = price(job, books)
-        guessed = job.model == IMAGEN
-        return replace(exact, estimated=guessed, margin=exact.micro // 4 if guessed else 0)
+    exact = Prices.of
 
-    monkeypatch.setattr(wiring, "price", estimate)
+    def estimate(prices: Prices, job: Job) -> Price:
+        found, guessed = exact(prices, job), job.model == IMAGEN
+        return replace(found, estimated=guessed, margin=found.micro // 4 if guessed else 0)
+
+    monkeypatch.setattr(Prices, "of", estimate)
     settings = settings_of(tmp_path)
     run(tmp_path / "out", settings)
     Books(settings.books).reprice(IMAGEN, Decimal(factor))
