@@ -13,6 +13,9 @@ from asyncpipe.ledger.sqlite import reading
 from asyncpipe.ledger.trouble import rows_of
 from asyncpipe.states import JobState
 
+GIVEN_UP_FREE = "given up: submitted, and the answer was lost; it was not charged"
+"""The error of a job that was given up because the bill has it not."""
+
 NEAR_MIDNIGHT = timedelta(minutes=5)
 """So close to it, the provider's clock may say another day than ours."""
 
@@ -63,11 +66,13 @@ class Ledgered:
     """A ledger's entries by model and day, and the days the bill is to be asked for.
 
     Those are the days of the submits, and the day after where a prediction ended on it: money
-    of failed ones is returned then, and token-billed ones are charged.
+    of failed ones is returned then, and token-billed ones are charged. ``settled_free`` counts, by
+    model, lost answers that somebody said were not charged.
     """
 
     entries: Mapping[tuple[str, date], Entries]
     days: frozenset[date]
+    settled_free: Mapping[str, int] = field(default_factory=dict)
 
 
 def read_entries(folder: Path) -> Ledgered:
@@ -81,9 +86,15 @@ def read_entries(folder: Path) -> Ledgered:
             days.add(at.date())
             if ended is not None and ended.date() > at.date():
                 days.add(at.date() + timedelta(days=1))
-    return Ledgered(entries=dict(entries), days=frozenset(days))
+        settled = dict(connection.execute(_SETTLED_FREE, (f"%{GIVEN_UP_FREE}%",)))
+    return Ledgered(entries=dict(entries), days=frozenset(days), settled_free=settled)
 
 
+_SETTLED_FREE = (
+    "SELECT j.model, count(*) FROM events e JOIN jobs j ON j.id=e.job_id"
+    " WHERE (e.kind='LostSettled' AND e.fields LIKE '%\"charged\":false%')"
+    " OR (e.kind='Failed' AND e.fields LIKE ?) GROUP BY 1"
+)
 # Attempts that surely bought nothing reserve nothing, cost nothing and have no prediction.
 _ATTEMPTS = (
     "SELECT j.model, j.state, a.n<=j.used, a.charged, a.reserved, a.price_source, a.assumed,"

@@ -40,6 +40,7 @@ class CauseKind(StrEnum):
     ASSUMED = "assumed"
     FOREIGN = "foreign"
     GIVEN_UP = "given_up"
+    SETTLED_FREE = "settled_free"
     FAILED_CHARGED = "failed_charged"
     RETURNED = "returned"
     MIDNIGHT = "midnight"
@@ -130,6 +131,8 @@ def _check(
         causes = tuple(_not_billed(total, not_covered))
     else:
         causes = tuple(_causes(total, compared, verdict, not_covered, others))
+        if verdict is Verdict.DIFFERENT and compared.difference > 0:
+            causes = (*_settled_free(ledgered.settled_free.get(model, 0)), *causes)
     return ModelCheck(model=model, total=compared, days=per_day, verdict=verdict, causes=causes)
 
 
@@ -173,6 +176,14 @@ def _causes(
             kind=CauseKind.MIDNIGHT,
             text=f"{entry.near_midnight} were submitted within 5 minutes of midnight UTC: the "
             "provider may have booked them on a day that was not asked for",
+        )
+
+
+def _settled_free(count: int) -> Iterator[Cause]:
+    if count:
+        yield Cause(
+            kind=CauseKind.SETTLED_FREE,
+            text=f"{count} lost answers were settled as free: they may have been bought after all",
         )
 
 

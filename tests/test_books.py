@@ -32,7 +32,9 @@ from asyncpipe.flow.namesakes import Namesakes
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.ledger.sqlite import ledger_path, reading
 from asyncpipe.pricing import Budget, Price, Prices, books_of, from_micro, price, to_micro
+from asyncpipe.providers.atlas_billing import Bill, BilledDay
 from asyncpipe.providers.base import Prediction, PredictionStatus
+from asyncpipe.reconcile import CauseKind, compare
 from asyncpipe.report.export import export_file
 from asyncpipe.report.status import next_steps, read_status, status_document, status_lines
 from asyncpipe.report.summary import summary
@@ -454,6 +456,35 @@ def test_giving_up_settles_every_lost_answer_of_a_job(tmp_path: Path) -> None:
         assert result.outcome.startswith("failed, charged" if cost != "0" else "failed, not")
         assert result.attempts_charged == (2 if cost != "0" else 0)
         assert "given up" in str(result.error)
+
+
+@pytest.mark.parametrize("charged", [True, False])
+def test_what_the_bill_says_decides_about_unknown_jobs(tmp_path: Path, charged: bool) -> None:
+    """Bought: failed and charged, its media cannot be had. Not bought: submitted anew, unafraid."""
+    provider = FakeProvider(scripts={"杯 0": Script(submits=[LOST])})
+    run(tmp_path, provider, jobs(1))
+    decide(tmp_path, lost_charged=charged)
+    (result,) = read_manifest(tmp_path)
+    expected = Outcome.FAILED_CHARGED if charged else Outcome.PENDING
+    assert (result.outcome, result.reserved) == (expected, Decimal(0))
+    assert result.cost == (Decimal("0.04") if charged else 0)
+    run(tmp_path, provider, jobs(1), cap="0.04", retry_failed=True)
+    assert len(provider.sold) == (0 if charged else 1)
+
+
+def test_lost_answers_that_were_called_free_are_remembered(tmp_path: Path) -> None:
+    """By either decision; what the bill has all the same may come from them."""
+    provider = FakeProvider(scripts={f"杯 {n}": Script(submits=[LOST]) for n in range(3)})
+    run(tmp_path, provider, jobs(3))
+    decide(tmp_path, "杯 0", resubmit=False, lost_charged=False)
+    decide(tmp_path, "杯 1", lost_charged=False)
+    decide(tmp_path, "杯 2", resubmit=False)
+    found = read_entries(tmp_path)
+    assert found.settled_free == {FLUX: 2}
+    (day,) = found.days
+    bill = Bill(days={day: BilledDay(day=day, amounts={FLUX: Decimal("0.12")}, partial=False)})
+    (check,) = compare(found, bill).models
+    assert check.causes[0].kind is CauseKind.SETTLED_FREE
 
 
 def test_submitting_anew_with_the_bill_at_hand_keeps_nothing_reserved(tmp_path: Path) -> None:
