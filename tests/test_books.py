@@ -141,6 +141,14 @@ def test_margins_count_against_the_cap_until_they_come_back(tmp_path: Path) -> N
     assert (manifest.totals.successful, stopped) == (10, None)
 
 
+@pytest.mark.usefixtures("estimated")
+def test_a_job_waits_for_a_margin_that_comes_back(tmp_path: Path) -> None:
+    """0.05 and 0.05 do not fit 0.09; 0.04 and 0.05 do, once the first is there."""
+    provider = FakeProvider()
+    manifest, stopped = run(tmp_path, provider, jobs(2), cap="0.09")
+    assert (manifest.totals.successful, stopped, provider.peak_in_flight) == (2, None, 1)
+
+
 def test_a_cheap_job_behind_an_expensive_one_of_its_model_waits_and_is_not_forgotten(
     tmp_path: Path,
 ) -> None:
@@ -318,8 +326,9 @@ def test_every_account_of_a_folder_says_the_same_after_any_history(
         ambiguous = rng.choice([True, False])
         options: dict[str, Any] = {"prices": prices, "resubmit_unknown": ambiguous, "retries": 1}
         retry = rng.choice([True, False])
+        named = [job for job in batch if rng.random() < 0.8]  # the job file changed
         manifest, _ = run(
-            tmp_path, provider, batch, cap=cap, max_workers=16, retry_failed=retry, **options
+            tmp_path, provider, named, cap=cap, max_workers=16, retry_failed=retry, **options
         )
         agree(tmp_path, manifest)
         decide(tmp_path, **decision)

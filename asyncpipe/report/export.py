@@ -41,6 +41,7 @@ BOM = b"\xef\xbb\xbf"
 
 _LISTED = (
     "SELECT id FROM jobs WHERE state<>'cancelled' AND (state<>'pending'"
+    " OR used>0"
     " OR seen_run >= (SELECT coalesce(max(session), 0) FROM runs))"
     " ORDER BY seen_run DESC, position"
 )
