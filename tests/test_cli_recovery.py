@@ -147,6 +147,28 @@ def test_ambiguous_resubmit_takes_up_held_jobs(tmp_path: Path) -> None:
     assert (report["successful"], report["total_cost"], report["reserved"]) == (2, 0.08, 0.08)
 
 
+def test_resolve_settles_what_lost_answers_cost(tmp_path: Path) -> None:
+    """Status names the command; the bill decides; afterwards nothing is reserved any more."""
+    write_jobs(tmp_path / "jobs.yaml", jobs(2))
+    run = ("run", "jobs.yaml", "--simulate")
+    assert asyncpipe(*run, "--simulate-faults", "dropped=1", cwd=tmp_path).returncode == 75
+    done = asyncpipe("resolve", "out", "杯 0", "--resubmit", cwd=tmp_path)
+    assert "0.04 USD stay reserved for 1 lost answer" in done.stdout, done.stderr
+    done = asyncpipe("resolve", "out", "杯 1", "--resubmit", "--lost-free", cwd=tmp_path)
+    assert "to be submitted, 0.00 USD charged, 0.04 USD released" in done.stdout, done.stderr
+    done = asyncpipe(*run, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "asyncpipe resolve out --lost-charged or" in " ".join(done.stdout.split())
+    assert "--lost-charged" in asyncpipe("status", "out", cwd=tmp_path).stdout
+    assert manifest(tmp_path / "out")["reserved"] == 0.04
+    done = asyncpipe("resolve", "out", "--lost-charged", cwd=tmp_path)
+    assert done.stdout.startswith("  杯 0: 0.04 USD charged"), done.stderr
+    report = manifest(tmp_path / "out")
+    assert (report["total_cost"], report["reserved"], report["lost_answers"]) == (0.12, 0, 0)
+    for wrong in ((), ("--resubmit", "--give-up"), ("--lost-free", "--lost-charged")):
+        assert asyncpipe("resolve", "out", *wrong, cwd=tmp_path).returncode == 2
+
+
 def test_too_little_disk_submits_nothing(tmp_path: Path) -> None:
     """Exit 3 after patience, the reason with the remedy, everything still to do."""
     write_jobs(tmp_path / "jobs.yaml", jobs(2))

@@ -41,6 +41,7 @@ LAYERS = [
     "collector",
     "results",
     "manifest",
+    "entries",
     "resolve",
     "verify",
     "reconcile",

@@ -276,7 +276,7 @@ def _money_rows(status: Status) -> list[tuple[str, str]]:
         n = status.failures_returned
         rows.append(("released", f"{usd(total.released)} of {n} failed at the provider"))
     if status.refusals:
-        rows.append(("refused", f"{status.refusals} submits, which bought nothing"))
+        rows.append(("refused", f"submits that bought nothing: {status.refusals}"))
     return rows
 
 
@@ -296,8 +296,8 @@ def next_steps(status: Status) -> list[str]:
     if counts["unknown"]:
         steps.append(
             f"{counts['unknown']} unknown: compare with your bill (asyncpipe reconcile), then "
-            "decide: asyncpipe resolve FOLDER --resubmit or --give-up, with --lost-charged or "
-            "--lost-free if the bill tells."
+            "decide: asyncpipe resolve FOLDER --lost-charged or --lost-free; where nobody knows, "
+            "--resubmit or --give-up."
         )
     held = status.money.reserved["held"]
     if status.lost_answers:

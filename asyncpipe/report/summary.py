@@ -93,7 +93,7 @@ def _next_steps(totals: Totals, command: str, folder: str) -> list[str]:
             f"{totals.unknown} unknown: submitted, and the answer was lost. They may have been "
             f"bought, so they are not sent again; {usd(totals.reserved)} stay reserved. "
             f"Compare with your bill, then decide: asyncpipe resolve {printable(folder)} "
-            "--resubmit or --give-up, with --lost-charged or --lost-free if the bill tells."
+            "--lost-charged or --lost-free; where nobody knows, --resubmit or --give-up."
         )
     unfinished = totals.pending
     if unfinished:
