@@ -19,18 +19,23 @@ CUT = 0.75
 ALIKE = 0.75
 """A refusal above this share of the known limit is that limit again; below, it is another one."""
 
-PROBE_SUBMITS = 100
-"""Submits taken between two looks above the known limit: at most 1 % are refused for looking."""
+LOOK_S = 15.0
+"""The first look above the known limit comes after this many seconds, each next one twice as late
+…"""
 
-PROBE_S = 15.0
-"""The first look comes after this many seconds at the latest, each further one twice as late."""
+MOST_LOOKS = 4
+"""… up to so many times: a limit that is raised is to be noticed."""
 
-MOST_LOOKS = 6
-"""The pause between two looks grows no more after so many that were refused."""
+EARLY_LOOKS = 2
+"""After so many, and …"""
 
-CONFIRM_SUBMITS = 25
-"""A look that was taken holds for so many submits, or PROBE_S, before the next goes further: a
-prediction that has ended and was not polled yet makes room that is no room to count on."""
+LOOK_SUBMITS = 100
+"""… so many submits taken between two: few are refused for looking."""
+
+CONFIRM = ((25, 15.0), (25, 15.0), (8, 5.0))
+"""A look that was taken holds for so many submits or seconds before the next goes further: the
+first of a row, the second, later ones. A prediction that has ended and was not polled yet makes room that is no room
+to count on."""
 
 MEMORY = 128
 """Answers to submits that tell refusals for what is in flight from others."""
@@ -169,19 +174,20 @@ class Window:
             return
         learned.taken += 1
         if learned.streak:
-            enough, pause_s = CONFIRM_SUBMITS, PROBE_S
+            enough, pause_s = CONFIRM[min(learned.streak, len(CONFIRM)) - 1]
+            due = learned.taken >= enough or now >= learned.since + pause_s
         else:
-            enough = PROBE_SUBMITS * 2 ** min(learned.looks, 4)
-            pause_s = PROBE_S * 2.0**learned.looks
-        if learned.taken >= enough or now >= learned.since + pause_s:
-            learned.size = found + min(2**learned.streak, STRIDE)
+            rare = learned.taken >= LOOK_SUBMITS or learned.looks <= EARLY_LOOKS
+            due = rare and now >= learned.since + LOOK_S * 2.0 ** min(learned.looks, MOST_LOOKS)
+        if due:
+            learned.size = found + min(2 ** max(learned.streak - 1, 0), STRIDE)
             learned.taken, learned.since = 0, now
 
     def refused(self, episode: int, now: float) -> None:
         """The provider refused a submit for the rate."""
         self.failed()
         level = self._level
-        if level == 0 or episode != self._episode:
+        if not self.learned or level == 0 or episode != self._episode:
             return
         self._episode += 1
         self._before = (now, replace(self._l))
@@ -205,7 +211,7 @@ class Window:
             learned.found = min(found, level)
             learned.size = learned.found
         alike = learned.about * ALIKE <= learned.found <= learned.about / ALIKE
-        learned.looks = min(learned.looks + 1, MOST_LOOKS) if alike else 0
+        learned.looks = learned.looks + 1 if alike else 0
         learned.about = learned.about if alike else learned.found
         learned.streak, learned.taken, learned.since = 0, 0, now
 
