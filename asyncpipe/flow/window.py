@@ -32,10 +32,13 @@ EARLY_LOOKS = 2
 LOOK_SUBMITS = 100
 """… so many submits taken between two: few are refused for looking."""
 
-CONFIRM = ((25, 15.0), (25, 15.0), (8, 5.0))
-"""A look that was taken holds for so many submits or seconds before the next goes further: the
-first of a row, the second, later ones. A prediction that has ended and was not polled yet makes room that is no room
-to count on."""
+CONFIRM = ((12, 15.0), (12, 15.0), (12, 15.0), (8, 10.0), (8, 5.0))
+"""A look that was taken holds for so many submits and seconds before the next goes further: the
+first of a row, the second …; the last is for all later ones. A prediction that has ended and was not polled yet makes
+room that is no room to count on."""
+
+SURE = 5
+"""So many looks taken in a row are no chance: the limit was raised."""
 
 MEMORY = 128
 """Answers to submits that tell refusals for what is in flight from others."""
@@ -57,6 +60,8 @@ class _Lessons:
     peak: int = 0  # the most in flight since a limit was last met anew
     about: int = 0  # the limit that looks above it were for
     looks: int = 0  # those that were refused
+    looking: bool = False
+    base: int = 0  # the limit before the looks that were taken
     streak: int = 0  # those that were taken, one after the other
     taken: int = 0  # submits taken since the last look
     since: float = 0.0
@@ -160,10 +165,13 @@ class Window:
         if learned.found is None:
             return
         if level > learned.found:
-            learned.found = level
-            if episode == self._episode:  # else it left with the burst that met the limit
+            if learned.looking and episode == self._episode:
+                if learned.streak == 0 or learned.streak >= SURE:
+                    learned.base = learned.found
+                learned.looking = False
                 learned.streak += 1
                 learned.taken, learned.since = 0, now
+            learned.found = level  # also of a burst that left before the limit was met
         if full:
             self._grow(learned.found, now)
 
@@ -175,19 +183,22 @@ class Window:
         learned.taken += 1
         if learned.streak:
             enough, pause_s = CONFIRM[min(learned.streak, len(CONFIRM)) - 1]
-            due = learned.taken >= enough or now >= learned.since + pause_s
+            due = learned.taken >= enough and now >= learned.since + pause_s
         else:
             rare = learned.taken >= LOOK_SUBMITS or learned.looks <= EARLY_LOOKS
             due = rare and now >= learned.since + LOOK_S * 2.0 ** min(learned.looks, MOST_LOOKS)
         if due:
             learned.size = found + min(2 ** max(learned.streak - 1, 0), STRIDE)
-            learned.taken, learned.since = 0, now
+            learned.looking, learned.taken, learned.since = True, 0, now
 
     def refused(self, episode: int, now: float) -> None:
         """The provider refused a submit for the rate."""
         self.failed()
         level = self._level
-        if not self.learned or level == 0 or episode != self._episode:
+        if not self.learned or episode != self._episode:
+            return
+        if level == 0:  # nothing of ours can be the reason
+            self._remember(refused=True)
             return
         self._episode += 1
         self._before = (now, replace(self._l))
@@ -208,12 +219,13 @@ class Window:
             learned.peak = learned.found = level
             learned.size = max(CUT * level, 1.0)
         else:
-            learned.found = min(found, level)
+            # Room that was there for a moment is gone: back to what held before the looks.
+            learned.found = min(learned.base if learned.streak else found, level)
             learned.size = learned.found
         alike = learned.about * ALIKE <= learned.found <= learned.about / ALIKE
         learned.looks = learned.looks + 1 if alike else 0
         learned.about = learned.about if alike else learned.found
-        learned.streak, learned.taken, learned.since = 0, 0, now
+        learned.looking, learned.streak, learned.taken, learned.since = False, 0, 0, now
 
     def _remember(self, *, refused: bool) -> None:
         """Notice refusals that come whatever is in flight, and when they have stopped."""
