@@ -34,8 +34,8 @@ LOOK_SUBMITS = 100
 
 CONFIRM = ((12, 15.0), (12, 15.0), (12, 15.0), (8, 10.0), (8, 5.0))
 """A look that was taken holds for so many submits and seconds before the next goes further: the
-first of a row, the second …; the last is for all later ones. A prediction that has ended and was not polled yet makes
-room that is no room to count on."""
+first of a row, the second …; the last is for all later ones. A prediction that has ended and was
+not polled yet makes room that is no room to count on."""
 
 SURE = 5
 """So many looks taken in a row are no chance: the limit was raised."""
@@ -60,6 +60,7 @@ class _Lessons:
     peak: int = 0  # the most in flight since a limit was last met anew
     about: int = 0  # the limit that looks above it were for
     looks: int = 0  # those that were refused
+    anew: bool = False  # the limit was just met; answers to the same burst may correct it
     looking: bool = False
     base: int = 0  # the limit before the looks that were taken
     streak: int = 0  # those that were taken, one after the other
@@ -164,14 +165,16 @@ class Window:
         self._remember(refused=False)
         if learned.found is None:
             return
-        if level > learned.found:
-            if learned.looking and episode == self._episode:
+        current = episode == self._episode
+        learned.anew = learned.anew and not current
+        if level > learned.found and (current or learned.anew):
+            if learned.looking:
                 if learned.streak == 0 or learned.streak >= SURE:
                     learned.base = learned.found
                 learned.looking = False
                 learned.streak += 1
                 learned.taken, learned.since = 0, now
-            learned.found = level  # also of a burst that left before the limit was met
+            learned.found = level
         if full:
             self._grow(learned.found, now)
 
@@ -217,7 +220,7 @@ class Window:
         self.met = True
         if found is None or level < ALIKE * found or learned.in_a_row > 1:
             learned.peak = learned.found = level
-            learned.size = max(CUT * level, 1.0)
+            learned.size, learned.anew = max(CUT * level, 1.0), True
         else:
             # Room that was there for a moment is gone: back to what held before the looks.
             learned.found = min(learned.base if learned.streak else found, level)
