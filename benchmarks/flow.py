@@ -146,6 +146,7 @@ class Gateway:
     gain: float
     jobs: int
     at_once: int = 1000
+    rate: float = RATE
 
     def provider(self, *, seed: int, wish_s: float | None = None) -> Limited:
         """The provider behind it."""
@@ -153,10 +154,23 @@ class Gateway:
             median_s=0.3,
             submit_s=0.02,
             answer_s=0.02,
-            rate=self.kind(RATE),
+            rate=self.kind(self.rate),
             wish_s=wish_s,
             seed=seed,
         )
+
+
+def run_herd(gateway: Gateway, discipline: str, provider: Limited) -> Outcome:
+    """Run clients that retry each for itself."""
+    herd = run_private(
+        provider,
+        name=discipline,
+        jobs=gateway.jobs,
+        at_once=gateway.at_once,
+        gaps=GAPS,
+        limit_s=LIMIT_S,
+    )
+    return run_virtual(herd)
 
 
 def gateway_lines(gateway: Gateway, seed: int) -> Iterator[Line]:
@@ -164,16 +178,7 @@ def gateway_lines(gateway: Gateway, seed: int) -> Iterator[Line]:
     name, best = gateway.kind.__name__.lower(), 0.0
     for discipline in PRIVATE:
         provider = gateway.provider(seed=seed, wish_s=1.0)
-        outcome = run_virtual(
-            run_private(
-                provider,
-                name=discipline,
-                jobs=gateway.jobs,
-                at_once=gateway.at_once,
-                gaps=GAPS,
-                limit_s=LIMIT_S,
-            )
-        )
+        outcome = run_herd(gateway, discipline, provider)
         best = max(best, outcome.done / outcome.seconds)
         yield _gateway_line(name, discipline, provider, outcome)
     polling = Polling(initial_s=GAPS[0], factor=1.5, maximum_s=GAPS[-1])

@@ -57,13 +57,26 @@ class Submits:
         refused = refusal(faults, seed, number)
         if refused is not None:
             return _refused(refused, dice(seed, "refusal", number))
-        if self._too_dear(body):
-            return wire.refusal(402, "insufficient balance")
+        if (beyond := self._beyond(body)) is not None:
+            return beyond
         prediction = self._sell(_ENDPOINTS[request.match_info["endpoint"]], body)
         plan = plan_of(faults, seed, prediction.id)
         if plan.lost is not None:
             return await self._lose(request, prediction, plan)
         return web.json_response(await self._answer(request, prediction, plan))
+
+    def _beyond(self, body: dict[str, Any]) -> web.Response | None:
+        """What is answered to a submit beyond the account's limits or its money."""
+        if self._too_many(body):
+            return wire.too_many()
+        return wire.refusal(402, "insufficient balance") if self._too_dear(body) else None
+
+    def _too_many(self, body: dict[str, Any]) -> bool:
+        most = self._settings.in_flight
+        if most is None or self._books.in_flight(str(body["model"]), time.time()) < most:
+            return False
+        self._books.count("beyond_in_flight")
+        return True
 
     def _too_dear(self, body: Any) -> bool:
         balance = self._settings.balance_usd
