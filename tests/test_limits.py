@@ -69,7 +69,6 @@ def test_a_gateway_that_counts_requests_is_kept_busy_and_hardly_met() -> None:
     polling = Polling(initial_s=0.3, maximum_s=2.0)
     ours = flow.run(provider, gateway.jobs, polling=polling, workers=gateway.at_once)
     herd = flow.run_herd(gateway, "exponential", gateway.provider(seed=1, wish_s=1.0))
-    print(ours, herd, provider.refusals, provider.requests)
     assert ours.lost == 0
     assert provider.refusals <= 0.2 * provider.requests
     assert ours.done / ours.seconds > 1.4 * herd.done / herd.seconds
