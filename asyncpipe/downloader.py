@@ -19,8 +19,8 @@ from urllib.parse import urljoin, urlsplit
 import aiohttp
 from aiofiles.threadpool import wrap
 
-from asyncpipe.body import Body
-from asyncpipe.errors import DownloadError, MediaGone, TooLarge, UsageError
+from asyncpipe.body import Body, check_answer
+from asyncpipe.errors import DownloadError, TooLarge, UsageError
 from asyncpipe.media import HEAD_BYTES, broken_promise, extension, is_page, read_data_uri
 from asyncpipe.parts import Left, Part, disk_trouble, keep, left_in, take_up, write_whole
 from asyncpipe.providers.http import USER_AGENT, proxy_for
@@ -39,7 +39,6 @@ SMALL = 1024 * 1024
 _TELLING = 16
 """Fewer bytes than this do not tell what they are."""
 
-_GONE = frozenset({403, 404, 410})
 _MOVED = frozenset({301, 302, 303, 307, 308})
 _HOPS = 5
 _CONNECT_S = 15.0
@@ -183,7 +182,8 @@ class Downloader:
         for _ in range(_HOPS + 1):
             async with await self._get(url, headers) as response:
                 if response.status not in _MOVED:
-                    _check_answer(response, (200, 206, 416) if headers else (200,))
+                    accepted = (200, 206, 416) if headers else (200,)
+                    check_answer(response, accepted, shown=_shown(str(response.url)))
                     yield response
                     return
                 url = _moved(url, response)
@@ -343,17 +343,6 @@ class Downloader:
     async def _hop(self, function: Callable[[], T]) -> T:
         with disk_trouble(self._folder):
             return await asyncio.get_running_loop().run_in_executor(self._disk, function)
-
-
-def _check_answer(response: aiohttp.ClientResponse, accepted: tuple[int, ...]) -> None:
-    shown = _shown(str(response.url))
-    if response.status in _GONE:
-        raise MediaGone(f"{shown} answers {response.status}")
-    if response.status not in accepted:
-        raise DownloadError(f"{shown} answers {response.status}")
-    coding = response.headers.get("Content-Encoding", "").strip().lower()
-    if response.status != 416 and coding not in ("", "identity"):
-        raise DownloadError(f"{shown} answers in {coding!r}, though asked to leave it as it is")
 
 
 def _moved(url: str, response: aiohttp.ClientResponse) -> str:

@@ -74,7 +74,7 @@ class Pipeline:
         *,
         max_workers: int = 64,
         window: str = "learned",
-        limits: Mapping[str, Any] | None = None,
+        limits: Caps | Mapping[str, Any] | None = None,
         downloads: int = 8,
         retries: int = 2,
         deadlines: Deadlines | None = None,

@@ -191,6 +191,18 @@ def test_a_wrong_default_is_reported_once_not_per_job(tmp_path: Path) -> None:
         ("deadline_s: {video: 0}", "deadline_s.video: 0 must be greater than 0"),
         ("deadline_s: -1", "deadline_s: -1 must be greater than 0"),
         ("polling: 5", "polling: is 5, not a mapping"),
+        ("window: fix", "window: 'fix' must be learned or fixed"),
+        ("window: 3", "window: 3 is a number: put it in quotes"),
+        ("limits: 5", "limits: is 5, not a mapping"),
+        (
+            "limits: {request_per_second: 5}",
+            "limits.request_per_second: unknown key: did you mean 'requests_per_second'?",
+        ),
+        (
+            "limits: {requests_per_second: 0}",
+            "limits.requests_per_second: 0 must be greater than 0",
+        ),
+        ("limits: {models: {m/x: 0}}", "limits.models.m/x: 0 must be at least 1"),
         ("polling: {initial_s: 60}", "polling.maximum_s: 30 is less than initial_s (60): raise it"),
         ("polling: {factor: 0.5}", "polling.factor: 0.5 must be a number, at least 1"),
         ("polling: {initial: 5}", "polling.initial: unknown key: did you mean 'initial_s'?"),

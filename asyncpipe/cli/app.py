@@ -173,6 +173,14 @@ def resolve(folder: Path, jobs: tuple[str, ...], **options: bool) -> None:
 )
 @click.option("--catalog", type=CATALOGS, default="article", show_default=True)
 @click.option("--balance", callback=to_usd, help="The account's money in USD.  [default: no end]")
+@click.option(
+    "--in-flight", type=click.IntRange(1), help="Most predictions of a model; beyond, a 429."
+)
+@click.option(
+    "--requests-per-second",
+    type=click.FloatRange(0, min_open=True),
+    help="Most submits and polls in a second; beyond, a 429.",
+)
 def simulate(list_faults: bool, **options: object) -> None:
     """Run the simulator as a server of its own, until interrupted."""
     from asyncpipe.cli.simulate import print_faults, serve

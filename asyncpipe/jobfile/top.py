@@ -9,7 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from asyncpipe.errors import UsageError
-from asyncpipe.jobfile.checks import Check, Wrong, mapping, number, positive, says, text, usd, whole
+from asyncpipe.jobfile.checks import (
+    Check,
+    Wrong,
+    mapping,
+    number,
+    positive,
+    says,
+    shown,
+    text,
+    usd,
+    whole,
+)
 from asyncpipe.jobfile.expand import Defaults
 from asyncpipe.jobfile.holes import Columns
 from asyncpipe.jobfile.place import Place
@@ -18,7 +29,7 @@ from asyncpipe.jobfile.source import Block
 from asyncpipe.jobfile.validate import read_defaults
 from asyncpipe.jobs import JobType
 from asyncpipe.pricing.prices import MOST_FACTOR
-from asyncpipe.settings import Deadlines, Polling, RunSettings
+from asyncpipe.settings import WINDOWS, Caps, Deadlines, Polling, RunSettings
 
 IGNORED = "x-"
 """Top-level keys that begin so are nobody's: a place for YAML anchors."""
@@ -32,6 +43,13 @@ def _deadline(value: Any) -> Any:
     return value if isinstance(value, Mapping) else positive(value)
 
 
+@says({"enum": list(WINDOWS)})
+def _window(value: Any) -> str:
+    if (word := text(value)) not in WINDOWS:
+        raise Wrong(f"{shown(value)} must be {' or '.join(WINDOWS)}")
+    return word
+
+
 @says({"type": "number", "minimum": 1, "maximum": MOST_FACTOR})
 def _factor(value: Any) -> Decimal:
     factor = usd(value)
@@ -40,7 +58,7 @@ def _factor(value: Any) -> Decimal:
     return factor
 
 
-_PLAIN = ("max_workers", "max_cost", "min_balance", "estimate_factor", "retries")
+_PLAIN = ("max_workers", "window", "max_cost", "min_balance", "estimate_factor", "retries")
 
 DEADLINE_FIELDS: dict[str, Check] = {kind.value: positive for kind in JobType}
 POLLING_FIELDS: dict[str, Check] = {
@@ -48,9 +66,12 @@ POLLING_FIELDS: dict[str, Check] = {
     "factor": number,
     "maximum_s": positive,
 }
+LIMIT_FIELDS: dict[str, Check] = {"requests_per_second": positive, "models": mapping}
 TOP_FIELDS: dict[str, Check] = {
     "output_dir": text,
     "max_workers": whole(1),
+    "window": _window,
+    "limits": mapping,
     "max_cost": usd,
     "min_balance": usd,
     "estimate_factor": _factor,
@@ -79,6 +100,8 @@ def read_top(top: Block, place: Place, columns: Columns | None) -> tuple[RunSett
         said["deadlines"] = _deadlines(checked["deadline_s"], place.below(top, "deadline_s"))
     if "polling" in checked:
         said["polling"] = _polling(checked["polling"], place.below(top, "polling"))
+    if "limits" in checked:
+        said["limits"] = _caps(checked["limits"], place.below(top, "limits"))
     if "prices" in checked:
         said["prices"] = read_prices(checked["prices"], place.below(top, "prices"))
     defaults = Defaults()
@@ -92,6 +115,14 @@ def _deadlines(value: Any, place: Place) -> Deadlines:
     if not isinstance(value, Mapping):
         return Deadlines(image=value, video=value, audio=value)
     return Deadlines(**place.check(value, DEADLINE_FIELDS))
+
+
+def _caps(value: Mapping[str, Any], place: Place) -> Caps:
+    said = place.check(value, LIMIT_FIELDS)
+    if "models" in said:
+        models = said["models"]
+        said["models"] = place.below(value, "models").check(models, dict.fromkeys(models, whole(1)))
+    return Caps(**said)
 
 
 def _polling(value: Mapping[str, Any], place: Place) -> Polling:

@@ -244,7 +244,10 @@ def _poll_error(answer: Answer) -> ProviderError:
     if code == 200:
         what = "names no status" if answer.document is not None else "is not the API's JSON"
         return _waiting(PollFailed, answer, f"the answer to a poll {what}")
-    return _waiting(PollFailed, answer, "the API could not answer a poll")
+    failed = _waiting(PollFailed, answer, "the API could not answer a poll")
+    if code == 429:
+        failed.status = 429  # also where it stands in the body alone: flow slows down for it
+    return failed
 
 
 def _made(kind: type[E], answer: Answer, text: str) -> E:

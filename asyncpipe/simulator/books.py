@@ -260,6 +260,10 @@ class Books:
         """Polls of known predictions."""
         return self._one("coalesce(sum(polls), 0)")
 
+    def in_flight(self, model: str, now: float) -> int:
+        """How many predictions of ``model`` are being worked on."""
+        return self._one("count(*)", "model=? AND created_at<=? AND ready_at>?", model, now, now)
+
     def peak_in_flight(self) -> int:
         """The most predictions that were worked on at once."""
         return self.counter("peak_in_flight")
@@ -282,7 +286,7 @@ class Books:
             "media_credentials": self.media_credentials(),
         }
 
-    def _one(self, what: str, where: str = "1", *values: float) -> int:
+    def _one(self, what: str, where: str = "1", *values: float | str) -> int:
         query = f"SELECT {what} FROM predictions WHERE {where}"
         return int(self._connection.execute(query, values).fetchone()[0])
 

@@ -18,9 +18,10 @@ from asyncpipe.simulator.poll import Polls
 from asyncpipe.simulator.settings import SimulatorSettings
 from asyncpipe.simulator.submit import Submits
 from asyncpipe.simulator.upload import Uploads
-from asyncpipe.simulator.wire import Service, firewall, refusal
+from asyncpipe.simulator.wire import Service, firewall, refusal, too_many
 
 _LARGEST_REQUEST = 50 * 1024 * 1024
+_LIMITED = ("/api/v1/model/generate", "/api/v1/model/prediction/")
 _MODELS = "/api/v1/models"
 _CALCULATE = "/api/v1/model/calculate"
 
@@ -40,7 +41,7 @@ class Simulator:
             stack.callback(maker.close)
             self.books = Books(self._settings.books)
             stack.callback(self.books.close)
-            service = Service(self._settings, self.books, maker)
+            service = self._service = Service(self._settings, self.books, maker)
             runner = web.AppRunner(self._app(service), access_log=None, shutdown_timeout=0.5)
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
@@ -100,7 +101,8 @@ class Simulator:
             return firewall()
         if not self._may_pass(request):
             return _unauthorized(request)
-        response: web.StreamResponse = await handler(request)
+        limited = request.path.startswith(_LIMITED) and self._service.over_rate()
+        response: web.StreamResponse = too_many() if limited else await handler(request)
         if not response.prepared:
             response.headers["X-Request-ID"] = uuid.uuid4().hex
         return response

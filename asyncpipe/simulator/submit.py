@@ -70,15 +70,28 @@ class Submits:
         return web.json_response(await self._answer(request, prediction, plan))
 
     def _unfit(self, body: dict[str, Any], number: int, *, lost: bool) -> web.Response | None:
-        """What is refused of a request on account of what it says; ``lost``: an input is gone."""
-        if self._too_dear(body):
-            return wire.refusal(402, "insufficient balance")
+        """What is refused for its limits or for what it says; ``lost``: an input is gone."""
+        if (beyond := self._beyond(body)) is not None:
+            return beyond
         if (field := self._uploads.malformed(body)) is not None:
             return wire.refusal(400, f"Invalid request parameters: {field} must be a URL")
         # Some models look at their inputs at once, others when it is their turn.
         if lost and dice(self._settings.seed, "looks", number).random() < 0.5:
             return wire.refusal(400, "the input media cannot be fetched: 404 Not Found")
         return None
+
+    def _beyond(self, body: dict[str, Any]) -> web.Response | None:
+        """What is answered to a submit beyond the account's limits or its money."""
+        if self._too_many(body):
+            return wire.too_many()
+        return wire.refusal(402, "insufficient balance") if self._too_dear(body) else None
+
+    def _too_many(self, body: dict[str, Any]) -> bool:
+        most = self._settings.in_flight
+        if most is None or self._books.in_flight(str(body["model"]), time.time()) < most:
+            return False
+        self._books.count("beyond_in_flight")
+        return True
 
     def _too_dear(self, body: Any) -> bool:
         balance = self._settings.balance_usd
