@@ -205,6 +205,7 @@ class Pipeline:
             purse=self._purse,
         )
         self._room, self._admission, self._driver = parts.room, parts.admission, parts.driver
+        self._latencies = parts.latencies
         self._settling = Settling(self._admission, self._driver, self._stops, self._waiters)
         return parts
 

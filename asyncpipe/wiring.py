@@ -17,6 +17,7 @@ from asyncpipe.flow.kept import Windows, lessons
 from asyncpipe.flow.pace import Pace
 from asyncpipe.flow.paced import Paced
 from asyncpipe.flow.traffic import Traffic
+from asyncpipe.latencies import Latencies, latencies_of
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.ledger.sqlite import Ledger
 from asyncpipe.memory import memory_of
@@ -64,6 +65,7 @@ class Parts:
     driver: Driver
     traffic: Traffic
     keep: Callable[[], None]
+    latencies: Latencies
 
 
 def join_parts(
@@ -78,7 +80,7 @@ def join_parts(
     purse: Purse,
 ) -> Parts:
     """Make the parts of one opened pipeline."""
-    traffic, keep = _traffic(limits, calls.clock, provider)
+    traffic, keep_windows = _traffic(limits, calls.clock, provider)
     paced = Paced(provider, traffic, calls.clock)
     room = Room(folder, limits.min_free_bytes, calls.clock, limits.patience_s, calls.stop)
     admission = Admission(
@@ -93,6 +95,7 @@ def join_parts(
         traffic=traffic,
         clock=calls.clock,
     )
+    latencies = latencies_of(limits.polling, provider, limits.rng, tail=admission.tail)
     fetcher = Fetcher(
         provider=paced,
         ledger=ledger,
@@ -108,7 +111,7 @@ def join_parts(
         fetcher=fetcher,
         admission=admission,
         policy=Policy(
-            polling=limits.polling,
+            polls=latencies.polls,
             deadlines=limits.deadlines,
             retries=limits.retries,
             patience_s=limits.patience_s,
@@ -120,7 +123,19 @@ def join_parts(
         rng=limits.rng,
         clock=calls.clock,
     )
-    return Parts(room=room, admission=admission, driver=driver, traffic=traffic, keep=keep)
+
+    def keep() -> None:
+        keep_windows()
+        latencies.keep()
+
+    return Parts(
+        room=room,
+        admission=admission,
+        driver=driver,
+        traffic=traffic,
+        latencies=latencies,
+        keep=keep,
+    )
 
 
 def _traffic(

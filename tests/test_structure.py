@@ -47,6 +47,7 @@ LAYERS = [
     "stops",
     "funds",
     "spending",
+    "latencies",
     "admission",
     "fetcher",
     "driver",

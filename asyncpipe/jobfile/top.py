@@ -18,7 +18,7 @@ from asyncpipe.jobfile.source import Block
 from asyncpipe.jobfile.validate import read_defaults
 from asyncpipe.jobs import JobType
 from asyncpipe.pricing.prices import MOST_FACTOR
-from asyncpipe.settings import Deadlines, Polling, RunSettings
+from asyncpipe.settings import Deadlines, Polling, RunSettings, check_policy
 
 IGNORED = "x-"
 """Top-level keys that begin so are nobody's: a place for YAML anchors."""
@@ -88,9 +88,12 @@ def _deadlines(value: Any, place: Place) -> Deadlines:
 
 
 def _polling(value: Mapping[str, Any], place: Place) -> Polling:
-    checked = place.check(value, {"initial_s": positive, "factor": number, "maximum_s": positive})
+    fields = {"policy": text, "initial_s": positive, "factor": number, "maximum_s": positive}
+    checked = place.check(value, fields)
+    policy = checked.pop("policy", "backoff" if checked else "learned")
     try:
-        return Polling(**checked)
+        check_policy(policy, set(checked))
+        return Polling(policy=policy, **checked)
     except UsageError as exc:
         place.report(str(exc))
         return Polling()
