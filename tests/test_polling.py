@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from asyncpipe.errors import PollFailed, PredictionGone, ProviderError, UsageError
 from asyncpipe.flow import law as law_module
+from asyncpipe.flow import learned as learned_module
 from asyncpipe.flow.law import MEMORY, YESTERDAY_JOBS, Law
 from asyncpipe.flow.learned import (
     CLASS_JOBS,
@@ -23,7 +24,7 @@ from asyncpipe.flow.learned import (
     class_of,
     expected_s,
 )
-from asyncpipe.flow.plan import LEAST_GAP_S, MOST_GAP_S, plan_of
+from asyncpipe.flow.plan import LEAST_GAP_S, MOST_GAP_S, Plan, plan_of
 from asyncpipe.flow.polls import watches_of
 from asyncpipe.flow.shape import BINS, EDGES, LAST_S, UNKNOWN, position, shape_of
 from asyncpipe.flow.watch import Found, found_by
@@ -227,6 +228,23 @@ def test_the_plan_is_the_cheapest_there_is() -> None:
 
 
 # -- the learned policy -------------------------------------------------------------------------
+
+
+def test_planning_is_rare_however_many_are_polled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A herd of ten thousand is no reason to plan ten thousand times."""
+    made = []
+
+    def counted(*args: Any) -> Plan:
+        made.append(args)
+        return plan_of(*args)
+
+    monkeypatch.setattr(learned_module, "plan_of", counted)
+    policy = learned()
+    watches = [policy.watch(job()) for _ in range(10_000)]
+    for watch in watches:
+        watch.note(3.0, Found.RUNNING)
+        watch.gap_s(3.0)
+    assert 10 < len(made) < 100
 
 
 def test_nothing_known_is_looked_at_soon() -> None:

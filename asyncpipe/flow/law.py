@@ -29,6 +29,11 @@ GIVEN_UP_JOBS = 6.0
 YESTERDAY_JOBS = 60.0
 """So many predictions' worth of an earlier run's law is believed."""
 
+OFTEN = 1 / 8
+SELDOM = 300
+"""The shape is due to be renewed after polls of OFTEN of those before, at most SELDOM: often while
+it is young, seldom when ten thousand predictions are polled at once."""
+
 _HEAVY = 1e6
 
 
@@ -42,13 +47,15 @@ class Law:
 
     A prediction found running counts as much as one found ended: the first ends are those of the
     fastest predictions, and a provider that slows down is seen before anything ends. ``seen`` is
-    how many ends it stands on, ``news`` how many polls ``shape`` does not know of.
+    how many ends it stands on, ``polls`` how many polls, ``news`` those that ``shape`` does not
+    know of yet.
     """
 
     ends: list[float] = field(default_factory=_zeros)
     exposure: list[float] = field(default_factory=_zeros)
     weight: float = 1.0  # of the next end: growing weights let earlier ones fade
     seen: float = 0.0
+    polls: int = 0
     news: int = 0
     faster: float = 0.0
     slower: float = 0.0
@@ -97,11 +104,13 @@ class Law:
     def _judge(self, ends: int, expected: float) -> None:
         """Two running tests (Poisson CUSUMs) of the law, against a faster and a slower one."""
         self.news += 1
+        self.polls += 1
         log = math.log(RATIO)
         self.faster = max(0.0, self.faster + ends * log - expected * (RATIO - 1.0))
         self.slower = max(0.0, self.slower - ends * log + expected * (1.0 - 1.0 / RATIO))
         if max(self.faster, self.slower) > SURE:
             self.faster = self.slower = 0.0
+            self.polls = 0
             self.fade(GIVEN_UP_JOBS)
 
     def fade(self, jobs: float) -> None:
@@ -114,6 +123,11 @@ class Law:
     def _scale(self, factor: float) -> None:
         self.ends = [value * factor for value in self.ends]
         self.exposure = [value * factor for value in self.exposure]
+
+    @property
+    def due(self) -> bool:
+        """Whether enough has happened since ``shape`` was renewed to do so again."""
+        return self.news > min(OFTEN * (self.polls - self.news), SELDOM)
 
     def renew(self) -> None:
         """Bring ``shape`` up to date with every poll."""

@@ -34,9 +34,6 @@ CLASS_JOBS = 20.0
 MOST_CLASSES = 32
 CLASS_FIELDS = ("duration", "resolution")
 
-_RENEWED_AFTER = 1 / 8
-"""A plan is made anew after so many polls, as a share of the ends its law stands on."""
-
 _AFTER_ERRORS = Polling(policy="backoff")
 
 
@@ -61,7 +58,7 @@ class _Planned:
 
     def plan(self, price_s: float, most_gap_s: float) -> Plan:
         law = self.law
-        if law.news > law.seen * _RENEWED_AFTER:
+        if law.due:
             law.renew()
         if self.shape is not law.shape:
             self.shape = law.shape
