@@ -17,6 +17,7 @@ from asyncpipe.flow.kept import Windows, lessons
 from asyncpipe.flow.pace import Pace
 from asyncpipe.flow.paced import Paced
 from asyncpipe.flow.traffic import Traffic
+from asyncpipe.flow.watch import Watches
 from asyncpipe.latencies import Latencies, latencies_of
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.ledger.sqlite import Ledger
@@ -64,8 +65,13 @@ class Parts:
     admission: Admission
     driver: Driver
     traffic: Traffic
-    keep: Callable[[], None]
+    keep_windows: Callable[[], None]
     latencies: Latencies
+
+    def keep(self) -> None:
+        """Keep for the next run what this one learned; never raises."""
+        self.keep_windows()
+        self.latencies.keep()
 
 
 def join_parts(
@@ -110,31 +116,30 @@ def join_parts(
         ledger=ledger,
         fetcher=fetcher,
         admission=admission,
-        policy=Policy(
-            polls=latencies.polls,
-            deadlines=limits.deadlines,
-            retries=limits.retries,
-            patience_s=limits.patience_s,
-            resubmit_unknown=limits.resubmit_unknown,
-            wanted=calls.wanted,
-        ),
+        policy=_policy(limits, calls, latencies.polls),
         emit=calls.emit,
         stop=calls.stop,
         rng=limits.rng,
         clock=calls.clock,
     )
-
-    def keep() -> None:
-        keep_windows()
-        latencies.keep()
-
     return Parts(
         room=room,
         admission=admission,
         driver=driver,
         traffic=traffic,
         latencies=latencies,
-        keep=keep,
+        keep_windows=keep_windows,
+    )
+
+
+def _policy(limits: Limits, calls: Calls, polls: Watches) -> Policy:
+    return Policy(
+        polls=polls,
+        deadlines=limits.deadlines,
+        retries=limits.retries,
+        patience_s=limits.patience_s,
+        resubmit_unknown=limits.resubmit_unknown,
+        wanted=calls.wanted,
     )
 
 
