@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from asyncpipe.flow import learned
-from asyncpipe.flow.learned import Learned
+from asyncpipe.flow.learned import Latency, Learned
 from asyncpipe.flow.polls import watches_of
 from asyncpipe.flow.watch import Watches
 from asyncpipe.memory import Memory, memory_of
@@ -17,9 +16,6 @@ from asyncpipe.settings import Polling
 
 SUBJECT = "latency"
 """The subject of the memory that holds them."""
-
-Span = tuple[float, float]
-"""By when half of the predictions have ended, and by when nine in ten, in seconds from submit."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,11 +30,9 @@ class Latencies:
         if self.memory is not None and isinstance(self.polls, Learned):
             self.memory.save(self.polls.lessons())
 
-    def expected_s(self, model: str, params: Mapping[str, Any]) -> Span | None:
-        """How long a prediction takes; None where too little is known."""
-        if isinstance(self.polls, Learned):
-            return self.polls.expected_s(model, params)
-        return None
+    def of(self, model: str) -> Latency | None:
+        """How long a prediction of ``model`` takes; None where too little is known."""
+        return self.polls.latency(model, {}) if isinstance(self.polls, Learned) else None
 
 
 def latencies_of(
@@ -53,7 +47,8 @@ def latencies_of(
     return Latencies(polls=watches_of(polling, rng, tail=tail, kept=kept), memory=memory)
 
 
-def expected_s(provider: Provider, model: str, params: Mapping[str, Any]) -> Span | None:
-    """How long a prediction takes by what earlier runs learned; None where too little is known."""
+def learned_before(provider: Provider) -> Callable[[str, Mapping[str, Any]], Latency | None]:
+    """What earlier runs at ``provider`` learned: a model and a job's parameters to its times."""
     memory = memory_of(provider, SUBJECT)
-    return learned.expected_s(memory.load(), model, params) if memory else None
+    kept = memory.load() if memory else {}
+    return Learned(Polling(policy="learned"), Random(), bool, kept).latency

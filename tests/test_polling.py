@@ -22,7 +22,6 @@ from asyncpipe.flow.learned import (
     Learned,
     LearnedWatch,
     class_of,
-    expected_s,
 )
 from asyncpipe.flow.plan import LEAST_GAP_S, MOST_GAP_S, Plan, plan_of
 from asyncpipe.flow.polls import watches_of
@@ -141,7 +140,7 @@ def test_a_law_that_has_changed_is_given_up(monkeypatch: pytest.MonkeyPatch) -> 
         train(policy, lognormal(400, median_s, 0.1))
         for count, generation_s in enumerate(lognormal(400, after_s, 0.1, seed=2)):
             carry(policy.watch(job()), generation_s)
-            median = policy.expected_s(MODEL, {})
+            median = policy.latency(MODEL, {})
             assert median is not None
             if abs(median[0] / after_s - 1) < 0.3:
                 return count
@@ -157,13 +156,13 @@ def test_one_stuck_prediction_is_no_change_of_the_law() -> None:
     """It counts for STUCK ends at most, however long it goes on."""
     policy = learned()
     train(policy, lognormal(300, 30.0))
-    before = policy.expected_s(MODEL, {})
+    before = policy.latency(MODEL, {})
     watch, age = policy.watch(job()), 0.0
     while age < 20_000.0:
         age += watch.gap_s(age)
         watch.note(age, Found.RUNNING)
     assert before is not None
-    assert policy.expected_s(MODEL, {}) == pytest.approx(before, rel=0.15)
+    assert policy.latency(MODEL, {}) == pytest.approx(before, rel=0.15)
 
 
 # -- the plan -----------------------------------------------------------------------------------
@@ -251,10 +250,10 @@ def test_nothing_known_is_looked_at_soon() -> None:
     """Within three seconds, until five predictions have ended."""
     policy = learned()
     assert policy.watch(job()).gap_s(0.0) == COLD_FIRST_S
-    assert policy.expected_s(MODEL, {}) is None
+    assert policy.latency(MODEL, {}) is None
     train(policy, [30.0] * (int(COLD_JOBS) + 1))
     assert policy.watch(job()).gap_s(0.0) > 8.0
-    assert policy.expected_s(MODEL, {}) is not None
+    assert policy.latency(MODEL, {}) is not None
 
 
 def test_a_failed_poll_teaches_nothing_and_is_backed_off_from() -> None:
@@ -305,7 +304,7 @@ def test_parameters_have_a_law_of_their_own_where_they_have_shown_one() -> None:
     policy = learned()
     train(policy, lognormal(60, 20.0, 0.1), duration=5)
     train(policy, lognormal(60, 200.0, 0.1, seed=2), duration=10)
-    short, long = (policy.expected_s(MODEL, {"duration": d}) for d in (5, 10))
+    short, long = (policy.latency(MODEL, {"duration": d}) for d in (5, 10))
     assert short is not None
     assert long is not None
     assert short[0] == pytest.approx(20.0, rel=0.15)
@@ -335,7 +334,7 @@ def test_time_that_runs_faster_scales_all_of_it() -> None:
         two = carry(fast.watch(job()), generation_s / 20)
         assert one[0] == two[0]
         assert one[1] == pytest.approx(20 * two[1], abs=1e-6)
-    whole, twentieth = slow.expected_s(MODEL, {}), fast.expected_s(MODEL, {})
+    whole, twentieth = slow.latency(MODEL, {}), fast.latency(MODEL, {})
     assert whole is not None
     assert twentieth is not None
     assert whole == pytest.approx([20 * value for value in twentieth])
@@ -353,8 +352,9 @@ def test_what_one_run_learned_the_next_one_knows() -> None:
     again = learned(kept=kept)
     assert again.watch(job()).gap_s(0.0) == pytest.approx(policy.watch(job()).gap_s(0.0), rel=0.1)
     assert again._models[MODEL].all.law.seen == pytest.approx(YESTERDAY_JOBS)
-    assert expected_s(kept, MODEL, {"duration": 5}) == pytest.approx((200.0, 227.0), rel=0.1)
-    assert expected_s(kept, "another/model", {}) is None
+    known = again.latency(MODEL, {"duration": 5})
+    assert known == pytest.approx((200.0, 227.0, 201.0), rel=0.1)
+    assert again.latency("another/model", {}) is None
     assert again.lessons() == {}, "nothing new"
 
 
@@ -378,7 +378,7 @@ def test_a_damaged_memory_is_none(damage: Any) -> None:
     """Then the run begins as the first one did."""
     policy = learned(kept={MODEL: damage})
     assert policy.watch(job()).gap_s(0.0) == COLD_FIRST_S
-    assert expected_s({MODEL: damage}, MODEL, {"duration": 5}) is None
+    assert policy.latency(MODEL, {"duration": 5}) is None
 
 
 # -- answers, settings --------------------------------------------------------------------------

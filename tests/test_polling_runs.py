@@ -14,7 +14,7 @@ import pytest
 from asyncpipe import Job, Pipeline, Polling
 from asyncpipe.errors import PollFailed
 from asyncpipe.flow.learned import Learned
-from asyncpipe.latencies import expected_s
+from asyncpipe.latencies import learned_before
 from asyncpipe.testing import FakeProvider, Script, run_virtual
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
@@ -97,11 +97,11 @@ def test_what_a_run_learned_is_known_to_the_next(tmp_path: Path, cache: Path) ->
     assert "api.example" in file.name
     run(tmp_path / "b", second, 100)
     assert second.polls < first.polls
-    expected = expected_s(first, FLUX, {})
+    expected = learned_before(first)(FLUX, {})
     assert expected is not None
-    assert expected[0] == pytest.approx(30.0, rel=0.2)
-    assert expected[0] < expected[1]
-    assert expected_s(real(0, account="another"), FLUX, {}) is None
+    assert expected.median_s == pytest.approx(30.0, rel=0.2)
+    assert expected.median_s < expected.mean_s < expected.p90_s
+    assert learned_before(real(0, account="another"))(FLUX, {}) is None
 
 
 def test_an_interrupted_run_keeps_what_it_learned(tmp_path: Path, cache: Path) -> None:

@@ -48,6 +48,7 @@ LAYERS = [
     "funds",
     "spending",
     "latencies",
+    "left",
     "admission",
     "fetcher",
     "driver",

@@ -14,6 +14,7 @@ from asyncpipe.cli.estimate import Estimate, estimate_lines, with_balance
 from asyncpipe.cli.look import ask_quotes, price_rows
 from asyncpipe.jobfile import JobFile
 from asyncpipe.jobs import Job
+from asyncpipe.latencies import learned_before
 from asyncpipe.pricing import Prices, to_micro
 from asyncpipe.providers.atlas import AtlasCloud
 from asyncpipe.quoting import Quoting
@@ -44,7 +45,7 @@ async def ask_first(
     Raises JobFileError for jobs without a price, and ends the command with exit code 130 when the
     answer is no: nothing was submitted.
     """
-    costs = Costs()
+    costs = Costs(learned_before(provider))
     await ask_quotes(file, quoting, wanted=wanted)
     price_rows(file, prices, lambda row, price: costs.add(row.job, price), wanted=wanted)
     if costs.reserved <= to_micro(UNASKED_USD):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 from asyncpipe.flow.law import Law
 from asyncpipe.flow.plan import Plan, plan_of
@@ -35,6 +35,14 @@ MOST_CLASSES = 32
 CLASS_FIELDS = ("duration", "resolution")
 
 _AFTER_ERRORS = Polling(policy="backoff")
+
+
+class Latency(NamedTuple):
+    """How long a prediction takes from its submit, in seconds: half, nine in ten, the mean."""
+
+    median_s: float
+    p90_s: float
+    mean_s: float
 
 
 def class_of(params: Mapping[str, Any]) -> str:
@@ -124,10 +132,10 @@ class Learned:
         """What this run has learned, by model: JSON for ``kept`` of the next one."""
         return {name: _written(model) for name, model in self._models.items() if model.all.taught}
 
-    def expected_s(self, model: str, params: Mapping[str, Any]) -> tuple[float, float] | None:
-        """How long a prediction takes, in our seconds: by when half, by when nine in ten end."""
+    def latency(self, model: str, params: Mapping[str, Any]) -> Latency | None:
+        """How long a prediction takes, in our seconds; None where too little is known."""
         known = self._models.get(model)
-        return _expected_s(known, params, self.speed) if known else None
+        return _latency(known, params, self.speed) if known else None
 
 
 @dataclass(slots=True)
@@ -171,25 +179,16 @@ def _best(known: tuple[_Planned, ...]) -> _Planned:
     return known[-1] if known[-1].law.seen >= CLASS_JOBS else known[0]
 
 
-def expected_s(
-    kept: Mapping[str, Any], model: str, params: Mapping[str, Any]
-) -> tuple[float, float] | None:
-    """How long a prediction takes by what earlier runs kept: (median, 90 %) in seconds, or None.
-
-    ``kept`` is what ``memory_of(provider, LATENCY).load()`` returns.
-    """
-    return _expected_s(_read(kept[model]), params, 1.0) if model in kept else None
-
-
-def _expected_s(
-    model: _Model, params: Mapping[str, Any], speed: float
-) -> tuple[float, float] | None:
+def _latency(model: _Model, params: Mapping[str, Any], speed: float) -> Latency | None:
     own = model.classes.get(class_of(params))
     planned = _best((model.all, own) if own else (model.all,))
     if planned.law.seen < COLD_JOBS:
         return None
     planned.law.renew()
-    return planned.law.shape.quantile(0.5) / speed, planned.law.shape.quantile(0.9) / speed
+    shape = planned.law.shape
+    return Latency(
+        shape.quantile(0.5) / speed, shape.quantile(0.9) / speed, shape.moment[-1] / speed
+    )
 
 
 def _written(model: _Model) -> dict[str, Any]:
