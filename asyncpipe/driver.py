@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from random import Random
 from typing import Protocol
 
@@ -36,14 +37,15 @@ from asyncpipe.fetcher import Emit, Fetcher
 from asyncpipe.flow.decide import after_deadline, after_failure, after_submit, next_wait_s
 from asyncpipe.flow.namesakes import Namesakes
 from asyncpipe.flow.refusals import FIRST, Refusals
-from asyncpipe.flow.schedule import PollClock, Trouble, backoff_s, poll_gap
+from asyncpipe.flow.schedule import PollClock, Trouble, backoff_s
 from asyncpipe.flow.traffic import is_limit
+from asyncpipe.flow.watch import Watches, found_by
 from asyncpipe.jobs import Job
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.ledger.sqlite import Ledger
 from asyncpipe.pricing.price import told_micro
 from asyncpipe.providers.base import Prediction, PredictionStatus, Provider
-from asyncpipe.settings import Deadlines, Polling
+from asyncpipe.settings import Deadlines
 from asyncpipe.states import JobState
 from asyncpipe.uploads import Uploads
 
@@ -72,7 +74,7 @@ RESUMED_S = 5.0
 class Policy:
     """What a driver needs to know besides its parts; times in seconds."""
 
-    polling: Polling
+    polls: Watches
     deadlines: Deadlines
     retries: int
     patience_s: float | None
@@ -290,22 +292,28 @@ class Driver:
         self._namesakes.claim(record.prediction_id, record.id)
         own = record.job.deadline_s
         deadline_s = self._policy.deadlines.of(record.job.kind) if own is None else own
-        since = record.resumed_at or record.submitted_at
-        assert since is not None, "a submitted job knows when"
-        age_s = max((now() - since).total_seconds(), 0.0)
-        watch = PollClock(started=self._clock() - age_s, deadline_s=deadline_s)
+        assert record.submitted_at is not None, "a submitted job knows when"
+        born = self._clock() - _ago_s(record.submitted_at)
+        started = self._clock() - _ago_s(record.resumed_at) if record.resumed_at else born
+        clock = PollClock(started=started, deadline_s=deadline_s)
         trouble = Trouble()
-        polls, gap = 0, 0.0 if age_s > RESUMED_S else poll_gap(self._policy.polling, 0, self._rng)
+        age_s = self._clock() - born
+        resumed = record.resumed_at is not None or age_s > RESUMED_S
+        watch = self._policy.polls.watch(record.job, resumed=resumed)
+        polls, gap = 0, 0.0 if resumed else watch.gap_s(age_s)
         while record.state is JobState.SUBMITTED:
-            await anyio.sleep(max(watch.due(self._clock(), gap) - self._clock(), 0.0))
+            await anyio.sleep(max(clock.due(self._clock(), gap) - self._clock(), 0.0))
             last = await self._ask(record)
+            age_s = self._clock() - born
             polls += 1
             if isinstance(last, KeyRefused):
                 self._stop(last)
                 return record  # still submitted: the next run goes on polling
             trouble.note(_trouble(last), self._clock())
-            record = self._emit(record, self._judge(record, last, watch, polls, trouble))
-            gap = next_wait_s(poll_gap(self._policy.polling, polls, self._rng), last)
+            watch.note(age_s, found_by(last))
+            record = self._emit(record, self._judge(record, last, clock, polls, trouble))
+            if record.state is JobState.SUBMITTED:
+                gap = next_wait_s(watch.gap_s(age_s), last)
         await self._ledger.durable()
         return record
 
@@ -324,7 +332,7 @@ class Driver:
         self,
         record: JobRecord,
         last: Prediction | ProviderError,
-        watch: PollClock,
+        clock: PollClock,
         polls: int,
         trouble: Trouble,
     ) -> Event:
@@ -338,13 +346,13 @@ class Driver:
                     job_id=record.id,
                     at=at,
                     outputs=last.outputs,
-                    generation_s=round(self._clock() - watch.started, 3),
+                    generation_s=round(self._clock() - clock.started, 3),
                     polls=polls,
                     request_id=last.request_id,
                     told=told_micro(last.charged),
                 )
-        if watch.expired(self._clock()):
-            deadline_s = watch.deadline_s
+        if clock.expired(self._clock()):
+            deadline_s = clock.deadline_s
             lasting = trouble.lasts(self._clock(), deadline_s)
             return after_deadline(
                 record, last, at, deadline_s=deadline_s, polls=polls, lasting=lasting
@@ -352,6 +360,10 @@ class Driver:
         if isinstance(last, Prediction):
             return Polled(job_id=record.id, at=at, said=last.said)
         return Polled(job_id=record.id, at=at, error=str(last))
+
+
+def _ago_s(at: datetime) -> float:
+    return max((now() - at).total_seconds(), 0.0)
 
 
 def _trouble(last: Prediction | ProviderError) -> str | None:

@@ -27,6 +27,7 @@ from asyncpipe.jobs import Job, JobType
 from asyncpipe.ledger import queries
 from asyncpipe.ledger.base import JobRecord, fold
 from asyncpipe.ledger.sqlite import STATE_FOLDER, Ledger, Origin
+from asyncpipe.left import count_open, left_s
 from asyncpipe.lookahead import Lookahead
 from asyncpipe.manifest import MANIFEST_NAME, Manifest, ManifestWriter
 from asyncpipe.pricing import ESTIMATE_FACTOR, Budget, Rate
@@ -134,6 +135,14 @@ class Pipeline:
         """What submitting waits for at the moment besides the provider, or None."""
         return self._room.problem
 
+    async def left_s(self) -> float | None:
+        """About how many seconds the open jobs will take; None while too little is known."""
+        if self.stopped is not None:
+            return None
+        jobs, totals = await self._ledger.ask(count_open), self.totals
+        waiting = totals.jobs[JobState.PENDING]
+        return left_s(jobs, waiting, self._latencies.of, totals.in_flight)
+
     @property
     def totals(self) -> Totals:
         """What the folder's ledger holds, counted along as events come."""
@@ -206,6 +215,7 @@ class Pipeline:
             purse=self._purse,
         )
         self._room, self._admission, self._driver = parts.room, parts.admission, parts.driver
+        self._latencies = parts.latencies
         self._settling = Settling(self._admission, self._driver, self._stops, self._waiters)
         return parts
 

@@ -134,6 +134,7 @@ class FakeProvider:
     name: str = "atlas"
     origin: str = "fake"
     simulated: bool = True
+    account: str = ""
     sold: list[str] = field(default_factory=list)
     submits: int = 0
     polls: int = 0

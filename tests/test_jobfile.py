@@ -268,6 +268,22 @@ jobs: [{ROW}]
     assert (both.of(JobType.IMAGE), both.of(JobType.VIDEO)) == (60, 60)
 
 
+@pytest.mark.parametrize(
+    ("said", "polling"),
+    [
+        ("{}", Polling(policy="learned")),
+        ("{policy: learned}", Polling(policy="learned")),
+        ("{policy: learned, maximum_s: 10}", Polling(policy="learned", maximum_s=10)),
+        ("{initial_s: 5}", Polling(policy="backoff")),
+        ("{policy: backoff}", Polling(policy="backoff")),
+        ("{policy: fixed, initial_s: 60}", Polling(policy="fixed", initial_s=60)),
+    ],
+)
+def test_a_policy_of_polling_is_named_or_meant(tmp_path: Path, said: str, polling: Polling) -> None:
+    """Values without a policy mean the article's backoff, also where they say its own numbers."""
+    assert load(tmp_path, f"polling: {said}\njobs: [{ROW}]").settings.polling == polling
+
+
 def test_the_articles_python_list_works_as_printed() -> None:
     """Dicts with a job file's keys; a Job among them stays as it is."""
     own = Job(model=VEO, prompt="own")

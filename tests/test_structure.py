@@ -50,6 +50,8 @@ LAYERS = [
     "stops",
     "funds",
     "spending",
+    "latencies",
+    "left",
     "admission",
     "uploads",
     "fetcher",

@@ -16,6 +16,7 @@ from asyncpipe.cli.costs import Costs
 from asyncpipe.cli.look import ask_quotes, price_rows, prices_of
 from asyncpipe.errors import ProviderError
 from asyncpipe.jobfile import JobFile, open_jobs
+from asyncpipe.latencies import learned_before
 from asyncpipe.pricing import Prices, to_micro
 from asyncpipe.providers.atlas import AtlasCloud, has_key
 from asyncpipe.quoting import Quoting
@@ -103,7 +104,7 @@ async def _ask(options: EstimateOptions, file: JobFile, prices: Prices) -> Estim
 
 async def ask_all(file: JobFile, prices: Prices, provider: AtlasCloud) -> Estimate:
     """Price every job, by quotes where the provider gives them; it must be open."""
-    estimate = Estimate(costs=Costs(), remarks=[])
+    estimate = Estimate(costs=Costs(learned_before(provider)), remarks=[])
     quoting = Quoting(provider, tell=estimate.remarks.append)
     await ask_quotes(file, quoting)
     estimate = replace(estimate, asked=quoting.asked)

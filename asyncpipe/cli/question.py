@@ -15,6 +15,7 @@ from asyncpipe.cli.estimate import Estimate, estimate_lines, with_balance
 from asyncpipe.cli.look import ask_quotes, price_rows
 from asyncpipe.jobfile import JobFile, JobRow
 from asyncpipe.jobs import Job
+from asyncpipe.latencies import learned_before
 from asyncpipe.pricing import Price, Prices, to_micro
 from asyncpipe.providers.atlas import AtlasCloud
 from asyncpipe.quoting import Quoting
@@ -45,7 +46,7 @@ async def ask_first(
     Raises JobFileError for jobs without a price, and ends the command with exit code 130 when the
     answer is no: nothing was submitted.
     """
-    costs = Costs()
+    costs = Costs(learned_before(provider))
     await ask_quotes(file, quoting, wanted=wanted)
     take = partial(_add, costs)
     price_rows(file, prices, take, wanted=wanted, echo=partial(click.echo, err=True))

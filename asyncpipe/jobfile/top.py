@@ -29,7 +29,15 @@ from asyncpipe.jobfile.source import Block
 from asyncpipe.jobfile.validate import read_defaults
 from asyncpipe.jobs import JobType
 from asyncpipe.pricing.prices import MOST_FACTOR
-from asyncpipe.settings import WINDOWS, Caps, Deadlines, Polling, RunSettings
+from asyncpipe.settings import (
+    POLICIES,
+    WINDOWS,
+    Caps,
+    Deadlines,
+    Polling,
+    RunSettings,
+    check_policy,
+)
 
 IGNORED = "x-"
 """Top-level keys that begin so are nobody's: a place for YAML anchors."""
@@ -41,6 +49,11 @@ def _any(value: Any) -> Any:
 
 def _deadline(value: Any) -> Any:
     return value if isinstance(value, Mapping) else positive(value)
+
+
+@says({"enum": list(POLICIES)})
+def _policy(value: Any) -> str:
+    return str(text(value))
 
 
 @says({"enum": list(WINDOWS)})
@@ -62,6 +75,7 @@ _PLAIN = ("max_workers", "window", "max_cost", "min_balance", "estimate_factor",
 
 DEADLINE_FIELDS: dict[str, Check] = {kind.value: positive for kind in JobType}
 POLLING_FIELDS: dict[str, Check] = {
+    "policy": _policy,
     "initial_s": positive,
     "factor": number,
     "maximum_s": positive,
@@ -127,8 +141,10 @@ def _caps(value: Mapping[str, Any], place: Place) -> Caps:
 
 def _polling(value: Mapping[str, Any], place: Place) -> Polling:
     checked = place.check(value, POLLING_FIELDS)
+    policy = checked.pop("policy", "backoff" if checked else "learned")
     try:
-        return Polling(**checked)
+        check_policy(policy, set(checked))
+        return Polling(policy=policy, **checked)
     except UsageError as exc:
         place.report(str(exc))
         return Polling()
