@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 import math
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from random import Random
 from sqlite3 import Connection
 
-import anyio
-from anyio.abc import ObjectSendStream
-
 from asyncpipe.errors import AsyncpipeError
 from asyncpipe.flow.pause import Pause
+from asyncpipe.handover import Handover
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.ledger.queries import claim_stems, pending, pending_models
 from asyncpipe.ledger.sqlite import Ledger
@@ -39,7 +39,7 @@ class Backlog:
     run: int
     models: dict[str, int]  # models with jobs not drawn yet -> last id drawn
     open: set[int]  # ids drawn and not let go
-    done: anyio.Event = field(default_factory=anyio.Event)
+    done: asyncio.Event = field(default_factory=asyncio.Event)
     abandoned: bool = False
 
     async def wait(self) -> None:
@@ -198,12 +198,13 @@ class Admission:
         self._clock = clock
         self._room = room
         self.budget, self._price, self._unfit = budget, price, unfit
-        self._permits = anyio.Semaphore(max_workers)
+        self._permits = asyncio.Semaphore(max_workers)
         self._page = 2 * max_workers
-        self._news = anyio.Event()
+        self._news = asyncio.Event()
         self._backlogs: list[Backlog] = []
         self._held: set[int] = set()  # ids that are queued or carried by a driver
         self._carried = 0
+        self._looked_at: tuple[JobRecord, Price] | None = None
         self.queue = Queue(rng)
 
     async def open_run(self, run: int | None) -> Backlog:
@@ -302,30 +303,31 @@ class Admission:
                 self._backlogs.remove(backlog)
         self._news.set()
 
-    async def run(self, out: ObjectSendStream[JobRecord]) -> None:
+    async def run(self, out: Handover) -> None:
         """Hand jobs over for ever; one is sent only when a driver is there to take it."""
         while True:
             await self._permits.acquire()
             chosen = await self._wait_for_next()
             self._carried += 1
-            await out.send(chosen)
+            await out.give(chosen)
 
     async def _wait_for_next(self) -> JobRecord:
         while True:
-            self._news = anyio.Event()
+            self._news.clear()
             await self._draw()
             chosen = self._choose()
             if not isinstance(chosen, float):
                 return chosen
-            with anyio.move_on_after(min(max(chosen - self._clock(), 0.0), STEP_S)):
-                await self._news.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(max(chosen - self._clock(), 0.0), STEP_S)):
+                    await self._news.wait()
 
     def _choose(self) -> JobRecord | float:
         submits = not self.queue.empty
         room = not submits or self._room.enough()
         chosen = self.queue.choose(self._clock(), room=room, fit=self._fit)
         if isinstance(chosen, JobRecord) and chosen.state is JobState.PENDING:
-            self.budget.hold(chosen.id, self._price(chosen))
+            self.budget.hold(chosen.id, self._priced(chosen))
         while self.queue.unfit:
             record = self.queue.unfit.popleft()
             self._unfit(record, self._price(record))
@@ -337,7 +339,13 @@ class Admission:
         return chosen
 
     def _fit(self, record: JobRecord) -> Fit:
-        return self.budget.fit(self._price(record))
+        return self.budget.fit(self._priced(record))
+
+    def _priced(self, record: JobRecord) -> Price:
+        """The price; what was looked at last is not priced again to be held."""
+        if self._looked_at is None or self._looked_at[0] is not record:
+            self._looked_at = (record, self._price(record))
+        return self._looked_at[1]
 
     async def _draw(self) -> None:
         """Keep a page of every model at hand."""

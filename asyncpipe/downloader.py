@@ -5,29 +5,27 @@ from __future__ import annotations
 import asyncio
 import itertools
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 from aiofiles.threadpool import wrap
 
 from asyncpipe.body import Body
+from asyncpipe.disk import Disk
 from asyncpipe.errors import DownloadError, MediaGone, TooLarge, UsageError
 from asyncpipe.media import HEAD_BYTES, broken_promise, extension, is_page, read_data_uri
-from asyncpipe.parts import Left, Part, disk_trouble, keep, left_in, take_up, write_whole
+from asyncpipe.parts import Left, Part, Small, disk_trouble, keep, left_in, take_up
 from asyncpipe.providers.http import USER_AGENT, proxy_for
 from asyncpipe.ranges import Entity, ask_for_rest, is_rest, told_total, validator
 from asyncpipe.reach import check_host, connector_options
-
-T = TypeVar("T")
 
 READ_BUFFER = 256 * 1024
 """aiohttp's read buffer: with it and ``iter_any`` large bodies move a third faster than in 64 KiB
@@ -96,8 +94,8 @@ class Downloader:
         self._stalled_s, self._slowest, self._largest = stalled_s, slowest, largest
         self._timeout = aiohttp.ClientTimeout(total=None, connect=_CONNECT_S, sock_read=stalled_s)
         self._connections = connections
-        # Four: fsyncs wait for the disk, not for one another (1.5 x the jobs/s of one, on ext4).
-        self._disk = ThreadPoolExecutor(4, thread_name_prefix="asyncpipe-disk")
+        self._disk = Disk(folder)
+        self._proxies: dict[tuple[str, str], str | None] = {}
         self._session: aiohttp.ClientSession | None = None
         self._exit = AsyncExitStack()
         self._left: dict[str, Left] = {}
@@ -130,7 +128,7 @@ class Downloader:
         traceback: TracebackType | None,
     ) -> None:
         await self._exit.aclose()
-        self._disk.shutdown(wait=False)
+        self._disk.close()
 
     async def fetch(self, url: str, target: Target) -> StoredFile:
         """Fetch ``url`` once, going on from what an earlier try or run left of the same output.
@@ -162,7 +160,7 @@ class Downloader:
         if urlsplit(url).scheme not in ("http", "https"):
             raise DownloadError(f"an output is neither http, https nor data: {url[:80]!r}")
         left = self._left.pop(target.part, None)
-        if left and (part := await self._hop(partial(take_up, left.path, _source(url)))):
+        if left and (part := await self._disk.hop(partial(take_up, left.path, _source(url)))):
             with self._held(part, target):
                 stored = await self._go_on(part, url, target)
             if stored:
@@ -191,10 +189,14 @@ class Downloader:
 
     async def _get(self, url: str, headers: dict[str, str]) -> aiohttp.ClientResponse:
         assert self._session is not None, "the downloader is not open"
+        parts = urlsplit(url)
         if self._public_only:
-            check_host(urlsplit(url).hostname)
+            check_host(parts.hostname)
+        place = (parts.scheme, parts.netloc)
+        if place not in self._proxies:  # asking the environment costs as much as a small request
+            self._proxies[place] = proxy_for(url)
         asking = self._session.get(
-            url, headers=headers, proxy=proxy_for(url), allow_redirects=False
+            url, headers=headers, proxy=self._proxies[place], allow_redirects=False
         )
         async with asyncio.timeout(_CONNECT_S + self._stalled_s):  # headers may trickle, too
             return await asking
@@ -214,7 +216,7 @@ class Downloader:
                 return await self._settle(part, entity.content_type, str(response.url), target)
             if response.status == 200:
                 return await self._from_the_start(response, url, target, instead_of=part)
-            await self._hop(part.discard)
+            await self._disk.hop(part.discard)
         return None
 
     async def _from_the_start(
@@ -235,21 +237,21 @@ class Downloader:
             b"",
         )
         self._check_size(total)
-        entity, body = _entity(response, url), self._body(response, 0)
+        body = self._body(response, 0)
         try:
             head = await body.read(SMALL)
         except _NETWORK:
             head = body.rest()
-            if entity and len(head) >= _TELLING:
+            if len(head) >= _TELLING and (entity := _entity(response, url)):
                 self._final(head, *named, target)
                 await self._keep(head, entity, target, instead_of)
             raise
         path = self._final(head, *named, target)  # no page, of 1 GB or not, is worth a file
         if instead_of:
-            await self._hop(instead_of.discard)
+            await self._disk.hop(instead_of.discard)
         if len(head) < SMALL:
             return await self._store_small(head, path, target)
-        part = await self._hop(partial(Part, self._part(target), entity))
+        part = await self._disk.hop(partial(Part, self._part(target), _entity(response, url)))
         with self._held(part, target):
             await self._write(part, head)
             await self._receive(part, body, total)
@@ -275,29 +277,28 @@ class Downloader:
                 await self._write(part, block)
             raise
         except TooLarge:
-            await self._hop(part.discard)
+            await self._disk.hop(part.discard)
             raise
         _check_whole(part.size, total)
 
     # -- store ----------------------------------------------------------------------------------
 
     async def _store_small(self, body: bytes, path: str, target: Target) -> StoredFile:
-        digest = await self._hop(
-            partial(write_whole, self._part(target), self._folder / path, body)
-        )
+        small = Small(path=self._part(target), final=self._folder / path, body=body)
+        digest = await self._disk.store(small)
         return StoredFile(path=path, size=len(body), sha256=digest)
 
     async def _write(self, part: Part, block: bytes) -> None:
         with disk_trouble(self._folder):
-            await wrap(part, executor=self._disk).write(block)
+            await wrap(part, executor=self._disk.executor).write(block)
 
     async def _settle(self, part: Part, content_type: str, url: str, target: Target) -> StoredFile:
         try:
             path = self._final(part.head, content_type, url, target)
         except DownloadError:  # complete, and not media: nothing to go on with
-            await self._hop(part.discard)
+            await self._disk.hop(part.discard)
             raise
-        await self._hop(partial(part.settle, self._folder / path))
+        await self._disk.hop(partial(part.settle, self._folder / path))
         return StoredFile(path=path, size=part.size, sha256=part.sha256.hexdigest())
 
     async def _keep(
@@ -305,9 +306,9 @@ class Downloader:
     ) -> None:
         """Make a part of what came of a small body, for a later try to go on with."""
         if instead_of:
-            await self._hop(instead_of.discard)
+            await self._disk.hop(instead_of.discard)
         path = self._part(target)
-        size = await self._hop(partial(keep, path, entity, body))
+        size = await self._disk.hop(partial(keep, path, entity, body))
         self._left[target.part] = Left(path=path, size=size, total=entity.total)
 
     @contextmanager
@@ -321,7 +322,7 @@ class Downloader:
                     left = Left(path=part.path, size=part.size, total=part.entity.total)
                     self._left[target.part] = left
                 # Not awaited: a cancellation could keep it from being begun at all.
-                self._disk.submit(part.close if part.entity else part.discard)
+                self._disk.executor.submit(part.close if part.entity else part.discard)
 
     def _part(self, target: Target) -> Path:
         return self._parts / f"{target.part}.{self._run}-{next(self._numbers)}"
@@ -339,10 +340,6 @@ class Downloader:
     def _check_size(self, size: int | None) -> None:
         if size is not None and self._largest is not None and size > self._largest:
             raise TooLarge(f"an output of {size} bytes is larger than the {self._largest} allowed")
-
-    async def _hop(self, function: Callable[[], T]) -> T:
-        with disk_trouble(self._folder):
-            return await asyncio.get_running_loop().run_in_executor(self._disk, function)
 
 
 def _check_answer(response: aiohttp.ClientResponse, accepted: tuple[int, ...]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -173,7 +174,7 @@ class Driver:
 
     async def _answer(self, record: JobRecord) -> Prediction | ProviderError:
         try:
-            with anyio.fail_after(SUBMIT_LIMIT_S):
+            async with asyncio.timeout(SUBMIT_LIMIT_S):
                 return await self._provider.submit(record.job)
         except ProviderError as exc:
             return exc
@@ -251,7 +252,7 @@ class Driver:
         trouble = Trouble()
         polls, gap = 0, 0.0 if age_s > RESUMED_S else poll_gap(self._policy.polling, 0, self._rng)
         while record.state is JobState.SUBMITTED:
-            await anyio.sleep(max(watch.due(self._clock(), gap) - self._clock(), 0.0))
+            await asyncio.sleep(max(watch.due(self._clock(), gap) - self._clock(), 0.0))
             last = await self._ask(record)
             polls += 1
             if isinstance(last, KeyRefused):
@@ -260,7 +261,10 @@ class Driver:
             trouble.note(_trouble(last), self._clock())
             record = self._emit(record, self._judge(record, last, watch, polls, trouble))
             gap = next_wait_s(poll_gap(self._policy.polling, polls, self._rng), last)
-        await self._ledger.durable()
+        if record.state is not JobState.GENERATED:
+            # Nobody hears of an end that is not on disk. What is generated has not ended: were
+            # that lost, the next run would only poll once more.
+            await self._ledger.durable()
         return record
 
     async def _ask(self, record: JobRecord) -> Prediction | ProviderError:

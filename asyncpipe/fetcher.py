@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from random import Random
-
-import anyio
 
 from asyncpipe.downloader import Downloader, StoredFile, Target
 from asyncpipe.errors import (
@@ -73,6 +73,7 @@ class Fetcher:
         *,
         provider: Provider,
         ledger: Ledger,
+        folder: Path,
         downloader: Downloader,
         downloads: int,
         emit: Emit,
@@ -81,8 +82,9 @@ class Fetcher:
     ) -> None:
         self._provider = provider
         self._ledger = ledger
+        self._folder = folder
         self._downloader = downloader
-        self._permits = anyio.Semaphore(downloads)
+        self._permits = asyncio.Semaphore(downloads)
         self._emit = emit
         self._stop = stop
         self._rng = rng
@@ -128,7 +130,7 @@ class Fetcher:
             outputs = await self._outputs_again(record)
             if outputs or not record.prediction_id:
                 break
-            await anyio.sleep(backoff_s(failures, self._rng, initial_s=2.0))
+            await asyncio.sleep(backoff_s(failures, self._rng, initial_s=2.0))
         if not outputs:
             raise MediaGone("the media came inside an answer that was lost with its run")
         return outputs
@@ -139,7 +141,8 @@ class Fetcher:
         count = len(record.outputs)
         if count == 1:
             return [record.stem]
-        return await self._ledger.ask(partial(claim_parts, record=record, count=count))
+        claim = partial(claim_parts, record=record, count=count, folder=self._folder)
+        return await self._ledger.ask(claim)
 
     async def _fetch_one(self, record: JobRecord, index: int, stem: str) -> StoredFile:
         """Try an output a few times; raises DownloadError, or DiskError at once.
@@ -169,7 +172,7 @@ class Fetcher:
                 logger.info("%s: %s", record.name, exc, extra={"action": "fetch.failed"})
                 answered = False
             if url == tried or budget.failures > 1:  # a provider may sign anew for every asking
-                await anyio.sleep(backoff_s(budget.failures, self._rng, initial_s=2.0))
+                await asyncio.sleep(backoff_s(budget.failures, self._rng, initial_s=2.0))
 
     async def _url_again(self, record: JobRecord, index: int, url: str) -> str:
         return next(iter((await self._outputs_again(record))[index:]), url)

@@ -26,6 +26,7 @@ from asyncpipe.firstpass import (
     mark_interrupted,
     one_job,
 )
+from asyncpipe.handover import Handover
 from asyncpipe.intake import Intake
 from asyncpipe.jobs import Job
 from asyncpipe.ledger import queries
@@ -193,15 +194,13 @@ class Pipeline:
 
     async def _start(self, stack: AsyncExitStack) -> None:
         """Start admission, the drivers and the collector: every task there is."""
-        send, receive = anyio.create_memory_object_stream[JobRecord](0)
-        stack.enter_context(send)
-        stack.enter_context(receive)
+        handover = Handover()
         self._tasks = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(self._tasks.cancel_scope.cancel)
-        self._tasks.start_soon(self._admission.run, send, name="asyncpipe admission")
+        self._tasks.start_soon(self._admission.run, handover, name="asyncpipe admission")
         self._tasks.start_soon(self._collector.run, name="asyncpipe collector")
         for n in range(self._limits.workers + 2 * self._limits.downloads):
-            self._tasks.start_soon(self._settling.drive, receive, name=f"asyncpipe driver {n + 1}")
+            self._tasks.start_soon(self._settling.drive, handover, name=f"asyncpipe driver {n + 1}")
 
     async def __aexit__(
         self,

@@ -82,6 +82,7 @@ def join_parts(
     fetcher = Fetcher(
         provider=provider,
         ledger=ledger,
+        folder=folder,
         downloader=downloader,
         downloads=limits.downloads,
         emit=calls.emit,

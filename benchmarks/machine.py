@@ -78,7 +78,7 @@ def describe() -> dict[str, object]:
     try:
         import uvloop
 
-        versions["uvloop"] = uvloop.__version__
+        versions["uvloop"] = str(getattr(uvloop, "__version__", "?"))
     except ImportError:
         pass
     return {

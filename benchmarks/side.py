@@ -1,6 +1,6 @@
 """One side, measured once, in a fresh process on core 0; prints one line of JSON.
 
-    python -m benchmarks.side asyncpipe http://127.0.0.1:8000/api/v1 /dev/shm/x --jobs 3000
+python -m benchmarks.side asyncpipe http://127.0.0.1:8000/api/v1 /dev/shm/x --jobs 3000
 """
 
 from __future__ import annotations

@@ -10,13 +10,13 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from asyncpipe.errors import DiskError, LedgerError, UsageError
 from asyncpipe.events import Event
 from asyncpipe.ledger.ballast import Ballast
 from asyncpipe.ledger.schema import SETTINGS, check_version, prepare
-from asyncpipe.ledger.statements import statements
+from asyncpipe.ledger.statements import ADD_EVENT, SET_STATE, statements
 from asyncpipe.ledger.trouble import LedgerFull, ledger_error, mapped
 
 T = TypeVar("T")
@@ -197,9 +197,22 @@ class Ledger:
 
 
 def _write(batch: list[Event], connection: sqlite3.Connection) -> None:
+    """Write events in order; what no other statement reads goes together, which costs half.
+
+    Of several states that a job passed through in one batch only the last is written.
+    """
+    events: list[tuple[Any, ...]] = []
+    states: dict[int, tuple[Any, ...]] = {}
     for event in batch:
         for sql, values in statements(event):
-            connection.execute(sql, values)
+            if sql is ADD_EVENT:
+                events.append(values)
+            elif sql is SET_STATE:
+                states[event.job_id] = values
+            else:
+                connection.execute(sql, values)
+    connection.executemany(ADD_EVENT, events)
+    connection.executemany(SET_STATE, states.values())
 
 
 def _ledger_error(exc: BaseException | None) -> LedgerError | None:

@@ -137,6 +137,8 @@ def _spelled(layer: fields.Layer) -> str | None:
     word = layer.get("status")
     if not isinstance(word, str):
         return None
+    if word.isalpha() and len(word) <= 40:
+        return word.lower()
     return re.sub(r"[\s-]+", "_", fields.clean(word, 40).lower()) or None
 
 

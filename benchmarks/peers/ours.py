@@ -21,7 +21,7 @@ async def run(
     """Make ``jobs`` pictures, ``in_flight`` at once."""
     polling = Polling(initial_s=poll_s, factor=1.0, maximum_s=poll_s)
     async with Pipeline(
-        AtlasCloud("k", base_url=base_url),
+        AtlasCloud("apikey-0123456789abcdef0123456789abcdef", base_url=base_url),
         folder,
         max_workers=in_flight,
         downloads=min(in_flight, 32),
