@@ -35,6 +35,8 @@ _MANY_URLS = (
 _LISTS = ("outputs", "output", "images", "videos")
 _SINGLES = ("output_url", "video_url", "image_url")
 
+PLAIN_ID = re.compile(r"[A-Za-z0-9._-]{1,512}", re.ASCII)
+_PLAIN_URL = re.compile(r"https?://[!-~]+", re.ASCII)
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
 _BASE64 = re.compile(r"[A-Za-z0-9+/]{64,}")
 _URL_SAFE = str.maketrans("-_", "+/")
@@ -52,7 +54,7 @@ def read_json(body: bytes) -> Layer | None:
 
     Stray bytes are replaced, not refused: an id must not be lost to a bad byte in a message.
     """
-    document = _read_fast(body)
+    document = read_fast(body)
     if document is None:
         try:
             document = json.loads(body.decode("utf-8-sig", "replace"))
@@ -61,7 +63,7 @@ def read_json(body: bytes) -> Layer | None:
     return document if isinstance(document, dict) else None
 
 
-def _read_fast(body: bytes) -> Any:
+def read_fast(body: bytes) -> Any:
     """What orjson makes of it; None where it may differ: a long whole number would be a float."""
     if _LONG_NUMBER.search(body):
         return None
@@ -194,6 +196,11 @@ def error_code(layers: Iterable[Layer]) -> int | None:
             if code := number(value):
                 return code
     return None
+
+
+def is_plain_url(value: Any) -> bool:
+    """Whether an output is a URL as it should be: nothing about it needs repair."""
+    return isinstance(value, str) and _PLAIN_URL.fullmatch(value) is not None
 
 
 def is_moderation(text: str, code: int | None) -> bool:
