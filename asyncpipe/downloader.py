@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import uuid
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -21,10 +21,10 @@ from aiofiles.threadpool import wrap
 from asyncpipe.body import Body
 from asyncpipe.disk import Disk
 from asyncpipe.errors import DownloadError, MediaGone, TooLarge, UsageError
-from asyncpipe.media import HEAD_BYTES, broken_promise, extension, is_page, read_data_uri
+from asyncpipe.media import HEAD_BYTES, broken_promise, extension, is_page, read_data_uri, sniff
 from asyncpipe.parts import Left, Part, Small, disk_trouble, keep, left_in, take_up
 from asyncpipe.providers.http import USER_AGENT, proxy_for
-from asyncpipe.ranges import Entity, ask_for_rest, is_rest, told_total, validator
+from asyncpipe.ranges import Entity, ask_for_rest, is_rest, source_of, told_total, validator
 from asyncpipe.reach import check_host, connector_options
 
 READ_BUFFER = 256 * 1024
@@ -160,31 +160,33 @@ class Downloader:
         if urlsplit(url).scheme not in ("http", "https"):
             raise DownloadError(f"an output is neither http, https nor data: {url[:80]!r}")
         left = self._left.pop(target.part, None)
-        if left and (part := await self._disk.hop(partial(take_up, left.path, _source(url)))):
+        if left and (part := await self._disk.hop(partial(take_up, left.path, source_of(url)))):
             with self._held(part, target):
                 stored = await self._go_on(part, url, target)
             if stored:
                 return stored
-        async with self._answer(url, {}) as response:
+        async with await self._answer(url, {}) as response:
             return await self._from_the_start(response, url, target)
 
     # -- ask ------------------------------------------------------------------------------------
 
-    @asynccontextmanager
-    async def _answer(
-        self, url: str, headers: dict[str, str]
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _answer(self, url: str, headers: dict[str, str]) -> aiohttp.ClientResponse:
         """Ask for a URL; redirects are followed by us, each target checked like the first.
 
-        Yields a 200 or, when ``headers`` ask for a range, whatever says how that stands.
+        Returns a 200 or, when ``headers`` ask for a range, whatever says how that stands; the
+        caller closes it.
         """
         for _ in range(_HOPS + 1):
-            async with await self._get(url, headers) as response:
+            response = await self._get(url, headers)
+            try:
                 if response.status not in _MOVED:
                     _check_answer(response, (200, 206, 416) if headers else (200,))
-                    yield response
-                    return
+                    return response
                 url = _moved(url, response)
+            except BaseException:
+                response.close()
+                raise
+            response.release()
         raise DownloadError(f"an output was redirected too often, at last to {_shown(url)}")
 
     async def _get(self, url: str, headers: dict[str, str]) -> aiohttp.ClientResponse:
@@ -209,7 +211,7 @@ class Downloader:
         assert entity is not None, "only what has a log is taken up"
         if have == entity.total:  # cut off between its last byte and its name
             return await self._settle(part, entity.content_type, url, target)
-        async with self._answer(url, ask_for_rest(entity, have)) as response:
+        async with await self._answer(url, ask_for_rest(entity, have)) as response:
             if response.status == 206 and is_rest(response.headers, entity, have):
                 total = entity.total or told_total(response.headers)
                 await self._receive(part, self._body(response, have), total)
@@ -284,7 +286,8 @@ class Downloader:
     # -- store ----------------------------------------------------------------------------------
 
     async def _store_small(self, body: bytes, path: str, target: Target) -> StoredFile:
-        small = Small(path=self._part(target), final=self._folder / path, body=body)
+        final = f"{self._folder}/{path}"
+        small = Small(path=str(self._part(target)), final=final, body=body)
         digest = await self._disk.store(small)
         return StoredFile(path=path, size=len(body), sha256=digest)
 
@@ -333,6 +336,8 @@ class Downloader:
             raise DownloadError(f"{_shown(url)} is empty")
         if is_page(head) and not content_type.startswith("text/plain"):
             raise DownloadError(f"{_shown(url)} is a page of text, not media: {head[:60]!r}")
+        if told := sniff(head):
+            return f"{target.stem}.{told}"
         if claimed := broken_promise(head, content_type, url):
             raise DownloadError(f"{_shown(url)} is no {claimed}, it begins {head[:16]!r}")
         return f"{target.stem}.{extension(head, content_type, url, target.default_extension)}"
@@ -343,13 +348,13 @@ class Downloader:
 
 
 def _check_answer(response: aiohttp.ClientResponse, accepted: tuple[int, ...]) -> None:
-    shown = _shown(str(response.url))
     if response.status in _GONE:
-        raise MediaGone(f"{shown} answers {response.status}")
+        raise MediaGone(f"{_shown(str(response.url))} answers {response.status}")
     if response.status not in accepted:
-        raise DownloadError(f"{shown} answers {response.status}")
+        raise DownloadError(f"{_shown(str(response.url))} answers {response.status}")
     coding = response.headers.get("Content-Encoding", "").strip().lower()
     if response.status != 416 and coding not in ("", "identity"):
+        shown = _shown(str(response.url))
         raise DownloadError(f"{shown} answers in {coding!r}, though asked to leave it as it is")
 
 
@@ -374,15 +379,11 @@ def _entity(response: aiohttp.ClientResponse, url: str) -> Entity | None:
     if known is None:
         return None
     return Entity(
-        source=_source(url),
+        source=source_of(url),
         validator=known,
         total=response.content_length,
         content_type=response.content_type,
     )
-
-
-def _source(url: str) -> str:
-    return url.partition("#")[0].partition("?")[0]
 
 
 def _shown(url: str) -> str:

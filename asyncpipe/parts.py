@@ -188,8 +188,8 @@ def take_up(path: Path, source: str) -> Part | None:
 class Small:
     """A whole body and where it goes: first to ``path``, then by one rename to ``final``."""
 
-    path: Path
-    final: Path
+    path: str
+    final: str
     body: bytes
 
 
@@ -200,19 +200,15 @@ Written = str | OSError
 def write_small(batch: Sequence[Small]) -> list[Written]:
     """Write bodies durably under their final names, each folder synced once for all its files."""
     written = [_write_one(small) for small in batch]
-    stand = {small.final.parent for small, got in zip(batch, written, strict=True) if _ok(got)}
-    for folder in stand:
+    places = [os.path.dirname(small.final) for small in batch]
+    for folder in set(places):
         try:
-            sync_folder(folder)
-        except OSError as exc:
-            for n, small in enumerate(batch):
-                if small.final.parent == folder and _ok(written[n]):
+            sync_folder(Path(folder))
+        except OSError as exc:  # where there is none, the files have failed already
+            for n, place in enumerate(places):
+                if place == folder and isinstance(written[n], str):
                     written[n] = exc
     return written
-
-
-def _ok(written: Written) -> bool:
-    return isinstance(written, str)
 
 
 def _write_one(small: Small) -> Written:
@@ -226,14 +222,14 @@ def _write_one(small: Small) -> Written:
         finally:
             os.close(descriptor)
         try:
-            small.path.replace(small.final)
+            os.replace(small.path, small.final)
         except FileNotFoundError:
-            small.final.parent.mkdir(parents=True, exist_ok=True)
-            small.path.replace(small.final)
+            os.makedirs(os.path.dirname(small.final), exist_ok=True)
+            os.replace(small.path, small.final)
     except OSError as exc:
         # Also after a failed fsync: the cache may look whole while the disk is not.
         with suppress(OSError):
-            small.path.unlink(missing_ok=True)
+            os.unlink(small.path)
         return exc
     return hashlib.sha256(small.body).hexdigest()
 

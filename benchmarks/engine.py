@@ -16,6 +16,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 from asyncpipe import Pipeline, Polling
+from asyncpipe.cli.connect import prepare_process
 from benchmarks.machine import Peak, new_loop, pin
 from benchmarks.null import NullDownloader, NullProvider
 from benchmarks.peers.ours import named_jobs
@@ -56,6 +57,7 @@ def main() -> None:
     parser.add_argument("--in-flight", type=int, default=64)
     options = parser.parse_args()
     pin(0)
+    prepare_process()
     peak = Peak()
     peak.start()
     with (

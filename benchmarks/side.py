@@ -62,8 +62,10 @@ def _runner(options: argparse.Namespace, lag: Lag | None) -> Callable[[], None]:
     elif options.side == "aiohttp":
         from benchmarks.peers.idiomatic import run
     else:
+        from asyncpipe.cli.connect import prepare_process
         from benchmarks.peers.ours import run
 
+        prepare_process()  # as the command line does
         keywords["poll_s"] = options.poll
         factory = asyncio.new_event_loop if options.side == "asyncpipe-stock" else new_loop
     work = partial(

@@ -559,7 +559,7 @@ def test_a_disk_that_refuses_is_not_a_failed_download(
 
     place = {"open": "Part", "write": "Part.write", "fsync": "os.fsync", "replace": "Path.replace"}
     if body is PNG:
-        place |= {"open": "os.open", "write": "os.write"}
+        place |= {"open": "os.open", "write": "os.write", "replace": "os.replace"}
     with monkeypatch.context() as broken:
         broken.setattr(f"asyncpipe.parts.{place[step]}", refuse)
         if step == "open" and body is LARGE:

