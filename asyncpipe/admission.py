@@ -11,16 +11,17 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from random import Random
 from sqlite3 import Connection
 
-from asyncpipe.errors import AsyncpipeError
-from asyncpipe.flow.pause import Pause
+from asyncpipe.errors import AsyncpipeError, ProviderError, UsageError
+from asyncpipe.flow.traffic import Traffic
 from asyncpipe.handover import Handover
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.ledger.queries import claim_stems, pending, pending_models
 from asyncpipe.ledger.sqlite import Ledger
 from asyncpipe.pricing import Budget, Fit, Price
+from asyncpipe.providers.base import Prediction
+from asyncpipe.quoting import Quoting
 from asyncpipe.states import JobState
 from asyncpipe.volume import Room
 
@@ -57,18 +58,18 @@ class Backlog:
 class Queue:
     """The jobs admission holds in memory, and the choice among them: synchronous, no I/O.
 
-    Paid work comes first; then models take turns, each as its pause allows; jobs that wait for
-    their next attempt come when they are due; expired ones last, when nothing else is left.
+    Paid work comes first; then models take turns, each as its window and its pause allow; jobs
+    that wait for their next attempt come when they are due; expired ones last, when nothing else
+    is left.
     """
 
-    def __init__(self, rng: Random) -> None:
-        self._rng = rng
+    def __init__(self, traffic: Traffic) -> None:
+        self.traffic = traffic
         self.paid: deque[JobRecord] = deque()
         self.ready: dict[str, deque[JobRecord]] = {}
         self.later: list[tuple[float, int, JobRecord]] = []
         self.expired: deque[JobRecord] = deque()
         self.unfit: deque[JobRecord] = deque()
-        self.pauses: dict[str, Pause] = {}
         self._turn: deque[str] = deque()
         self._order = 0
 
@@ -88,10 +89,6 @@ class Queue:
         """Take a job that is not to be submitted before ``when``."""
         self._order += 1
         heapq.heappush(self.later, (when, self._order, record))
-
-    def pause(self, model: str) -> Pause:
-        """The pause of ``model``."""
-        return self.pauses.setdefault(model, Pause(self._rng))
 
     def waiting(self, model: str) -> int:
         """How many jobs of ``model`` are ready."""
@@ -152,12 +149,14 @@ class Queue:
         due = self.later[0][0] if self.later else math.inf
         for _ in range(len(self._turn)):
             model = self._turn[0]
+            at = self.traffic.ready_at(model, now) if self.ready[model] else None
+            if at is not None and at <= now and not self.traffic.gate.submit_free():
+                return due  # the model keeps its turn; news come with that of the request
             self._turn.rotate(-1)
-            at = self.pause(model).ready_at(now)
             if at is None or at > now:
-                due = min(due, at) if self.ready[model] and at is not None else due
+                due = due if at is None else min(due, at)
             elif (chosen := self._first_fitting(model, fit)) is not None:
-                self.pause(model).admitted()
+                self.traffic.admitted(chosen.id, model)
                 return chosen
         return due
 
@@ -189,8 +188,9 @@ class Admission:
         room: Room,
         budget: Budget,
         price: Callable[[JobRecord], Price],
-        unfit: Callable[[JobRecord, Price], None],
-        rng: Random,
+        quoting: Quoting,
+        unfit: Callable[[JobRecord, AsyncpipeError], None],
+        traffic: Traffic,
         clock: Callable[[], float],
     ) -> None:
         self._ledger = ledger
@@ -198,6 +198,7 @@ class Admission:
         self._clock = clock
         self._room = room
         self.budget, self._price, self._unfit = budget, price, unfit
+        self._quoting = quoting
         self._permits = asyncio.Semaphore(max_workers)
         self._page = 2 * max_workers
         self._news = asyncio.Event()
@@ -205,7 +206,11 @@ class Admission:
         self._held: set[int] = set()  # ids that are queued or carried by a driver
         self._carried = 0
         self._looked_at: tuple[JobRecord, Price] | None = None
-        self.queue = Queue(rng)
+        self.traffic, traffic.gate.news = traffic, self._wake
+        self.queue = Queue(traffic)
+
+    def _wake(self) -> None:
+        self._news.set()
 
     async def open_run(self, run: int | None) -> Backlog:
         """Begin to draw the pending jobs of ``run``; whatever is under way now counts as its.
@@ -234,15 +239,22 @@ class Admission:
         """Whether a job is queued or under way."""
         return job_id in self._held
 
-    def release(self) -> None:
+    def answered(self, record: JobRecord, answer: Prediction | ProviderError) -> float:
+        """Learn from the answer to a submit; returns how long the model pauses, in seconds."""
+        self._news.set()
+        return self.traffic.answered(record.id, record.job.model, answer, self._clock())
+
+    def release(self, record: JobRecord) -> None:
         """Give one permit back: the provider works on one prediction less."""
+        self.traffic.ended(record.id, record.job.model)
         self._permits.release()
+        self._news.set()
 
     def put_back(self, record: JobRecord) -> None:
         """Take back a permit, the place in its model's turn and money that were not used."""
         self.budget.take(record.id)
-        self.queue.pause(record.job.model).answered()
-        self.release()
+        self.traffic.put_back(record.id, record.job.model)
+        self.release(record)
 
     def put_down(self) -> None:
         """Note that a driver has put its job down."""
@@ -309,15 +321,20 @@ class Admission:
             await self._permits.acquire()
             chosen = await self._wait_for_next()
             self._carried += 1
+            if chosen.state in (JobState.SUBMITTED, JobState.EXPIRED):
+                self.traffic.resumed(chosen.id, chosen.job.model)
             await out.give(chosen)
 
     async def _wait_for_next(self) -> JobRecord:
         while True:
             self._news.clear()
             await self._draw()
+            await self._quoting.fill()
             chosen = self._choose()
             if not isinstance(chosen, float):
                 return chosen
+            if self._quoting.wanted:  # a job came up whose price is to be asked first
+                continue
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(max(chosen - self._clock(), 0.0), STEP_S)):
                     await self._news.wait()
@@ -330,7 +347,7 @@ class Admission:
             self.budget.hold(chosen.id, self._priced(chosen))
         while self.queue.unfit:
             record = self.queue.unfit.popleft()
-            self._unfit(record, self._price(record))
+            self._unfit(record, self._why_unfit(record))
             self._forget({record.id})
         drawing = any(backlog.models for backlog in self._backlogs)
         idle = self._carried == 0 and self.queue.empty and not drawing
@@ -339,13 +356,24 @@ class Admission:
         return chosen
 
     def _fit(self, record: JobRecord) -> Fit:
-        return self.budget.fit(self._priced(record))
+        if self._quoting.want(record.job):
+            return Fit.LATER
+        try:
+            return self.budget.fit(self._priced(record))
+        except UsageError:  # its only price was a quote that is not to be had any more
+            return Fit.NEVER
 
     def _priced(self, record: JobRecord) -> Price:
         """The price; what was looked at last is not priced again to be held."""
         if self._looked_at is None or self._looked_at[0] is not record:
             self._looked_at = (record, self._price(record))
         return self._looked_at[1]
+
+    def _why_unfit(self, record: JobRecord) -> AsyncpipeError:
+        try:
+            return self.budget.refusal(self._price(record))
+        except UsageError as exc:
+            return exc
 
     async def _draw(self) -> None:
         """Keep a page of every model at hand."""
@@ -374,6 +402,8 @@ class Admission:
         backlog.open.update(record.id for record in records)
         fresh = [record for record in records if record.id not in self._held]
         self._held.update(record.id for record in fresh)
+        for record in fresh:
+            self._quoting.want(record.job)
         self.queue.add(fresh)
         backlog.settle()
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from asyncpipe.events import AssetStored, Damaged, Event
+from asyncpipe.events import AssetStored, Damaged, Event, LostSettled
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.states import JobState
 
@@ -23,15 +24,26 @@ class Totals:
     """What stands in a folder's ledger; amounts in micro-dollars.
 
     ``jobs`` counts jobs by state, those removed from the job file before they were submitted
-    apart (``removed``).
+    apart (``removed``); ``in_doubt`` counts failed ones that an earlier attempt may have been
+    charged for. Of ``charged``, ``estimated`` is charged by an estimate, and ``overrun`` is what
+    ``overruns`` predictions cost beyond what was reserved. Of ``reserved``, ``held`` is that of
+    ``lost_answers``: attempts of unknown outcome whose jobs went on. ``failures`` and ``losses``
+    (media that were paid for and are gone) count jobs by cause.
     """
 
     jobs: Counter[JobState] = field(default_factory=Counter)
+    in_doubt: int = 0
     removed: int = 0
     charged: int = 0
+    estimated: int = 0
+    overrun: int = 0
+    overruns: int = 0
     reserved: int = 0
+    held: int = 0
+    lost_answers: int = 0
     cost_by_model: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
+    losses: Counter[str] = field(default_factory=Counter)
     assets: int = 0
     bytes: int = 0
 
@@ -40,20 +52,35 @@ class Totals:
         if before.state is not after.state:
             self.jobs[before.state] -= 1
             self.jobs[after.state] += 1
-        self.reserved += after.reserved + after.held - before.reserved - before.held
-        if after.charged != before.charged and after.charged:
-            self.charged += after.charged
-            self.cost_by_model[after.job.model] += after.charged
+        self.in_doubt += after.in_doubt - before.in_doubt
+        self._fold_money(before, event, after)
         if before.state is not after.state:
-            ended = (JobState.FAILED, JobState.LOST)
-            self.failures[after.error or ""] += after.state in ended
-            self.failures[before.error or ""] -= before.state in ended
+            for record, count in ((after, 1), (before, -1)):
+                if record.state in (JobState.FAILED, JobState.LOST):
+                    causes = self.failures if record.state is JobState.FAILED else self.losses
+                    causes[cause_of(record.error)] += count
         if isinstance(event, AssetStored):
             self.assets += 1
             self.bytes += event.size
         if isinstance(event, Damaged):
             self.assets -= len(event.indexes)
             self.bytes -= event.size
+
+    def _fold_money(self, before: JobRecord, event: Event, after: JobRecord) -> None:
+        self.reserved += after.reserved + after.held - before.reserved - before.held
+        self.held += after.held - before.held
+        self.lost_answers += after.lost - before.lost
+        charged = after.spent - before.spent
+        estimated = charged if isinstance(event, LostSettled) and event.estimated else 0
+        if after.paid and not before.paid:
+            charged += after.charged
+            estimated += after.charged if after.estimated else 0
+            self.overrun += after.overrun
+            self.overruns += after.overrun > 0
+        self.charged += charged
+        self.estimated += estimated
+        if charged:
+            self.cost_by_model[after.job.model] += charged
 
     @property
     def successful(self) -> int:
@@ -62,13 +89,13 @@ class Totals:
 
     @property
     def failed(self) -> int:
-        """Jobs that ended without their media, paid or not."""
-        return self.jobs[JobState.FAILED] + self.jobs[JobState.LOST]
+        """Jobs that ended without their media, paid or not, unless that is in doubt."""
+        return self.jobs[JobState.FAILED] + self.jobs[JobState.LOST] - self.in_doubt
 
     @property
     def unknown(self) -> int:
-        """Jobs that may have been bought."""
-        return self.jobs[JobState.UNKNOWN]
+        """Jobs that may have been bought, without anything to show for it."""
+        return self.jobs[JobState.UNKNOWN] + self.in_doubt
 
     @property
     def pending(self) -> int:
@@ -91,6 +118,14 @@ class Totals:
     def total(self) -> int:
         """All jobs the manifest speaks of."""
         return self.successful + self.failed + self.unknown + self.pending
+
+
+_URL = re.compile(r"https?://\S+")
+
+
+def cause_of(error: str | None) -> str:
+    """What jobs that ended for the same reason have in common: the error without its URLs."""
+    return _URL.sub("its URL", error or "")
 
 
 class Collector:

@@ -18,7 +18,6 @@ from asyncpipe.errors import (
     NotAccepted,
     PredictionGone,
     ProviderError,
-    RateLimited,
     Rejected,
     SubmitStopped,
     SubmitUnknown,
@@ -31,14 +30,18 @@ from asyncpipe.events import (
     Polled,
     PolledAgain,
     Resubmitted,
+    Unknown,
     now,
 )
 from asyncpipe.fetcher import Emit, Fetcher
 from asyncpipe.flow.decide import after_deadline, after_failure, after_submit, next_wait_s
+from asyncpipe.flow.namesakes import Namesakes
 from asyncpipe.flow.refusals import FIRST, Refusals
 from asyncpipe.flow.schedule import PollClock, Trouble, backoff_s, poll_gap
+from asyncpipe.flow.traffic import is_limit
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.ledger.sqlite import Ledger
+from asyncpipe.pricing.price import told_micro
 from asyncpipe.providers.base import Prediction, PredictionStatus, Provider
 from asyncpipe.settings import Deadlines, Polling
 from asyncpipe.states import JobState
@@ -107,6 +110,7 @@ class Driver:
         self._refused_since: float | None = None
         self._refused_last = 0.0
         self._refusals: dict[str, Refusals] = {}
+        self._namesakes = Namesakes()
 
     async def carry(self, record: JobRecord) -> JobRecord:
         """Carry a job as far as it goes now; its permit is given back on the way."""
@@ -118,7 +122,7 @@ class Driver:
             if record.state is JobState.SUBMITTED:
                 record = await self._poll(record)
         finally:
-            self._admission.release()
+            self._admission.release(record)
         if record.state is JobState.GENERATED:
             record = await self._fetcher.fetch(record)
         if record.state is JobState.UNKNOWN and self._policy.resubmit_unknown:
@@ -140,7 +144,9 @@ class Driver:
             job_id=record.id,
             at=now(),
             attempt=record.attempt,
-            reserved=price.micro,
+            reserved=price.to_reserve,
+            booked=price.micro,
+            estimated=price.estimated,
             price_source=price.source,
             assumed=", ".join(price.assumed) or None,
         )
@@ -150,12 +156,12 @@ class Driver:
         except BaseException:
             # Cut before anything was sent: say so, or the next run must take it for unknown.
             self._undo(record)
-            self._admission.queue.pause(record.job.model).answered()
+            self._admission.traffic.put_back(record.id, record.job.model)
             raise
         # From here the answer and its record cannot be parted: shielded, with a limit of its own.
         with anyio.CancelScope(shield=True):
             answer = await self._answer(record)
-            event = after_submit(record, answer, now(), retries=self._retries(record))
+            event = self._follow(record, answer)
             try:
                 record = self._emit(record, event)
                 self._learn(record, answer)
@@ -164,6 +170,15 @@ class Driver:
                 _say_unrecorded(record, event)
                 raise
         return record
+
+    def _follow(self, record: JobRecord, answer: Prediction | ProviderError) -> Event:
+        named = isinstance(answer, Prediction) and answer.id
+        anothers = bool(named) and not self._namesakes.claim(str(named), record.id)
+        retries = self._retries(record)
+        event = after_submit(record, answer, now(), retries=retries, anothers=anothers)
+        if anothers and isinstance(event, Unknown):
+            logger.warning("%s: %s", record.name, event.error, extra={"action": "submit.namesake"})
+        return event
 
     def _undo(self, record: JobRecord) -> None:
         error = "interrupted before it was sent"
@@ -187,10 +202,8 @@ class Driver:
 
     def _learn(self, record: JobRecord, answer: Prediction | ProviderError) -> None:
         """Tell the model's pause, and the run, what the answer says about submitting on."""
-        pause, clock = self._admission.queue.pause(record.job.model), self._clock()
+        pause_s = self._admission.answered(record, answer)
         if isinstance(answer, NotAccepted):
-            asked = answer.retry_after_s if isinstance(answer, RateLimited) else None
-            pause_s = pause.refused(clock, asked)
             logger.info(
                 "%s: %s; waiting %.0f s",
                 record.job.model,
@@ -198,14 +211,14 @@ class Driver:
                 pause_s,
                 extra={"action": "submit.refused"},
             )
-            self._lose_patience(clock, answer)
+            # A limit that predictions of ours fill is met again and again, and nothing is wrong.
+            if not (is_limit(answer) and self._admission.traffic.works_on(record.job.model)):
+                self._lose_patience(self._clock(), answer)
             return
         if isinstance(answer, Prediction):
-            pause.accepted()
             self._refused_since = None
             self._refusals_of(record).accepted()
             return
-        pause.answered()
         if isinstance(answer, SubmitStopped):
             self._stop(answer)
         if isinstance(answer, Rejected) and self._refusals_of(record).refused(str(answer)):
@@ -243,6 +256,8 @@ class Driver:
 
     async def _poll(self, record: JobRecord) -> JobRecord:
         """Poll until the provider reports an end or the deadline passes."""
+        assert record.prediction_id is not None, "a submitted job has a prediction id"
+        self._namesakes.claim(record.prediction_id, record.id)
         own = record.job.deadline_s
         deadline_s = self._policy.deadlines.of(record.job.kind) if own is None else own
         since = record.resumed_at or record.submitted_at
@@ -299,6 +314,7 @@ class Driver:
                     generation_s=round(self._clock() - watch.started, 3),
                     polls=polls,
                     request_id=last.request_id,
+                    told=told_micro(last.charged),
                 )
         if watch.expired(self._clock()):
             deadline_s = watch.deadline_s

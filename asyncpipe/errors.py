@@ -23,6 +23,7 @@
     ├── DiskError               the disk does not take what is written: stop
     ├── LedgerError             the ledger cannot be read or written
     ├── BudgetReached           the job does not fit into max_cost
+    ├── BalanceTooLow           the account has less than min_balance
     └── FolderInUse             another run holds the output folder
 
 A job that fails is a result, never one of these; ``IllegalTransition`` is a bug of ours.
@@ -179,6 +180,10 @@ class LedgerError(AsyncpipeError):
 
 class BudgetReached(AsyncpipeError):
     """The job was not submitted: with it the folder would cost more than its budget."""
+
+
+class BalanceTooLow(AsyncpipeError):
+    """Nothing was submitted: the account has less than ``min_balance``."""
 
 
 class FolderInUse(AsyncpipeError):

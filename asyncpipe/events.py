@@ -35,7 +35,11 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Intended(Event):
-    """The job is about to be submitted, for at most ``reserved``."""
+    """The job is about to be submitted: ``reserved`` is kept back for it.
+
+    ``booked`` is its price, which is charged for it unless the provider says what it cost (None,
+    as in older events: what is reserved); ``estimated``: the provider itself only estimates that.
+    """
 
     target = JobState.SUBMITTING
 
@@ -43,6 +47,8 @@ class Intended(Event):
     reserved: int
     price_source: str
     assumed: str | None = None
+    booked: int | None = None
+    estimated: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,9 +84,11 @@ class Polled(Event):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Generated(Event):
-    """The provider has the media ready: the reserved money is charged.
+    """The provider has the media ready: what is booked for it is charged, the rest released.
 
-    ``prediction_id`` and ``route`` come with an answer to the submit that was final already.
+    ``told`` is what the provider says it cost, if it does: that is charged then, more than
+    reserved or less. ``prediction_id`` and ``route`` come with an answer to the submit that was
+    final already.
     """
 
     target = JobState.GENERATED
@@ -91,6 +99,7 @@ class Generated(Event):
     prediction_id: str | None = None
     route: str | None = None
     request_id: str | None = None
+    told: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,12 +111,16 @@ class Released(Event):
     error: str
     polls: int = 0
     error_code: int | None = None
+    prediction_id: str | None = None
     request_id: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Failed(Event):
-    """The job ended without media; ``charged`` says whether its money is gone."""
+    """The job ended without media; ``charged`` says whether its money is gone.
+
+    ``told`` is what the provider says it cost, if it does.
+    """
 
     target = JobState.FAILED
 
@@ -118,6 +131,7 @@ class Failed(Event):
     error_code: int | None = None
     prediction_id: str | None = None
     request_id: str | None = None
+    told: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -209,6 +223,20 @@ class Resubmitted(Event):
     target = JobState.PENDING
 
     failures: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LostSettled(Event):
+    """The user found out what became of an earlier attempt whose answer was lost.
+
+    It had ``reserved``; if it was bought (``charged``), ``booked`` is charged for it.
+    """
+
+    attempt: int
+    charged: bool
+    reserved: int
+    booked: int
+    estimated: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -40,7 +40,7 @@ TRIES = 5
 STEPS = 256
 """A try that kept this share more than any before starts the count anew: at most so many times."""
 
-_EXTENSIONS = {JobType.IMAGE: "png", JobType.VIDEO: "mp4"}
+_EXTENSIONS = {JobType.IMAGE: "png", JobType.VIDEO: "mp4", JobType.AUDIO: "mp3"}
 
 
 @dataclass(slots=True)

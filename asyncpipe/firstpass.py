@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum, auto
 from functools import partial
 from itertools import islice
@@ -12,12 +12,12 @@ from typing import Any
 
 from asyncpipe.errors import UsageError
 from asyncpipe.events import Unknown, now
-from asyncpipe.jobfile import parse_jobs
+from asyncpipe.jobfile import iter_jobs, parse_jobs
 from asyncpipe.jobs import Job
 from asyncpipe.ledger import queries
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.ledger.sqlite import Ledger
-from asyncpipe.pricing import PriceBook, price
+from asyncpipe.spending import Purse
 from asyncpipe.states import JobState
 
 JobLike = Job | Mapping[str, Any]
@@ -33,41 +33,56 @@ async def write_jobs(
     *,
     run: int,
     provider: str,
-    books: Sequence[PriceBook],
+    purse: Purse,
     added: Callable[[int], None],
-) -> None:
-    """Write every job as pending, or mark it as seen by ``run``; ``added`` hears how many are new.
+) -> int:
+    """Write every job as pending, or mark it as seen by ``run``; return how many they are.
+
+    ``added`` hears how many are new.
 
     Raises JobFileError or UsageError for a job that is malformed, has no price, or comes twice;
     then nothing of ``run`` is drawn, and so nothing spent.
     """
     position = 0
-    source = iter(parse_jobs(jobs))
+    source = iter_jobs(jobs)
     while page := list(islice(source, PAGE)):
-        _check_prices(page, books)
+        await purse.ask_unpriced(page)
         rows = [(job.key(provider), job) for job in page]
-        page_added = await ledger.ask(
+        await check_prices(rows, purse, ledger)
+        page_added, cut = await ledger.see_through(
             partial(queries.add_jobs, rows=rows, run=run, position=position)
         )
         added(page_added.new)
+        if cut is not None:
+            raise cut
         if page_added.twice:
             raise UsageError(
                 f"the same job twice: {', '.join(page_added.twice[:5])}; "
                 "to make several of one, use count:"
             )
         position += len(page)
+    return position
 
 
-def _check_prices(jobs: Iterable[Job], books: Sequence[PriceBook]) -> None:
-    """Raise UsageError naming every model that cannot be priced."""
+async def check_prices(rows: Iterable[tuple[str, Job]], purse: Purse, ledger: Ledger) -> None:
+    """Raise UsageError naming every model that cannot be priced and has something to be bought.
+
+    What was bought before is finished whatever has become of its price.
+    """
     problems: dict[str, str] = {}
-    for job in jobs:
+    models: dict[str, str] = {}
+    for key, job in rows:
         try:
-            price(job, books)
+            purse.price(job)
         except UsageError as exc:
             problems.setdefault(job.model, str(exc))
-    if problems:
-        raise UsageError("\n".join(problems.values()))
+            models[key] = job.model
+    if not problems:
+        return
+    bought = await ledger.ask(partial(queries.bought, keys=list(models)))
+    unbought = {model for key, model in models.items() if key not in bought}
+    if unbought:
+        raise UsageError("\n".join(problems[model] for model in problems if model in unbought))
 
 
 def one_job(job: JobLike) -> Job:
@@ -85,18 +100,21 @@ class Counted(Enum):
 
 
 def add_one(
-    connection: Connection, *, key: str, job: Job, run: int, folder: Path
+    connection: Connection, *, key: str, job: Job, run: int, since: int, folder: Path
 ) -> tuple[JobRecord, Counted]:
-    """Write one job unless it is there already, fix its stem, return it as it stands."""
+    """Write one job unless it is there already, fix its stem, return it as it stands.
+
+    Rows that bear ``since`` or a later run are named by this session; ``run`` is its own.
+    """
     known = queries.record_by_key(connection, key)
     counted = Counted.NOWHERE if known is None else Counted.ALREADY
     if known is None or known.state in (JobState.PENDING, JobState.CANCELLED):
         if known is not None and known.state is JobState.PENDING:
             seen = "SELECT seen_run, used FROM jobs WHERE id=?"
             seen_run, used = connection.execute(seen, (known.id,)).fetchone()
-            if seen_run > run:
+            if seen_run >= since and seen_run != run:
                 return queries.claim_stems(connection, [known], folder)[0], Counted.IN_A_BATCH
-            counted = Counted.AS_REMOVED if seen_run < run and not used else counted
+            counted = Counted.AS_REMOVED if seen_run < since and not used else counted
         queries.add_jobs(connection, [(key, job)], run=run, position=0)
         known = queries.record_by_key(connection, key)
     assert known is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from sqlite3 import Connection
@@ -10,15 +10,15 @@ from sqlite3 import Connection
 import anyio
 
 from asyncpipe.collector import Totals
-from asyncpipe.events import AskedAgain, Resubmitted, RetryAsked, now
+from asyncpipe.events import AskedAgain, Resubmitted, RetryAsked, Withdrawn, now
 from asyncpipe.fetcher import Emit
-from asyncpipe.firstpass import PAGE, Counted, JobLike, add_one, write_jobs
+from asyncpipe.firstpass import PAGE, Counted, JobLike, add_one, check_prices, write_jobs
 from asyncpipe.jobs import Job
-from asyncpipe.ledger import queries
+from asyncpipe.ledger import queries, runs
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.ledger.sqlite import Ledger
-from asyncpipe.pricing import PriceBook, price
 from asyncpipe.results import count_removed
+from asyncpipe.spending import Purse
 from asyncpipe.states import JobState
 from asyncpipe.verify import Comparison
 
@@ -34,14 +34,16 @@ class Intake:
         ledger: Ledger,
         folder: Path,
         provider: str,
-        books: Sequence[PriceBook],
+        purse: Purse,
         totals: Totals,
         emit: Emit,
     ) -> None:
         self._ledger, self._folder = ledger, folder
-        self._provider, self._books = provider, books
+        self._provider, self._purse = provider, purse
         self._totals, self._emit = totals, emit
         self._session: int | None = None
+        self._since = 0  # rows that bear this run or a later one are named by this session
+        self._repeats: dict[int, int] = {}  # runs over jobs an earlier run took, by that run
         self._beginning = anyio.Lock()
         # One at a time: between reading that a job has ended and asking for it again nobody else
         # may do the same, or the second would call a job pending that is in flight.
@@ -52,52 +54,56 @@ class Intake:
 
         And whether it is the caller's alone: a batch that names it wants it, whoever leaves.
         """
-        price(job, self._books)
+        await self._purse.ask_unpriced([job])
         if job.name is None:
             job = job.once()
-        key, run = job.key(self._provider), await self._begin()
-        add = partial(add_one, key=key, job=job, run=run, folder=self._folder)
+        key = job.key(self._provider)
+        await check_prices([(key, job)], self._purse, self._ledger)
+        run = await self._begin()
         async with self._turn:
-            record, counted = await self._ledger.ask(add)
+            since, folder = self._since, self._folder
+            add = partial(add_one, key=key, job=job, run=run, since=since, folder=folder)
+            (record, counted), cut = await self._ledger.see_through(add)
             if counted in (Counted.NOWHERE, Counted.AS_REMOVED):
                 self._totals.jobs[JobState.PENDING] += 1
                 self._totals.removed -= counted is Counted.AS_REMOVED
+            if cut is not None:
+                self._take_back(record, counted)
+                raise cut
             if record.state is JobState.SUCCEEDED:
                 record = await self._comparison(None).of(record)
             if record.state is JobState.CANCELLED:
                 record = self._emit(record, AskedAgain(job_id=record.id, at=now()))
         return record, counted is not Counted.IN_A_BATCH
 
+    def _take_back(self, record: JobRecord, counted: Counted) -> None:
+        """Withdraw a job whose caller left while it was written."""
+        new = counted in (Counted.NOWHERE, Counted.AS_REMOVED)
+        if new and record.state is JobState.PENDING and not record.used:
+            self._emit(record, Withdrawn(job_id=record.id, at=now()))
+
     async def take_all(
         self,
         jobs: Iterable[JobLike],
         *,
         job_file: str | None,
+        digest: str | None = None,
         retry_failed: bool,
         resubmit_unknown: bool,
         damaged: Callable[[JobRecord], None],
     ) -> int:
-        """Write the jobs of one run; return its id.
+        """Write the jobs of one run; return the run that their rows bear.
 
+        When the folder's last run took the jobs of the same ``digest``, they are not read again.
         What ended before is pending again where it is withdrawn, or failed or unknown and wanted
         again; ``damaged`` hears of jobs with an asset missing or of another size. Raises
         JobFileError or UsageError before anything of the run can be drawn.
         """
         session = await self._begin()
-        start = partial(queries.start_run, at=now(), session=session, job_file=job_file)
         async with self._turn:
-            run = await self._ledger.ask(start)
-            try:
-                await write_jobs(
-                    self._ledger,
-                    jobs,
-                    run=run,
-                    provider=self._provider,
-                    books=self._books,
-                    added=self._count_new,
-                )
-            finally:
-                await self._count_removed()
+            run = await self._repeat(session, job_file, digest)
+            if run is None:
+                run = await self._write(jobs, job_file, digest)
             await self._again(queries.withdrawn, run, AskedAgain)
             if retry_failed:
                 await self._again(queries.retryable, run, RetryAsked)
@@ -109,12 +115,53 @@ class Intake:
                     damaged(record)
         return run
 
+    async def _repeat(self, session: int, job_file: str | None, digest: str | None) -> int | None:
+        """Take the rows of the folder's last run as they are, if they are of the same jobs."""
+        before = await self._ledger.ask(partial(runs.taken, digest=digest or ""))
+        if before is None or digest is None:
+            return None
+        since = min(self._since, before.seen)
+        note = partial(
+            runs.repeat,
+            at=now(),
+            session=session,
+            since=since,
+            job_file=job_file,
+            digest=digest,
+            before=before,
+        )
+        self._repeats[before.seen] = await self._ledger.ask(note)
+        self._since = since
+        await self._count_removed()
+        return before.seen
+
+    async def _write(
+        self, jobs: Iterable[JobLike], job_file: str | None, digest: str | None
+    ) -> int:
+        start = partial(queries.start_run, at=now(), session=self._since, job_file=job_file)
+        run = await self._ledger.ask(start)
+        await self._ledger.ask(partial(runs.begin_pass, run=run))
+        try:
+            count = await write_jobs(
+                self._ledger,
+                jobs,
+                run=run,
+                provider=self._provider,
+                purse=self._purse,
+                added=self._count_new,
+            )
+        finally:
+            await self._count_removed()
+        await self._ledger.ask(partial(runs.end_pass, run=run, digest=digest, jobs=count))
+        return run
+
     def _count_new(self, count: int) -> None:
         self._totals.jobs[JobState.PENDING] += count
 
     async def end(self, run: int | None = None) -> None:
         """Note that a run is over, or the session."""
-        if (over := run or self._session) is not None:
+        over = self._repeats.get(run, run) if run else self._session
+        if over is not None:
             await self._ledger.ask(partial(queries.end_run, run=over, at=now()))
 
     def _comparison(self, run: int | None) -> Comparison:
@@ -124,15 +171,22 @@ class Intake:
         """Note, with the first job, that a session began; what it does not name is removed."""
         async with self._beginning:
             if self._session is None:
-                start = partial(queries.start_run, at=now(), session=None, job_file=None)
-                self._session = await self._ledger.ask(start)
-                await self._count_removed()
+                (self._session, removed), cut = await self._ledger.see_through(_begin)
+                self._since = self._session
+                self._set_removed(removed)
+                if cut is not None:
+                    raise cut
             return self._session
 
     async def _count_removed(self) -> None:
-        before = self._totals.removed
-        self._totals.removed = await self._ledger.ask(count_removed)
-        self._totals.jobs[JobState.PENDING] += before - self._totals.removed
+        removed, cut = await self._ledger.see_through(count_removed)
+        self._set_removed(removed)
+        if cut is not None:
+            raise cut
+
+    def _set_removed(self, removed: int) -> None:
+        self._totals.jobs[JobState.PENDING] += self._totals.removed - removed
+        self._totals.removed = removed
 
     async def _again(
         self, select: Callable[[Connection, int], list[int]], run: int, event: Again
@@ -142,3 +196,9 @@ class Intake:
             some = ids[start : start + PAGE]
             for record in await self._ledger.ask(partial(queries.records_by_id, ids=some)):
                 self._emit(record, event(job_id=record.id, at=now()))
+
+
+def _begin(connection: Connection) -> tuple[int, int]:
+    """Start a session; return its id, and how many jobs are removed by that."""
+    run = queries.start_run(connection, now(), session=None, job_file=None)
+    return run, count_removed(connection)

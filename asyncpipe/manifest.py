@@ -18,6 +18,7 @@ from asyncpipe.collector import Totals
 from asyncpipe.errors import DiskError
 from asyncpipe.events import now
 from asyncpipe.ledger.sqlite import Ledger, reading
+from asyncpipe.pricing.price import usd_text
 from asyncpipe.results import Result, iter_results, read_totals
 
 MANIFEST_NAME = "manifest.json"
@@ -88,6 +89,28 @@ def money(micro: int) -> orjson.Fragment:
     return orjson.Fragment(f"{whole}.{rest:06d}".rstrip("0").rstrip("."))
 
 
+def remarks(totals: Totals, folder: str = "FOLDER") -> list[str]:
+    """What an accountant has to know besides the sums."""
+    said = []
+    if totals.overruns:
+        said.append(
+            f"{totals.overruns} predictions cost {usd_text(totals.overrun)} USD more than was "
+            "reserved for them; they are charged at what the provider says"
+        )
+    if totals.estimated:
+        said.append(
+            f"{usd_text(totals.estimated)} USD are charged by the provider's own estimates: "
+            "the bill may say otherwise"
+        )
+    if totals.lost_answers:
+        said.append(
+            f"{usd_text(totals.held)} USD stay reserved for {totals.lost_answers} lost answers of "
+            "jobs that were submitted anew: compare with the bill, then "
+            f"asyncpipe resolve {folder} --lost-charged or --lost-free"
+        )
+    return said
+
+
 def _head(manifest: Manifest, connection: sqlite3.Connection) -> dict[str, Any]:
     totals = manifest.totals
     return {
@@ -100,6 +123,10 @@ def _head(manifest: Manifest, connection: sqlite3.Connection) -> dict[str, Any]:
         "pending": totals.pending,
         "removed": totals.removed,
         "reserved": money(totals.reserved),
+        "estimated": money(totals.estimated),
+        "overrun": money(totals.overrun),
+        "lost_answers": totals.lost_answers,
+        "remarks": remarks(totals),
         "cost_by_model": {m: money(c) for m, c in sorted(totals.cost_by_model.items())},
         "run": _run(connection),
     }
@@ -137,8 +164,12 @@ def _row(result: Result) -> dict[str, Any]:
         "error": result.error,
         "key": result.key,
         "outcome": result.outcome.value,
-        "charged": result.cost > 0,
+        "charged": result.charged,
+        "attempts_charged": result.attempts_charged,
+        "estimated": result.estimated,
+        "overrun": money(int(result.overrun * 1_000_000)),
         "reserved": money(int(result.reserved * 1_000_000)),
+        "lost_answers": result.lost_answers,
         "cost_source": result.cost_source,
         "prediction_id": result.prediction_id,
         "request_id": result.request_id,

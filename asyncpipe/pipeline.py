@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from random import Random
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import anyio
 
@@ -21,30 +21,28 @@ from asyncpipe.collector import Collector, Hook, Totals
 from asyncpipe.downloader import Downloader
 from asyncpipe.errors import AsyncpipeError, DiskError, LedgerError, UsageError
 from asyncpipe.events import Event, Withdrawn, now
-from asyncpipe.firstpass import (
-    JobLike,
-    mark_interrupted,
-    one_job,
-)
+from asyncpipe.firstpass import JobLike, mark_interrupted, one_job
 from asyncpipe.handover import Handover
 from asyncpipe.intake import Intake
-from asyncpipe.jobs import Job
+from asyncpipe.jobs import Job, JobType
 from asyncpipe.ledger import queries
 from asyncpipe.ledger.base import JobRecord, fold
 from asyncpipe.ledger.sqlite import STATE_FOLDER, Ledger, Origin
+from asyncpipe.lookahead import Lookahead
 from asyncpipe.manifest import MANIFEST_NAME, Manifest, ManifestWriter
-from asyncpipe.pricing import Budget, Price, Rate, books_of, checked_cap
+from asyncpipe.pricing import ESTIMATE_FACTOR, Budget, Rate
 from asyncpipe.providers.base import Provider
+from asyncpipe.quoting import Quoting, Tell
 from asyncpipe.reach import on_loopback
 from asyncpipe.results import Result, read_totals, result_of
-from asyncpipe.settings import Deadlines, Polling
+from asyncpipe.settings import Caps, Deadlines, Polling, checked_window
 from asyncpipe.settling import Settling
+from asyncpipe.spending import Spending
 from asyncpipe.states import ENDED, JobState
 from asyncpipe.stops import Stops
 from asyncpipe.volume import GIB, check_local
 from asyncpipe.waiters import Waiters
-from asyncpipe.window import Window
-from asyncpipe.wiring import Calls, Limits, join_parts
+from asyncpipe.wiring import Calls, Limits, Parts, join_parts
 
 logger = logging.getLogger("asyncpipe.pipeline")
 
@@ -52,14 +50,19 @@ logger = logging.getLogger("asyncpipe.pipeline")
 class Pipeline:
     """Run jobs into one output folder; a service keeps one for its lifetime.
 
-    ``max_workers`` bounds the predictions in flight, ``downloads`` the files fetched at once;
+    ``max_workers`` bounds the predictions in flight: below it each model's window learns what the
+    API takes, unless ``window`` is ``fixed``; ``limits`` are caps of your own, with a job file's
+    keys (``requests_per_second``, ``models``). ``downloads`` bounds the files fetched at once;
     ``retries`` is how often a failure that the provider does not charge for is submitted again;
     ``patience_s`` ends the run when no submit was accepted for so long (None: never). Nothing is
     submitted while less than ``min_free_bytes`` are free on the disk. With ``resubmit_unknown`` a
     submit whose answer was lost is sent again, at most ``retries`` times, and may be paid twice.
     ``max_cost`` in USD caps what the folder's jobs, earlier runs included, are charged or may
-    still be; what does not fit stays pending. ``prices`` maps model ids to rates and goes before
-    the built-in table. ``on_event`` is called for every event. Jobs run in the pipeline's own
+    still be; what does not fit stays pending. Nothing is submitted while the account has less than
+    ``min_balance`` USD. A job's price is the provider's quote (free; ``quotes=False`` asks for
+    none), else that of ``prices`` (model ids to rates), ``price_file`` or the built-in table; an
+    estimated quote is reserved times ``estimate_factor``. ``on_event`` is called for every event,
+    ``on_remark`` (default: the log) with what is done without. Jobs run in the pipeline's own
     tasks: leaving early or cancelling a caller loses nothing that was paid for.
 
     Entering raises FolderInUse, LedgerError or UsageError (another provider's folder).
@@ -70,17 +73,24 @@ class Pipeline:
         provider: Provider,
         output_dir: str | Path = "pipeline_output",
         *,
-        max_workers: int = 3,
+        max_workers: int = 64,
+        window: str = "learned",
+        limits: Mapping[str, Any] | None = None,
         downloads: int = 8,
         retries: int = 2,
         deadlines: Deadlines | None = None,
         polling: Polling | None = None,
         max_cost: Decimal | None = None,
+        min_balance: Decimal | None = None,
         prices: Mapping[str, Rate] | None = None,
+        price_file: str | Path | None = None,
+        quotes: bool | Quoting = True,
+        estimate_factor: Decimal = ESTIMATE_FACTOR,
         patience_s: float | None = None,
         min_free_bytes: int = GIB,
         resubmit_unknown: bool = False,
         on_event: Hook | None = None,
+        on_remark: Tell = logger.warning,
         seed: int | None = None,
     ) -> None:
         if max_workers < 1 or downloads < 1 or retries < 0:
@@ -89,6 +99,8 @@ class Pipeline:
         self._provider = provider
         self._limits = Limits(
             workers=max_workers,
+            window=checked_window(window),
+            caps=Caps.of(limits),
             downloads=downloads,
             retries=retries,
             deadlines=deadlines or Deadlines(),
@@ -96,9 +108,16 @@ class Pipeline:
             patience_s=patience_s,
             min_free_bytes=min_free_bytes,
             resubmit_unknown=resubmit_unknown,
-            cap=None if max_cost is None else checked_cap(max_cost),
-            books=books_of(prices),
             rng=Random(seed),
+        )
+        self._spending = Spending.checked(
+            max_cost=max_cost,
+            min_balance=min_balance,
+            prices=prices,
+            price_file=price_file,
+            quotes=quotes,
+            estimate_factor=estimate_factor,
+            tell=on_remark,
         )
         self._hooks = (on_event,) if on_event else ()
         self._waiters = Waiters()
@@ -134,30 +153,26 @@ class Pipeline:
 
     async def _open(self, stack: AsyncExitStack) -> None:
         check_local(self.folder)
-        make_folders(self.folder, ("images", "videos", STATE_FOLDER))
+        make_folders(self.folder, (*(kind.folder for kind in JobType), STATE_FOLDER))
         stack.enter_context(FolderLock(self.folder / STATE_FOLDER / "lock"))
         provider = self._provider
-        origin = Origin(
-            provider=provider.name, origin=provider.origin, simulated=provider.simulated
-        )
         # Made here, not in __init__: a pipeline may be made outside a loop, and entered again.
         self._ledger = Ledger(self.folder, self._stop)
         self._manifests = ManifestWriter(self._ledger, self.folder)
         stack.push_async_callback(within, self._ledger.aclose)
-        await self._ledger.open(origin)
+        await self._ledger.open(Origin.of(provider))
         await mark_interrupted(self._ledger)
         forget_parts(self.folder / MANIFEST_NAME)
         adopted = await self._ledger.ask(queries.paid_open)
         totals = await self._ledger.ask(read_totals)
         self._collector = Collector(totals, self._manifests.write, self._hooks)
-        in_flight = sum(r.reserved for r in adopted if r.state is JobState.SUBMITTED)
-        committed = totals.charged + totals.reserved
-        self._budget = Budget(self._limits.cap, committed=committed, releasable=in_flight)
+        self._budget = self._spending.budget(totals.charged + totals.reserved, adopted)
+        self._purse = self._spending.open(provider)
         self._intake = Intake(
             ledger=self._ledger,
             folder=self.folder,
             provider=provider.name,
-            books=self._limits.books,
+            purse=self._purse,
             totals=totals,
             emit=self._emit,
         )
@@ -166,13 +181,13 @@ class Pipeline:
         downloader = await stack.enter_async_context(
             Downloader(self.folder, public_only=not on_loopback(provider.origin))
         )
-        self._build(downloader, self._budget)
+        stack.callback(self._build(downloader, self._budget).keep)
         await self._start(stack)
         self._settling.adopted = {record.id for record in adopted}
         for record in adopted:
             self._admission.offer(record)
 
-    def _build(self, downloader: Downloader, budget: Budget) -> None:
+    def _build(self, downloader: Downloader, budget: Budget) -> Parts:
         calls = Calls(
             emit=self._emit,
             stop=self._stop,
@@ -188,9 +203,11 @@ class Pipeline:
             folder=self.folder,
             downloader=downloader,
             budget=budget,
+            purse=self._purse,
         )
         self._room, self._admission, self._driver = parts.room, parts.admission, parts.driver
         self._settling = Settling(self._admission, self._driver, self._stops, self._waiters)
+        return parts
 
     async def _start(self, stack: AsyncExitStack) -> None:
         """Start admission, the drivers and the collector: every task there is."""
@@ -261,14 +278,14 @@ class Pipeline:
         Leaving the loop early withdraws what was not submitted yet and loses nothing else. Raises
         what ``jobs`` raises, and UsageError for a job that is malformed or cannot be priced.
         """
-        window = Window(4 * self._limits.workers)
-        feed = partial(window.feed, jobs, self._admit_watched)
+        ahead = Lookahead(4 * self._limits.workers)
+        feed = partial(ahead.feed, jobs, self._admit_watched)
         self._tasks.start_soon(feed, name="asyncpipe stream feed")
         try:
-            while (record := await window.next()) is not None:
+            while (record := await ahead.next()) is not None:
                 yield await self._result(record.id)
         finally:
-            for record in window.close():
+            for record in ahead.close():
                 self._withdraw(record)
 
     async def _admit_watched(
@@ -282,19 +299,22 @@ class Pipeline:
         jobs: Iterable[JobLike],
         *,
         job_file: str | None = None,
+        digest: str | None = None,
         retry_failed: bool = False,
     ) -> Manifest:
         """Run all jobs and return the folder's manifest when none can go on.
 
         Every job is validated and priced before anything is spent; the same jobs again go on where
-        they were. With ``retry_failed`` failed ones that were not charged are submitted again,
-        moderation refusals excepted. ``stopped`` says whether submitting ended early. Raises
-        JobFileError or UsageError before anything is spent.
+        they were, and are not even iterated when the folder's last run took those of the same
+        ``digest`` (``JobFile.digest``). With ``retry_failed`` failed ones that were not charged are
+        submitted again, moderation refusals excepted. ``stopped`` says whether submitting ended
+        early. Raises JobFileError or UsageError before anything is spent.
         """
         self._check_open()
         run = await self._intake.take_all(
             jobs,
             job_file=job_file,
+            digest=digest,
             retry_failed=retry_failed,
             resubmit_unknown=self._limits.resubmit_unknown,
             damaged=self._admission.offer,
@@ -305,6 +325,7 @@ class Pipeline:
         await self._adopt()
         self._stops.forget()
         self._driver.begin()
+        await self._purse.check(self._stop)
         backlog = await self._admission.open_run(run)
         if self._stops.everything:
             self._admission.drop_pending()
@@ -313,6 +334,7 @@ class Pipeline:
         except asyncio.CancelledError:  # what is not submitted yet stays pending
             self._admission.close_run(backlog, keep=self._waiters.anybody)
             raise
+        await self._purse.explain(self._stops, self._ledger, run)
         await self._intake.end(run)
         self._collector.drain()
         return await self._manifests.write()
@@ -338,13 +360,14 @@ class Pipeline:
     async def _admit(self, job: Job) -> JobRecord:
         """Write one job to the ledger and offer it; return it as it stands."""
         self._check_open()
+        short = await self._purse.funds.too_little()
         record, alone = await self._intake.take(job)
         self._settling.adopted.discard(record.id)
         if alone:
             self._settling.alone.add(record.id)
         if record.state not in ENDED:
             self._stops.forget()
-            if (reason := self._stops.of(record)) is not None:
+            if record.state is JobState.PENDING and (reason := self._stops.of(record) or short):
                 raise reason
             self._admission.offer(record)
         return record
@@ -357,6 +380,7 @@ class Pipeline:
 
     def _emit(self, record: JobRecord, event: Event) -> JobRecord:
         after = fold(record, event)
+        exceeded = self._budget.exceeded
         self._budget.move(
             committed=after.committed - record.committed,
             releasable=after.releasable - record.releasable,
@@ -364,6 +388,8 @@ class Pipeline:
         if event.stored:
             self._ledger.append(event)
         self._collector.receive(record, event, after)
+        if after.overrun > record.overrun and self._budget.exceeded and not exceeded:
+            self._stop(self._budget.excess())
         return after
 
     def drain(self) -> None:
@@ -377,13 +403,7 @@ class Pipeline:
         self._admission.drop_pending(model)
         self._waiters.fail(reason, those=lambda job_id: not self._admission.holds(job_id))
 
-    def _leave_out(self, record: JobRecord, price: Price) -> None:
+    def _leave_out(self, record: JobRecord, reason: AsyncpipeError) -> None:
         """Leave a job pending that does not fit the budget, and say so."""
-        reason = self._budget.refusal(price)
         self._stops.remark(reason)
         self._waiters.tell(record.id, reason)
-
-    def _disk_full(self) -> None:
-        self._stop(
-            DiskError(f"the disk that {self.folder} is on is full: make room, then run again")
-        )

@@ -34,7 +34,8 @@ class Entries:
 
     Counts of attempts: ``delivered``; ``unknown`` and ``open`` (in flight, expired) are reserved;
     ``returned`` failed at the provider and cost nothing; ``given_up`` are charged without anybody
-    knowing whether they were bought; ``assumed`` were priced by something their job did not say.
+    knowing whether they were bought; ``assumed`` were priced by something their job did not say,
+    ``estimated`` by the provider's own estimate.
     """
 
     charged: int = 0
@@ -47,6 +48,7 @@ class Entries:
     given_up: int = 0
     failed_charged: int = 0
     assumed: int = 0
+    estimated: int = 0
     near_midnight: int = 0
     sources: Counter[str] = field(default_factory=Counter)
 
@@ -92,6 +94,7 @@ class CauseKind(StrEnum):
     OPEN = "open"
     NOT_COVERED = "not_covered"
     PRICE = "price"
+    ESTIMATED = "estimated"
     ASSUMED = "assumed"
     FOREIGN = "foreign"
     GIVEN_UP = "given_up"
@@ -166,24 +169,26 @@ def read_entries(folder: Path) -> Ledgered:
 # Attempts that surely bought nothing reserve nothing, cost nothing and have no prediction.
 _ATTEMPTS = (
     "SELECT j.model, j.state, a.n<=j.used, a.charged, a.reserved, a.price_source, a.assumed,"
-    " a.prediction_id IS NOT NULL, coalesce(a.submitted_at, a.intended_at), a.ended_at"
+    " a.prediction_id IS NOT NULL, coalesce(a.submitted_at, a.intended_at), a.ended_at,"
+    " a.settled, a.estimated AND a.told IS NULL"
     " FROM attempts a JOIN jobs j ON j.id=a.job_id"
-    " WHERE a.charged>0 OR a.reserved>0 OR a.prediction_id IS NOT NULL"
+    " WHERE a.settled IS NOT 'released' OR a.prediction_id IS NOT NULL"
 )
 
 
 def _entry(row: Sequence[Any]) -> tuple[Entries, datetime, datetime | None]:
-    _, state, earlier, charged, reserved, source, assumed, bought, at_text, ended_text = row
+    _, state, earlier, charged, reserved, source, assumed, bought, at_text, ended_text = row[:10]
+    settled, estimated = row[10:]
     at = datetime.fromisoformat(at_text).astimezone(UTC)
     ended = datetime.fromisoformat(ended_text).astimezone(UTC) if ended_text else None
     midnight = datetime(at.year, at.month, at.day, tzinfo=UTC)
     into_day = at - midnight
     entry = Entries(charged=int(charged), reserved=int(reserved))
-    if reserved:
+    if settled is None:
         unknown = bool(earlier) or JobState(state) is JobState.UNKNOWN
         entry.unknown, entry.open = int(unknown), int(not unknown)
-    elif charged:
-        failed = JobState(state) is JobState.FAILED
+    elif settled == "charged":
+        failed = bool(earlier) or JobState(state) is JobState.FAILED
         entry.given_up = int(failed and not bought)
         entry.failed_charged = int(failed and bool(bought))
         entry.delivered = int(not failed)
@@ -191,6 +196,7 @@ def _entry(row: Sequence[Any]) -> tuple[Entries, datetime, datetime | None]:
         entry.returned = 1
         entry.returned_later = int(ended is not None and ended.date() > at.date())
     entry.assumed = int(bool(assumed) and not entry.returned)
+    entry.estimated = int(bool(estimated) and not entry.returned)
     entry.near_midnight = int(min(into_day, timedelta(days=1) - into_day) < NEAR_MIDNIGHT)
     if not entry.returned:
         entry.sources[source] += 1
@@ -300,7 +306,7 @@ def _more(entry: Entries, compared: Compared) -> Iterator[Cause]:
     )
     price = [*_price(entry, compared)]
     # Whole predictions fewer than ours were: more likely bought elsewhere than priced otherwise.
-    elsewhere = _whole_predictions(entry, compared)
+    elsewhere = _whole_predictions(entry, compared) and not entry.estimated
     yield from [foreign, *price] if elsewhere else [*price, foreign]
     if entry.returned:
         later = f", {entry.returned_later} of them on a later day" if entry.returned_later else ""
@@ -349,6 +355,12 @@ def _less(entry: Entries, compared: Compared, others: Mapping[str, Decimal]) -> 
 
 
 def _price(entry: Entries, compared: Compared) -> Iterator[Cause]:
+    if entry.estimated:
+        yield Cause(
+            kind=CauseKind.ESTIMATED,
+            text=f"{entry.estimated} have an estimated price: what token-billed models cost is "
+            "known only when they are done, and the bill has that",
+        )
     if compared.charged and compared.billed:
         times = f"{compared.billed / compared.charged:.4f}".rstrip("0").rstrip(".")
         discount = ", or the account has a discount" if compared.difference < 0 else ""

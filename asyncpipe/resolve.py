@@ -1,31 +1,72 @@
-"""Decide about unknown jobs: submit them anew, or give them up. Asks no provider."""
+"""Decide about unknown jobs and lost answers: submit anew, give up, settle. Asks no provider."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from asyncpipe._fs import FolderLock
 from asyncpipe._leaving import within
 from asyncpipe.errors import LedgerError, UsageError
-from asyncpipe.events import Event, Failed, Resubmitted, now
+from asyncpipe.events import Event, Failed, LostSettled, Resubmitted, now
 from asyncpipe.ledger import queries
 from asyncpipe.ledger.base import JobRecord, fold
+from asyncpipe.ledger.queries import LostAnswer
 from asyncpipe.ledger.sqlite import STATE_FOLDER, Ledger, ledger_path
 from asyncpipe.manifest import write_manifest
 from asyncpipe.states import JobState
 
 GIVEN_UP = "given up: submitted, and the answer was lost; counted as charged"
+GIVEN_UP_FREE = "given up: submitted, and the answer was lost; it was not charged"
 
 
-async def resolve(folder: Path, names: Sequence[str], *, resubmit: bool) -> list[JobRecord]:
-    """Decide about the unknown jobs called ``names`` (none: all); return them as they stand now.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decision:
+    """What the user knows or wants.
 
-    With ``resubmit`` they are pending again, for the next run to submit, and what the unknown
-    attempt may have cost stays reserved; without, they are failed and count as charged. Raises
-    UsageError for a name that no unknown job has, FolderInUse while a run holds the folder, and
-    LedgerError when the folder has no ledger.
+    ``resubmit`` is about unknown jobs: True, pending again; False, given up; None, as they are.
+    ``lost_charged`` is about the attempts whose answer was lost: True, the bill has them, they are
+    charged; False, it has not, they are released; None: not known. A job that is given up counts
+    as charged then, and one that is submitted anew keeps the money reserved.
+    """
+
+    resubmit: bool | None = None
+    lost_charged: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resolved:
+    """A job before and after a decision."""
+
+    before: JobRecord
+    after: JobRecord
+
+    @property
+    def settled(self) -> int:
+        """How many lost answers were settled by it."""
+        unknown = [r.lost + (r.state is JobState.UNKNOWN) for r in (self.before, self.after)]
+        return unknown[0] - unknown[1]
+
+    @property
+    def charged(self) -> int:
+        """Micro-dollars charged by it."""
+        spent = [r.charged + r.spent for r in (self.before, self.after)]
+        return spent[1] - spent[0]
+
+    @property
+    def released(self) -> int:
+        """Micro-dollars that are not reserved any more, and not charged either."""
+        return self.before.committed - self.after.committed
+
+
+async def resolve(folder: Path, names: Sequence[str], decision: Decision) -> list[Resolved]:
+    """Decide about the jobs called ``names`` (none: all that are concerned).
+
+    Those are unknown jobs, and, unless they are to be submitted anew, jobs with lost answers of
+    earlier attempts. Raises UsageError for a name that no such job has, FolderInUse while a run
+    holds the folder, and LedgerError when the folder has no ledger.
     """
     if not ledger_path(folder).exists():
         raise LedgerError(f"{folder} has no ledger: no run has used it as its output folder")
@@ -33,12 +74,15 @@ async def resolve(folder: Path, names: Sequence[str], *, resubmit: bool) -> list
     with FolderLock(folder / STATE_FOLDER / "lock"):
         try:
             await ledger.open(None)
-            records = _chosen(await _unknown(ledger), names, folder)
+            records = _chosen(await _concerned(ledger, decision), names, folder, decision)
             resolved = []
             for record in records:
-                event = _decision(record, resubmit=resubmit)
-                resolved.append(fold(record, event))
-                ledger.append(event)
+                lost = await ledger.ask(partial(queries.lost_answers, job_id=record.id))
+                after = record
+                for event in follow(record, lost, decision):
+                    after = fold(after, event)
+                    ledger.append(event)
+                resolved.append(Resolved(before=record, after=after))
             await ledger.durable()
         finally:
             await within(ledger.aclose)
@@ -46,22 +90,66 @@ async def resolve(folder: Path, names: Sequence[str], *, resubmit: bool) -> list
     return resolved
 
 
-async def _unknown(ledger: Ledger) -> list[JobRecord]:
-    ids = await ledger.ask(partial(queries.ids_in_state, state=JobState.UNKNOWN))
-    return await ledger.ask(partial(queries.records_by_id, ids=ids))
+def follow(record: JobRecord, lost: Sequence[LostAnswer], decision: Decision) -> Iterator[Event]:
+    """Yield what follows for one job; ``lost`` are its earlier attempts of unknown outcome."""
+    if record.state is JobState.UNKNOWN:
+        yield from _latest(record, decision)
+    given_up = decision.resubmit is False
+    if decision.lost_charged is None and not given_up:
+        return
+    for answer in lost:
+        yield _settled(record, answer, charged=decision.lost_charged is not False)
 
 
-def _chosen(records: list[JobRecord], names: Sequence[str], folder: Path) -> list[JobRecord]:
+def _latest(record: JobRecord, decision: Decision) -> Iterator[Event]:
+    """What becomes of an unknown job, and of the attempt that made it so."""
+    at, charged = now(), decision.lost_charged
+    if decision.resubmit is False:
+        error = GIVEN_UP_FREE if charged is False else GIVEN_UP
+        yield Failed(job_id=record.id, at=at, error=error, charged=charged is not False)
+    elif decision.resubmit:
+        yield Resubmitted(job_id=record.id, at=at)
+        if charged is not None:
+            answer = LostAnswer(
+                attempt=record.attempt,
+                reserved=record.reserved,
+                booked=record.booked,
+                estimated=record.estimated,
+            )
+            yield _settled(record, answer, charged=charged)
+
+
+def _settled(record: JobRecord, answer: LostAnswer, *, charged: bool) -> LostSettled:
+    return LostSettled(
+        job_id=record.id,
+        at=now(),
+        attempt=answer.attempt,
+        charged=charged,
+        reserved=answer.reserved,
+        booked=answer.booked,
+        estimated=answer.estimated,
+    )
+
+
+async def _concerned(ledger: Ledger, decision: Decision) -> list[JobRecord]:
+    unknown = set(await ledger.ask(partial(queries.ids_in_state, state=JobState.UNKNOWN)))
+    lost = set(await ledger.ask(queries.with_lost_answers))
+    ids = {True: unknown, False: unknown | lost, None: lost}[decision.resubmit]
+    records = await ledger.ask(partial(queries.records_by_id, ids=sorted(ids)))
+    # A job that is given up failed; one that succeeded, or may yet, only has money to settle.
+    if decision.resubmit is False and decision.lost_charged is None:
+        return [r for r in records if r.state is JobState.UNKNOWN or r.in_doubt]
+    return records
+
+
+def _chosen(
+    records: list[JobRecord], names: Sequence[str], folder: Path, decision: Decision
+) -> list[JobRecord]:
     missing = set(names) - {record.name for record in records}
     if missing:
         known = ", ".join(record.name for record in records[:10]) or "none"
+        kind = "unknown job" if decision.resubmit else "job with a lost answer"
         raise UsageError(
-            f"{folder} has no unknown job called {', '.join(sorted(missing))}; unknown are: {known}"
+            f"{folder} has no {kind} called {', '.join(sorted(missing))}; there are: {known}"
         )
     return [record for record in records if not names or record.name in names]
-
-
-def _decision(record: JobRecord, *, resubmit: bool) -> Event:
-    if resubmit:
-        return Resubmitted(job_id=record.id, at=now())
-    return Failed(job_id=record.id, at=now(), error=GIVEN_UP, charged=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from asyncpipe.collector import Totals
+from asyncpipe.collector import Totals, cause_of
 from asyncpipe.jobs import JobType
 from asyncpipe.ledger.trouble import rows_of
 from asyncpipe.pricing import from_micro
@@ -42,6 +42,10 @@ class Asset:
 class Result:
     """One job's outcome. ``cost`` is what was charged in USD, over all its attempts.
 
+    ``charged`` is whether any attempt was charged, were its price nothing; ``attempts_charged``
+    how many. ``estimated``: a part of the cost, or of what is reserved, is the provider's estimate.
+    ``overrun`` is what the provider charged beyond what was reserved. ``lost_answers`` counts
+    earlier attempts of unknown outcome, which are reserved until somebody settles them.
     ``generation_s`` is the time from submit until the provider was seen to be done. Times are UTC;
     None where it has not happened.
     """
@@ -53,7 +57,12 @@ class Result:
     state: JobState
     outcome: Outcome
     cost: Decimal
+    charged: bool
+    attempts_charged: int
+    estimated: bool
+    overrun: Decimal
     reserved: Decimal
+    lost_answers: int
     cost_source: str | None
     attempts: int
     polls: int
@@ -81,7 +90,13 @@ SELECT j.name, j.key, j.type, j.model, j.state,
   (SELECT count(*) FROM attempts WHERE job_id=j.id),
   (SELECT total(polls) FROM attempts WHERE job_id=j.id),
   a.generation_s, a.prediction_id, a.request_id, a.outputs, a.error, a.submitted_at, a.ended_at,
-  j.id, a.n
+  j.id, a.n,
+  (SELECT count(*) FROM attempts WHERE job_id=j.id AND settled='charged'),
+  (SELECT count(*) FROM attempts WHERE job_id=j.id AND estimated AND told IS NULL
+    AND settled IS NOT 'released'),
+  (SELECT total(overrun) FROM attempts WHERE job_id=j.id),
+  (SELECT count(*) FROM attempts WHERE job_id=j.id AND n<=j.used AND settled IS NULL),
+  a.settled='charged'
 FROM jobs j JOIN attempts a ON a.job_id=j.id
   AND a.n=(SELECT max(n) FROM attempts WHERE job_id=j.id)
 """
@@ -101,11 +116,27 @@ _PENDING_WORDS = {
 }
 
 
-def outcome_of(state: JobState, charged: int) -> Outcome:
-    """Tell the outcome from a job's state and what it was charged."""
-    if state is JobState.FAILED:
-        return Outcome.FAILED_CHARGED if charged else Outcome.FAILED_NOT_CHARGED
-    return _OUTCOMES.get(state, Outcome.PENDING)
+def outcome_of(state: JobState, *, last_charged: bool, charged: int, lost: int) -> Outcome:
+    """Tell the outcome from a job's state and what its attempts came to.
+
+    ``charged`` and ``lost`` count attempts that were charged and earlier ones of unknown outcome.
+    A job whose last attempt failed free of charge is unknown while an earlier one is.
+    """
+    if state is not JobState.FAILED:
+        return _OUTCOMES.get(state, Outcome.PENDING)
+    if lost and not last_charged:
+        return Outcome.UNKNOWN
+    return Outcome.FAILED_CHARGED if charged else Outcome.FAILED_NOT_CHARGED
+
+
+_LOST_BEFORE = "an earlier submit lost its answer and may have been bought"
+
+
+def _error(outcome: Outcome, state: JobState, error: str | None, lost: int) -> str | None:
+    if outcome is Outcome.SUCCEEDED:
+        return None
+    error = error or _PENDING_WORDS.get(state)
+    return "; ".join(filter(None, (error, _LOST_BEFORE))) if lost else error
 
 
 def _result(connection: sqlite3.Connection, row: Sequence[Any]) -> Result:
@@ -114,8 +145,8 @@ def _result(connection: sqlite3.Connection, row: Sequence[Any]) -> Result:
 
 
 def _read(connection: sqlite3.Connection, row: Sequence[Any]) -> Result:
-    state, charged = JobState(row[4]), int(row[5])
-    outcome = outcome_of(state, charged)
+    state, charged, lost = JobState(row[4]), row[20], row[23]
+    outcome = outcome_of(state, last_charged=bool(row[24]), charged=charged, lost=lost)
     source = f"{row[7]} ({row[8]} assumed)" if row[8] else row[7]
     assets = connection.execute(
         "SELECT path, size, sha256 FROM assets WHERE job_id=? AND n=? ORDER BY position", row[18:20]
@@ -127,8 +158,13 @@ def _read(connection: sqlite3.Connection, row: Sequence[Any]) -> Result:
         model=row[3],
         state=state,
         outcome=outcome,
-        cost=from_micro(charged),
+        cost=from_micro(int(row[5])),
+        charged=charged > 0,
+        attempts_charged=charged,
+        estimated=row[21] > 0,
+        overrun=from_micro(int(row[22])),
         reserved=from_micro(int(row[6])),
+        lost_answers=lost,
         cost_source=source,
         attempts=row[9],
         polls=int(row[10]),
@@ -137,7 +173,7 @@ def _read(connection: sqlite3.Connection, row: Sequence[Any]) -> Result:
         request_id=row[13],
         outputs=tuple(orjson.loads(row[14])) if row[14] else (),
         assets=tuple(Asset(path=a[0], size=a[1], sha256=a[2]) for a in assets),
-        error=None if outcome is Outcome.SUCCEEDED else row[15] or _PENDING_WORDS.get(state),
+        error=_error(outcome, state, row[15], lost),
         submitted_at=_time(row[16]),
         completed_at=_time(row[17]) if outcome is not Outcome.PENDING else None,
     )
@@ -183,21 +219,41 @@ def _sum_up(connection: sqlite3.Connection) -> Totals:
     for state, count in connection.execute("SELECT state, count(*) FROM jobs GROUP BY state"):
         totals.jobs[JobState(state)] = count
     totals.jobs[JobState.PENDING] -= totals.removed
+    _add_money(connection, totals)
     rows = connection.execute(
-        "SELECT j.model, total(a.charged), total(a.reserved)"
-        " FROM attempts a JOIN jobs j ON j.id=a.job_id GROUP BY j.model"
+        "SELECT j.state, coalesce(a.error, ''), count(*) FROM jobs j JOIN attempts a"
+        " ON a.job_id=j.id AND a.n=j.used+1 WHERE j.state IN ('failed', 'lost') GROUP BY 1, 2"
     )
-    for model, charged, reserved in rows:
-        totals.charged += int(charged)
-        totals.reserved += int(reserved)
-        if charged:
-            totals.cost_by_model[model] += int(charged)
-    rows = connection.execute(
-        "SELECT coalesce(a.error, ''), count(*) FROM jobs j JOIN attempts a ON a.job_id=j.id"
-        " AND a.n=j.used+1 WHERE j.state IN ('failed', 'lost') GROUP BY 1"
-    )
-    totals.failures.update(dict(rows))
+    for state, error, count in rows:
+        causes = totals.failures if state == JobState.FAILED else totals.losses
+        causes[cause_of(error)] += count
     totals.assets, totals.bytes = connection.execute(
         "SELECT count(*), coalesce(sum(size), 0) FROM assets"
     ).fetchone()
     return totals
+
+
+def _add_money(connection: sqlite3.Connection, totals: Totals) -> None:
+    rows = connection.execute(
+        "SELECT j.model, total(a.charged), total(a.reserved), total(a.overrun),"
+        " count(nullif(a.overrun, 0)),"
+        " total(CASE WHEN a.estimated AND a.told IS NULL THEN a.charged END),"
+        " total(CASE WHEN a.n<=j.used THEN a.reserved END),"
+        " count(CASE WHEN a.n<=j.used AND a.settled IS NULL THEN 1 END)"
+        " FROM attempts a JOIN jobs j ON j.id=a.job_id GROUP BY j.model"
+    )
+    for model, charged, reserved, overrun, overruns, estimated, held, lost in rows:
+        totals.charged += int(charged)
+        totals.reserved += int(reserved)
+        totals.overrun += int(overrun)
+        totals.overruns += overruns
+        totals.estimated += int(estimated)
+        totals.held += int(held)
+        totals.lost_answers += lost
+        if charged:
+            totals.cost_by_model[model] += int(charged)
+    (totals.in_doubt,) = connection.execute(
+        "SELECT count(*) FROM jobs j JOIN attempts a ON a.job_id=j.id AND a.n=j.used+1"
+        " WHERE j.state='failed' AND a.settled IS NOT 'charged' AND EXISTS(SELECT 1"
+        " FROM attempts e WHERE e.job_id=j.id AND e.n<=j.used AND e.settled IS NULL)"
+    ).fetchone()

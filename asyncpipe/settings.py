@@ -62,29 +62,82 @@ class Deadlines:
 
     image: float = 300.0
     video: float = 1200.0
+    audio: float = 300.0
 
     def __post_init__(self) -> None:
-        _check_number("deadline_s.image", self.image, TINY)
-        _check_number("deadline_s.video", self.video, TINY)
+        for name in ("image", "video", "audio"):
+            _check_number(f"deadline_s.{name}", getattr(self, name), TINY)
 
     def of(self, job_type: JobType) -> float:
         """The deadline for jobs of ``job_type``."""
-        return self.image if job_type.value == "image" else self.video
+        deadline_s: float = getattr(self, job_type.value)
+        return deadline_s
+
+
+WINDOWS = ("learned", "fixed")
+"""How the number of predictions in flight is chosen: by what the API takes, or ``max_workers``."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Caps:
+    """What the user wants of an API at most: ``limits`` in a job file.
+
+    ``requests_per_second`` counts submits and polls together (None: no limit); ``models`` maps
+    model ids to the most predictions in flight. Raises UsageError naming the field that is wrong.
+    """
+
+    requests_per_second: float | None = None
+    models: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.requests_per_second is not None:
+            _check_number("limits.requests_per_second", self.requests_per_second, TINY)
+        for model, workers in self.models.items():
+            _check_whole(f"limits.models.{model}", workers, 1)
+
+    @classmethod
+    def of(cls, said: Caps | Mapping[str, Any] | None) -> Caps:
+        """Take what a library caller gave: a mapping with the job file's keys, or nothing."""
+        if isinstance(said, Caps):
+            return said
+        unknown = sorted(set(said or ()) - {"requests_per_second", "models"})
+        if unknown:
+            raise UsageError(f"limits: unknown key {unknown[0]!r}: requests_per_second or models")
+        return cls(**(said or {}))
+
+
+def _check_whole(name: str, value: Any, minimum: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise UsageError(f"{name}: {value!r} must be a whole number, at least {minimum}")
+
+
+def checked_window(window: str) -> str:
+    """Return ``window``; raises UsageError for a word that is none of WINDOWS."""
+    if window not in WINDOWS:
+        raise UsageError(f"window: {window!r} must be {' or '.join(WINDOWS)}")
+    return window
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunSettings:
     """A job file's top level, defaults filled in.
 
-    ``max_workers`` bounds the predictions in flight; ``max_cost`` is the most that the
+    ``max_workers`` bounds the predictions in flight; below it ``window`` learns what the API takes,
+    or is ``fixed``; ``limits`` are caps of the user's own; ``max_cost`` is the most that the
     folder's jobs may cost, in USD (None: no limit); ``retries`` is how often a failure that is not
-    charged is submitted again; ``prices`` maps model ids to rates. Raises UsageError naming the
-    field that is wrong.
+    charged is submitted again; ``prices`` maps model ids to rates. Nothing is submitted while the
+    account has less than ``min_balance`` USD (None: not asked). A quote that the provider only
+    estimates is reserved times ``estimate_factor``. Raises UsageError naming the field that is
+    wrong.
     """
 
     output_dir: Path = Path("pipeline_output")
-    max_workers: int = 3
+    max_workers: int = 64
+    window: str = "learned"
+    limits: Caps = field(default_factory=Caps)
     max_cost: Decimal | None = None
+    min_balance: Decimal | None = None
+    estimate_factor: Decimal = Decimal("1.25")
     retries: int = 2
     deadlines: Deadlines = field(default_factory=Deadlines)
     polling: Polling = field(default_factory=Polling)
@@ -92,6 +145,5 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         for name, minimum in (("max_workers", 1), ("retries", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-                raise UsageError(f"{name}: {value!r} must be a whole number, at least {minimum}")
+            _check_whole(name, getattr(self, name), minimum)
+        checked_window(self.window)

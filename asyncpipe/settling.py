@@ -31,12 +31,16 @@ class Settling:
     async def drive(self, receive: AsyncIterable[JobRecord]) -> None:
         """Carry jobs for ever, one at a time."""
         async for record in receive:
-            if self._stops.of(record):
+            if self._stops.of(record) or self._uncovered(record):
                 self._admission.put_back(record)
                 self._settle(record)
             else:
                 self._settle(await self._driver.carry(record))
             self._admission.put_down()
+
+    def _uncovered(self, record: JobRecord) -> bool:
+        """Whether the money held for a job is gone: another one cost more than it reserved."""
+        return record.state is JobState.PENDING and not self._admission.budget.covers_holds
 
     def _settle(self, record: JobRecord) -> None:
         stopped = self._stops.of(record)

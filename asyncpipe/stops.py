@@ -46,6 +46,10 @@ class Stops:
             self._models[model] = reason
         logger.warning("stopping: %s", reason, extra={"action": "run.stopped"})
 
+    def explain(self, reason: AsyncpipeError) -> None:
+        """Say more of why the run was stopped."""
+        self._run = reason
+
     def remark(self, reason: AsyncpipeError) -> None:
         """Some jobs are left out; others go on."""
         if self._remark is None:

@@ -7,6 +7,7 @@ import selectors
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from decimal import Decimal
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -93,7 +94,9 @@ class Script:
 
     ``submits`` are raised, one per submit, before one is accepted; ``polls`` are raised or
     answered, one per poll, before the truth is told: running until ``generation_s`` after the
-    submit, then ``end``. ``submit_s`` is how long a submit takes.
+    submit, then ``end``. ``submit_s`` is how long a submit takes, ``charged`` what the provider
+    says at the end that it cost, in USD; ``prediction_id`` the id it answers, if not one of its
+    own.
     """
 
     submits: Sequence[ProviderError] = ()
@@ -105,6 +108,8 @@ class Script:
     error: str | None = None
     moderated: bool = False
     released: bool = True
+    charged: Decimal | None = None
+    prediction_id: str | None = None
 
 
 @dataclass(slots=True)
@@ -144,7 +149,7 @@ class FakeProvider:
         if refusals:
             raise refusals.pop(0)
         now = asyncio.get_running_loop().time()
-        prediction_id = f"p{len(self.sold) + 1}"
+        prediction_id = script.prediction_id or f"p{len(self.sold) + 1}"
         self.sold.append(name)
         self._made[prediction_id] = _Made(script, now + script.generation_s, list(script.polls))
         working = sum(made.ready > now for made in self._made.values())
@@ -172,6 +177,7 @@ class FakeProvider:
             error=script.error,
             moderated=script.moderated,
             released=script.released,
+            charged=script.charged,
         )
 
     async def __aenter__(self) -> Self:

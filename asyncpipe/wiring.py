@@ -10,20 +10,30 @@ from random import Random
 from asyncpipe.admission import Admission
 from asyncpipe.downloader import Downloader
 from asyncpipe.driver import Driver, Policy, Stop
+from asyncpipe.errors import AsyncpipeError
 from asyncpipe.fetcher import Emit, Fetcher
+from asyncpipe.flow.gate import Gate
+from asyncpipe.flow.kept import Windows, lessons
+from asyncpipe.flow.pace import Pace
+from asyncpipe.flow.paced import Paced
+from asyncpipe.flow.traffic import Traffic
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.ledger.sqlite import Ledger
-from asyncpipe.pricing import Budget, Price, PriceBook, price
+from asyncpipe.memory import memory_of
+from asyncpipe.pricing import Budget
 from asyncpipe.providers.base import Provider
-from asyncpipe.settings import Deadlines, Polling
+from asyncpipe.settings import Caps, Deadlines, Polling
+from asyncpipe.spending import Purse
 from asyncpipe.volume import Room
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """What a pipeline's constructor was told, checked; ``cap`` in micro-dollars."""
+    """What a pipeline's constructor was told, checked; but for money."""
 
     workers: int
+    window: str
+    caps: Caps
     downloads: int
     retries: int
     deadlines: Deadlines
@@ -31,8 +41,6 @@ class Limits:
     patience_s: float | None
     min_free_bytes: int
     resubmit_unknown: bool
-    cap: int | None
-    books: tuple[PriceBook, ...]
     rng: Random
 
 
@@ -42,7 +50,7 @@ class Calls:
 
     emit: Emit
     stop: Stop
-    unfit: Callable[[JobRecord, Price], None]
+    unfit: Callable[[JobRecord, AsyncpipeError], None]
     wanted: Callable[[JobRecord], bool]
     clock: Callable[[], float]
 
@@ -54,6 +62,8 @@ class Parts:
     room: Room
     admission: Admission
     driver: Driver
+    traffic: Traffic
+    keep: Callable[[], None]
 
 
 def join_parts(
@@ -65,8 +75,11 @@ def join_parts(
     folder: Path,
     downloader: Downloader,
     budget: Budget,
+    purse: Purse,
 ) -> Parts:
     """Make the parts of one opened pipeline."""
+    traffic, keep = _traffic(limits, calls.clock, provider)
+    paced = Paced(provider, traffic, calls.clock)
     room = Room(folder, limits.min_free_bytes, calls.clock, limits.patience_s, calls.stop)
     admission = Admission(
         ledger,
@@ -74,13 +87,14 @@ def join_parts(
         max_workers=limits.workers,
         room=room,
         budget=budget,
-        price=lambda record: price(record.job, limits.books),
+        price=lambda record: purse.price(record.job),
+        quoting=purse.quoting,
         unfit=calls.unfit,
-        rng=limits.rng,
+        traffic=traffic,
         clock=calls.clock,
     )
     fetcher = Fetcher(
-        provider=provider,
+        provider=paced,
         ledger=ledger,
         folder=folder,
         downloader=downloader,
@@ -90,7 +104,7 @@ def join_parts(
         rng=limits.rng,
     )
     driver = Driver(
-        provider=provider,
+        provider=paced,
         ledger=ledger,
         fetcher=fetcher,
         admission=admission,
@@ -107,4 +121,25 @@ def join_parts(
         rng=limits.rng,
         clock=calls.clock,
     )
-    return Parts(room=room, admission=admission, driver=driver)
+    return Parts(room=room, admission=admission, driver=driver, traffic=traffic, keep=keep)
+
+
+def _traffic(
+    limits: Limits, clock: Callable[[], float], provider: Provider
+) -> tuple[Traffic, Callable[[], None]]:
+    """What is known of the API's limits, and how to keep what is learned for the next run."""
+    memory = memory_of(provider, "window") if limits.window == "learned" else None
+    windows = Windows(
+        max_workers=limits.workers,
+        caps=limits.caps,
+        learned=limits.window == "learned",
+        kept=memory.load() if memory else {},
+    )
+    gate = Gate(Pace(cap=limits.caps.requests_per_second), clock=clock)
+    traffic = Traffic(gate, limits.rng, windows.of)
+
+    def keep() -> None:
+        if memory is not None:
+            memory.save(lessons(traffic.windows))
+
+    return traffic, keep

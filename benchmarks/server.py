@@ -114,7 +114,7 @@ async def serve(books: Books) -> None:
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: Connection(books), "127.0.0.1", 0, backlog=1000)
     async with server:
-        books.origin = "http://127.0.0.1:%d" % server.sockets[0].getsockname()[1]
+        books.origin = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         print(f"{books.origin}/api/v1", flush=True)
         await loop.run_in_executor(None, sys.stdin.read)
 

@@ -14,6 +14,7 @@ import pytest
 from asyncpipe import Job, JobState, Manifest, Pipeline
 from asyncpipe.errors import (
     AsyncpipeError,
+    BalanceExhausted,
     PredictionGone,
     ProviderError,
     SubmitUnknown,
@@ -21,7 +22,7 @@ from asyncpipe.errors import (
 )
 from asyncpipe.ledger.sqlite import ledger_path
 from asyncpipe.providers.base import Prediction, PredictionStatus
-from asyncpipe.resolve import resolve
+from asyncpipe.resolve import Decision, resolve
 from asyncpipe.results import read_totals
 from asyncpipe.testing import FakeProvider, Script, run_virtual
 
@@ -57,7 +58,9 @@ async def agree(pipeline: Pipeline) -> None:
     counted, true = pipeline.totals, await pipeline._ledger.ask(read_totals)
     assert {s: n for s, n in counted.jobs.items() if n} == {s: n for s, n in true.jobs.items() if n}
     assert {c: n for c, n in counted.failures.items() if n} == dict(true.failures)
-    assert (counted.reserved, counted.removed) == (true.reserved, true.removed)
+    assert {c: n for c, n in counted.losses.items() if n} == dict(true.losses)
+    for name in ("charged", "reserved", "held", "lost_answers", "in_doubt", "removed"):
+        assert getattr(counted, name) == getattr(true, name), name
 
 
 @pytest.mark.parametrize("how", ["collect", "removed", "idle"])
@@ -158,7 +161,7 @@ def test_a_cancelled_batch_buys_no_more_and_goes_on_when_asked(tmp_path: Path) -
     provider = FakeProvider()
 
     async def main() -> None:
-        async with opened(tmp_path, provider) as pipeline:
+        async with opened(tmp_path, provider, max_workers=3) as pipeline:
             batch = [job(f"{n}") for n in range(60)]
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(pipeline.batch_generate(batch), 15)
@@ -254,7 +257,7 @@ def test_money_of_lost_answers_stays_in_sight(tmp_path: Path) -> None:
             return await pipeline.batch_generate([job(name)])
 
     run_virtual(one("x"))
-    run_virtual(resolve(tmp_path, [], resubmit=True))
+    run_virtual(resolve(tmp_path, [], Decision(resubmit=True)))
     manifest = run_virtual(one("y"))
     listed = {result.name: result.reserved for result in manifest}
     assert manifest.totals.reserved == 40_000 == int(listed["x"] * 1_000_000)
@@ -317,3 +320,30 @@ def test_a_pipeline_that_is_not_open_says_so(tmp_path: Path) -> None:
 
     run_virtual(main())
     assert provider.submits == 0
+
+
+@pytest.mark.parametrize("steps", [*range(12), 15, 20, 30])
+def test_leaving_at_the_very_first_await_leaves_the_totals_right(
+    tmp_path: Path, steps: int
+) -> None:
+    """Whatever the ledger had written by then is counted, and the job is withdrawn."""
+
+    scripts = {"old": Script(submits=[BalanceExhausted("no money")])}
+    provider = FakeProvider(scripts=scripts)
+
+    async def main() -> None:
+        async with opened(tmp_path, provider, max_workers=1) as pipeline:
+            await pipeline.batch_generate([job("old")])
+        async with opened(tmp_path, provider, max_workers=1) as pipeline:
+            call = asyncio.ensure_future(pipeline.generate(job("a")))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+            await agree(pipeline)
+            done = await pipeline.generate(job("a"))
+            assert done.status == "success"
+            await agree(pipeline)
+
+    run_virtual(main())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -595,3 +596,38 @@ def check_storable(answer: Prediction) -> None:
     assert len(answer.error or "") <= 300
     assert len(answer.said or "") <= 40
     assert answer.error_code is None or abs(answer.error_code) < 10**9
+
+
+@pytest.mark.parametrize(
+    ("cost", "charged"),
+    [
+        ('{"value":"0.060000","currency":"usd"}', Decimal("0.06")),
+        ('{"value":"1","currency":"USD"}', Decimal(1)),
+        ('{"value":"0.06","currency":"cny"}', None),
+        ('{"value":0.06,"currency":"usd"}', None),
+        ('{"value":"-1","currency":"usd"}', None),
+        ('{"value":"1e5","currency":"usd"}', None),
+        ('{"value":"NaN","currency":"usd"}', None),
+        ('{"value":"0.06"}', None),
+        ("0.06", None),
+        ('"0.06"', None),
+        ("null", None),
+    ],
+)
+def test_a_cost_is_believed_only_in_the_form_that_names_its_currency(
+    cost: str, charged: Decimal | None
+) -> None:
+    """None is documented; a bare number might be anything, and would be charged as the truth."""
+    text = f'{{"code":200,"data":{{"id":"9f3c","status":"completed","outputs":["{PNG}"],"cost":'
+    assert poll(f"{text}{cost}}}}}").charged == charged
+    other = f'{text}null,"price":{cost},"metrics":{{"cost":{cost}}}}}}}'
+    assert poll(other).charged is None
+
+
+def test_a_failed_prediction_costs_nothing_whatever_it_cost_before() -> None:
+    """Its money is returned, by the documentation."""
+    text = (
+        '{"code":200,"data":{"id":"9f3c","status":"failed","error":"x",'
+        '"cost":{"value":"0.060000","currency":"usd"}}}'
+    )
+    assert (poll(text).charged, poll(text).released) == (None, True)

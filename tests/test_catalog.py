@@ -21,12 +21,10 @@ from asyncpipe.catalog import (
     BodyCheck,
     CatalogModel,
     Lookup,
-    field_problems,
+    RowCheck,
     look_up,
     read_models,
     read_schema,
-    unknown_problems,
-    unlisted_fields,
 )
 from asyncpipe.catalog.schema import MOST_PARTS
 from asyncpipe.cli.catalogue import (
@@ -369,7 +367,7 @@ def test_what_is_remembered_of_bodies_is_bounded(monkeypatch: pytest.MonkeyPatch
 
 
 def test_problems_come_once_and_with_their_lines() -> None:
-    """A model once, at its first job; a fault once for the copies of a row."""
+    """A model once, at its first job; a fault once for a row's copies; none of what is paid."""
 
     def row(line: int, name: str, model: str = VEO, **params: Any) -> JobRow:
         job = Job(model=model, prompt="mug", name=name, params=params)
@@ -378,18 +376,21 @@ def test_problems_come_once_and_with_their_lines() -> None:
     rows = [
         row(3, "a-1", duration=5),
         row(3, "a-2", duration=5),
-        row(7, "b", duration=4, loras=1),
+        row(7, "b", duration=9, loras=1),
         row(9, "c", model="x/y/text-to-image"),
         row(11, "d", model="x/y/text-to-image"),
     ]
     found = look_up([each.job.model for each in rows], MODELS)
-    (unknown,) = unknown_problems(rows, found, "jobs.yaml")
+    check_rows = RowCheck("jobs.yaml", lambda row: row.job.name == "b")
+    check_rows.learn(found, {VEO: check()})
+    for each in rows:
+        check_rows.look(each)
+    fault, unknown = check_rows.problems()
     assert str(unknown).startswith("jobs.yaml:9: job 'c': model: 'x/y/text-to-image' is not in")
-    (fault,) = field_problems(rows, {VEO: check()}, "jobs.yaml")
     assert str(fault) == (
         "jobs.yaml:3: job 'a-1': duration: 5 is not what the model takes: 4, 6, 8"
     )
-    assert unlisted_fields(rows, {VEO: check()}) == {VEO: ("params.loras",)}
+    assert [*check_rows.unlisted[VEO]] == ["params.loras"]
 
 
 # -- over the network ---------------------------------------------------------------------------

@@ -124,7 +124,7 @@ def test_bad_input_lists_every_problem_and_spends_nothing(tmp_path: Path) -> Non
     write_jobs(
         tmp_path / "jobs.yaml",
         "output_dir: out\njobs:\n  - name: a\n    promt: x\n    model: m/text-to-image\n"
-        "  - name: 乙\n    prompt: y\n    model: m/x\n    type: audio\n",
+        "  - name: 乙\n    prompt: y\n    model: m/x\n    type: music\n",
     )
     done = asyncpipe("run", "jobs.yaml", "--simulate", cwd=tmp_path)
     assert done.returncode == 2
@@ -145,17 +145,22 @@ def test_without_a_key_both_ways_on_are_named(tmp_path: Path) -> None:
 
 
 def test_a_model_without_price_is_refused_with_the_remedy(tmp_path: Path) -> None:
-    """Exit 2 and a ``prices:`` to paste; with it the job runs."""
+    """Exit 2 and a ``prices:`` to paste where the provider has no quote either."""
     text = ONE.replace("black-forest-labs/flux-2-pro", "new/model")
     write_jobs(tmp_path / "jobs.yaml", text)
-    done = asyncpipe("run", "jobs.yaml", "--simulate", cwd=tmp_path)
+    live = ("--simulate", "--simulate-catalog", "live", "--allow-unknown-models")
+    done = asyncpipe("run", "jobs.yaml", *live, cwd=tmp_path)
     assert done.returncode == 2
+    assert "jobs.yaml:3: " in done.stderr
     assert "prices:" in done.stderr
-    priced = "prices:\n  new/model/text-to-image: {per_image: 0.05}\n" + text
-    write_jobs(tmp_path / "jobs.yaml", priced)
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    assert asyncpipe("estimate", "jobs.yaml", cwd=tmp_path).returncode == 2
+    assert asyncpipe("validate", "jobs.yaml", cwd=tmp_path).returncode == 0
     done = asyncpipe("run", "jobs.yaml", "--simulate", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert manifest(tmp_path / "out")["total_cost"] == 0.05
+    report = manifest(tmp_path / "out")
+    assert report["total_cost"] == 0.05
+    assert report["results"][0]["cost_source"].startswith("provider quote of 20")
 
 
 def test_a_simulated_folder_is_not_used_for_real(tmp_path: Path) -> None:

@@ -113,6 +113,18 @@ def test_verify_names_what_is_bad_and_brings_it_back(tmp_path: Path) -> None:
     assert (again.returncode, "3 assets checked" in again.stdout) == (0, True)
 
 
+def test_verify_exits_by_the_files_not_by_failed_jobs(tmp_path: Path) -> None:
+    """A moderated job has no file: 0 when all files are fine, and 0 after one was repaired."""
+    write_jobs(tmp_path / "jobs.yaml", jobs(6))
+    run = ("run", "jobs.yaml", "--simulate", "--simulate-faults", "moderated=0.5")
+    assert asyncpipe(*run, cwd=tmp_path).returncode == 1
+    assert asyncpipe("verify", "out", cwd=tmp_path).returncode == 0
+    next((tmp_path / "out" / "images").iterdir()).unlink()
+    repaired = asyncpipe("verify", "out", cwd=tmp_path)
+    assert repaired.returncode == 0, repaired.stdout + repaired.stderr
+    assert "1 of" in repaired.stderr
+
+
 def test_verify_and_collect_of_no_ledger_say_so(tmp_path: Path) -> None:
     """No traceback, and no folder is made."""
     for name in ("verify", "collect"):

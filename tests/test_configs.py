@@ -77,7 +77,7 @@ def test_every_config_loads_and_says_how_to_run_it(path: Path) -> None:
 def test_configs_have_a_folder_each() -> None:
     """Two of them run in one place must not take each other's folder."""
     folders = [load_jobs(path).settings.output_dir for path in FILES]
-    assert len(set(folders)) == len(folders) == 9
+    assert len(set(folders)) == len(folders) == 10
 
 
 @pytest.mark.parametrize(
@@ -87,6 +87,7 @@ def test_configs_have_a_folder_each() -> None:
         ("scenario_launch", 20, 10, "3.20"),
         ("scenario_library", 50, 20, "7.50"),
         ("catalog_500", 500, 0, "20.00"),
+        ("catalog_rows", 500, 0, "20.00"),
         ("scenario_film", 5, 5, "1.50"),
     ],
 )
@@ -122,6 +123,18 @@ def test_the_launch_list_is_the_articles() -> None:
     assert all(set(job.params) <= {"duration"} for job in jobs)
 
 
-def test_the_catalog_uses_fifty_workers() -> None:
+def test_the_catalogs_use_fifty_workers() -> None:
     """500 images with 3 at a time would be a long show."""
     assert config("catalog_500").settings.max_workers == 50
+    assert config("catalog_rows").settings.max_workers == 50
+
+
+def test_the_catalog_of_rows_is_a_shops_table() -> None:
+    """500 SKUs, each its own; every column is used or kept; prices come as labels."""
+    file = config("catalog_rows")
+    jobs = list(file.jobs)
+    assert len({job.labels["sku"] for job in jobs}) == len({job.name for job in jobs}) == 500
+    assert file.unused == ("supplier",)
+    assert jobs[0].name == "WIR01-WH-1 无线蓝牙耳机"
+    assert jobs[0].labels["price"] == "199.00 CNY"
+    assert jobs[0].labels["supplier"] == "华南工厂"

@@ -25,8 +25,12 @@ from asyncpipe.errors import (
 )
 from asyncpipe.events import Expired, Failed, Generated, NotBought, Released, Submitted, Unknown
 from asyncpipe.flow.decide import after_deadline, after_failure, after_submit, next_wait_s
-from asyncpipe.flow.pause import Pause
+from asyncpipe.flow.gate import Gate
+from asyncpipe.flow.pace import Pace
+from asyncpipe.flow.pause import RELEASED, Pause
 from asyncpipe.flow.schedule import PollClock, backoff_s, poll_gap
+from asyncpipe.flow.traffic import Traffic
+from asyncpipe.flow.window import Window
 from asyncpipe.jobs import Job, JobType
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.providers.base import Prediction, PredictionStatus
@@ -78,27 +82,48 @@ def test_refusals_back_off_like_the_article() -> None:
 
 
 def test_a_pause_counts_one_episode_once() -> None:
-    """Refusals that arrive during a pause do not lengthen it; then one probe goes ahead."""
+    """What left before the pause neither lengthens nor ends it; then one submit goes ahead."""
     pause = Pause(Middle())
     assert pause.ready_at(0.0) == 0.0
-    pause.admitted()
-    assert pause.refused(0.0, None) == 3.0
-    assert pause.refused(1.0, None) == 2.0
-    assert pause.refusals == 1
-    assert pause.ready_at(1.0) == 3.0
-    pause.admitted()
+    burst = [pause.admitted() for _ in range(4)]
+    assert pause.refused(burst[0], 0.0, None) == 3.0
+    assert pause.refused(burst[1], 1.0, None) == 2.0
+    pause.accepted(burst[2])
+    pause.answered(burst[3])
+    assert (pause.refusals, pause.ready_at(1.0)) == (1, 3.0)
+    first = pause.admitted()
     assert pause.ready_at(5.0) is None
-    assert pause.refused(5.0, None) == 6.0
-    pause.admitted()
-    pause.accepted()
-    assert pause.ready_at(6.0) == 6.0
+    assert pause.refused(first, 5.0, None) == 6.0
+    assert pause.ready_at(5.0) == 11.0
+
+
+def test_waiters_do_not_storm_when_a_pause_ends() -> None:
+    """Each submit that is taken lets one more be out at a time; after RELEASED of them, all."""
+    pause = Pause(Middle())
+    pause.refused(pause.admitted(), 0.0, None)
+    for out in range(1, RELEASED + 1):
+        sent = []
+        while pause.ready_at(9.0) is not None:
+            sent.append(pause.admitted())
+        assert len(sent) == out
+        for episode in sent[1:]:
+            pause.answered(episode)
+        pause.accepted(sent[0])
+    for _ in range(1_000):
+        pause.admitted()
+    assert pause.ready_at(9.0) == 9.0
 
 
 def test_a_pause_honours_retry_after() -> None:
     """Whatever our own backoff says, not before the provider's wish."""
     pause = Pause(Random(1))
-    assert pause.refused(0.0, 120.0) >= 120.0
-    assert pause.refused(10.0, 300.0) >= 300.0
+    episode = pause.admitted()
+    assert pause.refused(episode, 0.0, 120.0) >= 120.0
+    assert pause.refused(episode, 10.0, 300.0) >= 300.0
+
+
+def traffic(*, ceiling: int = 64, seed: int = 1) -> Traffic:
+    return Traffic(Gate(Pace(), clock=lambda: 0.0), Random(seed), lambda _: Window(ceiling))
 
 
 @pytest.mark.parametrize(
@@ -183,7 +208,7 @@ def test_a_poll_waits_as_long_as_the_provider_asks() -> None:
 
 def test_paid_work_goes_first_and_models_take_turns() -> None:
     """Then jobs whose time has come; a paused model does not block another."""
-    queue = Queue(Random(1))
+    queue = Queue(traffic())
     one, two = record(id=1, model="a"), record(id=2, model="b")
     queue.add([one, record(id=3, model="a"), two])
     queue.paid.append(record(id=9, state=JobState.SUBMITTED))
@@ -194,7 +219,7 @@ def test_paid_work_goes_first_and_models_take_turns() -> None:
     ] == [9, 1]
     assert queue.choose(0.0) == two
     queue.add([record(id=4, model="b")])
-    queue.pause("a").refused(0.0, 100.0)
+    queue.traffic.answered(1, "a", Overloaded("503", retry_after_s=100.0), 0.0)
     chosen = queue.choose(0.0)
     assert isinstance(chosen, JobRecord)
     assert chosen.id == 4
@@ -205,7 +230,7 @@ def test_paid_work_goes_first_and_models_take_turns() -> None:
 
 def test_a_job_is_not_chosen_before_its_time() -> None:
     """A retry waits for its moment and then goes first in its model."""
-    queue = Queue(Random(1))
+    queue = Queue(traffic())
     queue.add_later(record(id=7), 50.0)
     assert queue.choose(0.0) == 50.0
     queue.add([record(id=8)])

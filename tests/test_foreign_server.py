@@ -31,10 +31,14 @@ class Foreign:
         self.wrong_paths = 0
         self.authorized_media = 0
         self.app = web.Application()
+        self.app.router.add_post("/api/v1/model/calculate", self.no_quote)
         self.app.router.add_post("/api/v1/model/{kind}", self.submit)
         self.app.router.add_get(path, self.poll)
         self.app.router.add_get("/media/{name}", self.media)
         self.app.router.add_route("*", "/{rest:.*}", self.elsewhere)
+
+    async def no_quote(self, request: web.Request) -> web.Response:
+        return web.Response(status=404, text="<h1>404</h1>", content_type="text/html")
 
     async def submit(self, request: web.Request) -> web.Response:
         assert request.headers["Authorization"] == "Bearer apikey-x"
@@ -151,5 +155,5 @@ def test_a_job_of_another_type_goes_to_its_endpoint(tmp_path: Path) -> None:
     server.app.middlewares.append(note)
     clip = Job(name="clip", model="google/veo3.1/text-to-video", prompt="x", params={"duration": 8})
     run(server, tmp_path, [clip])
-    assert seen[0] == "/api/v1/model/generateVideo"
+    assert seen[:2] == ["/api/v1/model/calculate", "/api/v1/model/generateVideo"]
     assert (tmp_path / "videos" / "clip.png").exists()

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from asyncpipe.memory import STALE, Memory
+from asyncpipe import AtlasCloud
+from asyncpipe.memory import STALE, Memory, memory_of
+from asyncpipe.providers.base import account_of
+from asyncpipe.testing import FakeProvider
 
 NOW = datetime(2026, 11, 25, 8, tzinfo=UTC)
 
@@ -62,3 +65,31 @@ def test_a_folder_that_cannot_be_written_is_no_trouble(
     memory = Memory("window", origin="o", account="a")
     memory.save({"m/x": 1}, today=NOW)
     assert memory.load(today=NOW) == {}
+
+
+def test_an_account_is_told_by_a_word_that_is_not_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same key, the same word; no piece of the key is in it, or in the file's name."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    key = "apikey-0123456789abcdef"
+    one, same, other = AtlasCloud(key), AtlasCloud(f" {key} "), AtlasCloud(key + "0")
+    assert account_of(one) == account_of(same) != account_of(other)
+    assert len(account_of(one)) == 12
+    assert account_of(AtlasCloud(keyless=True)) == account_of(FakeProvider()) == ""
+    kept = memory_of(one, "latency")
+    assert kept is not None
+    kept.save({"m": 1})
+    (file,) = (tmp_path / "asyncpipe").iterdir()
+    assert account_of(one) in file.name
+    assert key not in file.name + file.read_text()
+    assert account_of(one) not in key
+
+
+@pytest.mark.parametrize("base_url", ["http://127.0.0.1:9/api/v1", "http://localhost:9"])
+def test_nothing_is_kept_of_what_is_not_the_real_api(base_url: str) -> None:
+    """A simulator's times would mislead the next real run."""
+    assert memory_of(AtlasCloud("key", base_url=base_url), "latency") is None
+    assert memory_of(AtlasCloud(base_url=base_url, simulated=True), "latency") is None
+    assert memory_of(FakeProvider(simulated=True, origin="https://api.example"), "x") is None
+    assert memory_of(FakeProvider(simulated=False, origin="https://api.example"), "x")

@@ -7,9 +7,11 @@ import shutil
 import sqlite3
 import tempfile
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from functools import cache, partial
 from pathlib import Path, PurePosixPath
 from random import Random
@@ -33,6 +35,7 @@ from asyncpipe.events import (
     Generated,
     Intended,
     Lost,
+    LostSettled,
     NotBought,
     Polled,
     PolledAgain,
@@ -48,10 +51,12 @@ from asyncpipe.events import (
 from asyncpipe.fetcher import Fetcher
 from asyncpipe.ledger import queries
 from asyncpipe.ledger.base import JobRecord, fold
+from asyncpipe.ledger.queries import LostAnswer
 from asyncpipe.ledger.schema import prepare
 from asyncpipe.ledger.sqlite import Ledger, Origin, ledger_path, reading
 from asyncpipe.ledger.statements import INLINE, statements
-from asyncpipe.results import read_totals
+from asyncpipe.pricing import to_micro
+from asyncpipe.results import iter_results, read_totals
 from asyncpipe.states import TRANSITIONS
 from asyncpipe.testing import FakeProvider, Script, run_virtual
 
@@ -220,9 +225,26 @@ def possible(record: JobRecord) -> list[str]:
         S.EXPIRED: ["PolledAgain"],
         S.UNKNOWN: ["Resubmitted", "Charged"],
         S.GENERATED: ["AssetStored", "AssetStored", "FetchFailed", "Succeeded", "Lost"],
-        S.FAILED: [] if record.charged else ["RetryAsked"],
+        S.FAILED: [] if record.paid else ["RetryAsked"],
         S.CANCELLED: ["AskedAgain"],
     }.get(record.state, [])
+
+
+def with_settling(record: JobRecord) -> list[str]:
+    """The same, and what the user may say of lost answers at any time."""
+    return [*possible(record), *(["LostCharged", "LostFree"] if record.lost else [])]
+
+
+def found_out(lost: LostAnswer, record: JobRecord, *, charged: bool) -> LostSettled:
+    return LostSettled(
+        job_id=record.id,
+        at=now(),
+        attempt=lost.attempt,
+        charged=charged,
+        reserved=lost.reserved,
+        booked=lost.booked,
+        estimated=lost.estimated,
+    )
 
 
 def event(kind: str, record: JobRecord, amount: int) -> Event:
@@ -232,16 +254,25 @@ def event(kind: str, record: JobRecord, amount: int) -> Event:
     polls = amount % 5
     made: dict[str, Callable[[], Event]] = {
         "Intended": lambda: Intended(
-            **base, attempt=record.attempt, reserved=amount, price_source="t"
+            **base,
+            attempt=record.attempt,
+            reserved=amount + amount // 4 * (amount % 2),
+            price_source="t",
+            booked=None if amount % 3 == 1 else amount,
+            estimated=amount % 2 == 1,
         ),
         "Submitted": lambda: Submitted(**base, prediction_id=f"p{amount}", route="article"),
         "Generated": lambda: Generated(
-            **base, outputs=("https://h/1", "data:x"), generation_s=1.0, polls=polls
+            **base,
+            outputs=("https://h/1", "data:x"),
+            generation_s=1.0,
+            polls=polls,
+            told=told(record, amount),
         ),
         "Failed": lambda: Failed(**wrong, polls=polls),
-        "Charged": lambda: Failed(**wrong, charged=True, polls=polls),
+        "Charged": lambda: Failed(**wrong, charged=True, polls=polls, told=told(record, amount)),
         "NotBought": lambda: NotBought(**wrong, request_id="r"),
-        "Released": lambda: Released(**wrong, polls=polls, error_code=3),
+        "Released": lambda: Released(**wrong, polls=polls, error_code=3, prediction_id="late"),
         "Unknown": lambda: Unknown(**wrong, polls=polls),
         "Expired": lambda: Expired(**wrong, polls=polls),
         "Polled": lambda: Polled(**base, said="processing"),
@@ -260,15 +291,24 @@ def event(kind: str, record: JobRecord, amount: int) -> Event:
     return made[kind]()
 
 
+def told(record: JobRecord, amount: int) -> int | None:
+    """What the provider says it cost: nothing said, less than reserved, nothing, or more."""
+    if record.state is S.UNKNOWN:
+        return None
+    return {0: None, 1: record.booked // 2, 2: 0}.get(amount % 4, record.reserved + amount)
+
+
 def check_same(record: JobRecord, stored: JobRecord) -> None:
     """The fold and the ledger agree; where an attempt is used up, on what outlives it."""
-    for name in ("id", "key", "state", "used", "failures", "held", "reserved"):
+    earlier = ("held", "lost", "spent")
+    for name in ("id", "key", "state", "used", "failures", "reserved", *earlier):
         assert getattr(stored, name) == getattr(record, name), name
     if record.state in (JobState.PENDING, JobState.CANCELLED):
         return
     if record.state is not JobState.SUCCEEDED:  # an expected failure below
         assert stored.error == record.error
-    for name in ("charged", "prediction_id", "route", "stored", "polls"):
+    money = ("charged", "booked", "overrun", "paid", "estimated", "committed", "in_doubt")
+    for name in (*money, "prediction_id", "route", "stored", "polls"):
         assert getattr(stored, name) == getattr(record, name), name
     inline = tuple(INLINE if url.startswith(INLINE) else url for url in record.outputs)
     assert stored.outputs == inline
@@ -288,10 +328,15 @@ def test_the_fold_the_ledger_and_the_totals_agree_after_any_history(seed: int) -
         for _ in range(80):
             which, amount = random.randrange(3), random.choice([0, 1, random.randrange(10**9)])
             before = records[which]
-            kinds = possible(before)
+            kinds = with_settling(before)
             if not kinds:
                 continue
-            happened = event(random.choice(kinds), before, amount)
+            kind = random.choice(kinds)
+            if kind.startswith("Lost") and kind != "Lost":
+                lost = random.choice(queries.lost_answers(connection, before.id))
+                happened: Event = found_out(lost, before, charged=kind == "LostCharged")
+            else:
+                happened = event(kind, before, amount)
             after = records[which] = fold(before, happened)
             for sql, values in statements(happened) if happened.stored else ():
                 connection.execute(sql, values)
@@ -303,6 +348,7 @@ def test_the_fold_the_ledger_and_the_totals_agree_after_any_history(seed: int) -
 def check_money(connection: sqlite3.Connection, records: list[JobRecord], totals: Totals) -> None:
     assert all(min(r.reserved, r.charged, r.held) >= 0 for r in records)
     assert not any(r.reserved and r.charged for r in records)
+    assert not any(r.reserved and r.paid for r in records)
     rows = connection.execute("SELECT reserved, charged FROM attempts").fetchall()
     assert all(min(row) >= 0 for row in rows)
     assert totals.reserved == sum(r.reserved + r.held for r in records)
@@ -310,11 +356,28 @@ def check_money(connection: sqlite3.Connection, records: list[JobRecord], totals
         sum(row[0] for row in rows), sum(row[1] for row in rows)
     )  # fmt: skip
     again = read_totals(connection)
-    for name in ("charged", "reserved", "removed"):
+    for name in MONEY:
         assert getattr(totals, name) == getattr(again, name), name
+    assert totals.charged == sum(totals.cost_by_model.values())
+    assert totals.in_doubt == sum(r.in_doubt for r in records)
+    assert (+totals.failures, +totals.losses) == (+again.failures, +again.losses)
+    outcomes = Counter(result.status for result in iter_results(connection))
+    assert outcomes["unknown"] == totals.unknown
+    assert outcomes["failed"] == totals.failed
+    assert outcomes["success"] == totals.successful
+    results = [*iter_results(connection)]
+    listed = sum(result.cost + result.reserved for result in results)
+    cancelled = sum(r.committed for r in records if r.state is S.CANCELLED)
+    assert to_micro(Decimal(listed)) + cancelled == totals.charged + totals.reserved
+    assert sum(r.lost_answers for r in results if r.state is not S.CANCELLED) <= totals.lost_answers
     assert +totals.cost_by_model == +again.cost_by_model
     assert +totals.jobs == +again.jobs
 
+
+MONEY = (
+    *("charged", "estimated", "overrun", "overruns", "reserved", "held", "lost_answers"),
+    *("in_doubt", "removed"),
+)
 
 KINDS = [
     "Intended", "Submitted", "Generated", "Failed", "Charged", "NotBought", "Released", "Unknown",

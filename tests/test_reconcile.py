@@ -63,7 +63,10 @@ def run(folder: Path, settings: SimulatorSettings, count: int = 8, **options: An
             ]
             options.setdefault("retries", 5)
             async with Pipeline(
-                provider, folder, polling=Polling(initial_s=0.02, maximum_s=0.1), **options
+                provider,
+                folder,
+                polling=Polling(initial_s=0.02, maximum_s=0.1),
+                **{"quotes": False, **options},
             ) as pipeline:
                 await pipeline.batch_generate(jobs)
 

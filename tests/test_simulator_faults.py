@@ -28,6 +28,7 @@ FINAL = {
     "moderated",
     "nameless",
     "no_balance",
+    "overrun",
     "refused",
     "server_error_submit",
 }

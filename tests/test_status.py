@@ -26,7 +26,7 @@ from asyncpipe.report.status import (
     status_document,
     status_lines,
 )
-from asyncpipe.resolve import resolve
+from asyncpipe.resolve import Decision, resolve
 from asyncpipe.testing import FakeProvider, Script, run_virtual
 from tests.test_cli import asyncpipe
 
@@ -95,7 +95,7 @@ def test_what_lost_answers_still_reserve_is_told_apart(tmp_path: Path) -> None:
     run(tmp_path, provider, [job("lost answer")])
 
     async def anew() -> None:
-        await resolve(tmp_path, (), resubmit=True)
+        await resolve(tmp_path, (), Decision(resubmit=True))
 
     run_virtual(anew())
     assert read_status(tmp_path).money.reserved == {"held": 40_000}

@@ -4,7 +4,7 @@ from asyncpipe.catalog.body import BodyCheck
 from asyncpipe.catalog.builtin import BUILT_IN, BUILT_IN_AS_OF
 from asyncpipe.catalog.lookup import Lookup, look_up
 from asyncpipe.catalog.models import CatalogModel, read_models
-from asyncpipe.catalog.rows import field_problems, unknown_problems, unlisted_fields
+from asyncpipe.catalog.rows import RowCheck
 from asyncpipe.catalog.schema import read_schema
 
 __all__ = [
@@ -13,10 +13,8 @@ __all__ = [
     "BodyCheck",
     "CatalogModel",
     "Lookup",
-    "field_problems",
+    "RowCheck",
     "look_up",
     "read_models",
     "read_schema",
-    "unknown_problems",
-    "unlisted_fields",
 ]

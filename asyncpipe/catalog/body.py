@@ -53,13 +53,13 @@ class BodyCheck:
     def faults(self, body: Mapping[str, Any]) -> tuple[str, ...]:
         """Say what the model would refuse, one line per field: field, value, what is allowed."""
         rest = {name: value for name, value in body.items() if name != "prompt"}
-        same = orjson.dumps(rest, option=orjson.OPT_SORT_KEYS)
+        same = orjson.dumps([rest, "prompt" in body], option=orjson.OPT_SORT_KEYS)
         told = self._seen.get(same)
         if told is None:
             if len(self._seen) >= _MOST_SEEN:
                 self._seen.clear()
             told = self._seen[same] = tuple(self._rest(body))
-        errors = self._prompt.iter_errors(body["prompt"])
+        errors = self._prompt.iter_errors(body["prompt"]) if "prompt" in body else ()
         return (*told, *_by_field(_line("prompt", error) for error in errors))
 
     def unlisted(self, body: Mapping[str, Any]) -> tuple[str, ...]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 
 from asyncpipe.catalog.body import BodyCheck
@@ -14,53 +13,62 @@ from asyncpipe.jobfile import JobRow
 from asyncpipe.jobfile.place import LONGEST_MESSAGE, MOST_PROBLEMS
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Fault:
-    row: JobRow
-    text: str
+class RowCheck:
+    """Check rows one by one; ``spent`` tells whether one was submitted before and is left alone.
 
+    ``unlisted`` holds, by model, the fields that its schema neither lists nor forbids.
+    """
 
-def unknown_problems(
-    rows: Sequence[JobRow], found: Mapping[str, Lookup], file: str
-) -> list[Problem]:
-    """One problem for each model the catalogue does not know, at the line of its first job."""
-    firsts: dict[str, JobRow] = {}
-    for row in rows:
-        if found[row.job.model].model is None:
-            firsts.setdefault(row.job.model, row)
-    return [
-        _problem(_Fault(row=row, text=_unknown(found[model])), file)
-        for model, row in firsts.items()
-    ]
+    def __init__(
+        self, file: str, spent: Callable[[JobRow], bool], *, allow_unknown: bool = False
+    ) -> None:
+        self._file, self._spent, self._allow_unknown = file, spent, allow_unknown
+        self._found: dict[str, Lookup] = {}
+        self._checks: dict[str, BodyCheck] = {}
+        self._unknown: dict[str, Problem] = {}
+        self._faults: dict[tuple[str | None, int | None, str], Problem] = {}
+        self.unlisted: dict[str, dict[str, None]] = {}
 
+    def learn(self, found: Mapping[str, Lookup], checks: Mapping[str, BodyCheck]) -> None:
+        """Take what is known of some models, by the jobs' model ids."""
+        self._found.update(found)
+        self._checks.update(checks)
 
-def field_problems(
-    rows: Sequence[JobRow], checks: Mapping[str, BodyCheck], file: str
-) -> list[Problem]:
-    """What the schemas in ``checks``, by the jobs' model ids, refuse; equal jobs of a row once."""
-    once: dict[tuple[int | None, str], _Fault] = {}
-    for row in rows:
-        for fault in _faults(row, checks):
-            once.setdefault((row.line, fault.text), fault)
-    return [_problem(fault, file) for fault in islice(once.values(), MOST_PROBLEMS)]
+    def look(self, row: JobRow) -> None:
+        """Check one row; equal faults of a row count once, an unknown model at its first job."""
+        model = row.job.model
+        lookup = self._found.get(model)
+        if lookup is None:
+            return
+        unknown = lookup.model is None and not self._allow_unknown
+        if unknown and model not in self._unknown and not self._spent(row):
+            self._unknown[model] = self._problem(row, _unknown(lookup))
+        if (check := self._checks.get(model)) is not None:
+            body = row.job.body
+            if faults := check.faults(body):
+                self._refuse(row, faults)
+            for name in check.unlisted(body):
+                self.unlisted.setdefault(model, {})[name] = None
 
+    def _refuse(self, row: JobRow, faults: Iterable[str]) -> None:
+        if len(self._faults) >= MOST_PROBLEMS or self._spent(row):
+            return
+        for text in faults:
+            place = (row.file, row.line, text)
+            if place not in self._faults:
+                self._faults[place] = self._problem(row, text)
 
-def unlisted_fields(
-    rows: Sequence[JobRow], checks: Mapping[str, BodyCheck]
-) -> dict[str, tuple[str, ...]]:
-    """By model, the fields of its jobs that its schema neither lists nor forbids."""
-    found: dict[str, dict[str, None]] = {}
-    for row in rows:
-        check = checks.get(row.job.model)
-        for name in check.unlisted(row.job.body) if check else ():
-            found.setdefault(row.job.model, {})[name] = None
-    return {model: tuple(names) for model, names in found.items()}
+    def problems(self) -> list[Problem]:
+        """All that is wrong, by line."""
+        found = [*self._unknown.values(), *islice(self._faults.values(), MOST_PROBLEMS)]
+        return sorted(found, key=lambda problem: problem.line or 0)
 
-
-def _faults(row: JobRow, checks: Mapping[str, BodyCheck]) -> Iterator[_Fault]:
-    check = checks.get(row.job.model)
-    for text in check.faults(row.job.body) if check else ():
-        yield _Fault(row=row, text=text)
+    def _problem(self, row: JobRow, text: str) -> Problem:
+        if len(text) > LONGEST_MESSAGE:
+            text = f"{text[:LONGEST_MESSAGE]}…"
+        name = row.job.title(row.job.key("atlas"))
+        file = row.file or self._file
+        return Problem(message=text, file=file, line=row.line, job=name[:80])
 
 
 def _unknown(lookup: Lookup) -> str:
@@ -71,11 +79,3 @@ def _unknown(lookup: Lookup) -> str:
     word = next(iter(re.findall(r"[A-Za-z]{2,}", name or maker)), "")
     look = f"asyncpipe models --search {word}" if word else "asyncpipe models"
     return f"{said}, nor is any like it: look with `{look}`, or use --allow-unknown-models"
-
-
-def _problem(fault: _Fault, file: str) -> Problem:
-    text, job = fault.text, fault.row.job
-    if len(text) > LONGEST_MESSAGE:
-        text = f"{text[:LONGEST_MESSAGE]}…"
-    name = job.title(job.key("atlas"))
-    return Problem(message=text, file=file, line=fault.row.line, job=name[:80])

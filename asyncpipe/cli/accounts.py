@@ -30,12 +30,19 @@ def add_accounts(
     @app.command()
     @folder
     @click.option("--format", "form", type=click.Choice(["csv", "jsonl"]), required=True)
+    @click.option(
+        "--rows",
+        type=click.Choice(["jobs", "attempts"]),
+        default="jobs",
+        show_default=True,
+        help="One row per job, or per submit, as an invoice has them.",
+    )
     @click.option("-o", "--output", type=click.Path(path_type=Path), help="[default: stdout]")
-    def export(folder: Path, form: str, output: Path | None) -> int:
-        """Write one row per job of FOLDER, in job-file order, for spreadsheets and programs."""
+    def export(folder: Path, form: str, rows: str, output: Path | None) -> int:
+        """Write the jobs of FOLDER, in job-file order, for spreadsheets and programs."""
         from asyncpipe.cli.export import export_folder
 
-        return export_folder(folder, form=form, output=output)
+        return export_folder(folder, form=form, rows=rows, output=output)
 
     @app.command()
     @folder

@@ -19,10 +19,11 @@ from asyncpipe.cli.options import (
     GRACE,
     JOB_FILE,
     OUTPUT,
+    PRICE_FILE,
     to_usd,
     with_output,
 )
-from asyncpipe.cli.runoptions import run
+from asyncpipe.cli.runoptions import estimate, run
 from asyncpipe.errors import AsyncpipeError, JobFileError
 
 PROBLEMS_SHOWN = 20
@@ -75,7 +76,8 @@ def collect(folder: Path, **options: Any) -> int:
 def verify(folder: Path, **options: Any) -> int:
     """Check every file in FOLDER by size and sha256; fetch again what is missing or damaged.
 
-    Costs nothing. A file that was changed is kept beside, as NAME.changed.
+    Costs nothing. A file that was changed is kept beside, as NAME.changed. Exit code 0: every file
+    stands, whatever else became of the jobs; 75: some are still to be fetched; 1: media are gone.
     """
     from asyncpipe.cli.collect import CollectOptions, verify_folder
 
@@ -84,22 +86,16 @@ def verify(folder: Path, **options: Any) -> int:
 
 @app.command()
 @JOB_FILE
+@PRICE_FILE
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
-def validate(jobfile: Path, as_json: bool) -> None:
+def validate(jobfile: Path, **options: Any) -> None:
     """Check JOBFILE and show its first jobs; nothing is sent and nothing is spent."""
     from asyncpipe.cli.check import validate_jobs
 
-    validate_jobs(jobfile, as_json=as_json)
+    validate_jobs(jobfile, **options)
 
 
-@app.command()
-@JOB_FILE
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
-def estimate(jobfile: Path, as_json: bool) -> None:
-    """Say what JOBFILE will cost, per model and in all; without any network."""
-    from asyncpipe.cli.check import estimate_jobs
-
-    estimate_jobs(jobfile, as_json=as_json)
+app.add_command(estimate)
 
 
 @app.command()
@@ -129,20 +125,21 @@ def init(jobfile: Path, lang: str, force: bool) -> None:
 @app.command()
 @FOLDER
 @click.argument("jobs", nargs=-1)
-@click.option("--resubmit", is_flag=True, help="Let the next run submit them.")
-@click.option("--give-up", is_flag=True, help="Failed, counted as charged.")
-def resolve(folder: Path, jobs: tuple[str, ...], resubmit: bool, give_up: bool) -> None:
-    """Decide about the unknown jobs of an output FOLDER: all, or those called JOBS.
+@click.option("--resubmit", is_flag=True, help="Unknown jobs: let the next run submit them.")
+@click.option("--give-up", is_flag=True, help="Unknown jobs: failed, counted as charged.")
+@click.option("--lost-charged", is_flag=True, help="Lost answers: the bill has them; charge them.")
+@click.option("--lost-free", is_flag=True, help="Lost answers: the bill has them not; release.")
+def resolve(folder: Path, jobs: tuple[str, ...], **options: bool) -> None:
+    """Decide about the unknown jobs and lost answers of FOLDER: all, or those of JOBS.
 
     Unknown means: submitted, and the answer was lost. They may have been bought; submitting them
-    anew may pay twice, which is why only this command and `run --ambiguous resubmit` do it.
+    anew may pay twice, which is why only this command and `run --ambiguous resubmit` do it. What a
+    lost answer may have cost stays reserved until --lost-charged or --lost-free says what the bill
+    says; alone they leave unknown jobs as they are, with --resubmit or --give-up they settle both.
     """
-    from asyncpipe.cli.resolve import resolve_jobs
+    from asyncpipe.cli.resolve import decision_of, resolve_jobs
 
-    if resubmit is give_up:
-        why = "say either --resubmit (may pay twice) or --give-up (counts as charged)"
-        raise click.UsageError(why)
-    resolve_jobs(folder, jobs, resubmit=resubmit)
+    resolve_jobs(folder, jobs, decision_of(**options))
 
 
 @app.command()

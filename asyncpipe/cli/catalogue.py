@@ -70,9 +70,11 @@ async def get_catalogue(provider: Lister, *, refresh: bool = False) -> Catalogue
     return found
 
 
-async def find_models(provider: Lister, ids: Sequence[str]) -> tuple[Catalogue, dict[str, Lookup]]:
+async def find_models(
+    provider: Lister, ids: Sequence[str], catalogue: Catalogue | None = None
+) -> tuple[Catalogue, dict[str, Lookup]]:
     """Look ids up; what a kept catalogue lacks is asked for anew, as it may be younger."""
-    catalogue = await get_catalogue(provider)
+    catalogue = catalogue or await get_catalogue(provider)
     found = look_up(ids, catalogue.models)
     if catalogue.source == "cache" and any(each.model is None for each in found.values()):
         catalogue = await get_catalogue(provider, refresh=True)

@@ -1,103 +1,88 @@
-"""``asyncpipe validate`` and ``asyncpipe estimate``: read a job file, send nothing."""
+"""``asyncpipe validate``: read a job file, show what it comes to, send nothing."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import orjson
 
-from asyncpipe.errors import JobFileError, Problem, UsageError
-from asyncpipe.jobfile import JobFile, load_jobs
+from asyncpipe.cli.look import Pricing, prices_of
+from asyncpipe.jobfile import JobFile, JobRow, open_jobs
 from asyncpipe.manifest import money
-from asyncpipe.pricing import Price, books_of, price
-from asyncpipe.report.text import columns, fit, printable, usd
+from asyncpipe.pricing import Price
+from asyncpipe.report.text import fit, printable, usd
 
 SHOWN = 5
 """Jobs that ``validate`` shows."""
 
 
-def validate_jobs(path: Path, *, as_json: bool) -> None:
-    """Check a job file and show what it expands to; raises JobFileError or UsageError."""
-    file = load_jobs(path)
-    prices = price_all(file)
-    total = sum(p.micro for p in prices)
-    if as_json:
-        document = {"valid": True, "jobs": len(file.rows), "total_cost": money(total)}
-        click.echo(orjson.dumps(document).decode())
-        return
-    click.echo(f"{printable(str(path))}: {len(file.rows)} jobs, no problems. The first ones:")
-    for row, cost in list(zip(file.rows, prices, strict=True))[:SHOWN]:
-        name = row.job.title(row.job.key("atlas"))
-        model = printable(row.job.model)
-        click.echo(f"  {fit(name, 28)}  {row.job.kind.value:<5}  {usd(cost.micro):>11}  {model}")
-        click.echo(f"    {printable(row.job.prompt)[:160]}")
+def validate_jobs(path: Path, *, as_json: bool, price_file: Path | None = None) -> None:
+    """Check a job file and show what it expands to; raises JobFileError or UsageError.
 
-
-def price_all(file: JobFile) -> list[Price]:
-    """Price every job; raises JobFileError naming every model that has no price, once."""
-    books = books_of(file.settings.prices)
-    prices: list[Price] = []
-    problems: dict[str, Problem] = {}
+    A model that no table prices is no mistake here: a run asks the provider.
+    """
+    file = open_jobs(path)
+    pricing = Pricing(file, prices_of(file, price_file))
+    jobs = total = 0
+    first: list[tuple[JobRow, Price | None]] = []
     for row in file.rows:
-        try:
-            prices.append(price(row.job, books))
-        except UsageError as exc:
-            problem = Problem(message=str(exc), file=str(file.path), line=row.line)
-            problems.setdefault(row.job.model, problem)
-    if problems:
-        raise JobFileError(list(problems.values()))
-    return prices
-
-
-def estimate_jobs(path: Path, *, as_json: bool) -> None:
-    """Print what a job file will cost; raises JobFileError or UsageError."""
-    file = load_jobs(path)
-    prices = price_all(file)
-    jobs: Counter[str] = Counter()
-    costs: Counter[str] = Counter()
-    sources: defaultdict[str, set[str]] = defaultdict(set)
-    assumed: Counter[str] = Counter()
-    for row, cost in zip(file.rows, prices, strict=True):
-        jobs[row.job.model] += 1
-        costs[row.job.model] += cost.micro
-        sources[cost.source].add(row.job.model)
-        assumed.update(cost.assumed)
+        price = pricing.look(row)
+        jobs += 1
+        total += price.micro if price else 0
+        if len(first) < SHOWN:
+            first.append((row, price))
+    pricing.end(but_for_unpriced=True)
+    unpriced = sorted(pricing.unpriced)
     if as_json:
-        click.echo(_document(jobs, costs, sources, assumed))
+        document = {
+            "valid": True,
+            "jobs": jobs,
+            "total_cost": None if unpriced else money(total),
+            "unpriced_models": unpriced,
+        }
+        click.echo(orjson.dumps(document | _of_rows(file)).decode())
         return
-    click.echo(f"{printable(str(path))}: {jobs.total()} jobs")
-    rows = [(model, f"{jobs[model]:>6} jobs   {usd(costs[model]):>12}") for model in sorted(jobs)]
-    click.echo(
-        "\n".join(columns([*rows, ("total", f"{jobs.total():>6} jobs   {usd(costs.total()):>12}")]))
-    )
-    for line in _remarks(sources, assumed):
-        click.echo(line)
+    cost = "" if unpriced else f"; {usd(total)} in all, by tables"
+    click.echo(f"{printable(str(path))}: {jobs} jobs, no problems{cost}")
+    for line in made_of(file):
+        click.echo(f"  {line}")
+    click.echo("The first ones:")
+    for row, price in first:
+        for line in _shown(row, price):
+            click.echo(line)
+    for model in unpriced:
+        click.echo(printable(f"no price is known for {model}: a run asks the provider for it"))
 
 
-def _remarks(sources: dict[str, set[str]], assumed: Counter[str]) -> Sequence[str]:
-    lines = [f"assumed: {what}, for {n} jobs that do not say" for what, n in assumed.items()]
-    for source, models in sources.items():
-        lines.append(f"prices of {len(models)} model(s) from: {source}")
-    lines.append("An estimate: prices change, check them with your provider before a large run.")
-    return lines
+def _shown(row: JobRow, price: Price | None) -> Iterator[str]:
+    """One job as people check it before they pay for it."""
+    name, model = row.job.title(row.job.key("atlas")), printable(row.job.model)
+    cost = usd(price.micro) if price else "no price"
+    yield f"  {fit(name, 28)}  {row.job.kind.value:<5}  {cost:>11}  {model}"
+    if row.job.said:
+        yield f"    {printable(row.job.said)[:160]}"
+    if row.job.params:
+        yield f"    {printable(orjson.dumps(dict(row.job.params)).decode())[:160]}"
 
 
-def _document(
-    jobs: Counter[str],
-    costs: Counter[str],
-    sources: dict[str, set[str]],
-    assumed: Counter[str],
-) -> str:
-    document = {
-        "jobs": jobs.total(),
-        "total_cost": money(costs.total()),
-        "currency": "USD",
-        "cost_by_model": {model: money(costs[model]) for model in sorted(costs)},
-        "jobs_by_model": dict(sorted(jobs.items())),
-        "price_sources": {source: sorted(models) for source, models in sources.items()},
-        "assumed": dict(assumed),
-    }
-    return orjson.dumps(document, option=orjson.OPT_INDENT_2).decode()
+def _of_rows(file: JobFile) -> dict[str, object]:
+    if file.made_of is None:
+        return {}
+    return {"rows": file.made_of, "unused_columns": file.unused, "label_columns": file.kept}
+
+
+def made_of(file: JobFile) -> Iterator[str]:
+    """Lines that say which rows the jobs are made of, and what becomes of their columns."""
+    if file.made_of is None:
+        return
+    yield printable(f"rows: {file.made_of}")
+    used = [name for name in file.columns if name not in file.unused]
+    for what, names in (
+        ("columns used", used),
+        ("columns no template names (kept as labels)", file.unused),
+        ("columns kept as labels, not sent", file.kept),
+    ):
+        if names:
+            yield printable(f"{what}: {', '.join(names)}")

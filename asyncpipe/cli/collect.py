@@ -11,12 +11,15 @@ from pathlib import Path
 import click
 
 from asyncpipe.cli.connect import Simulated, connect
+from asyncpipe.cli.exits import of_verify
 from asyncpipe.cli.session import End, Output, echo, run_session, work_in
 from asyncpipe.ledger.sqlite import origin_of
+from asyncpipe.manifest import read_manifest
 from asyncpipe.pipeline import Pipeline
 from asyncpipe.progress import Progress
 from asyncpipe.report.text import printable
 from asyncpipe.settings import Deadlines, Polling
+from asyncpipe.states import JobState
 from asyncpipe.verify import Verified, verify
 
 SHOWN = 20
@@ -41,11 +44,16 @@ def collect_folder(options: CollectOptions) -> int:
 
 
 def verify_folder(options: CollectOptions) -> int:
-    """Compare every asset; fetch again what is missing or damaged; return the exit code."""
+    """Compare every asset; fetch again what is missing or damaged; return the exit code.
+
+    It speaks of files only, whatever jobs came to: 0 when every one stands that was bought.
+    """
     found = asyncio.run(verify(options.folder))
     _say(found, options.output)
     if found.bad_count:
-        return collect_folder(options)
+        lost_before = read_manifest(options.folder).totals.jobs[JobState.LOST]
+        code = collect_folder(options)
+        return of_verify(code, read_manifest(options.folder).totals, lost_before=lost_before)
     if not options.output.quiet:
         click.echo(f"{found.checked} assets checked, all as they were bought")
     return 0

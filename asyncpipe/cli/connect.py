@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asyncpipe._fs import make_folders
+from asyncpipe.jobs import JobType
 from asyncpipe.ledger.sqlite import STATE_FOLDER
 from asyncpipe.providers.atlas import AtlasCloud
 from asyncpipe.settings import Deadlines, Polling
@@ -39,23 +40,24 @@ class Simulated:
 
     def deadlines(self, deadlines: Deadlines) -> Deadlines:
         """Give up as much sooner."""
-        return Deadlines(image=deadlines.image / self.speed, video=deadlines.video / self.speed)
+        return Deadlines(**{k.value: deadlines.of(k) / self.speed for k in JobType})
 
 
 async def connect(
-    stack: AsyncExitStack, folder: Path, *, base_url: str | None, simulated: Simulated | None
+    stack: AsyncExitStack, folder: Path | None, *, base_url: str | None, simulated: Simulated | None
 ) -> AtlasCloud:
-    """Make the provider; ``stack`` closes the simulator."""
+    """Make the provider; ``stack`` closes the simulator, which without a folder keeps no books."""
     if simulated is None:
         return AtlasCloud(base_url=base_url)
     from asyncpipe.simulator import Faults, Simulator, SimulatorSettings
 
-    make_folders(folder, [STATE_FOLDER])
+    if folder is not None:
+        make_folders(folder, [STATE_FOLDER])
     settings = SimulatorSettings(
         speed=simulated.speed,
         faults=Faults.parse(simulated.faults),
         catalog=simulated.catalog,
-        books=folder / STATE_FOLDER / "simulator.sqlite3",
+        books=folder / STATE_FOLDER / "simulator.sqlite3" if folder else None,
     )
     simulator = await stack.enter_async_context(Simulator(settings))
     return AtlasCloud("simulated", base_url=simulator.base_url, simulated=True)

@@ -33,5 +33,17 @@ def of_run(totals: Totals, *, stopped: AsyncpipeError | None) -> Exit:
         return Exit.STOPPED
     if totals.unknown or totals.pending:
         return Exit.AGAIN
-    failed = totals.jobs[JobState.FAILED] + totals.jobs[JobState.LOST]
-    return Exit.FAILED if failed else Exit.OK
+    return Exit.FAILED if totals.failed else Exit.OK
+
+
+def of_verify(code: int, totals: Totals, *, lost_before: int) -> int:
+    """The exit code of a verify whose repair ended with ``code``: what became of the files.
+
+    75 while some are still to be fetched, 1 when media are gone for good. A failed, unknown or
+    unsubmitted job has no file that could be missing.
+    """
+    if code not in (Exit.AGAIN, Exit.FAILED):
+        return code
+    if totals.jobs[JobState.GENERATED]:
+        return Exit.AGAIN
+    return Exit.FAILED if totals.jobs[JobState.LOST] > lost_before else Exit.OK

@@ -1,4 +1,4 @@
-"""``asyncpipe export``: one row per job, into a file or on stdout."""
+"""``asyncpipe export``: one row per job or attempt, into a file or on stdout."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from asyncpipe.report.export import export_file, export_stream
 from asyncpipe.report.text import printable
 
 
-def export_folder(folder: Path, *, form: str, output: Path | None) -> int:
+def export_folder(folder: Path, *, form: str, rows: str, output: Path | None) -> int:
     """Export a folder; return the exit code: 3 when the reader of stdout left before the end."""
     if output is not None and str(output) != "-":
-        count = export_file(folder, output, form)
-        click.echo(f"{printable(str(output))}: {count} jobs", err=True)
+        count = export_file(folder, output, form, rows=rows)
+        click.echo(f"{printable(str(output))}: {count} {rows}", err=True)
         return Exit.OK
     try:
         stream = sys.stdout.buffer
-        export_stream(folder, stream, form)
+        export_stream(folder, stream, form, rows=rows)
         stream.flush()
     except BrokenPipeError:
         return Exit.STOPPED  # whoever read had enough: `| head`

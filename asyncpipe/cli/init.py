@@ -13,7 +13,7 @@ _EN = """\
 #   asyncpipe run {name} --simulate
 # For real: set ATLASCLOUD_API_KEY, look at `asyncpipe estimate {name}`, leave --simulate out.
 
-output_dir: pipeline_output     # where pictures, clips and manifest.json go
+output_dir: pipeline_output     # where images/, videos/, audio/ and manifest.json go
 max_workers: 3                  # most predictions in flight at once
 
 defaults:                       # every job takes these where it says nothing itself
@@ -49,7 +49,7 @@ _ZH = """\
 #   asyncpipe run {name} --simulate
 # 正式运行:设置 ATLASCLOUD_API_KEY,先看 `asyncpipe estimate {name}`,再去掉 --simulate。
 
-output_dir: pipeline_output     # 图片、视频和 manifest.json 存放的文件夹
+output_dir: pipeline_output     # 图片、视频、音频和 manifest.json 存放的文件夹
 max_workers: 3                  # 同时进行的生成数上限
 
 defaults:                       # 任务没有写的字段用这里的

@@ -52,6 +52,11 @@ def shared(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 BASE_URL = click.option("--base-url", help="The API's base URL, if not Atlas Cloud's own.")
+PRICE_FILE = click.option(
+    "--price-file",
+    type=click.Path(path_type=Path),
+    help="Your own prices, YAML or JSON, where there is no quote.",
+)
 CATALOGS = click.Choice(["article", "live"])
 GRACE = click.option(
     "--grace",

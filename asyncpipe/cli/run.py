@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, AsyncExitStack
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
 
 import click
 
-from asyncpipe.cli.check import price_all
+from asyncpipe.cli.check import made_of
 from asyncpipe.cli.connect import Simulated, connect
-from asyncpipe.cli.precheck import check_models
+from asyncpipe.cli.look import (
+    Wanted,
+    Watch,
+    ask_quotes,
+    known,
+    look_through,
+    price_rows,
+    prices_of,
+    told,
+)
+from asyncpipe.cli.precheck import ModelCheck
+from asyncpipe.cli.question import ask_first, on_terminal
 from asyncpipe.cli.session import End, Output, run_session, work_in
-from asyncpipe.jobfile import JobFile, load_jobs
+from asyncpipe.cli.unspent import still_to_buy
+from asyncpipe.jobfile import JobFile, open_jobs
 from asyncpipe.pipeline import Pipeline
+from asyncpipe.pricing import Prices
 from asyncpipe.progress import Progress
+from asyncpipe.providers.atlas import AtlasCloud
+from asyncpipe.quoting import Quoting
 from asyncpipe.report.text import printable
 from asyncpipe.volume import GIB
 
@@ -29,6 +44,9 @@ class RunOptions:
     output_dir: Path | None
     max_workers: int | None
     max_cost: Decimal | None
+    min_balance: Decimal | None
+    price_file: Path | None
+    yes: bool
     base_url: str | None
     simulate: bool
     simulate_speed: float
@@ -47,15 +65,23 @@ def run_jobs(options: RunOptions) -> int:
     """Run a job file to its end and return the exit code."""
     if options.simulate and options.base_url:
         raise click.UsageError("--simulate and --base-url exclude each other")
-    file = load_jobs(options.jobfile)
-    price_all(file)
+    file = open_jobs(options.jobfile)
+    prices = prices_of(file, options.price_file)
     folder = options.output_dir or file.settings.output_dir
-    work = partial(_run, options, file, folder)
+    work = partial(_run, options, file, prices, folder)
     return run_session(folder, work, output=options.output, simulated=options.simulate)
 
 
-async def _run(options: RunOptions, file: JobFile, folder: Path) -> End:
+async def _run(options: RunOptions, file: JobFile, prices: Prices, folder: Path) -> End:
     settings, simulated = file.settings, None
+    echo = options.output.echo
+    # The article's simulator takes any model; a file that is checked without asking anybody is
+    # checked before the folder is touched.
+    asking = not options.simulate or options.simulate_catalog == "live"
+    digest = file.digest(prices.books, options.allow_unknown_models, asking)
+    before, unpriced = known(folder, digest), set[str]()
+    if before is None and not asking:
+        unpriced = await _look(options, file, prices)
     polling, deadlines = settings.polling, settings.deadlines
     if options.simulate:
         simulated = Simulated(
@@ -64,37 +90,97 @@ async def _run(options: RunOptions, file: JobFile, folder: Path) -> End:
             catalog=options.simulate_catalog,
         )
         polling, deadlines = simulated.polling(polling), simulated.deadlines(deadlines)
+    remark = partial(_remark, options.output)
     progress = Progress(options.output.echo, verbose=options.output.verbose)
     async with AsyncExitStack() as stack:
         provider = await connect(stack, folder, base_url=options.base_url, simulated=simulated)
-        if simulated is None or simulated.catalog == "live":  # the article's takes any model
-            await check_models(
-                file,
-                provider,
-                folder,
-                allow_unknown=options.allow_unknown_models,
-                echo=options.output.echo,
-            )
+        await stack.enter_async_context(provider)
+        if before is None and asking:
+            allow_unknown = options.allow_unknown_models
+            models = ModelCheck(file, provider, folder, allow_unknown=allow_unknown, echo=echo)
+            unpriced = await _look(options, file, prices, models)
+        quoting = Quoting(provider, tell=remark)
+        prices = replace(prices, quotes=quoting.quotes)
+        await _price(options, file, prices, quoting, provider, unpriced=unpriced)
         pipeline = Pipeline(
             provider,
             folder,
             max_workers=options.max_workers or settings.max_workers,
-            max_cost=settings.max_cost if options.max_cost is None else options.max_cost,
+            max_cost=_cap(options, file),
+            min_balance=_either(options.min_balance, settings.min_balance),
             retries=settings.retries,
             deadlines=deadlines,
             polling=polling,
             prices=settings.prices,
+            price_file=options.price_file,
+            quotes=quoting,
+            estimate_factor=settings.estimate_factor,
             patience_s=options.patience,
             min_free_bytes=round(options.min_free * GIB),
             resubmit_unknown=options.ambiguous == "resubmit",
             on_event=progress,
+            on_remark=remark,
         )
         places = f"{options.jobfile}, into {folder}"
-        options.output.echo(printable(f"{len(file.rows)} jobs from {places}"))
+        count = before.jobs if before else len(file.rows)
+        unchanged = ", unchanged since the last run" if before else ""
+        echo(printable(f"{count} jobs from {places}{unchanged}"))
+        for line in made_of(file):
+            echo(f"  {line}")
         work = partial(
             pipeline.batch_generate,
-            file.jobs,
+            told(file.jobs, "written down", echo),
+            digest=digest,
             job_file=str(options.jobfile),
             retry_failed=options.retry_failed,
         )
         return await work_in(pipeline, work, progress=progress, grace_s=options.grace)
+
+
+def _cap(options: RunOptions, file: JobFile) -> Decimal | None:
+    return _either(options.max_cost, file.settings.max_cost)
+
+
+def _either(option: Decimal | None, setting: Decimal | None) -> Decimal | None:
+    return setting if option is None else option
+
+
+def _remark(output: Output, line: str) -> None:
+    output.echo(printable(line))
+
+
+def _still_to_buy(options: RunOptions, file: JobFile) -> AbstractContextManager[Wanted]:
+    return still_to_buy(
+        options.output_dir or file.settings.output_dir,
+        "atlas",
+        retry_failed=options.retry_failed,
+        resubmit=options.ambiguous == "resubmit",
+    )
+
+
+async def _look(
+    options: RunOptions, file: JobFile, prices: Prices, watch: Watch | None = None
+) -> set[str]:
+    """Check the file; return the models no table prices."""
+    with _still_to_buy(options, file) as wanted:
+        return await look_through(file, prices, options.output.echo, watch=watch, wanted=wanted)
+
+
+async def _price(
+    options: RunOptions,
+    file: JobFile,
+    prices: Prices,
+    quoting: Quoting,
+    provider: AtlasCloud,
+    *,
+    unpriced: set[str],
+) -> None:
+    """See that everything still to be bought has a price; ask the user, where one has to be."""
+    with _still_to_buy(options, file) as wanted:
+        unasked = options.yes or options.simulate or _cap(options, file) is not None
+        if not unasked and on_terminal():
+            workers = options.max_workers or file.settings.max_workers
+            await ask_first(file, prices, quoting, provider, wanted=wanted, workers=workers)
+        elif unpriced:
+            await ask_quotes(file, quoting, wanted=wanted, models=unpriced)
+            price_rows(file, prices, lambda row, price: None, wanted=wanted)

@@ -1,4 +1,4 @@
-"""``asyncpipe run`` as the command line has it: its options."""
+"""``asyncpipe run`` and ``estimate`` as the command line has them: their options."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from asyncpipe.cli.options import (
     GRACE,
     JOB_FILE,
     OUTPUT,
+    PRICE_FILE,
     shared,
     to_usd,
     with_output,
@@ -30,9 +31,27 @@ _LIMITS = shared(
         metavar="USD",
         help="Most that the folder's jobs may cost in all.",
     ),
+    click.option(
+        "--min-balance",
+        callback=to_usd,
+        metavar="USD",
+        help="Submit nothing while the account has less.",
+    ),
+    PRICE_FILE,
+    click.option("--yes", is_flag=True, help="Do not ask before spending more than 1 USD."),
+)
+_EMBEDDED = click.option(
+    "--simulate", is_flag=True, help="Use the embedded simulator: no key, no money."
+)
+_CATALOG = click.option(
+    "--simulate-catalog",
+    type=CATALOGS,
+    default="article",
+    show_default=True,
+    help="Sell the article's models, or today's at today's prices.",
 )
 _SIMULATE = shared(
-    click.option("--simulate", is_flag=True, help="Use the embedded simulator: no key, no money."),
+    _EMBEDDED,
     click.option(
         "--simulate-speed",
         type=click.FloatRange(0, min_open=True),
@@ -45,13 +64,7 @@ _SIMULATE = shared(
         default="",
         help="Faults, e.g. all=0.1,cut=0; `asyncpipe simulate --list-faults` lists them.",
     ),
-    click.option(
-        "--simulate-catalog",
-        type=CATALOGS,
-        default="article",
-        show_default=True,
-        help="Sell the article's models, or today's at today's prices.",
-    ),
+    _CATALOG,
 )
 _CHOICES = shared(
     click.option(
@@ -100,3 +113,24 @@ def run(jobfile: Path, **options: Any) -> int:
     from asyncpipe.cli.run import RunOptions, run_jobs
 
     return run_jobs(RunOptions(jobfile=jobfile, **with_output(options)))
+
+
+@click.command()
+@JOB_FILE
+@click.option("--offline", is_flag=True, help="Ask nobody: your prices and the built-in table.")
+@BASE_URL
+@_EMBEDDED
+@_CATALOG
+@PRICE_FILE
+@click.option("-j", "--max-workers", type=click.IntRange(1), help="For the duration: most at once.")
+@ENV_FILE
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+def estimate(jobfile: Path, **options: Any) -> None:
+    """Say what JOBFILE will cost, per model and in all; nothing is bought.
+
+    With a key, --base-url or --simulate the provider is asked for its own quotes, which is free;
+    without any of them it is done as with --offline.
+    """
+    from asyncpipe.cli.estimate import EstimateOptions, estimate_jobs
+
+    estimate_jobs(EstimateOptions(jobfile=jobfile, **options))

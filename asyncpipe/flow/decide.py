@@ -23,22 +23,37 @@ from asyncpipe.events import (
     Unknown,
 )
 from asyncpipe.ledger.base import JobRecord
+from asyncpipe.pricing.price import told_micro
 from asyncpipe.providers.base import Prediction, PredictionStatus
 
 NO_OUTPUT = "the provider says completed and names no output"
 
 
 def after_submit(
-    record: JobRecord, answer: Prediction | ProviderError, at: datetime, *, retries: int
+    record: JobRecord,
+    answer: Prediction | ProviderError,
+    at: datetime,
+    *,
+    retries: int,
+    anothers: bool = False,
 ) -> Event:
     """Turn the answer to a submit into the one event that follows from it.
 
-    A completed answer without outputs is polled on, like one that runs.
+    A completed answer without outputs is polled on, like one that runs. ``anothers``: the
+    prediction that the answer names is another job's.
     """
     if isinstance(answer, ProviderError):
         return _submit_refused(record, answer, at)
     if answer.status is PredictionStatus.FAILED:
         return after_failure(record, answer, at, retries=retries, polls=0)
+    if anothers:
+        return Unknown(
+            job_id=record.id,
+            at=at,
+            error=f"the provider answered with prediction {answer.id}, which is another job's: "
+            "whether a second one was bought nobody knows",
+            request_id=answer.request_id,
+        )
     if answer.status is PredictionStatus.COMPLETED and answer.outputs:
         return Generated(
             job_id=record.id,
@@ -48,6 +63,7 @@ def after_submit(
             prediction_id=answer.id or None,
             route=answer.route or None,
             request_id=answer.request_id,
+            told=told_micro(answer.charged),
         )
     if not answer.id:
         return Unknown(
@@ -76,7 +92,13 @@ def _submit_refused(record: JobRecord, error: ProviderError, at: datetime) -> Ev
 
 def may_retry(record: JobRecord, answer: Prediction, retries: int) -> bool:
     """Whether a failed prediction may be bought anew: returned, not moderated, retries left."""
-    return answer.released and not answer.moderated and record.failures < retries
+    return not _charged(answer) and not answer.moderated and record.failures < retries
+
+
+def _charged(answer: Prediction) -> bool:
+    """Whether a failed prediction's money is gone: what it cost, if told, decides."""
+    told = told_micro(answer.charged)
+    return not answer.released if told is None else told > 0
 
 
 def after_failure(
@@ -91,16 +113,19 @@ def after_failure(
         error=_reason(answer),
         polls=polls,
         error_code=answer.error_code,
+        prediction_id=answer.id or None,
         request_id=answer.request_id,
     )
 
 
 def _failed(record: JobRecord, answer: Prediction, at: datetime, *, polls: int) -> Failed:
+    charged = _charged(answer)
     return Failed(
         job_id=record.id,
         at=at,
         error=_reason(answer),
-        charged=not answer.released,
+        charged=charged,
+        told=told_micro(answer.charged) if charged else None,
         moderated=answer.moderated,
         polls=polls,
         error_code=answer.error_code,
@@ -141,6 +166,7 @@ def after_deadline(
             charged=True,
             polls=polls,
             request_id=last.request_id,
+            told=told_micro(last.charged) if isinstance(last, Prediction) else None,
         )
     state = (
         f"{last}"

@@ -1,6 +1,6 @@
 """Job files: read, validate, expand."""
 
-from asyncpipe.jobfile.load import JobFile, load_jobs, parse_jobs
+from asyncpipe.jobfile.load import JobFile, iter_jobs, load_jobs, open_jobs, parse_jobs
 from asyncpipe.jobfile.validate import JobRow
 
-__all__ = ["JobFile", "JobRow", "load_jobs", "parse_jobs"]
+__all__ = ["JobFile", "JobRow", "iter_jobs", "load_jobs", "open_jobs", "parse_jobs"]

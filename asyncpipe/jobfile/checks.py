@@ -59,9 +59,9 @@ def shown(value: Any) -> str:
     return f"{value[:_LONGEST_SHOWN]!r}…" if long else repr(value)
 
 
-def meant(word: str, known: Iterable[str]) -> str:
+def meant(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
     """A did-you-mean for ``word``, or nothing."""
-    close = difflib.get_close_matches(brief(word).lower(), list(known), n=1)
+    close = difflib.get_close_matches(brief(word).lower(), list(known), n=1, cutoff=cutoff)
     return f": did you mean {close[0]!r}?" if close else ""
 
 

@@ -25,8 +25,11 @@ class Layer:
         return cls(rest, {**checked.get("params", {}), **own})
 
     def over(self, lower: Layer) -> Layer:
-        """Both, this one winning; bodies are merged one level deep."""
-        return Layer({**lower.fields, **self.fields}, {**lower.body, **self.body})
+        """Both, this one winning; bodies and labels are merged one level deep."""
+        fields = {**lower.fields, **self.fields}
+        if "labels" in lower.fields and "labels" in self.fields:
+            fields["labels"] = {**lower.fields["labels"], **self.fields["labels"]}
+        return Layer(fields, {**lower.body, **self.body})
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ class Defaults:
         """The type of a job; what it says itself, its model included, goes before defaults."""
         for layer in (own, self.common):
             job_type: JobType | None = layer.fields.get("type")
-            if job_type is None and "model" in layer.fields:
+            if job_type is None and isinstance(layer.fields.get("model"), str):
                 job_type = type_of_model(layer.fields["model"])
             if job_type is not None:
                 return job_type

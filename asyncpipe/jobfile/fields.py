@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from asyncpipe.jobfile.checks import Check, Wrong, number, positive, shown, text, whole
-from asyncpipe.jobfile.params import params
+from asyncpipe.jobfile.params import labels, params
 from asyncpipe.jobfile.source import Unclear
-from asyncpipe.jobs import JobType
+from asyncpipe.jobs import JobType, any_type
 
 MOST_COPIES = 10_000
 """The largest ``count``."""
@@ -45,7 +45,7 @@ def job_type(value: Any) -> JobType:
         return JobType(value)
     if isinstance(value, Unclear):
         raise Wrong(value.why)
-    raise Wrong(f"{shown(value)} is not a type: write {' or '.join(legal)}")
+    raise Wrong(f"{shown(value)} is not a type: write {any_type()}")
 
 
 def duration(value: Any) -> int | float | str:
@@ -82,6 +82,7 @@ DEFAULT_FIELDS: dict[str, Check] = {
     "params": params,
     "retries": whole(0),
     "deadline_s": positive,
+    "labels": labels,
 }
 
 JOB_FIELDS: dict[str, Check] = {

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import json
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+
+import orjson
 
 from asyncpipe.jobfile.source import DEEPEST, Block, Listing, Unclear, Unreadable
 
@@ -25,17 +29,47 @@ def read_json(text: str) -> Any:
     return with_errors.run(walk.document)
 
 
-def read_jsonl(text: str) -> Listing:
-    """Return one value a line; blank lines are skipped, lines that are not JSON are Unclear."""
-    values, lines = [], []
+def iter_jsonl(path: Path) -> Iterator[tuple[Any, int]]:
+    """Yield each line's value and number, in the memory of one line.
+
+    Blank lines are left out, lines that are not JSON are Unclear.
+    """
     decoder = _decoder()
-    for number, line in enumerate(text.split("\n"), start=1):
-        # Not splitlines(): U+2028 and its like may stand inside a JSON string.
-        if not line.strip(" \t\r"):
-            continue
-        lines.append(number)
-        values.append(_one_line(decoder, line.strip(" \t\r")))
-    return Listing(values, lines)
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, start=1):
+            line = raw.removeprefix(BOM_UTF8) if number == 1 else raw
+            if line := line.strip(b" \t\r\n"):
+                value = _quick(line)
+                if value is None:
+                    value = _one_line(decoder, line.decode("utf-8", "surrogateescape"))
+                yield value, number
+
+
+_KEY = re.compile(rb'"[ \t]*:')
+_LONG_NUMBER = re.compile(rb"[0-9]{18}|-0")
+
+
+def _quick(line: bytes) -> Any:
+    """What orjson makes of a line; None where it may differ from what the decoder would.
+
+    It keeps the last of two equal keys in silence, so keys are counted in the text: a string may
+    hold what looks like one, but none can hide.
+    """
+    if _LONG_NUMBER.search(line):
+        return None
+    try:
+        value = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+    return value if _keys(value) == len(_KEY.findall(line)) else None
+
+
+def _keys(value: Any) -> int:
+    if isinstance(value, dict):
+        return len(value) + sum(_keys(v) for v in value.values() if isinstance(v, dict | list))
+    if isinstance(value, list):
+        return sum(_keys(each) for each in value if isinstance(each, dict | list))
+    return 0
 
 
 def _one_line(decoder: json.JSONDecoder, line: str) -> Any:

@@ -1,19 +1,28 @@
-"""Load a job file, or take jobs as Python has them."""
+"""Open a job file, load one, or take jobs as Python has them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from asyncpipe.errors import JobFileError, Problem
+from asyncpipe.jobfile.encoding import examine
 from asyncpipe.jobfile.expand import Defaults
+from asyncpipe.jobfile.holes import Columns
+from asyncpipe.jobfile.lazy import LazyJobs, LazyRows
 from asyncpipe.jobfile.place import Place
-from asyncpipe.jobfile.read import read_source
+from asyncpipe.jobfile.plain import check_columns, label_columns, line_jobs, table_jobs
+from asyncpipe.jobfile.read import file_of, read_source
+from asyncpipe.jobfile.rows import JSON_LINES, Rows, TableRows, crossed, open_file, open_rows
 from asyncpipe.jobfile.source import Block, Listing, Unclear, Unreadable
+from asyncpipe.jobfile.table import ENDINGS
+from asyncpipe.jobfile.template import LONGEST_LABEL, Template
 from asyncpipe.jobfile.top import read_top
-from asyncpipe.jobfile.validate import JobRow, read_rows
+from asyncpipe.jobfile.validate import JobRow, read_row, read_rows, read_template
 from asyncpipe.jobs import Job
 from asyncpipe.settings import RunSettings
 
@@ -23,34 +32,63 @@ jobs:
     model: black-forest-labs/flux-2-pro/text-to-image
     prompt: A white ceramic mug on an oak table"""
 
+EXPANSION = b"1"
+"""The version of the rules by which a file becomes jobs; part of every digest."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobFile:
-    """A job file, read and found valid; ``rows`` holds at least one job, in the file's order."""
+    """A job file; ``rows`` holds at least one job, in the file's order.
+
+    The rows of a table or of JSON Lines, and those of templates, are read anew whenever they are
+    iterated. ``made_of`` says in words what templates are filled from, ``unused`` which columns
+    no template names, ``kept`` which columns of a table of jobs are labels.
+    """
 
     path: Path
     settings: RunSettings
     rows: Sequence[JobRow]
+    made_of: str | None = None
+    columns: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+    digests: tuple[str, ...] = field(default=(), repr=False)
 
     @property
-    def jobs(self) -> list[Job]:
+    def jobs(self) -> Sequence[Job]:
         """The jobs alone, as ``Pipeline.batch_generate`` takes them."""
+        if isinstance(self.rows, LazyRows):
+            return LazyJobs(self.rows)
         return [row.job for row in self.rows]
+
+    def digest(self, *settings: object) -> str:
+        """A hash of the file, its rows and ``settings``: the same ones make the same jobs."""
+        parts = [*self.digests, *(repr(setting) for setting in settings)]
+        return hashlib.sha256(b"\0".join([EXPANSION, *(p.encode() for p in parts)])).hexdigest()
 
 
 def load_jobs(path: str | Path) -> JobFile:
-    """Read and check a job file: YAML, JSON, or JSONL with one job a line.
+    """Read and check a job file: YAML or JSON; JSONL, CSV or TSV with one job a line.
 
     Raises JobFileError with every problem in it, and UsageError for a path that cannot be read.
+    """
+    file = open_jobs(path)
+    len(file.rows)
+    return file
+
+
+def open_jobs(path: str | Path) -> JobFile:
+    """Like ``load_jobs``, but rows that are read lazily are checked when they are iterated.
+
+    Raises JobFileError for what is wrong above them, and UsageError as ``load_jobs`` does.
     """
     path = Path(path)
     place = Place(found=[], file=str(path))
     try:
-        source = read_source(path)
+        file = _open(path, place)
     except Unreadable as exc:
         place.report(str(exc), line=exc.line)
         raise JobFileError(place.found) from exc
-    file = _job_file(path, source, place)
     if place.found:
         raise JobFileError(sorted(place.found, key=_line))
     return file
@@ -68,18 +106,129 @@ def parse_jobs(jobs: Iterable[Mapping[str, Any] | Job]) -> list[Job]:
     return [row.job for row in rows]
 
 
+def iter_jobs(jobs: Iterable[Mapping[str, Any] | Job]) -> Iterator[Job]:
+    """Like ``parse_jobs``, one by one: raises at the end, and yields none after a problem.
+
+    Jobs that come twice are not found.
+    """
+    place = Place(found=[])
+    for n, value in enumerate(jobs, start=1):
+        found = [value] if isinstance(value, Job) else read_row(value, None, n, Defaults(), place)
+        if not place.found:
+            yield from found
+    if place.found:
+        raise JobFileError(place.found)
+
+
 def _line(problem: Problem) -> int:
     return problem.line or 0
 
 
+def _open(path: Path, place: Place) -> JobFile:
+    ending = path.suffix.lower()
+    if ending in ENDINGS[:2]:
+        return _table(path, place)
+    if ending in JSON_LINES:
+        return _lines(path, place)
+    source, sha256 = read_source(path)
+    file = _job_file(path, source, place)
+    return replace(file, digests=(sha256, *file.digests))
+
+
+def _table(path: Path, place: Place) -> JobFile:
+    with file_of(path):
+        rows = open_file(path, place)
+    if not isinstance(rows, TableRows):
+        return JobFile(path=path, settings=RunSettings(), rows=())
+    check_columns(rows.columns, replace(place, line=1 + rows.header.skipped))
+    return JobFile(
+        path=path,
+        settings=RunSettings(),
+        rows=_lazy(partial(table_jobs, rows), place),
+        made_of=rows.told,
+        kept=tuple(label_columns(rows.columns)),
+        digests=(rows.file.sha256,),
+    )
+
+
+def _lines(path: Path, place: Place) -> JobFile:
+    with file_of(path):
+        file = examine(path, only_utf8=True)
+    rows = _lazy(partial(line_jobs, path), place)
+    return JobFile(path=path, settings=RunSettings(), rows=rows, digests=(file.sha256,))
+
+
+def _lazy(read: Any, place: Place) -> Sequence[JobRow]:
+    return LazyRows(read, str(place.file), empty=f"the file is empty; {EXAMPLE}")
+
+
 def _job_file(path: Path, source: Any, place: Place) -> JobFile:
+    if isinstance(source, Block) and ("rows" in source or "matrix" in source):
+        return _templated(path, source, place)
     settings, defaults = RunSettings(), Defaults()
     if isinstance(source, Block):
-        settings, defaults = read_top(source, place)
+        settings, defaults = read_top(source, place, None)
     rows = _rows(source, place)
     if rows is None:
         return JobFile(path=path, settings=settings, rows=())
     return JobFile(path=path, settings=settings, rows=read_rows(rows, defaults, place))
+
+
+def _templated(path: Path, source: Block, place: Place) -> JobFile:
+    rows = _sources(path, source, place)
+    columns = Columns({name: n for n, name in enumerate(rows.columns)} if rows else {})
+    if rows is None:  # the top level's other problems are still worth knowing
+        without = Block(((k, v) for k, v in source.items() if k != "defaults"), source.lines)
+        settings, _ = read_top(without, place, None)
+        return JobFile(path=path, settings=settings, rows=())
+    settings, defaults = read_top(source, place, columns)
+    templates = _templates(source, defaults, columns, place)
+    inside = str(rows.file.path) if rows.file else None
+    read = partial(_filled, rows=rows, templates=templates, file=inside)
+    return JobFile(
+        path=path,
+        settings=settings,
+        rows=LazyRows(read, str(path), empty=f"{rows.told}: there is no row in it"),
+        made_of=rows.told,
+        columns=rows.columns,
+        unused=tuple(name for name in rows.columns if name not in columns.used),
+        digests=(rows.file.sha256,) if rows.file else (),
+    )
+
+
+def _sources(path: Path, source: Block, place: Place) -> Rows | None:
+    rows: Rows | None = None
+    if "rows" in source:
+        here = replace(place, line=source.lines.get("rows"))
+        rows = open_rows(source["rows"], here, path.parent)
+        if rows is None:
+            return None
+    if "matrix" in source:
+        rows = crossed(rows, source["matrix"], replace(place, line=source.lines.get("matrix")))
+    return rows
+
+
+def _templates(source: Block, defaults: Defaults, columns: Columns, place: Place) -> list[Template]:
+    found = []
+    for n, (value, line) in enumerate(_rows(source, place) or (), start=1):
+        here = replace(place, line=line, job=f"job {n}", columns=columns)
+        if (template := read_template(value, defaults, here)) is not None:
+            found.append(template)
+    return found
+
+
+def _filled(
+    place: Place, *, rows: Rows, templates: Sequence[Template], file: str | None
+) -> Iterator[JobRow]:
+    """The jobs of all templates, row by row."""
+    if file is not None:
+        place = replace(place, file=file)
+    here, name = replace(place), rows.columns[0]
+    for line, cells in rows.read(place):
+        here.line, here.job = line, f"{name} {cells[0]}"[:LONGEST_LABEL]
+        for template in templates:
+            for job in template.jobs(cells, here):
+                yield JobRow(job=job, line=line, file=file)
 
 
 def _rows(source: Any, place: Place) -> Iterable[tuple[Any, int | None]] | None:

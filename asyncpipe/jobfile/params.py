@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from asyncpipe.jobfile.checks import Fault, Wrong, encodable, mapping, number, shown
+from asyncpipe.jobfile.checks import Fault, Wrong, encodable, mapping, number, shown, text
 from asyncpipe.jobfile.source import DEEPEST, Unclear, line_of
 
 MOST_VALUES = 10_000
@@ -19,6 +19,27 @@ def params(value: Any) -> dict[str, Any]:
     if copier.faults:
         raise Wrong(*copier.faults)
     return copied
+
+
+MOST_LABELS = 200
+"""Labels of one job: more than a spreadsheet's columns that anybody reads."""
+
+
+def labels(value: Any) -> dict[str, str]:
+    """Names and texts of the user's own; every fault inside is reported at once."""
+    found: dict[str, str] = {}
+    faults: list[Fault] = []
+    if len(mapping(value)) > MOST_LABELS:
+        raise Wrong(f"has {len(value)} names; at most {MOST_LABELS} are allowed")
+    for name, said in value.items():
+        line = line_of(value, name, None)
+        try:
+            found[text(name)] = text(said)
+        except Wrong as exc:
+            faults += [Fault(fault.message, f".{name}", line) for fault in exc.faults]
+    if faults:
+        raise Wrong(*faults)
+    return found
 
 
 class _Copier:

@@ -7,21 +7,37 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from asyncpipe.errors import Problem
-from asyncpipe.jobfile.checks import Check, Wrong, brief, meant
+from asyncpipe.jobfile.checks import Check, Fault, Wrong, brief, meant
+from asyncpipe.jobfile.holes import (
+    Cells,
+    Columns,
+    Hole,
+    checked_hole,
+    has_braces,
+    open_hole,
+    text_hole,
+)
 from asyncpipe.jobfile.source import Unclear, line_of
 
 MOST_PROBLEMS = 1000
 """Problems of one file that are kept: who has more has one mistake, many times."""
 
+TEXT_FIELDS = frozenset({"name", "type", "model", "prompt", "resolution"})
+"""Fields of a job in which a lone placeholder is text, whatever is in its cell."""
+
+OPEN_FIELDS = frozenset({"params", "labels"})
+"""Fields of a job with names of the user's own inside."""
+
 LONGEST_MESSAGE = 1000
 """Characters of what is said of one problem."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class Place:
     """A place in a job file; ``report`` adds to ``found``, which all places of a file share.
 
-    ``path`` is put before the names of fields: ``defaults.`` for those inside ``defaults``.
+    ``path`` is put before the names of fields: ``defaults.`` for those inside ``defaults``. With
+    ``columns`` text in braces is a placeholder for one of them.
     """
 
     found: list[Problem]
@@ -29,6 +45,7 @@ class Place:
     line: int | None = None
     job: str | None = None
     path: str = ""
+    columns: Columns | None = None
 
     def below(self, mapping: Mapping[str, Any], key: str) -> Place:
         """The place of what ``key`` of ``mapping`` holds."""
@@ -59,12 +76,43 @@ class Place:
                 self.report(f"{self.path}{key}: {value.why}", line=line)
             else:
                 try:
-                    passed[key] = checks[key](value)
+                    passed[key] = self._checked(key, value, checks[key])
                 except Wrong as exc:
                     for fault in exc.faults:
                         name = f"{self.path}{key}{fault.path}"
                         self.report(f"{name}: {fault.message}", line=fault.line or line)
         return passed
+
+    def _checked(self, key: str, value: Any, check: Check) -> Any:
+        if self.columns is None or not has_braces(value):
+            return check(value)
+        if isinstance(value, str) and key not in OPEN_FIELDS:
+            return checked_hole(value, self.columns, check, text=key in TEXT_FIELDS)
+        if key not in OPEN_FIELDS or not isinstance(value, Mapping):
+            return check(value)
+        still = {name: each for name, each in value.items() if not has_braces(each)}
+        make = text_hole if key == "labels" else open_hole
+        passed = check(still)
+        for name, each in value.items():
+            if name not in still:
+                passed[name] = self._made(make, each, check, name)
+        return passed
+
+    def _made(self, make: Any, value: Any, check: Check, name: str) -> Any:
+        assert self.columns is not None
+        try:
+            found = make(value, self.columns)
+        except Wrong as exc:
+            raise Wrong(*(Fault(f.message, f".{name}{f.path}") for f in exc.faults)) from exc
+        if not isinstance(found, Hole):
+            return check({name: found})[name]
+        fill = found.fill
+
+        def checked(cells: Cells) -> Any:
+            value = fill(cells)
+            return value if type(value) in (int, bool) else check({name: value})[name]
+
+        return Hole(checked)
 
     def _unknown(
         self, key: Any, value: Any, checks: Mapping[str, Check], remedy: str, line: int | None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from asyncpipe.errors import UsageError
-from asyncpipe.jobfile.json_source import read_json, read_jsonl
+from asyncpipe.jobfile.json_source import read_json
 from asyncpipe.jobfile.source import Unreadable
 from asyncpipe.jobfile.yaml_source import read_yaml
 
@@ -15,29 +17,39 @@ FORMATS: dict[str, Callable[[str], Any]] = {
     ".yaml": read_yaml,
     ".yml": read_yaml,
     ".json": read_json,
-    ".jsonl": read_jsonl,
-    ".ndjson": read_jsonl,
 }
+"""Formats that are read whole; tables and JSON Lines are streamed."""
+
+ENDINGS = (*FORMATS, ".jsonl", ".ndjson", ".csv", ".tsv")
+"""Endings of job files."""
 
 
-def read_source(path: Path) -> Any:
-    """Return what the job file at ``path`` holds; None for an empty one.
+def read_source(path: Path) -> tuple[Any, str]:
+    """Return what the job file at ``path`` holds, None for an empty one, and its sha256.
 
     Raises UsageError for a path that cannot be read, Unreadable for contents that cannot.
     """
     read = FORMATS.get(path.suffix.lower())
     content = _content(path)
     if read is None:
-        known = ", ".join(FORMATS)
+        known = ", ".join(ENDINGS)
         raise UsageError(f"{path}: the ending tells a job file's format; give it one of {known}")
-    return read(_text(content))
+    return read(_text(content)), hashlib.sha256(content).hexdigest()
 
 
 def _content(path: Path) -> bytes:
+    with file_of(path) as file:
+        return file.read()
+
+
+@contextmanager
+def file_of(path: Path) -> Iterator[BinaryIO]:
+    """Open a job file; raises UsageError for a path that cannot be read."""
     if path.is_dir():
         raise UsageError(f"{path} is a folder, not a job file: name the file in it")
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            yield file
     except FileNotFoundError as exc:
         raise UsageError(
             f"there is no job file {path}: check the path, or write one with `asyncpipe init`"

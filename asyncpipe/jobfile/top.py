@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from asyncpipe.errors import UsageError
-from asyncpipe.jobfile.checks import Check, mapping, number, positive, shown, text, usd, whole
+from asyncpipe.jobfile.checks import Check, Wrong, mapping, number, positive, text, usd, whole
 from asyncpipe.jobfile.expand import Defaults
+from asyncpipe.jobfile.holes import Columns
 from asyncpipe.jobfile.place import Place
-from asyncpipe.jobfile.source import Block, Unclear
+from asyncpipe.jobfile.prices import read_prices
+from asyncpipe.jobfile.source import Block
 from asyncpipe.jobfile.validate import read_defaults
-from asyncpipe.pricing import Rate
-from asyncpipe.pricing.book import UNITS
-from asyncpipe.pricing.price import MOST_USD
+from asyncpipe.jobs import JobType
+from asyncpipe.pricing.prices import MOST_FACTOR
 from asyncpipe.settings import Deadlines, Polling, RunSettings
 
 IGNORED = "x-"
@@ -29,26 +32,40 @@ def _deadline(value: Any) -> Any:
     return value if isinstance(value, Mapping) else positive(value)
 
 
+def _factor(value: Any) -> Decimal:
+    factor = usd(value)
+    if not 1 <= factor <= MOST_FACTOR:
+        raise Wrong(f"{value} must be from 1 to {MOST_FACTOR}: how many times as much to reserve")
+    return factor
+
+
+_PLAIN = ("max_workers", "max_cost", "min_balance", "estimate_factor", "retries")
+
 _TOP_FIELDS: dict[str, Check] = {
     "output_dir": text,
     "max_workers": whole(1),
     "max_cost": usd,
+    "min_balance": usd,
+    "estimate_factor": _factor,
     "retries": whole(0),
     "deadline_s": _deadline,
     "polling": mapping,
     "prices": mapping,
+    "rows": _any,
+    "matrix": _any,
     "defaults": mapping,
     "jobs": _any,
 }
 
 
-def read_top(top: Block, place: Place) -> tuple[RunSettings, Defaults]:
-    """Check the top level; what it does not say keeps its default."""
+def read_top(top: Block, place: Place, columns: Columns | None) -> tuple[RunSettings, Defaults]:
+    """Check the top level; what it does not say keeps its default.
+
+    ``columns`` are those that defaults may name in braces.
+    """
     ours = Block(((k, v) for k, v in top.items() if not k.startswith(IGNORED)), top.lines)
     checked = place.check(ours, _TOP_FIELDS)
-    said: dict[str, Any] = {
-        k: checked[k] for k in ("max_workers", "max_cost", "retries") if k in checked
-    }
+    said: dict[str, Any] = {k: checked[k] for k in _PLAIN if k in checked}
     if "output_dir" in checked:
         said["output_dir"] = Path(checked["output_dir"])
     if "deadline_s" in checked:
@@ -56,17 +73,18 @@ def read_top(top: Block, place: Place) -> tuple[RunSettings, Defaults]:
     if "polling" in checked:
         said["polling"] = _polling(checked["polling"], place.below(top, "polling"))
     if "prices" in checked:
-        said["prices"] = _prices(checked["prices"], place.below(top, "prices"))
+        said["prices"] = read_prices(checked["prices"], place.below(top, "prices"))
     defaults = Defaults()
     if "defaults" in checked:
-        defaults = read_defaults(checked["defaults"], place.below(top, "defaults"))
+        below = replace(place.below(top, "defaults"), columns=columns)
+        defaults = read_defaults(checked["defaults"], below)
     return RunSettings(**said), defaults
 
 
 def _deadlines(value: Any, place: Place) -> Deadlines:
     if not isinstance(value, Mapping):
-        return Deadlines(image=value, video=value)
-    return Deadlines(**place.check(value, {"image": positive, "video": positive}))
+        return Deadlines(image=value, video=value, audio=value)
+    return Deadlines(**place.check(value, {kind.value: positive for kind in JobType}))
 
 
 def _polling(value: Mapping[str, Any], place: Place) -> Polling:
@@ -76,26 +94,3 @@ def _polling(value: Mapping[str, Any], place: Place) -> Polling:
     except UsageError as exc:
         place.report(str(exc))
         return Polling()
-
-
-def _prices(value: Mapping[str, Any], place: Place) -> dict[str, Rate]:
-    rates = {}
-    for model, said in value.items():
-        here = place.below(value, model)
-        if not isinstance(said, Mapping):
-            why = said.why if isinstance(said, Unclear) else _no_rate(said)
-            here.report(f"prices.{model}: {why}")
-            continue
-        checked = here.check(said, dict.fromkeys(UNITS, usd))
-        if len(said) != 1:
-            here.report(f"prices.{model}: {_no_rate(said)}")
-        elif checked:
-            rates[model] = Rate(**checked)
-    return rates
-
-
-def _no_rate(said: Any) -> str:
-    number = isinstance(said, int | float) and not isinstance(said, bool)
-    amount = said if number and abs(said) < MOST_USD else 0.04
-    wrong = f"has {len(said)} keys" if isinstance(said, Mapping) else f"{shown(said)} is no rate"
-    return f"{wrong}; give exactly one of {', '.join(UNITS)}, e.g. {{per_image: {amount}}}"

@@ -12,7 +12,8 @@ from asyncpipe.jobfile.expand import Defaults, Layer, copies
 from asyncpipe.jobfile.fields import BODY_FIELDS, DEFAULT_FIELDS, JOB_FIELDS, job_type
 from asyncpipe.jobfile.place import Place
 from asyncpipe.jobfile.source import Unclear, line_of
-from asyncpipe.jobs import Job, JobType
+from asyncpipe.jobfile.template import Template
+from asyncpipe.jobs import Job, JobType, any_type
 
 JOB_REMEDY = "Fields of the model's own go under params:"
 LONGEST_LABEL = 80
@@ -20,10 +21,11 @@ LONGEST_LABEL = 80
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobRow:
-    """One job, and the line of the file its row begins on (None: unknown)."""
+    """One job, the line its row begins on, and the file of rows where that is not the job file."""
 
     job: Job
     line: int | None = None
+    file: str | None = None
 
 
 def read_defaults(value: Any, place: Place) -> Defaults:
@@ -70,6 +72,41 @@ def _label(value: Any, n: int) -> str:
     return name if len(name) <= LONGEST_LABEL else f"{name[:LONGEST_LABEL]}…"
 
 
+def read_row(value: Any, line: int | None, n: int, defaults: Defaults, place: Place) -> list[Job]:
+    """The jobs of one row, the ``n``-th; what is wrong with it is reported."""
+    return list(_row(value, defaults, replace(place, line=line, job=_label(value, n))))
+
+
+def read_template(value: Any, defaults: Defaults, place: Place) -> Template | None:
+    """Check a job template; ``place`` is its own and knows the columns."""
+    if not isinstance(value, Mapping):
+        place.report(_not_a_mapping(value))
+        return None
+    columns = place.columns
+    assert columns is not None
+    before, elsewhere = len(place.found), {*columns.used}
+    columns.used.clear()
+    own = Layer.of(place.check(value, JOB_FIELDS, remedy=JOB_REMEDY))
+    _check_conflicts(value, place)
+    layers = (defaults.common, *defaults.by_type.values())
+    for key in ("model", "prompt"):
+        said = {*value, *defaults.faulty}
+        if key not in said and not any(key in layer.fields for layer in layers):
+            place.report(f"{key}: missing; write it on the job or in defaults")
+    if len(place.found) == before and not (columns.used or elsewhere):
+        example = next(iter(columns.index))
+        place.report(f"uses no column, so each row would make the same job: write {{{example}}}")
+    columns.used.update(elsewhere)
+    if len(place.found) > before:
+        return None
+    return Template(own, defaults, columns, place)
+
+
+def label_of(value: Any, n: int) -> str:
+    """What problems call a job: its name, or its number."""
+    return _label(value, n)
+
+
 def _row(value: Any, defaults: Defaults, place: Place) -> Iterator[Job]:
     if isinstance(value, Job):
         yield value
@@ -96,7 +133,8 @@ def _mapping(value: Mapping[str, Any], defaults: Defaults, place: Place) -> Iter
     kind = defaults.type_of(own)
     whole = defaults.under(own, kind)
     _check_missing(value, whole, kind, defaults, place)
-    if len(place.found) > before or kind is None or not {"model", "prompt"} <= whole.fields.keys():
+    wrong = len(place.found) > before or {"model", "prompt"} & defaults.faulty - {*whole.fields}
+    if wrong or kind is None:
         return
     try:
         yield from copies(whole, kind)
@@ -109,7 +147,8 @@ def _check_missing(
 ) -> None:
     """Report what a job lacks; what is there but wrong was reported where it stands."""
     said = {*value, *defaults.faulty}
-    lacking = [k for k in ("model", "prompt") if k not in whole.fields and k not in said]
+    needed = ("model",) if kind is JobType.AUDIO and whole.body else ("model", "prompt")
+    lacking = [k for k in needed if k not in whole.fields and k not in said]
     by_type = any("model" in layer.fields for layer in defaults.by_type.values())
     if kind is None and "type" not in said and "model" not in value:
         if by_type or "model" in whole.fields:
@@ -128,7 +167,7 @@ def _no_type(whole: Layer) -> str:
     why = "no model tells it"
     if "model" in whole.fields:
         why = f"model {whole.fields['model']!r} does not tell what it makes"
-    return f"type: missing, and {why}; add type: image or type: video"
+    return f"type: missing, and {why}; add type: {any_type()}"
 
 
 def _check_conflicts(value: Mapping[str, Any], place: Place) -> None:

@@ -15,6 +15,7 @@ from asyncpipe.events import (
     Failed,
     Generated,
     Intended,
+    LostSettled,
     NotBought,
     PolledAgain,
     Released,
@@ -32,10 +33,13 @@ class JobRecord:
     """What the engine knows of one job; ``fold`` is the only way it changes.
 
     ``used`` counts attempts used up, ``failures`` those since the user last asked for a retry.
-    ``reserved`` and ``charged`` are the current attempt's micro-dollars, ``held`` what earlier
-    attempts of unknown outcome still reserve. ``stem`` is the path of its assets without index and
-    extension, relative to the output folder; None before admission. ``resumed_at`` is when an
-    expired job was taken up again, for a fresh deadline.
+    ``reserved``, ``charged``, ``booked`` (charged on delivery) and ``overrun`` (charged beyond what
+    was reserved) are the current attempt's micro-dollars; ``paid`` is whether it is charged, were
+    it nothing; ``estimated`` whether its amount is the provider's estimate. Earlier attempts:
+    ``lost`` counts those of unknown outcome, ``held`` is what they still reserve, ``spent`` what
+    others were charged. ``stem`` is the path of its assets without index and extension, relative
+    to the output folder; None before admission. ``resumed_at`` is when an expired job was taken
+    up again, for a fresh deadline.
     """
 
     id: int
@@ -48,7 +52,13 @@ class JobRecord:
     failures: int = 0
     reserved: int = 0
     charged: int = 0
+    booked: int = 0
+    overrun: int = 0
+    paid: bool = False
+    estimated: bool = False
     held: int = 0
+    lost: int = 0
+    spent: int = 0
     prediction_id: str | None = None
     route: str = ""
     outputs: tuple[str, ...] = ()
@@ -61,13 +71,18 @@ class JobRecord:
     @property
     def committed(self) -> int:
         """Micro-dollars that count against a budget: charged, reserved or held."""
-        return self.charged + self.reserved + self.held
+        return self.charged + self.reserved + self.held + self.spent
 
     @property
     def releasable(self) -> int:
         """The part of it that the provider may still give back in this run."""
         in_flight = self.state in (JobState.SUBMITTING, JobState.SUBMITTED)
         return self.reserved if in_flight else 0
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether it failed free of charge, and an earlier attempt may have been bought."""
+        return self.state is JobState.FAILED and not self.paid and self.lost > 0
 
     @property
     def attempt(self) -> int:
@@ -133,6 +148,7 @@ def _way_changes(record: JobRecord, event: Event) -> dict[str, Any]:
             changes = {"prediction_id": event.prediction_id or record.prediction_id}
         case Released():
             changes = {"used": record.used + 1, "failures": record.failures + 1}
+            changes["prediction_id"] = event.prediction_id or record.prediction_id
         case RetryAsked() | Resubmitted():
             failures = event.failures if isinstance(event, Resubmitted) else 0
             changes = {"used": record.used + 1, "failures": failures, "error": None}
@@ -152,23 +168,42 @@ def _asset_changes(record: JobRecord, event: Event) -> dict[str, Any]:
 
 def _money_changes(record: JobRecord, event: Event) -> dict[str, Any]:
     """Reserve, charge, release; unknown and expired jobs keep what is reserved."""
+    changes: dict[str, Any] = {}
     match event:
         case Intended():
-            return {"reserved": event.reserved, "charged": 0}
-        case Generated():
-            return {"reserved": 0, "charged": record.charged + record.reserved}
-        case Failed():
-            return {"reserved": 0, "charged": record.reserved if event.charged else 0}
+            booked = event.reserved if event.booked is None else event.booked
+            changes = {"reserved": event.reserved, "booked": booked, "estimated": event.estimated}
+            changes |= {"charged": 0, "overrun": 0, "paid": False}
+        case Generated(told=told) if not record.paid:
+            changes = _charge(record, told)
+        case Failed(charged=True, told=told):
+            changes = _charge(record, told)
         case Resubmitted():
-            return {"reserved": 0, "held": record.held + record.reserved}
-        case NotBought() | Released():
-            return {"reserved": 0}
-    return {}
+            changes = {"held": record.held + record.reserved, "lost": record.lost + 1}
+            changes["reserved"] = 0
+        case LostSettled():
+            changes = {"held": record.held - event.reserved, "lost": record.lost - 1}
+            changes["spent"] = record.spent + (event.booked if event.charged else 0)
+        case NotBought() | Released() | Failed():
+            changes = {"reserved": 0}
+    return changes
+
+
+def _charge(record: JobRecord, told: int | None) -> dict[str, Any]:
+    """Charge what the provider says it cost, or else what is booked; the rest is released."""
+    charged = record.booked if told is None else told
+    return {
+        "reserved": 0,
+        "charged": charged,
+        "overrun": max(charged - record.reserved, 0),
+        "paid": True,
+        "estimated": record.estimated and told is None,
+    }
 
 
 def job_to_spec(job: Job) -> dict[str, Any]:
     """Everything of a job the ledger must keep to submit it later; JSON types only."""
-    return {
+    spec = {
         "name": job.name,
         "type": job.kind.value,
         "model": job.model,
@@ -178,6 +213,9 @@ def job_to_spec(job: Job) -> dict[str, Any]:
         "retries": job.retries,
         "deadline_s": job.deadline_s,
     }
+    if job.labels:
+        spec["labels"] = dict(job.labels)
+    return spec
 
 
 def job_from_spec(spec: dict[str, Any]) -> Job:

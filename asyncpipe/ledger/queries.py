@@ -24,7 +24,11 @@ _RECORD = (
     " a.reserved, a.charged, a.prediction_id, a.route, a.outputs, a.polls, a.submitted_at, a.error,"
     " a.resumed_at,"
     " (SELECT group_concat(s.position) FROM assets s WHERE s.job_id=j.id AND s.n=j.used+1),"
-    " (SELECT total(e.reserved) FROM attempts e WHERE e.job_id=j.id AND e.n<=j.used)"
+    " (SELECT total(e.reserved) FROM attempts e WHERE e.job_id=j.id AND e.n<=j.used),"
+    " (SELECT count(*)-count(e.settled) FROM attempts e WHERE e.job_id=j.id AND e.n<=j.used),"
+    " (SELECT total(e.charged) FROM attempts e WHERE e.job_id=j.id AND e.n<=j.used),"
+    " coalesce(a.booked, a.reserved), a.overrun, a.settled='charged',"
+    " a.estimated AND a.told IS NULL"
     " FROM jobs j LEFT JOIN attempts a ON a.job_id=j.id AND a.n=j.used+1 "
 )
 
@@ -56,6 +60,12 @@ def _read(row: Sequence[Any]) -> JobRecord:
         resumed_at=datetime.fromisoformat(row[16]) if row[16] else None,
         stored=stored,
         held=int(row[18]),
+        lost=row[19],
+        spent=int(row[20]),
+        booked=row[21] or 0,
+        overrun=row[22] or 0,
+        paid=bool(row[23]),
+        estimated=bool(row[24]),
     )
 
 
@@ -84,12 +94,56 @@ def ids_in_state(connection: sqlite3.Connection, state: JobState) -> list[int]:
     return [row[0] for row in rows]
 
 
+def bought(connection: sqlite3.Connection, keys: Sequence[str]) -> set[str]:
+    """Those of ``keys`` whose jobs were submitted before, and are not to be again."""
+    query = "SELECT 1 FROM jobs WHERE key=? AND state NOT IN ('pending', 'cancelled')"
+    return {key for key in keys if connection.execute(query, (key,)).fetchone()}
+
+
 def retryable(connection: sqlite3.Connection, run: int) -> list[int]:
-    """Failed jobs of ``run`` that were not charged and not refused by moderation."""
+    """Failed jobs of ``run`` that no attempt was charged for, and not refused by moderation.
+
+    Nor one whose earlier answer was lost: nobody knows whether that was charged.
+    """
     rows = connection.execute(
         "SELECT j.id FROM jobs j JOIN attempts a ON a.job_id=j.id AND a.n=j.used+1"
-        " WHERE j.state='failed' AND j.seen_run=? AND a.charged=0 AND a.moderated=0 ORDER BY j.id",
+        " WHERE j.state='failed' AND j.seen_run=? AND a.moderated=0 AND NOT EXISTS(SELECT 1 FROM"
+        " attempts e WHERE e.job_id=j.id AND (e.settled='charged' OR e.settled IS NULL))"
+        " ORDER BY j.id",
         (run,),
+    )
+    return [row[0] for row in rows]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LostAnswer:
+    """An earlier attempt of a job whose outcome nobody knows; amounts in micro-dollars."""
+
+    attempt: int
+    reserved: int
+    booked: int
+    estimated: bool
+
+
+def lost_answers(connection: sqlite3.Connection, job_id: int) -> list[LostAnswer]:
+    """The earlier attempts of a job whose outcome nobody knows, oldest first."""
+    rows = connection.execute(
+        "SELECT a.n, a.reserved, coalesce(a.booked, a.reserved), a.estimated FROM attempts a"
+        " JOIN jobs j ON j.id=a.job_id WHERE j.id=? AND a.n<=j.used AND a.settled IS NULL"
+        " ORDER BY a.n",
+        (job_id,),
+    )
+    return [
+        LostAnswer(attempt=n, reserved=reserved, booked=booked, estimated=bool(estimated))
+        for n, reserved, booked, estimated in rows
+    ]
+
+
+def with_lost_answers(connection: sqlite3.Connection) -> list[int]:
+    """The ids of jobs that have such attempts."""
+    rows = connection.execute(
+        "SELECT DISTINCT j.id FROM attempts a JOIN jobs j ON j.id=a.job_id"
+        " WHERE a.n<=j.used AND a.settled IS NULL ORDER BY j.id"
     )
     return [row[0] for row in rows]
 
@@ -243,11 +297,17 @@ def stem_candidates(record: JobRecord) -> Iterator[str]:
         yield f"{place}/{record.key}-{n}"
 
 
+_ENDINGS = {
+    JobType.IMAGE: ("png", "jpg", "webp"),
+    JobType.VIDEO: ("mp4", "mov", "webm"),
+    JobType.AUDIO: ("mp3", "wav", "ogg", "flac", "txt"),
+}
+
+
 def _stranger(folder: Path, stem: str, kind: JobType) -> bool:
-    endings = ("png", "jpg", "webp") if kind is JobType.IMAGE else ("mp4", "mov", "webm")
     base = str(folder / stem)
     # os.access: no exception, and no object, for each of the files that are not there.
-    return any(os.access(f"{base}.{ending}", os.F_OK) for ending in endings)
+    return any(os.access(f"{base}.{ending}", os.F_OK) for ending in _ENDINGS[kind])
 
 
 def claim_parts(

@@ -10,14 +10,17 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
+
+import anyio
 
 from asyncpipe.errors import DiskError, LedgerError, UsageError
 from asyncpipe.events import Event
 from asyncpipe.ledger.ballast import Ballast
-from asyncpipe.ledger.schema import SETTINGS, check_version, prepare
+from asyncpipe.ledger.schema import SETTINGS, prepare, show_as_today
 from asyncpipe.ledger.statements import ADD_EVENT, SET_STATE, statements
 from asyncpipe.ledger.trouble import LedgerFull, ledger_error, mapped
+from asyncpipe.providers.base import Provider
 
 T = TypeVar("T")
 Query = Callable[[sqlite3.Connection], T]
@@ -41,6 +44,11 @@ class Origin:
     provider: str
     origin: str
     simulated: bool
+
+    @classmethod
+    def of(cls, provider: Provider) -> Self:
+        """Where a provider's predictions come from."""
+        return cls(provider=provider.name, origin=provider.origin, simulated=provider.simulated)
 
     def __str__(self) -> str:
         if self.simulated:
@@ -122,6 +130,24 @@ class Ledger:
         answer = await self._run(partial(self._transact, query))
         self._tell_full()
         return answer
+
+    async def see_through(self, query: Query[T]) -> tuple[T, asyncio.CancelledError | None]:
+        """Ask for something that is to be counted: once begun, its answer comes even if cancelled.
+
+        The cancellation comes with it, for the caller to raise when it has counted.
+        """
+        await self.durable()
+        loop = asyncio.get_running_loop()
+        answer = loop.run_in_executor(self._thread, partial(self._transact, query))
+        cut = None
+        with anyio.CancelScope(shield=True):
+            while not answer.done():
+                try:
+                    await asyncio.wait([answer])
+                except asyncio.CancelledError as exc:  # a native one: no shield holds it off
+                    cut = exc
+        self._tell_full()
+        return answer.result(), cut
 
     async def aclose(self) -> None:
         """Write what was appended and close; raises LedgerError if that fails."""
@@ -281,7 +307,7 @@ def reading(folder: Path) -> Iterator[sqlite3.Connection]:
     uri = f"{path.resolve().as_uri()}?mode=ro"
     try:
         with closing(sqlite3.connect(uri, uri=True)) as connection:
-            check_version(connection)
+            show_as_today(connection)
             yield connection
     except (sqlite3.Error, UnicodeDecodeError) as exc:
         raise ledger_error(path, exc) from exc

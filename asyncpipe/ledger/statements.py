@@ -19,6 +19,7 @@ from asyncpipe.events import (
     Generated,
     Intended,
     Lost,
+    LostSettled,
     NotBought,
     PolledAgain,
     Released,
@@ -37,6 +38,9 @@ SET_STATE = "UPDATE jobs SET state=? WHERE id=?"
 INLINE = "data:"
 """Prefix of outputs that carry the media themselves; only the prefix is stored, polling again
 brings the rest."""
+
+CHARGED, RELEASED = "charged", "released"
+"""How an attempt is settled; NULL: its money is reserved, or nobody knows."""
 
 _LATEST = "job_id=? AND n=(SELECT used+1 FROM jobs WHERE id=?)"
 
@@ -81,12 +85,7 @@ def _attempt(event: Event) -> Iterator[Statement]:
     at, job_id = event.at.isoformat(), event.job_id
     match event:
         case Intended():
-            # A submit that surely bought nothing leaves its attempt open: the same number again.
-            yield (
-                "INSERT OR REPLACE INTO attempts"
-                "(job_id, n, reserved, price_source, assumed, intended_at) VALUES(?,?,?,?,?,?)",
-                (job_id, event.attempt, event.reserved, event.price_source, event.assumed, at),
-            )
+            yield _intended(event)
         case Submitted():
             yield _latest(
                 event,
@@ -97,9 +96,10 @@ def _attempt(event: Event) -> Iterator[Statement]:
             )
         case Generated():
             outputs = orjson.dumps(_plain(event.outputs)).decode()
+            yield _charge(event, event.told)
             yield (
-                "UPDATE attempts SET charged=charged+reserved, reserved=0, outputs=?,"
-                " polls=polls+?, generation_s=?, prediction_id=coalesce(?, prediction_id),"
+                "UPDATE attempts SET outputs=?, polls=polls+?, generation_s=?,"
+                " prediction_id=coalesce(?, prediction_id),"
                 " route=coalesce(?, route),"
                 " request_id=coalesce(?, request_id), error=NULL, ended_at=?,"
                 f" submitted_at=coalesce(submitted_at, ?) WHERE {_LATEST}",
@@ -125,6 +125,32 @@ def _attempt(event: Event) -> Iterator[Statement]:
         case RetryAsked() | Resubmitted():
             failures = event.failures if isinstance(event, Resubmitted) else 0
             yield "UPDATE jobs SET used=used+1, failures=? WHERE id=?", (failures, job_id)
+        case LostSettled():
+            charged = event.booked if event.charged else 0
+            yield (
+                "UPDATE attempts SET reserved=0, charged=?, settled=?, ended_at=?"
+                " WHERE job_id=? AND n=?",
+                (charged, CHARGED if event.charged else RELEASED, at, job_id, event.attempt),
+            )
+
+
+def _intended(event: Intended) -> Statement:
+    # A submit that surely bought nothing leaves its attempt open: the same number again.
+    return (
+        "INSERT OR REPLACE INTO attempts"
+        "(job_id, n, reserved, booked, estimated, price_source, assumed, intended_at)"
+        " VALUES(?,?,?,?,?,?,?,?)",
+        (
+            event.job_id,
+            event.attempt,
+            event.reserved,
+            event.reserved if event.booked is None else event.booked,
+            int(event.estimated),
+            event.price_source,
+            event.assumed,
+            event.at.isoformat(),
+        ),
+    )
 
 
 def _assets(event: Event) -> Iterator[Statement]:
@@ -155,18 +181,28 @@ def _ended(
         values["error_code"] = event.error_code
     if isinstance(event, Failed):
         values["moderated"] = int(event.moderated)
-        if event.prediction_id:
-            values["prediction_id"] = event.prediction_id
+    if isinstance(event, Released | Failed) and event.prediction_id:
+        values["prediction_id"] = event.prediction_id
     polls = getattr(event, "polls", 0)
     if polls:
         yield f"UPDATE attempts SET polls=polls+? WHERE {_LATEST}", (polls, *_ids(event))
     yield _latest(event, **values)
     if isinstance(event, Failed) and event.charged:
-        yield f"UPDATE attempts SET charged=reserved, reserved=0 WHERE {_LATEST}", _ids(event)
+        yield _charge(event, event.told)
     elif isinstance(event, NotBought | Released | Failed):
-        yield f"UPDATE attempts SET reserved=0 WHERE {_LATEST}", _ids(event)
+        yield _latest(event, reserved=0, settled=RELEASED)
     if isinstance(event, Released):
         yield "UPDATE jobs SET used=used+1, failures=failures+1 WHERE id=?", (event.job_id,)
+
+
+def _charge(event: Event, told: int | None) -> Statement:
+    """Charge the latest attempt once: what the provider says, or else what is booked."""
+    return (
+        "UPDATE attempts SET charged=coalesce(?, booked, reserved),"
+        " overrun=max(coalesce(?, booked, reserved)-reserved, 0), told=?, reserved=0,"
+        f" settled='{CHARGED}' WHERE {_LATEST} AND settled IS NULL",
+        (told, told, told, *_ids(event)),
+    )
 
 
 def _ids(event: Event) -> tuple[int, int]:

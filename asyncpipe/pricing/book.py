@@ -7,45 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 
-from asyncpipe.errors import UsageError
-
-UNITS = ("per_image", "per_second", "per_job")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Rate:
-    """What one model costs, in USD: per image, per second of video, or per job.
-
-    Exactly one is set, as Decimal and not negative; raises UsageError otherwise.
-    """
-
-    per_image: Decimal | None = None
-    per_second: Decimal | None = None
-    per_job: Decimal | None = None
-
-    def __post_init__(self) -> None:
-        given = [unit for unit in UNITS if getattr(self, unit) is not None]
-        if len(given) != 1:
-            raise UsageError(
-                f"a rate is exactly one of {', '.join(UNITS)}; this one has {given or 'none'}"
-            )
-        amount = getattr(self, given[0])
-        if not isinstance(amount, Decimal):
-            # A float is refused, not converted: 0.1 + 0.2 is how a budget leaks.
-            raise UsageError(f'{given[0]}: {amount!r} must be a Decimal, e.g. Decimal("0.04")')
-        if not amount.is_finite() or amount < 0:
-            raise UsageError(f"{given[0]}: {amount} must be a finite amount of USD, not negative")
-
-    @property
-    def unit(self) -> str:
-        """Which of the three is set."""
-        return next(unit for unit in UNITS if getattr(self, unit) is not None)
-
-    @property
-    def amount(self) -> Decimal:
-        """The USD for one unit."""
-        amount: Decimal = getattr(self, self.unit)
-        return amount
+from asyncpipe.pricing.rate import Rate
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,10 +24,12 @@ class PriceBook:
         return f"{self.source} of {self.as_of}" if self.as_of else self.source
 
 
-def books_of(prices: Mapping[str, Rate] | None) -> tuple[PriceBook, ...]:
-    """The price books of a run: the job file's rates, if there are any, then the built-in ones."""
+def books_of(
+    prices: Mapping[str, Rate] | None, price_file: PriceBook | None = None
+) -> tuple[PriceBook, ...]:
+    """The price books of a run, in order: the job file's rates, the user's file, the built-in."""
     own = [PriceBook(rates=dict(prices), source="job file")] if prices else []
-    return (*own, built_in())
+    return (*own, *([price_file] if price_file else []), built_in())
 
 
 def built_in() -> PriceBook:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_FLOOR, ROUND_HALF_UP, Decimal
 from typing import Any
 
 from asyncpipe.errors import UsageError
 from asyncpipe.jobs import Job, JobType
-from asyncpipe.pricing.book import PriceBook, Rate
+from asyncpipe.pricing.book import PriceBook
+from asyncpipe.pricing.rate import Rate, features_of
 
 ASSUMED_DURATION_S = 5
 """Seconds a video is priced as when its job does not say: what the article's program asked for."""
@@ -58,9 +59,23 @@ def to_micro(amount: Decimal) -> int:
     return int((amount * 1_000_000).quantize(Decimal(1), rounding=ROUND_HALF_UP))
 
 
+def told_micro(amount: Decimal | None) -> int | None:
+    """Convert what a provider says a prediction cost; None for nothing said, and for nonsense."""
+    exact: object = amount
+    if not isinstance(exact, Decimal) or not exact.is_finite() or not 0 <= exact <= MOST_USD:
+        return None
+    return to_micro(exact)
+
+
 def from_micro(micro: int) -> Decimal:
     """Convert micro-dollars to USD, exactly."""
     return Decimal(micro).scaleb(-6)
+
+
+def usd_text(micro: int) -> str:
+    """Write micro-dollars as USD: at least two decimals, at most six."""
+    whole, rest = divmod(micro, 1_000_000)
+    return f"{whole}.{f'{rest:06d}'.rstrip('0').ljust(2, '0')}"
 
 
 def checked_cap(amount: Decimal) -> int:
@@ -78,19 +93,40 @@ def price(job: Job, books: Sequence[PriceBook]) -> Price:
 
     A video without a duration in seconds counts as 5 s, which ``assumed`` then says. Whatever the
     unit, the price is multiplied by ``num_images``, ``n`` or ``max_images``: each output is paid
-    for. Of several the largest counts, so that a reservation is never too small.
+    for. Of several the largest counts, and of several tiers that a job leaves open the dearest, so
+    that a reservation is never too small.
 
-    Raises Unpriced for a model no book knows, and UsageError for a rate that does not fit the job
-    (``per_image`` for a video; ``per_second`` for an image without duration).
+    Raises Unpriced for a model no book knows or a job no tier fits, and UsageError for a rate that
+    does not fit the job (``per_image`` for a video; ``per_second`` for an image without duration).
     """
     for book in books:
         rate = book.rates.get(job.model)
         if rate is not None:
-            return _priced(job, rate, book.title)
+            return _of_book(job, rate, book)
     raise Unpriced(_no_price(job, books))
 
 
-def _priced(job: Job, rate: Rate, source: str) -> Price:
+def _of_book(job: Job, rate: Rate, book: PriceBook) -> Price:
+    found = [_priced(job, each, book.title, unsaid) for each, unsaid in _fitting(job, rate)]
+    if not found:
+        raise Unpriced(_no_tier(job, book))
+    return max(found, key=lambda each: each.micro)
+
+
+def _fitting(job: Job, rate: Rate) -> Iterator[tuple[Rate, tuple[str, ...]]]:
+    """The rates that may hold for a job, up to the first that does, with what it leaves open."""
+    features = features_of(job.params)
+    for tier in rate.tiers:
+        unsaid = tier.open_conditions(features)
+        if unsaid is not None:
+            yield tier.rate, unsaid
+        if unsaid == ():
+            return
+    if rate.unit is not None:
+        yield rate, ()
+
+
+def _priced(job: Job, rate: Rate, source: str, unsaid: tuple[str, ...]) -> Price:
     outputs, assumed_outputs = _outputs(job)
     seconds, assumed_seconds = _seconds(job, rate)
     amount = rate.amount
@@ -104,7 +140,7 @@ def _priced(job: Job, rate: Rate, source: str) -> Price:
         amount=from_micro(micro),
         micro=micro,
         source=source,
-        assumed=(*assumed_seconds, *assumed_outputs),
+        assumed=(*assumed_seconds, *assumed_outputs, *unsaid),
     )
 
 
@@ -128,7 +164,7 @@ def _seconds(job: Job, rate: Rate) -> tuple[Decimal, tuple[str, ...]]:
     """What the rate is multiplied by on account of time, and what had to be assumed."""
     if rate.unit == "per_image" and job.kind is not JobType.IMAGE:
         raise UsageError(
-            f"model {job.model!r} has a price per_image, but the job makes a {job.kind}: "
+            f"model {job.model!r} has a price per_image, but the job makes {_a(job.kind)}: "
             "give it per_second or per_job"
         )
     if rate.unit != "per_second":
@@ -138,10 +174,21 @@ def _seconds(job: Job, rate: Rate) -> tuple[Decimal, tuple[str, ...]]:
         return seconds, ()
     if job.kind is not JobType.VIDEO:
         raise UsageError(
-            f"model {job.model!r} has a price per_second, but the job makes an {job.kind} "
-            "and has no duration: give it per_image or per_job"
+            f"model {job.model!r} has a price per_second, but the job makes {_a(job.kind)} "
+            f"and has no duration: {_REMEDIES[job.kind]}"
         )
     return Decimal(ASSUMED_DURATION_S), (f"duration {ASSUMED_DURATION_S} s",)
+
+
+def _a(kind: JobType) -> str:
+    return {JobType.IMAGE: "an image", JobType.VIDEO: "a video"}.get(kind, "audio")
+
+
+# How long speech or a song becomes, nobody can assume: a reservation would be a guess.
+_REMEDIES = {
+    JobType.IMAGE: "give it per_image or per_job",
+    JobType.AUDIO: "give it per_job, or the job a duration in seconds",
+}
 
 
 def _duration(value: Any) -> Decimal | None:
@@ -157,11 +204,20 @@ def _duration(value: Any) -> Decimal | None:
 
 def _no_price(job: Job, books: Sequence[PriceBook]) -> str:
     model = job.model if _PLAIN_KEY.fullmatch(job.model) else json.dumps(job.model)
-    rate = "per_image: 0.04" if job.kind is JobType.IMAGE else "per_second: 0.10"
+    rates = {JobType.IMAGE: "per_image: 0.04", JobType.VIDEO: "per_second: 0.10"}
+    rate = rates.get(job.kind, "per_job: 0.15")
     known = [name for book in books for name in book.rates]
     meant = difflib.get_close_matches(job.model, known, n=1, cutoff=0.75)
     hint = f" (a price is known for {meant[0]!r})" if meant else ""
     return (
         f"model {job.model!r} has no known price{hint}. Look it up at your provider and add it, "
         f"in USD, to the job file:\nprices:\n  {model}: {{{rate}}}"
+    )
+
+
+def _no_tier(job: Job, book: PriceBook) -> str:
+    says = str(features_of(job.params)) or "no resolution, audio or size"
+    return (
+        f"model {job.model!r} has no tier for {says} in the {book.title}: add one, or a rate "
+        "beside tiers: for all others"
     )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
 from types import TracebackType
 from typing import Self
 from urllib.parse import quote
@@ -15,8 +18,11 @@ from yarl import URL
 from asyncpipe.catalog.models import CatalogModel, read_models
 from asyncpipe.errors import KeyRefused, PollFailed, PredictionGone, ProviderError, UsageError
 from asyncpipe.jobs import Job, JobType
+from asyncpipe.pricing import Quote
 from asyncpipe.providers.atlas_answer import open_answer
-from asyncpipe.providers.atlas_reader import ARTICLE, read_poll, read_submit
+from asyncpipe.providers.atlas_billing import read_balance
+from asyncpipe.providers.atlas_quote import read_quote
+from asyncpipe.providers.atlas_reader import ARTICLE, TEXTS, read_poll, read_submit
 from asyncpipe.providers.base import Prediction
 from asyncpipe.providers.http import (
     DEFAULT_TIMEOUTS,
@@ -31,8 +37,13 @@ BASE_URL = "https://api.atlascloud.ai/api/v1"
 KEY_VARIABLES = ("ATLASCLOUD_API_KEY", "ATLAS_CLOUD_API_KEY")
 BASE_URL_VARIABLE = "ATLASCLOUD_BASE_URL"
 
-_ENDPOINTS = {JobType.IMAGE: "/model/generateImage", JobType.VIDEO: "/model/generateVideo"}
+_ENDPOINTS = {
+    JobType.IMAGE: "/model/generateImage",
+    JobType.VIDEO: "/model/generateVideo",
+    JobType.AUDIO: "/model/generateAudio",
+}
 _MODELS = "/models"
+_CALCULATE = "/model/calculate"
 _CANONICAL = "/model/prediction/{id}"
 _ARTICLE = "/model/prediction/{id}/get"
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+")
@@ -41,14 +52,19 @@ _SHORTEST_SECRET = 12
 """Shorter keys are those of tests; taking every such word out of answers would spoil them."""
 
 
+def has_key() -> bool:
+    """Whether the environment holds a key."""
+    return any(os.environ.get(variable, "").strip() for variable in KEY_VARIABLES)
+
+
 class AtlasCloud:
     """The provider Atlas Cloud, or its simulator.
 
     ``api_key`` defaults to ATLASCLOUD_API_KEY, then ATLAS_CLOUD_API_KEY; ``base_url`` to
     ATLASCLOUD_BASE_URL, then the API's own, with or without ``/api/v1``. ``simulated`` is for a
     simulator on this machine: then neither variable is read and any key will do. ``keyless`` reads
-    and sends no key: enough for ``catalog``, and for nothing else. Raises UsageError for a missing
-    or impossible key or address.
+    and sends no key: enough for ``catalog`` and ``quote``, and for nothing else. Raises UsageError
+    for a missing or impossible key or address.
     """
 
     def __init__(
@@ -63,6 +79,7 @@ class AtlasCloud:
         self._simulated = simulated
         self._base = _base(base_url, simulated=simulated)
         key = "" if keyless else _key(api_key, simulated=simulated)
+        self._account = _account(key)
         self._secret = Secret(key) if len(key) >= _SHORTEST_SECRET else None
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._http = HttpClient(str(self._base), headers=headers, timeouts=timeouts)
@@ -86,6 +103,14 @@ class AtlasCloud:
         """Whether its pictures are made up and its money is not real."""
         return self._simulated
 
+    @property
+    def account(self) -> str:
+        """A word that tells accounts apart: 12 hex digits of a hash of the key; empty without one.
+
+        It names what is learned about an account in the user's cache folder.
+        """
+        return self._account
+
     async def __aenter__(self) -> Self:
         """Open its connections. Raises UsageError for a proxy that cannot be used."""
         await self._http.__aenter__()
@@ -105,7 +130,9 @@ class AtlasCloud:
         Raises NotAccepted, SubmitStopped, Rejected, or SubmitUnknown.
         """
         answer = self._without_key(await self._http.post(_ENDPOINTS[job.kind], job.body))
-        return read_submit(answer.status, answer.headers, answer.body)
+        texts = job.kind is JobType.AUDIO
+        prediction = read_submit(answer.status, answer.headers, answer.body, texts=texts)
+        return replace(prediction, route=TEXTS) if texts and not prediction.route else prediction
 
     async def poll(self, prediction_id: str, *, route: str = "") -> Prediction:
         """Ask for a prediction once; on the article's route, at both of its paths if need be.
@@ -116,7 +143,7 @@ class AtlasCloud:
         if route == ARTICLE:
             prediction = await self._probe(prediction_id)
         else:
-            prediction = await self._ask(_CANONICAL, prediction_id)
+            prediction = await self._ask(_CANONICAL, prediction_id, texts=route == TEXTS)
         if (prediction.id, prediction.route) == (prediction_id, route):
             return prediction
         return replace(prediction, id=prediction_id, route=route)
@@ -150,6 +177,18 @@ class AtlasCloud:
             )
         return models
 
+    async def quote(self, job: Job) -> Quote:
+        """Ask what a submit of ``job`` would cost; free, and with a key at the account's discount.
+
+        Raises ProviderError as ``read_quote`` does, and PollFailed without an answer.
+        """
+        answer = self._without_key(await self._http.ask(_CALCULATE, job.body, what="a quote"))
+        return read_quote(answer.status, answer.headers, answer.body, at=datetime.now(UTC))
+
+    async def balance(self) -> Decimal:
+        """USD the account has available; free. Raises ProviderError when it cannot be told."""
+        return read_balance(await self.ask_account("/balance"))
+
     async def _probe(self, prediction_id: str) -> Prediction:
         """Ask at the path that has answered before, or at the article's, then at the other.
 
@@ -172,10 +211,10 @@ class AtlasCloud:
                 return prediction
         raise _neither(refused)
 
-    async def _ask(self, path: str, prediction_id: str) -> Prediction:
+    async def _ask(self, path: str, prediction_id: str, *, texts: bool = False) -> Prediction:
         answer = await self._http.get(path.replace("{id}", _segment(prediction_id)))
         answer = self._without_key(answer)
-        return read_poll(answer.status, answer.headers, answer.body)
+        return read_poll(answer.status, answer.headers, answer.body, texts=texts)
 
     def _without_key(self, answer: HttpAnswer) -> HttpAnswer:
         """Take the key out of an answer that repeats it, before anything keeps or shows it."""
@@ -226,6 +265,11 @@ def _key(api_key: str | None, *, simulated: bool) -> str:
             "the API key contains spaces, line breaks or letters a key cannot have: copy it again"
         )
     return key
+
+
+def _account(key: str) -> str:
+    # A prefix of its own, so that it cannot be looked up among hashes of keys made elsewhere.
+    return hashlib.sha256(f"asyncpipe account {key}".encode()).hexdigest()[:12] if key else ""
 
 
 def _base(base_url: str | None, *, simulated: bool) -> URL:

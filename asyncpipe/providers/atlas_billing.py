@@ -1,4 +1,4 @@
-"""Atlas Cloud's bill: ``GET /public/v1/model-costs``, asked page by page, read exactly.
+"""Atlas Cloud's bill and balance: ``/public/v1``, asked page by page, read exactly.
 
 The bill is daily and aggregated: it says per model and day what was charged, never per job
 (atlas-api §5). Reading is pure; only ``read_bill`` asks.
@@ -182,6 +182,21 @@ def read_page(answer: HttpAnswer) -> BillPage:
     return BillPage(days=days, next_page=str(page) if more else None)
 
 
+def read_balance(answer: HttpAnswer) -> Decimal:
+    """USD available, from the answer to ``GET /public/v1/balance``.
+
+    Raises KeyRefused or ProviderError for anything but a balance.
+    """
+    if not 200 <= answer.status < 300:
+        raise _refusal(answer, None, what="the balance")
+    try:
+        document = json.loads(answer.body.decode("utf-8-sig"), parse_float=Decimal)
+        return _amount(document["available"], what="balance")
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as exc:
+        why = f"{type(exc).__name__}: {clean(str(exc), 120)}"
+    raise ProviderError(f"the balance cannot be read: {why}")
+
+
 def _day(bucket: Mapping[str, Any]) -> BilledDay:
     at = str(bucket.get("date") or bucket["start_at"])
     amounts: defaultdict[str, Decimal] = defaultdict(Decimal)
@@ -212,18 +227,18 @@ def _model(row: Mapping[str, Any]) -> str:
     return ""
 
 
-def _amount(amount: Mapping[str, Any]) -> Decimal:
+def _amount(amount: Mapping[str, Any], *, what: str = "bill the API sent") -> Decimal:
     currency = str(amount.get("currency", "usd"))
     if currency.lower() != "usd":
-        raise _nonsense(f"it is in {clean(currency, 20)}, not in USD")
+        raise _nonsense(f"it is in {clean(currency, 20)}, not in USD", what)
     try:
         value = Decimal(str(amount["value"]))
     except InvalidOperation:
-        raise _nonsense(f"{clean(str(amount['value']), 40)!r} is no amount") from None
+        raise _nonsense(f"{clean(str(amount['value']), 40)!r} is no amount", what) from None
     exponent = value.as_tuple().exponent
     small = not isinstance(exponent, int) or exponent < _SMALLEST_EXPONENT
     if not value.is_finite() or abs(value) > _MOST_USD or small:
-        raise _nonsense(f"{clean(str(amount['value']), 40)!r} is no amount")
+        raise _nonsense(f"{clean(str(amount['value']), 40)!r} is no amount", what)
     return value
 
 
@@ -240,20 +255,20 @@ def _both(one: BilledDay | None, other: BilledDay) -> BilledDay:
     )
 
 
-def _nonsense(why: str) -> ProviderError:
-    return ProviderError(f"the bill the API sent cannot be read: {why}")
+def _nonsense(why: str, what: str = "bill the API sent") -> ProviderError:
+    return ProviderError(f"the {what} cannot be read: {why}")
 
 
 _WORDS = {
     400: "it does not take the request",
     402: "the account's balance or plan is used up",
-    403: "this key may not read the account's costs",
+    403: "this key may not read it",
     404: "there is no billing API at this base URL",
     429: "it has had too many requests",
 }
 
 
-def _refusal(answer: HttpAnswer, wish_s: float | None) -> ProviderError:
+def _refusal(answer: HttpAnswer, wish_s: float | None, *, what: str = "the bill") -> ProviderError:
     """What an answer that is no page comes down to, in the API's own words where it has any."""
     said, trace = _envelope(answer)
     if answer.status == 401:
@@ -265,7 +280,7 @@ def _refusal(answer: HttpAnswer, wish_s: float | None) -> ProviderError:
         )
     why = _WORDS.get(answer.status, "it fails" if answer.status >= 500 else "it refuses")
     later = f"; come back in {wish_s:.0f} s" if wish_s and wish_s > LONGEST_WAIT_S else ""
-    text = f"the bill cannot be read: {why} (HTTP {answer.status}{said}){later}"
+    text = f"{what} cannot be read: {why} (HTTP {answer.status}{said}){later}"
     return ProviderError(text, status=answer.status, request_id=trace)
 
 

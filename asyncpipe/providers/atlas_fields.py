@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
 
@@ -33,11 +34,13 @@ _MANY_URLS = (
     "image", "b64_json",
 )  # fmt: skip
 _LISTS = ("outputs", "output", "images", "videos")
+_TEXT_LISTS = ("outputs", "output")
 _SINGLES = ("output_url", "video_url", "image_url")
 
 PLAIN_ID = re.compile(r"[A-Za-z0-9._-]{1,512}", re.ASCII)
 _PLAIN_URL = re.compile(r"https?://[!-~]+", re.ASCII)
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
+_AMOUNT = re.compile(r"\d{1,9}(\.\d{1,9})?", re.ASCII)
 _BASE64 = re.compile(r"[A-Za-z0-9+/]{64,}")
 _URL_SAFE = str.maketrans("-_", "+/")
 _ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|[@-_])")
@@ -124,17 +127,27 @@ def prediction_id(layers: tuple[Layer, ...]) -> str:
     return next((found for layer in [*reversed(inner), top] if (found := identifier(layer))), "")
 
 
-def outputs(layers: tuple[Layer, ...], *, singles: bool = True) -> tuple[str, ...]:
+def outputs(
+    layers: tuple[Layer, ...], *, singles: bool = True, texts: bool = False
+) -> tuple[str, ...]:
     """Return the output URLs, each once, from the innermost layer that has any.
 
     ``singles=False`` leaves out ``image_url`` and its like, which may echo the job's own input.
+    With ``texts``, what stands in ``outputs`` and is no URL is an output as well: the text itself.
     """
     for layer in layers:
         # The first place that names something is all: what stands beside it may be an echo.
         for name in (*_LISTS, *_SINGLES) if singles else _LISTS:
             if found := tuple(dict.fromkeys(_urls(layer.get(name)))):
                 return found
+            if texts and name in _TEXT_LISTS and (found := tuple(_texts(layer.get(name)))):
+                return found
     return ()
+
+
+def _texts(value: Any) -> Iterator[str]:
+    for member in value if isinstance(value, list) else [value]:
+        yield from _text(member)
 
 
 def _urls(value: Any, depth: int = _DEPTH) -> Iterator[str]:
@@ -170,6 +183,23 @@ def _text(value: Any) -> Iterator[str]:
 def _storable(text: str) -> str:
     # Half a surrogate pair is legal JSON, but neither a database nor a URL takes it.
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+
+
+def cost(layers: Iterable[Layer]) -> Decimal | None:
+    """Return what an answer says its prediction cost in USD; None if it does not.
+
+    No documentation promises it (atlas-api §3). Should it come, only the form is believed that
+    the API's billing gives an amount (§5): decimal text beside its currency. A bare number might
+    be a unit price, credits or a reservation, and would be charged as if it were the truth.
+    """
+    for layer in layers:
+        amount = layer.get("cost")
+        if not isinstance(amount, dict) or str(amount.get("currency")).lower() != "usd":
+            continue
+        value = amount.get("value")
+        if isinstance(value, str) and _AMOUNT.fullmatch(value):
+            return Decimal(value)
+    return None
 
 
 def error_text(layers: Iterable[Layer]) -> str:

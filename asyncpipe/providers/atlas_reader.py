@@ -31,6 +31,10 @@ from asyncpipe.providers.base import Prediction, PredictionStatus
 ARTICLE = "article"
 """The route of a prediction known by a bare ``request_id``: the article's wire."""
 
+TEXTS = "texts"
+"""The route of an audio prediction: an output may be the text itself, of speech or a song, where
+another model's would be a URL. Only the job tells which it is, so the prediction is marked."""
+
 _RUNNING = frozenset(
     {"processing", "created", "starting", "queued"}
     | {"pending", "running", "in_progress", "submitted"}
@@ -61,8 +65,12 @@ E = TypeVar("E", bound=ProviderError)
 W = TypeVar("W", RateLimited, Overloaded, PollFailed)
 
 
-def read_submit(status: int, headers: Mapping[str, str], body: bytes) -> Prediction:
+def read_submit(
+    status: int, headers: Mapping[str, str], body: bytes, *, texts: bool = False
+) -> Prediction:
     """Read the answer to a submit: a prediction that runs, or one that is final already.
+
+    ``texts``: an output that is no URL is text. Without it such an output is none.
 
     Raises NotAccepted, SubmitStopped or Rejected where it was surely not bought, SubmitUnknown
     otherwise.
@@ -72,15 +80,17 @@ def read_submit(status: int, headers: Mapping[str, str], body: bytes) -> Predict
     answer = open_answer(status, headers, body)
     final = _verdict(answer)
     if final in (PredictionStatus.COMPLETED, PredictionStatus.FAILED):
-        return _prediction(answer, final)
+        return _prediction(answer, final, texts=texts)
     running = _prediction(answer, PredictionStatus.RUNNING)
     if running.id and (answer.code == 200 or _names_it_anyway(answer)):
         return running
     raise _refusal(answer)
 
 
-def read_poll(status: int, headers: Mapping[str, str], body: bytes) -> Prediction:
-    """Read the answer to a poll; its ``id`` may be "".
+def read_poll(
+    status: int, headers: Mapping[str, str], body: bytes, *, texts: bool = False
+) -> Prediction:
+    """Read the answer to a poll; its ``id`` may be "". ``texts`` is as for a submit.
 
     Raises KeyRefused, PredictionGone (404, 410, and 400, which the API answers to ids it does not
     know yet), or PollFailed for everything that says nothing about the prediction.
@@ -91,7 +101,7 @@ def read_poll(status: int, headers: Mapping[str, str], body: bytes) -> Predictio
     verdict = _verdict(answer)
     if verdict is None:
         raise _poll_error(answer)
-    return _prediction(answer, verdict)
+    return _prediction(answer, verdict, texts=texts)
 
 
 def read_usual(status: int, headers: Mapping[str, str], body: bytes) -> Prediction | None:
@@ -177,15 +187,16 @@ def _spelled(layer: fields.Layer) -> str | None:
     return re.sub(r"[\s-]+", "_", fields.clean(word, 40).lower()) or None
 
 
-def _prediction(answer: Answer, status: PredictionStatus) -> Prediction:
+def _prediction(answer: Answer, status: PredictionStatus, *, texts: bool = False) -> Prediction:
     named = fields.prediction_id(answer.layers)
     bare = "" if named else _bare_request_id(answer)
     failed = status is PredictionStatus.FAILED
     code = _error_code(answer) if failed else None
+    done = status is PredictionStatus.COMPLETED
     return Prediction(
         id=named or bare,
         status=status,
-        outputs=fields.outputs(answer.layers) if status is PredictionStatus.COMPLETED else (),
+        outputs=fields.outputs(answer.layers, texts=texts) if done else (),
         error=answer.said or None if failed else None,
         error_code=code,
         moderated=failed and fields.is_moderation(answer.said, code),
@@ -194,6 +205,8 @@ def _prediction(answer: Answer, status: PredictionStatus) -> Prediction:
         route=ARTICLE if bare else "",
         request_id=answer.request_id,
         said=_word(answer)[0],
+        # Not of a failed one: its money is returned, whatever it cost before.
+        charged=fields.cost(answer.layers) if status is PredictionStatus.COMPLETED else None,
     )
 
 

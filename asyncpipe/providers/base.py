@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import StrEnum
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 from asyncpipe.jobs import Job
+from asyncpipe.pricing import Quote
 
 
 class PredictionStatus(StrEnum):
@@ -24,8 +26,9 @@ class Prediction:
 
     ``outputs`` are URLs (http, https or data) in the provider's order. ``moderated`` means the
     input was refused by content moderation: never send it unchanged again. ``released`` says of
-    a failed one whether its money is known to be returned. ``route`` is the provider's own note
-    on how to poll this prediction; the ledger keeps it and hands it back. ``said`` is the
+    a failed one whether its money is known to be returned. ``charged`` is what this prediction
+    cost in USD, where the provider says so; it goes before the price. ``route`` is the provider's
+    own note on how to poll this prediction; the ledger keeps it and hands it back. ``said`` is the
     provider's own status word.
     """
 
@@ -39,12 +42,14 @@ class Prediction:
     route: str = ""
     request_id: str | None = None
     said: str | None = None
+    charged: Decimal | None = None
 
 
 class Provider(Protocol):
     """An API that is submitted to, polled, and answers URLs.
 
-    Entering opens its connections; entered twice, the last exit closes them.
+    Entering opens its connections; entered twice, the last exit closes them. It may have
+    ``account``: an opaque word that tells accounts apart and is not the key (see ``account_of``).
     """
 
     @property
@@ -79,3 +84,29 @@ class Provider(Protocol):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None: ...
+
+
+def account_of(provider: Provider) -> str:
+    """The provider's word for its account; empty where it has none."""
+    account = getattr(provider, "account", "")
+    return account if isinstance(account, str) else ""
+
+
+@runtime_checkable
+class HasQuotes(Protocol):
+    """What a provider may have besides: it says beforehand what a job will cost."""
+
+    async def quote(self, job: Job) -> Quote:
+        """Ask what a submit would cost; buys nothing.
+
+        Raises Rejected when there is no quote for this job, SubmitStopped when there are none at
+        all, and any other ProviderError when asking again may help.
+        """
+
+
+@runtime_checkable
+class HasBalance(Protocol):
+    """What a provider may have besides: it says how much money the account has."""
+
+    async def balance(self) -> Decimal:
+        """USD that submits can still spend; raises ProviderError when it cannot be told."""

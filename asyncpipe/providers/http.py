@@ -204,6 +204,17 @@ class HttpClient:
             return result
         raise PollFailed(f"{what} got no answer: {result.text}")
 
+    async def ask(self, path: str, body: Mapping[str, Any], *, what: str) -> HttpAnswer:
+        """Send ``body`` to a path that buys nothing; raises PollFailed without an answer."""
+        try:
+            data = orjson.dumps(body, option=orjson.OPT_NON_STR_KEYS)
+        except TypeError as exc:
+            raise Rejected(f"the job cannot be sent as JSON: {exc}") from None
+        result = await self._exchange(self._polls, "POST", path, data)
+        if isinstance(result, HttpAnswer):
+            return result
+        raise PollFailed(f"{what} got no answer: {result.text}")
+
     async def _exchange(
         self,
         session: aiohttp.ClientSession | None,

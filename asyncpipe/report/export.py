@@ -1,4 +1,4 @@
-"""One row per job, for spreadsheets (CSV) and programs (JSON Lines): streamed from the ledger."""
+"""Rows for spreadsheets (CSV) and programs (JSON Lines), one per job: streamed from the ledger."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from asyncpipe.ledger.sqlite import reading
 from asyncpipe.ledger.trouble import rows_of
 from asyncpipe.manifest import money
 from asyncpipe.pricing import to_micro
+from asyncpipe.report import attempts
 from asyncpipe.report.text import json_text
 from asyncpipe.results import Outcome, Result, result_of
 
@@ -28,6 +29,7 @@ FORMATS = ("csv", "jsonl")
 COLUMNS = (
     *("name", "key", "type", "model", "prompt", "params", "status", "outcome"),
     *("charged_usd", "reserved_usd", "cost_source", "prediction_id", "request_id"),
+    *("attempts_charged", "estimated", "overrun_usd", "lost_answers"),
     *("attempts", "polls", "submitted_at", "completed_at", "error"),
     *("asset", "asset_bytes", "asset_sha256", "assets"),
 )
@@ -46,8 +48,10 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-def export_file(folder: Path, path: Path, form: str) -> int:
+def export_file(folder: Path, path: Path, form: str, *, rows: str = "jobs") -> int:
     """Write ``path`` in ``form``, whole or not at all; return the number of rows.
+
+    ``rows`` is ``jobs``, or ``attempts``: what each submit cost, for comparing with an invoice.
 
     Raises LedgerError without a ledger, UsageError for a place where no file can be, DiskError
     when it cannot be written; an old file stands then.
@@ -60,31 +64,34 @@ def export_file(folder: Path, path: Path, form: str) -> int:
             with whole_file(path) as file:
                 if form == "csv":
                     file.write(BOM)
-                return write_rows(connection, file, form)
+                return write_rows(connection, file, form, rows=rows)
         except OSError as exc:
             raise DiskError(
                 f"{path} cannot be written ({exc.strerror or exc}): make room or make it writable"
             ) from exc
 
 
-def export_stream(folder: Path, stream: BinaryIO, form: str) -> int:
+def export_stream(folder: Path, stream: BinaryIO, form: str, *, rows: str = "jobs") -> int:
     """Write to ``stream`` in ``form``, without BOM; raises LedgerError, and OSError as it comes."""
     with reading(folder) as connection:
-        return write_rows(connection, stream, form)
+        return write_rows(connection, stream, form, rows=rows)
 
 
-def write_rows(connection: sqlite3.Connection, file: BinaryIO, form: str) -> int:
+def write_rows(
+    connection: sqlite3.Connection, file: BinaryIO, form: str, *, rows: str = "jobs"
+) -> int:
     """Write one moment of a ledger; return the number of rows. Memory is that of one row."""
     connection.execute("BEGIN")
+    read, names = (job_rows, COLUMNS) if rows == "jobs" else (attempts.rows, attempts.COLUMNS)
     if form == "jsonl":
-        return sum(1 for row in rows(connection) if file.write(_json_line(row)))
+        return sum(1 for row in read(connection) if file.write(_json_line(row)))
     writer = csv.writer(_Encoded(file), lineterminator="\r\n")
-    writer.writerow(COLUMNS)
-    cells = ([cell(row[column]) for column in COLUMNS] for row in rows(connection))
+    writer.writerow(names)
+    cells = ([cell(row[name]) for name in names] for row in read(connection))
     return sum(1 for line in cells if writer.writerow(line))
 
 
-def rows(connection: sqlite3.Connection) -> Iterator[dict[str, Any]]:
+def job_rows(connection: sqlite3.Connection) -> Iterator[dict[str, Any]]:
     """Every job the manifest speaks of, never-started ones too, in job-file order."""
     for (job_id,) in connection.execute(_LISTED):
         with rows_of(f"job {job_id}"):
@@ -107,6 +114,10 @@ _NEVER: dict[str, Any] = {
     "outcome": Outcome.PENDING.value,
     "charged_usd": Decimal(0),
     "reserved_usd": Decimal(0),
+    "attempts_charged": 0,
+    "estimated": False,
+    "overrun_usd": Decimal(0),
+    "lost_answers": 0,
     "attempts": 0,
     "polls": 0,
     "error": "not submitted yet",
@@ -121,6 +132,10 @@ def _told(result: Result) -> dict[str, Any]:
         "outcome": result.outcome.value,
         "charged_usd": result.cost,
         "reserved_usd": result.reserved,
+        "attempts_charged": result.attempts_charged,
+        "estimated": result.estimated,
+        "overrun_usd": result.overrun,
+        "lost_answers": result.lost_answers,
         "cost_source": result.cost_source,
         "prediction_id": result.prediction_id,
         "request_id": result.request_id,
@@ -161,7 +176,7 @@ def cell(value: Any) -> str:
     if isinstance(value, Decimal):
         return f"{value.normalize():f}"
     if isinstance(value, int):
-        return str(value)
+        return str(value).upper() if isinstance(value, bool) else str(value)
     if isinstance(value, list):
         value = ";".join(value)
     elif isinstance(value, dict):

@@ -7,7 +7,6 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from textwrap import wrap
 from typing import Any
 
 import orjson
@@ -17,7 +16,7 @@ from asyncpipe.events import now
 from asyncpipe.ledger.sqlite import STATE_FOLDER, reading
 from asyncpipe.ledger.trouble import rows_of
 from asyncpipe.manifest import money
-from asyncpipe.report.text import columns, printable, usd
+from asyncpipe.report.text import columns, printable, usd, wrapped
 from asyncpipe.results import read_totals
 from asyncpipe.states import JobState
 
@@ -53,15 +52,23 @@ RESERVED_FOR = {
 
 @dataclass(slots=True, kw_only=True)
 class Money:
-    """Amounts in micro-dollars; ``reserved`` by what for, ``released`` came back after failures."""
+    """Amounts in micro-dollars; ``reserved`` by what for, ``released`` came back after failures.
+
+    Of ``charged``, ``estimated`` is charged by the provider's estimates, and ``overrun`` is what
+    was charged beyond what had been reserved.
+    """
 
     charged: int = 0
+    estimated: int = 0
+    overrun: int = 0
     reserved: Counter[str] = field(default_factory=Counter)
     released: int = 0
 
     def add(self, other: Money) -> None:
         """Count ``other`` in."""
         self.charged += other.charged
+        self.estimated += other.estimated
+        self.overrun += other.overrun
         self.reserved.update(other.reserved)
         self.released += other.released
 
@@ -71,8 +78,11 @@ class Status:
     """An output folder at one moment.
 
     ``jobs`` counts by state, without ``removed`` ones; ``failed_charged`` counts failed jobs that
-    cost something, without lost ones. ``failures_returned`` counts predictions that failed and
-    whose money came back, ``refusals`` submits that surely bought nothing.
+    were charged, without lost ones, ``in_doubt`` those that an earlier lost answer may have been
+    charged for. ``lost_answers`` counts attempts of unknown outcome whose jobs went on,
+    ``overruns`` predictions that cost more than was reserved. ``failures_returned`` counts
+    predictions that failed and whose money came back, ``refusals`` submits that surely bought
+    nothing.
     """
 
     folder: Path
@@ -84,6 +94,9 @@ class Status:
     jobs: Counter[JobState]
     removed: int
     failed_charged: int
+    in_doubt: int
+    lost_answers: int
+    overruns: int
     models: dict[str, Money]
     failures_returned: int
     refusals: int
@@ -102,9 +115,9 @@ class Status:
         failed = self.jobs[JobState.FAILED]
         return {
             "succeeded": self.jobs[JobState.SUCCEEDED],
-            "failed, not charged": failed - self.failed_charged,
+            "failed, not charged": failed - self.failed_charged - self.in_doubt,
             "failed, charged": self.failed_charged + self.jobs[JobState.LOST],
-            "unknown": self.jobs[JobState.UNKNOWN],
+            "unknown": self.jobs[JobState.UNKNOWN] + self.in_doubt,
             "pending": sum(self.jobs[state] for state in _PENDING),
         }
 
@@ -128,6 +141,9 @@ def read_status(folder: Path) -> Status:
             jobs=totals.jobs,
             removed=totals.removed,
             failed_charged=_failed_charged(connection),
+            in_doubt=totals.in_doubt,
+            lost_answers=totals.lost_answers,
+            overruns=totals.overruns,
             models=dict(sorted(models.items())),
             failures_returned=returned,
             refusals=refusals,
@@ -143,8 +159,10 @@ def _job_file(connection: sqlite3.Connection) -> str | None:
 
 def _failed_charged(connection: sqlite3.Connection) -> int:
     (count,) = connection.execute(
-        "SELECT count(*) FROM jobs j WHERE state='failed'"
-        " AND EXISTS(SELECT 1 FROM attempts WHERE job_id=j.id AND charged>0)"
+        "SELECT count(*) FROM jobs j JOIN attempts a ON a.job_id=j.id AND a.n=j.used+1"
+        " WHERE j.state='failed' AND (a.settled='charged' OR ("
+        " EXISTS(SELECT 1 FROM attempts WHERE job_id=j.id AND settled='charged') AND NOT"
+        " EXISTS(SELECT 1 FROM attempts WHERE job_id=j.id AND n<=j.used AND settled IS NULL)))"
     ).fetchone()
     return int(count)
 
@@ -152,11 +170,14 @@ def _failed_charged(connection: sqlite3.Connection) -> int:
 def _reserved_and_charged(connection: sqlite3.Connection) -> defaultdict[str, Money]:
     models: defaultdict[str, Money] = defaultdict(Money)
     rows = connection.execute(
-        "SELECT j.model, j.state, a.n<=j.used, total(a.charged), total(a.reserved)"
+        "SELECT j.model, j.state, a.n<=j.used, total(a.charged), total(a.reserved),"
+        " total(CASE WHEN a.estimated AND a.told IS NULL THEN a.charged END), total(a.overrun)"
         " FROM attempts a JOIN jobs j ON j.id=a.job_id GROUP BY 1, 2, 3"
     )
-    for model, state, earlier, charged, reserved in rows:
+    for model, state, earlier, charged, reserved, estimated, overrun in rows:
         models[model].charged += int(charged)
+        models[model].estimated += int(estimated)
+        models[model].overrun += int(overrun)
         if reserved:
             kind = "held" if earlier else _RESERVED.get(JobState(state), "other")
             models[model].reserved[kind] += int(reserved)
@@ -186,7 +207,8 @@ def _add_released(
             continue
         fields = orjson.loads(text)
         if kind == "Intended":
-            intended[job_id] = fields["reserved"]
+            booked = fields.get("booked")
+            intended[job_id] = fields["reserved"] if booked is None else booked
             bought.discard(job_id)
             continue
         amount = intended.pop(job_id, 0)
@@ -212,7 +234,7 @@ def status_lines(status: Status) -> list[str]:
         lines.append("by model")
         lines += columns([(m, _model_text(part)) for m, part in status.models.items()])
     parts = [RECEIPT, *next_steps(status)]
-    return [*lines, "", *(line for part in parts for line in wrap(part, COLUMNS))]
+    return [*lines, "", *(line for part in parts for line in wrapped(part, COLUMNS))]
 
 
 def _held(status: Status) -> list[str]:
@@ -238,7 +260,13 @@ def _count_rows(status: Status) -> list[tuple[str, str]]:
 
 def _money_rows(status: Status) -> list[tuple[str, str]]:
     total = status.money
-    rows = [("charged", usd(total.charged)), ("reserved", usd(total.reserved.total()))]
+    rows = [("charged", usd(total.charged))]
+    if total.estimated:
+        rows.append(("  estimated", f"{usd(total.estimated)} of it, by the provider's estimates"))
+    if status.overruns:
+        n = status.overruns
+        rows.append(("  overrun", f"{usd(total.overrun)} of it, {n} cost more than was reserved"))
+    rows.append(("reserved", usd(total.reserved.total())))
     rows += [
         (f"  {word}", usd(total.reserved[key]))
         for key, word in RESERVED_FOR.items()
@@ -268,7 +296,15 @@ def next_steps(status: Status) -> list[str]:
     if counts["unknown"]:
         steps.append(
             f"{counts['unknown']} unknown: compare with your bill (asyncpipe reconcile), then "
-            "decide: asyncpipe resolve FOLDER --resubmit or --give-up."
+            "decide: asyncpipe resolve FOLDER --resubmit or --give-up, with --lost-charged or "
+            "--lost-free if the bill tells."
+        )
+    held = status.money.reserved["held"]
+    if status.lost_answers:
+        steps.append(
+            f"{usd(held)} stay reserved for {status.lost_answers} lost answers of jobs that went "
+            "on: compare with your bill, then asyncpipe resolve FOLDER --lost-charged or "
+            "--lost-free."
         )
     unsubmitted = status.jobs[JobState.PENDING]
     bought = counts["pending"] - unsubmitted
@@ -304,6 +340,8 @@ def status_document(status: Status) -> dict[str, Any]:
         },
         "money": _money_document(status.money),
         "money_by_model": {model: _money_document(part) for model, part in status.models.items()},
+        "lost_answers": status.lost_answers,
+        "overruns": status.overruns,
         "failures_returned": status.failures_returned,
         "refusals": status.refusals,
         "currency": "USD",
@@ -315,6 +353,8 @@ def status_document(status: Status) -> dict[str, Any]:
 def _money_document(part: Money) -> dict[str, Any]:
     return {
         "charged": money(part.charged),
+        "estimated": money(part.estimated),
+        "overrun": money(part.overrun),
         "reserved": money(part.reserved.total()),
         "reserved_for": {key: money(part.reserved[key]) for key in RESERVED_FOR},
         "released": money(part.released),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
-from textwrap import wrap
 
 from asyncpipe.collector import Totals
 from asyncpipe.errors import AsyncpipeError
-from asyncpipe.report.text import columns, printable, seconds, usd
+from asyncpipe.manifest import remarks
+from asyncpipe.report.text import columns, printable, seconds, usd, wrapped
 from asyncpipe.states import JobState
 
 COLUMNS = 78
@@ -35,10 +36,13 @@ def summary(
         lines += columns([(model, usd(cost)) for model, cost in costs], indent=4)
     lines += _causes(totals)
     if stopped is not None:
-        lines += ["", *wrap(f"Stopped before the end: {printable(str(stopped))}", COLUMNS)]
+        lines += ["", *wrapped(f"Stopped before the end: {printable(str(stopped))}", COLUMNS)]
     if interrupted:
         lines += ["", "Interrupted. What the provider has taken cannot be cancelled; it is kept."]
-    lines += _next_steps(totals, command or "the same command", str(Path(manifest).parent))
+    folder = str(Path(manifest).parent)
+    for remark in remarks(totals, printable(folder)):
+        lines += ["", *wrapped(f"Note: {remark}.", COLUMNS)]
+    lines += _next_steps(totals, command or "the same command", folder)
     return lines
 
 
@@ -54,17 +58,28 @@ def _counts(totals: Totals, elapsed_s: float, manifest: str) -> list[tuple[str, 
         rows.append(("not finished", str(totals.pending)))
     if totals.removed:
         rows.append(("removed", f"{totals.removed} no longer in the job file, never submitted"))
-    rows.append(("total cost", usd(totals.charged)))
+    rows.append(("total cost", _cost(totals)))
     if totals.reserved:
         rows.append(("reserved", f"{usd(totals.reserved)} for jobs that may still be charged"))
     return [*rows, ("time", seconds(elapsed_s)), ("manifest", printable(manifest))]
 
 
+def _cost(totals: Totals) -> str:
+    if not totals.estimated:
+        return usd(totals.charged)
+    return f"{usd(totals.charged)}, {usd(totals.estimated)} of it estimated"
+
+
 def _causes(totals: Totals) -> list[str]:
-    causes = [(cause, n) for cause, n in totals.failures.most_common() if n > 0]
+    lost = "  paid for, and the media are gone, because"
+    return _listed("  failed because", totals.failures) + _listed(lost, totals.losses)
+
+
+def _listed(title: str, counted: Counter[str]) -> list[str]:
+    causes = [(cause, n) for cause, n in counted.most_common() if n > 0]
     if not causes:
         return []
-    lines = ["  failed because"]
+    lines = [title]
     lines += [f"    {n} x {printable(cause)[:300]}" for cause, n in causes[:CAUSES]]
     if len(causes) > CAUSES:
         lines.append(f"    and {len(causes) - CAUSES} other causes: see the manifest")
@@ -78,11 +93,11 @@ def _next_steps(totals: Totals, command: str, folder: str) -> list[str]:
             f"{totals.unknown} unknown: submitted, and the answer was lost. They may have been "
             f"bought, so they are not sent again; {usd(totals.reserved)} stay reserved. "
             f"Compare with your bill, then decide: asyncpipe resolve {printable(folder)} "
-            "--resubmit or --give-up."
+            "--resubmit or --give-up, with --lost-charged or --lost-free if the bill tells."
         )
     unfinished = totals.pending
     if unfinished:
         paid = unfinished - totals.jobs[JobState.PENDING]
         kept = f" ({paid} submitted already, their ids are kept)" if paid else ""
         lines.append(f"{unfinished} not finished{kept}: run {command} again to go on.")
-    return ["", *(part for line in lines for part in wrap(line, COLUMNS))] if lines else []
+    return ["", *(part for line in lines for part in wrapped(line, COLUMNS))] if lines else []

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from decimal import Decimal
+from textwrap import wrap
 
 from asyncpipe.pricing import from_micro
 
@@ -36,6 +37,11 @@ _ESCAPED = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 def json_text(document: bytes) -> str:
     """The same JSON, with what a terminal may obey escaped."""
     return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", document.decode())
+
+
+def wrapped(text: str, cells: int) -> list[str]:
+    """Break text into lines, never inside a word: options and file names can be copied."""
+    return wrap(text, cells, break_on_hyphens=False, break_long_words=False)
 
 
 def width(text: str) -> int:

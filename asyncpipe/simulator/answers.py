@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from asyncpipe.simulator.books import BookedPrediction
@@ -84,6 +85,7 @@ def _canonical_fields(prediction: BookedPrediction, told: Told, plan: Plan) -> d
         return fields
     fields.update(status=told.word, outputs=None, error=told.error)
     fields.update(_placed(prediction.type, told.outputs, plan.shape or "list"))
+    fields.update(_cost(prediction, told, plan))
     if told.status == "completed":
         fields["has_nsfw_contents"] = [False] * len(told.outputs)
         fields["metrics"] = {"predict_time": round(prediction.ready_at - prediction.created_at, 3)}
@@ -97,11 +99,20 @@ def _article_fields(prediction: BookedPrediction, told: Told, plan: Plan) -> dic
         return {"model": prediction.model}
     fields: dict[str, Any] = {"status": told.word}
     fields.update(_placed(prediction.type, told.outputs, plan.shape or "output.url"))
+    fields.update(_cost(prediction, told, plan))
     if told.error:
         fields["error"] = told.error
     if told.code:
         fields["error_code"] = told.code
     return fields
+
+
+def _cost(prediction: BookedPrediction, told: Told, plan: Plan) -> dict[str, Any]:
+    """What it cost, in the public API's form of an amount; nothing if it is not told."""
+    if told.status != "completed" or not plan.cost_told:
+        return {}
+    value = f"{Decimal(prediction.price).scaleb(-6):.6f}"
+    return {"cost": {"value": value, "currency": "usd"}}
 
 
 def _placed(kind: str, outputs: tuple[str, ...], shape: str) -> dict[str, Any]:

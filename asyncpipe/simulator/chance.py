@@ -51,7 +51,8 @@ class Plan:
     """How one prediction is answered.
 
     ``lost`` names the fault that loses the answer to its submit. ``id_shape``, ``shape`` and
-    ``inline`` say where its id and its outputs are put; None: where they belong.
+    ``inline`` say where its id and its outputs are put; None: where they belong. ``overrun``: it
+    costs more than its price.
     """
 
     lost: str | None = None
@@ -64,6 +65,8 @@ class Plan:
     shape: str | None = None
     inline: str | None = None
     failed_500: bool = False
+    overrun: bool = False
+    cost_told: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,7 +110,11 @@ def plan_of(faults: Faults, seed: int, prediction_id: str) -> Plan:
     if quiet(faults):
         return _PLAIN
     draw = dice(seed, "plan", prediction_id)
+    money = dice(seed, "money", prediction_id)
+    overrun = money.random() < faults.overrun
     return Plan(
+        overrun=overrun,
+        cost_told=overrun or money.random() < faults.cost_told,
         lost=_one_of(draw, faults, _LOST),
         id_shape=_if(draw, faults.odd_id, _IDS),
         text_code=draw.random() < faults.text_code,

@@ -32,7 +32,7 @@ def draw_picture(body: dict[str, Any], index: int, count: int) -> bytes:
     """Draw a PNG of the asked size with prompt, model and size on it."""
     size = picture_size(body)
     note = f"{size[0]} x {size[1]}" + (f"   {index + 1} of {count}" if count > 1 else "")
-    image = _coloured(_sheet(body, size, note), _palette(str(body["prompt"]), index))
+    image = _coloured(_sheet(body, size, note), _palette(_said(body), index))
     out = io.BytesIO()
     image.save(out, "PNG", compress_level=1)
     return out.getvalue()
@@ -44,7 +44,7 @@ def draw_clip(body: dict[str, Any], index: int, count: int) -> bytes:
     width, height = clip_size(body)
     seconds = seconds_asked(body)
     sheet = _sheet(body, (width, height), f"{width} x {height}   {seconds:g} s")
-    palette = _palette(str(body["prompt"]), index)
+    palette = _palette(_said(body), index)
     out = io.BytesIO()
     frames = max(1, round(seconds * FRAMES_A_SECOND))
     with av.open(out, "w", format="mp4") as container:
@@ -88,6 +88,11 @@ def clip_size(body: dict[str, Any]) -> tuple[int, int]:
     return width // 2 * 2, height // 2 * 2
 
 
+def _said(body: dict[str, Any]) -> str:
+    """The prompt; what a tool works on where there is none."""
+    return str(body.get("prompt") or body.get("text") or body.get("image") or body["model"])
+
+
 def _clamp(side: int) -> int:
     return min(max(side, 64), 4096)
 
@@ -105,7 +110,7 @@ def _sheet(body: dict[str, Any], size: tuple[int, int], note: str) -> Image.Imag
     line = _short(drawable(f"{body['model']}   {note}"), width - 2 * margin, small)
     _write(image, (margin, footer), [line], small)
     room = (width - 2 * margin, footer - 2 * margin - max(4, short // 30))
-    lines, letter = _fitted(drawable(" ".join(str(body["prompt"]).split())), room, short)
+    lines, letter = _fitted(drawable(" ".join(_said(body).split())), room, short)
     _write(image, (margin, margin + max(6, short // 20)), lines, letter)
     return image
 

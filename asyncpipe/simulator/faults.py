@@ -56,6 +56,8 @@ class Faults:
     # What becomes of a prediction.
     failed: float = _fault("a prediction ends failed, its money returned")
     failed_500: float = _fault("the polls of a failed prediction are answered 500, body and all")
+    cost_told: float = _fault("a completed answer says what the prediction cost")
+    overrun: float = _final("a prediction costs half as much again, and its answer says so")
     moderated: float = _final("a prediction ends failed with error code 1039, money returned")
 
     # Polls.

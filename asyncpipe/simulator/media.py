@@ -12,7 +12,11 @@ from asyncpipe.simulator.books import BookedPrediction
 
 CACHE_BYTES = 8 * 1024 * 1024
 
-_HEADS = {"image": b"\x89PNG\r\n\x1a\n", "video": b"\x00\x00\x00\x18ftypisom"}
+_HEADS = {
+    "image": b"\x89PNG\r\n\x1a\n",
+    "video": b"\x00\x00\x00\x18ftypisom",
+    "audio": b"RIFF\0\0\0\0WAVE",
+}
 
 
 class MediaMaker:
@@ -58,6 +62,10 @@ class MediaMaker:
         return body
 
     def _draw(self, prediction: BookedPrediction, index: int) -> bytes:
+        if prediction.type == "audio":
+            from asyncpipe.simulator.sound import play
+
+            return play(prediction.body, index)
         from asyncpipe.simulator.draw import draw_clip, draw_picture
 
         draw = draw_picture if prediction.type == "image" else draw_clip

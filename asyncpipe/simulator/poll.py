@@ -22,14 +22,15 @@ from asyncpipe.simulator.chance import (
     quiet,
     word,
 )
+from asyncpipe.simulator.sound import transcribes, transcript
 from asyncpipe.simulator.wire import Service, broken_gateway, drop, refusal, reset, root
 
 EMPTY_POLLS = 2
 """Polls that ``empty_first`` answers completed and without outputs."""
 
-CONTENT_TYPES = {"image": "image/png", "video": "video/mp4"}
+CONTENT_TYPES = {"image": "image/png", "video": "video/mp4", "audio": "audio/wav"}
 
-_SUFFIX = {"image": ".png", "video": ".mp4"}
+_SUFFIX = {"image": ".png", "video": ".mp4", "audio": ".wav"}
 _ERRORS = (429, 500, 502, 503, 504)
 
 
@@ -123,6 +124,8 @@ class Polls:
     async def _outputs(
         self, request: web.Request, prediction: BookedPrediction, plan: Plan
     ) -> tuple[str, ...]:
+        if transcribes(prediction.body):
+            return (transcript(prediction.body),)
         indexes = range(prediction.outputs)
         if plan.inline is None:
             return tuple(self._url(request, prediction, index) for index in indexes)

@@ -72,9 +72,13 @@ class Simulator:
         app = web.Application(middlewares=[self._gateway], client_max_size=_LARGEST_REQUEST)
         tail = "/get" if self._settings.wire == "article" else ""
         add = app.router
-        add.add_post("/api/v1/model/{endpoint:generateImage|generateVideo}", submits.submit)
+        add.add_post(
+            "/api/v1/model/{endpoint:generateImage|generateVideo|generateAudio}", submits.submit
+        )
         add.add_get(f"/api/v1/model/prediction/{{id}}{tail}", polls.poll)
-        add.add_get("/media/{id}/{index:\\d+}{suffix:(?:\\.png|\\.mp4)?}", downloads.download)
+        add.add_get(
+            "/media/{id}/{index:\\d+}{suffix:(?:\\.png|\\.mp4|\\.wav)?}", downloads.download
+        )
         add.add_get(_MODELS, catalog.models)
         add.add_post(_CALCULATE, catalog.calculate)
         add.add_get("/public/v1/balance", catalog.balance)

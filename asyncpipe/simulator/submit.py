@@ -29,8 +29,9 @@ HIDDEN_POLLS = 2
 HUGE_ANSWER = 128 * 1024 * 1024
 
 _BLOCK = b"x" * (256 * 1024)
-_GENERATION_S = {"image": (8.0, 20.0), "video": (30.0, 90.0)}
-_ENDPOINTS = {"generateImage": "image", "generateVideo": "video"}
+_GENERATION_S = {"image": (8.0, 20.0), "video": (30.0, 90.0), "audio": (8.0, 20.0)}
+_ENDPOINTS = {"generateImage": "image", "generateVideo": "video", "generateAudio": "audio"}
+_ASKING = ("prompt", "text", "audio", "audio_url", "image", "images", "video")
 
 
 class Submits:
@@ -80,7 +81,8 @@ class Submits:
         wait_s = draw.uniform(low, high) / self._settings.speed
         hidden = draw.random() < faults.not_found_first
         prediction_id = f"{draw.getrandbits(128):032x}"
-        instant = plan_of(faults, seed, prediction_id).instant
+        plan = plan_of(faults, seed, prediction_id)
+        instant, price = plan.instant, self._charge(body)
         prediction = BookedPrediction(
             number=number,
             id=prediction_id,
@@ -90,7 +92,7 @@ class Submits:
             created_at=now,
             ready_at=now if instant else now + wait_s,
             outcome=self._outcome(draw.random(), body),
-            price=self._charge(body),
+            price=price + price // 2 if plan.overrun else price,
             outputs=outputs_asked(body),
             hidden_polls=HIDDEN_POLLS if hidden and not instant else 0,
         )
@@ -145,7 +147,8 @@ async def read_body(request: web.Request) -> Any:
 
 
 def _asks_for_something(body: Any) -> bool:
-    return isinstance(body, dict) and bool(body.get("model")) and bool(body.get("prompt"))
+    asks = isinstance(body, dict) and any(body.get(name) for name in _ASKING)
+    return asks and bool(body.get("model"))
 
 
 def _refused(fault: str, draw: random.Random) -> web.Response:

@@ -17,7 +17,7 @@ Admit = Callable[[T], Awaitable[tuple[JobRecord, "asyncio.Future[JobRecord] | No
 """Takes a job in; returns it as it stands, and its end, or None if it has ended."""
 
 
-class Window:
+class Lookahead:
     """Between the coroutine that reads a stream's jobs and the one that awaits its results.
 
     At most ``limit`` jobs are read and not yet handed out.

@@ -1,0 +1,167 @@
+"""One look through a job file before anything is spent: rows, prices, models and fields."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from asyncpipe.errors import JobFileError, LedgerError, Problem, UsageError
+from asyncpipe.jobfile import JobFile, JobRow
+from asyncpipe.jobfile.prices import load_price_file
+from asyncpipe.jobs import Job
+from asyncpipe.ledger.runs import Taken, taken
+from asyncpipe.ledger.sqlite import ledger_path, reading
+from asyncpipe.pricing import Price, Prices, Unpriced, books_of
+from asyncpipe.quoting import Quoting
+
+QUOTES_S = 120.0
+"""Longest wait for the quotes of one job file."""
+
+BEAT_S = 2.0
+"""How often a long look says how far it is, in seconds."""
+
+T = TypeVar("T")
+Echo = Callable[[str], None]
+Take = Callable[[JobRow, Price], None]
+Wanted = Callable[[Job], bool]
+
+
+class Watch(Protocol):
+    """What looks at every row besides prices."""
+
+    async def look(self, row: JobRow) -> None:
+        """Look at one row; what is wrong with it is kept for ``problems``."""
+
+    def problems(self) -> list[Problem]:
+        """What was found."""
+
+
+def all_of_them(job: Job) -> bool:
+    """Every job is to be bought."""
+    return True
+
+
+def prices_of(file: JobFile, price_file: Path | None) -> Prices:
+    """Every source of prices that a job file and the user name, no quotes yet.
+
+    Raises JobFileError for the price file's problems.
+    """
+    book = None if price_file is None else load_price_file(price_file)
+    return Prices(
+        books=books_of(file.settings.prices, book), estimate_factor=file.settings.estimate_factor
+    )
+
+
+class Pricing:
+    """Price rows one by one; problems are one for each model, of jobs that are ``wanted``.
+
+    ``take`` receives the wanted ones with their prices. ``unpriced`` are models that no source
+    prices yet; the provider may be asked for them.
+    """
+
+    def __init__(
+        self,
+        file: JobFile,
+        prices: Prices,
+        take: Take | None = None,
+        *,
+        wanted: Wanted = all_of_them,
+    ) -> None:
+        self._file, self._prices = str(file.path), prices
+        self._take, self._wanted = take, wanted
+        self._problems: dict[str, Problem] = {}
+        self.unpriced: set[str] = set()
+
+    def look(self, row: JobRow) -> Price | None:
+        """Price one row; None, and a problem kept, where that cannot be."""
+        try:
+            price = self._prices.of(row.job)
+        except UsageError as exc:
+            self._note(row, exc)
+            return None
+        if self._take is not None and self._wanted(row.job):
+            self._take(row, price)
+        return price
+
+    def _note(self, row: JobRow, error: UsageError) -> None:
+        model = row.job.model
+        if model not in self._problems and self._wanted(row.job):
+            place = row.file or self._file
+            self._problems[model] = Problem(message=str(error), file=place, line=row.line)
+            if isinstance(error, Unpriced):
+                self.unpriced.add(model)
+
+    def end(self, *, but_for_unpriced: bool = False) -> None:
+        """Raise JobFileError naming every model with a problem, once, by its first line."""
+        unsaid = self.unpriced if but_for_unpriced else ()
+        if found := [each for model, each in self._problems.items() if model not in unsaid]:
+            raise JobFileError(found)
+
+
+def price_rows(file: JobFile, prices: Prices, take: Take, *, wanted: Wanted = all_of_them) -> None:
+    """Price the jobs that are ``wanted`` and hand each to ``take``; raises JobFileError."""
+    pricing = Pricing(file, prices, take, wanted=wanted)
+    for row in file.rows:
+        pricing.look(row)
+    pricing.end()
+
+
+async def ask_quotes(
+    file: JobFile,
+    quoting: Quoting,
+    *,
+    wanted: Wanted = all_of_them,
+    models: Iterable[str] | None = None,
+) -> None:
+    """Ask what ``wanted`` jobs cost, once per price key; those of ``models``, or all."""
+    these = None if models is None else set(models)
+    for row in file.rows:
+        if (these is None or row.job.model in these) and wanted(row.job):
+            quoting.want(row.job)
+    await quoting.fill(limit_s=QUOTES_S)
+
+
+async def look_through(
+    file: JobFile,
+    prices: Prices,
+    echo: Echo,
+    *,
+    watch: Watch | None = None,
+    wanted: Wanted = all_of_them,
+) -> set[str]:
+    """Check every row, its price included, and let ``watch`` look at it; progress is said.
+
+    Returns the models that no table prices. Raises JobFileError for everything else.
+    """
+    pricing = Pricing(file, prices, wanted=wanted)
+    for row in told(file.rows, "checked", echo):
+        pricing.look(row)
+        if watch is not None:
+            await watch.look(row)
+    pricing.end(but_for_unpriced=True)
+    if watch is not None and (problems := watch.problems()):
+        raise JobFileError(problems)
+    return pricing.unpriced
+
+
+def told(jobs: Iterable[T], verb: str, echo: Echo) -> Iterator[T]:
+    """Pass ``jobs`` on and say now and then how many they are."""
+    said = time.monotonic()
+    for n, job in enumerate(jobs, start=1):
+        yield job
+        if n % 1000 == 0 and (now := time.monotonic()) - said >= BEAT_S:
+            said = now
+            echo(f"  {n} jobs {verb}")
+
+
+def known(folder: Path, digest: str) -> Taken | None:
+    """Whether a folder's last run took the very same jobs: then they need no second look."""
+    if not ledger_path(folder).exists():
+        return None
+    try:
+        with reading(folder) as connection:
+            return taken(connection, digest)
+    except LedgerError:  # said by the run that opens it; or of a version without digests
+        return None

@@ -1,0 +1,126 @@
+"""How many requests a second one API takes from one key: learned from what it refuses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+CUT = 0.7
+"""What a refusal leaves of the rate …"""
+
+CUT_EVERY_S = 0.25
+"""… at most so often: requests that were under way belong to the same refusal."""
+
+SHARE = 0.05
+"""Fewer refused answers than this are no limit of the rate: some APIs refuse at random."""
+
+EVIDENCE = 2
+"""A single refusal is none either."""
+
+MEMORY = 40
+"""Answers that count, roughly."""
+
+QUICK, STEADY, SLOW = 0.5, 0.05, 0.01
+"""Growth a second, as a share of the rate that was refused: far below it, below it, beyond it."""
+
+BELOW, NEAR = 0.85, 0.95
+"""Where growth becomes steady, and slow."""
+
+LOWEST = 0.5
+"""Requests a second that are always made."""
+
+LATE_S = 0.01
+"""A turn that was taken so much late does not put off the next: timers are not exact."""
+
+FORGOTTEN_S = 60.0
+"""Without any refusal for so long there is no limit."""
+
+
+@dataclass(slots=True)
+class Pace:
+    """The rate of requests: none (as fast as they come) until one is refused for the rate.
+
+    ``cap`` is the user's own limit in requests a second (None: no limit). Requests are spaced
+    evenly, since a burst within the limit of a second may exceed that of a shorter time.
+    """
+
+    cap: float | None = None
+    rate: float | None = None
+    _next: float = 0.0
+    _met: float | None = None  # the rate that was refused while paced
+    _cut_at: float = float("-inf")
+    _grown_at: float = 0.0
+    _answers: float = 0.0
+    _refusals: float = 0.0
+    _second: float = 0.0  # when the second began that is counted
+    _count: int = 0  # requests answered in it
+    _before: int = 0  # and in the one before
+
+    @property
+    def limit(self) -> float | None:
+        """Requests a second that may be made now; None: any number."""
+        if self.rate is None or self.cap is None:
+            return self.cap if self.rate is None else self.rate
+        return min(self.rate, self.cap)
+
+    def ready_at(self, now: float) -> float:
+        """When the next request may go; ``now`` without a limit."""
+        return now if self.limit is None else max(self._next, now)
+
+    def sent(self, now: float) -> None:
+        """A request goes out."""
+        if self.limit is not None:
+            self._next = max(self._next, now - LATE_S) + 1 / self.limit
+
+    def answered(self, now: float) -> None:
+        """A request was answered, and not refused for the rate."""
+        self._note(refused=False)
+        elapsed = now - self._second
+        if elapsed >= 1.0:
+            self._before = self._count if elapsed < 2.0 else 0
+            self._second, self._count = now, 0
+        self._count += 1
+        self._grow(now)
+
+    def refused(self, now: float) -> bool:
+        """A request was refused for the rate; returns whether that slows all of them."""
+        if now - self._cut_at < CUT_EVERY_S:
+            return False
+        self._note(refused=True)
+        if self._refusals < EVIDENCE - 0.5 or self._refusals < SHARE * self._answers:
+            return False
+        if self.rate is None:  # nobody knows yet what it takes: begin with what it took
+            self.rate = max(self._measured(now) * CUT, LOWEST)
+        else:
+            self._met = self.rate
+            self.rate = max(self.rate * CUT, LOWEST)
+        self._cut_at = self._grown_at = now
+        self._answers = self._refusals = 0.0
+        return True
+
+    def limiting(self, now: float) -> bool:
+        """Whether requests were slowed lately, so that what is refused now is for the rate."""
+        return self.rate is not None and now - self._cut_at <= 2.0
+
+    def _note(self, *, refused: bool) -> None:
+        kept = 1 - 1 / MEMORY
+        self._answers = self._answers * kept + 1
+        self._refusals = self._refusals * kept + refused
+
+    def _measured(self, now: float) -> float:
+        """Requests taken in the last second."""
+        share = min(max(now - self._second, 0.0), 1.0)
+        return self._before * (1 - share) + self._count
+
+    def _grow(self, now: float) -> None:
+        if self.rate is None:
+            return
+        if now - self._cut_at >= FORGOTTEN_S:
+            self.rate = self._met = None
+            return
+        elapsed = min(now - self._grown_at, 0.1)
+        self._grown_at = now
+        if self._met is None or self.rate < BELOW * self._met:
+            self.rate += QUICK * (self._met or self.rate) * elapsed
+        else:
+            share = STEADY if self.rate < NEAR * self._met else SLOW
+            self.rate += share * self._met * elapsed

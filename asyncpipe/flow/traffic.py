@@ -1,0 +1,144 @@
+"""All that is known of one API's limits: a window and a pause per model, one pace for all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+
+from asyncpipe.errors import NotAccepted, Overloaded, PollFailed, ProviderError, RateLimited
+from asyncpipe.flow.gate import Gate
+from asyncpipe.flow.pause import LATE, Pause
+from asyncpipe.flow.window import Window
+from asyncpipe.providers.base import Prediction, PredictionStatus
+
+TOGETHER_S = 2.0
+"""Submits refused so shortly before polls are were refused for the same reason: the rate."""
+
+
+@dataclass(slots=True)
+class _Model:
+    window: Window
+    pause: Pause
+    rated: float = float("-inf")  # when a submit was last refused and nothing else was known
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Who may be submitted now, and what answers teach; ``window_of`` makes a model's window.
+
+    A submit refused with 429 while polls are answered meets a limit of what is in flight: it cuts
+    the model's window and pauses the model. When polls are refused as well, it is the rate of
+    requests: that slows the pace of all of them, and windows stay as they were.
+    """
+
+    gate: Gate
+    rng: Random
+    window_of: Callable[[str], Window]
+    models: dict[str, _Model] = field(default_factory=dict)
+    _out: dict[int, tuple[int, int]] = field(default_factory=dict)  # submits by job: episodes
+    _running: set[int] = field(default_factory=set)
+
+    def of(self, model: str) -> _Model:
+        """The window and the pause of ``model``."""
+        if model not in self.models:
+            self.models[model] = _Model(self.window_of(model), Pause(self.rng))
+        return self.models[model]
+
+    @property
+    def windows(self) -> dict[str, Window]:
+        """The windows of the models that were met, by model."""
+        return {model: known.window for model, known in self.models.items()}
+
+    # -- submits --------------------------------------------------------------------------------
+
+    def ready_at(self, model: str, now: float) -> float | None:
+        """When a submit of ``model`` may go: ``now``, later, or None until news come."""
+        known = self.of(model)
+        return None if known.window.full else known.pause.ready_at(now)
+
+    def admitted(self, job_id: int, model: str) -> None:
+        """A submit goes out."""
+        known = self.of(model)
+        self._out[job_id] = known.window.admitted(), known.pause.admitted()
+        self.gate.submit_taken()
+
+    def put_back(self, job_id: int, model: str) -> None:
+        """A submit was not sent after all."""
+        if (episodes := self._out.pop(job_id, None)) is not None:
+            known = self.of(model)
+            known.window.failed()
+            known.pause.answered(episodes[1])
+
+    def answered(
+        self, job_id: int, model: str, answer: Prediction | ProviderError, now: float
+    ) -> float:
+        """A submit was answered; returns how long the model pauses now, in seconds."""
+        window_episode, pause_episode = self._out.pop(job_id)
+        known = self.of(model)
+        limited = is_limit(answer)
+        if not limited:
+            self.gate.pace.answered(now)
+        if isinstance(answer, Prediction):
+            self._running.add(job_id)
+            final = answer.status is not PredictionStatus.RUNNING
+            known.window.taken(window_episode, now, final=final)
+            known.pause.accepted(pause_episode)
+            return 0.0
+        if not isinstance(answer, NotAccepted):
+            known.window.failed()
+            known.pause.answered(pause_episode)
+            return 0.0
+        wish_s = answer.retry_after_s if isinstance(answer, RateLimited) else None
+        if limited and self.gate.pace.limiting(now):
+            self.gate.pace.refused(now)
+            known.window.failed()
+            if wish_s is None:
+                known.pause.answered(pause_episode)
+                return 0.0
+        elif limited:
+            known.window.refused(window_episode, now)
+            known.rated = now if wish_s is None else known.rated
+        else:
+            known.window.failed()
+        return known.pause.refused(pause_episode, now, wish_s)
+
+    # -- predictions ----------------------------------------------------------------------------
+
+    def resumed(self, job_id: int, model: str) -> None:
+        """A prediction that was submitted before is taken up again."""
+        if job_id not in self._running:
+            self._running.add(job_id)
+            self.of(model).window.resume()
+
+    def ended(self, job_id: int, model: str) -> None:
+        """A prediction is no longer waited for."""
+        if job_id in self._running:
+            self._running.discard(job_id)
+            self.of(model).window.ended()
+
+    def works_on(self, model: str) -> bool:
+        """Whether the provider works on predictions of ``model``."""
+        return self.of(model).window.running > 0
+
+    # -- polls ----------------------------------------------------------------------------------
+
+    def polled(self, answer: Prediction | ProviderError, now: float) -> None:
+        """A poll was answered."""
+        if not (isinstance(answer, PollFailed) and answer.status == 429):
+            self.gate.pace.answered(now)
+            return
+        if not self.gate.pace.refused(now):
+            return
+        if answer.retry_after_s is not None:
+            self.gate.hold_polls(now + answer.retry_after_s * self.rng.uniform(1.0, LATE))
+        for known in self.models.values():
+            known.window.forgive(now - TOGETHER_S)
+            if now - known.rated <= TOGETHER_S:
+                known.pause.lift()
+        self.gate.news()
+
+
+def is_limit(answer: Prediction | ProviderError) -> bool:
+    """Whether a submit was refused for a limit: 429; an overload (503) is none of ours."""
+    return isinstance(answer, RateLimited) and not isinstance(answer, Overloaded)

@@ -1,0 +1,227 @@
+"""How many predictions of one model may be in flight: learned from submits taken and refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+START = 4
+"""The window of a model nobody knows anything about."""
+
+GROWTH = 1.5
+"""Until a limit is found the window is so many times what was in flight at once."""
+
+STRIDE = 32
+"""But never so much above it: that many submits may be refused when the limit is met."""
+
+CUT = 0.75
+"""What a newly met limit leaves of the window."""
+
+ALIKE = 0.75
+"""A refusal above this share of the known limit is that limit again; below, it is another one."""
+
+PROBE_SUBMITS = 100
+"""Submits taken between two looks above the known limit: at most 1 % are refused for looking."""
+
+PROBE_S = 15.0
+"""The first look comes after this many seconds at the latest, each further one twice as late."""
+
+MOST_LOOKS = 6
+"""The pause between two looks grows no more after so many that were refused."""
+
+CONFIRM_SUBMITS = 25
+"""A look that was taken holds for so many submits, or PROBE_S, before the next goes further: a
+prediction that has ended and was not polled yet makes room that is no room to count on."""
+
+MEMORY = 128
+"""Answers to submits that tell refusals for what is in flight from others."""
+
+BLIND = 12
+"""So many refusals among them do not come from what is in flight: a limit that was found refuses
+hardly any. The window then stays open, and pauses alone deal with them."""
+
+BLIND_END = 4
+"""So many refusals in a row are a limit all the same."""
+
+
+@dataclass(slots=True)
+class _Lessons:
+    """What refusals and their absence have taught; ``found`` is the limit, if one was met."""
+
+    found: int | None = None
+    size: float = 0.0
+    peak: int = 0  # the most in flight since a limit was last met anew
+    about: int = 0  # the limit that looks above it were for
+    looks: int = 0  # those that were refused
+    streak: int = 0  # those that were taken, one after the other
+    taken: int = 0  # submits taken since the last look
+    since: float = 0.0
+    answers: int = 0  # the last ones as bits, 1 for a refusal
+    blind: bool = False
+    in_a_row: int = 0  # refusals that counted, and nothing taken since
+
+
+@dataclass(slots=True)
+class Window:
+    """The predictions of one model: those in flight, and how many there may be.
+
+    Each submit is ``admitted``, then ``taken`` and some time ``ended``, or else ``refused`` or
+    ``failed``. Completions say nothing about limits and minutes late, so only answers to submits
+    steer: the window grows with what is in flight until a submit is refused for the rate; that
+    cuts it once, however many submits of the same burst are refused; it returns to the limit found
+    and looks above it rarely. ``ceiling`` is never passed. Not ``learned``, it is the ceiling
+    throughout.
+    """
+
+    ceiling: int
+    learned: bool = True
+    start: int = START
+    in_flight: int = 0
+    most: int = 0  # in flight at once so far
+    met: bool = False  # whether a limit was met, not only recalled
+    _waiting: int = 0  # submits without an answer
+    _final: bool = False  # whether the last one taken had ended with its answer
+    _episode: int = 0
+    _l: _Lessons = field(default_factory=_Lessons)
+    _before: tuple[float, _Lessons] | None = None  # the last refusal that counted: when, and until
+
+    def recall(self, found: int) -> None:
+        """Begin near a limit that an earlier run met, below it."""
+        self._l = _Lessons(found=found, size=max(min(CUT * found, STRIDE), 1.0), about=found)
+
+    @property
+    def found(self) -> int | None:
+        """The most that was in flight when one more was refused; None: no limit was met."""
+        return self._l.found
+
+    @property
+    def size(self) -> int:
+        """How many may be in flight now."""
+        if not self.learned:
+            return self.ceiling
+        if self._l.blind:
+            size = float(self.running + self.start)
+        elif self._l.found is None:
+            size = max(self.start, min(self._l.peak * GROWTH, self._l.peak + STRIDE))
+        else:
+            size = max(self._l.size, 1.0)
+        return min(int(size), self.ceiling)
+
+    @property
+    def running(self) -> int:
+        """Those the provider has taken and not reported an end of."""
+        return self.in_flight - self._waiting
+
+    @property
+    def _level(self) -> int:
+        # Where submits are answered when they are done, those that wait are worked on.
+        return self.in_flight if self._final else self.running
+
+    @property
+    def full(self) -> bool:
+        """Whether another one has to wait."""
+        return self.in_flight >= self.size
+
+    def resume(self) -> None:
+        """Take up a prediction that was submitted before."""
+        self.in_flight += 1
+        self.most = max(self.most, self.running)
+
+    def admitted(self) -> int:
+        """A submit goes out; returns its episode, to be handed back with the answer."""
+        self.in_flight += 1
+        self._waiting += 1
+        return self._episode
+
+    def ended(self) -> None:
+        """The provider reported an end of one it had taken, or nobody waits for it any more."""
+        self.in_flight -= 1
+
+    def failed(self) -> None:
+        """A submit was not sent, or answered in a way that says nothing about limits."""
+        self._waiting -= 1
+        self.in_flight -= 1
+
+    def taken(self, episode: int, now: float, *, final: bool = False) -> None:
+        """The provider took a submit; ``final``: its answer came with the end of the prediction."""
+        learned = self._l
+        full = self.full
+        self._final = final
+        self._waiting -= 1
+        level = self._level
+        self.most = max(self.most, level)
+        learned.peak = max(learned.peak, level)
+        learned.in_a_row = 0
+        self._remember(refused=False)
+        if learned.found is None:
+            return
+        if level > learned.found:
+            learned.found = level
+            if episode == self._episode:  # else it left with the burst that met the limit
+                learned.streak += 1
+                learned.taken, learned.since = 0, now
+        if full:
+            self._grow(learned.found, now)
+
+    def _grow(self, found: int, now: float) -> None:
+        learned = self._l
+        if learned.size < found:
+            learned.size = min(learned.size + 1, found)
+            return
+        learned.taken += 1
+        if learned.streak:
+            enough, pause_s = CONFIRM_SUBMITS, PROBE_S
+        else:
+            enough = PROBE_SUBMITS * 2 ** min(learned.looks, 4)
+            pause_s = PROBE_S * 2.0**learned.looks
+        if learned.taken >= enough or now >= learned.since + pause_s:
+            learned.size = found + min(2**learned.streak, STRIDE)
+            learned.taken, learned.since = 0, now
+
+    def refused(self, episode: int, now: float) -> None:
+        """The provider refused a submit for the rate."""
+        self.failed()
+        level = self._level
+        if level == 0 or episode != self._episode:
+            return
+        self._episode += 1
+        self._before = (now, replace(self._l))
+        self._l.in_a_row += 1
+        if self._l.in_a_row == 1:
+            self._remember(refused=True)
+        if not self._l.blind:
+            self._meet(level, now)
+        elif self._l.in_a_row >= BLIND_END:
+            self._l.blind, self._l.answers = False, 0
+            self._meet(level, now)
+
+    def _meet(self, level: int, now: float) -> None:
+        """Cut the window to a limit that is met anew, or set it back to one that was known."""
+        learned, found = self._l, self._l.found
+        self.met = True
+        if found is None or level < ALIKE * found or learned.in_a_row > 1:
+            learned.peak = learned.found = level
+            learned.size = max(CUT * level, 1.0)
+        else:
+            learned.found = min(found, level)
+            learned.size = learned.found
+        alike = learned.about * ALIKE <= learned.found <= learned.about / ALIKE
+        learned.looks = min(learned.looks + 1, MOST_LOOKS) if alike else 0
+        learned.about = learned.about if alike else learned.found
+        learned.streak, learned.taken, learned.since = 0, 0, now
+
+    def _remember(self, *, refused: bool) -> None:
+        """Notice refusals that come whatever is in flight, and when they have stopped."""
+        learned = self._l
+        learned.answers = (learned.answers << 1 | refused) & (1 << MEMORY) - 1
+        refusals = learned.answers.bit_count()
+        if refusals > MEMORY // 4:  # too many to shrug off
+            learned.blind, learned.answers = False, 0
+        elif refusals >= BLIND:
+            learned.blind = True
+        elif learned.blind and not refusals:
+            learned.blind, learned.found = False, None
+
+    def forgive(self, since: float) -> None:
+        """Take back what the last refusal taught, if it came after ``since``."""
+        if self._before is not None and self._before[0] >= since:
+            self._l, self._before = self._before[1], None

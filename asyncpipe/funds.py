@@ -1,0 +1,153 @@
+"""The account's money: the least there must be before a submit, and how much is missing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from decimal import Decimal
+from functools import partial
+
+import anyio
+
+from asyncpipe.errors import BalanceExhausted, BalanceTooLow, ProviderError, UsageError
+from asyncpipe.ledger.queries import pending, pending_models
+from asyncpipe.ledger.sqlite import Ledger
+from asyncpipe.pricing import Prices, from_micro
+from asyncpipe.pricing.price import MOST_USD
+from asyncpipe.providers.base import HasBalance
+
+logger = logging.getLogger("asyncpipe.funds")
+
+BALANCE_S = 30.0
+"""Longest wait for the balance."""
+
+ENOUGH_S = 600.0
+"""How long it counts as enough once it was."""
+
+ASKED_S = 5.0
+"""How long a balance that was too low is not asked for again."""
+
+PAGE = 1000
+MOST_PRICED = 100_000
+"""Jobs that are priced to tell how much is missing; beyond, it is said to be more."""
+
+
+class Funds:
+    """Ask for the balance where a provider tells it; ``least`` in USD, None: do not ask first.
+
+    A balance that cannot be read stops nothing: it says nothing of the money, and a submit
+    without money is refused at no cost. ``tell`` hears of it once.
+    """
+
+    def __init__(
+        self,
+        provider: object,
+        *,
+        least: Decimal | None,
+        tell: Callable[[str], None] = logger.warning,
+    ) -> None:
+        self._provider = provider
+        self._least = least
+        self._tell = tell
+        self._told = False
+        self._turn = anyio.Lock()
+        self._asked = -ENOUGH_S
+        self._reason: BalanceTooLow | None = None
+
+    async def too_little(self) -> BalanceTooLow | None:
+        """Why nothing is to be submitted, or None."""
+        if self._least is None:
+            return None
+        async with self._turn:
+            clock = asyncio.get_running_loop().time
+            if clock() - self._asked < (ENOUGH_S if self._reason is None else ASKED_S):
+                return self._reason
+            self._reason = await self._compare(self._least)
+            self._asked = clock()
+            return self._reason
+
+    async def _compare(self, least: Decimal) -> BalanceTooLow | None:
+        balance = await self._read()
+        if isinstance(balance, ProviderError):
+            if not self._told:
+                self._tell(f"min_balance is not checked: {balance}")
+                self._told = True
+            return None
+        if balance >= least:
+            return None
+        return BalanceTooLow(
+            f"the account has {usd(balance)}, {usd(least - balance)} less than min_balance "
+            f"({usd(least)}): nothing was submitted. Add money, or lower --min-balance "
+            "(min_balance in the job file), then run again"
+        )
+
+    async def missing(
+        self, reason: BalanceExhausted, *, ledger: Ledger, run: int, prices: Prices
+    ) -> BalanceExhausted:
+        """The same reason, saying how much the jobs of ``run`` that are left cost and lack."""
+        jobs, cost, more = await _left(ledger, run, prices)
+        balance = await self._read()
+        at_least = "at least " if more else ""
+        text = f"{reason}. The {jobs} jobs left cost {at_least}{usd(cost)}"
+        if isinstance(balance, ProviderError):
+            text += f"; how much is missing is not known: {balance}"
+        elif balance < cost:
+            text += f", the account has {usd(balance)}: {at_least}{usd(cost - balance)} are missing"
+        else:
+            text += f", the account has {usd(balance)}, which should do"
+        text += ". Add money, then run again"
+        return BalanceExhausted(text, status=reason.status, request_id=reason.request_id)
+
+    async def _read(self) -> Decimal | ProviderError:
+        if not isinstance(self._provider, HasBalance):
+            return ProviderError("the provider does not tell its balance")
+        try:
+            with anyio.fail_after(BALANCE_S):
+                return await self._provider.balance()
+        except ProviderError as exc:
+            return exc
+        except TimeoutError:
+            return ProviderError(f"the balance did not come within {BALANCE_S:g} s")
+        except Exception as exc:
+            # A bug in a provider costs a warning, not the run.
+            logger.exception("balance failed", extra={"action": "balance.failed"})
+            return ProviderError(f"the provider's code failed at the balance: {exc!r}"[:300])
+
+
+async def _left(ledger: Ledger, run: int, prices: Prices) -> tuple[int, Decimal, bool]:
+    """How many jobs are pending, what they cost in USD, and whether that is not all."""
+    jobs = micro = 0
+    for model in await ledger.ask(partial(pending_models, run=run)):
+        after = 0
+        while records := await ledger.ask(
+            partial(pending, run=run, model=model, after=after, limit=PAGE)
+        ):
+            if jobs >= MOST_PRICED:
+                return jobs, from_micro(micro), True
+            for record in records:
+                try:
+                    micro += prices.of(record.job).to_reserve
+                except UsageError:  # not to be priced any more: it is not submitted either
+                    continue
+                jobs += 1
+            after = records[-1].id
+    return jobs, from_micro(micro), False
+
+
+def checked_least(amount: Decimal | None) -> Decimal | None:
+    """Check ``min_balance``; raises UsageError."""
+    exact: object = amount
+    if exact is None:
+        return None
+    if not isinstance(exact, Decimal) or not exact.is_finite() or not 0 <= exact <= MOST_USD:
+        raise UsageError(
+            f"min_balance: {amount!r} must be an amount of USD as Decimal, from 0 to {MOST_USD}"
+        )
+    return exact
+
+
+def usd(amount: Decimal) -> str:
+    """Write an amount for a message: at least cents, at most micro-dollars."""
+    whole, _, cents = f"{amount:.6f}".partition(".")
+    return f"{whole}.{cents.rstrip('0').ljust(2, '0')} USD"

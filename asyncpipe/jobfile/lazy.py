@@ -1,0 +1,144 @@
+"""Jobs that are read anew from their file each time: none of them stays in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import overload
+
+from asyncpipe.errors import JobFileError, UsageError
+from asyncpipe.jobfile.place import MOST_PROBLEMS, Place
+from asyncpipe.jobfile.seen import Seen
+from asyncpipe.jobfile.validate import JobRow
+from asyncpipe.jobs import Job
+
+Read = Callable[[Place], Iterator[JobRow]]
+
+
+class LazyRows(Sequence[JobRow]):
+    """The rows of a file of any length; iterating reads and checks it.
+
+    Iterating raises JobFileError at its end with every problem; no row comes after the first one.
+    The first time through, jobs that come twice are found, too.
+    """
+
+    def __init__(self, read: Read, file: str, *, empty: str) -> None:
+        self._read, self._file, self._empty = read, file, empty
+        self._count: int | None = None
+
+    def __iter__(self) -> Iterator[JobRow]:
+        place = Place(found=[], file=self._file)
+        twice = None if self._count is not None else _Twice()
+        count = 0
+        for row in self._read(place):
+            count += 1
+            if twice is not None:
+                twice.look(row, place)
+            if not place.found:
+                yield row
+            if len(place.found) >= MOST_PROBLEMS:
+                break
+        if count == 0 and not place.found:
+            place.report(self._empty)
+        if twice is not None:
+            twice.report(self._read(Place(found=[], file=self._file)), place)
+        if place.found:
+            raise JobFileError(place.found)
+        self._count = count
+
+    def __len__(self) -> int:
+        if self._count is None:
+            for _ in self:
+                pass
+        assert self._count is not None
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> JobRow: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[JobRow]: ...
+    def __getitem__(self, index: int | slice) -> JobRow | Sequence[JobRow]:
+        if isinstance(index, slice):
+            start, stop, step = index.indices(len(self))
+            if step < 0:
+                return list(self)[index]
+            return list(islice(self, start, stop, step))
+        at = index + len(self) if index < 0 else index
+        for row in islice(self, at, at + 1) if at >= 0 else ():
+            return row
+        raise IndexError(index)
+
+
+class LazyJobs(Sequence[Job]):
+    """The jobs alone of ``rows``, as lazy as they are."""
+
+    def __init__(self, rows: Sequence[JobRow]) -> None:
+        self._rows = rows
+
+    def __iter__(self) -> Iterator[Job]:
+        return (row.job for row in self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Job: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Job]: ...
+    def __getitem__(self, index: int | slice) -> Job | Sequence[Job]:
+        if isinstance(index, slice):
+            return [row.job for row in self._rows[index]]
+        return self._rows[index].job
+
+
+@dataclass(frozen=True, slots=True)
+class _Suspect:
+    row: JobRow
+    n: int
+
+
+class _Twice:
+    """Find jobs that stand in a file twice, without keeping it."""
+
+    def __init__(self) -> None:
+        self._seen = Seen()
+        self._suspects: dict[str, _Suspect] = {}
+        self._n = 0
+
+    def look(self, row: JobRow, place: Place) -> None:
+        """Take the next row; a job that cannot be told from others is reported."""
+        self._n += 1
+        try:
+            key = row.job.key("atlas")
+        except UsageError as exc:
+            place.report(str(exc), line=row.line)
+            return
+        if self._seen.add(key) and len(self._suspects) < MOST_PROBLEMS:
+            self._suspects.setdefault(key, _Suspect(row, self._n))
+
+    def report(self, rows: Iterator[JobRow], place: Place) -> None:
+        """Read again, if any is suspected, and report those that are the same indeed."""
+        open_keys, told = {*self._suspects}, set[int | None]()
+        for n, first in enumerate(rows, start=1):
+            if not open_keys:
+                return
+            key = first.job.key("atlas")
+            if key not in open_keys:
+                continue
+            open_keys.discard(key)
+            suspect = self._suspects[key]
+            if n < suspect.n and (suspect.row.line is None or suspect.row.line not in told):
+                told.add(suspect.row.line)
+                _report(suspect, first, n, place)
+
+
+def _report(suspect: _Suspect, first: JobRow, n: int, place: Place) -> None:
+    row = suspect.row
+    where = f"on line {first.line}" if first.line else f"{n} of the file"
+    name = row.job.title(row.job.key("atlas"))[:80]
+    own = Place(found=place.found, file=row.file or place.file, line=row.line, job=name)
+    if first.line == row.line and row.line is not None:
+        own.report("makes the same job twice: let its name, prompt or another field differ")
+    else:
+        own.report(f"the same job as {where}: to make several of one, use count:")

@@ -1,0 +1,155 @@
+"""Tables as spreadsheets write them: CSV, TSV and Excel's Unicode text; streamed."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TextIO
+
+from asyncpipe.jobfile.checks import shown
+from asyncpipe.jobfile.encoding import NAMES, TextFile
+from asyncpipe.jobfile.source import Unreadable
+
+ENDINGS = (".csv", ".tsv", ".tab", ".txt")
+"""Endings of tables of rows; a table of jobs ends as the first two do."""
+
+_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+_HEAD = 1 << 16
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Header:
+    """The first line of a table: its columns, and what stands between cells."""
+
+    columns: tuple[str, ...]
+    delimiter: str
+    skipped: int = 0  # lines before it: Excel's sep=;
+    wide: int = 0  # cells in it, with nameless ones at its end
+
+    @property
+    def between(self) -> str:
+        """The delimiter in words."""
+        return _DELIMITERS.get(self.delimiter, repr(self.delimiter))
+
+
+def read_header(file: TextFile) -> Header:
+    """Read a table's first line; the delimiter is the one that stands most often in it.
+
+    Raises Unreadable for a header that is empty, lacks a name or has one twice.
+    """
+    with _open(file) as text:
+        head = text.read(_HEAD)
+    skipped, delimiter = _delimiter(head, tabs=file.path.suffix.lower() in (".tsv", ".tab"))
+    with _open(file) as text:
+        line, cells = next(_records(text, delimiter, skipped), (None, []))
+    names = [cell.strip() for cell in cells]
+    while names and not names[-1]:
+        names.pop()
+    if not names:
+        raise Unreadable("the table is empty: its first line names the columns", line or 1)
+    _check_names(names, line or 1)
+    return Header(columns=tuple(names), delimiter=delimiter, skipped=skipped, wide=len(cells))
+
+
+def _delimiter(head: str, *, tabs: bool) -> tuple[int, str]:
+    """How many lines to leave out, and the delimiter of the first of the others."""
+    first = head.split("\n", 1)[0].strip("\r\ufeff")
+    if first[:4].lower() == "sep=" and len(first) == 5:
+        return 1, first[4]
+    counts = dict.fromkeys(_DELIMITERS, 0)
+    quoted = False
+    for char in head:
+        if char == '"':
+            quoted = not quoted
+        elif not quoted and char in "\r\n":
+            if any(counts.values()):
+                break
+        elif not quoted and char in counts:
+            counts[char] += 1
+    order = ("\t", ",", ";") if tabs else (",", ";", "\t")
+    return 0, max(order, key=lambda sign: counts[sign])
+
+
+def _check_names(names: Sequence[str], line: int) -> None:
+    seen: dict[str, int] = {}
+    for n, name in enumerate(names, start=1):
+        if not name:
+            raise Unreadable(f"column {n} has no name: give it one, or delete the column", line)
+        if name in seen:
+            why = f"the columns {seen[name]} and {n} are both called {shown(name)}: rename one"
+            raise Unreadable(why, line)
+        if "{" in name or "}" in name:
+            raise Unreadable(f"column {n}, {shown(name)}: a name has no braces: rename it", line)
+        seen[name] = n
+
+
+def read_cells(file: TextFile, header: Header) -> Iterator[tuple[int, list[str] | Unreadable]]:
+    """Yield each row's line and its cells, blanks around them taken off; empty rows are left out.
+
+    A row that has more or fewer cells than the header comes as Unreadable. Raises Unreadable for
+    text that no table is.
+    """
+    count = len(header.columns)
+    with _open(file) as text:
+        records = _records(text, header.delimiter, header.skipped)
+        next(records, None)
+        for line, raw in records:
+            cells = [cell.strip() for cell in raw]
+            if len(cells) != count:
+                if not any(cells):
+                    continue
+                if len(cells) != header.wide or any(cells[count:]):
+                    yield line, _ragged(cells, count, header)
+                    continue
+                del cells[count:]
+            elif not any(cells):
+                continue
+            yield line, cells
+
+
+def _ragged(cells: Sequence[str], count: int, header: Header) -> Unreadable:
+    return Unreadable(
+        f"the row has {len(cells)} cells, the header {count}: correct it "
+        f"(cells are separated by {header.between}; one with such a sign in it needs quotes)"
+    )
+
+
+@contextmanager
+def _open(file: TextFile) -> Iterator[TextIO]:
+    try:
+        with file.path.open(encoding=file.encoding, newline="") as text:
+            yield text
+    except UnicodeDecodeError as exc:
+        raise Unreadable(f"not valid {NAMES[file.encoding]}: save it as UTF-8") from exc
+    except OSError as exc:
+        raise Unreadable(f"cannot be read any more: {exc.strerror or exc}") from exc
+
+
+def _records(text: TextIO, delimiter: str, skipped: int) -> Iterator[tuple[int, list[str]]]:
+    """Yield records with the line each begins on; blank lines are none."""
+    for _ in range(skipped):
+        text.readline()
+    reader = csv.reader(text, delimiter=delimiter, strict=True, skipinitialspace=True)
+    line = 1 + skipped
+    try:
+        for cells in reader:
+            if cells:
+                yield line, cells
+            line = reader.line_num + 1 + skipped
+    except csv.Error as exc:
+        raise Unreadable(_csv_trouble(str(exc)), line) from exc
+
+
+def _csv_trouble(said: str) -> str:
+    if "field larger" in said:
+        return (
+            f"a cell of more than {csv.field_size_limit()} characters begins in this row: "
+            "is a closing quote missing?"
+        )
+    if "end of data" in said:
+        return "a cell that begins in this row has no closing quote: add it"
+    if "expected after" in said:
+        return 'a quote inside a quoted cell is written twice, "": correct it'
+    return f"not a table ({said})"

@@ -1,0 +1,103 @@
+"""What the provider itself says jobs will cost: one quote per distinct price key; pure."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import orjson
+
+from asyncpipe.jobs import Job, JobType, canonical_json
+
+_NOT_PRICED = frozenset({"prompt", "negative_prompt", "seed", "webhook_url"})
+_SPOKEN = "text"
+_MEDIA = re.compile(
+    r"(?:(?:first|last|start|end|tail|input|init|source|reference|ref|control|style|face)_)?"
+    r"(?:image|video|audio|mask|frame)s?(?:_(?:url|list)s?)?",
+    re.IGNORECASE,
+)
+_ADDRESS = re.compile(r"(?:https?|data|file):", re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Quote:
+    """What the provider says one request will cost, in USD; ``asked_at`` is when, in UTC.
+
+    ``estimated``: only the finished prediction tells the charge. ``list_amount`` is the price
+    before the account's discount; None: not told.
+    """
+
+    amount: Decimal
+    asked_at: datetime
+    estimated: bool = False
+    list_amount: Decimal | None = None
+
+
+class Quotes:
+    """The quotes there are, by price key: jobs of one key cost the same."""
+
+    def __init__(self) -> None:
+        self._quotes: dict[bytes, Quote] = {}
+
+    def __len__(self) -> int:
+        return len(self._quotes)
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._quotes
+
+    def by_key(self, key: bytes) -> Quote | None:
+        """The quote for jobs of a price key, or None."""
+        return self._quotes.get(key)
+
+    def of(self, job: Job) -> Quote | None:
+        """The quote for a job, or None."""
+        return self.by_key(price_key(job)) if self._quotes else None
+
+    def add(self, key: bytes, quote: Quote) -> None:
+        """Keep a quote; a later one replaces it."""
+        self._quotes[key] = quote
+
+
+def price_key(job: Job) -> bytes:
+    """What a job's price depends on, hashed: model, type and fields.
+
+    Left out are the prompts, the seed, and what media are given; how many of each are given
+    stays in, since models charge for that, and so does the length of what is to become audio.
+    Raises UsageError for fields JSON does not have.
+    """
+    speaks = job.kind is JobType.AUDIO
+    media: dict[str, int] = {}
+    priced: dict[str, Any] = {}
+    for name, value in job.params.items():
+        if name in _NOT_PRICED or (speaks and name == _SPOKEN):
+            continue
+        if _is_media(name, value):
+            media[name] = len(value) if isinstance(value, list | tuple) else 1
+        else:
+            priced[name] = value
+    length = _length(job.prompt, job.params.get(_SPOKEN)) if speaks else []
+    found = [job.kind.value, job.model, priced, media, length]
+    try:
+        text = orjson.dumps(found, option=orjson.OPT_SORT_KEYS)
+    except TypeError:
+        text = canonical_json(found)  # says what is wrong
+    return hashlib.blake2b(text, digest_size=16).digest()
+
+
+def _length(*texts: Any) -> list[int]:
+    """Characters and bytes: providers count either."""
+    joined = "".join(text for text in texts if isinstance(text, str))
+    return [len(joined), len(joined.encode("utf-8", "replace"))]
+
+
+def _is_media(name: str, value: Any) -> bool:
+    """Whether a field holds media, or the address of some; ``audio: true`` does not."""
+    if isinstance(value, list | tuple):
+        return bool(value) and all(_is_media(name, each) for each in value)
+    if isinstance(value, str):
+        return bool(_MEDIA.fullmatch(name) or _ADDRESS.match(value))
+    return isinstance(value, dict) and _MEDIA.fullmatch(name) is not None

@@ -1,0 +1,97 @@
+"""What a pipeline is told about money, and the parts that follow: prices, quotes, funds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from pathlib import Path
+
+from asyncpipe.errors import AsyncpipeError, BalanceExhausted
+from asyncpipe.funds import Funds, checked_least
+from asyncpipe.jobfile.prices import load_price_file
+from asyncpipe.jobs import Job
+from asyncpipe.ledger.base import JobRecord
+from asyncpipe.ledger.sqlite import Ledger
+from asyncpipe.pricing import Budget, Price, Prices, Rate, books_of, checked_cap
+from asyncpipe.providers.base import Provider
+from asyncpipe.quoting import Quoting, Tell, ask_unpriced
+from asyncpipe.states import JobState
+from asyncpipe.stops import Stops
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Purse:
+    """What things cost and what there is, while a pipeline is open."""
+
+    prices: Prices
+    quoting: Quoting
+    funds: Funds
+
+    def price(self, job: Job) -> Price:
+        """Price one job by what is known now; raises UsageError."""
+        return self.prices.of(job)
+
+    async def ask_unpriced(self, jobs: Iterable[Job]) -> None:
+        """Ask for quotes of those jobs that no price book can price."""
+        await ask_unpriced(self.quoting, self.prices, jobs)
+
+    async def check(self, stop: Callable[[AsyncpipeError], None]) -> None:
+        """Stop submitting when the account has less than it must."""
+        if (short := await self.funds.too_little()) is not None:
+            stop(short)
+
+    async def explain(self, stops: Stops, ledger: Ledger, run: int) -> None:
+        """Where a run was stopped for lack of money, say how much is missing."""
+        if isinstance(why := stops.first, BalanceExhausted):
+            found = await self.funds.missing(why, ledger=ledger, run=run, prices=self.prices)
+            stops.explain(found)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spending:
+    """What a pipeline's constructor was told about money, checked; ``cap`` in micro-dollars."""
+
+    cap: int | None
+    least: Decimal | None
+    prices: Prices
+    quotes: bool | Quoting
+    tell: Tell
+
+    @classmethod
+    def checked(
+        cls,
+        *,
+        max_cost: Decimal | None,
+        min_balance: Decimal | None,
+        prices: Mapping[str, Rate] | None,
+        price_file: str | Path | None,
+        quotes: bool | Quoting,
+        estimate_factor: Decimal,
+        tell: Tell,
+    ) -> Spending:
+        """Check what was told; raises UsageError, JobFileError for a price file's problems."""
+        book = None if price_file is None else load_price_file(price_file)
+        return cls(
+            cap=None if max_cost is None else checked_cap(max_cost),
+            least=checked_least(min_balance),
+            prices=Prices(books=books_of(prices, book), estimate_factor=estimate_factor),
+            quotes=quotes,
+            tell=tell,
+        )
+
+    def budget(self, committed: int, adopted: Iterable[JobRecord]) -> Budget:
+        """The budget of a folder where so much is charged or reserved, ``adopted`` in flight."""
+        releasable = sum(each.reserved for each in adopted if each.state is JobState.SUBMITTED)
+        return Budget(self.cap, committed=committed, releasable=releasable)
+
+    def open(self, provider: Provider) -> Purse:
+        """Make the parts; in the pipeline's own loop, whose clock they go by."""
+        quoting = self.quotes
+        if isinstance(quoting, bool):
+            quoting = Quoting(provider if quoting else None, tell=self.tell)
+        return Purse(
+            prices=replace(self.prices, quotes=quoting.quotes),
+            quoting=quoting,
+            funds=Funds(provider, least=self.least, tell=self.tell),
+        )
