@@ -8,11 +8,11 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from sqlite3 import Connection
 
+from asyncpipe.backlog import Backlog
 from asyncpipe.errors import AsyncpipeError, ProviderError, UsageError
 from asyncpipe.flow.traffic import Traffic
 from asyncpipe.handover import Handover
@@ -31,28 +31,6 @@ STEP_S = 3600.0
 
 NO_ROOM_S = 5.0
 """How soon admission looks again whether the disk has room."""
-
-
-@dataclass(slots=True)
-class Backlog:
-    """One run's jobs: those still in the ledger, drawn in small pages, and those under way."""
-
-    run: int
-    models: dict[str, int]  # models with jobs not drawn yet -> last id drawn
-    open: set[int]  # ids drawn and not let go
-    done: asyncio.Event = field(default_factory=asyncio.Event)
-    abandoned: bool = False
-
-    async def wait(self) -> None:
-        """Wait for the end; raises AsyncpipeError when the pipeline was closed before it."""
-        await self.done.wait()
-        if self.abandoned:
-            raise AsyncpipeError("the pipeline was closed before the jobs ended; they are kept")
-
-    def settle(self) -> None:
-        """Note the end, when it has come."""
-        if not self.models and not self.open:
-            self.done.set()
 
 
 class Queue:
@@ -212,20 +190,36 @@ class Admission:
     def _wake(self) -> None:
         self._news.set()
 
-    async def open_run(self, run: int | None) -> Backlog:
+    async def open_run(self, run: int | None, *, comparing: bool = False) -> Backlog:
         """Begin to draw the pending jobs of ``run``; whatever is under way now counts as its.
 
-        None draws nothing: only what is under way.
+        None draws nothing: only what is under way. With ``comparing`` it does not end before
+        ``compared`` is called.
         """
         models = [] if run is None else await self._ledger.ask(partial(pending_models, run=run))
-        backlog = Backlog(run=run or 0, models=dict.fromkeys(models, 0), open=set(self._held))
+        backlog = Backlog(
+            run=run or 0,
+            models=dict.fromkeys(models, 0),
+            open=set(self._held),
+            comparing=comparing,
+        )
         backlog.settle()
         self._backlogs.append(backlog)
         self._news.set()
         return backlog
 
-    def offer(self, record: JobRecord) -> None:
-        """Take a job that is known already; one that is held is not taken twice."""
+    def compared(self, backlog: Backlog) -> None:
+        """Note that all assets of a run were looked at."""
+        backlog.comparing = False
+        self._forget(set())
+
+    def offer(self, record: JobRecord, backlog: Backlog | None = None) -> None:
+        """Take a job that is known already; one that is held is not taken twice.
+
+        ``backlog``: the open run that waits for it, too.
+        """
+        if backlog is not None:
+            backlog.open.add(record.id)
         if record.id in self._held:
             return
         self._held.add(record.id)
@@ -281,6 +275,7 @@ class Admission:
         if backlog not in self._backlogs:
             return
         self._backlogs.remove(backlog)
+        backlog.comparing = False
         others = set().union(*(other.open for other in self._backlogs))
         alone = {i for i in backlog.open - others if not keep(i)}
         self._forget({i for i in alone if self.queue.remove(i)})

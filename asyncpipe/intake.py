@@ -90,14 +90,12 @@ class Intake:
         digest: str | None = None,
         retry_failed: bool,
         resubmit_unknown: bool,
-        damaged: Callable[[JobRecord], None],
     ) -> int:
         """Write the jobs of one run; return the run that their rows bear.
 
         When the folder's last run took the jobs of the same ``digest``, they are not read again.
         What ended before is pending again where it is withdrawn, or failed or unknown and wanted
-        again; ``damaged`` hears of jobs with an asset missing or of another size. Raises
-        JobFileError or UsageError before anything of the run can be drawn.
+        again. Raises JobFileError or UsageError before anything of the run can be drawn.
         """
         session = await self._begin()
         async with self._turn:
@@ -109,11 +107,24 @@ class Intake:
                 await self._again(queries.retryable, run, RetryAsked)
             if resubmit_unknown:
                 await self._again(queries.unknown, run, Resubmitted)
-            comparison = self._comparison(run)
-            while found := await comparison.page():
-                for record in found:
-                    damaged(record)
         return run
+
+    async def compare(
+        self, run: int, *, damaged: Callable[[JobRecord], None], enough: Callable[[], bool]
+    ) -> None:
+        """Look at the assets of jobs of ``run`` that succeeded, until that is ``enough``.
+
+        ``damaged`` hears of jobs with an asset missing or of another size. Meant to go on beside
+        the run: a million looks take longer than anybody wants to wait for the first submit.
+        """
+        comparison = self._comparison(run)
+        while not enough():
+            async with self._turn:
+                found = await comparison.step()
+            if found is None:
+                return
+            for record in found:
+                damaged(record)
 
     async def _repeat(self, session: int, job_file: str | None, digest: str | None) -> int | None:
         """Take the rows of the folder's last run as they are, if they are of the same jobs."""

@@ -17,6 +17,7 @@ import anyio
 
 from asyncpipe._fs import FolderLock, forget_parts, make_folders
 from asyncpipe._leaving import ungrouped, within
+from asyncpipe.backlog import Backlog
 from asyncpipe.collector import Collector, Hook, Totals
 from asyncpipe.downloader import Downloader
 from asyncpipe.errors import AsyncpipeError, DiskError, LedgerError, UsageError
@@ -242,8 +243,8 @@ class Pipeline:
         """Write what is left and the manifest; a ledger that failed has said so already."""
         self._collector.drain()
         try:
+            await self._manifests.write_changes()
             await self._intake.end()
-            await self._manifests.write()
         except (LedgerError, DiskError) as exc:
             logger.warning("no manifest: %s", exc, extra={"action": "manifest.failed"})
 
@@ -317,7 +318,6 @@ class Pipeline:
             digest=digest,
             retry_failed=retry_failed,
             resubmit_unknown=self._limits.resubmit_unknown,
-            damaged=self._admission.offer,
         )
         self._settling.adopted -= await self._ledger.ask(
             partial(queries.named, ids=list(self._settling.adopted), run=run)
@@ -326,7 +326,8 @@ class Pipeline:
         self._stops.forget()
         self._driver.begin()
         await self._purse.check(self._stop)
-        backlog = await self._admission.open_run(run)
+        backlog = await self._admission.open_run(run, comparing=True)
+        self._tasks.start_soon(self._compare, run, backlog, name="asyncpipe comparison")
         if self._stops.everything:
             self._admission.drop_pending()
         try:
@@ -338,6 +339,18 @@ class Pipeline:
         await self._intake.end(run)
         self._collector.drain()
         return await self._manifests.write()
+
+    async def _compare(self, run: int, backlog: Backlog) -> None:
+        """Find what is missing of earlier runs' assets, beside the run; it ends after this."""
+        offer = partial(self._admission.offer, backlog=backlog)
+        try:
+            await self._intake.compare(
+                run, damaged=offer, enough=lambda: self._stops.drained or not backlog.comparing
+            )
+        except AsyncpipeError as exc:
+            self._stop(exc)
+        finally:
+            self._admission.compared(backlog)
 
     async def _adopt(self) -> None:
         """Take up paid work of earlier runs, or what an earlier batch of this one left."""

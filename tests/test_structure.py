@@ -49,6 +49,7 @@ LAYERS = [
     "funds",
     "spending",
     "handover",
+    "backlog",
     "admission",
     "fetcher",
     "driver",
