@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import time
 from pathlib import Path
@@ -16,19 +17,29 @@ from unittest.mock import patch
 
 from asyncpipe import Pipeline, Polling
 from asyncpipe.cli.connect import prepare_process
+from asyncpipe.events import Event, Succeeded
+from asyncpipe.ledger.base import JobRecord
 from benchmarks.bulk import DIGEST
 from benchmarks.machine import Peak, new_loop, pin
 from benchmarks.null import NullDownloader, NullProvider
 
 
-async def run(folder: Path) -> dict[str, float]:
-    """Resume and finish."""
+async def run(folder: Path, most: int | None) -> dict[str, float]:
+    """Resume and finish, or submit nothing more after ``most`` jobs that ended."""
     provider, polling = NullProvider(), Polling(initial_s=1e-4, factor=1.0, maximum_s=1e-4)
     started = time.perf_counter()
-    async with Pipeline(provider, folder, max_workers=64, polling=polling) as pipeline:
+    ended = itertools.count(1)
+
+    def count(event: Event, record: JobRecord) -> None:
+        if isinstance(event, Succeeded) and next(ended) == most:
+            pipeline.drain()
+
+    async with Pipeline(
+        provider, folder, max_workers=64, polling=polling, on_event=count
+    ) as pipeline:
         opened = time.perf_counter()
         manifest = await pipeline.batch_generate((), digest=DIGEST)
-    assert manifest.totals.successful == manifest.totals.total, manifest.totals
+    assert most or manifest.totals.successful == manifest.totals.total, manifest.totals
     assert provider.first_submit is not None
     return {
         "opened_s": opened - started,
@@ -41,6 +52,7 @@ def main() -> None:
     """Measure once and print JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--most", type=int)
     options = parser.parse_args()
     pin(0)
     prepare_process()
@@ -50,7 +62,7 @@ def main() -> None:
         asyncio.Runner(loop_factory=new_loop) as runner,
         patch("asyncpipe.pipeline.Downloader", NullDownloader),
     ):
-        told = runner.run(run(options.folder))
+        told = runner.run(run(options.folder, options.most))
     peak.stop()
     print(json.dumps(told | {"base": peak.base, "peak": peak.most}))
 
