@@ -77,6 +77,17 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def make_durable(folder: Path, inner: str) -> None:
+    """Make the folder ``inner`` inside ``folder`` unless it is there, so that it stays.
+
+    Raises OSError.
+    """
+    made = folder / inner
+    if not made.is_dir():
+        made.mkdir(parents=True, exist_ok=True)
+        sync_folder(made.parent)
+
+
 def forget_parts(path: Path) -> None:
     """Delete what ``whole_file`` left beside ``path`` when its process was killed."""
     for part in path.parent.glob(f".{path.name}.*.part"):

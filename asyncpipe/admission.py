@@ -13,15 +13,15 @@ from pathlib import Path
 from sqlite3 import Connection
 
 from asyncpipe.backlog import Backlog
-from asyncpipe.errors import AsyncpipeError, ProviderError, UsageError
+from asyncpipe.errors import AsyncpipeError, ProviderError
 from asyncpipe.flow.traffic import Traffic
 from asyncpipe.handover import Handover
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.ledger.queries import claim_stems, pending, pending_models
 from asyncpipe.ledger.sqlite import Ledger
-from asyncpipe.pricing import Budget, Fit, Price
+from asyncpipe.pricing import Budget, Fit
 from asyncpipe.providers.base import Prediction
-from asyncpipe.quoting import Quoting
+from asyncpipe.spending import Purse
 from asyncpipe.states import JobState
 from asyncpipe.volume import Room
 
@@ -165,8 +165,7 @@ class Admission:
         max_workers: int,
         room: Room,
         budget: Budget,
-        price: Callable[[JobRecord], Price],
-        quoting: Quoting,
+        purse: Purse,
         unfit: Callable[[JobRecord, AsyncpipeError], None],
         traffic: Traffic,
         clock: Callable[[], float],
@@ -175,15 +174,13 @@ class Admission:
         self._folder = folder
         self._clock = clock
         self._room = room
-        self.budget, self._price, self._unfit = budget, price, unfit
-        self._quoting = quoting
+        self.budget, self._purse, self._unfit = budget, purse, unfit
         self._permits = asyncio.Semaphore(max_workers)
         self._page = 2 * max_workers
         self._news = asyncio.Event()
         self._backlogs: list[Backlog] = []
         self._held: set[int] = set()  # ids that are queued or carried by a driver
         self._carried = 0
-        self._looked_at: tuple[JobRecord, Price] | None = None
         self.traffic, traffic.gate.news = traffic, self._wake
         self.queue = Queue(traffic)
 
@@ -324,11 +321,11 @@ class Admission:
         while True:
             self._news.clear()
             await self._draw()
-            await self._quoting.fill()
+            await self._purse.quoting.fill()
             chosen = self._choose()
             if not isinstance(chosen, float):
                 return chosen
-            if self._quoting.wanted:  # a job came up whose price is to be asked first
+            if self._purse.quoting.wanted:  # a job came up whose price is to be asked first
                 continue
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(max(chosen - self._clock(), 0.0), STEP_S)):
@@ -339,10 +336,10 @@ class Admission:
         room = not submits or self._room.enough()
         chosen = self.queue.choose(self._clock(), room=room, fit=self._fit)
         if isinstance(chosen, JobRecord) and chosen.state is JobState.PENDING:
-            self.budget.hold(chosen.id, self._priced(chosen))
+            self.budget.hold(chosen.id, self._purse.price(chosen.job))
         while self.queue.unfit:
             record = self.queue.unfit.popleft()
-            self._unfit(record, self._why_unfit(record))
+            self._unfit(record, self._purse.why_unfit(self.budget, record.job))
             self._forget({record.id})
         drawing = any(backlog.models for backlog in self._backlogs)
         idle = self._carried == 0 and self.queue.empty and not drawing
@@ -351,24 +348,7 @@ class Admission:
         return chosen
 
     def _fit(self, record: JobRecord) -> Fit:
-        if self._quoting.want(record.job):
-            return Fit.LATER
-        try:
-            return self.budget.fit(self._priced(record))
-        except UsageError:  # its only price was a quote that is not to be had any more
-            return Fit.NEVER
-
-    def _priced(self, record: JobRecord) -> Price:
-        """The price; what was looked at last is not priced again to be held."""
-        if self._looked_at is None or self._looked_at[0] is not record:
-            self._looked_at = (record, self._price(record))
-        return self._looked_at[1]
-
-    def _why_unfit(self, record: JobRecord) -> AsyncpipeError:
-        try:
-            return self.budget.refusal(self._price(record))
-        except UsageError as exc:
-            return exc
+        return self._purse.fit(self.budget, record.job)
 
     async def _draw(self) -> None:
         """Keep a page of every model at hand."""
@@ -398,7 +378,7 @@ class Admission:
         fresh = [record for record in records if record.id not in self._held]
         self._held.update(record.id for record in fresh)
         for record in fresh:
-            self._quoting.want(record.job)
+            self._purse.quoting.want(record.job)
         self.queue.add(fresh)
         backlog.settle()
 

@@ -9,7 +9,10 @@ from sqlite3 import Connection
 
 import anyio
 
+from asyncpipe.admission import Admission
+from asyncpipe.backlog import Backlog
 from asyncpipe.collector import Totals
+from asyncpipe.errors import AsyncpipeError
 from asyncpipe.events import AskedAgain, Resubmitted, RetryAsked, Withdrawn, now
 from asyncpipe.fetcher import Emit
 from asyncpipe.firstpass import PAGE, Counted, JobLike, add_one, check_prices, write_jobs
@@ -20,6 +23,7 @@ from asyncpipe.ledger.sqlite import Ledger
 from asyncpipe.results import count_removed
 from asyncpipe.spending import Purse
 from asyncpipe.states import JobState
+from asyncpipe.stops import Stops
 from asyncpipe.verify import Comparison
 
 Again = type[AskedAgain] | type[RetryAsked] | type[Resubmitted]
@@ -110,21 +114,30 @@ class Intake:
         return run
 
     async def compare(
-        self, run: int, *, damaged: Callable[[JobRecord], None], enough: Callable[[], bool]
+        self,
+        run: int,
+        backlog: Backlog,
+        admission: Admission,
+        stops: Stops,
+        stop: Callable[[AsyncpipeError], None],
     ) -> None:
-        """Look at the assets of jobs of ``run`` that succeeded, until that is ``enough``.
+        """Look at the assets of jobs of ``run`` that succeeded; offer those with one missing.
 
-        ``damaged`` hears of jobs with an asset missing or of another size. Meant to go on beside
-        the run: a million looks take longer than anybody wants to wait for the first submit.
+        Beside the run, which ends after this: a million looks take longer than anybody wants to
+        wait for the first submit. A drain ends it early; what cannot be looked at stops the run.
         """
         comparison = self._comparison(run)
-        while not enough():
-            async with self._turn:
-                found = await comparison.step()
-            if found is None:
-                return
-            for record in found:
-                damaged(record)
+        found: list[JobRecord] | None = []
+        try:
+            while found is not None and backlog.comparing and not stops.drained:
+                async with self._turn:
+                    found = await comparison.step()
+                for record in found or ():
+                    admission.offer(record, backlog)
+        except AsyncpipeError as exc:
+            stop(exc)
+        finally:
+            admission.compared(backlog)
 
     async def _repeat(self, session: int, job_file: str | None, digest: str | None) -> int | None:
         """Take the rows of the folder's last run as they are, if they are of the same jobs."""

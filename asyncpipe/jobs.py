@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -38,6 +39,7 @@ _TOLD_BY = {
 }
 
 
+@lru_cache(maxsize=1000)
 def type_of_model(model: str) -> JobType | None:
     """Tell the job type from a model id such as ``google/veo3.1/text-to-video``; None if it can't.
 
@@ -160,9 +162,9 @@ _SCALARS = frozenset({str, int, bool, type(None)})
 
 def _plain(value: Any) -> bool:
     """Whether there is nothing in ``value`` but text, whole numbers, truth, lists and mappings."""
-    kind = type(value)
-    if kind in _SCALARS:
+    if type(value) is dict:
+        for key, inner in value.items():
+            if type(key) is not str or (type(inner) not in _SCALARS and not _plain(inner)):
+                return False
         return True
-    if kind is dict:
-        return all(type(key) is str and _plain(inner) for key, inner in value.items())
-    return kind is list and all(map(_plain, value))
+    return type(value) in _SCALARS or (type(value) is list and all(map(_plain, value)))

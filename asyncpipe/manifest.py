@@ -162,6 +162,7 @@ def _row(result: Result) -> dict[str, Any]:
         "cost": money(micro_of(result)),
         "generation_time": None if result.generation_s is None else round(result.generation_s, 1),
         "error": result.error,
+        "labels": dict(result.labels),
         "key": result.key,
         "outcome": result.outcome.value,
         "charged": result.charged,

@@ -17,7 +17,6 @@ import anyio
 
 from asyncpipe._fs import FolderLock, forget_parts, make_folders
 from asyncpipe._leaving import ungrouped, within
-from asyncpipe.backlog import Backlog
 from asyncpipe.collector import Collector, Hook, Totals
 from asyncpipe.downloader import Downloader
 from asyncpipe.errors import AsyncpipeError, DiskError, LedgerError, UsageError
@@ -35,9 +34,9 @@ from asyncpipe.pricing import ESTIMATE_FACTOR, Budget, Rate
 from asyncpipe.providers.base import Provider
 from asyncpipe.quoting import Quoting, Tell
 from asyncpipe.reach import on_loopback
-from asyncpipe.results import Result, read_totals, result_of
+from asyncpipe.results import Result, ask_result, read_totals
 from asyncpipe.settings import Caps, Deadlines, Polling, checked_window
-from asyncpipe.settling import Settling
+from asyncpipe.settling import Settling, leave_out
 from asyncpipe.spending import Spending
 from asyncpipe.states import ENDED, JobState
 from asyncpipe.stops import Stops
@@ -192,7 +191,7 @@ class Pipeline:
         calls = Calls(
             emit=self._emit,
             stop=self._stop,
-            unfit=self._leave_out,
+            unfit=partial(leave_out, self._stops, self._waiters),
             wanted=lambda record: record.id not in self._settling.adopted,
             clock=asyncio.get_running_loop().time,
         )
@@ -264,12 +263,7 @@ class Pipeline:
             except asyncio.CancelledError:
                 self._withdraw(record)
                 raise
-        return await self._result(record.id)
-
-    async def _result(self, job_id: int) -> Result:
-        result = await self._ledger.ask(partial(result_of, job_id=job_id))
-        assert result is not None, "a job that was waited for was started"
-        return result
+        return await ask_result(self._ledger, record.id)
 
     async def stream(
         self, jobs: Iterable[JobLike] | AsyncIterable[JobLike]
@@ -284,7 +278,7 @@ class Pipeline:
         self._tasks.start_soon(feed, name="asyncpipe stream feed")
         try:
             while (record := await ahead.next()) is not None:
-                yield await self._result(record.id)
+                yield await ask_result(self._ledger, record.id)
         finally:
             for record in ahead.close():
                 self._withdraw(record)
@@ -327,7 +321,8 @@ class Pipeline:
         self._driver.begin()
         await self._purse.check(self._stop)
         backlog = await self._admission.open_run(run, comparing=True)
-        self._tasks.start_soon(self._compare, run, backlog, name="asyncpipe comparison")
+        compare = partial(self._intake.compare, run, backlog, self._admission)
+        self._tasks.start_soon(compare, self._stops, self._stop, name="asyncpipe comparison")
         if self._stops.everything:
             self._admission.drop_pending()
         try:
@@ -339,18 +334,6 @@ class Pipeline:
         await self._intake.end(run)
         self._collector.drain()
         return await self._manifests.write()
-
-    async def _compare(self, run: int, backlog: Backlog) -> None:
-        """Find what is missing of earlier runs' assets, beside the run; it ends after this."""
-        offer = partial(self._admission.offer, backlog=backlog)
-        try:
-            await self._intake.compare(
-                run, damaged=offer, enough=lambda: self._stops.drained or not backlog.comparing
-            )
-        except AsyncpipeError as exc:
-            self._stop(exc)
-        finally:
-            self._admission.compared(backlog)
 
     async def _adopt(self) -> None:
         """Take up paid work of earlier runs, or what an earlier batch of this one left."""
@@ -415,8 +398,3 @@ class Pipeline:
         self._stops.note(reason, model)
         self._admission.drop_pending(model)
         self._waiters.fail(reason, those=lambda job_id: not self._admission.holds(job_id))
-
-    def _leave_out(self, record: JobRecord, reason: AsyncpipeError) -> None:
-        """Leave a job pending that does not fit the budget, and say so."""
-        self._stops.remark(reason)
-        self._waiters.tell(record.id, reason)

@@ -58,6 +58,7 @@ class Quoting:
         self._tell = tell
         self._told: set[tuple[str, str]] = set()
         self._wanted: dict[bytes, Job] = {}
+        self._asking: dict[bytes, Job] = {}
         self._due: dict[bytes, float] = {}
         self._silent_until = -1.0
         self._silent_why = ""
@@ -66,15 +67,15 @@ class Quoting:
 
     @property
     def wanted(self) -> bool:
-        """Whether ``fill`` has something to ask."""
-        return bool(self._wanted)
+        """Whether ``fill`` has something to ask, or to wait for."""
+        return bool(self._wanted or self._asking)
 
     def want(self, job: Job) -> bool:
         """Note a job whose quote is to be asked; False when nothing is to be asked for it now."""
         if self._provider is None:
             return False
         key, clock = price_key(job), _clock()
-        if key in self._wanted:
+        if key in self._wanted or key in self._asking:
             return True
         if clock < max(self._due.get(key, -1.0), self._silent_until):
             return False
@@ -83,18 +84,27 @@ class Quoting:
 
     async def fill(self, *, limit_s: float = FILL_S) -> None:
         """Ask for everything wanted; what has no answer within ``limit_s`` is done without."""
+        if not self.wanted:
+            return
         async with self._turn:
-            wanted, self._wanted = self._wanted, {}
-            if not wanted:
+            if not self._wanted:  # somebody else's turn was ours too
                 return
-            answers: dict[bytes, Quote | ProviderError] = {}
-            left = iter(wanted.items())
-            with anyio.move_on_after(limit_s):
-                async with anyio.create_task_group() as tasks:
-                    for n in range(min(AT_ONCE, len(wanted))):
-                        name = f"asyncpipe quote {n + 1}"
-                        tasks.start_soon(self._ask_each, left, answers, name=name)
-            self._settle(wanted, answers, limit_s)
+            self._asking, self._wanted = self._wanted, {}
+            try:
+                answers = await self._ask_all(limit_s)
+                self._settle(self._asking, answers, limit_s)
+            finally:
+                self._asking = {}
+
+    async def _ask_all(self, limit_s: float) -> dict[bytes, Quote | ProviderError]:
+        answers: dict[bytes, Quote | ProviderError] = {}
+        left = iter(self._asking.items())
+        with anyio.move_on_after(limit_s):
+            async with anyio.create_task_group() as tasks:
+                for n in range(min(AT_ONCE, len(self._asking))):
+                    name = f"asyncpipe quote {n + 1}"
+                    tasks.start_soon(self._ask_each, left, answers, name=name)
+        return answers
 
     async def _ask_each(
         self, left: Iterator[tuple[bytes, Job]], answers: dict[bytes, Quote | ProviderError]

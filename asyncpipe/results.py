@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 import orjson
 
 from asyncpipe.collector import Totals, cause_of
 from asyncpipe.jobs import JobType
+from asyncpipe.ledger.sqlite import Ledger
 from asyncpipe.ledger.trouble import rows_of
 from asyncpipe.pricing import from_micro
 from asyncpipe.states import JobState
@@ -74,6 +76,7 @@ class Result:
     error: str | None
     submitted_at: datetime | None
     completed_at: datetime | None
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def status(self) -> str:
@@ -96,7 +99,8 @@ SELECT j.name, j.key, j.type, j.model, j.state,
     AND settled IS NOT 'released'),
   (SELECT total(overrun) FROM attempts WHERE job_id=j.id),
   (SELECT count(*) FROM attempts WHERE job_id=j.id AND n<=j.used AND settled IS NULL),
-  a.settled='charged'
+  a.settled='charged',
+  j.spec
 FROM jobs j JOIN attempts a ON a.job_id=j.id
   AND a.n=(SELECT max(n) FROM attempts WHERE job_id=j.id)
 """
@@ -176,6 +180,7 @@ def _read(connection: sqlite3.Connection, row: Sequence[Any]) -> Result:
         error=_error(outcome, state, row[15], lost),
         submitted_at=_time(row[16]),
         completed_at=_time(row[17]) if outcome is not Outcome.PENDING else None,
+        labels=orjson.loads(row[25]).get("labels", {}),
     )
 
 
@@ -197,6 +202,13 @@ def result_of(connection: sqlite3.Connection, job_id: int) -> Result | None:
     """One job's result; None if it was never started."""
     row = connection.execute(_ROWS + " WHERE j.id=?", (job_id,)).fetchone()
     return _result(connection, row) if row else None
+
+
+async def ask_result(ledger: Ledger, job_id: int) -> Result:
+    """The result of a job that was waited for, and so was started."""
+    result = await ledger.ask(partial(result_of, job_id=job_id))
+    assert result is not None, "a job that was waited for was started"
+    return result
 
 
 def count_removed(connection: sqlite3.Connection) -> int:

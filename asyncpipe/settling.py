@@ -6,6 +6,7 @@ from collections.abc import AsyncIterable
 
 from asyncpipe.admission import Admission
 from asyncpipe.driver import Driver
+from asyncpipe.errors import AsyncpipeError
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.states import JobState
 from asyncpipe.stops import Stops
@@ -62,3 +63,9 @@ class Settling:
         """
         expired = record.state is JobState.EXPIRED and record.id not in self._waiters
         return expired and record.id not in self._looked_again
+
+
+def leave_out(stops: Stops, waiters: Waiters, record: JobRecord, reason: AsyncpipeError) -> None:
+    """Leave a job pending that does not fit the budget, and say so."""
+    stops.remark(reason)
+    waiters.tell(record.id, reason)

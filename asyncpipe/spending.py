@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 
-from asyncpipe.errors import AsyncpipeError, BalanceExhausted
+from asyncpipe.errors import AsyncpipeError, BalanceExhausted, UsageError
 from asyncpipe.funds import Funds, checked_least
 from asyncpipe.jobfile.prices import load_price_file
 from asyncpipe.jobs import Job
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.ledger.sqlite import Ledger
-from asyncpipe.pricing import Budget, Price, Prices, Rate, books_of, checked_cap
+from asyncpipe.pricing import Budget, Fit, Price, Prices, Rate, books_of, checked_cap
 from asyncpipe.providers.base import Provider
 from asyncpipe.quoting import Quoting, Tell, ask_unpriced
 from asyncpipe.states import JobState
@@ -35,6 +35,22 @@ class Purse:
     async def ask_unpriced(self, jobs: Iterable[Job]) -> None:
         """Ask for quotes of those jobs that no price book can price."""
         await ask_unpriced(self.quoting, self.prices, jobs)
+
+    def fit(self, budget: Budget, job: Job) -> Fit:
+        """Whether a job may go now; later, while its price is still to be asked."""
+        if self.quoting.want(job):
+            return Fit.LATER
+        try:
+            return budget.fit(self.price(job))
+        except UsageError:  # its only price was a quote that is not to be had any more
+            return Fit.NEVER
+
+    def why_unfit(self, budget: Budget, job: Job) -> AsyncpipeError:
+        """Say why a job is not submitted: its price, or that there is none."""
+        try:
+            return budget.refusal(self.price(job))
+        except UsageError as exc:
+            return exc
 
     async def check(self, stop: Callable[[AsyncpipeError], None]) -> None:
         """Stop submitting when the account has less than it must."""

@@ -28,7 +28,9 @@ async def run(folder: Path, jobs: int, in_flight: int) -> dict[str, float]:
     started = time.perf_counter()
     ended = {"at": 0.0, "cpu": 0.0}
 
-    async with Pipeline(provider, folder, max_workers=in_flight, polling=polling) as pipeline:
+    async with Pipeline(
+        provider, folder, max_workers=in_flight, window="fixed", polling=polling
+    ) as pipeline:
         manifests = pipeline._manifests
         write = manifests.write
 

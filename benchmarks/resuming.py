@@ -35,7 +35,7 @@ async def run(folder: Path, most: int | None) -> dict[str, float]:
             pipeline.drain()
 
     async with Pipeline(
-        provider, folder, max_workers=64, polling=polling, on_event=count
+        provider, folder, max_workers=64, window="fixed", polling=polling, on_event=count
     ) as pipeline:
         opened = time.perf_counter()
         manifest = await pipeline.batch_generate((), digest=DIGEST)

@@ -301,6 +301,34 @@ def test_no_schema_breaks_the_check(more: Any, fields: dict[str, Any], value: An
         assert all(": " in line and "\n" not in line for line in told)
 
 
+@given(JSON, st.dictionaries(st.sampled_from("abcd"), SCHEMAS, min_size=1), BODIES, st.data())
+def test_the_quick_check_never_passes_what_the_full_one_refuses(
+    more: Any, fields: dict[str, Any], value: Any, data: st.DataObject
+) -> None:
+    """Its yes is the full check's yes; where it is not sure it says no."""
+    base = more if isinstance(more, dict) else {"required": more, "additionalProperties": more}
+    schema = read_schema(api({**base, "properties": fields}))
+    if schema is not None:
+        inner = schema["properties"].get("a", {})
+        values = [value, *inner.get("enum", []), inner.get("minimum", 0), 0, 1.0, True, ""]
+        body = {"model": "m", "prompt": "p", "a": data.draw(st.sampled_from(values))}
+        check = BodyCheck(schema)
+        if check._quick.fits(body):
+            check._quick.usable = False
+            assert check.faults(body) == ()
+
+
+def test_the_quick_check_knows_what_catalogues_say() -> None:
+    """It is of use: ordinary bodies of ordinary schemas pass it; wrong ones do not."""
+    whole = {"additionalProperties": False, "required": ["prompt", "duration"]}
+    quick = check(**whole)._quick
+    body = {"model": "m", "prompt": "p", "duration": 8, "seed": 5, "aspect_ratio": "9:16"}
+    assert quick.fits({**body, "scale": 0.5})
+    for wrong in ({"duration": 5}, {"seed": True}, {"seed": 100}, {"width": 1}, {"images": [3]}):
+        assert not quick.fits({**body, **wrong})
+    assert not quick.fits({"model": "m", "prompt": "p"})
+
+
 # -- judging bodies -----------------------------------------------------------------------------
 
 

@@ -179,7 +179,7 @@ def models(*arguments: str, catalog: str = "live") -> int:
 def test_models_lists_the_catalogue_without_a_key(capsys: pytest.CaptureFixture[str]) -> None:
     assert models("--type", "video") == 0
     out = capsys.readouterr().out
-    assert out.splitlines()[0].startswith("2 models at http://127.0.0.1:")
+    assert out.splitlines()[0].startswith("3 models at http://127.0.0.1:")
     assert "google/veo3.1/text-to-video" in out
     assert "0.20 USD" in out
     assert "imagen" not in out

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from asyncpipe.cli.app import run_command
 from asyncpipe.jobfile import JobFile, load_jobs
 from asyncpipe.pricing import built_in, price
 
@@ -99,6 +100,25 @@ def test_scenarios_cost_what_the_article_says(
     assert counts(file) == (images, videos)
     assert total(file) == Decimal(usd)
     assert f"{usd} USD" in (CONFIGS / f"{name}.yaml").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "usd"),
+    [
+        ("scenario_social", "0.95"),
+        ("scenario_launch", "3.20"),
+        ("scenario_library", "7.50"),
+        ("scenario_film", "1.50"),
+    ],
+)
+def test_offline_the_estimate_says_the_articles_figures(
+    name: str, usd: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever key there is: nothing is asked."""
+    assert run_command(["estimate", str(CONFIGS / f"{name}.yaml"), "--offline"]) == 0
+    out = capsys.readouterr().out
+    assert f"{usd} USD\nprices of" in out
+    assert "from: built-in table of 2026-02-28" in out
 
 
 def test_the_weekly_file_is_read_as_the_articles_program_reads_it() -> None:

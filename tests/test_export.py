@@ -96,7 +96,7 @@ def test_every_job_is_a_row_in_job_file_order(tmp_path: Path) -> None:
     assert export_file(folder, tmp_path / "rows.jsonl", "jsonl") == 7
     rows = {row["name"]: row for row in read_jsonl(tmp_path / "rows.jsonl")}
     assert list(rows) == [job.name for job in jobs()]
-    assert all(tuple(row) == COLUMNS for row in rows.values())
+    assert all({*row} == {*COLUMNS, "labels"} for row in rows.values())
     two = rows["two"]
     assert two["params"] == {"width": 64, "negative_prompt": "模糊"}
     assert (two["status"], two["outcome"], two["charged_usd"]) == ("success", "succeeded", 0.04)

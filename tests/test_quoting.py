@@ -186,8 +186,9 @@ def test_an_api_that_is_slow_has_a_minute_in_all() -> None:
 
 def test_a_refused_key_is_not_tried_twice() -> None:
     """Nothing more is asked for a while, then again."""
-    refused: list[Quote | Exception] = [KeyRefused("401", status=401)] * AT_ONCE
-    provider = Quoter(answers=[*refused, quote("1")])
+    answers: list[Quote | Exception] = [KeyRefused("401", status=401)] * AT_ONCE
+    answers.append(quote("1"))
+    provider = Quoter(answers=answers)
 
     async def later(quoting: Quoting) -> None:
         assert not quoting.want(jobs(200, sizes=200)[150])
@@ -328,6 +329,65 @@ def test_a_thousand_callers_ask_once(tmp_path: Path) -> None:
 
     run_virtual(main())
     assert len(provider.quoted) == 1
+
+
+def test_a_caller_waits_for_a_quote_that_is_being_asked(tmp_path: Path) -> None:
+    """It does not ask for its own, and is not priced without it."""
+    provider = Quoter(quote_s=1.0)
+
+    async def main() -> None:
+        async with Pipeline(provider, tmp_path) as pipeline, asyncio.TaskGroup() as group:
+            for job in jobs(3, model=NEW):
+                group.create_task(pipeline.generate(job))
+                await asyncio.sleep(0.3)
+
+    run_virtual(main())
+    assert (len(provider.quoted), len(provider.sold)) == (1, 3)
+
+
+def test_a_caller_who_leaves_takes_no_quote_along() -> None:
+    """What was being asked for is wanted by the next one anew."""
+    provider = Quoter(quote_s=5.0)
+
+    async def main() -> None:
+        quoting = Quoting(provider)
+        for _ in range(2):
+            assert quoting.want(jobs(1)[0])
+            task = asyncio.ensure_future(quoting.fill())
+            await asyncio.sleep(1)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert not quoting.wanted
+        assert quoting.want(jobs(1)[0])
+        await quoting.fill()
+        assert len(quoting.quotes) == 1
+
+    run_virtual(main())
+
+
+def test_a_job_that_comes_alone_is_priced_by_its_quote_too(tmp_path: Path) -> None:
+    """Nobody drew it from the ledger; the table has a price, the quote is right."""
+    provider = Quoter()
+
+    async def main() -> None:
+        async with Pipeline(provider, tmp_path) as pipeline:
+            result = await pipeline.generate(jobs(1)[0])
+            assert result.cost == Decimal("0.05")
+
+    run_virtual(main())
+
+
+def test_the_same_trouble_is_told_once() -> None:
+    """A run that asks now and again does not fill the screen."""
+
+    async def later(quoting: Quoting) -> None:
+        for job in jobs(3, sizes=3)[1:]:
+            quoting.want(job)
+            await quoting.fill()
+
+    _, told, _ = ask(Quoter(answers=[Rejected("no", status=400)]), jobs(1), rounds=later)
+    assert len(told) == 1
 
 
 def test_keys_are_kept_not_jobs() -> None:

@@ -14,6 +14,7 @@ from tests.simulator_client import FLUX, KEY, SEEDANCE, Client, run
 
 IMAGEN = "google/imagen4-ultra"
 VEO = "google/veo3.1/text-to-video"
+SEEDANCE2 = "bytedance/seedance-2.0/text-to-video"
 TURBO = "z-image/turbo"
 
 
@@ -32,10 +33,13 @@ def endpoint(body: dict[str, Any]) -> str:
         ({"model": FLUX, "size": "1024*1024"}, "0.04"),
         ({"model": IMAGEN, "aspect_ratio": "4:3"}, "0.06"),
         ({"model": TURBO}, "0.01"),
-        ({"model": SEEDANCE, "duration": 12}, "0.264"),
+        ({"model": SEEDANCE, "duration": 12}, "0.222"),
+        ({"model": SEEDANCE2, "resolution": "720p", "duration": 5}, "0.976"),
         ({"model": VEO, "duration": 8}, "3.20"),
         ({"model": VEO, "duration": 8, "generate_audio": True}, "3.20"),
         ({"model": VEO, "duration": 8, "generate_audio": False}, "1.60"),
+        ({"model": VEO, "duration": 8, "resolution": "4k"}, "4.80"),
+        ({"model": VEO, "duration": 8, "resolution": "4k", "generate_audio": False}, "3.20"),
     ],
 )
 def test_a_quote_is_todays_price_and_is_charged(body: dict[str, Any], usd: str) -> None:
@@ -47,6 +51,32 @@ def test_a_quote_is_todays_price_and_is_charged(body: dict[str, Any], usd: str) 
         assert client.books.submits() == 0
         status, _ = await send(client, endpoint(body), body)
         assert (status, client.books.charged()) == (200, Decimal(usd))
+
+    run(steps, catalog="live")
+
+
+def test_the_quote_of_a_token_billed_model_is_the_documented_one() -> None:
+    """To the letter as it was recorded for Seedance 2.0, 720p, 5 s; and it needs no key."""
+
+    async def steps(client: Client) -> None:
+        body = {"model": SEEDANCE2, "prompt": "mug", "resolution": "720p", "duration": 5}
+        reply = await client.ask("POST", "/model/calculate", json=body)
+        assert reply.json == {
+            "code": 200,
+            "data": {
+                "price": 0.976,
+                "origin_price": 1.22,
+                "discount": "80",
+                "currency": "usd",
+                "estimated": True,
+                "estimated_tokens": 108900,
+            },
+        }
+        assert (client.books.counter("quotes"), client.books.submits()) == (1, 0)
+        wrong = await client.ask(
+            "POST", "/model/calculate", json=body, headers={"Authorization": "Basic x"}
+        )
+        assert wrong.status == 401
 
     run(steps, catalog="live")
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from asyncpipe.catalog.quick import Quick
 from asyncpipe.catalog.schema import Schema
 from asyncpipe.jobfile.checks import brief, meant, shown
 from asyncpipe.jobfile.fields import BODY_FIELDS
@@ -49,9 +50,12 @@ class BodyCheck:
         self._whole = Draft202012Validator(schema, registry=Registry())
         self._prompt = Draft202012Validator(prompt, registry=Registry())
         self._seen: dict[bytes, tuple[str, ...]] = {}
+        self._quick = Quick(schema, ALWAYS)
 
     def faults(self, body: Mapping[str, Any]) -> tuple[str, ...]:
         """Say what the model would refuse, one line per field: field, value, what is allowed."""
+        if self._quick.fits(body):
+            return ()
         rest = {name: value for name, value in body.items() if name != "prompt"}
         same = orjson.dumps([rest, "prompt" in body], option=orjson.OPT_SORT_KEYS)
         told = self._seen.get(same)

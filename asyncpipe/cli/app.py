@@ -123,6 +123,14 @@ def init(jobfile: Path, lang: str, force: bool) -> None:
 
 
 @app.command()
+def schema() -> None:
+    """Print the JSON Schema of a job file, by which editors check and complete one."""
+    from asyncpipe.cli.init import schema_text
+
+    click.echo(schema_text(), nl=False)
+
+
+@app.command()
 @FOLDER
 @click.argument("jobs", nargs=-1)
 @click.option("--resubmit", is_flag=True, help="Unknown jobs: let the next run submit them.")

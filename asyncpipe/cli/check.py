@@ -12,7 +12,7 @@ from asyncpipe.cli.look import Pricing, prices_of
 from asyncpipe.jobfile import JobFile, JobRow, open_jobs
 from asyncpipe.manifest import money
 from asyncpipe.pricing import Price
-from asyncpipe.report.text import fit, printable, usd
+from asyncpipe.report.text import fit, json_text, printable, usd
 
 SHOWN = 5
 """Jobs that ``validate`` shows."""
@@ -42,7 +42,7 @@ def validate_jobs(path: Path, *, as_json: bool, price_file: Path | None = None) 
             "total_cost": None if unpriced else money(total),
             "unpriced_models": unpriced,
         }
-        click.echo(orjson.dumps(document | _of_rows(file)).decode())
+        click.echo(json_text(orjson.dumps(document | _of_rows(file))))
         return
     cost = "" if unpriced else f"; {usd(total)} in all, by tables"
     click.echo(f"{printable(str(path))}: {jobs} jobs, no problems{cost}")

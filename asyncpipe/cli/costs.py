@@ -74,8 +74,8 @@ class Costs:
             )
         least_s, most_s = self.duration_s(workers)
         yield (
-            f"roughly {seconds(least_s)} to {seconds(most_s)} with {workers} at once, by the times "
-            "stated for such models"
+            f"roughly {seconds(least_s)} to {seconds(most_s)} with {workers} at once, if the API "
+            "takes so many, by the times stated for such models"
         )
 
     def document(self, workers: int) -> dict[str, Any]:

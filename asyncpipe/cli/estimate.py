@@ -19,7 +19,7 @@ from asyncpipe.jobfile import JobFile, open_jobs
 from asyncpipe.pricing import Prices, to_micro
 from asyncpipe.providers.atlas import AtlasCloud, has_key
 from asyncpipe.quoting import Quoting
-from asyncpipe.report.text import printable, usd
+from asyncpipe.report.text import json_text, printable, usd
 
 OFFLINE = "by tables only, nothing was asked: "
 
@@ -132,4 +132,4 @@ def _document(estimate: Estimate, workers: int, *, simulated: bool) -> str:
         "balance": None if balance is None else orjson.Fragment(f"{balance:f}"),
         "simulated": simulated,
     }
-    return orjson.dumps(document, option=orjson.OPT_INDENT_2).decode()
+    return json_text(orjson.dumps(document, option=orjson.OPT_INDENT_2))

@@ -12,7 +12,8 @@ from asyncpipe.states import JobState
 class Exit(IntEnum):
     """Why a command ended; the first that applies, in this order, is the one.
 
-    A signal comes before all but USAGE: 128 + its number, 130 or 143.
+    A signal comes before all but USAGE: 128 + its number, 130 or 143; also 130 when the question
+    before a run is answered with no.
     """
 
     USAGE = 2

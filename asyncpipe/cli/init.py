@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+import orjson
 
 from asyncpipe.errors import UsageError
+from asyncpipe.jobfile.json_schema import TITLE, job_file_schema
 
 _EN = """\
 # A job file: what asyncpipe is to make. Try it without key, network or money:
@@ -22,8 +24,13 @@ defaults:                       # every job takes these where it says nothing it
     width: 1024
     height: 1024
 
-# prices:                       # USD; needed for models the built-in table does not know
+# max_cost: 20                  # USD; never more than this in this folder
+# min_balance: 5                # USD; submit nothing while the account has less
+# prices:                       # USD; where the provider has no quote of its own
 #   some/model: {{per_image: 0.04}}    # or per_second: 0.1, or per_job: 0.5
+#   other/model:
+#     per_second: 0.2
+#     tiers: [{{audio: true, per_second: 0.4}}]    # or resolution: 4k, or size: 1024x1024
 
 jobs:
   - name: Mug on oak
@@ -58,8 +65,13 @@ defaults:                       # 任务没有写的字段用这里的
     width: 1024
     height: 1024
 
-# prices:                       # 美元;内置价格表没有的模型需要写在这里
+# max_cost: 20                  # 美元;此文件夹的总费用不超过这个数
+# min_balance: 5                # 美元;账户余额低于这个数时不提交
+# prices:                       # 美元;平台不报价的模型需要写在这里
 #   some/model: {{per_image: 0.04}}    # 或 per_second: 0.1,或 per_job: 0.5
+#   other/model:
+#     per_second: 0.2
+#     tiers: [{{audio: true, per_second: 0.4}}]    # 或 resolution: 4k,或 size: 1024x1024
 
 jobs:
   - name: 白瓷杯
@@ -81,6 +93,27 @@ jobs:
 """
 
 
+SCHEMA_NAME = "asyncpipe.schema.json"
+"""The file beside a job file by which editors check and complete it, without any network."""
+
+
+def schema_text() -> bytes:
+    """The JSON Schema of a job file, as ``asyncpipe schema`` prints it."""
+    return orjson.dumps(job_file_schema(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def _link(folder: Path) -> str:
+    """Write the schema beside the job file; the line that links it, or none where it cannot be."""
+    path = folder / SCHEMA_NAME
+    try:
+        if path.exists() and TITLE.encode() not in path.read_bytes():
+            return ""  # somebody else's file
+        path.write_bytes(schema_text())
+    except OSError:
+        return ""
+    return f"# yaml-language-server: $schema={SCHEMA_NAME}\n"
+
+
 def write_job_file(path: Path, *, lang: str, force: bool) -> None:
     """Write the template; raises UsageError when a file is there already."""
     if path.suffix.lower() not in (".yaml", ".yml"):
@@ -89,7 +122,7 @@ def write_job_file(path: Path, *, lang: str, force: bool) -> None:
         raise UsageError(f"{path} is there already: choose another name, or --force to replace it")
     text = (_ZH if lang == "zh" else _EN).format(name=path)
     try:
-        path.write_text(text, encoding="utf-8", newline="\n")
+        path.write_text(_link(path.parent) + text, encoding="utf-8", newline="\n")
     except OSError as exc:
         raise UsageError(f"{path} cannot be written: {exc.strerror or exc}") from exc
     click.echo(f"{path} written. Try it: asyncpipe run {path} --simulate")

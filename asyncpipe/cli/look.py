@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+import anyio
+import anyio.lowlevel
+
 from asyncpipe.errors import JobFileError, LedgerError, Problem, UsageError
 from asyncpipe.jobfile import JobFile, JobRow
 from asyncpipe.jobfile.prices import load_price_file
@@ -100,10 +103,17 @@ class Pricing:
             raise JobFileError(found)
 
 
-def price_rows(file: JobFile, prices: Prices, take: Take, *, wanted: Wanted = all_of_them) -> None:
+def price_rows(
+    file: JobFile,
+    prices: Prices,
+    take: Take,
+    *,
+    wanted: Wanted = all_of_them,
+    echo: Echo = lambda line: None,
+) -> None:
     """Price the jobs that are ``wanted`` and hand each to ``take``; raises JobFileError."""
     pricing = Pricing(file, prices, take, wanted=wanted)
-    for row in file.rows:
+    for row in told(file.rows, "priced", echo):
         pricing.look(row)
     pricing.end()
 
@@ -117,7 +127,9 @@ async def ask_quotes(
 ) -> None:
     """Ask what ``wanted`` jobs cost, once per price key; those of ``models``, or all."""
     these = None if models is None else set(models)
-    for row in file.rows:
+    for n, row in enumerate(file.rows):
+        if n % 1000 == 0:
+            await anyio.lowlevel.checkpoint()  # a long file can be interrupted
         if (these is None or row.job.model in these) and wanted(row.job):
             quoting.want(row.job)
     await quoting.fill(limit_s=QUOTES_S)

@@ -6,15 +6,16 @@ import signal
 import sys
 from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 
 import click
 
 from asyncpipe.cli.costs import Costs
 from asyncpipe.cli.estimate import Estimate, estimate_lines, with_balance
 from asyncpipe.cli.look import ask_quotes, price_rows
-from asyncpipe.jobfile import JobFile
+from asyncpipe.jobfile import JobFile, JobRow
 from asyncpipe.jobs import Job
-from asyncpipe.pricing import Prices, to_micro
+from asyncpipe.pricing import Price, Prices, to_micro
 from asyncpipe.providers.atlas import AtlasCloud
 from asyncpipe.quoting import Quoting
 
@@ -46,7 +47,8 @@ async def ask_first(
     """
     costs = Costs()
     await ask_quotes(file, quoting, wanted=wanted)
-    price_rows(file, prices, lambda row, price: costs.add(row.job, price), wanted=wanted)
+    take = partial(_add, costs)
+    price_rows(file, prices, take, wanted=wanted, echo=partial(click.echo, err=True))
     if costs.reserved <= to_micro(UNASKED_USD):
         return
     estimate = await with_balance(Estimate(costs=costs, remarks=[]), provider)
@@ -56,6 +58,10 @@ async def ask_first(
     if not _confirmed():
         click.echo("nothing was submitted", err=True)
         raise click.exceptions.Exit(DECLINED)
+
+
+def _add(costs: Costs, row: JobRow, price: Price) -> None:
+    costs.add(row.job, price)
 
 
 def _confirmed() -> bool:

@@ -73,8 +73,7 @@ def run_jobs(options: RunOptions) -> int:
 
 
 async def _run(options: RunOptions, file: JobFile, prices: Prices, folder: Path) -> End:
-    settings, simulated = file.settings, None
-    echo = options.output.echo
+    settings, echo = file.settings, options.output.echo
     # The article's simulator takes any model; a file that is checked without asking anybody is
     # checked before the folder is touched.
     asking = not options.simulate or options.simulate_catalog == "live"
@@ -83,12 +82,7 @@ async def _run(options: RunOptions, file: JobFile, prices: Prices, folder: Path)
     if before is None and not asking:
         unpriced = await _look(options, file, prices)
     polling, deadlines = settings.polling, settings.deadlines
-    if options.simulate:
-        simulated = Simulated(
-            speed=options.simulate_speed,
-            faults=options.simulate_faults,
-            catalog=options.simulate_catalog,
-        )
+    if (simulated := _simulated(options)) is not None:
         polling, deadlines = simulated.polling(polling), simulated.deadlines(deadlines)
     remark = partial(_remark, options.output)
     progress = Progress(options.output.echo, verbose=options.output.verbose)
@@ -135,6 +129,16 @@ async def _run(options: RunOptions, file: JobFile, prices: Prices, folder: Path)
             retry_failed=options.retry_failed,
         )
         return await work_in(pipeline, work, progress=progress, grace_s=options.grace)
+
+
+def _simulated(options: RunOptions) -> Simulated | None:
+    if not options.simulate:
+        return None
+    return Simulated(
+        speed=options.simulate_speed,
+        faults=options.simulate_faults,
+        catalog=options.simulate_catalog,
+    )
 
 
 def _cap(options: RunOptions, file: JobFile) -> Decimal | None:

@@ -13,7 +13,7 @@ _SECONDS: tuple[tuple[str, float, float], ...] = (
 )
 """Seconds from submit to end, by a word of the model's id (atlas-api §9)."""
 
-_BY_TYPE = {JobType.IMAGE: (10.0, 30.0), JobType.VIDEO: (60.0, 300.0)}
+_BY_TYPE = {JobType.IMAGE: (10.0, 30.0), JobType.VIDEO: (60.0, 300.0), JobType.AUDIO: (10.0, 60.0)}
 
 
 def typical_s(model: str, kind: JobType) -> tuple[float, float]:
@@ -21,4 +21,4 @@ def typical_s(model: str, kind: JobType) -> tuple[float, float]:
     for word, least, most in _SECONDS:
         if word in model.lower():
             return least, most
-    return _BY_TYPE.get(kind, (10.0, 300.0))
+    return _BY_TYPE[kind]

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 from asyncpipe.jobfile.source import Unclear
 
@@ -20,6 +20,28 @@ _CONTAINERS: tuple[tuple[Any, str], ...] = (
 )
 
 Check = Callable[[Any], Any]
+
+C = TypeVar("C", bound=Check)
+
+Schema = dict[str, Any]
+"""A JSON Schema."""
+
+_SCHEMAS: dict[Check, Schema] = {}
+
+
+def says(schema: Schema) -> Callable[[C], C]:
+    """Note beside a check what it takes, as JSON Schema: ``asyncpipe schema`` prints it."""
+
+    def note(check: C) -> C:
+        _SCHEMAS[check] = schema
+        return check
+
+    return note
+
+
+def schema_of(check: Check) -> Schema:
+    """What ``check`` takes, as JSON Schema; ``{}`` where it says nothing."""
+    return _SCHEMAS.get(check, {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +87,11 @@ def meant(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
     return f": did you mean {close[0]!r}?" if close else ""
 
 
+@says({"type": "string", "pattern": r"\S"})
 def text(value: Any) -> str:
     """Text with something in it."""
+    if type(value) is str and value and not value.isspace():
+        return value if value.isascii() else encodable(value)
     if isinstance(value, Unclear):
         raise Wrong(value.why)
     if value is None or (isinstance(value, str) and not value.strip()):
@@ -89,8 +114,11 @@ def encodable(value: str) -> str:
     return value
 
 
+@says({"type": "number"})
 def number(value: Any) -> int | float:
     """A finite number, as it was written."""
+    if type(value) is int and -(2**63) <= value < 2**63:
+        return value
     if isinstance(value, Unclear):
         raise Wrong(value.why)
     if isinstance(value, str):
@@ -116,6 +144,9 @@ def whole(minimum: int, maximum: int | None = None) -> Check:
     """Make the check for a whole number from ``minimum`` to ``maximum``."""
     limits = f"at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
 
+    most = {} if maximum is None else {"maximum": maximum}
+
+    @says({"type": "integer", "minimum": minimum, **most})
     def check(value: Any) -> int:
         value = number(value)
         if not isinstance(value, int):
@@ -127,6 +158,7 @@ def whole(minimum: int, maximum: int | None = None) -> Check:
     return check
 
 
+@says({"type": "number", "exclusiveMinimum": 0})
 def positive(value: Any) -> float:
     """A number greater than zero."""
     value = number(value)
@@ -135,6 +167,7 @@ def positive(value: Any) -> float:
     return float(value)
 
 
+@says({"type": "number", "minimum": 0})
 def usd(value: Any) -> Decimal:
     """An amount of money, exactly as it was written."""
     value = number(value)
@@ -144,6 +177,7 @@ def usd(value: Any) -> Decimal:
     return Decimal(repr(value))
 
 
+@says({"type": "object"})
 def mapping(value: Any) -> Mapping[str, Any]:
     """A mapping, still unchecked inside."""
     if isinstance(value, Unclear):

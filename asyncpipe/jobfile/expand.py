@@ -55,8 +55,14 @@ class Defaults:
 
     def under(self, own: Layer, job_type: JobType | None) -> Layer:
         """The job with what it does not say filled in."""
+        if self is NO_DEFAULTS:
+            return own
         typed = self.by_type.get(job_type, Layer()) if job_type else Layer()
         return own.over(typed.over(self.common))
+
+
+NO_DEFAULTS = Defaults()
+"""Where nothing is said for a job but by itself."""
 
 
 def copies(layer: Layer, job_type: JobType) -> Iterator[Job]:
@@ -67,6 +73,9 @@ def copies(layer: Layer, job_type: JobType) -> Iterator[Job]:
     fields = {**layer.fields, "type": job_type}
     count = fields.pop("count", 1)
     name = fields.pop("name", None)
+    if count == 1:
+        yield Job(**fields, name=name, params=layer.body)
+        return
     for n in range(1, count + 1):
         own = f"{name}-{n}" if name is not None and count > 1 else name
         yield Job(**fields, name=own, params=dict(layer.body), occurrence=n)

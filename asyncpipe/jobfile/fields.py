@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from asyncpipe.jobfile.checks import Check, Wrong, number, positive, shown, text, whole
+from asyncpipe.jobfile.checks import Check, Wrong, number, positive, says, shown, text, whole
 from asyncpipe.jobfile.params import labels, params
 from asyncpipe.jobfile.source import Unclear
 from asyncpipe.jobs import JobType, any_type
@@ -19,15 +19,17 @@ MOST_MODEL = 300
 """Characters of a model id."""
 
 
+@says({"type": "string", "pattern": r"\S", "maxLength": MOST_PROMPT_BYTES})
 def prompt(value: Any) -> str:
     """A prompt, or a name, of a sane length."""
     value = text(value)
-    size = len(value.encode())
+    size = len(value) if 4 * len(value) <= MOST_PROMPT_BYTES else len(value.encode())
     if size > MOST_PROMPT_BYTES:
         raise Wrong(f"is {size} bytes long; at most {MOST_PROMPT_BYTES} are allowed: shorten it")
     return str(value)
 
 
+@says({"type": "string", "pattern": r"^\S+$", "maxLength": MOST_MODEL})
 def model(value: Any) -> str:
     """A model id: text without any space."""
     value = text(value)
@@ -38,6 +40,7 @@ def model(value: Any) -> str:
     return str(value)
 
 
+@says({"enum": [kind.value for kind in JobType]})
 def job_type(value: Any) -> JobType:
     """A job type by its name."""
     legal = [kind.value for kind in JobType]
@@ -48,6 +51,7 @@ def job_type(value: Any) -> JobType:
     raise Wrong(f"{shown(value)} is not a type: write {any_type()}")
 
 
+@says({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"const": -1}, {"const": "auto"}]})
 def duration(value: Any) -> int | float | str:
     """Seconds as the model takes them; -1 and ``auto`` leave them to models that can choose."""
     if value == "auto":
@@ -60,6 +64,7 @@ def duration(value: Any) -> int | float | str:
     return seconds
 
 
+@says({"type": "string", "pattern": r"\S"})
 def resolution(value: Any) -> str:
     """Text such as 1080p."""
     if isinstance(value, int) and not isinstance(value, bool):

@@ -46,7 +46,8 @@ def iter_jsonl(path: Path) -> Iterator[tuple[Any, int]]:
 
 
 _KEY = re.compile(rb'"[ \t]*:')
-_LONG_NUMBER = re.compile(rb"[0-9]{18}|-0")
+_LONG_NUMBER = re.compile(rb"[0-9]{18}")
+_MINUS_ZERO = re.compile(rb"[\[:, \t]-0")
 
 
 def _quick(line: bytes) -> Any:
@@ -55,7 +56,7 @@ def _quick(line: bytes) -> Any:
     It keeps the last of two equal keys in silence, so keys are counted in the text: a string may
     hold what looks like one, but none can hide.
     """
-    if _LONG_NUMBER.search(line):
+    if _LONG_NUMBER.search(line) or (b"-0" in line and _MINUS_ZERO.search(line)):
         return None
     try:
         value = orjson.loads(line)

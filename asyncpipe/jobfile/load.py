@@ -11,7 +11,7 @@ from typing import Any
 
 from asyncpipe.errors import JobFileError, Problem
 from asyncpipe.jobfile.encoding import examine
-from asyncpipe.jobfile.expand import Defaults
+from asyncpipe.jobfile.expand import NO_DEFAULTS, Defaults
 from asyncpipe.jobfile.holes import Columns
 from asyncpipe.jobfile.lazy import LazyJobs, LazyRows
 from asyncpipe.jobfile.place import Place
@@ -113,7 +113,7 @@ def iter_jobs(jobs: Iterable[Mapping[str, Any] | Job]) -> Iterator[Job]:
     """
     place = Place(found=[])
     for n, value in enumerate(jobs, start=1):
-        found = [value] if isinstance(value, Job) else read_row(value, None, n, Defaults(), place)
+        found = [value] if isinstance(value, Job) else read_row(value, None, n, NO_DEFAULTS, place)
         if not place.found:
             yield from found
     if place.found:

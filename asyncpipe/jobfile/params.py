@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from asyncpipe.jobfile.checks import Fault, Wrong, encodable, mapping, number, shown, text
+from asyncpipe.jobfile.checks import Fault, Wrong, encodable, mapping, number, says, shown, text
 from asyncpipe.jobfile.source import DEEPEST, Unclear, line_of
 
 MOST_VALUES = 10_000
 """Values in one job's ``params``: far beyond any model, far below an alias bomb."""
 
 
+@says({"type": "object"})
 def params(value: Any) -> dict[str, Any]:
     """Any values JSON has, copied; every fault inside is reported at once."""
     copier = _Copier()
@@ -25,6 +26,13 @@ MOST_LABELS = 200
 """Labels of one job: more than a spreadsheet's columns that anybody reads."""
 
 
+@says(
+    {
+        "type": "object",
+        "additionalProperties": {"type": "string", "pattern": r"\S"},
+        "maxProperties": MOST_LABELS,
+    }
+)
 def labels(value: Any) -> dict[str, str]:
     """Names and texts of the user's own; every fault inside is reported at once."""
     found: dict[str, str] = {}

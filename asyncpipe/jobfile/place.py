@@ -68,20 +68,27 @@ class Place:
         ``remedy`` is added to what is said of unknown keys.
         """
         passed: dict[str, Any] = {}
+        make = self._plainly if self.columns is None else self._checked
         for key, value in mapping.items():
-            line = line_of(mapping, key, self.line)
             if key not in checks:
+                line = line_of(mapping, key, self.line)
                 self._unknown(key, value, checks, remedy, line)
             elif isinstance(value, Unclear):
+                line = line_of(mapping, key, self.line)
                 self.report(f"{self.path}{key}: {value.why}", line=line)
             else:
                 try:
-                    passed[key] = self._checked(key, value, checks[key])
+                    passed[key] = make(key, value, checks[key])
                 except Wrong as exc:
+                    line = line_of(mapping, key, self.line)
                     for fault in exc.faults:
                         name = f"{self.path}{key}{fault.path}"
                         self.report(f"{name}: {fault.message}", line=fault.line or line)
         return passed
+
+    @staticmethod
+    def _plainly(key: str, value: Any, check: Check) -> Any:
+        return check(value)
 
     def _checked(self, key: str, value: Any, check: Check) -> Any:
         if self.columns is None or not has_braces(value):
@@ -110,7 +117,13 @@ class Place:
 
         def checked(cells: Cells) -> Any:
             value = fill(cells)
-            return value if type(value) in (int, bool) else check({name: value})[name]
+            if type(value) in (int, bool):
+                return value
+            try:
+                return check({name: value})[name]
+            except Wrong as exc:  # whoever fills the hole says its name
+                paths = [(f.message, f.path.removeprefix(f".{name}")) for f in exc.faults]
+                raise Wrong(*(Fault(message, path) for message, path in paths)) from exc
 
         return Hole(checked)
 

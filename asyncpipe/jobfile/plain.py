@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from asyncpipe.jobfile.checks import meant, shown
-from asyncpipe.jobfile.expand import Defaults
+from asyncpipe.jobfile.expand import NO_DEFAULTS
 from asyncpipe.jobfile.fields import JOB_FIELDS
 from asyncpipe.jobfile.holes import as_number, as_value
 from asyncpipe.jobfile.json_source import iter_jsonl
@@ -63,8 +63,11 @@ def check_columns(columns: tuple[str, ...], place: Place) -> None:
             )
         elif (hint := meant(name, _open(columns), cutoff=0.8)) != "":
             place.report(f"column {shown(name)}{hint} To keep it as it is, call it labels.{name}")
+    words = {"prompt"} if any(name.startswith(PARAM) for name in columns) else set()  # or params
     for name in ("model", "prompt"):
-        if name not in columns and not any(problem.job is None for problem in place.found):
+        if name not in {*columns, *words} and not any(
+            problem.job is None for problem in place.found
+        ):
             known = ", ".join(field for field in JOB_FIELDS if field not in OPEN_FIELDS)
             place.report(
                 f"no column {name}: a table of jobs needs model and prompt; it may have {known}, "
@@ -84,6 +87,7 @@ def label_columns(columns: tuple[str, ...]) -> list[str]:
 def table_jobs(rows: TableRows, place: Place) -> Iterator[JobRow]:
     """The jobs of a table whose columns are their fields; an empty cell says nothing."""
     columns = [_column(at, name) for at, name in enumerate(rows.columns)]
+    here = replace(place)
     for n, (line, cells) in enumerate(rows.read(place), start=1):
         value: dict[str, Any] = {}
         for column in columns:
@@ -94,7 +98,7 @@ def table_jobs(rows: TableRows, place: Place) -> Iterator[JobRow]:
                 value.setdefault(column.field, {})[column.name] = column.convert(cell)
             else:
                 value[column.field] = column.convert(cell)
-        for job in read_row(value, line, n, Defaults(), place):
+        for job in read_row(value, line, n, NO_DEFAULTS, here):
             yield JobRow(job=job, line=line)
 
 
@@ -102,5 +106,5 @@ def line_jobs(rows: Any, place: Place) -> Iterator[JobRow]:
     """The jobs of a JSON Lines file, one a line."""
     place = replace(place, file=str(rows))
     for n, (value, line) in enumerate(iter_jsonl(rows), start=1):
-        for job in read_row(value, line, n, Defaults(), place):
+        for job in read_row(value, line, n, NO_DEFAULTS, place):
             yield JobRow(job=job, line=line)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from asyncpipe.errors import JobFileError, UsageError
-from asyncpipe.jobfile.checks import Check, Wrong, mapping, shown, text, usd
+from asyncpipe.jobfile.checks import Check, Wrong, mapping, says, shown, text, usd
 from asyncpipe.jobfile.fields import resolution
 from asyncpipe.jobfile.json_source import read_json
 from asyncpipe.jobfile.place import Place
@@ -130,7 +130,7 @@ def _tier(value: Any, n: int, said: Mapping[str, Any], place: Place) -> Tier | N
         here.report(f"{_name(here)}: {shown(value)} is no tier; {_TIER_REMEDY}")
         return None
     before = len(here.found)
-    checked = here.check(value, {**_TIER_FIELDS, **dict.fromkeys(UNITS, usd)})
+    checked = here.check(value, {**TIER_FIELDS, **dict.fromkeys(UNITS, usd)})
     rates = [unit for unit in UNITS if unit in value]
     if len(rates) != 1 or not {*CONDITIONS} & {*value}:
         here.report(f"{_name(here)}: {_TIER_REMEDY}")
@@ -140,12 +140,14 @@ def _tier(value: Any, n: int, said: Mapping[str, Any], place: Place) -> Tier | N
     return Tier(rate=rate, **checked)
 
 
+@says({"type": "boolean"})
 def _switch(value: Any) -> bool:
     if isinstance(value, bool):
         return value
     raise Wrong(f"{shown(value)} is neither true nor false")
 
 
+@says({"type": "string", "pattern": r"\S"})
 def _size(value: Any) -> str:
     found = plain_size(text(value))
     if found is None:
@@ -153,7 +155,7 @@ def _size(value: Any) -> str:
     return found
 
 
-_TIER_FIELDS: dict[str, Check] = {"resolution": resolution, "audio": _switch, "size": _size}
+TIER_FIELDS: dict[str, Check] = {"resolution": resolution, "audio": _switch, "size": _size}
 _TIER_REMEDY = (
     f"a tier is at least one of {', '.join(CONDITIONS)} and exactly one of {', '.join(UNITS)}, "
     "e.g. {audio: true, per_second: 0.4}"

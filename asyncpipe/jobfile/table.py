@@ -60,12 +60,11 @@ def _delimiter(head: str, *, tabs: bool) -> tuple[int, str]:
         return 1, first[4]
     counts = dict.fromkeys(_DELIMITERS, 0)
     quoted = False
-    for char in head:
+    for char in head.lstrip("\r\n"):
         if char == '"':
             quoted = not quoted
         elif not quoted and char in "\r\n":
-            if any(counts.values()):
-                break
+            break  # the header alone decides: text in cells has signs of its own
         elif not quoted and char in counts:
             counts[char] += 1
     order = ("\t", ",", ";") if tabs else (",", ";", "\t")

@@ -9,11 +9,13 @@ from typing import Any
 from asyncpipe.errors import UsageError
 from asyncpipe.jobfile.checks import Wrong
 from asyncpipe.jobfile.expand import Defaults, Layer, copies
+from asyncpipe.jobfile.fields import BODY_FIELDS
 from asyncpipe.jobfile.holes import Cells, Columns, Hole, filled, label_text
 from asyncpipe.jobfile.place import Place
 from asyncpipe.jobs import Job, JobType, type_of_model
 
 LONGEST_LABEL = 80
+PARAMS = "params."
 
 
 @dataclass(slots=True)
@@ -22,19 +24,21 @@ class _Part:
 
     constants: dict[str, Any]
     holes: list[tuple[str, Hole]]
+    path: str = ""  # before names that are no fields of a job
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]) -> _Part:
+    def of(cls, values: Mapping[str, Any], path: str = "") -> _Part:
         holes = [(key, value) for key, value in values.items() if isinstance(value, Hole)]
-        return cls({k: v for k, v in values.items() if not isinstance(v, Hole)}, holes)
+        return cls({k: v for k, v in values.items() if not isinstance(v, Hole)}, holes, path)
 
-    def fill(self, cells: Cells, place: Place, path: str = "") -> dict[str, Any]:
+    def fill(self, cells: Cells, place: Place) -> dict[str, Any]:
         """The values for a row; what is wrong with them is reported."""
         values = {**self.constants}
         for key, hole in self.holes:
             try:
                 values[key] = hole.fill(cells)
             except Wrong as exc:
+                path = "" if key in BODY_FIELDS and self.path == PARAMS else self.path
                 for fault in exc.faults:
                     place.report(f"{path}{key}{fault.path}: {fault.message}")
         return values
@@ -52,7 +56,7 @@ class _Plan:
     def of(cls, layer: Layer) -> _Plan:
         fields = {**layer.fields}
         labels = fields.pop("labels", {})
-        return cls(_Part.of(fields), _Part.of(layer.body), _Part.of(labels))
+        return cls(_Part.of(fields), _Part.of(layer.body, PARAMS), _Part.of(labels, "labels."))
 
 
 @dataclass(slots=True)
@@ -91,7 +95,7 @@ class Template:
             plan = self._plans[kind] = _Plan.of(self.defaults.under(self.own, kind))
         fields = plan.fields.fill(cells, place)
         body = plan.body.fill(cells, place)
-        labels = plan.labels.fill(cells, place, "labels.")
+        labels = plan.labels.fill(cells, place)
         if len(place.found) > before:
             return
         if not {"model", "prompt"} <= fields.keys():

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from asyncpipe.errors import UsageError
-from asyncpipe.jobfile.checks import Check, Wrong, mapping, number, positive, text, usd, whole
+from asyncpipe.jobfile.checks import Check, Wrong, mapping, number, positive, says, text, usd, whole
 from asyncpipe.jobfile.expand import Defaults
 from asyncpipe.jobfile.holes import Columns
 from asyncpipe.jobfile.place import Place
@@ -32,6 +32,7 @@ def _deadline(value: Any) -> Any:
     return value if isinstance(value, Mapping) else positive(value)
 
 
+@says({"type": "number", "minimum": 1, "maximum": MOST_FACTOR})
 def _factor(value: Any) -> Decimal:
     factor = usd(value)
     if not 1 <= factor <= MOST_FACTOR:
@@ -41,7 +42,13 @@ def _factor(value: Any) -> Decimal:
 
 _PLAIN = ("max_workers", "max_cost", "min_balance", "estimate_factor", "retries")
 
-_TOP_FIELDS: dict[str, Check] = {
+DEADLINE_FIELDS: dict[str, Check] = {kind.value: positive for kind in JobType}
+POLLING_FIELDS: dict[str, Check] = {
+    "initial_s": positive,
+    "factor": number,
+    "maximum_s": positive,
+}
+TOP_FIELDS: dict[str, Check] = {
     "output_dir": text,
     "max_workers": whole(1),
     "max_cost": usd,
@@ -64,7 +71,7 @@ def read_top(top: Block, place: Place, columns: Columns | None) -> tuple[RunSett
     ``columns`` are those that defaults may name in braces.
     """
     ours = Block(((k, v) for k, v in top.items() if not k.startswith(IGNORED)), top.lines)
-    checked = place.check(ours, _TOP_FIELDS)
+    checked = place.check(ours, TOP_FIELDS)
     said: dict[str, Any] = {k: checked[k] for k in _PLAIN if k in checked}
     if "output_dir" in checked:
         said["output_dir"] = Path(checked["output_dir"])
@@ -84,11 +91,11 @@ def read_top(top: Block, place: Place, columns: Columns | None) -> tuple[RunSett
 def _deadlines(value: Any, place: Place) -> Deadlines:
     if not isinstance(value, Mapping):
         return Deadlines(image=value, video=value, audio=value)
-    return Deadlines(**place.check(value, {kind.value: positive for kind in JobType}))
+    return Deadlines(**place.check(value, DEADLINE_FIELDS))
 
 
 def _polling(value: Mapping[str, Any], place: Place) -> Polling:
-    checked = place.check(value, {"initial_s": positive, "factor": number, "maximum_s": positive})
+    checked = place.check(value, POLLING_FIELDS)
     try:
         return Polling(**checked)
     except UsageError as exc:

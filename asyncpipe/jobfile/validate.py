@@ -15,6 +15,7 @@ from asyncpipe.jobfile.source import Unclear, line_of
 from asyncpipe.jobfile.template import Template
 from asyncpipe.jobs import Job, JobType, any_type
 
+_NO_PARAMS = frozenset({"model", "prompt", *BODY_FIELDS})
 JOB_REMEDY = "Fields of the model's own go under params:"
 LONGEST_LABEL = 80
 
@@ -64,17 +65,20 @@ def read_rows(
 
 
 def _label(value: Any, n: int) -> str:
-    name = value.name if isinstance(value, Job) else None
+    name: Any = None
     if isinstance(value, Mapping):
         name = value.get("name")
+    elif isinstance(value, Job):
+        name = value.name
     if not isinstance(name, str) or not name.strip():
         return f"job {n}"
     return name if len(name) <= LONGEST_LABEL else f"{name[:LONGEST_LABEL]}…"
 
 
 def read_row(value: Any, line: int | None, n: int, defaults: Defaults, place: Place) -> list[Job]:
-    """The jobs of one row, the ``n``-th; what is wrong with it is reported."""
-    return list(_row(value, defaults, replace(place, line=line, job=_label(value, n))))
+    """The jobs of one row, the ``n``-th; ``place`` moves there, and what is wrong is reported."""
+    place.line, place.job = line, _label(value, n)
+    return list(_row(value, defaults, place))
 
 
 def read_template(value: Any, defaults: Defaults, place: Place) -> Template | None:
@@ -100,11 +104,6 @@ def read_template(value: Any, defaults: Defaults, place: Place) -> Template | No
     if len(place.found) > before:
         return None
     return Template(own, defaults, columns, place)
-
-
-def label_of(value: Any, n: int) -> str:
-    """What problems call a job: its name, or its number."""
-    return _label(value, n)
 
 
 def _row(value: Any, defaults: Defaults, place: Place) -> Iterator[Job]:
@@ -175,10 +174,8 @@ def _check_conflicts(value: Mapping[str, Any], place: Place) -> None:
     params = value.get("params")
     if not isinstance(params, Mapping):
         return
-    for key in ("model", "prompt", *BODY_FIELDS):
+    for key in sorted(_NO_PARAMS & params.keys()):
         line = line_of(params, key, line_of(value, "params", place.line))
-        if key not in params:
-            continue
         if key in value:
             place.report(
                 f"{place.path}params.{key}: {key} stands on the job too: keep one", line=line

@@ -13,11 +13,17 @@ from typing import Any
 
 import orjson
 
-from asyncpipe._fs import folded, safe_stem
+from asyncpipe._fs import folded, make_durable, safe_stem
 from asyncpipe.jobs import Job, JobType
 from asyncpipe.ledger.base import JobRecord, changed, job_from_spec, job_to_spec
 from asyncpipe.ledger.trouble import rows_of
 from asyncpipe.states import PAID_OPEN, JobState
+
+FLAT_UP_TO = 10_000
+"""Jobs of a ledger whose assets lie in one folder; file managers are slow beyond."""
+
+PER_SUBFOLDER = 1000
+"""Jobs whose assets share a subfolder, by their ids."""
 
 _RECORD = (
     "SELECT j.id, j.key, j.name, j.spec, j.state, j.stem, j.used, j.failures,"
@@ -270,13 +276,23 @@ def claim_stems(
     """Fix the stem of every record that has none: two jobs never share one, nor a stranger's file.
 
     A taken stem gets ``-`` and six digits of the job's key; compared without extension, case and
-    Unicode form, as the strictest file systems do.
+    Unicode form, as the strictest file systems do. In a ledger of more than FLAT_UP_TO jobs stems
+    lie in subfolders, which are made.
     """
-    return [r if r.stem else _claim(connection, r, folder) for r in records]
+    if all(record.stem for record in records):
+        return list(records)
+    (last,) = connection.execute("SELECT coalesce(max(id), 0) FROM jobs").fetchone()
+    flat = last <= FLAT_UP_TO
+    return [r if r.stem else _claim(connection, r, folder, flat=flat) for r in records]
 
 
-def _claim(connection: sqlite3.Connection, record: JobRecord, folder: Path) -> JobRecord:
-    for stem in stem_candidates(record):
+def _claim(
+    connection: sqlite3.Connection, record: JobRecord, folder: Path, *, flat: bool
+) -> JobRecord:
+    place = record.job.kind.folder if flat else subfolder(record)
+    if not flat:
+        make_durable(folder, place)
+    for stem in stem_candidates(record, place):
         cursor = connection.execute(
             "INSERT OR IGNORE INTO stems(folded, job_id) VALUES(?,?)", (folded(stem), record.id)
         )
@@ -286,10 +302,14 @@ def _claim(connection: sqlite3.Connection, record: JobRecord, folder: Path) -> J
     raise AssertionError("there is always another number")
 
 
-def stem_candidates(record: JobRecord) -> Iterator[str]:
-    """Stems for a job without end, best first."""
+def subfolder(record: JobRecord) -> str:
+    """Where a job's assets go when there are too many for one folder: ``images/0001`` and so on."""
+    return f"{record.job.kind.folder}/{(record.id - 1) // PER_SUBFOLDER + 1:04d}"
+
+
+def stem_candidates(record: JobRecord, place: str) -> Iterator[str]:
+    """Stems for a job in the folder ``place`` without end, best first."""
     stem = safe_stem(record.name) or f"{record.job.kind.value}-{record.key[:6]}"
-    place = record.job.kind.folder
     yield f"{place}/{stem}"
     yield f"{place}/{stem}-{record.key[:6]}"
     yield f"{place}/{record.key}"
@@ -314,7 +334,9 @@ def claim_parts(
     connection: sqlite3.Connection, record: JobRecord, count: int, folder: Path
 ) -> list[str]:
     """Claim ``count`` stems for a job with several outputs: ``name_1``, ``name_2`` … ."""
-    bases = itertools.chain([record.stem or ""], stem_candidates(record))
+    assert record.stem is not None, "admission fixes the stem"
+    place = record.stem.rpartition("/")[0]
+    bases = itertools.chain([record.stem], stem_candidates(record, place))
     for base in bases:
         stems = [f"{base}_{n}" for n in range(1, count + 1)]
         if all([_claim_part(connection, record, stem, folder) for stem in stems]):

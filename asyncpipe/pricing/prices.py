@@ -51,6 +51,9 @@ class Prices:
         quote = self.quotes.by_key(key)
         if quote is not None:
             return self._quoted(quote)
+        return self._by_table(key, job)
+
+    def _by_table(self, key: bytes, job: Job) -> Price:
         known = self._known.get(key)
         if known is None:
             if len(self._known) >= _MOST_KEPT:
@@ -61,7 +64,7 @@ class Prices:
     def lacks(self, job: Job) -> bool:
         """Whether only a quote could price a job; raises UsageError for a rate that cannot."""
         try:
-            price(job, self.books)
+            self._by_table(price_key(job), job)
         except Unpriced:
             return True
         return False
@@ -74,7 +77,7 @@ class Prices:
         return Price(
             amount=from_micro(micro),
             micro=micro,
-            source=f"provider quote of {quote.asked_at:%Y-%m-%d}",
+            source=f"provider quote of {quote.asked_at.date()}",
             estimated=quote.estimated,
             margin=int(margin),
         )

@@ -36,14 +36,21 @@ COLUMNS = (
 """Of every row, in order. ``asset`` is the first asset's path, ``assets`` are all of them;
 paths are relative to the output folder, times UTC, and empty or null is what has not happened."""
 
+LABEL = "label_"
+"""What the columns of labels begin with, after which comes the label's own name: so none is like
+one of ``COLUMNS``."""
+
 BOM = b"\xef\xbb\xbf"
 """By which spreadsheets know UTF-8; without it they spoil Chinese."""
 
-_LISTED = (
-    "SELECT id FROM jobs WHERE state<>'cancelled' AND (state<>'pending'"
+MOST_LABEL_COLUMNS = 1000
+"""Columns of labels at most; JSON Lines hold the others, too."""
+
+_WHERE = (
+    " WHERE state<>'cancelled' AND (state<>'pending'"
     " OR seen_run >= (SELECT coalesce(max(session), 0) FROM runs))"
-    " ORDER BY seen_run DESC, position"
 )
+_LISTED = f"SELECT id FROM jobs{_WHERE} ORDER BY seen_run DESC, position"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -86,9 +93,24 @@ def write_rows(
     if form == "jsonl":
         return sum(1 for row in read(connection) if file.write(_json_line(row)))
     writer = csv.writer(_Encoded(file), lineterminator="\r\n")
-    writer.writerow(names)
-    cells = ([cell(row[name]) for name in names] for row in read(connection))
-    return sum(1 for line in cells if writer.writerow(line))
+    labels = label_names(connection) if rows == "jobs" else []
+    writer.writerow([*names, *(cell(f"{LABEL}{label}") for label in labels)])
+    lines = (
+        [*(cell(row[name]) for name in names), *(cell(row["labels"].get(k)) for k in labels)]
+        for row in read(connection)
+    )
+    return sum(1 for line in lines if writer.writerow(line))
+
+
+def label_names(connection: sqlite3.Connection) -> list[str]:
+    """The labels that any listed job has, by their first job; at most MOST_LABEL_COLUMNS."""
+    found: dict[str, None] = {}
+    for job_id, spec in connection.execute(f"SELECT id, spec FROM jobs{_WHERE} ORDER BY id"):
+        with rows_of(f"job {job_id}"):
+            found.update(dict.fromkeys(orjson.loads(spec).get("labels", {})))
+            if len(found) >= MOST_LABEL_COLUMNS:
+                break
+    return list(found)[:MOST_LABEL_COLUMNS]
 
 
 def job_rows(connection: sqlite3.Connection) -> Iterator[dict[str, Any]]:
@@ -104,7 +126,7 @@ def _row(connection: sqlite3.Connection, job_id: int) -> dict[str, Any]:
     ).fetchone()
     job = job_from_spec(orjson.loads(spec))
     head = {"name": name, "key": key, "type": kind, "model": model, "prompt": job.prompt}
-    head["params"] = dict(job.params)
+    head |= {"params": dict(job.params), "labels": dict(job.labels)}
     result = result_of(connection, job_id)
     return {**dict.fromkeys(COLUMNS), **head, **(_NEVER if result is None else _told(result))}
 

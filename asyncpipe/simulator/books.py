@@ -244,6 +244,7 @@ class Books:
             "predictions": self._one("count(*)"),
             "charged_usd": str(self.charged()),
             "submits": self.submits(),
+            "quotes": self.counter("quotes"),
             "polls": self.polls(),
             "downloads": self._one("coalesce(sum(downloads), 0)"),
             "peak_in_flight": self.peak_in_flight(),

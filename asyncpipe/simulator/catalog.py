@@ -51,16 +51,17 @@ class Catalog:
     async def calculate(self, request: web.Request) -> web.Response:
         """What a submit of the same body would be charged."""
         body = await read_body(request)
+        self._service.books.count("quotes")
         if not isinstance(body, dict) or not body.get("model"):
             return refusal(400, "Invalid request parameters: model is required")
         if self._live and (wrong := refused_live(body)):
             return refusal(*wrong)
         micro = charge(body, catalog=self._service.settings.catalog)
-        price = float(Decimal(micro).scaleb(-6))
-        quote = {"price": price, "origin_price": price, "discount": "100"}
-        return web.json_response(
-            {"code": 200, "data": {**quote, "currency": "usd", "estimated": False}}
-        )
+        live = LIVE.get(str(body["model"])) if self._live else None
+        more = live.quote(body) if live else {"discount": "100", "estimated": False}
+        listed = Decimal(micro).scaleb(-6) * 100 / (live.discount if live else 100)
+        price = {"price": float(Decimal(micro).scaleb(-6)), "origin_price": float(listed)}
+        return web.json_response({"code": 200, "data": {**price, **more, "currency": "usd"}})
 
     async def balance(self, request: web.Request) -> web.Response:
         """What the account has left, in the public API's words."""

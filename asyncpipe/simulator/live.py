@@ -25,7 +25,9 @@ def _one_of(*values: Any) -> dict[str, Any]:
 class LiveModel:
     """One of today's models; ``base`` and what ``price`` returns are micro-dollars.
 
-    ``fields`` are JSON Schemas by name, besides ``model`` and ``prompt``, which every one takes.
+    ``discount`` is the percentage of the list price that is paid; ``tokens`` are the estimated ones
+    of a request to a token-billed model, whose quotes are estimates. ``fields`` are JSON Schemas
+    by name, besides ``model`` and ``prompt``, which every one takes.
     """
 
     kind: str
@@ -33,6 +35,13 @@ class LiveModel:
     base: int
     price: Callable[[dict[str, Any]], int]
     fields: dict[str, dict[str, Any]]
+    discount: int = 100
+    tokens: Callable[[dict[str, Any]], int] | None = None
+
+    def quote(self, body: dict[str, Any]) -> dict[str, Any]:
+        """What a quote says of a request besides its price."""
+        told: dict[str, Any] = {"discount": str(self.discount), "estimated": bool(self.tokens)}
+        return {**told, "estimated_tokens": self.tokens(body)} if self.tokens else told
 
     def document(self) -> dict[str, Any]:
         """The model's OpenAPI document."""
@@ -80,12 +89,18 @@ def _fixed(micro: int) -> Callable[[dict[str, Any]], int]:
     return lambda body: micro
 
 
-def _seedance(body: dict[str, Any]) -> int:
-    return 22_000 * int(body.get("duration", 5))
+def _tokens(body: dict[str, Any]) -> int:
+    return 21_780 * int(body.get("duration", 5))
+
+
+def _seedance2(body: dict[str, Any]) -> int:
+    return 195_200 * int(body.get("duration", 5))
 
 
 def _veo(body: dict[str, Any]) -> int:
     per_second = 200_000 if body.get("generate_audio", True) is False else 400_000
+    if body.get("resolution") == "4k":
+        per_second += 200_000
     return per_second * int(body.get("duration", 8))
 
 
@@ -125,8 +140,8 @@ LIVE: dict[str, LiveModel] = {
     "bytedance/seedance-v1.5-pro/text-to-video": LiveModel(
         kind="video",
         name="Seedance v1.5 Pro Text-to-Video",
-        base=22_000,
-        price=_seedance,
+        base=222_000,
+        price=_fixed(222_000),
         fields={
             "duration": {"type": "integer", "minimum": 4, "maximum": 12},
             "aspect_ratio": _one_of(*_RATIOS, "21:9"),
@@ -136,6 +151,21 @@ LIVE: dict[str, LiveModel] = {
             "seed": _SEED,
         },
     ),
+    "bytedance/seedance-2.0/text-to-video": LiveModel(
+        kind="video",
+        name="Seedance 2.0 Text-to-Video",
+        base=195_200,
+        price=_seedance2,
+        fields={
+            "duration": {"type": "integer", "minimum": 4, "maximum": 12},
+            "aspect_ratio": _one_of(*_RATIOS, "21:9"),
+            "resolution": _one_of("720p"),
+            "generate_audio": _FLAG,
+            "seed": _SEED,
+        },
+        discount=80,
+        tokens=_tokens,
+    ),
     "google/veo3.1/text-to-video": LiveModel(
         kind="video",
         name="Veo 3.1 Text-to-Video",
@@ -144,7 +174,7 @@ LIVE: dict[str, LiveModel] = {
         fields={
             "duration": _one_of(4, 6, 8),
             "aspect_ratio": _one_of("16:9", "9:16"),
-            "resolution": _one_of("720p", "1080p"),
+            "resolution": _one_of("720p", "1080p", "4k"),
             "negative_prompt": _TEXT,
             "generate_audio": _FLAG,
             "seed": _SEED,

@@ -26,6 +26,9 @@ async def run(
         max_workers=in_flight,
         downloads=min(in_flight, 32),
         polling=polling,
+        window="fixed",  # the number in flight is given
+        quotes=False,  # the others ask for no price
+        min_free_bytes=0,
     ) as pipeline:
         manifest = await pipeline.batch_generate(named_jobs(jobs))
     assert manifest.totals.successful == jobs, manifest.totals

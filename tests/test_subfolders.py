@@ -1,0 +1,57 @@
+"""Assets of very many jobs lie in subfolders, for good."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from asyncpipe import Job, Pipeline
+from asyncpipe.ledger import queries
+from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual
+from asyncpipe.verify import verify
+
+FLUX = "black-forest-labs/flux-2-pro/text-to-image"
+
+
+def jobs(count: int) -> list[Job]:
+    return [Job(name=f"杯 {n}", model=FLUX, prompt="p") for n in range(count)]
+
+
+def run(folder: Path, count: int, provider: FakeProvider) -> list[str]:
+    async def main() -> None:
+        async with Pipeline(provider, folder, seed=1) as pipeline:
+            await pipeline.batch_generate(jobs(count))
+
+    run_virtual(main())
+    rows = json.loads((folder / "manifest.json").read_bytes())["results"]
+    paths = [asset["local_path"] for row in rows for asset in row["assets"]]
+    assert all((folder / path).is_file() for path in paths)
+    return sorted(paths)
+
+
+def test_a_grown_folder_keeps_its_files_and_puts_new_ones_below(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three lie flat; the fourth makes too many, and goes where its number says."""
+    monkeypatch.setattr(queries, "FLAT_UP_TO", 3)
+    monkeypatch.setattr(queries, "PER_SUBFOLDER", 2)
+    provider = FakeProvider(scripts={"杯 4": Script(outputs=(PIXEL, PIXEL))})
+    flat = [f"images/杯_{n}.png" for n in range(3)]
+    assert run(tmp_path, 3, provider) == flat
+    below = ["images/0002/杯_3.png", "images/0003/杯_4_1.png", "images/0003/杯_4_2.png"]
+    assert run(tmp_path, 5, provider) == sorted([*flat, *below])
+    shutil.rmtree(tmp_path / "images" / "0003")
+    found = asyncio.run(verify(tmp_path))
+    assert (found.checked, found.bad_count) == (6, 2)
+    assert run(tmp_path, 5, provider) == sorted([*flat, *below])
+    assert len(provider.sold) == 5
+
+
+def test_ten_thousand_jobs_lie_flat(tmp_path: Path) -> None:
+    """The limit is what people were told; nobody's small folder changes its shape."""
+    assert (queries.FLAT_UP_TO, queries.PER_SUBFOLDER) == (10_000, 1000)
+    assert run(tmp_path, 2, FakeProvider()) == ["images/杯_0.png", "images/杯_1.png"]
