@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 import math
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from sqlite3 import Connection
 
-import anyio
-from anyio.abc import ObjectSendStream
-
+from asyncpipe.backlog import Backlog
 from asyncpipe.errors import AsyncpipeError, ProviderError
 from asyncpipe.flow.traffic import Traffic
+from asyncpipe.handover import Handover
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.ledger.queries import claim_stems, pending, pending_models
 from asyncpipe.ledger.sqlite import Ledger
@@ -31,28 +31,6 @@ STEP_S = 3600.0
 
 NO_ROOM_S = 5.0
 """How soon admission looks again whether the disk has room."""
-
-
-@dataclass(slots=True)
-class Backlog:
-    """One run's jobs: those still in the ledger, drawn in small pages, and those under way."""
-
-    run: int
-    models: dict[str, int]  # models with jobs not drawn yet -> last id drawn
-    open: set[int]  # ids drawn and not let go
-    done: anyio.Event = field(default_factory=anyio.Event)
-    abandoned: bool = False
-
-    async def wait(self) -> None:
-        """Wait for the end; raises AsyncpipeError when the pipeline was closed before it."""
-        await self.done.wait()
-        if self.abandoned:
-            raise AsyncpipeError("the pipeline was closed before the jobs ended; they are kept")
-
-    def settle(self) -> None:
-        """Note the end, when it has come."""
-        if not self.models and not self.open:
-            self.done.set()
 
 
 class Queue:
@@ -197,9 +175,9 @@ class Admission:
         self._clock = clock
         self._room = room
         self.budget, self._purse, self._unfit = budget, purse, unfit
-        self._permits = anyio.Semaphore(max_workers)
+        self._permits = asyncio.Semaphore(max_workers)
         self._page = 2 * max_workers
-        self._news = anyio.Event()
+        self._news = asyncio.Event()
         self._backlogs: list[Backlog] = []
         self._held: set[int] = set()  # ids that are queued or carried by a driver
         self._carried = 0
@@ -209,20 +187,36 @@ class Admission:
     def _wake(self) -> None:
         self._news.set()
 
-    async def open_run(self, run: int | None) -> Backlog:
+    async def open_run(self, run: int | None, *, comparing: bool = False) -> Backlog:
         """Begin to draw the pending jobs of ``run``; whatever is under way now counts as its.
 
-        None draws nothing: only what is under way.
+        None draws nothing: only what is under way. With ``comparing`` it does not end before
+        ``compared`` is called.
         """
         models = [] if run is None else await self._ledger.ask(partial(pending_models, run=run))
-        backlog = Backlog(run=run or 0, models=dict.fromkeys(models, 0), open=set(self._held))
+        backlog = Backlog(
+            run=run or 0,
+            models=dict.fromkeys(models, 0),
+            open=set(self._held),
+            comparing=comparing,
+        )
         backlog.settle()
         self._backlogs.append(backlog)
         self._news.set()
         return backlog
 
-    def offer(self, record: JobRecord) -> None:
-        """Take a job that is known already; one that is held is not taken twice."""
+    def compared(self, backlog: Backlog) -> None:
+        """Note that all assets of a run were looked at."""
+        backlog.comparing = False
+        self._forget(set())
+
+    def offer(self, record: JobRecord, backlog: Backlog | None = None) -> None:
+        """Take a job that is known already; one that is held is not taken twice.
+
+        ``backlog``: the open run that waits for it, too.
+        """
+        if backlog is not None:
+            backlog.open.add(record.id)
         if record.id in self._held:
             return
         self._held.add(record.id)
@@ -282,6 +276,7 @@ class Admission:
         if backlog not in self._backlogs:
             return
         self._backlogs.remove(backlog)
+        backlog.comparing = False
         others = set().union(*(other.open for other in self._backlogs))
         alone = {i for i in backlog.open - others if not keep(i)}
         self._forget({i for i in alone if self.queue.remove(i)})
@@ -316,7 +311,7 @@ class Admission:
                 self._backlogs.remove(backlog)
         self._news.set()
 
-    async def run(self, out: ObjectSendStream[JobRecord]) -> None:
+    async def run(self, out: Handover) -> None:
         """Hand jobs over for ever; one is sent only when a driver is there to take it."""
         while True:
             await self._permits.acquire()
@@ -324,11 +319,11 @@ class Admission:
             self._carried += 1
             if chosen.state in (JobState.SUBMITTED, JobState.EXPIRED):
                 self.traffic.resumed(chosen.id, chosen.job.model)
-            await out.send(chosen)
+            await out.give(chosen)
 
     async def _wait_for_next(self) -> JobRecord:
         while True:
-            self._news = anyio.Event()
+            self._news.clear()
             await self._draw()
             await self._purse.quoting.fill()
             chosen = self._choose()
@@ -336,8 +331,9 @@ class Admission:
                 return chosen
             if self._purse.quoting.wanted:  # a job came up whose price is to be asked first
                 continue
-            with anyio.move_on_after(min(max(chosen - self._clock(), 0.0), STEP_S)):
-                await self._news.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(max(chosen - self._clock(), 0.0), STEP_S)):
+                    await self._news.wait()
 
     def _choose(self) -> JobRecord | float:
         submits = not self.queue.empty

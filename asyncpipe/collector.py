@@ -9,8 +9,6 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-import anyio
-
 from asyncpipe.events import AssetStored, Damaged, Event, LostSettled
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.states import JobState
@@ -133,8 +131,9 @@ def cause_of(error: str | None) -> str:
 class Collector:
     """Receive every event, fold it, pass it on, and write the manifest now and then.
 
-    ``receive`` is synchronous; ``run`` does the rest in its own coroutine, so that neither a slow
-    hook nor a large manifest holds a job up. A hook that raises is logged and called again.
+    ``receive`` is synchronous; what came in one tick of the loop is folded together right after
+    it, ``run`` writes manifests in its own coroutine: neither a slow hook nor a large manifest
+    holds a job up. A hook that raises is logged and called again.
     """
 
     def __init__(
@@ -147,21 +146,22 @@ class Collector:
         self._write = write_manifest
         self._hooks = hooks
         self._received: deque[tuple[JobRecord, Event, JobRecord]] = deque()
-        self._news = anyio.Event()
-        self._changed = False
-        self._next_write = 0.0
+        self._changed = asyncio.Event()
 
     def receive(self, before: JobRecord, event: Event, after: JobRecord) -> None:
         """Take one event; called in the order things happened."""
+        if not self._received:
+            # Not a coroutine that is woken: that costs more than all the folding.
+            asyncio.get_running_loop().call_soon(self.drain)
         self._received.append((before, event, after))
-        self._news.set()
 
     def drain(self) -> None:
         """Fold everything received so far."""
         while self._received:
             before, event, after = self._received.popleft()
             self.totals.fold(before, event, after)
-            self._changed = self._changed or event.stored
+            if event.stored:
+                self._changed.set()
             for hook in self._hooks:
                 try:
                     hook(event, after)
@@ -169,21 +169,17 @@ class Collector:
                     logger.exception("hook failed", extra={"action": "hook.failed"})
 
     async def run(self) -> None:
-        """Fold for ever; every max(10 s, 50 x its own duration) the manifest is written anew."""
+        """Write the manifest for ever when it is old: every max(10 s, 50 x its own duration)."""
         clock = asyncio.get_running_loop().time
-        self._next_write = clock() + MANIFEST_EVERY_S
+        wait_s = MANIFEST_EVERY_S
         while True:
-            wait_s = max(self._next_write - clock(), 0.0) if self._changed else None
-            with anyio.move_on_after(wait_s):
-                await self._news.wait()
-            self._news = anyio.Event()
+            await self._changed.wait()
+            await asyncio.sleep(wait_s)
             self.drain()
-            if self._changed and clock() >= self._next_write:
-                started = clock()
-                self._changed = False
-                await self._write()
-                took_s = clock() - started
-                self._next_write = clock() + max(MANIFEST_EVERY_S, 50 * took_s)
+            self._changed.clear()
+            started = clock()
+            await self._write()
+            wait_s = max(MANIFEST_EVERY_S, 50 * (clock() - started))
 
 
 MANIFEST_EVERY_S = 10.0

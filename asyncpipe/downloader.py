@@ -5,29 +5,27 @@ from __future__ import annotations
 import asyncio
 import itertools
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 from aiofiles.threadpool import wrap
 
 from asyncpipe.body import Body, check_answer
+from asyncpipe.disk import Disk
 from asyncpipe.errors import DownloadError, TooLarge, UsageError
-from asyncpipe.media import HEAD_BYTES, broken_promise, extension, is_page, read_data_uri
-from asyncpipe.parts import Left, Part, disk_trouble, keep, left_in, take_up, write_whole
+from asyncpipe.media import HEAD_BYTES, broken_promise, extension, is_page, read_data_uri, sniff
+from asyncpipe.parts import Left, Part, Small, disk_trouble, keep, left_in, take_up
 from asyncpipe.providers.http import USER_AGENT, proxy_for
-from asyncpipe.ranges import Entity, ask_for_rest, is_rest, told_total, validator
+from asyncpipe.ranges import Entity, ask_for_rest, is_rest, source_of, told_total, validator
 from asyncpipe.reach import check_host, connector_options
-
-T = TypeVar("T")
 
 READ_BUFFER = 256 * 1024
 """aiohttp's read buffer: with it and ``iter_any`` large bodies move a third faster than in 64 KiB
@@ -95,8 +93,8 @@ class Downloader:
         self._stalled_s, self._slowest, self._largest = stalled_s, slowest, largest
         self._timeout = aiohttp.ClientTimeout(total=None, connect=_CONNECT_S, sock_read=stalled_s)
         self._connections = connections
-        # Four: fsyncs wait for the disk, not for one another (1.5 x the jobs/s of one, on ext4).
-        self._disk = ThreadPoolExecutor(4, thread_name_prefix="asyncpipe-disk")
+        self._disk = Disk(folder)
+        self._proxies: dict[tuple[str, str], str | None] = {}
         self._session: aiohttp.ClientSession | None = None
         self._exit = AsyncExitStack()
         self._left: dict[str, Left] = {}
@@ -129,7 +127,7 @@ class Downloader:
         traceback: TracebackType | None,
     ) -> None:
         await self._exit.aclose()
-        self._disk.shutdown(wait=False)
+        self._disk.close()
 
     async def fetch(self, url: str, target: Target) -> StoredFile:
         """Fetch ``url`` once, going on from what an earlier try or run left of the same output.
@@ -161,40 +159,46 @@ class Downloader:
         if urlsplit(url).scheme not in ("http", "https"):
             raise DownloadError(f"an output is neither http, https nor data: {url[:80]!r}")
         left = self._left.pop(target.part, None)
-        if left and (part := await self._hop(partial(take_up, left.path, _source(url)))):
+        if left and (part := await self._disk.hop(partial(take_up, left.path, source_of(url)))):
             with self._held(part, target):
                 stored = await self._go_on(part, url, target)
             if stored:
                 return stored
-        async with self._answer(url, {}) as response:
+        async with await self._answer(url, {}) as response:
             return await self._from_the_start(response, url, target)
 
     # -- ask ------------------------------------------------------------------------------------
 
-    @asynccontextmanager
-    async def _answer(
-        self, url: str, headers: dict[str, str]
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _answer(self, url: str, headers: dict[str, str]) -> aiohttp.ClientResponse:
         """Ask for a URL; redirects are followed by us, each target checked like the first.
 
-        Yields a 200 or, when ``headers`` ask for a range, whatever says how that stands.
+        Returns a 200 or, when ``headers`` ask for a range, whatever says how that stands; the
+        caller closes it.
         """
         for _ in range(_HOPS + 1):
-            async with await self._get(url, headers) as response:
+            response = await self._get(url, headers)
+            try:
                 if response.status not in _MOVED:
                     accepted = (200, 206, 416) if headers else (200,)
                     check_answer(response, accepted, shown=_shown(str(response.url)))
-                    yield response
-                    return
+                    return response
                 url = _moved(url, response)
+            except BaseException:
+                response.close()
+                raise
+            response.release()
         raise DownloadError(f"an output was redirected too often, at last to {_shown(url)}")
 
     async def _get(self, url: str, headers: dict[str, str]) -> aiohttp.ClientResponse:
         assert self._session is not None, "the downloader is not open"
+        parts = urlsplit(url)
         if self._public_only:
-            check_host(urlsplit(url).hostname)
+            check_host(parts.hostname)
+        place = (parts.scheme, parts.netloc)
+        if place not in self._proxies:  # asking the environment costs as much as a small request
+            self._proxies[place] = proxy_for(url)
         asking = self._session.get(
-            url, headers=headers, proxy=proxy_for(url), allow_redirects=False
+            url, headers=headers, proxy=self._proxies[place], allow_redirects=False
         )
         async with asyncio.timeout(_CONNECT_S + self._stalled_s):  # headers may trickle, too
             return await asking
@@ -207,14 +211,14 @@ class Downloader:
         assert entity is not None, "only what has a log is taken up"
         if have == entity.total:  # cut off between its last byte and its name
             return await self._settle(part, entity.content_type, url, target)
-        async with self._answer(url, ask_for_rest(entity, have)) as response:
+        async with await self._answer(url, ask_for_rest(entity, have)) as response:
             if response.status == 206 and is_rest(response.headers, entity, have):
                 total = entity.total or told_total(response.headers)
                 await self._receive(part, self._body(response, have), total)
                 return await self._settle(part, entity.content_type, str(response.url), target)
             if response.status == 200:
                 return await self._from_the_start(response, url, target, instead_of=part)
-            await self._hop(part.discard)
+            await self._disk.hop(part.discard)
         return None
 
     async def _from_the_start(
@@ -235,21 +239,21 @@ class Downloader:
             b"",
         )
         self._check_size(total)
-        entity, body = _entity(response, url), self._body(response, 0)
+        body = self._body(response, 0)
         try:
             head = await body.read(SMALL)
         except _NETWORK:
             head = body.rest()
-            if entity and len(head) >= _TELLING:
+            if len(head) >= _TELLING and (entity := _entity(response, url)):
                 self._final(head, *named, target)
                 await self._keep(head, entity, target, instead_of)
             raise
         path = self._final(head, *named, target)  # no page, of 1 GB or not, is worth a file
         if instead_of:
-            await self._hop(instead_of.discard)
+            await self._disk.hop(instead_of.discard)
         if len(head) < SMALL:
             return await self._store_small(head, path, target)
-        part = await self._hop(partial(Part, self._part(target), entity))
+        part = await self._disk.hop(partial(Part, self._part(target), _entity(response, url)))
         with self._held(part, target):
             await self._write(part, head)
             await self._receive(part, body, total)
@@ -275,29 +279,29 @@ class Downloader:
                 await self._write(part, block)
             raise
         except TooLarge:
-            await self._hop(part.discard)
+            await self._disk.hop(part.discard)
             raise
         _check_whole(part.size, total)
 
     # -- store ----------------------------------------------------------------------------------
 
     async def _store_small(self, body: bytes, path: str, target: Target) -> StoredFile:
-        digest = await self._hop(
-            partial(write_whole, self._part(target), self._folder / path, body)
-        )
+        final = f"{self._folder}/{path}"
+        small = Small(path=str(self._part(target)), final=final, body=body)
+        digest = await self._disk.store(small)
         return StoredFile(path=path, size=len(body), sha256=digest)
 
     async def _write(self, part: Part, block: bytes) -> None:
         with disk_trouble(self._folder):
-            await wrap(part, executor=self._disk).write(block)
+            await wrap(part, executor=self._disk.executor).write(block)
 
     async def _settle(self, part: Part, content_type: str, url: str, target: Target) -> StoredFile:
         try:
             path = self._final(part.head, content_type, url, target)
         except DownloadError:  # complete, and not media: nothing to go on with
-            await self._hop(part.discard)
+            await self._disk.hop(part.discard)
             raise
-        await self._hop(partial(part.settle, self._folder / path))
+        await self._disk.hop(partial(part.settle, self._folder / path))
         return StoredFile(path=path, size=part.size, sha256=part.sha256.hexdigest())
 
     async def _keep(
@@ -305,9 +309,9 @@ class Downloader:
     ) -> None:
         """Make a part of what came of a small body, for a later try to go on with."""
         if instead_of:
-            await self._hop(instead_of.discard)
+            await self._disk.hop(instead_of.discard)
         path = self._part(target)
-        size = await self._hop(partial(keep, path, entity, body))
+        size = await self._disk.hop(partial(keep, path, entity, body))
         self._left[target.part] = Left(path=path, size=size, total=entity.total)
 
     @contextmanager
@@ -321,7 +325,7 @@ class Downloader:
                     left = Left(path=part.path, size=part.size, total=part.entity.total)
                     self._left[target.part] = left
                 # Not awaited: a cancellation could keep it from being begun at all.
-                self._disk.submit(part.close if part.entity else part.discard)
+                self._disk.executor.submit(part.close if part.entity else part.discard)
 
     def _part(self, target: Target) -> Path:
         return self._parts / f"{target.part}.{self._run}-{next(self._numbers)}"
@@ -332,6 +336,8 @@ class Downloader:
             raise DownloadError(f"{_shown(url)} is empty")
         if is_page(head) and not content_type.startswith("text/plain"):
             raise DownloadError(f"{_shown(url)} is a page of text, not media: {head[:60]!r}")
+        if told := sniff(head):
+            return f"{target.stem}.{told}"
         if claimed := broken_promise(head, content_type, url):
             raise DownloadError(f"{_shown(url)} is no {claimed}, it begins {head[:16]!r}")
         return f"{target.stem}.{extension(head, content_type, url, target.default_extension)}"
@@ -339,10 +345,6 @@ class Downloader:
     def _check_size(self, size: int | None) -> None:
         if size is not None and self._largest is not None and size > self._largest:
             raise TooLarge(f"an output of {size} bytes is larger than the {self._largest} allowed")
-
-    async def _hop(self, function: Callable[[], T]) -> T:
-        with disk_trouble(self._folder):
-            return await asyncio.get_running_loop().run_in_executor(self._disk, function)
 
 
 def _moved(url: str, response: aiohttp.ClientResponse) -> str:
@@ -366,15 +368,11 @@ def _entity(response: aiohttp.ClientResponse, url: str) -> Entity | None:
     if known is None:
         return None
     return Entity(
-        source=_source(url),
+        source=source_of(url),
         validator=known,
         total=response.content_length,
         content_type=response.content_type,
     )
-
-
-def _source(url: str) -> str:
-    return url.partition("#")[0].partition("?")[0]
 
 
 def _shown(url: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -221,7 +222,7 @@ class Driver:
 
     async def _answer(self, job: Job) -> Prediction | ProviderError:
         try:
-            with anyio.fail_after(SUBMIT_LIMIT_S):
+            async with asyncio.timeout(SUBMIT_LIMIT_S):
                 return await self._provider.submit(job)
         except ProviderError as exc:
             return exc
@@ -302,7 +303,7 @@ class Driver:
         watch = self._policy.polls.watch(record.job, resumed=resumed)
         polls, gap = 0, 0.0 if resumed else watch.gap_s(age_s)
         while record.state is JobState.SUBMITTED:
-            await anyio.sleep(max(clock.due(self._clock(), gap) - self._clock(), 0.0))
+            await asyncio.sleep(max(clock.due(self._clock(), gap) - self._clock(), 0.0))
             last = await self._ask(record)
             age_s = self._clock() - born
             polls += 1
@@ -314,7 +315,10 @@ class Driver:
             record = self._emit(record, self._judge(record, last, clock, polls, trouble))
             if record.state is JobState.SUBMITTED:
                 gap = next_wait_s(watch.gap_s(age_s), last)
-        await self._ledger.durable()
+        if record.state is not JobState.GENERATED:
+            # Nobody hears of an end that is not on disk. What is generated has not ended: were
+            # that lost, the next run would only poll once more.
+            await self._ledger.durable()
         return record
 
     async def _ask(self, record: JobRecord) -> Prediction | ProviderError:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from random import Random
-
-import anyio
 
 from asyncpipe.downloader import Downloader, StoredFile, Target
 from asyncpipe.errors import (
@@ -76,6 +76,7 @@ class Fetcher:
         *,
         provider: Provider,
         ledger: Ledger,
+        folder: Path,
         downloader: Downloader,
         downloads: int,
         emit: Emit,
@@ -84,8 +85,9 @@ class Fetcher:
     ) -> None:
         self._provider = provider
         self._ledger = ledger
+        self._folder = folder
         self._downloader = downloader
-        self._permits = anyio.Semaphore(downloads)
+        self._permits = asyncio.Semaphore(downloads)
         self._emit = emit
         self._stop = stop
         self._rng = rng
@@ -131,7 +133,7 @@ class Fetcher:
             outputs = await self._outputs_again(record)
             if outputs or not record.prediction_id:
                 break
-            await anyio.sleep(backoff_s(failures, self._rng, initial_s=2.0))
+            await asyncio.sleep(backoff_s(failures, self._rng, initial_s=2.0))
         if not outputs:
             raise MediaGone("the media came inside an answer that was lost with its run")
         return outputs
@@ -142,7 +144,8 @@ class Fetcher:
         count = len(record.outputs)
         if count == 1:
             return [record.stem]
-        return await self._ledger.ask(partial(claim_parts, record=record, count=count))
+        claim = partial(claim_parts, record=record, count=count, folder=self._folder)
+        return await self._ledger.ask(claim)
 
     async def _fetch_one(self, record: JobRecord, index: int, stem: str) -> StoredFile:
         """Try an output a few times; raises DownloadError, or DiskError at once.
@@ -175,7 +178,7 @@ class Fetcher:
             # A provider may sign anew for every asking: a new place is tried at once only once.
             if url == tried or budget.failures > 1 or wish_s:
                 pause_s = backoff_s(budget.failures, self._rng, initial_s=2.0)
-                await anyio.sleep(max(pause_s, wish_s))
+                await asyncio.sleep(max(pause_s, wish_s))
 
     async def _url_again(self, record: JobRecord, index: int, url: str) -> str:
         return next(iter((await self._outputs_again(record))[index:]), url)

@@ -9,8 +9,11 @@ from sqlite3 import Connection
 
 import anyio
 
+from asyncpipe.admission import Admission
 from asyncpipe.attachments import Attachments
+from asyncpipe.backlog import Backlog
 from asyncpipe.collector import Totals
+from asyncpipe.errors import AsyncpipeError
 from asyncpipe.events import AskedAgain, Resubmitted, RetryAsked, Withdrawn, now
 from asyncpipe.fetcher import Emit
 from asyncpipe.firstpass import PAGE, Counted, JobLike, add_one, check_prices, write_jobs
@@ -22,6 +25,7 @@ from asyncpipe.providers.base import Provider
 from asyncpipe.results import count_removed
 from asyncpipe.spending import Purse
 from asyncpipe.states import JobState
+from asyncpipe.stops import Stops
 from asyncpipe.verify import Comparison
 
 Again = type[AskedAgain] | type[RetryAsked] | type[Resubmitted]
@@ -94,14 +98,12 @@ class Intake:
         digest: str | None = None,
         retry_failed: bool,
         resubmit_unknown: bool,
-        damaged: Callable[[JobRecord], None],
     ) -> int:
         """Write the jobs of one run; return the run that their rows bear.
 
         When the folder's last run took the jobs of the same ``digest``, they are not read again.
         What ended before is pending again where it is withdrawn, or failed or unknown and wanted
-        again; ``damaged`` hears of jobs with an asset missing or of another size. Raises
-        JobFileError or UsageError before anything of the run can be drawn.
+        again. Raises JobFileError or UsageError before anything of the run can be drawn.
         """
         session = await self._begin()
         async with self._turn:
@@ -113,11 +115,33 @@ class Intake:
                 await self._again(queries.retryable, run, RetryAsked)
             if resubmit_unknown:
                 await self._again(queries.unknown, run, Resubmitted)
-            comparison = self._comparison(run)
-            while found := await comparison.page():
-                for record in found:
-                    damaged(record)
         return run
+
+    async def compare(
+        self,
+        run: int,
+        backlog: Backlog,
+        admission: Admission,
+        stops: Stops,
+        stop: Callable[[AsyncpipeError], None],
+    ) -> None:
+        """Look at the assets of jobs of ``run`` that succeeded; offer those with one missing.
+
+        Beside the run, which ends after this: a million looks take longer than anybody wants to
+        wait for the first submit. A drain ends it early; what cannot be looked at stops the run.
+        """
+        comparison = self._comparison(run)
+        found: list[JobRecord] | None = []
+        try:
+            while found is not None and backlog.comparing and not stops.drained:
+                async with self._turn:
+                    found = await comparison.step()
+                for record in found or ():
+                    admission.offer(record, backlog)
+        except AsyncpipeError as exc:
+            stop(exc)
+        finally:
+            admission.compared(backlog)
 
     async def _repeat(self, session: int, job_file: str | None, digest: str | None) -> int | None:
         """Take the rows of the folder's last run as they are, if they are of the same jobs."""

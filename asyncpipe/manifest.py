@@ -211,13 +211,24 @@ class ManifestWriter:
     def __init__(self, ledger: Ledger, folder: Path) -> None:
         self._ledger, self._folder = ledger, folder
         self._writing = anyio.Lock()
+        self._shows: int | None = None  # what of the ledger's changes the file shows
+
+    async def write_changes(self) -> None:
+        """Like ``write``, unless nothing changed since: a million jobs take a while."""
+        if await self._ledger.ask(_changes) != self._shows:
+            await self.write()
 
     async def write(self) -> Manifest:
         """Write everything appended so far; raises LedgerError or DiskError."""
-        await self._ledger.durable()
+        shows = await self._ledger.ask(_changes)
         loop = asyncio.get_running_loop()
         # Shielded: an older manifest must not be put in place after a newer one.
         async with self._writing:
             with anyio.CancelScope(shield=True):
                 manifest = await loop.run_in_executor(None, write_manifest, self._folder)
+            self._shows = shows
         return manifest
+
+
+def _changes(connection: sqlite3.Connection) -> int:
+    return connection.total_changes

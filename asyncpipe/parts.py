@@ -19,7 +19,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -184,16 +184,57 @@ def take_up(path: Path, source: str) -> Part | None:
     return None
 
 
-def write_whole(path: Path, final: Path, body: bytes) -> str:
-    """Write a small body durably under its final name; returns its sha256."""
-    part = Part(path, None)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Small:
+    """A whole body and where it goes: first to ``path``, then by one rename to ``final``."""
+
+    path: str
+    final: str
+    body: bytes
+
+
+Written = str | OSError
+"""The sha256 of a file that stands, or what kept it from standing."""
+
+
+def write_small(batch: Sequence[Small]) -> list[Written]:
+    """Write bodies durably under their final names, each folder synced once for all its files."""
+    written = [_write_one(small) for small in batch]
+    places = [os.path.dirname(small.final) for small in batch]
+    for folder in set(places):
+        try:
+            sync_folder(Path(folder))
+        except OSError as exc:  # where there is none, the files have failed already
+            for n, place in enumerate(places):
+                if place == folder and isinstance(written[n], str):
+                    written[n] = exc
+    return written
+
+
+def _write_one(small: Small) -> Written:
     try:
-        part.write(body)
-        part.settle(final)
-    except OSError:
-        part.discard()
-        raise
-    return part.sha256.hexdigest()
+        descriptor = os.open(small.path, _NEW_FILE, 0o666)
+        try:
+            rest = memoryview(small.body)
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        try:
+            os.replace(small.path, small.final)
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(small.final), exist_ok=True)
+            os.replace(small.path, small.final)
+    except OSError as exc:
+        # Also after a failed fsync: the cache may look whole while the disk is not.
+        with suppress(OSError):
+            os.unlink(small.path)
+        return exc
+    return hashlib.sha256(small.body).hexdigest()
+
+
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 
 
 def left_in(folder: Path) -> dict[str, Left]:

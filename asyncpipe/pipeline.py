@@ -22,6 +22,7 @@ from asyncpipe.downloader import Downloader
 from asyncpipe.errors import AsyncpipeError, DiskError, LedgerError, UsageError
 from asyncpipe.events import Event, Withdrawn, now
 from asyncpipe.firstpass import JobLike, mark_interrupted, one_job
+from asyncpipe.handover import Handover
 from asyncpipe.intake import Intake
 from asyncpipe.jobs import Job, JobType
 from asyncpipe.ledger import queries
@@ -221,15 +222,13 @@ class Pipeline:
 
     async def _start(self, stack: AsyncExitStack) -> None:
         """Start admission, the drivers and the collector: every task there is."""
-        send, receive = anyio.create_memory_object_stream[JobRecord](0)
-        stack.enter_context(send)
-        stack.enter_context(receive)
+        handover = Handover()
         self._tasks = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(self._tasks.cancel_scope.cancel)
-        self._tasks.start_soon(self._admission.run, send, name="asyncpipe admission")
+        self._tasks.start_soon(self._admission.run, handover, name="asyncpipe admission")
         self._tasks.start_soon(self._collector.run, name="asyncpipe collector")
         for n in range(self._limits.workers + 2 * self._limits.downloads):
-            self._tasks.start_soon(self._settling.drive, receive, name=f"asyncpipe driver {n + 1}")
+            self._tasks.start_soon(self._settling.drive, handover, name=f"asyncpipe driver {n + 1}")
 
     async def __aexit__(
         self,
@@ -254,8 +253,8 @@ class Pipeline:
         """Write what is left and the manifest; a ledger that failed has said so already."""
         self._collector.drain()
         try:
+            await self._manifests.write_changes()
             await self._intake.end()
-            await self._manifests.write()
         except (LedgerError, DiskError) as exc:
             logger.warning("no manifest: %s", exc, extra={"action": "manifest.failed"})
 
@@ -324,7 +323,6 @@ class Pipeline:
             digest=digest,
             retry_failed=retry_failed,
             resubmit_unknown=self._limits.resubmit_unknown,
-            damaged=self._admission.offer,
         )
         self._settling.adopted -= await self._ledger.ask(
             partial(queries.named, ids=list(self._settling.adopted), run=run)
@@ -333,7 +331,9 @@ class Pipeline:
         self._stops.forget()
         self._driver.begin()
         await self._purse.check(self._stop)
-        backlog = await self._admission.open_run(run)
+        backlog = await self._admission.open_run(run, comparing=True)
+        compare = partial(self._intake.compare, run, backlog, self._admission)
+        self._tasks.start_soon(compare, self._stops, self._stop, name="asyncpipe comparison")
         if self._stops.everything:
             self._admission.drop_pending()
         try:

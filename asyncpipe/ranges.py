@@ -25,6 +25,11 @@ class Entity:
     content_type: str
 
 
+def source_of(url: str) -> str:
+    """A URL without its query, which may hold a signature, and without its fragment."""
+    return url.partition("#")[0].partition("?")[0]
+
+
 def validator(headers: Mapping[str, str], now: datetime) -> str | None:
     """Return what If-Range may carry: a strong ETag, else a strong Last-Modified, else None.
 

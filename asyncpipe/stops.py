@@ -26,6 +26,11 @@ class Stops:
         return self._run is not None
 
     @property
+    def drained(self) -> bool:
+        """Whether whoever runs this wants to leave."""
+        return self._for_good
+
+    @property
     def first(self) -> AsyncpipeError | None:
         """The run's reason, or the first model's, or why jobs were left out, or None."""
         return self._run or next(iter(self._models.values()), None) or self._remark

@@ -80,7 +80,7 @@ async def verify(folder: Path) -> Verified:
             await ledger.open(None)
             checked, bad = 0, list[BadAsset]()
             compare = Comparison(ledger, folder, emit, hashing=True)
-            while await compare.page():
+            while await compare.step() is not None:
                 pass
             checked, bad = compare.checked, compare.bad
             await ledger.durable()
@@ -107,16 +107,14 @@ class Comparison:
         self.bad_count = 0
         self.bad: list[BadAsset] = []
 
-    async def page(self) -> list[JobRecord]:
-        """Compare the next PAGE jobs; return those to be fetched again, empty at the end too."""
-        while True:
-            read = partial(_assets, run=self._run, after=self._after, limit=PAGE)
-            assets = await self._ledger.ask(read)
-            if not assets:
-                return []
-            self._after = assets[-1].job_id
-            if found := await self._compare(assets):
-                return found
+    async def step(self) -> list[JobRecord] | None:
+        """Compare the next PAGE jobs; return those to be fetched again, None at the end."""
+        read = partial(_assets, run=self._run, after=self._after, limit=PAGE)
+        assets = await self._ledger.ask(read)
+        if not assets:
+            return None
+        self._after = assets[-1].job_id
+        return await self._compare(assets)
 
     async def of(self, record: JobRecord) -> JobRecord:
         """Compare one job's assets; return it as it stands."""
@@ -130,6 +128,8 @@ class Comparison:
         self.checked += len(assets)
         self.bad_count += len(bad)
         self.bad += bad[: max(0, 100 - len(self.bad))]
+        if not bad:
+            return []
         by_job = {j: list(b) for j, b in itertools.groupby(bad, lambda b: b.asset.job_id)}
         read = partial(queries.records_by_id, ids=by_job)
         records = await self._ledger.ask(read)

@@ -106,6 +106,7 @@ def join_parts(
     fetcher = Fetcher(
         provider=paced,
         ledger=ledger,
+        folder=folder,
         downloader=downloader,
         downloads=limits.downloads,
         emit=calls.emit,

@@ -74,7 +74,6 @@ async def first_pass(path: Path, folder: Path) -> dict[str, Any]:
             job_file=str(path),
             retry_failed=False,
             resubmit_unknown=False,
-            damaged=lambda _: None,
         )
         written = time.perf_counter()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,85 +1,86 @@
-"""Jobs per second on the simulator, as a ratio against idiomatic aiohttp in the same run.
-
-    python -m benchmarks.throughput [--jobs 500] [--in-flight 64] [--bytes 100000] [--rounds 3]
-
-Client and simulator are processes of their own; on a machine with two cores they compete when
-anything else runs. The order of the two alternates by round; the ratio is the median.
-"""
+"""Jobs per second and CPU per job of the whole way, against what others make of the same."""
 
 from __future__ import annotations
 
-import argparse
-import asyncio
-import shutil
-import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
-from asyncpipe import AtlasCloud, Job, Pipeline, Polling
-from benchmarks import baseline
+from benchmarks.line import Line, line
+from benchmarks.machine import scratch
+from benchmarks.rounds import Scale, best, compare, ratios, server, told
+
+COMMAND = "python -m benchmarks throughput"
+_ARTICLE = {0: (5.0, 8.0), 100_000: (4.5, 6.5)}
 
 
-@contextmanager
-def simulator(size: int) -> Iterator[str]:
-    """Run the simulator in another process; yields its base URL."""
-    command = [sys.executable, "-m", "benchmarks.server", str(size)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as child:
-        assert child.stdout is not None
-        try:
-            yield child.stdout.readline().strip()
-        finally:
-            child.terminate()
+def measure(scale: Scale) -> Iterator[Line]:
+    """Yield the lines of this part."""
+    for size in (0, 100_000):
+        yield from _against_all(scale, size)
+    yield from _on_disk(scale)
+    yield from _engine(scale)
 
 
-async def ours(base_url: str, folder: Path, jobs: int, in_flight: int) -> None:
-    """The same pictures through the pipeline: ledger, hash, fsync, rename, manifest."""
-    polling = Polling(initial_s=0.001, maximum_s=0.01)
-    provider = AtlasCloud("k", base_url=base_url)
-    async with Pipeline(
-        provider, folder, max_workers=in_flight, downloads=32, polling=polling
-    ) as pipeline:
-        manifest = await pipeline.batch_generate(
-            Job(name=f"{n}", model=baseline.BODY["model"], prompt=f"a mug {n}") for n in range(jobs)
+def _against_all(scale: Scale, size: int) -> Iterator[Line]:
+    """Everybody on tmpfs: the article's threads at three sizes, httpx, idiomatic aiohttp."""
+    few, k = max(scale.jobs // 8, 10), scale.in_flight
+    sides = [("asyncpipe", scale.jobs, k), ("aiohttp", scale.jobs, k), ("httpx", few, k)]
+    sides += [("threads", few, count) for count in (3, 8, 32)]
+    with scratch() as folder, server(size) as at:
+        found = compare(sides, at, folder, scale.rounds)
+    new = partial(line, part="throughput", command=COMMAND, server=max(at.shares))
+    ours, theirs, name = f"asyncpipe/{k}", f"aiohttp/{k}", _size(size)
+    threads = best(found, "threads")
+    must, aim = _ARTICLE[size]
+    yield new(ratios(found, ours, theirs, "rate"), what=f"jobs/s, {name}, against aiohttp",
+              unit="x", must=1.0, aim=1.15)  # fmt: skip
+    yield new(ratios(found, ours, theirs, "cpu"), what=f"CPU per job, {name}, against aiohttp",
+              unit="x", must=1.0, aim=0.85, less=True)  # fmt: skip
+    yield new(ratios(found, ours, threads, "rate"), unit="x", must=must, aim=aim,
+              what=f"jobs/s, {name}, against {threads.replace('/', ' x ')}")  # fmt: skip
+    yield new(ratios(found, ours, f"httpx/{k}", "rate"), unit="x",
+              what=f"jobs/s, {name}, against httpx")  # fmt: skip
+    for one in (ours, theirs, threads, f"httpx/{k}"):
+        told_name = one.replace("/", " x ")
+        rates, cpu = ([r[one][what] for r in found] for what in ("rate", "cpu"))
+        yield new(rates, what=f"{name}: {told_name}", unit="jobs/s")
+        yield new(cpu, what=f"{name}: {told_name}", unit="CPU s per 1,000", less=True)
+
+
+def _on_disk(scale: Scale) -> Iterator[Line]:
+    """The same two in the folder for temporary files, which mostly is on a real disk."""
+    k = scale.in_flight
+    for size in (0, 100_000):
+        sides = [("asyncpipe", scale.jobs // 2, k), ("aiohttp", scale.jobs // 2, k)]
+        with scratch(Path(tempfile.gettempdir())) as folder, server(size) as at:
+            found = compare(sides, at, folder, scale.rounds)
+        yield line(
+            ratios(found, f"asyncpipe/{k}", f"aiohttp/{k}", "rate"),
+            part="throughput",
+            command=COMMAND,
+            server=max(at.shares),
+            what=f"jobs/s, {_size(size)}, on a real disk with fsync, against aiohttp without",
+            unit="x",
+            must=0.65,
         )
-    assert manifest.totals.successful == jobs, manifest.totals
 
 
-def timed(which: str, base_url: str, folder: Path, options: argparse.Namespace) -> float:
-    """Run one side once; returns jobs per second."""
-    shutil.rmtree(folder, ignore_errors=True)
-    run = ours if which == "asyncpipe" else baseline.run
-    started = time.perf_counter()
-    asyncio.run(run(base_url, folder, options.jobs, options.in_flight))
-    return float(options.jobs / (time.perf_counter() - started))
+def _engine(scale: Scale) -> Iterator[Line]:
+    """The engine's own share: no network, no files."""
+    small, large = [], []
+    for _ in range(scale.rounds):
+        with scratch() as folder:
+            small.append(told("engine", folder / "a", "--jobs", scale.many))
+            large.append(told("engine", folder / "b", "--jobs", scale.more))
+    new = partial(line, part="throughput", command=COMMAND)
+    yield new([one["cpu_us_per_job"] for one in small], what="engine's own CPU per job",
+              unit="µs", must=150, aim=100, less=True)  # fmt: skip
+    rates = [b["jobs_per_s"] / a["jobs_per_s"] for a, b in zip(small, large, strict=True)]
+    yield new(rates, what=f"jobs/s at {scale.more:,} jobs against {scale.many:,}",
+              unit="x", must=0.9, aim=0.97)  # fmt: skip
 
 
-def main() -> None:
-    """Measure and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--jobs", type=int, default=500)
-    parser.add_argument("--in-flight", type=int, default=64)
-    parser.add_argument("--bytes", type=int, default=100_000)
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
-    rates: dict[str, list[float]] = {"asyncpipe": [], "aiohttp": []}
-    with tempfile.TemporaryDirectory() as scratch, simulator(options.bytes) as base_url:
-        for turn in range(options.rounds):
-            for which in sorted(rates, reverse=bool(turn % 2)):
-                rates[which].append(timed(which, base_url, Path(scratch) / which, options))
-    print(f"{options.jobs} jobs, {options.in_flight} in flight, {options.bytes} bytes each")
-    for which, measured in rates.items():
-        span = f"{min(measured):.0f} to {max(measured):.0f}"
-        print(f"  {which:<10} {statistics.median(measured):7.0f} jobs/s   ({span})")
-    ratios = [a / b for a, b in zip(rates["asyncpipe"], rates["aiohttp"], strict=True)]
-    print(f"  asyncpipe / aiohttp: {statistics.median(ratios):.2f}")
-
-
-if __name__ == "__main__":
-    main()
+def _size(size: int) -> str:
+    return "0 B" if size == 0 else f"{size // 1000} KB"

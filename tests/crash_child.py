@@ -70,13 +70,12 @@ def install() -> None:
         step()
         return chunk
 
-    replace, fsync = Path.replace, os.fsync
+    replace, fsync = os.replace, os.fsync
 
-    def stepping_replace(self: Path, target: Any) -> Path:
+    def stepping_replace(source: Any, target: Any) -> None:  # Path.replace calls it, too
         step()
-        answer = replace(self, target)
+        replace(source, target)
         step()
-        return answer
 
     def stepping_fsync(descriptor: int) -> None:
         fsync(descriptor)
@@ -85,7 +84,7 @@ def install() -> None:
     Ledger._try = stepping_try  # type: ignore[method-assign]
     aiohttp.ClientSession._request = stepping_request  # type: ignore[method-assign]
     aiohttp.StreamReader.readany = stepping_read  # type: ignore[method-assign]
-    Path.replace = stepping_replace  # type: ignore[method-assign,assignment]
+    os.replace = stepping_replace  # type: ignore[assignment]
     os.fsync = stepping_fsync  # type: ignore[assignment]
 
 

@@ -558,9 +558,11 @@ def test_a_disk_that_refuses_is_not_a_failed_download(
         raise OSError(number, os.strerror(number))
 
     place = {"open": "Part", "write": "Part.write", "fsync": "os.fsync", "replace": "Path.replace"}
+    if body is PNG:
+        place |= {"open": "os.open", "write": "os.write", "replace": "os.replace"}
     with monkeypatch.context() as broken:
         broken.setattr(f"asyncpipe.parts.{place[step]}", refuse)
-        if step == "open":
+        if step == "open" and body is LARGE:
             broken.setattr("asyncpipe.downloader.Part", refuse)
         with pytest.raises(DiskError, match=r"run the same command again") as caught:
             fetch(tmp_path, answer)

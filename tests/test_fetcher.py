@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
 from typing import Any, cast
 
@@ -84,6 +85,7 @@ def fetch(
         fetcher = Fetcher(
             provider=provider or Asked(),
             ledger=cast(Any, FakeLedger()),
+            folder=Path("nowhere"),
             downloader=cast(Any, downloader),
             downloads=1,
             emit=emit,

@@ -214,6 +214,29 @@ def test_stems_never_clash(tmp_path: Path) -> None:
     assert "images/taken" not in stems
 
 
+def test_the_second_of_several_outputs_takes_no_strangers_name(tmp_path: Path) -> None:
+    """A file called ``mug_2.png`` that is not ours stays; once claimed, the names are the job's."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "mug_2.png").write_bytes(b"mine")
+
+    async def main() -> list[list[str]]:
+        ledger, records = await with_jobs(
+            tmp_path, [Job(name="mug", model="m/text-to-image", prompt="x")]
+        )
+        (record,) = await ledger.ask(partial(queries.claim_stems, records=records, folder=tmp_path))
+        claim = partial(queries.claim_parts, record=record, count=2, folder=tmp_path)
+        claimed = [await ledger.ask(claim)]
+        for stem in claimed[0]:
+            (tmp_path / f"{stem}.png").write_bytes(b"ours")
+        claimed.append(await ledger.ask(claim))
+        await ledger.aclose()
+        return claimed
+
+    first, again = asyncio.run(main())
+    assert "images/mug_2" not in first
+    assert first == again
+
+
 def test_another_provider_is_refused(tmp_path: Path) -> None:
     """A simulated folder never counts as done for a real run; both are named."""
 

@@ -130,6 +130,7 @@ def stems_of(connection: sqlite3.Connection, record: JobRecord, outputs: int) ->
     fetcher = Fetcher(
         provider=nothing,
         ledger=ledger,
+        folder=Path("nowhere"),
         downloader=nothing,
         downloads=1,
         emit=nothing,

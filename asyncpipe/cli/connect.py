@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -56,6 +57,17 @@ async def connect(
     )
     simulator = await stack.enter_async_context(Simulator(settings))
     return AtlasCloud("simulated", base_url=simulator.base_url, simulated=True)
+
+
+def prepare_process() -> None:
+    """Look for cyclic garbage less often: a process that only runs jobs makes next to none.
+
+    What is loaded by now is never looked at again. Saves a tenth of a run's CPU time; that is why
+    it is done for the command line's own process, and left to a library's user.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -14,7 +14,7 @@ import anyio
 import click
 
 from asyncpipe._leaving import ungrouped
-from asyncpipe.cli.connect import loop_factory
+from asyncpipe.cli.connect import loop_factory, prepare_process
 from asyncpipe.cli.exits import of_run
 from asyncpipe.cli.signals import draining
 from asyncpipe.errors import AsyncpipeError
@@ -54,6 +54,7 @@ def run_session(
 ) -> int:
     """Run ``work`` to its end, print the summary, return the exit code."""
     started = time.monotonic()
+    prepare_process()
     try:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             end = runner.run(_awaited(work))

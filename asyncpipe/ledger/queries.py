@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import orjson
 
 from asyncpipe._fs import folded, make_durable, safe_stem
 from asyncpipe.jobs import Job, JobType
-from asyncpipe.ledger.base import JobRecord, job_from_spec, job_to_spec
+from asyncpipe.ledger.base import JobRecord, changed, job_from_spec, job_to_spec
 from asyncpipe.ledger.trouble import rows_of
 from asyncpipe.states import PAID_OPEN, JobState
 
@@ -297,7 +298,7 @@ def _claim(
         )
         if cursor.rowcount and not _stranger(folder, stem, record.job.kind):
             connection.execute("UPDATE jobs SET stem=? WHERE id=?", (stem, record.id))
-            return replace(record, stem=stem)
+            return changed(record, {"stem": stem})
     raise AssertionError("there is always another number")
 
 
@@ -324,27 +325,30 @@ _ENDINGS = {
 
 
 def _stranger(folder: Path, stem: str, kind: JobType) -> bool:
-    endings = _ENDINGS[kind]
-    return any((folder / f"{stem}{index}.{e}").exists() for e in endings for index in ("", "_1"))
+    base = str(folder / stem)
+    # os.access: no exception, and no object, for each of the files that are not there.
+    return any(os.access(f"{base}.{ending}", os.F_OK) for ending in _ENDINGS[kind])
 
 
-def claim_parts(connection: sqlite3.Connection, record: JobRecord, count: int) -> list[str]:
+def claim_parts(
+    connection: sqlite3.Connection, record: JobRecord, count: int, folder: Path
+) -> list[str]:
     """Claim ``count`` stems for a job with several outputs: ``name_1``, ``name_2`` … ."""
     assert record.stem is not None, "admission fixes the stem"
     place = record.stem.rpartition("/")[0]
     bases = itertools.chain([record.stem], stem_candidates(record, place))
     for base in bases:
         stems = [f"{base}_{n}" for n in range(1, count + 1)]
-        if all([_claim_part(connection, record, stem) for stem in stems]):
+        if all([_claim_part(connection, record, stem, folder) for stem in stems]):
             return stems
     raise AssertionError("there is always another number")
 
 
-def _claim_part(connection: sqlite3.Connection, record: JobRecord, stem: str) -> bool:
-    connection.execute(
-        "INSERT OR IGNORE INTO stems(folded, job_id) VALUES(?,?)", (folded(stem), record.id)
-    )
-    (owner,) = connection.execute(
-        "SELECT job_id FROM stems WHERE folded=?", (folded(stem),)
-    ).fetchone()
-    return bool(owner == record.id)
+def _claim_part(connection: sqlite3.Connection, record: JobRecord, stem: str, folder: Path) -> bool:
+    taken = connection.execute("SELECT job_id FROM stems WHERE folded=?", (folded(stem),))
+    if (owner := taken.fetchone()) is not None:
+        return bool(owner[0] == record.id)
+    if _stranger(folder, stem, record.job.kind):
+        return False
+    connection.execute("INSERT INTO stems(folded, job_id) VALUES(?,?)", (folded(stem), record.id))
+    return True

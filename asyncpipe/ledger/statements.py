@@ -32,6 +32,9 @@ from asyncpipe.events import (
 
 Statement = tuple[str, tuple[Any, ...]]
 
+ADD_EVENT = "INSERT INTO events(job_id, at, kind, version, fields) VALUES(?,?,?,?,?)"
+SET_STATE = "UPDATE jobs SET state=? WHERE id=?"
+
 INLINE = "data:"
 """Prefix of outputs that carry the media themselves; only the prefix is stored, polling again
 brings the rest."""
@@ -44,21 +47,32 @@ _LATEST = "job_id=? AND n=(SELECT used+1 FROM jobs WHERE id=?)"
 
 def statements(event: Event) -> Iterator[Statement]:
     """Yield the statements that make ``event`` durable, in order."""
-    stored = {f.name: _plain(getattr(event, f.name)) for f in fields(event)[2:]}
     yield (
-        "INSERT INTO events(job_id, at, kind, version, fields) VALUES(?,?,?,?,?)",
+        ADD_EVENT,
         (
             event.job_id,
             event.at.isoformat(),
             type(event).__name__,
             EVENTS_VERSION,
-            orjson.dumps(stored).decode(),
+            orjson.dumps(
+                {name: _plain(getattr(event, name)) for name in _own(type(event))}
+            ).decode(),
         ),
     )
     yield from _attempt(event)
     yield from _assets(event)
     if event.target is not None:
-        yield "UPDATE jobs SET state=? WHERE id=?", (event.target.value, event.job_id)
+        yield SET_STATE, (event.target.value, event.job_id)
+
+
+def _own(kind: type[Event]) -> tuple[str, ...]:
+    """The fields an event has besides the job and the time."""
+    if kind not in _OWN:
+        _OWN[kind] = tuple(field.name for field in fields(kind)[2:])
+    return _OWN[kind]
+
+
+_OWN: dict[type[Event], tuple[str, ...]] = {}
 
 
 def _plain(value: Any) -> Any:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+from multidict import CIMultiDict, CIMultiDictProxy
+
 from asyncpipe.providers import atlas_fields as fields
 
 LONGEST_WAIT_S = 3600.0
@@ -18,7 +20,7 @@ LONGEST_WAIT_S = 3600.0
 class Answer:
     """One answer: ``code`` is what it comes down to, as an HTTP status, and 200 is good.
 
-    ``document`` is its JSON object, or None; ``said`` what it says of an error, on one line.
+    ``document`` is its JSON object, or None; then ``page`` is what stands there instead.
     """
 
     status: int
@@ -26,8 +28,13 @@ class Answer:
     document: fields.Layer | None
     layers: tuple[fields.Layer, ...]
     headers: Mapping[str, str]
-    said: str
+    page: str
     request_id: str | None
+
+    @property
+    def said(self) -> str:
+        """What it says of an error, on one line; looked for only when somebody asks."""
+        return self.page if self.document is None else fields.error_text(self.layers)
 
     @property
     def inner(self) -> tuple[fields.Layer, ...]:
@@ -48,7 +55,7 @@ def open_answer(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
         document=document,
         layers=layers,
         headers=headers,
-        said=fields.error_text(layers) if document is not None else _page_text(body),
+        page=_page_text(body) if document is None else "",
         request_id=fields.clean(trace, 200) or None,
     )
 
@@ -69,6 +76,8 @@ def _code(status: int, document: fields.Layer | None) -> int:
 
 def header(headers: Mapping[str, str], name: str) -> str:
     """Return a header's value, however its name is cased; "" if it is not there."""
+    if isinstance(headers, CIMultiDict | CIMultiDictProxy):  # finds it by itself
+        return headers.get(name, "")
     return next((value for key, value in headers.items() if key.lower() == name.lower()), "")
 
 

@@ -14,6 +14,8 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
 
+import orjson
+
 Layer = Mapping[str, Any]
 
 MODERATED = 1039
@@ -36,6 +38,9 @@ _LISTS = ("outputs", "output", "images", "videos")
 _TEXT_LISTS = ("outputs", "output")
 _SINGLES = ("output_url", "video_url", "image_url")
 
+PLAIN_ID = re.compile(r"[A-Za-z0-9._-]{1,512}", re.ASCII)
+_PLAIN_URL = re.compile(r"https?://[!-~]+", re.ASCII)
+_LONG_NUMBER = re.compile(rb"[0-9]{19}")
 _AMOUNT = re.compile(r"\d{1,9}(\.\d{1,9})?", re.ASCII)
 _BASE64 = re.compile(r"[A-Za-z0-9+/]{64,}")
 _URL_SAFE = str.maketrans("-_", "+/")
@@ -53,11 +58,23 @@ def read_json(body: bytes) -> Layer | None:
 
     Stray bytes are replaced, not refused: an id must not be lost to a bad byte in a message.
     """
-    try:
-        document = json.loads(body.decode("utf-8-sig", "replace"))
-    except (ValueError, RecursionError):  # RecursionError: nested deeper than the interpreter goes
-        return None
+    document = read_fast(body)
+    if document is None:
+        try:
+            document = json.loads(body.decode("utf-8-sig", "replace"))
+        except (ValueError, RecursionError):  # RecursionError: deeper than the interpreter goes
+            return None
     return document if isinstance(document, dict) else None
+
+
+def read_fast(body: bytes) -> Any:
+    """What orjson makes of it; None where it may differ: a long whole number would be a float."""
+    if _LONG_NUMBER.search(body):
+        return None
+    try:
+        return orjson.loads(body)
+    except ValueError:
+        return None
 
 
 def layers_of(document: Layer) -> tuple[Layer, ...]:
@@ -81,6 +98,8 @@ def number(value: Any) -> int | None:
 
 def clean(text: str, length: int = MESSAGE_LENGTH) -> str:
     """Make one printable line of at most ``length`` characters; escapes and keys are taken out."""
+    if text.isalnum() and len(text) <= length:
+        return text  # one word: nothing to take out of it
     text = _SECRETS.sub(r"\1…", _ESCAPES.sub("", text[: 8 * MESSAGE_LENGTH]))
     line = " ".join("".join(map(_printable, text)).split())
     return line if len(line) <= length else line[: length - 1] + "…"
@@ -176,7 +195,7 @@ def _text(value: Any) -> Iterator[str]:
 
 def _storable(text: str) -> str:
     # Half a surrogate pair is legal JSON, but neither a database nor a URL takes it.
-    return text.encode("utf-8", "replace").decode("utf-8")
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def cost(layers: Iterable[Layer]) -> Decimal | None:
@@ -203,7 +222,9 @@ def error_text(layers: Iterable[Layer]) -> str:
         for spoken in (error if isinstance(error, dict) else {}, layer):
             for name in _TEXTS:
                 value = spoken.get(name)
-                line = clean(value) if isinstance(value, str) else ""
+                if not isinstance(value, str) or not value or value.lower() in _CALM:
+                    continue
+                line = clean(value)
                 if line and line.lower() not in _CALM:
                     return line
     return ""
@@ -218,6 +239,11 @@ def error_code(layers: Iterable[Layer]) -> int | None:
             if code := number(value):
                 return code
     return None
+
+
+def is_plain_url(value: Any) -> bool:
+    """Whether an output is a URL as it should be: nothing about it needs repair."""
+    return isinstance(value, str) and _PLAIN_URL.fullmatch(value) is not None
 
 
 def is_moderation(text: str, code: int | None) -> bool:

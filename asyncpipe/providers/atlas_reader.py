@@ -39,6 +39,11 @@ _RUNNING = frozenset(
     {"processing", "created", "starting", "queued"}
     | {"pending", "running", "in_progress", "submitted"}
 )
+_USUAL_TOP = frozenset({"code", "message", "data"})
+_USUAL = frozenset(
+    {"id", "model", "status", "outputs", "urls", "error", "has_nsfw_contents", "metrics"}
+    | {"created_at"}
+)
 _COMPLETED = frozenset({"completed", "succeeded", "success", "done", "complete"})
 _FAILED = frozenset({"failed", "error", "timeout", "canceled", "cancelled"})
 _ABOUT_THE_REQUEST = frozenset({401, 402, 403, 404, 408, 410, 429, 451})
@@ -70,6 +75,8 @@ def read_submit(
     Raises NotAccepted, SubmitStopped or Rejected where it was surely not bought, SubmitUnknown
     otherwise.
     """
+    if (usual := read_usual(status, headers, body)) is not None and usual.id:
+        return usual
     answer = open_answer(status, headers, body)
     final = _verdict(answer)
     if final in (PredictionStatus.COMPLETED, PredictionStatus.FAILED):
@@ -103,11 +110,39 @@ def read_poll(
     Raises KeyRefused, PredictionGone (404, 410, and 400, which the API answers to ids it does not
     know yet), or PollFailed for everything that says nothing about the prediction.
     """
+    if (usual := read_usual(status, headers, body)) is not None:
+        return usual
     answer = open_answer(status, headers, body)
     verdict = _verdict(answer)
     if verdict is None:
         raise _poll_error(answer)
     return _prediction(answer, verdict, texts=texts)
+
+
+def read_usual(status: int, headers: Mapping[str, str], body: bytes) -> Prediction | None:
+    """Read the documented answer that nearly all are, in one step; None for every other.
+
+    All that is below reads it the same (a test compares them) and takes five times as long.
+    """
+    document = fields.read_fast(body) if status == 200 else None
+    if not isinstance(document, dict) or not _USUAL_TOP.issuperset(document):
+        return None
+    inner = document.get("data")
+    if document.get("code") != 200 or not isinstance(inner, dict) or not _USUAL.issuperset(inner):
+        return None
+    name, word, urls = inner.get("id"), inner.get("status"), inner.get("outputs")
+    if not isinstance(name, str) or not fields.PLAIN_ID.fullmatch(name):
+        return None
+    verdict = PredictionStatus.RUNNING
+    outputs: tuple[str, ...] = ()
+    if word == "completed" and isinstance(urls, list) and len(urls) == 1:
+        verdict, outputs = PredictionStatus.COMPLETED, (urls[0],)
+        if not fields.is_plain_url(urls[0]):
+            return None
+    elif not isinstance(word, str) or word not in _RUNNING:
+        return None
+    trace = fields.clean(header(headers, "X-Request-ID"), 200) or None
+    return Prediction(id=name, status=verdict, outputs=outputs, request_id=trace, said=word)
 
 
 def _verdict(answer: Answer) -> PredictionStatus | None:
@@ -162,6 +197,8 @@ def _spelled(layer: fields.Layer) -> str | None:
     word = layer.get("status")
     if not isinstance(word, str):
         return None
+    if word.isalpha() and len(word) <= 40:
+        return word.lower()
     return re.sub(r"[\s-]+", "_", fields.clean(word, 40).lower()) or None
 
 

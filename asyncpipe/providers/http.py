@@ -150,7 +150,10 @@ class HttpClient:
             self._proxy = proxy_for(self._base_url)
             submits = aiohttp.TCPConnector(limit=_POOL, keepalive_timeout=SUBMIT_KEEP_ALIVE_S)
             polls = aiohttp.TCPConnector(limit=_POOL, ttl_dns_cache=60)
-            self._submits = self._session(submits, self._timeouts.submit_s)
+            tracing = aiohttp.TraceConfig()
+            tracing.on_request_headers_sent.append(_note_sent)
+            self._submits = self._session(submits, self._timeouts.submit_s, tracing)
+            # Whether a poll was sent is of no interest, and tracing costs a tenth of a request.
             self._polls = self._session(polls, self._timeouts.poll_s)
             # Their own: a file on its way must not hold up a submit or a poll.
             uploads = aiohttp.TCPConnector(limit=_POOL, keepalive_timeout=SUBMIT_KEEP_ALIVE_S)
@@ -173,15 +176,15 @@ class HttpClient:
             # Apart from self, so that entering again meanwhile opens what this does not close.
             await self._exit.pop_all().aclose()
 
-    def _session(self, connector: aiohttp.TCPConnector, total_s: float) -> aiohttp.ClientSession:
-        tracing = aiohttp.TraceConfig()
-        tracing.on_request_headers_sent.append(_note_sent)
+    def _session(
+        self, connector: aiohttp.TCPConnector, total_s: float, *tracing: aiohttp.TraceConfig
+    ) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=self._headers,
             timeout=aiohttp.ClientTimeout(total=total_s, connect=self._timeouts.connect_s),
-            trace_configs=[tracing],
+            trace_configs=list(tracing),
             trust_env=False,  # it would let a .netrc entry replace the key
         )
 
@@ -294,6 +297,8 @@ async def _read_bounded(response: aiohttp.ClientResponse) -> bytes | None:
     if (response.content_length or 0) > LARGEST_ANSWER:
         response.close()
         return None
+    if response.content_length is not None and "Content-Encoding" not in response.headers:
+        return await response.read()
     chunks: list[bytes] = []
     size = 0
     async for chunk in response.content.iter_any():

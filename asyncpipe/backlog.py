@@ -1,0 +1,34 @@
+"""One run's jobs, as admission knows them, and when they are all done with."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from asyncpipe.errors import AsyncpipeError
+
+
+@dataclass(slots=True)
+class Backlog:
+    """One run's jobs: those still in the ledger, drawn in small pages, and those under way.
+
+    ``comparing``: assets of jobs that had succeeded are still being looked at; more may come.
+    """
+
+    run: int
+    models: dict[str, int]  # models with jobs not drawn yet -> last id drawn
+    open: set[int]  # ids drawn and not let go
+    comparing: bool = False
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+    abandoned: bool = False
+
+    async def wait(self) -> None:
+        """Wait for the end; raises AsyncpipeError when the pipeline was closed before it."""
+        await self.done.wait()
+        if self.abandoned:
+            raise AsyncpipeError("the pipeline was closed before the jobs ended; they are kept")
+
+    def settle(self) -> None:
+        """Note the end, when it has come."""
+        if not self.models and not self.open and not self.comparing:
+            self.done.set()

@@ -1,0 +1,101 @@
+"""Earlier runs' assets are looked at beside a run: nobody waits for it, and it is in time."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from asyncpipe import Job, Manifest, Pipeline
+from asyncpipe.errors import DiskError
+from asyncpipe.ledger.base import JobRecord
+from asyncpipe.providers.base import Prediction
+from asyncpipe.testing import FakeProvider, run_virtual
+from asyncpipe.verify import Comparison
+
+FLUX = "black-forest-labs/flux-2-pro/text-to-image"
+
+
+def jobs(count: int) -> list[Job]:
+    return [Job(name=f"mug {n}", model=FLUX, prompt="a mug") for n in range(count)]
+
+
+def run(folder: Path, provider: FakeProvider, count: int) -> tuple[Manifest, Exception | None]:
+    async def main() -> tuple[Manifest, Exception | None]:
+        async with Pipeline(provider, folder, seed=1) as pipeline:
+            return await pipeline.batch_generate(jobs(count)), pipeline.stopped
+
+    return run_virtual(main())
+
+
+class Telling(FakeProvider):
+    """Says when the first job is begun."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = asyncio.Event()
+
+    async def submit(self, job: Job) -> Prediction:
+        self.begun.set()
+        return await super().submit(job)
+
+
+def test_the_first_submit_waits_for_no_comparison(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a million assets that would take a while; and the run ends with all of them whole."""
+    provider, step = Telling(), Comparison.step
+    run(tmp_path, provider, 3)
+    provider.begun.clear()
+    (tmp_path / "images" / "mug_1.png").unlink()
+
+    async def after_the_submit(self: Comparison) -> list[JobRecord] | None:
+        await asyncio.wait_for(provider.begun.wait(), 1e6)
+        await asyncio.sleep(3600)  # longer than all the rest of the run
+        return await step(self)
+
+    monkeypatch.setattr(Comparison, "step", after_the_submit)
+    manifest, stopped = run(tmp_path, provider, 4)
+    assert stopped is None
+    assert (manifest.totals.successful, provider.sold) == (4, [f"mug {n}" for n in range(4)])
+    assert (tmp_path / "images" / "mug_1.png").is_file()
+
+
+def test_whoever_leaves_does_not_wait_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A drain ends it after the page it is at."""
+    run(tmp_path, FakeProvider(), 3)
+    monkeypatch.setattr("asyncpipe.verify.PAGE", 1)
+    steps: list[Comparison] = []
+    step = Comparison.step
+
+    async def main() -> None:
+        async with Pipeline(FakeProvider(), tmp_path) as pipeline:
+
+            async def then_drain(self: Comparison) -> list[JobRecord] | None:
+                steps.append(self)
+                pipeline.drain()
+                return await step(self)
+
+            monkeypatch.setattr(Comparison, "step", then_drain)
+            await pipeline.batch_generate(jobs(3))
+
+    run_virtual(main())
+    assert len(steps) == 1
+
+
+def test_an_asset_that_cannot_be_read_stops_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That says nothing of what is in it: nothing is fetched anew, and people hear of it."""
+    run(tmp_path, FakeProvider(), 2)
+
+    async def refuse(self: Comparison) -> None:
+        raise DiskError("cannot be checked")
+
+    monkeypatch.setattr(Comparison, "step", refuse)
+    manifest, stopped = run(tmp_path, FakeProvider(), 2)
+    assert isinstance(stopped, DiskError)
+    assert manifest.totals.successful == 2
