@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from asyncpipe.errors import JobFileError, Problem
-from asyncpipe.inputs import local_media
+from asyncpipe.inputs import may_take_media
 from asyncpipe.jobfile.place import MOST_PROBLEMS
 from asyncpipe.jobs import Job
 from asyncpipe.localfiles import BadInputs, LocalFiles
@@ -31,7 +31,7 @@ class Attachments:
 
     async def of_page(self, jobs: list[Job], problems: list[Problem], position: int) -> list[Job]:
         """The same for many jobs, of which ``position`` came before; what is wrong is added."""
-        if not any(job.inputs or next(local_media(job.params), None) for job in jobs):
+        if not any(may_take_media(job.params) for job in jobs):
             return jobs
         return await asyncio.to_thread(self._of_page, jobs, problems, position)
 

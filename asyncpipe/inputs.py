@@ -36,6 +36,7 @@ _MEDIA = re.compile(
 DEEPEST = 64
 """How deep values may nest, as in a job file."""
 
+_FLAT = frozenset({int, float, bool, type(None)})
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:", re.ASCII)  # two letters: C: is a drive
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{256,}={0,2}", re.ASCII)
 
@@ -65,6 +66,18 @@ def is_local(text: str) -> bool:
     if text.lower().startswith("file:"):
         return True  # no server can fetch it; the check says how to write it
     return bool(text) and not _SCHEME.match(text) and not _BASE64.fullmatch(text)
+
+
+def may_take_media(params: Mapping[str, Any]) -> bool:
+    """Whether ``local_media`` may find anything: a quick no for most of a million jobs."""
+    for name, value in params.items():
+        kind = type(value)
+        if kind is str:
+            if is_media_field(name):
+                return True
+        elif kind not in _FLAT:
+            return True
+    return False
 
 
 def local_media(params: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

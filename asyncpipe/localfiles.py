@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from asyncpipe.errors import UsageError
-from asyncpipe.inputs import LocalFile, local_media
+from asyncpipe.inputs import LocalFile, local_media, may_take_media
 from asyncpipe.jobs import Job
 from asyncpipe.media import HEAD_BYTES, sniff
 
@@ -44,6 +44,8 @@ class LocalFiles:
 
         A job that has them already, or names no file of this machine, is returned as it is.
         """
+        if not may_take_media(job.params):
+            return job
         lacking = [(f, text) for f, text in local_media(job.params) if text not in job.inputs]
         if not lacking:
             return job

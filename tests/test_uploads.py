@@ -251,7 +251,7 @@ def test_a_template_names_photos_by_column_and_wrong_ones_by_row(tmp_path: Path)
         "jobs:\n"
         f"  - {{name: 'x {{sku}}', model: {FLUX}, prompt: p, image: 'photos/{{sku}}.png'}}\n"
         "  - {name: 'u {sku}', type: image, model: acme/upscale, image: '{file}'}\n"
-        f"  - {{name: 'l {{sku}}', model: {FLUX}, prompt: q,\n"
+        f"  - {{name: 'l {{sku}}', model: {FLUX}, prompt: q, count: 2,\n"
         "     images: ['photos/{sku}.png', logo.png, 'https://x/{sku}.png']}\n",
         encoding="utf-8",
     )
@@ -262,7 +262,7 @@ def test_a_template_names_photos_by_column_and_wrong_ones_by_row(tmp_path: Path)
         ["logo.png", "photos/a1.png"],
     ]
     assert jobs[1].body == {"model": "acme/upscale", "image": "logo.png"}
-    assert jobs[5].params["images"] == ["photos/b2.png", "logo.png", "https://x/b2.png"]
+    assert jobs[7].params["images"] == ["photos/b2.png", "logo.png", "https://x/b2.png"]
     (tmp_path / "photos" / "b2.png").unlink()
     with pytest.raises(JobFileError) as caught:
         load_jobs(path)
@@ -270,6 +270,12 @@ def test_a_template_names_photos_by_column_and_wrong_ones_by_row(tmp_path: Path)
         (3, "sku b2", "image: 'photos/b2.png': there is"),
         (3, "sku b2", "images[0]: 'photos/b2.png': ther"),
     ]
+    text = path.read_text(encoding="utf-8").replace("prompt: p", "prompt: 'p {shot}'")
+    path.write_text("matrix: {shot: [1, 2, 3]}\n" + text, encoding="utf-8")
+    with pytest.raises(JobFileError) as caught:
+        load_jobs(path)
+    files = [p for p in caught.value.problems if "there is no file" in p.message]
+    assert len(files) == 2, "a row is told once, however many jobs it makes"
 
 
 def test_a_table_of_jobs_and_json_lines_take_files_too(tmp_path: Path) -> None:
@@ -509,6 +515,15 @@ def test_a_refused_file_fails_its_jobs_uncharged_and_is_sent_once(tmp_path: Path
     jobs = [job(f"j{n}", "a.png") for n in range(3)]
     assert batch(provider, tmp_path, jobs) == {"failed, not charged": 3}
     assert (len(provider.uploads), provider.submits) == (1, 0)
+
+
+def test_refused_files_do_not_stop_their_model(tmp_path: Path) -> None:
+    """A model that refuses its first twenty submits is stopped; these were no submits."""
+    photo(tmp_path, "a.png")
+    provider = FakeProvider(upload_errors=[Rejected("unsupported file", status=400)])
+    jobs = [*(job(f"j{n}", "a.png") for n in range(25)), job("good", "https://x/a.png")]
+    ends = batch(provider, tmp_path, jobs, max_workers=1)
+    assert ends == {"failed, not charged": 25, "succeeded": 1}
 
 
 def test_a_key_that_is_refused_at_an_upload_stops_the_run(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ jobs:
   - name: Mug in the rain
     type: image
     prompt: The same mug on a wet window sill, rain outside, moody light
+    # image: photos/mug.jpg     # a file beside this one is uploaded, for models that take one
     params:                     # the model's own fields, sent as they are
       seed: 7
 
@@ -82,6 +83,7 @@ jobs:
   - name: 雨中的杯子
     type: image
     prompt: 同一只杯子放在湿润的窗台上,窗外下雨,氛围光
+    # image: photos/mug.jpg     # 与本文件同目录的图片会自动上传(用于支持输入图的模型)
     params:                     # 模型自己的参数,原样发送
       seed: 7
 

@@ -104,6 +104,8 @@ class Place:
         except BadInputs as exc:
             for fault in exc.faults:
                 self.report(fault)
+                if self.found[-1] in self.found[-20:-1]:  # several jobs of one row
+                    self.found.pop()
         except UsageError as exc:
             self.report(str(exc))
 
