@@ -9,13 +9,16 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from aiohttp import web
 
 from asyncpipe.cli.app import run_command
 from asyncpipe.cli.costs import Costs
+from asyncpipe.cli.look import Kinds
+from asyncpipe.jobfile import open_jobs
 from asyncpipe.jobs import Job
-from asyncpipe.pricing import Price
+from asyncpipe.pricing import Price, Prices, built_in
 from asyncpipe.simulator import Books, Simulator, SimulatorSettings
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -296,3 +299,26 @@ def test_memory_follows_models_not_jobs() -> None:
     for _ in range(1000):
         costs.add(job, price)
     assert (len(costs.jobs), len(costs.assumed), costs.total) == (1, 1, 40_000_000)
+
+
+def test_jobs_are_counted_by_kind_and_cost_the_same_as_one_by_one(tmp_path: Path) -> None:
+    """One pass over the file; a row stands for all that differ in prompt and seed only."""
+    rows = [
+        {"model": VEO, "prompt": f"city {n}", "duration": 4 + 2 * (n % 3), "params": {"seed": n}}
+        for n in range(60)
+    ]
+    file = open_jobs(write(tmp_path, *rows, {"model": VEO, "prompt": "no duration"}))
+    prices = Prices(books=(built_in(),))
+    together, alone = Costs(), Costs()
+    kinds = Kinds(file)
+    seen: list[int] = []
+
+    def take(job: Job, price: Price, count: int) -> None:
+        seen.append(count)
+        together.add(job, price, count)
+
+    kinds.price(prices, take)
+    for row in file.rows:
+        alone.add(row.job, prices.of(row.job))
+    assert seen == [20, 20, 20, 1]
+    assert orjson.dumps(together.document(4)) == orjson.dumps(alone.document(4))
