@@ -41,25 +41,25 @@ class Costs:
         """What all of them cost."""
         return self.costs.total()
 
-    def add(self, job: Job, price: Price) -> None:
-        """Count one job."""
-        self.jobs[job.model] += 1
-        self.costs[job.model] += price.micro
+    def add(self, job: Job, price: Price, count: int = 1) -> None:
+        """Count a job, and ``count`` - 1 others that cost the same."""
+        self.jobs[job.model] += count
+        self.costs[job.model] += price.micro * count
         self.sources[price.source].add(job.model)
-        self.assumed.update(price.assumed)
-        self.reserved += price.to_reserve
-        self.estimated += price.micro if price.estimated else 0
-        least_s, most_s = self._takes_s(job)
-        self._least_s += least_s
-        self._most_s += most_s
+        self.assumed.update(dict.fromkeys(price.assumed, count))
+        self.reserved += price.to_reserve * count
+        self.estimated += price.micro * count if price.estimated else 0
+        least_s, most_s = self._takes_s(job, count)
+        self._least_s += least_s * count
+        self._most_s += most_s * count
         self._longest_least_s = max(self._longest_least_s, least_s)
         self._longest_s = max(self._longest_s, most_s)
 
-    def _takes_s(self, job: Job) -> tuple[float, float]:
+    def _takes_s(self, job: Job, count: int) -> tuple[float, float]:
         found = self._measured(job.model, job.params)
         if found is None:
             return typical_s(job.model, job.kind)
-        self._timed += 1
+        self._timed += count
         return found.median_s, found.p90_s
 
     @property

@@ -66,21 +66,14 @@ def price_key(job: Job) -> bytes:
     Raises UsageError for fields JSON does not have.
     """
     speaks = job.kind is JobType.AUDIO
-    media: dict[str, int] = {}
-    priced: dict[str, Any] = {}
-    for name, value in job.params.items():
-        if name in _NOT_PRICED or (speaks and name == _SPOKEN):
-            continue
-        if _is_media(name, value):
-            media[name] = len(value) if isinstance(value, list | tuple) else 1
-        else:
-            priced[name] = value
+    left_out = _NOT_PRICED | {_SPOKEN} if speaks else _NOT_PRICED
     length = _length(job.prompt, job.params.get(_SPOKEN)) if speaks else []
-    found = [job.kind.value, job.model, priced, media, length]
     try:
+        priced = {n: _blank(n, value) for n, value in job.params.items() if n not in left_out}
+        found = [job.kind.value, job.model, priced, length]
         text = orjson.dumps(found, option=orjson.OPT_SORT_KEYS)
-    except TypeError:
-        text = canonical_json(found)  # says what is wrong
+    except (TypeError, RecursionError):
+        text = canonical_json(dict(job.params))  # says what is wrong
     return hashlib.blake2b(text, digest_size=16).digest()
 
 
@@ -90,10 +83,12 @@ def _length(*texts: Any) -> list[int]:
     return [len(joined), len(joined.encode("utf-8", "replace"))]
 
 
-def _is_media(name: str, value: Any) -> bool:
-    """Whether a field holds media, or the address of some; ``audio: true`` does not."""
-    if isinstance(value, list | tuple):
-        return bool(value) and all(_is_media(name, each) for each in value)
+def _blank(name: str, value: Any) -> Any:
+    """The value with every medium in it, or its address, made the same; ``audio: true`` is none."""
     if isinstance(value, str):
-        return bool(is_media_field(name) or _ADDRESS.match(value))
-    return isinstance(value, dict) and is_media_field(name)
+        return "medium" if is_media_field(name) or _ADDRESS.match(value) else value
+    if isinstance(value, list | tuple):
+        return [_blank(name, each) for each in value]
+    if isinstance(value, dict):
+        return {key: _blank(str(key), inner) for key, inner in value.items()}
+    return value
