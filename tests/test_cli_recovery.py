@@ -308,7 +308,12 @@ def test_answers_that_are_out_when_the_disk_fills_are_recorded(small_disk: Path)
         if provider.sold:
             provider.full.set()
         async with Pipeline(
-            provider, small_disk / "out", max_workers=8, min_free_bytes=0, polling=polling
+            provider,
+            small_disk / "out",
+            window="fixed",
+            max_workers=8,
+            min_free_bytes=0,
+            polling=polling,
         ) as pipeline:
             try:
                 return await pipeline.batch_generate(jobs), pipeline.stopped
