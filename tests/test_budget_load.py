@@ -54,6 +54,7 @@ async def one(
             provider,
             folder / "out",
             max_workers=WORKERS,
+            window="fixed",
             downloads=32,
             max_cost=Decimal(cap),
             retries=1,
