@@ -65,6 +65,14 @@ def price_key(job: Job) -> bytes:
     stays in, since models charge for that, and so does the length of what is to become audio.
     Raises UsageError for fields JSON does not have.
     """
+    try:
+        return _price_key(job)
+    except (TypeError, RecursionError):
+        canonical_json(job.params)  # says what is wrong
+        raise
+
+
+def _price_key(job: Job) -> bytes:
     speaks = job.kind is JobType.AUDIO
     media: dict[str, int] = {}
     priced: dict[str, Any] = {}
@@ -77,10 +85,7 @@ def price_key(job: Job) -> bytes:
             priced[name] = value
     length = _length(job.prompt, job.params.get(_SPOKEN)) if speaks else []
     found = [job.kind.value, job.model, priced, media, length]
-    try:
-        text = orjson.dumps(found, option=orjson.OPT_SORT_KEYS)
-    except TypeError:
-        text = canonical_json(found)  # says what is wrong
+    text = orjson.dumps(found, option=orjson.OPT_SORT_KEYS)
     return hashlib.blake2b(text, digest_size=16).digest()
 
 
