@@ -32,6 +32,8 @@ defaults:                       # every job takes these where it says nothing it
 #     per_second: 0.2
 #     tiers: [{{audio: true, per_second: 0.4}}]    # or resolution: 4k, or size: 1024x1024
 
+# rows: catalog.csv             # one job per row: "{{sku}}" in a job is its cell of column sku
+
 jobs:
   - name: Mug on oak
     type: image
@@ -73,6 +75,8 @@ defaults:                       # 任务没有写的字段用这里的
 #   other/model:
 #     per_second: 0.2
 #     tiers: [{{audio: true, per_second: 0.4}}]    # 或 resolution: 4k,或 size: 1024x1024
+
+# rows: catalog.csv             # 表格每行生成一个任务:任务里的 "{{sku}}" 取该行 sku 列的内容
 
 jobs:
   - name: 白瓷杯

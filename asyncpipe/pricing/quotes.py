@@ -65,15 +65,20 @@ def price_key(job: Job) -> bytes:
     stays in, since models charge for that, and so does the length of what is to become audio.
     Raises UsageError for fields JSON does not have.
     """
+    try:
+        return _price_key(job)
+    except (TypeError, RecursionError):
+        canonical_json(job.params)  # says what is wrong
+        raise
+
+
+def _price_key(job: Job) -> bytes:
     speaks = job.kind is JobType.AUDIO
     left_out = _NOT_PRICED | {_SPOKEN} if speaks else _NOT_PRICED
     length = _length(job.prompt, job.params.get(_SPOKEN)) if speaks else []
-    try:
-        priced = {n: _blank(n, value) for n, value in job.params.items() if n not in left_out}
-        found = [job.kind.value, job.model, priced, length]
-        text = orjson.dumps(found, option=orjson.OPT_SORT_KEYS)
-    except (TypeError, RecursionError):
-        text = canonical_json(dict(job.params))  # says what is wrong
+    priced = {n: _blank(n, value) for n, value in job.params.items() if n not in left_out}
+    found = [job.kind.value, job.model, priced, length]
+    text = orjson.dumps(found, option=orjson.OPT_SORT_KEYS)
     return hashlib.blake2b(text, digest_size=16).digest()
 
 
