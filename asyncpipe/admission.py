@@ -6,7 +6,6 @@ import heapq
 import math
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from sqlite3 import Connection
@@ -14,6 +13,7 @@ from sqlite3 import Connection
 import anyio
 from anyio.abc import ObjectSendStream
 
+from asyncpipe.backlog import Backlog
 from asyncpipe.errors import AsyncpipeError, ProviderError
 from asyncpipe.flow.traffic import Traffic
 from asyncpipe.ledger.base import JobRecord
@@ -31,28 +31,6 @@ STEP_S = 3600.0
 
 NO_ROOM_S = 5.0
 """How soon admission looks again whether the disk has room."""
-
-
-@dataclass(slots=True)
-class Backlog:
-    """One run's jobs: those still in the ledger, drawn in small pages, and those under way."""
-
-    run: int
-    models: dict[str, int]  # models with jobs not drawn yet -> last id drawn
-    open: set[int]  # ids drawn and not let go
-    done: anyio.Event = field(default_factory=anyio.Event)
-    abandoned: bool = False
-
-    async def wait(self) -> None:
-        """Wait for the end; raises AsyncpipeError when the pipeline was closed before it."""
-        await self.done.wait()
-        if self.abandoned:
-            raise AsyncpipeError("the pipeline was closed before the jobs ended; they are kept")
-
-    def settle(self) -> None:
-        """Note the end, when it has come."""
-        if not self.models and not self.open:
-            self.done.set()
 
 
 class Queue:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asyncpipe.collector import Totals
 from asyncpipe.errors import (
     NotSent,
     Overloaded,
@@ -26,6 +27,7 @@ from asyncpipe.flow.pace import CUT_EVERY_S, FIRST_CUT, FORGOTTEN_S, Pace
 from asyncpipe.flow.traffic import TOGETHER_S, Traffic
 from asyncpipe.flow.window import BLIND, CUT, LOOK_S, LOOK_SUBMITS, START, STRIDE, Window
 from asyncpipe.providers.base import Prediction, PredictionStatus
+from asyncpipe.report.summary import summary
 from asyncpipe.settings import Caps
 from asyncpipe.testing import run_virtual
 
@@ -245,9 +247,13 @@ def test_only_limits_that_were_met_are_kept() -> None:
     fill(met, limit=20)
     recalled.recall(10)
     fill(free)
-    assert lessons({"met": met, "recalled": recalled, "free": free}) == {
-        "met": {"found": 20, "most": 20}
-    }
+    windows = {"met": met, "recalled": recalled, "free": free}
+    known = Traffic(Gate(Pace(), clock=lambda: 0.0), Random(1), windows.__getitem__)
+    for model in windows:
+        known.of(model)
+    assert lessons(known.limited) == {"met": {"found": 20, "most": 20}}
+    lines = summary(Totals(), elapsed_s=1, manifest="m", simulated=False, windows=known.limited)
+    assert "    met  up to 20 in flight, limit found at 20" in lines
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=200), st.integers(1, 40))
