@@ -253,7 +253,7 @@ def test_only_limits_that_were_met_are_kept() -> None:
         known.of(model)
     assert lessons(known.limited) == {"met": {"found": 20, "most": 20}}
     lines = summary(Totals(), elapsed_s=1, manifest="m", simulated=False, windows=known.limited)
-    assert "    met  up to 20 in flight, limit found at 20" in lines
+    assert "    met   up to 20 in flight, limit found at 20" in lines
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=200), st.integers(1, 40))
