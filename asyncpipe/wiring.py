@@ -163,6 +163,6 @@ def _traffic(
 
     def keep() -> None:
         if memory is not None:
-            memory.save(lessons(traffic.windows))
+            memory.save(lessons(traffic.limited))
 
     return traffic, keep

@@ -92,11 +92,19 @@ def reached_s(provider: Limited, since: float, limit: int) -> float:
 
 
 def refused_share(provider: Limited, periods: Sequence[tuple[float, int]]) -> float:
-    """Share of submits refused, the minute after each change of the limit left out."""
+    """Share of submits refused, the minute after each change of the limit left out.
+
+    Of a limit that is lowered the minute begins when no more is in flight than it allows: until
+    then every submit is refused, whoever sends it.
+    """
+    unsettled = [
+        (since, next((at for at, n in provider.history if at >= since and n <= limit), since))
+        for since, limit in periods
+    ]
     later = [
         refused
         for at, refused in provider.sent
-        if not any(since <= at < since + MINUTE_S for since, _ in periods)
+        if not any(since <= at < settled + MINUTE_S for since, settled in unsettled)
     ]
     return sum(later) / max(len(later), 1)
 

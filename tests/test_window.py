@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asyncpipe.collector import Totals
 from asyncpipe.errors import (
     NotSent,
     Overloaded,
@@ -24,8 +25,9 @@ from asyncpipe.flow.gate import IN_A_ROW, Gate
 from asyncpipe.flow.kept import Windows, lessons
 from asyncpipe.flow.pace import CUT_EVERY_S, FIRST_CUT, FORGOTTEN_S, Pace
 from asyncpipe.flow.traffic import TOGETHER_S, Traffic
-from asyncpipe.flow.window import BLIND, CUT, LOOK_S, LOOK_SUBMITS, START, STRIDE, Window
+from asyncpipe.flow.window import CUT, LOOK_S, LOOK_SUBMITS, START, STRIDE, Window
 from asyncpipe.providers.base import Prediction, PredictionStatus
+from asyncpipe.report.summary import summary
 from asyncpipe.settings import Caps
 from asyncpipe.testing import run_virtual
 
@@ -110,6 +112,14 @@ def test_a_burst_of_refusals_cuts_once() -> None:
     for episode in burst[2:14]:  # their answers were on the way: the limit is not at 1
         late.taken(episode, 0.0)
     assert late.found == 13
+    known = Window(64)
+    known.recall(20)
+    fill(known)
+    for _ in range(3):
+        known.ended()
+    for episode in [known.admitted() for _ in range(3)]:
+        known.refused(episode, 0.0)
+    assert (known.found, known.size) == (17, 17)
 
 
 def test_after_a_cut_a_window_returns_to_the_limit_and_stays_there() -> None:
@@ -120,6 +130,18 @@ def test_after_a_cut_a_window_returns_to_the_limit_and_stays_there() -> None:
     turn_over(window, 11, limit=20)
     assert window.size == 20
     assert turn_over(window, 60, limit=20) == 0
+
+
+def test_a_cut_window_grows_only_when_it_was_full() -> None:
+    """One at a time says nothing about fifteen."""
+    window = Window(64)
+    fill(window, limit=20)
+    while window.running:
+        window.ended()
+    for step in range(200):
+        window.taken(window.admitted(), float(step))
+        window.ended()
+    assert window.size == 15
 
 
 def test_a_known_limit_is_looked_above_rarely() -> None:
@@ -148,7 +170,8 @@ def test_the_first_look_waits_and_later_ones_wait_longer() -> None:
             looks.append(now)
     gaps = [later - sooner for sooner, later in zip([0.0, *looks], looks, strict=False)]
     assert LOOK_S <= gaps[0] <= LOOK_S + 12
-    assert gaps[:3] == sorted(gaps[:3])
+    assert gaps[1] >= 2 * LOOK_S
+    assert gaps[2] >= 4 * LOOK_S
     assert all(gap >= LOOK_SUBMITS for gap in gaps[3:])
 
 
@@ -185,7 +208,7 @@ def test_refusals_at_random_do_not_shut_a_window() -> None:
             window.taken(episode, step * 1.0)
         sizes.append(window.running)
     assert sum(sizes[1_000:]) / 3_000 > 30
-    assert BLIND > 2
+    assert window.found is None
 
 
 def test_a_real_limit_is_noticed_again_after_refusals_at_random() -> None:
@@ -245,9 +268,13 @@ def test_only_limits_that_were_met_are_kept() -> None:
     fill(met, limit=20)
     recalled.recall(10)
     fill(free)
-    assert lessons({"met": met, "recalled": recalled, "free": free}) == {
-        "met": {"found": 20, "most": 20}
-    }
+    windows = {"met": met, "recalled": recalled, "free": free}
+    known = Traffic(Gate(Pace(), clock=lambda: 0.0), Random(1), windows.__getitem__)
+    for model in windows:
+        known.of(model)
+    assert lessons(known.limited) == {"met": {"found": 20, "most": 20}}
+    lines = summary(Totals(), elapsed_s=1, manifest="m", simulated=False, windows=known.limited)
+    assert "    met   up to 20 in flight, limit found at 20" in lines
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=200), st.integers(1, 40))
@@ -293,10 +320,11 @@ def test_a_pace_that_never_met_a_limit_costs_nothing() -> None:
     assert pace.ready_at(now) == now
 
 
-def test_one_refusal_is_no_limit_and_two_in_twenty_are() -> None:
+def test_two_refusals_are_no_limit_and_many_are() -> None:
     """Some APIs refuse at random; a pace begins with half of what was taken in a second."""
     pace = Pace()
     now = flood(pace, 100.0, 2.0)
+    assert not pace.refused(now)
     assert not pace.refused(now)
     assert pace.limit is None
     for _ in range(5):
@@ -309,24 +337,36 @@ def test_a_pace_is_cut_at_most_every_quarter_of_a_second() -> None:
     """What was under way belongs to the same refusal."""
     pace = Pace()
     now = flood(pace, 100.0, 2.0)
+    assert not any(pace.refused(now) for _ in range(4))
     cuts = [at for at in (now + n * 0.001 for n in range(200)) if pace.refused(at)]
     assert len(cuts) == 1
     assert any(pace.refused(cuts[0] + CUT_EVERY_S + n * 0.001) for n in range(5))
 
 
+def test_random_refusals_do_not_shut_a_pace() -> None:
+    """Four in a hundred, at random and for ever: most of what is asked for still goes."""
+    rng, pace, now, sent = Random(5), Pace(), 0.0, 0
+    while now < 600.0:
+        now = max(pace.ready_at(now), now + 0.1)
+        pace.sent(now)
+        sent += 1
+        pace.refused(now) if rng.random() < 0.04 else pace.answered(now)
+    assert sent > 0.8 * 6_000
+
+
 def test_few_refusals_do_not_slow_a_pace() -> None:
-    """One in fifty, for ever: never slower than half of what is asked for."""
+    """One in twenty-five, for ever: that is nobody's limit."""
     pace, now = Pace(), 0.0
     for n in range(20_000):
         now = max(pace.ready_at(now), now + 0.01)
         pace.sent(now)
-        pace.refused(now) if n % 50 == 0 else pace.answered(now)
-    assert pace.limit is None or pace.limit > 50
+        pace.refused(now) if n % 25 == 0 else pace.answered(now)
+    assert pace.limit is None
 
 
-@pytest.mark.parametrize("limit", [5.0, 40.0, 800.0])
-def test_a_pace_stays_near_the_limit(limit: float) -> None:
-    """A limit of any size: more than 70 % of it is used and at most 5 % refused."""
+@pytest.mark.parametrize(("limit", "share"), [(5.0, 0.08), (40.0, 0.05), (800.0, 0.05)])
+def test_a_pace_stays_near_the_limit(limit: float, share: float) -> None:
+    """A limit of any size: more than 70 % of it is used and few requests are refused."""
     pace, now, tokens, at, taken, refused = Pace(), 0.0, limit, 0.0, 0, 0
     seconds = max(60.0, 600 / limit)
     while now < seconds:
@@ -340,7 +380,7 @@ def test_a_pace_stays_near_the_limit(limit: float) -> None:
             refused += 1
             pace.refused(now)
     assert taken / seconds > 0.7 * limit
-    assert refused <= 0.05 * (taken + refused)
+    assert refused <= share * (taken + refused)
 
 
 def test_a_limit_that_is_gone_is_forgotten() -> None:

@@ -20,10 +20,10 @@ count what they refuse go on refusing for a second, and the rate refused then sa
 SHARE = 0.05
 """Fewer refused answers than this are no limit of the rate: some APIs refuse at random."""
 
-EVIDENCE = 2
-"""A single refusal is none either."""
+EVIDENCE = 3
+"""One or two refusals are none either."""
 
-MEMORY = 40
+MEMORY = 100
 """Answers that count, roughly."""
 
 QUICK, STEADY, SLOW = 0.5, 0.05, 0.01

@@ -101,8 +101,11 @@ class Window:
 
     @property
     def found(self) -> int | None:
-        """The most that was in flight when one more was refused; None: no limit was met."""
-        return self._l.found
+        """The most that was in flight when one more was refused; None: no limit was met.
+
+        Nor is it one when submits are refused at random.
+        """
+        return None if self._l.blind else self._l.found
 
     @property
     def size(self) -> int:
