@@ -49,12 +49,14 @@ class Totals:
 
     def fold(self, before: JobRecord, event: Event, after: JobRecord) -> None:
         """Count what ``event`` changed."""
-        if before.state is not after.state:
+        moved = before.state is not after.state
+        if moved or after.lost != before.lost:
+            self.in_doubt += after.in_doubt - before.in_doubt
+        if _money(before) != _money(after):
+            self._fold_money(before, event, after)
+        if moved:
             self.jobs[before.state] -= 1
             self.jobs[after.state] += 1
-        self.in_doubt += after.in_doubt - before.in_doubt
-        self._fold_money(before, event, after)
-        if before.state is not after.state:
             for record, count in ((after, 1), (before, -1)):
                 if record.state in (JobState.FAILED, JobState.LOST):
                     causes = self.failures if record.state is JobState.FAILED else self.losses
@@ -126,6 +128,11 @@ _URL = re.compile(r"https?://\S+")
 def cause_of(error: str | None) -> str:
     """What jobs that ended for the same reason have in common: the error without its URLs."""
     return _URL.sub("its URL", error or "")
+
+
+def _money(record: JobRecord) -> tuple[int, int, int, int, bool]:
+    """What every event that moves money changes something of."""
+    return record.reserved, record.held, record.lost, record.spent, record.paid
 
 
 class Collector:

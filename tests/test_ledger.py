@@ -103,7 +103,7 @@ def test_what_is_read_back_equals_the_fold(tmp_path: Path, way: int) -> None:
         assert stored.submitted_at == record.submitted_at or record.prediction_id is None
         assert stored == JobRecord(
             **{
-                **{name: getattr(record, name) for name in JobRecord.__slots__},
+                **{name: getattr(record, name) for name in vars(record)},
                 "outputs": inline,
                 "submitted_at": stored.submitted_at,
             }
