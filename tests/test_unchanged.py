@@ -95,6 +95,20 @@ def test_a_pass_that_broke_off_is_made_again(tmp_path: Path) -> None:
     assert jobs.read == 2
 
 
+def test_a_pass_killed_in_its_middle_is_no_pass(tmp_path: Path) -> None:
+    """The same file again, as after a crash: read again whole, every job made once."""
+    killed, provider = Counted(1500, breaks=1200), FakeProvider()
+    with pytest.raises(UsageError):
+        run(tmp_path, killed, "d1", provider=provider)
+    assert provider.sold == []
+    with reading(tmp_path) as connection:  # as a killed process leaves it: 1000 rows, no digest
+        assert connection.execute("SELECT count(*) FROM jobs").fetchone() == (1000,)
+        assert connection.execute("SELECT max(digest) FROM runs").fetchone() == ("",)
+    whole = Counted(1500)
+    last = run(tmp_path, whole, "d1", provider=provider, max_cost=_usd("0.40"), max_workers=10)
+    assert (whole.read, last.totals.total, last.totals.successful) == (1, 1500, 10)
+
+
 def test_failed_jobs_are_tried_again_without_reading(tmp_path: Path) -> None:
     """--retry-failed finds the jobs of the earlier run by what their rows bear."""
     jobs = Counted(3)
