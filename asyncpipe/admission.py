@@ -230,6 +230,10 @@ class Admission:
         """Whether a job is queued or under way."""
         return job_id in self._held
 
+    def tail(self) -> bool:
+        """Whether nothing waits to be submitted: what is in flight is all there is."""
+        return self.queue.empty and not any(backlog.models for backlog in self._backlogs)
+
     def answered(self, record: JobRecord, answer: Prediction | ProviderError) -> float:
         """Learn from the answer to a submit; returns how long the model pauses, in seconds."""
         self._news.set()
@@ -341,8 +345,7 @@ class Admission:
             record = self.queue.unfit.popleft()
             self._unfit(record, self._purse.why_unfit(self.budget, record.job))
             self._forget({record.id})
-        drawing = any(backlog.models for backlog in self._backlogs)
-        idle = self._carried == 0 and self.queue.empty and not drawing
+        idle = self._carried == 0 and self.tail()
         if isinstance(chosen, float) and idle and self.queue.expired:
             return self.queue.expired.popleft()
         return chosen

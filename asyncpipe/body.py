@@ -6,7 +6,10 @@ import asyncio
 
 import aiohttp
 
-from asyncpipe.errors import TooLarge
+from asyncpipe.errors import DownloadError, MediaGone, TooLarge
+from asyncpipe.providers.atlas_answer import retry_after_s
+
+_GONE = frozenset({403, 404, 410})
 
 
 class Body:
@@ -75,3 +78,20 @@ class Body:
                 f"{self._slowest:g} bytes/s that count as alive"
             )
         self._waited_s, self._got = 0.0, 0
+
+
+def check_answer(
+    response: aiohttp.ClientResponse, accepted: tuple[int, ...], *, shown: str
+) -> None:
+    """Raise MediaGone or DownloadError for an answer that is none of ``accepted``.
+
+    ``shown`` is its URL as messages show it.
+    """
+    if response.status in _GONE:
+        raise MediaGone(f"{shown} answers {response.status}")
+    if response.status not in accepted:
+        wish_s = retry_after_s(response.headers)
+        raise DownloadError(f"{shown} answers {response.status}", retry_after_s=wish_s)
+    coding = response.headers.get("Content-Encoding", "").strip().lower()
+    if response.status != 416 and coding not in ("", "identity"):
+        raise DownloadError(f"{shown} answers in {coding!r}, though asked to leave it as it is")

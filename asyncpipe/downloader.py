@@ -18,9 +18,9 @@ from urllib.parse import urljoin, urlsplit
 import aiohttp
 from aiofiles.threadpool import wrap
 
-from asyncpipe.body import Body
+from asyncpipe.body import Body, check_answer
 from asyncpipe.disk import Disk
-from asyncpipe.errors import DownloadError, MediaGone, TooLarge, UsageError
+from asyncpipe.errors import DownloadError, TooLarge, UsageError
 from asyncpipe.media import HEAD_BYTES, broken_promise, extension, is_page, read_data_uri, sniff
 from asyncpipe.parts import Left, Part, Small, disk_trouble, keep, left_in, take_up
 from asyncpipe.providers.http import USER_AGENT, proxy_for
@@ -37,7 +37,6 @@ SMALL = 1024 * 1024
 _TELLING = 16
 """Fewer bytes than this do not tell what they are."""
 
-_GONE = frozenset({403, 404, 410})
 _MOVED = frozenset({301, 302, 303, 307, 308})
 _HOPS = 5
 _CONNECT_S = 15.0
@@ -180,7 +179,8 @@ class Downloader:
             response = await self._get(url, headers)
             try:
                 if response.status not in _MOVED:
-                    _check_answer(response, (200, 206, 416) if headers else (200,))
+                    accepted = (200, 206, 416) if headers else (200,)
+                    check_answer(response, accepted, shown=_shown(str(response.url)))
                     return response
                 url = _moved(url, response)
             except BaseException:
@@ -345,17 +345,6 @@ class Downloader:
     def _check_size(self, size: int | None) -> None:
         if size is not None and self._largest is not None and size > self._largest:
             raise TooLarge(f"an output of {size} bytes is larger than the {self._largest} allowed")
-
-
-def _check_answer(response: aiohttp.ClientResponse, accepted: tuple[int, ...]) -> None:
-    if response.status in _GONE:
-        raise MediaGone(f"{_shown(str(response.url))} answers {response.status}")
-    if response.status not in accepted:
-        raise DownloadError(f"{_shown(str(response.url))} answers {response.status}")
-    coding = response.headers.get("Content-Encoding", "").strip().lower()
-    if response.status != 416 and coding not in ("", "identity"):
-        shown = _shown(str(response.url))
-        raise DownloadError(f"{shown} answers in {coding!r}, though asked to leave it as it is")
 
 
 def _moved(url: str, response: aiohttp.ClientResponse) -> str:

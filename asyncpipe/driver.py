@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from random import Random
 from typing import Protocol
 
@@ -37,14 +38,17 @@ from asyncpipe.fetcher import Emit, Fetcher
 from asyncpipe.flow.decide import after_deadline, after_failure, after_submit, next_wait_s
 from asyncpipe.flow.namesakes import Namesakes
 from asyncpipe.flow.refusals import FIRST, Refusals
-from asyncpipe.flow.schedule import PollClock, Trouble, backoff_s, poll_gap
+from asyncpipe.flow.schedule import PollClock, Trouble, backoff_s
 from asyncpipe.flow.traffic import is_limit
+from asyncpipe.flow.watch import Watches, found_by
+from asyncpipe.jobs import Job
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.ledger.sqlite import Ledger
 from asyncpipe.pricing.price import told_micro
 from asyncpipe.providers.base import Prediction, PredictionStatus, Provider
-from asyncpipe.settings import Deadlines, Polling
+from asyncpipe.settings import Deadlines
 from asyncpipe.states import JobState
+from asyncpipe.uploads import Uploads
 
 logger = logging.getLogger("asyncpipe.driver")
 
@@ -71,12 +75,13 @@ RESUMED_S = 5.0
 class Policy:
     """What a driver needs to know besides its parts; times in seconds."""
 
-    polling: Polling
+    polls: Watches
     deadlines: Deadlines
     retries: int
     patience_s: float | None
     resubmit_unknown: bool
     wanted: Callable[[JobRecord], bool]
+    stopped: Callable[[JobRecord], bool]
 
 
 class Driver:
@@ -91,6 +96,7 @@ class Driver:
         provider: Provider,
         ledger: Ledger,
         fetcher: Fetcher,
+        uploads: Uploads,
         admission: Admission,
         policy: Policy,
         emit: Emit,
@@ -101,6 +107,7 @@ class Driver:
         self._provider = provider
         self._ledger = ledger
         self._fetcher = fetcher
+        self._uploads = uploads
         self._admission = admission
         self._policy = policy
         self._emit = emit
@@ -114,6 +121,7 @@ class Driver:
 
     async def carry(self, record: JobRecord) -> JobRecord:
         """Carry a job as far as it goes now; its permit is given back on the way."""
+        before = record
         try:
             if record.state is JobState.PENDING:
                 record = await self._submit(record)
@@ -121,6 +129,7 @@ class Driver:
                 record = self._emit(record, PolledAgain(job_id=record.id, at=now()))
             if record.state is JobState.SUBMITTED:
                 record = await self._poll(record)
+            await self._uploads.doubt(before, record)
         finally:
             self._admission.release(record)
         if record.state is JobState.GENERATED:
@@ -139,18 +148,14 @@ class Driver:
     # -- submit ---------------------------------------------------------------------------------
 
     async def _submit(self, record: JobRecord) -> JobRecord:
-        price = self._admission.budget.take(record.id)
-        intent = Intended(
-            job_id=record.id,
-            at=now(),
-            attempt=record.attempt,
-            reserved=price.to_reserve,
-            booked=price.micro,
-            estimated=price.estimated,
-            price_source=price.source,
-            assumed=", ".join(price.assumed) or None,
-        )
-        record = self._emit(record, intent)
+        job = await self._uploads.ready(record.job)
+        if self._policy.stopped(record):  # while its files were on their way
+            self._admission.budget.take(record.id)
+            self._admission.traffic.put_back(record.id, record.job.model)
+            return record
+        record = self._intend(record)
+        if isinstance(job, ProviderError):
+            return await self._not_sent(record, job)
         try:
             await self._ledger.durable()
         except BaseException:
@@ -160,7 +165,7 @@ class Driver:
             raise
         # From here the answer and its record cannot be parted: shielded, with a limit of its own.
         with anyio.CancelScope(shield=True):
-            answer = await self._answer(record)
+            answer = self._uploads.once_more(record, await self._answer(job))
             event = self._follow(record, answer)
             try:
                 record = self._emit(record, event)
@@ -187,10 +192,38 @@ class Driver:
         except AsyncpipeError:
             logger.warning("%s: %s, and the ledger could not say so", record.name, error)
 
-    async def _answer(self, record: JobRecord) -> Prediction | ProviderError:
+    def _intend(self, record: JobRecord) -> JobRecord:
+        price = self._admission.budget.take(record.id)
+        intent = Intended(
+            job_id=record.id,
+            at=now(),
+            attempt=record.attempt,
+            reserved=price.to_reserve,
+            booked=price.micro,
+            estimated=price.estimated,
+            price_source=price.source,
+            assumed=", ".join(price.assumed) or None,
+        )
+        return self._emit(record, intent)
+
+    async def _not_sent(self, record: JobRecord, trouble: ProviderError) -> JobRecord:
+        """Record why a job's files cannot be had. Nothing was sent, so nothing is unknown.
+
+        The intent and its end are appended without waiting between them: one commit holds both.
+        """
+        event = after_submit(record, trouble, now(), retries=self._retries(record))
+        record = self._emit(record, event)
+        if isinstance(trouble, Rejected):  # of this file: it says nothing of the model
+            self._admission.traffic.put_back(record.id, record.job.model)
+        else:
+            self._learn(record, trouble)
+        await self._ledger.durable()
+        return record
+
+    async def _answer(self, job: Job) -> Prediction | ProviderError:
         try:
             async with asyncio.timeout(SUBMIT_LIMIT_S):
-                return await self._provider.submit(record.job)
+                return await self._provider.submit(job)
         except ProviderError as exc:
             return exc
         except TimeoutError:
@@ -260,22 +293,28 @@ class Driver:
         self._namesakes.claim(record.prediction_id, record.id)
         own = record.job.deadline_s
         deadline_s = self._policy.deadlines.of(record.job.kind) if own is None else own
-        since = record.resumed_at or record.submitted_at
-        assert since is not None, "a submitted job knows when"
-        age_s = max((now() - since).total_seconds(), 0.0)
-        watch = PollClock(started=self._clock() - age_s, deadline_s=deadline_s)
+        assert record.submitted_at is not None, "a submitted job knows when"
+        born = self._clock() - _ago_s(record.submitted_at)
+        started = self._clock() - _ago_s(record.resumed_at) if record.resumed_at else born
+        clock = PollClock(started=started, deadline_s=deadline_s)
         trouble = Trouble()
-        polls, gap = 0, 0.0 if age_s > RESUMED_S else poll_gap(self._policy.polling, 0, self._rng)
+        age_s = self._clock() - born
+        resumed = record.resumed_at is not None or age_s > RESUMED_S
+        watch = self._policy.polls.watch(record.job, resumed=resumed)
+        polls, gap = 0, 0.0 if resumed else watch.gap_s(age_s)
         while record.state is JobState.SUBMITTED:
-            await asyncio.sleep(max(watch.due(self._clock(), gap) - self._clock(), 0.0))
+            await asyncio.sleep(max(clock.due(self._clock(), gap) - self._clock(), 0.0))
             last = await self._ask(record)
+            age_s = self._clock() - born
             polls += 1
             if isinstance(last, KeyRefused):
                 self._stop(last)
                 return record  # still submitted: the next run goes on polling
             trouble.note(_trouble(last), self._clock())
-            record = self._emit(record, self._judge(record, last, watch, polls, trouble))
-            gap = next_wait_s(poll_gap(self._policy.polling, polls, self._rng), last)
+            watch.note(age_s, found_by(last))
+            record = self._emit(record, self._judge(record, last, clock, polls, trouble))
+            if record.state is JobState.SUBMITTED:
+                gap = next_wait_s(watch.gap_s(age_s), last)
         if record.state is not JobState.GENERATED:
             # Nobody hears of an end that is not on disk. What is generated has not ended: were
             # that lost, the next run would only poll once more.
@@ -297,7 +336,7 @@ class Driver:
         self,
         record: JobRecord,
         last: Prediction | ProviderError,
-        watch: PollClock,
+        clock: PollClock,
         polls: int,
         trouble: Trouble,
     ) -> Event:
@@ -311,13 +350,13 @@ class Driver:
                     job_id=record.id,
                     at=at,
                     outputs=last.outputs,
-                    generation_s=round(self._clock() - watch.started, 3),
+                    generation_s=round(self._clock() - clock.started, 3),
                     polls=polls,
                     request_id=last.request_id,
                     told=told_micro(last.charged),
                 )
-        if watch.expired(self._clock()):
-            deadline_s = watch.deadline_s
+        if clock.expired(self._clock()):
+            deadline_s = clock.deadline_s
             lasting = trouble.lasts(self._clock(), deadline_s)
             return after_deadline(
                 record, last, at, deadline_s=deadline_s, polls=polls, lasting=lasting
@@ -325,6 +364,10 @@ class Driver:
         if isinstance(last, Prediction):
             return Polled(job_id=record.id, at=at, said=last.said)
         return Polled(job_id=record.id, at=at, error=str(last))
+
+
+def _ago_s(at: datetime) -> float:
+    return max((now() - at).total_seconds(), 0.0)
 
 
 def _trouble(last: Prediction | ProviderError) -> str | None:

@@ -153,11 +153,20 @@ class PollFailed(ProviderError):
 class DownloadError(AsyncpipeError):
     """The media could not be fetched whole, or is not what it should be.
 
-    ``have`` bytes of it are kept, of ``total`` (None: not known), for the next try to go on from.
+    ``have`` bytes of it are kept, of ``total`` (None: not known), for the next try to go on from;
+    ``retry_after_s`` is its server's wish in seconds, or None.
     """
 
-    def __init__(self, message: str, *, have: int = 0, total: int | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        have: int = 0,
+        total: int | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
         super().__init__(message)
+        self.retry_after_s = retry_after_s
         self.have = have
         self.total = total
 

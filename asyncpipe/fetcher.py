@@ -40,6 +40,9 @@ TRIES = 5
 STEPS = 256
 """A try that kept this share more than any before starts the count anew: at most so many times."""
 
+LONGEST_WISH_S = 600.0
+"""A media server that wants us back later than this is asked all the same: a permit is held."""
+
 _EXTENSIONS = {JobType.IMAGE: "png", JobType.VIDEO: "mp4", JobType.AUDIO: "mp3"}
 
 
@@ -171,8 +174,11 @@ class Fetcher:
             except DownloadError as exc:
                 logger.info("%s: %s", record.name, exc, extra={"action": "fetch.failed"})
                 answered = False
-            if url == tried or budget.failures > 1:  # a provider may sign anew for every asking
-                await asyncio.sleep(backoff_s(budget.failures, self._rng, initial_s=2.0))
+            wish_s = min(error.retry_after_s or 0.0, LONGEST_WISH_S)
+            # A provider may sign anew for every asking: a new place is tried at once only once.
+            if url == tried or budget.failures > 1 or wish_s:
+                pause_s = backoff_s(budget.failures, self._rng, initial_s=2.0)
+                await asyncio.sleep(max(pause_s, wish_s))
 
     async def _url_again(self, record: JobRecord, index: int, url: str) -> str:
         return next(iter((await self._outputs_again(record))[index:]), url)

@@ -10,7 +10,8 @@ from pathlib import Path
 from sqlite3 import Connection
 from typing import Any
 
-from asyncpipe.errors import UsageError
+from asyncpipe.attachments import Attachments, check_found
+from asyncpipe.errors import Problem, UsageError
 from asyncpipe.events import Unknown, now
 from asyncpipe.jobfile import iter_jobs, parse_jobs
 from asyncpipe.jobs import Job
@@ -35,17 +36,24 @@ async def write_jobs(
     provider: str,
     purse: Purse,
     added: Callable[[int], None],
-) -> int:
+    attachments: Attachments,
+) -> tuple[int, bool]:
     """Write every job as pending, or mark it as seen by ``run``; return how many they are.
 
-    ``added`` hears how many are new.
+    And whether any takes in a file of this machine: then their sameness is not the job file's
+    alone. ``added`` hears how many are new.
 
     Raises JobFileError or UsageError for a job that is malformed, has no price, or comes twice;
     then nothing of ``run`` is drawn, and so nothing spent.
     """
-    position = 0
+    position, local = 0, False
     source = iter_jobs(jobs)
-    while page := list(islice(source, PAGE)):
+    problems: list[Problem] = []
+    while page := await attachments.of_page(list(islice(source, PAGE)), problems, position):
+        if problems:  # look through the rest for more, and write none of it
+            position += len(page)
+            continue
+        local = local or any(job.inputs for job in page)
         await purse.ask_unpriced(page)
         rows = [(job.key(provider), job) for job in page]
         await check_prices(rows, purse, ledger)
@@ -61,7 +69,8 @@ async def write_jobs(
                 "to make several of one, use count:"
             )
         position += len(page)
-    return position
+    check_found(problems)
+    return position, local
 
 
 async def check_prices(rows: Iterable[tuple[str, Job]], purse: Purse, ledger: Ledger) -> None:

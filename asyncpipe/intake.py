@@ -10,6 +10,7 @@ from sqlite3 import Connection
 import anyio
 
 from asyncpipe.admission import Admission
+from asyncpipe.attachments import Attachments
 from asyncpipe.backlog import Backlog
 from asyncpipe.collector import Totals
 from asyncpipe.errors import AsyncpipeError
@@ -20,6 +21,7 @@ from asyncpipe.jobs import Job
 from asyncpipe.ledger import queries, runs
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.ledger.sqlite import Ledger
+from asyncpipe.providers.base import Provider
 from asyncpipe.results import count_removed
 from asyncpipe.spending import Purse
 from asyncpipe.states import JobState
@@ -37,13 +39,14 @@ class Intake:
         *,
         ledger: Ledger,
         folder: Path,
-        provider: str,
+        provider: Provider,
         purse: Purse,
         totals: Totals,
         emit: Emit,
     ) -> None:
         self._ledger, self._folder = ledger, folder
-        self._provider, self._purse = provider, purse
+        self._provider, self._purse = provider.name, purse
+        self._attachments = Attachments(provider)
         self._totals, self._emit = totals, emit
         self._session: int | None = None
         self._since = 0  # rows that bear this run or a later one are named by this session
@@ -58,6 +61,7 @@ class Intake:
 
         And whether it is the caller's alone: a batch that names it wants it, whoever leaves.
         """
+        job = await self._attachments.of(job)
         await self._purse.ask_unpriced([job])
         if job.name is None:
             job = job.once()
@@ -166,16 +170,19 @@ class Intake:
         run = await self._ledger.ask(start)
         await self._ledger.ask(partial(runs.begin_pass, run=run))
         try:
-            count = await write_jobs(
+            count, local = await write_jobs(
                 self._ledger,
                 jobs,
                 run=run,
                 provider=self._provider,
                 purse=self._purse,
                 added=self._count_new,
+                attachments=self._attachments,
             )
         finally:
             await self._count_removed()
+        if local:  # a photo may change while the job file stays: look at it each time
+            digest = None
         await self._ledger.ask(partial(runs.end_pass, run=run, digest=digest, jobs=count))
         return run
 

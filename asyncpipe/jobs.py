@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from asyncpipe.errors import UsageError
+from asyncpipe.inputs import LocalFile, with_media
 
 
 class JobType(StrEnum):
@@ -66,8 +67,9 @@ class Job:
     provider does not charge for) and ``deadline_s`` (seconds from submit) override the pipeline's;
     they, like the price, are not part of the job's identity. ``occurrence`` tells otherwise equal
     jobs apart. ``labels`` are the user's own words about it: kept in ledger, manifest and export,
-    never sent, and no part of its identity. Raises UsageError when the type cannot be told or a
-    field cannot be sent as JSON.
+    never sent, and no part of its identity. ``inputs`` are the files of this machine that
+    ``params`` name, by what is written there; whoever takes a job in fills them in. Raises
+    UsageError when the type cannot be told or a field cannot be sent as JSON.
     """
 
     model: str
@@ -79,6 +81,7 @@ class Job:
     retries: int | None = None
     deadline_s: float | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    inputs: Mapping[str, LocalFile] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.model or not isinstance(self.model, str):
@@ -114,15 +117,26 @@ class Job:
         return self.prompt or (text[:1000] if isinstance(text, str) else "")
 
     def key(self, provider: str) -> str:
-        """The job's identity at ``provider``: 32 hex digits, the same on every machine and run."""
+        """The job's identity at ``provider``: 32 hex digits, the same on every machine and run.
+
+        A file of this machine counts by its sha256: where it lies and what it is called does not.
+        """
+        body = self.body
+        if self.inputs:
+            by = {text: f"sha256:{file.sha256}" for text, file in self.inputs.items()}
+            body = with_media(body, by)
         identity = {
             "name": self.name,
             "provider": provider,
             "type": self.kind.value,
-            "body": self.body,
+            "body": body,
             "occurrence": self.occurrence,
         }
         return hashlib.sha256(canonical_json(identity)).hexdigest()[:32]
+
+    def sent_with(self, urls: Mapping[str, str]) -> Job:
+        """The job as it is submitted: the URLs of its files, by what is written, in their place."""
+        return replace(self, params=with_media(self.params, urls), inputs={})
 
     def once(self) -> Job:
         """A copy that equals no other job: how a nameless job of the library becomes new."""

@@ -94,8 +94,8 @@ def remarks(totals: Totals, folder: str = "FOLDER") -> list[str]:
     said = []
     if totals.overruns:
         said.append(
-            f"{totals.overruns} predictions cost {usd_text(totals.overrun)} USD more than was "
-            "reserved for them; they are charged at what the provider says"
+            f"{_counted(totals.overruns, 'prediction')} cost {usd_text(totals.overrun)} USD more "
+            "than was reserved: what the provider says is charged"
         )
     if totals.estimated:
         said.append(
@@ -104,11 +104,16 @@ def remarks(totals: Totals, folder: str = "FOLDER") -> list[str]:
         )
     if totals.lost_answers:
         said.append(
-            f"{usd_text(totals.held)} USD stay reserved for {totals.lost_answers} lost answers of "
-            "jobs that were submitted anew: compare with the bill, then "
+            f"{usd_text(totals.held)} USD stay reserved for "
+            f"{_counted(totals.lost_answers, 'lost answer')} of jobs that were submitted anew: "
+            "compare with the bill, then "
             f"asyncpipe resolve {folder} --lost-charged or --lost-free"
         )
     return said
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
 
 
 def _head(manifest: Manifest, connection: sqlite3.Connection) -> dict[str, Any]:
@@ -123,7 +128,7 @@ def _head(manifest: Manifest, connection: sqlite3.Connection) -> dict[str, Any]:
         "pending": totals.pending,
         "removed": totals.removed,
         "reserved": money(totals.reserved),
-        "estimated": money(totals.estimated),
+        "estimated_cost": money(totals.estimated),
         "overrun": money(totals.overrun),
         "lost_answers": totals.lost_answers,
         "remarks": remarks(totals),

@@ -50,38 +50,37 @@ class Memory:
 
     def load(self, *, today: datetime | None = None) -> dict[str, Any]:
         """What is known by model; entries older than STALE, or damaged, are missing."""
-        if self._path is None:
-            return {}
-        now = today or datetime.now(UTC)
-        try:
-            kept = orjson.loads(self._path.read_bytes())
-            if kept["format"] != _FORMAT:
-                return {}
-            return {
-                model: entry["learned"]
-                for model, entry in kept["models"].items()
-                if timedelta() <= now - datetime.fromisoformat(entry["at"]) <= STALE
-            }
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
-            return {}
+        entries = self._kept(today or datetime.now(UTC))
+        return {model: entry["learned"] for model, entry in entries.items()}
 
     def save(self, learned: dict[str, Any], *, today: datetime | None = None) -> None:
         """Keep ``learned`` by model, beside what is kept of models it does not name."""
         if self._path is None or not learned:
             return
-        now = (today or datetime.now(UTC)).isoformat()
-        models = self._kept() | {m: {"at": now, "learned": entry} for m, entry in learned.items()}
+        now = today or datetime.now(UTC)
+        at = now.isoformat()
+        models = self._kept(now) | {m: {"at": at, "learned": entry} for m, entry in learned.items()}
         with suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with whole_file(self._path) as file:
                 file.write(orjson.dumps({"format": _FORMAT, "models": models}))
 
-    def _kept(self) -> dict[str, Any]:
+    def _kept(self, now: datetime) -> dict[str, Any]:
+        """The entries that can be believed; a damaged one does not spoil the others."""
         try:
             kept = orjson.loads(self._path.read_bytes()) if self._path else {}
-            return dict(kept["models"]) if kept["format"] == _FORMAT else {}
+            models = kept["models"].items() if kept["format"] == _FORMAT else ()
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return {}
+        return {model: entry for model, entry in models if _is_fresh(entry, now)}
+
+
+def _is_fresh(entry: Any, now: datetime) -> bool:
+    try:
+        at = datetime.fromisoformat(entry["at"])
+        return "learned" in entry and timedelta() <= now - at <= STALE
+    except (ValueError, TypeError, KeyError):
+        return False
 
 
 def memory_of(provider: Provider, subject: str) -> Memory | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from decimal import Decimal
 from functools import partial
@@ -20,20 +20,22 @@ from asyncpipe._leaving import ungrouped, within
 from asyncpipe.collector import Collector, Hook, Totals
 from asyncpipe.downloader import Downloader
 from asyncpipe.errors import AsyncpipeError, DiskError, LedgerError, UsageError
-from asyncpipe.events import Event, Withdrawn, now
+from asyncpipe.events import Withdrawn, now
 from asyncpipe.firstpass import JobLike, mark_interrupted, one_job
 from asyncpipe.handover import Handover
 from asyncpipe.intake import Intake
 from asyncpipe.jobs import Job, JobType
 from asyncpipe.ledger import queries
-from asyncpipe.ledger.base import JobRecord, fold
+from asyncpipe.ledger.base import JobRecord
 from asyncpipe.ledger.sqlite import STATE_FOLDER, Ledger, Origin
+from asyncpipe.left import count_open, left_s
 from asyncpipe.lookahead import Lookahead
 from asyncpipe.manifest import MANIFEST_NAME, Manifest, ManifestWriter
 from asyncpipe.pricing import ESTIMATE_FACTOR, Budget, Rate
 from asyncpipe.providers.base import Provider
 from asyncpipe.quoting import Quoting, Tell
 from asyncpipe.reach import on_loopback
+from asyncpipe.recording import Recording
 from asyncpipe.results import Result, ask_result, read_totals
 from asyncpipe.settings import Caps, Deadlines, Polling, checked_window
 from asyncpipe.settling import Settling, leave_out
@@ -42,7 +44,7 @@ from asyncpipe.states import ENDED, JobState
 from asyncpipe.stops import Stops
 from asyncpipe.volume import GIB, check_local
 from asyncpipe.waiters import Waiters
-from asyncpipe.wiring import Calls, Limits, Parts, join_parts
+from asyncpipe.wiring import Calls, Limits, join_parts
 
 logger = logging.getLogger("asyncpipe.pipeline")
 
@@ -75,7 +77,7 @@ class Pipeline:
         *,
         max_workers: int = 64,
         window: str = "learned",
-        limits: Mapping[str, Any] | None = None,
+        limits: Caps | Mapping[str, Any] | None = None,
         downloads: int = 8,
         retries: int = 2,
         deadlines: Deadlines | None = None,
@@ -135,6 +137,14 @@ class Pipeline:
         """What submitting waits for at the moment besides the provider, or None."""
         return self._room.problem
 
+    async def left_s(self) -> float | None:
+        """About how many seconds the open jobs will take; None while too little is known."""
+        if self.stopped is not None:
+            return None
+        jobs, totals = await self._ledger.ask(count_open), self.totals
+        waiting = totals.jobs[JobState.PENDING]
+        return left_s(jobs, waiting, self._latencies.of, totals.in_flight)
+
     @property
     def totals(self) -> Totals:
         """What the folder's ledger holds, counted along as events come."""
@@ -168,10 +178,11 @@ class Pipeline:
         self._collector = Collector(totals, self._manifests.write, self._hooks)
         self._budget = self._spending.budget(totals.charged + totals.reserved, adopted)
         self._purse = self._spending.open(provider)
+        self._emit = Recording(self._ledger, self._collector, self._budget, self._stop)
         self._intake = Intake(
             ledger=self._ledger,
             folder=self.folder,
-            provider=provider.name,
+            provider=provider,
             purse=self._purse,
             totals=totals,
             emit=self._emit,
@@ -181,18 +192,19 @@ class Pipeline:
         downloader = await stack.enter_async_context(
             Downloader(self.folder, public_only=not on_loopback(provider.origin))
         )
-        stack.callback(self._build(downloader, self._budget).keep)
+        stack.callback(self._build(downloader, self._budget))
         await self._start(stack)
         self._settling.adopted = {record.id for record in adopted}
         for record in adopted:
             self._admission.offer(record)
 
-    def _build(self, downloader: Downloader, budget: Budget) -> Parts:
+    def _build(self, downloader: Downloader, budget: Budget) -> Callable[[], None]:
         calls = Calls(
             emit=self._emit,
             stop=self._stop,
             unfit=partial(leave_out, self._stops, self._waiters),
             wanted=lambda record: record.id not in self._settling.adopted,
+            stopped=lambda record: self._stops.of(record) is not None,
             clock=asyncio.get_running_loop().time,
         )
         parts = join_parts(
@@ -206,8 +218,9 @@ class Pipeline:
             purse=self._purse,
         )
         self._room, self._admission, self._driver = parts.room, parts.admission, parts.driver
+        self._latencies, self.traffic = parts.latencies, parts.traffic
         self._settling = Settling(self._admission, self._driver, self._stops, self._waiters)
-        return parts
+        return parts.keep
 
     async def _start(self, stack: AsyncExitStack) -> None:
         """Start admission, the drivers and the collector: every task there is."""
@@ -373,20 +386,6 @@ class Pipeline:
         wanted = self._waiters.anybody(record.id) or record.id not in self._settling.alone
         if not wanted and (found := self._admission.withdraw(record.id)):
             self._emit(found, Withdrawn(job_id=found.id, at=now()))
-
-    def _emit(self, record: JobRecord, event: Event) -> JobRecord:
-        after = fold(record, event)
-        exceeded = self._budget.exceeded
-        self._budget.move(
-            committed=after.committed - record.committed,
-            releasable=after.releasable - record.releasable,
-        )
-        if event.stored:
-            self._ledger.append(event)
-        self._collector.receive(record, event, after)
-        if after.overrun > record.overrun and self._budget.exceeded and not exceeded:
-            self._stop(self._budget.excess())
-        return after
 
     def drain(self) -> None:
         """Submit nothing more; what was submitted goes on, the rest stays pending."""

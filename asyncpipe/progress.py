@@ -12,6 +12,7 @@ from asyncpipe.collector import Totals
 from asyncpipe.errors import AsyncpipeError
 from asyncpipe.events import AssetStored, Event, NotBought, Polled, Released
 from asyncpipe.ledger.base import JobRecord
+from asyncpipe.left import about
 from asyncpipe.report.text import fit, printable, usd
 from asyncpipe.states import JobState
 
@@ -43,6 +44,9 @@ class Run(Protocol):
     @property
     def waiting(self) -> AsyncpipeError | None:
         """What submitting waits for besides the provider."""
+
+    async def left_s(self) -> float | None:
+        """About how many seconds the open jobs will take; None while too little is known."""
 
 
 class Progress:
@@ -109,7 +113,15 @@ class Progress:
             failed = f", {totals.failed} failed" if totals.failed else ""
             done = f"{self._done(totals)}/{totals.total} done{failed}"
             cost = f"{usd(totals.charged)}, {clock() - started:.0f} s"
-            self._echo(f"  {done}, {totals.in_flight} in flight, {cost}")
+            self._echo(f"  {done}, {totals.in_flight} in flight, {cost}{await _left(run)}")
+
+
+async def _left(run: Run) -> str:
+    try:
+        seconds = await run.left_s()
+    except AsyncpipeError:  # a ledger that fails is told by the run itself
+        return ""
+    return "" if seconds is None else f"; {about(seconds)} left"
 
 
 def _more(event: Event) -> str:

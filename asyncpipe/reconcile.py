@@ -1,4 +1,4 @@
-"""Compare a folder's ledger with the provider's bill: pure, but for reading the ledger.
+"""Compare a folder's ledger with the provider's bill: pure.
 
 The bill is daily and per model, so no job can be found in it: whether the sums agree can be
 said, and if not, what may be the cause. Models are judged over all days together, since a
@@ -7,76 +7,18 @@ prediction near midnight may be booked a day apart.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from dataclasses import dataclass
+from datetime import date
 from decimal import Decimal
 from enum import StrEnum
-from pathlib import Path
-from typing import Any
 
-from asyncpipe.ledger.sqlite import reading
-from asyncpipe.ledger.trouble import rows_of
+from asyncpipe.entries import Entries, Ledgered
 from asyncpipe.pricing import from_micro
 from asyncpipe.providers.atlas_billing import Bill
-from asyncpipe.states import JobState
-
-NEAR_MIDNIGHT = timedelta(minutes=5)
-"""So close to it, the provider's clock may say another day than ours."""
 
 _ROUNDING = Decimal("0.0000005")
-
-
-@dataclass(slots=True, kw_only=True)
-class Entries:
-    """What the ledger says of one model on one day (UTC, of the submit); micro-dollars.
-
-    Counts of attempts: ``delivered``; ``unknown`` and ``open`` (in flight, expired) are reserved;
-    ``returned`` failed at the provider and cost nothing; ``given_up`` are charged without anybody
-    knowing whether they were bought; ``assumed`` were priced by something their job did not say,
-    ``estimated`` by the provider's own estimate.
-    """
-
-    charged: int = 0
-    reserved: int = 0
-    delivered: int = 0
-    unknown: int = 0
-    open: int = 0
-    returned: int = 0
-    returned_later: int = 0
-    given_up: int = 0
-    failed_charged: int = 0
-    assumed: int = 0
-    estimated: int = 0
-    near_midnight: int = 0
-    sources: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def attempts(self) -> int:
-        """How many of them may be on the bill."""
-        return self.delivered + self.unknown + self.open + self.given_up + self.failed_charged
-
-    def add(self, other: Entries) -> None:
-        """Count ``other`` in."""
-        for name in self.__slots__:
-            mine = getattr(self, name)
-            if isinstance(mine, Counter):
-                mine.update(getattr(other, name))
-            else:
-                setattr(self, name, mine + getattr(other, name))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Ledgered:
-    """A ledger's entries by model and day, and the days the bill is to be asked for.
-
-    Those are the days of the submits, and the day after where a prediction ended on it: money
-    of failed ones is returned then, and token-billed ones are charged.
-    """
-
-    entries: Mapping[tuple[str, date], Entries]
-    days: frozenset[date]
 
 
 class Verdict(StrEnum):
@@ -98,6 +40,7 @@ class CauseKind(StrEnum):
     ASSUMED = "assumed"
     FOREIGN = "foreign"
     GIVEN_UP = "given_up"
+    SETTLED_FREE = "settled_free"
     FAILED_CHARGED = "failed_charged"
     RETURNED = "returned"
     MIDNIGHT = "midnight"
@@ -152,57 +95,6 @@ class Reconciled:
         return all(check.verdict is not Verdict.DIFFERENT for check in self.models)
 
 
-def read_entries(folder: Path) -> Ledgered:
-    """Read what a folder's ledger says was bought, or may have been; raises LedgerError."""
-    entries: defaultdict[tuple[str, date], Entries] = defaultdict(Entries)
-    days: set[date] = set()
-    with reading(folder) as connection, rows_of("an attempt"):
-        for row in connection.execute(_ATTEMPTS):
-            entry, at, ended = _entry(row)
-            entries[row[0], at.date()].add(entry)
-            days.add(at.date())
-            if ended is not None and ended.date() > at.date():
-                days.add(at.date() + timedelta(days=1))
-    return Ledgered(entries=dict(entries), days=frozenset(days))
-
-
-# Attempts that surely bought nothing reserve nothing, cost nothing and have no prediction.
-_ATTEMPTS = (
-    "SELECT j.model, j.state, a.n<=j.used, a.charged, a.reserved, a.price_source, a.assumed,"
-    " a.prediction_id IS NOT NULL, coalesce(a.submitted_at, a.intended_at), a.ended_at,"
-    " a.settled, a.estimated AND a.told IS NULL"
-    " FROM attempts a JOIN jobs j ON j.id=a.job_id"
-    " WHERE a.settled IS NOT 'released' OR a.prediction_id IS NOT NULL"
-)
-
-
-def _entry(row: Sequence[Any]) -> tuple[Entries, datetime, datetime | None]:
-    _, state, earlier, charged, reserved, source, assumed, bought, at_text, ended_text = row[:10]
-    settled, estimated = row[10:]
-    at = datetime.fromisoformat(at_text).astimezone(UTC)
-    ended = datetime.fromisoformat(ended_text).astimezone(UTC) if ended_text else None
-    midnight = datetime(at.year, at.month, at.day, tzinfo=UTC)
-    into_day = at - midnight
-    entry = Entries(charged=int(charged), reserved=int(reserved))
-    if settled is None:
-        unknown = bool(earlier) or JobState(state) is JobState.UNKNOWN
-        entry.unknown, entry.open = int(unknown), int(not unknown)
-    elif settled == "charged":
-        failed = bool(earlier) or JobState(state) is JobState.FAILED
-        entry.given_up = int(failed and not bought)
-        entry.failed_charged = int(failed and bool(bought))
-        entry.delivered = int(not failed)
-    else:
-        entry.returned = 1
-        entry.returned_later = int(ended is not None and ended.date() > at.date())
-    entry.assumed = int(bool(assumed) and not entry.returned)
-    entry.estimated = int(bool(estimated) and not entry.returned)
-    entry.near_midnight = int(min(into_day, timedelta(days=1) - into_day) < NEAR_MIDNIGHT)
-    if not entry.returned:
-        entry.sources[source] += 1
-    return entry, at, ended
-
-
 def compare(ledgered: Ledgered, bill: Bill) -> Reconciled:
     """Compare per model; the bill counts on the ledger's days only."""
     days = sorted(ledgered.days)
@@ -235,9 +127,12 @@ def _check(
     compared = _compared(total, sum((d.billed or Decimal(0) for d in per_day.values()), Decimal(0)))
     rounding = _ROUNDING * (total.attempts + len(per_day))
     verdict = _verdict(compared, rounding)
-    causes: tuple[Cause, ...] = ()
-    if verdict is not Verdict.EQUAL:
+    if verdict is Verdict.EQUAL:
+        causes = tuple(_not_billed(total, not_covered))
+    else:
         causes = tuple(_causes(total, compared, verdict, not_covered, others))
+        if verdict is Verdict.DIFFERENT and compared.difference > 0:
+            causes = (*_settled_free(ledgered.settled_free.get(model, 0)), *causes)
     return ModelCheck(model=model, total=compared, days=per_day, verdict=verdict, causes=causes)
 
 
@@ -263,7 +158,7 @@ def _causes(
     not_covered: Sequence[date],
     others: Mapping[str, Decimal],
 ) -> Iterator[Cause]:
-    yield from _reserved(entry)
+    yield from _reserved(entry, compared, not_covered)
     if verdict is Verdict.RESERVED:
         return
     if not_covered:
@@ -284,12 +179,37 @@ def _causes(
         )
 
 
-def _reserved(entry: Entries) -> Iterator[Cause]:
-    if entry.unknown:
+def _settled_free(count: int) -> Iterator[Cause]:
+    if count:
+        yield Cause(
+            kind=CauseKind.SETTLED_FREE,
+            text=f"{count} lost answers were settled as free: they may have been bought after all",
+        )
+
+
+def _not_billed(entry: Entries, not_covered: Sequence[date]) -> Iterator[Cause]:
+    """What a bill that agrees says of unknown ones: it has none of them."""
+    if entry.unknown_cost and not entry.open:
         yield Cause(
             kind=CauseKind.UNKNOWN,
-            text=f"{entry.unknown} unknown: their submits lost the answer, each may be on the bill",
+            text=f"{entry.unknown} unknown: the bill has none of them{_so_far(not_covered)}; "
+            "asyncpipe resolve FOLDER --lost-free releases their money",
         )
+
+
+def _so_far(not_covered: Sequence[date]) -> str:
+    return ", so far" if not_covered else ""
+
+
+def _reserved(entry: Entries, compared: Compared, not_covered: Sequence[date]) -> Iterator[Cause]:
+    if entry.unknown:
+        text = f"{entry.unknown} unknown: their submits lost the answer, each may be on the bill"
+        if not entry.open and compared.difference == from_micro(entry.unknown_cost):
+            text += (
+                f"; the difference is what all of them cost{_so_far(not_covered)}: "
+                "asyncpipe resolve FOLDER --lost-charged charges them"
+            )
+        yield Cause(kind=CauseKind.UNKNOWN, text=text)
     if entry.open:
         yield Cause(
             kind=CauseKind.OPEN,

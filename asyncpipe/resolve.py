@@ -9,6 +9,7 @@ from pathlib import Path
 
 from asyncpipe._fs import FolderLock
 from asyncpipe._leaving import within
+from asyncpipe.entries import GIVEN_UP_FREE
 from asyncpipe.errors import LedgerError, UsageError
 from asyncpipe.events import Event, Failed, LostSettled, Resubmitted, now
 from asyncpipe.ledger import queries
@@ -19,21 +20,26 @@ from asyncpipe.manifest import write_manifest
 from asyncpipe.states import JobState
 
 GIVEN_UP = "given up: submitted, and the answer was lost; counted as charged"
-GIVEN_UP_FREE = "given up: submitted, and the answer was lost; it was not charged"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Decision:
     """What the user knows or wants.
 
-    ``resubmit`` is about unknown jobs: True, pending again; False, given up; None, as they are.
     ``lost_charged`` is about the attempts whose answer was lost: True, the bill has them, they are
-    charged; False, it has not, they are released; None: not known. A job that is given up counts
-    as charged then, and one that is submitted anew keeps the money reserved.
+    charged; False, it has not, they are released; None: not known. ``resubmit`` is about unknown
+    jobs: True, pending again; False, given up; None: as the bill has it, given up what was bought
+    and submitted anew what was not. Where the bill is not known, a job that is given up counts as
+    charged, and one that is submitted anew keeps the money reserved.
     """
 
     resubmit: bool | None = None
     lost_charged: bool | None = None
+
+    @property
+    def submits_anew(self) -> bool:
+        """Whether unknown jobs are pending again by it."""
+        return self.lost_charged is False if self.resubmit is None else self.resubmit
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,9 +70,10 @@ class Resolved:
 async def resolve(folder: Path, names: Sequence[str], decision: Decision) -> list[Resolved]:
     """Decide about the jobs called ``names`` (none: all that are concerned).
 
-    Those are unknown jobs, and, unless they are to be submitted anew, jobs with lost answers of
-    earlier attempts. Raises UsageError for a name that no such job has, FolderInUse while a run
-    holds the folder, and LedgerError when the folder has no ledger.
+    Those are unknown jobs, failed ones that an earlier lost answer may have been charged for, and,
+    where it is said what lost answers cost, all that have some. Raises UsageError for a name that
+    no such job has, FolderInUse while a run holds the folder, and LedgerError when the folder has
+    no ledger.
     """
     if not ledger_path(folder).exists():
         raise LedgerError(f"{folder} has no ledger: no run has used it as its output folder")
@@ -94,8 +101,7 @@ def follow(record: JobRecord, lost: Sequence[LostAnswer], decision: Decision) ->
     """Yield what follows for one job; ``lost`` are its earlier attempts of unknown outcome."""
     if record.state is JobState.UNKNOWN:
         yield from _latest(record, decision)
-    given_up = decision.resubmit is False
-    if decision.lost_charged is None and not given_up:
+    if decision.lost_charged is None and decision.submits_anew:
         return
     for answer in lost:
         yield _settled(record, answer, charged=decision.lost_charged is not False)
@@ -104,10 +110,10 @@ def follow(record: JobRecord, lost: Sequence[LostAnswer], decision: Decision) ->
 def _latest(record: JobRecord, decision: Decision) -> Iterator[Event]:
     """What becomes of an unknown job, and of the attempt that made it so."""
     at, charged = now(), decision.lost_charged
-    if decision.resubmit is False:
+    if not decision.submits_anew:
         error = GIVEN_UP_FREE if charged is False else GIVEN_UP
         yield Failed(job_id=record.id, at=at, error=error, charged=charged is not False)
-    elif decision.resubmit:
+    else:
         yield Resubmitted(job_id=record.id, at=at)
         if charged is not None:
             answer = LostAnswer(
@@ -134,12 +140,12 @@ def _settled(record: JobRecord, answer: LostAnswer, *, charged: bool) -> LostSet
 async def _concerned(ledger: Ledger, decision: Decision) -> list[JobRecord]:
     unknown = set(await ledger.ask(partial(queries.ids_in_state, state=JobState.UNKNOWN)))
     lost = set(await ledger.ask(queries.with_lost_answers))
-    ids = {True: unknown, False: unknown | lost, None: lost}[decision.resubmit]
-    records = await ledger.ask(partial(queries.records_by_id, ids=sorted(ids)))
+    records = await ledger.ask(partial(queries.records_by_id, ids=sorted(unknown | lost)))
+    if decision.lost_charged is not None:
+        return records
     # A job that is given up failed; one that succeeded, or may yet, only has money to settle.
-    if decision.resubmit is False and decision.lost_charged is None:
-        return [r for r in records if r.state is JobState.UNKNOWN or r.in_doubt]
-    return records
+    given_up = not decision.submits_anew
+    return [r for r in records if r.state is JobState.UNKNOWN or (given_up and r.in_doubt)]
 
 
 def _chosen(
@@ -148,7 +154,7 @@ def _chosen(
     missing = set(names) - {record.name for record in records}
     if missing:
         known = ", ".join(record.name for record in records[:10]) or "none"
-        kind = "unknown job" if decision.resubmit else "job with a lost answer"
+        kind = "unknown job" if decision.submits_anew else "job with a lost answer"
         raise UsageError(
             f"{folder} has no {kind} called {', '.join(sorted(missing))}; there are: {known}"
         )

@@ -85,6 +85,9 @@ class Result:
         return words.get(self.outcome, "failed" if self.outcome.startswith("failed") else "pending")
 
 
+TOLD = "the provider's answer"
+"""The source of a cost that the provider itself told."""
+
 _ROWS = """
 SELECT j.name, j.key, j.type, j.model, j.state,
   (SELECT total(charged) FROM attempts WHERE job_id=j.id),
@@ -99,7 +102,7 @@ SELECT j.name, j.key, j.type, j.model, j.state,
     AND settled IS NOT 'released'),
   (SELECT total(overrun) FROM attempts WHERE job_id=j.id),
   (SELECT count(*) FROM attempts WHERE job_id=j.id AND n<=j.used AND settled IS NULL),
-  a.settled='charged',
+  a.settled='charged', a.told IS NOT NULL,
   j.spec
 FROM jobs j JOIN attempts a ON a.job_id=j.id
   AND a.n=(SELECT max(n) FROM attempts WHERE job_id=j.id)
@@ -151,7 +154,7 @@ def _result(connection: sqlite3.Connection, row: Sequence[Any]) -> Result:
 def _read(connection: sqlite3.Connection, row: Sequence[Any]) -> Result:
     state, charged, lost = JobState(row[4]), row[20], row[23]
     outcome = outcome_of(state, last_charged=bool(row[24]), charged=charged, lost=lost)
-    source = f"{row[7]} ({row[8]} assumed)" if row[8] else row[7]
+    source = TOLD if row[25] else f"{row[7]} ({row[8]} assumed)" if row[8] else row[7]
     assets = connection.execute(
         "SELECT path, size, sha256 FROM assets WHERE job_id=? AND n=? ORDER BY position", row[18:20]
     )
@@ -180,7 +183,7 @@ def _read(connection: sqlite3.Connection, row: Sequence[Any]) -> Result:
         error=_error(outcome, state, row[15], lost),
         submitted_at=_time(row[16]),
         completed_at=_time(row[17]) if outcome is not Outcome.PENDING else None,
-        labels=orjson.loads(row[25]).get("labels", {}),
+        labels=orjson.loads(row[26]).get("labels", {}),
     )
 
 

@@ -31,26 +31,59 @@ def _check_number(name: str, value: Any, minimum: float) -> None:
         raise UsageError(f"{name}: {value!r} must be a number, {what}")
 
 
+POLICIES: Mapping[str, frozenset[str]] = {
+    "learned": frozenset({"maximum_s"}),
+    "backoff": frozenset({"initial_s", "factor", "maximum_s"}),
+    "fixed": frozenset({"initial_s"}),
+}
+"""How polls can be placed, and the values that each policy goes by."""
+
+_POLLING_DEFAULTS = {"initial_s": 5.0, "factor": 1.5, "maximum_s": 30.0}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Polling:
-    """When to poll: first after ``initial_s`` seconds, then ``factor`` times later, capped.
+    """When to poll; times in seconds of the provider.
 
-    The defaults are the article's. Raises UsageError naming the field that is wrong.
+    ``learned`` (the default) polls when a model's predictions have been found to end, with gaps up
+    to ``maximum_s``; ``backoff`` first after ``initial_s``, then ``factor`` times later, up to
+    ``maximum_s``; ``fixed`` every ``initial_s``. Values other than the defaults (the article's)
+    without a policy mean backoff. The provider's time runs ``speed`` times as fast as ours: 1
+    except with a simulator. Raises UsageError naming the field that is wrong.
     """
 
-    initial_s: float = 5.0
-    factor: float = 1.5
-    maximum_s: float = 30.0
+    policy: str = ""
+    initial_s: float = _POLLING_DEFAULTS["initial_s"]
+    factor: float = _POLLING_DEFAULTS["factor"]
+    maximum_s: float = _POLLING_DEFAULTS["maximum_s"]
+    speed: float = 1.0
 
     def __post_init__(self) -> None:
         _check_number("polling.initial_s", self.initial_s, TINY)
         _check_number("polling.factor", self.factor, 1)
         _check_number("polling.maximum_s", self.maximum_s, TINY)
-        if self.maximum_s < self.initial_s:
+        _check_number("polling.speed", self.speed, TINY)
+        said = {name for name, usual in _POLLING_DEFAULTS.items() if getattr(self, name) != usual}
+        if self.policy == "":
+            object.__setattr__(self, "policy", "backoff" if said else "learned")
+        check_policy(self.policy, said)
+        if self.policy == "backoff" and self.maximum_s < self.initial_s:
             raise UsageError(
                 f"polling.maximum_s: {self.maximum_s:g} is less than "
                 f"initial_s ({self.initial_s:g}): raise it"
             )
+
+
+def check_policy(policy: Any, said: set[str]) -> None:
+    """Raise UsageError for a policy there is none of, or for values that it does not go by."""
+    if not isinstance(policy, str) or policy not in POLICIES:
+        raise UsageError(f"polling.policy: {policy!r} must be one of {', '.join(POLICIES)}")
+    for name in sorted(said - POLICIES[policy]):
+        takes = " and ".join(sorted(POLICIES[policy]))
+        raise UsageError(
+            f"polling.{name}: {policy} does not go by it, only by {takes}: "
+            "take it out, or take policy: backoff"
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from decimal import Decimal
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -124,7 +125,8 @@ class FakeProvider:
     """A provider that follows ``scripts`` (by job name; ``default`` for the others).
 
     It counts what it sells: ``sold`` names the job of every prediction, ``peak_in_flight`` is the
-    most it worked on at once.
+    most it worked on at once. ``uploads`` holds the path of every file it took, ``submitted`` every
+    job as it came; ``upload_errors`` are raised first, one per upload, and one takes ``upload_s``.
     """
 
     scripts: Mapping[str, Script] = field(default_factory=dict)
@@ -132,16 +134,22 @@ class FakeProvider:
     name: str = "atlas"
     origin: str = "fake"
     simulated: bool = True
+    account: str = ""
     sold: list[str] = field(default_factory=list)
     submits: int = 0
     polls: int = 0
     peak_in_flight: int = 0
+    uploads: list[Path] = field(default_factory=list)
+    upload_errors: list[ProviderError] = field(default_factory=list)
+    upload_s: float = 0.0
+    submitted: list[Job] = field(default_factory=list)
     _made: dict[str, _Made] = field(default_factory=dict)
     _refusals: dict[str, list[ProviderError]] = field(default_factory=dict)
 
     async def submit(self, job: Job) -> Prediction:
         """Accept, or raise what the script says."""
         self.submits += 1
+        self.submitted.append(job)
         name = job.name or job.prompt
         script = self.scripts.get(name, self.default)
         refusals = self._refusals.setdefault(name, list(script.submits))
@@ -155,6 +163,14 @@ class FakeProvider:
         working = sum(made.ready > now for made in self._made.values())
         self.peak_in_flight = max(self.peak_in_flight, working)
         return Prediction(id=prediction_id)
+
+    async def upload(self, path: Path) -> str:
+        """Take a file, or raise what the script says."""
+        self.uploads.append(path)
+        await asyncio.sleep(self.upload_s)
+        if self.upload_errors:
+            raise self.upload_errors.pop(0)
+        return f"https://fake.example/{len(self.uploads)}/{path.name}"
 
     async def poll(self, prediction_id: str, *, route: str = "") -> Prediction:
         """Tell how a prediction stands."""

@@ -17,6 +17,8 @@ from asyncpipe.flow.kept import Windows, lessons
 from asyncpipe.flow.pace import Pace
 from asyncpipe.flow.paced import Paced
 from asyncpipe.flow.traffic import Traffic
+from asyncpipe.flow.watch import Watches
+from asyncpipe.latencies import Latencies, latencies_of
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.ledger.sqlite import Ledger
 from asyncpipe.memory import memory_of
@@ -24,6 +26,7 @@ from asyncpipe.pricing import Budget
 from asyncpipe.providers.base import Provider
 from asyncpipe.settings import Caps, Deadlines, Polling
 from asyncpipe.spending import Purse
+from asyncpipe.uploads import Uploads
 from asyncpipe.volume import Room
 
 
@@ -52,6 +55,7 @@ class Calls:
     stop: Stop
     unfit: Callable[[JobRecord, AsyncpipeError], None]
     wanted: Callable[[JobRecord], bool]
+    stopped: Callable[[JobRecord], bool]
     clock: Callable[[], float]
 
 
@@ -63,7 +67,13 @@ class Parts:
     admission: Admission
     driver: Driver
     traffic: Traffic
-    keep: Callable[[], None]
+    keep_windows: Callable[[], None]
+    latencies: Latencies
+
+    def keep(self) -> None:
+        """Keep for the next run what this one learned; never raises."""
+        self.keep_windows()
+        self.latencies.keep()
 
 
 def join_parts(
@@ -78,7 +88,7 @@ def join_parts(
     purse: Purse,
 ) -> Parts:
     """Make the parts of one opened pipeline."""
-    traffic, keep = _traffic(limits, calls.clock, provider)
+    traffic, keep_windows = _traffic(limits, calls.clock, provider)
     paced = Paced(provider, traffic, calls.clock)
     room = Room(folder, limits.min_free_bytes, calls.clock, limits.patience_s, calls.stop)
     admission = Admission(
@@ -92,6 +102,7 @@ def join_parts(
         traffic=traffic,
         clock=calls.clock,
     )
+    latencies = latencies_of(limits.polling, provider, limits.rng, tail=admission.tail)
     fetcher = Fetcher(
         provider=paced,
         ledger=ledger,
@@ -106,21 +117,34 @@ def join_parts(
         provider=paced,
         ledger=ledger,
         fetcher=fetcher,
+        uploads=Uploads(provider, ledger, limits.rng),
         admission=admission,
-        policy=Policy(
-            polling=limits.polling,
-            deadlines=limits.deadlines,
-            retries=limits.retries,
-            patience_s=limits.patience_s,
-            resubmit_unknown=limits.resubmit_unknown,
-            wanted=calls.wanted,
-        ),
+        policy=_policy(limits, calls, latencies.polls),
         emit=calls.emit,
         stop=calls.stop,
         rng=limits.rng,
         clock=calls.clock,
     )
-    return Parts(room=room, admission=admission, driver=driver, traffic=traffic, keep=keep)
+    return Parts(
+        room=room,
+        admission=admission,
+        driver=driver,
+        traffic=traffic,
+        latencies=latencies,
+        keep_windows=keep_windows,
+    )
+
+
+def _policy(limits: Limits, calls: Calls, polls: Watches) -> Policy:
+    return Policy(
+        polls=polls,
+        deadlines=limits.deadlines,
+        retries=limits.retries,
+        patience_s=limits.patience_s,
+        resubmit_unknown=limits.resubmit_unknown,
+        wanted=calls.wanted,
+        stopped=calls.stopped,
+    )
 
 
 def _traffic(
@@ -139,6 +163,6 @@ def _traffic(
 
     def keep() -> None:
         if memory is not None:
-            memory.save(lessons(traffic.windows))
+            memory.save(lessons(traffic.limited))
 
     return traffic, keep

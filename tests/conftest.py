@@ -1,4 +1,4 @@
-"""What every test gets: an environment without keys and proxies."""
+"""What every test gets: an environment without keys, proxies and what was learned before."""
 
 from __future__ import annotations
 
@@ -15,9 +15,16 @@ _FOREIGN = (
 )
 
 
+@pytest.fixture(scope="session")
+def cache_home(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A cache folder that is nobody's."""
+    return str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Strip keys and proxies of the machine the tests run on."""
+def clean_environment(monkeypatch: pytest.MonkeyPatch, cache_home: str) -> None:
+    """Strip keys and proxies of the machine the tests run on; keep nothing in its cache folder."""
+    monkeypatch.setenv("XDG_CACHE_HOME", cache_home)
     for name in _FOREIGN:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)

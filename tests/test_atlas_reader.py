@@ -384,6 +384,8 @@ def test_the_status_of_a_refused_poll(status: int, kind: type[ProviderError]) ->
     for text in ("<html>x</html>", f'{{"code":{status},"msg":"x","request_id":"t","data":null}}'):
         error = poll_error(text, status)
         assert (type(error), error.status) == (kind, status)
+    limited = poll_error('{"code":429,"msg":"slow down","request_id":"t","data":null}', 200)
+    assert (type(limited), limited.status) == (PollFailed, 429)
 
 
 def test_outputs_without_a_status_are_finished() -> None:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import anyio
 import pytest
 
-from asyncpipe import Job, JobState, Manifest, Pipeline, Rate, read_manifest, wiring
+from asyncpipe import Job, JobState, Manifest, Pipeline, Rate, read_manifest
+from asyncpipe.entries import read_entries
 from asyncpipe.errors import (
     BudgetReached,
     ProviderError,
@@ -28,15 +31,19 @@ from asyncpipe.flow.decide import after_submit
 from asyncpipe.flow.namesakes import Namesakes
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.ledger.sqlite import ledger_path, reading
-from asyncpipe.pricing import Price, PriceBook, from_micro, price, to_micro
+from asyncpipe.pricing import Budget, Price, Prices, books_of, from_micro, price, to_micro
+from asyncpipe.providers.atlas_billing import Bill, BilledDay
 from asyncpipe.providers.base import Prediction, PredictionStatus
-from asyncpipe.reconcile import read_entries
+from asyncpipe.reconcile import CauseKind, compare
 from asyncpipe.report.export import export_file
 from asyncpipe.report.status import next_steps, read_status, status_document, status_lines
 from asyncpipe.report.summary import summary
 from asyncpipe.resolve import Decision, resolve
 from asyncpipe.results import Outcome, Result
+from asyncpipe.settling import Settling
+from asyncpipe.stops import Stops
 from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual
+from asyncpipe.waiters import Waiters
 from tests.test_migrations import version_1
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"  # 0.04 USD
@@ -48,17 +55,13 @@ LOST = SubmitUnknown("reset")
 def estimated(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every price be an estimate of the provider's: a quarter more is reserved."""
 
-    def estimate(job: Job, books: Sequence[PriceBook]) -> Price:
-        exact = price(job, books)
-        return Price(
-            amount=exact.amount,
-            micro=exact.micro,
-            source="quote",
-            estimated=True,
-            margin=exact.micro // 4,
-        )
+    exact = Prices.of
 
-    monkeypatch.setattr(wiring, "price", estimate)
+    def estimate(prices: Prices, job: Job) -> Price:
+        found = exact(prices, job)
+        return replace(found, source="quote", estimated=True, margin=found.micro // 4)
+
+    monkeypatch.setattr(Prices, "of", estimate)
 
 
 def jobs(count: int, model: str = FLUX) -> list[Job]:
@@ -114,7 +117,7 @@ def test_a_margin_is_reserved_and_what_is_not_charged_of_it_released(tmp_path: P
     totals = manifest.totals
     assert (totals.charged, totals.estimated, totals.reserved) == (80_000, 80_000, 0)
     head = document(tmp_path)
-    assert (head["total_cost"], head["estimated"], head["overrun"]) == (
+    assert (head["total_cost"], head["estimated_cost"], head["overrun"]) == (
         Decimal("0.08"), Decimal("0.08"), 0
     )  # fmt: skip
     assert all(row["estimated"] for row in head["results"])
@@ -136,6 +139,14 @@ def test_margins_count_against_the_cap_until_they_come_back(tmp_path: Path) -> N
     assert manifest.totals.successful == 5
     manifest, stopped = run(tmp_path, provider, jobs(10), cap="0.41")
     assert (manifest.totals.successful, stopped) == (10, None)
+
+
+@pytest.mark.usefixtures("estimated")
+def test_a_job_waits_for_a_margin_that_comes_back(tmp_path: Path) -> None:
+    """0.05 and 0.05 do not fit 0.09; 0.04 and 0.05 do, once the first is there."""
+    provider = FakeProvider()
+    manifest, stopped = run(tmp_path, provider, jobs(2), cap="0.09")
+    assert (manifest.totals.successful, stopped, provider.peak_in_flight) == (2, None, 1)
 
 
 def test_a_cheap_job_behind_an_expensive_one_of_its_model_waits_and_is_not_forgotten(
@@ -229,6 +240,34 @@ def test_a_cap_lowered_below_what_is_committed_admits_nothing(tmp_path: Path) ->
     assert run(tmp_path, provider, jobs(5), cap="0.10")[1] is None
 
 
+def test_a_job_on_its_way_goes_back_when_its_money_is_gone(tmp_path: Path) -> None:
+    """It was admitted, and before its intent another prediction cost more than it had reserved."""
+    budget, record = Budget(100_000), JobRecord(id=1, key="k", name="杯", job=jobs(1)[0])
+    budget.hold(1, price(record.job, books_of(None)))
+    budget.move(committed=70_000, releasable=0)
+    done: list[str] = []
+
+    class Desk:
+        """Admission and driver, as far as a job is put down."""
+
+        def __getattr__(self, name: str) -> Any:
+            return lambda *_: done.append(name)
+
+    desk: Any = Desk()
+    desk.budget = budget
+    settling = Settling(desk, desk, Stops(), Waiters())
+
+    async def main() -> None:
+        send, receive = anyio.create_memory_object_stream[JobRecord](1)
+        send.send_nowait(record)
+        send.close()
+        await settling.drive(receive)
+        receive.close()
+
+    run_virtual(main())
+    assert done == ["put_back", "next_attempt_at", "give_back", "put_down"]
+
+
 class Watching(FakeProvider):
     """Reads the ledger at every submit: but for overruns, never more than the cap."""
 
@@ -287,8 +326,9 @@ def test_every_account_of_a_folder_says_the_same_after_any_history(
         ambiguous = rng.choice([True, False])
         options: dict[str, Any] = {"prices": prices, "resubmit_unknown": ambiguous, "retries": 1}
         retry = rng.choice([True, False])
+        named = [job for job in batch if rng.random() < 0.8]  # the job file changed
         manifest, _ = run(
-            tmp_path, provider, batch, cap=cap, max_workers=16, retry_failed=retry, **options
+            tmp_path, provider, named, cap=cap, max_workers=16, retry_failed=retry, **options
         )
         agree(tmp_path, manifest)
         decide(tmp_path, **decision)
@@ -321,7 +361,7 @@ def agree(folder: Path, manifest: Manifest) -> None:
     assert sum(row["reserved_usd"] for row in rows) == reserved
     assert sum(row["reserved_usd"] for row in attempts) == reserved
     assert sum(entry.reserved for entry in entries) == totals.reserved
-    assert written["estimated"] == shown["money"]["estimated"] == from_micro(totals.estimated)
+    assert written["estimated_cost"] == shown["money"]["estimated"] == from_micro(totals.estimated)
     told = (row["charged_usd"] for row in attempts if row["estimated"])
     assert sum(told) == from_micro(totals.estimated)
     overrun = from_micro(totals.overrun)
@@ -343,7 +383,7 @@ def agree(folder: Path, manifest: Manifest) -> None:
         row["money"] == "charged" for row in attempts
     )
     text = " ".join(" ".join(summary(totals, elapsed_s=1, manifest="m", simulated=False)).split())
-    assert (totals.lost_answers > 0) == ("lost answers of jobs that were submitted anew" in text)
+    assert (totals.lost_answers > 0) == ("of jobs that were submitted anew" in text)
     assert (totals.overruns > 0) == ("more than was reserved" in text)
 
 
@@ -425,6 +465,35 @@ def test_giving_up_settles_every_lost_answer_of_a_job(tmp_path: Path) -> None:
         assert result.outcome.startswith("failed, charged" if cost != "0" else "failed, not")
         assert result.attempts_charged == (2 if cost != "0" else 0)
         assert "given up" in str(result.error)
+
+
+@pytest.mark.parametrize("charged", [True, False])
+def test_what_the_bill_says_decides_about_unknown_jobs(tmp_path: Path, charged: bool) -> None:
+    """Bought: failed and charged, its media cannot be had. Not bought: submitted anew, unafraid."""
+    provider = FakeProvider(scripts={"杯 0": Script(submits=[LOST])})
+    run(tmp_path, provider, jobs(1))
+    decide(tmp_path, lost_charged=charged)
+    (result,) = read_manifest(tmp_path)
+    expected = Outcome.FAILED_CHARGED if charged else Outcome.PENDING
+    assert (result.outcome, result.reserved) == (expected, Decimal(0))
+    assert result.cost == (Decimal("0.04") if charged else 0)
+    run(tmp_path, provider, jobs(1), cap="0.04", retry_failed=True)
+    assert len(provider.sold) == (0 if charged else 1)
+
+
+def test_lost_answers_that_were_called_free_are_remembered(tmp_path: Path) -> None:
+    """By either decision; what the bill has all the same may come from them."""
+    provider = FakeProvider(scripts={f"杯 {n}": Script(submits=[LOST]) for n in range(3)})
+    run(tmp_path, provider, jobs(3))
+    decide(tmp_path, "杯 0", resubmit=False, lost_charged=False)
+    decide(tmp_path, "杯 1", lost_charged=False)
+    decide(tmp_path, "杯 2", resubmit=False)
+    found = read_entries(tmp_path)
+    assert found.settled_free == {FLUX: 2}
+    (day,) = found.days
+    bill = Bill(days={day: BilledDay(day=day, amounts={FLUX: Decimal("0.12")}, partial=False)})
+    (check,) = compare(found, bill).models
+    assert check.causes[0].kind is CauseKind.SETTLED_FREE
 
 
 def test_submitting_anew_with_the_bill_at_hand_keeps_nothing_reserved(tmp_path: Path) -> None:

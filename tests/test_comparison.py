@@ -30,14 +30,14 @@ def run(folder: Path, provider: FakeProvider, count: int) -> tuple[Manifest, Exc
 
 
 class Telling(FakeProvider):
-    """Says when the first job is submitted."""
+    """Says when the first job is begun."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.submitted = asyncio.Event()
+        self.begun = asyncio.Event()
 
     async def submit(self, job: Job) -> Prediction:
-        self.submitted.set()
+        self.begun.set()
         return await super().submit(job)
 
 
@@ -47,11 +47,11 @@ def test_the_first_submit_waits_for_no_comparison(
     """With a million assets that would take a while; and the run ends with all of them whole."""
     provider, step = Telling(), Comparison.step
     run(tmp_path, provider, 3)
-    provider.submitted.clear()
+    provider.begun.clear()
     (tmp_path / "images" / "mug_1.png").unlink()
 
     async def after_the_submit(self: Comparison) -> list[JobRecord] | None:
-        await asyncio.wait_for(provider.submitted.wait(), 1e6)
+        await asyncio.wait_for(provider.begun.wait(), 1e6)
         await asyncio.sleep(3600)  # longer than all the rest of the run
         return await step(self)
 

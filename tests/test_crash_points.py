@@ -195,3 +195,49 @@ def test_killed_while_recovering_nothing_is_bought(tmp_path: Path, what: str) ->
             return await asyncio.to_thread(kill_everywhere, simulator.base_url)
 
     assert asyncio.run(main()) > 20
+
+
+def known_uploads(folder: Path) -> int:
+    """Files whose URL the ledger holds."""
+    try:
+        with reading(folder) as connection:
+            return int(connection.execute("SELECT count(*) FROM uploads").fetchone()[0])
+    except LedgerError:
+        return 0
+
+
+def test_killed_around_an_upload_nothing_is_lost_or_sent_again(tmp_path: Path) -> None:
+    """From the start to the submit's answer: a URL the ledger holds is used by the next run.
+
+    Before the intent nothing is unknown, however far the upload came.
+    """
+
+    def kill_everywhere(url: str) -> Counter[str]:
+        stop_at, seen = 35, Counter[str]()  # what comes before is the same in every run
+        with runner(url) as runs, closing(Books(tmp_path / "books")) as books:
+            while not seen["bought"]:
+                stop_at += 1
+                folder, photo = tmp_path / f"{stop_at}", tmp_path / f"照片 {stop_at}.png"
+                photo.write_bytes(b"\x89PNG\r\n\x1a\n" + folder.name.encode() + bytes(700_000))
+                digest = hashlib.sha256(photo.read_bytes()).hexdigest()
+                params = {"image": str(photo), "num_images": 1}
+                jobs = [{"name": "杯", "model": FLUX, "prompt": f"up {stop_at}", "params": params}]
+                assert runs.run(folder, jobs, stop_at=stop_at)
+                sent, held, unknown = books.uploads(), known_uploads(folder), submitting(folder)
+                bought = any(p.body["prompt"] == f"up {stop_at}" for p in books.predictions())
+                assert not runs.run(folder, jobs, stop_at=None)
+                judge(folder, jobs, books, unknown)
+                again = books.uploads().get(digest, 0) - sent.get(digest, 0)
+                assert again == (0 if held else 1)
+                assert sent.get(digest, 0) >= held
+                assert unknown <= held
+                seen.update(sent=sent.get(digest, 0) and not held, held=held, bought=bought)
+        return seen
+
+    async def main() -> Counter[str]:
+        async with Simulator(settings(tmp_path)) as simulator:
+            return await asyncio.to_thread(kill_everywhere, simulator.base_url)
+
+    seen = asyncio.run(main())
+    assert seen["sent"] > 1, "no run was killed between an upload and its record"
+    assert seen["held"] > 1, "no run was killed between an upload and its submit"

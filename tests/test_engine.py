@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from asyncpipe import Job, Manifest, Outcome, Pipeline, Result
+from asyncpipe import Job, Manifest, Outcome, Pipeline, Polling, Result
 from asyncpipe.errors import (
     BalanceExhausted,
     KeyRefused,
@@ -230,7 +230,7 @@ def test_no_fault_while_polling_loses_a_paid_job(
 def test_polling_follows_the_articles_schedule(tmp_path: Path) -> None:
     """5 s, x 1.5, at most 30 s, within ten per cent: 100 s take seven polls, not twenty."""
     provider = FakeProvider(default=Script(generation_s=100.0))
-    run_batch(tmp_path, provider, jobs(1))
+    run_batch(tmp_path, provider, jobs(1), polling=Polling(policy="backoff"))
     assert 6 <= provider.polls <= 8
 
 

@@ -9,13 +9,16 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from aiohttp import web
 
 from asyncpipe.cli.app import run_command
 from asyncpipe.cli.costs import Costs
+from asyncpipe.cli.look import Kinds
+from asyncpipe.jobfile import open_jobs
 from asyncpipe.jobs import Job
-from asyncpipe.pricing import Price
+from asyncpipe.pricing import Price, Prices, built_in
 from asyncpipe.simulator import Books, Simulator, SimulatorSettings
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -51,6 +54,26 @@ def served(steps: Callable[[Simulator], Awaitable[Any]], **settings: Any) -> Any
             return await steps(simulator)
 
     return asyncio.run(main())
+
+
+def foreign(
+    answer: Callable[[web.Request], Awaitable[web.Response]],
+    steps: Callable[[str], Awaitable[None]],
+) -> None:
+    """Let one function answer every request."""
+
+    async def main() -> None:
+        app = web.Application()
+        app.router.add_route("*", "/{rest:.*}", answer)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        try:
+            await steps(f"http://127.0.0.1:{runner.addresses[0][1]}")
+        finally:
+            await runner.cleanup()
+
+    asyncio.run(main())
 
 
 def test_without_a_key_tables_tell(tmp_path: Path, estimate: Callable[..., Any]) -> None:
@@ -136,27 +159,41 @@ def test_without_a_key_a_base_url_is_asked_without_one(
             return web.json_response({"available": {"value": "0.03", "currency": "usd"}})
         return web.json_response({"code": "200", "data": {"price": "0.05"}})
 
-    async def main() -> None:
-        app = web.Application()
-        app.router.add_route("*", "/{rest:.*}", answer)
-        runner = web.AppRunner(app, shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    async def steps(url: str) -> None:
         path = write(tmp_path, {"model": FLUX, "prompt": "mug"})
-        try:
-            found = await asyncio.to_thread(estimate, path, "--base-url", url)
-            assert (found["total_cost"], found["balance"]) == (Decimal("0.05"), None)
-            monkeypatch.setenv("ATLAS_CLOUD_API_KEY", "apikey-1")
-            found = await asyncio.to_thread(estimate, path, "--base-url", url)
-            assert found["balance"] == Decimal("0.03")
-        finally:
-            await runner.cleanup()
+        found = await asyncio.to_thread(estimate, path, "--base-url", url)
+        assert (found["total_cost"], found["balance"]) == (Decimal("0.05"), None)
+        monkeypatch.setenv("ATLAS_CLOUD_API_KEY", "apikey-1")
+        found = await asyncio.to_thread(estimate, path, "--base-url", url)
+        assert found["balance"] == Decimal("0.03")
 
-    asyncio.run(main())
+    foreign(answer, steps)
     calculate, balance = "/api/v1/model/calculate", "/public/v1/balance"
     key = "Bearer apikey-1"
     assert seen == [(calculate, None), (calculate, key), (balance, key)]
+
+
+def test_an_api_that_repeats_the_key_does_not_get_it_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, estimate: Callable[..., Any]
+) -> None:
+    """Neither in the reason for a missing quote nor in that for a missing balance."""
+    key = "sk-0123456789abcdef"
+    monkeypatch.setenv("ATLASCLOUD_API_KEY", key)
+
+    async def answer(request: web.Request) -> web.Response:
+        said = f"no, {request.headers['Authorization']} and \x1b[31m{key}"
+        body = {"code": 400, "msg": said, "error": {"message": said}}
+        return web.json_response(body, status=400)
+
+    async def steps(url: str) -> None:
+        path = write(tmp_path, veo())
+        found = await asyncio.to_thread(estimate, path, "--base-url", url)
+        assert len(found["remarks"]) == 2
+        assert "no, Bearer" in found["remarks"][0]
+        assert key not in str(found)
+        assert "\x1b" not in str(found["remarks"])
+
+    foreign(answer, steps)
 
 
 def test_a_quote_that_is_not_to_be_had_falls_back_and_says_so(
@@ -262,3 +299,26 @@ def test_memory_follows_models_not_jobs() -> None:
     for _ in range(1000):
         costs.add(job, price)
     assert (len(costs.jobs), len(costs.assumed), costs.total) == (1, 1, 40_000_000)
+
+
+def test_jobs_are_counted_by_kind_and_cost_the_same_as_one_by_one(tmp_path: Path) -> None:
+    """One pass over the file; a row stands for all that differ in prompt and seed only."""
+    rows = [
+        {"model": VEO, "prompt": f"city {n}", "duration": 4 + 2 * (n % 3), "params": {"seed": n}}
+        for n in range(60)
+    ]
+    file = open_jobs(write(tmp_path, *rows, {"model": VEO, "prompt": "no duration"}))
+    prices = Prices(books=(built_in(),))
+    together, alone = Costs(), Costs()
+    kinds = Kinds(file)
+    seen: list[int] = []
+
+    def take(job: Job, price: Price, count: int) -> None:
+        seen.append(count)
+        together.add(job, price, count)
+
+    kinds.price(prices, take)
+    for row in file.rows:
+        alone.add(row.job, prices.of(row.job))
+    assert seen == [20, 20, 20, 1]
+    assert orjson.dumps(together.document(4)) == orjson.dumps(alone.document(4))

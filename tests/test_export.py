@@ -187,7 +187,7 @@ def test_places_where_no_file_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(UsageError, match="no folder"):
         export_file(folder, tmp_path / "no" / "rows.csv", "csv")
 
-    def full(*_: object) -> int:
+    def full(*_: object, **__: object) -> int:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(export, "write_rows", full)

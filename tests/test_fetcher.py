@@ -209,3 +209,13 @@ def test_trouble_on_the_way_is_not_lost_media() -> None:
     downloader = FakeDownloader([MediaGone("404"), broke_off(0)])
     events, _ = fetch(downloader)
     assert [type(event) for event in events] == [FetchFailed]
+
+
+def test_a_media_server_that_asks_for_time_gets_it() -> None:
+    """Retry-After of a download: longer than our own pause, and also where the place is new."""
+    busy = DownloadError("503", retry_after_s=90.0)
+    _, took_s = fetch(FakeDownloader([busy, FILE]), Asked(answers=[(FRESH,)]))
+    assert 90.0 <= took_s < 100.0
+    forever = DownloadError("503", retry_after_s=1e6)
+    _, took_s = fetch(FakeDownloader([forever, FILE]))
+    assert took_s < 1_000.0

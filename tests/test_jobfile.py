@@ -15,7 +15,7 @@ from asyncpipe.errors import JobFileError, UsageError
 from asyncpipe.jobfile import JobFile, load_jobs, parse_jobs
 from asyncpipe.jobs import Job, JobType
 from asyncpipe.pricing import Rate
-from asyncpipe.settings import Deadlines, Polling, RunSettings
+from asyncpipe.settings import Caps, Deadlines, Polling, RunSettings
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
 VEO = "google/veo3.1/text-to-video"
@@ -243,6 +243,8 @@ def test_the_top_level_becomes_settings(tmp_path: Path) -> None:
     text = f"""\
 output_dir: 输出
 max_workers: 7
+window: fixed
+limits: {{requests_per_second: 2.5, models: {{a/b: 4}}}}
 retries: 0
 deadline_s: {{video: 900}}
 polling: {{initial_s: 2, factor: 1}}
@@ -255,6 +257,8 @@ jobs: [{ROW}]
     assert settings == RunSettings(
         output_dir=Path("输出"),
         max_workers=7,
+        window="fixed",
+        limits=Caps(requests_per_second=2.5, models={"a/b": 4}),
         retries=0,
         deadlines=Deadlines(image=300, video=900),
         polling=Polling(initial_s=2, factor=1, maximum_s=30),
@@ -262,6 +266,22 @@ jobs: [{ROW}]
     )
     both = load(tmp_path, f"deadline_s: 60\njobs: [{ROW}]").settings.deadlines
     assert (both.of(JobType.IMAGE), both.of(JobType.VIDEO)) == (60, 60)
+
+
+@pytest.mark.parametrize(
+    ("said", "polling"),
+    [
+        ("{}", Polling(policy="learned")),
+        ("{policy: learned}", Polling(policy="learned")),
+        ("{policy: learned, maximum_s: 10}", Polling(policy="learned", maximum_s=10)),
+        ("{initial_s: 5}", Polling(policy="backoff")),
+        ("{policy: backoff}", Polling(policy="backoff")),
+        ("{policy: fixed, initial_s: 60}", Polling(policy="fixed", initial_s=60)),
+    ],
+)
+def test_a_policy_of_polling_is_named_or_meant(tmp_path: Path, said: str, polling: Polling) -> None:
+    """Values without a policy mean the article's backoff, also where they say its own numbers."""
+    assert load(tmp_path, f"polling: {said}\njobs: [{ROW}]").settings.polling == polling
 
 
 def test_the_articles_python_list_works_as_printed() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import orjson
 import pytest
 
 from asyncpipe import AtlasCloud
@@ -47,6 +48,21 @@ def test_a_damaged_file_is_as_good_as_none(memory: Memory, tmp_path: Path, damag
     assert memory.load(today=NOW) == {}
     memory.save({"m/y": 2}, today=NOW)
     assert memory.load(today=NOW) == {"m/y": 2}
+
+
+def test_a_damaged_entry_spoils_no_other(memory: Memory, tmp_path: Path) -> None:
+    """It is ignored, and gone with the next save; so is what is too old."""
+    memory.save({"m/x": 1}, today=NOW)
+    (file,) = (tmp_path / "asyncpipe").iterdir()
+    kept = orjson.loads(file.read_bytes())
+    kept["models"] |= {"a": None, "b": {"at": 5, "learned": 1}, "c": {"at": NOW.isoformat()}}
+    old = (NOW - STALE).isoformat()
+    kept["models"] |= {"d": {"at": "x", "learned": 1}, "old": {"at": old, "learned": 1}}
+    file.write_bytes(orjson.dumps(kept))
+    later = NOW + timedelta(seconds=1)
+    assert memory.load(today=later) == {"m/x": 1}
+    memory.save({"m/y": 2}, today=later)
+    assert orjson.loads(file.read_bytes())["models"].keys() == {"m/x", "m/y"}
 
 
 def test_accounts_and_subjects_do_not_mix(memory: Memory) -> None:

@@ -227,6 +227,7 @@ def possible(record: JobRecord) -> list[str]:
         S.GENERATED: ["AssetStored", "AssetStored", "FetchFailed", "Succeeded", "Lost"],
         S.FAILED: [] if record.paid else ["RetryAsked"],
         S.CANCELLED: ["AskedAgain"],
+        S.SUCCEEDED: ["Generated"],
     }.get(record.state, [])
 
 

@@ -146,7 +146,11 @@ ONE_IMAGE = [
     job(duration=8, image="https://example.com/1.png"),
     job(duration=8, image="data:image/png;base64,AAAA"),
     job(duration=8, image="./picture.png"),
-    job(duration=8, image=["https://example.com/2.png"]),
+    job(duration=8, image="C:\\图片\\2.png"),
+]
+NESTED = [
+    job(references=[{"image": "./1.png", "weight": 1}, {"image": "https://a/2.png"}]),
+    job(references=[{"image": "https://a/3.png", "weight": 1}, {"image": "./4.png"}]),
 ]
 OTHER = [
     job(duration=6),
@@ -156,6 +160,7 @@ OTHER = [
     job(duration=8, num_images=2),
     job(duration=8, images=["https://a/1", "https://a/2"]),
     job(duration=8, last_image="https://a/1"),
+    job(references=[{"image": "./1.png", "weight": 2}, {"image": "./2.png"}]),
     job(model=FLUX, duration=8),
     Job(model=VEO, type=JobType.IMAGE, prompt="p", params={"duration": 8}),
 ]
@@ -165,11 +170,14 @@ def test_like_jobs_share_a_price_key() -> None:
     """Prompts, seeds and which media are given do not change a price."""
     assert len({price_key(each) for each in SAME}) == 1
     assert len({price_key(each) for each in ONE_IMAGE}) == 1
+    assert len({price_key(each) for each in NESTED}) == 1
 
 
 def test_whatever_may_change_a_price_changes_the_key() -> None:
     """Every other field, and how many media are given."""
-    assert len({price_key(each) for each in [SAME[0], ONE_IMAGE[0], *OTHER]}) == 2 + len(OTHER)
+    assert len({price_key(each) for each in [SAME[0], ONE_IMAGE[0], NESTED[0], *OTHER]}) == 3 + len(
+        OTHER
+    )
 
 
 def test_audio_is_priced_by_how_much_is_said() -> None:

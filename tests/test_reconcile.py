@@ -7,6 +7,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -15,9 +16,11 @@ from typing import Any
 import aiohttp
 import pytest
 
-from asyncpipe import AtlasCloud, Job, Pipeline, Polling
+from asyncpipe import AtlasCloud, Job, Pipeline, Polling, read_manifest
+from asyncpipe.entries import Entries, Ledgered, read_entries
 from asyncpipe.errors import KeyRefused, PollFailed, ProviderError
 from asyncpipe.ledger.sqlite import ledger_path
+from asyncpipe.pricing import Price, Prices
 from asyncpipe.providers.atlas_billing import (
     LONGEST_WAIT_S,
     TRIES,
@@ -31,13 +34,10 @@ from asyncpipe.providers.atlas_billing import (
 from asyncpipe.providers.http import HttpAnswer
 from asyncpipe.reconcile import (
     CauseKind,
-    Entries,
-    Ledgered,
     ModelCheck,
     Reconciled,
     Verdict,
     compare,
-    read_entries,
 )
 from asyncpipe.simulator import Books, Faults, Simulator, SimulatorSettings
 from asyncpipe.testing import run_virtual
@@ -122,6 +122,20 @@ def test_an_unknown_job_explains_what_was_billed_for_it(tmp_path: Path) -> None:
     assert found.agrees
 
 
+def test_what_the_bill_says_of_lost_answers_names_the_decision(tmp_path: Path) -> None:
+    """All of them on it: charge them; none: release them; open ones beside them: nobody can say."""
+    lost = {"unknown": 2, "unknown_cost": 80_000, "reserved": 100_000}
+    (flux,) = compare(ledgered(DAY, **lost), bill({DAY: "0.48", NEXT: "0"})).models
+    assert "resolve FOLDER --lost-charged" in flux.causes[0].text
+    (flux,) = compare(ledgered(DAY, **lost), bill({DAY: "0.40", NEXT: "0"})).models
+    assert (flux.verdict, kinds(flux)) == (Verdict.EQUAL, [CauseKind.UNKNOWN])
+    assert "resolve FOLDER --lost-free" in flux.causes[0].text
+    for billed in ("0.44", "0.48", "0.40"):
+        opened = ledgered(DAY, **lost, open=int(billed != "0.44"))
+        (flux,) = compare(opened, bill({DAY: billed, NEXT: "0"})).models
+        assert "FOLDER" not in "".join(cause.text for cause in flux.causes)
+
+
 def test_more_than_the_unknown_ones_explain_is_a_difference(tmp_path: Path) -> None:
     """What is reserved covers only so much."""
     settings = settings_of(tmp_path, dropped=0.5)
@@ -170,6 +184,50 @@ def test_a_wrong_built_in_price_is_seen(tmp_path: Path, factor: str, word: str) 
     assert "built-in table of 2026-02-28" in causes[0].text
     assert word in causes[0].text
     assert imagen.total.difference == 2 * Decimal("0.06") * (Decimal(factor) - 1)
+
+
+@pytest.mark.parametrize("factor", ["0.9", "1.25"])
+def test_an_estimated_price_is_the_first_cause_of_a_difference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factor: str
+) -> None:
+    """Both ways, even by whole predictions; the model whose price is certain still agrees."""
+
+    exact = Prices.of
+
+    def estimate(prices: Prices, job: Job) -> Price:
+        found, guessed = exact(prices, job), job.model == IMAGEN
+        return replace(found, estimated=guessed, margin=found.micro // 4 if guessed else 0)
+
+    monkeypatch.setattr(Prices, "of", estimate)
+    settings = settings_of(tmp_path)
+    run(tmp_path / "out", settings)
+    Books(settings.books).reprice(IMAGEN, Decimal(factor))
+    flux, imagen = reconciled(tmp_path, settings).models
+    assert (flux.verdict, imagen.verdict) == (Verdict.EQUAL, Verdict.DIFFERENT)
+    causes = [cause for cause in imagen.causes if cause.kind is not CauseKind.NOT_COVERED]
+    assert causes[0].kind is CauseKind.ESTIMATED
+    assert "2 have an estimated price" in causes[0].text
+    Books(settings.books).sell_to_somebody(IMAGEN, 60_000)
+    again = reconciled(tmp_path, settings).models[1]
+    causes = [cause for cause in again.causes if cause.kind is not CauseKind.NOT_COVERED]
+    assert causes[0].kind is CauseKind.ESTIMATED
+
+
+@pytest.mark.parametrize("wire", ["canonical", "article"])
+def test_what_the_provider_says_it_cost_agrees_with_its_bill(tmp_path: Path, wire: str) -> None:
+    """Some cost half as much again as their price: by the answers the ledger knows it."""
+    faults = Faults(overrun=0.4, cost_told=0.5, instant=0.3)
+    settings = SimulatorSettings(
+        speed=500, books=tmp_path / "books", body_bytes=64, faults=faults, wire=wire
+    )
+    run(tmp_path / "out", settings, count=12)
+    found = reconciled(tmp_path, settings)
+    assert all(check.verdict is Verdict.EQUAL for check in found.models)
+    sold = Books(settings.books)
+    assert sum(check.total.charged for check in found.models) == sold.charged() > Decimal("0.54")
+    totals = read_manifest(tmp_path / "out").totals
+    assert 0 < totals.overruns < 12
+    assert Decimal(totals.charged - totals.overrun).scaleb(-6) == Decimal("0.54")
 
 
 def test_the_command_says_it_and_exits_by_it(tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ jobs:
     id: "{seed:text}"
     loud: "{loud}"
     zip: "{zip}"
-    image: "photos/{sku}.jpg"
+    look: "warm {sku}"
     nested: {deep: ["{seed}", "{sku}-{seed}", {plain: 1}], braces: "{{}}"}
   labels: {both: "{sku} {seed}"}
 """
@@ -190,7 +190,7 @@ jobs:
         "id": "42",
         "loud": True,
         "zip": "01067",
-        "image": "photos/007.jpg",
+        "look": "warm 007",
         "nested": {"deep": [42, "007-42", {"plain": 1}], "braces": "{}"},
     }
     assert job.labels["both"] == "007 42"

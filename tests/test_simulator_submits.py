@@ -323,3 +323,30 @@ def test_what_money_questions_are_refused() -> None:
 def test_a_balance_is_an_amount(amount: str) -> None:
     with pytest.raises(UsageError, match="balance_usd"):
         SimulatorSettings(balance_usd=Decimal(amount))
+
+
+def test_beyond_its_limits_the_simulator_says_429_without_a_hint() -> None:
+    """Per model in flight, and over all submits and polls of a second; nothing is sold then."""
+
+    async def in_flight(client: Client) -> None:
+        replies = [await client.submit() for _ in range(3)]
+        assert [reply.status for reply in replies] == [200, 200, 429]
+        assert "Retry-After" not in replies[2].headers
+        assert (await client.submit(model=SEEDANCE, duration=5)).status == 200
+        assert len(client.books.predictions()) == 3
+
+    run(in_flight, in_flight=2, generation_s=(600.0, 600.0))
+
+    async def rate(client: Client) -> None:
+        sold = await client.buy()
+        assert [(await client.poll(sold)).status for _ in range(4)] == [200, 200, 429, 429]
+        assert (await client.submit()).status == 429
+        assert len(client.books.predictions()) == 1
+        await asyncio.sleep(1.05)
+        assert (await client.poll(sold)).status == 200
+
+    run(rate, requests_per_second=3)
+    wrong: list[dict[str, Any]] = [{"in_flight": 0}, {"requests_per_second": 0.0}]
+    for settings in wrong:
+        with pytest.raises(UsageError, match="must be above 0"):
+            SimulatorSettings(**settings)

@@ -135,15 +135,18 @@ def schema() -> None:
 @click.argument("jobs", nargs=-1)
 @click.option("--resubmit", is_flag=True, help="Unknown jobs: let the next run submit them.")
 @click.option("--give-up", is_flag=True, help="Unknown jobs: failed, counted as charged.")
-@click.option("--lost-charged", is_flag=True, help="Lost answers: the bill has them; charge them.")
-@click.option("--lost-free", is_flag=True, help="Lost answers: the bill has them not; release.")
+@click.option("--lost-charged", is_flag=True, help="The bill has the lost answers: charge them.")
+@click.option("--lost-free", is_flag=True, help="The bill has not: release their money.")
 def resolve(folder: Path, jobs: tuple[str, ...], **options: bool) -> None:
     """Decide about the unknown jobs and lost answers of FOLDER: all, or those of JOBS.
 
     Unknown means: submitted, and the answer was lost. They may have been bought; submitting them
-    anew may pay twice, which is why only this command and `run --ambiguous resubmit` do it. What a
-    lost answer may have cost stays reserved until --lost-charged or --lost-free says what the bill
-    says; alone they leave unknown jobs as they are, with --resubmit or --give-up they settle both.
+    anew may pay twice, which is why only this command and `run --ambiguous resubmit` do it.
+
+    Where the bill tells (`reconcile`), say so: what it has is charged (--lost-charged) and given
+    up, unless --resubmit buys it again; what it has not is released (--lost-free) and submitted
+    anew, unless --give-up. Where nobody knows, --resubmit keeps the money of the lost answer
+    reserved, until you say what the bill says, and --give-up charges it.
     """
     from asyncpipe.cli.resolve import decision_of, resolve_jobs
 
@@ -170,6 +173,14 @@ def resolve(folder: Path, jobs: tuple[str, ...], **options: bool) -> None:
 )
 @click.option("--catalog", type=CATALOGS, default="article", show_default=True)
 @click.option("--balance", callback=to_usd, help="The account's money in USD.  [default: no end]")
+@click.option(
+    "--in-flight", type=click.IntRange(1), help="Most predictions of a model; beyond, a 429."
+)
+@click.option(
+    "--requests-per-second",
+    type=click.FloatRange(0, min_open=True),
+    help="Most submits and polls in a second; beyond, a 429.",
+)
 def simulate(list_faults: bool, **options: object) -> None:
     """Run the simulator as a server of its own, until interrupted."""
     from asyncpipe.cli.simulate import print_faults, serve

@@ -6,7 +6,7 @@ import asyncio
 import gc
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from asyncpipe._fs import make_folders
@@ -32,11 +32,7 @@ class Simulated:
 
     def polling(self, polling: Polling) -> Polling:
         """Poll as much more often."""
-        return Polling(
-            initial_s=polling.initial_s / self.speed,
-            factor=polling.factor,
-            maximum_s=polling.maximum_s / self.speed,
-        )
+        return replace(polling, speed=self.speed)
 
     def deadlines(self, deadlines: Deadlines) -> Deadlines:
         """Give up as much sooner."""

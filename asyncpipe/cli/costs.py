@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from asyncpipe.cli.typical import typical_s
+from asyncpipe.flow.learned import Latency
 from asyncpipe.jobs import Job
 from asyncpipe.manifest import money
 from asyncpipe.pricing import Price
 from asyncpipe.report.text import columns, printable, seconds, usd
+
+Measured = Callable[[str, Mapping[str, Any]], Latency | None]
 
 MOST_ASSUMED = 10
 """Assumptions that are named; the others are counted."""
 
 
 class Costs:
-    """Add jobs up: per model, by source, with what was assumed; amounts are micro-dollars."""
+    """Add jobs up: per model, by source, with what was assumed; amounts are micro-dollars.
 
-    def __init__(self) -> None:
+    ``measured`` says how long a job takes, as earlier runs learned it, or None.
+    """
+
+    def __init__(self, measured: Measured = lambda model, params: None) -> None:
+        self._measured = measured
+        self._timed = 0
         self.jobs: Counter[str] = Counter()
         self.costs: Counter[str] = Counter()
         self.sources: defaultdict[str, set[str]] = defaultdict(set)
@@ -33,19 +41,37 @@ class Costs:
         """What all of them cost."""
         return self.costs.total()
 
-    def add(self, job: Job, price: Price) -> None:
-        """Count one job."""
-        self.jobs[job.model] += 1
-        self.costs[job.model] += price.micro
+    def add(self, job: Job, price: Price, count: int = 1) -> None:
+        """Count a job, and ``count`` - 1 others that cost the same."""
+        self.jobs[job.model] += count
+        self.costs[job.model] += price.micro * count
         self.sources[price.source].add(job.model)
-        self.assumed.update(price.assumed)
-        self.reserved += price.to_reserve
-        self.estimated += price.micro if price.estimated else 0
-        least_s, most_s = typical_s(job.model, job.kind)
-        self._least_s += least_s
-        self._most_s += most_s
+        self.assumed.update(dict.fromkeys(price.assumed, count))
+        self.reserved += price.to_reserve * count
+        self.estimated += price.micro * count if price.estimated else 0
+        least_s, most_s = self._takes_s(job, count)
+        self._least_s += least_s * count
+        self._most_s += most_s * count
         self._longest_least_s = max(self._longest_least_s, least_s)
         self._longest_s = max(self._longest_s, most_s)
+
+    def _takes_s(self, job: Job, count: int) -> tuple[float, float]:
+        found = self._measured(job.model, job.params)
+        if found is None:
+            return typical_s(job.model, job.kind)
+        self._timed += count
+        return found.median_s, found.p90_s
+
+    @property
+    def timed_by(self) -> str:
+        """Where the times come from."""
+        stated = "the times stated for such models"
+        jobs = self.jobs.total()
+        if not self._timed:
+            return stated
+        if self._timed == jobs:
+            return "the times that earlier runs measured"
+        return f"the times that earlier runs measured, for {jobs - self._timed} jobs by {stated}"
 
     def duration_s(self, workers: int) -> tuple[float, float]:
         """The least and the most seconds that ``workers`` predictions at once may take for all."""
@@ -75,7 +101,7 @@ class Costs:
         least_s, most_s = self.duration_s(workers)
         yield (
             f"roughly {seconds(least_s)} to {seconds(most_s)} with {workers} at once, if the API "
-            "takes so many, by the times stated for such models"
+            f"takes so many, by {self.timed_by}"
         )
 
     def document(self, workers: int) -> dict[str, Any]:
@@ -95,6 +121,6 @@ class Costs:
                 "least": round(least_s, 1),
                 "most": round(most_s, 1),
                 "max_workers": workers,
-                "by": "times stated for such models",
+                "by": self.timed_by.removeprefix("the "),
             },
         }

@@ -13,9 +13,11 @@ import orjson
 
 from asyncpipe.cli.connect import Simulated, connect, loop_factory
 from asyncpipe.cli.costs import Costs
-from asyncpipe.cli.look import ask_quotes, price_rows, prices_of
+from asyncpipe.cli.look import Kinds, prices_of
+from asyncpipe.cli.session import echo
 from asyncpipe.errors import ProviderError
 from asyncpipe.jobfile import JobFile, open_jobs
+from asyncpipe.latencies import learned_before
 from asyncpipe.pricing import Prices, to_micro
 from asyncpipe.providers.atlas import AtlasCloud, has_key
 from asyncpipe.quoting import Quoting
@@ -57,7 +59,8 @@ def estimate_jobs(options: EstimateOptions) -> None:
     workers = options.max_workers or file.settings.max_workers
     if options.offline or not (options.simulate or options.base_url or has_key()):
         remark = "as --offline asks" if options.offline else "there is no key"
-        estimate = _priced(file, prices, Estimate(costs=Costs(), remarks=[OFFLINE + remark]))
+        estimate = Estimate(costs=Costs(), remarks=[OFFLINE + remark])
+        Kinds(file, echo=echo).price(prices, estimate.costs.add)
     else:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             estimate = runner.run(_ask(options, file, prices))
@@ -103,11 +106,12 @@ async def _ask(options: EstimateOptions, file: JobFile, prices: Prices) -> Estim
 
 async def ask_all(file: JobFile, prices: Prices, provider: AtlasCloud) -> Estimate:
     """Price every job, by quotes where the provider gives them; it must be open."""
-    estimate = Estimate(costs=Costs(), remarks=[])
+    estimate = Estimate(costs=Costs(learned_before(provider)), remarks=[])
     quoting = Quoting(provider, tell=estimate.remarks.append)
-    await ask_quotes(file, quoting)
-    estimate = replace(estimate, asked=quoting.asked)
-    return _priced(file, replace(prices, quotes=quoting.quotes), estimate)
+    kinds = Kinds(file, echo=echo)
+    await kinds.ask(quoting)
+    kinds.price(replace(prices, quotes=quoting.quotes), estimate.costs.add)
+    return replace(estimate, asked=quoting.asked)
 
 
 async def with_balance(estimate: Estimate, provider: AtlasCloud) -> Estimate:
@@ -116,11 +120,6 @@ async def with_balance(estimate: Estimate, provider: AtlasCloud) -> Estimate:
         return replace(estimate, balance=await provider.balance())
     except ProviderError as exc:
         return replace(estimate, remarks=[*estimate.remarks, str(exc)])
-
-
-def _priced(file: JobFile, prices: Prices, estimate: Estimate) -> Estimate:
-    price_rows(file, prices, lambda row, price: estimate.costs.add(row.job, price))
-    return estimate
 
 
 def _document(estimate: Estimate, workers: int, *, simulated: bool) -> str:

@@ -32,6 +32,8 @@ defaults:                       # every job takes these where it says nothing it
 #     per_second: 0.2
 #     tiers: [{{audio: true, per_second: 0.4}}]    # or resolution: 4k, or size: 1024x1024
 
+# rows: catalog.csv             # one job per row: "{{sku}}" in a job is its cell of column sku
+
 jobs:
   - name: Mug on oak
     type: image
@@ -41,6 +43,7 @@ jobs:
   - name: Mug in the rain
     type: image
     prompt: The same mug on a wet window sill, rain outside, moody light
+    # image: photos/mug.jpg     # a file beside this one is uploaded, for models that take one
     params:                     # the model's own fields, sent as they are
       seed: 7
 
@@ -73,6 +76,8 @@ defaults:                       # 任务没有写的字段用这里的
 #     per_second: 0.2
 #     tiers: [{{audio: true, per_second: 0.4}}]    # 或 resolution: 4k,或 size: 1024x1024
 
+# rows: catalog.csv             # 表格每行生成一个任务:任务里的 "{{sku}}" 取该行 sku 列的内容
+
 jobs:
   - name: 白瓷杯
     type: image
@@ -82,6 +87,7 @@ jobs:
   - name: 雨中的杯子
     type: image
     prompt: 同一只杯子放在湿润的窗台上,窗外下雨,氛围光
+    # image: photos/mug.jpg     # 与本文件同目录的图片会自动上传(用于支持输入图的模型)
     params:                     # 模型自己的参数,原样发送
       seed: 7
 

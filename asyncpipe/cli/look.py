@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -16,7 +17,7 @@ from asyncpipe.jobfile.prices import load_price_file
 from asyncpipe.jobs import Job
 from asyncpipe.ledger.runs import Taken, taken
 from asyncpipe.ledger.sqlite import ledger_path, reading
-from asyncpipe.pricing import Price, Prices, Unpriced, books_of
+from asyncpipe.pricing import Price, Prices, Unpriced, books_of, price_key
 from asyncpipe.quoting import Quoting
 
 QUOTES_S = 120.0
@@ -103,17 +104,46 @@ class Pricing:
             raise JobFileError(found)
 
 
-def price_rows(
-    file: JobFile,
-    prices: Prices,
-    take: Take,
-    *,
-    wanted: Wanted = all_of_them,
-    echo: Echo = lambda line: None,
-) -> None:
+class Kinds:
+    """Jobs counted by what their price depends on: the first row of each kind stands for all.
+
+    A file is read once, and kept are as many rows as there are different prices.
+    """
+
+    def __init__(
+        self, file: JobFile, *, wanted: Wanted = all_of_them, echo: Echo = lambda line: None
+    ) -> None:
+        self._file = file
+        self._first: dict[bytes, JobRow] = {}
+        self._counts: Counter[bytes] = Counter()
+        for row in told(file.rows, "counted", echo):
+            if wanted(row.job):
+                key = price_key(row.job)
+                self._first.setdefault(key, row)
+                self._counts[key] += 1
+
+    async def ask(self, quoting: Quoting) -> None:
+        """Ask what one of each costs."""
+        for row in self._first.values():
+            quoting.want(row.job)
+        await quoting.fill(limit_s=QUOTES_S)
+
+    def price(self, prices: Prices, take: Callable[[Job, Price, int], None]) -> None:
+        """Hand one of each to ``take``, with its price and how many they are.
+
+        Raises JobFileError naming every model that has no price, once, by its first line.
+        """
+        pricing = Pricing(self._file, prices)
+        for key, row in self._first.items():
+            if (price := pricing.look(row)) is not None:
+                take(row.job, price, self._counts[key])
+        pricing.end()
+
+
+def price_rows(file: JobFile, prices: Prices, take: Take, *, wanted: Wanted = all_of_them) -> None:
     """Price the jobs that are ``wanted`` and hand each to ``take``; raises JobFileError."""
     pricing = Pricing(file, prices, take, wanted=wanted)
-    for row in told(file.rows, "priced", echo):
+    for row in file.rows:
         pricing.look(row)
     pricing.end()
 
@@ -123,14 +153,14 @@ async def ask_quotes(
     quoting: Quoting,
     *,
     wanted: Wanted = all_of_them,
-    models: Iterable[str] | None = None,
+    models: Iterable[str],
 ) -> None:
-    """Ask what ``wanted`` jobs cost, once per price key; those of ``models``, or all."""
-    these = None if models is None else set(models)
+    """Ask what ``wanted`` jobs of ``models`` cost, once per price key."""
+    these = set(models)
     for n, row in enumerate(file.rows):
         if n % 1000 == 0:
             await anyio.lowlevel.checkpoint()  # a long file can be interrupted
-        if (these is None or row.job.model in these) and wanted(row.job):
+        if row.job.model in these and wanted(row.job):
             quoting.want(row.job)
     await quoting.fill(limit_s=QUOTES_S)
 

@@ -6,16 +6,17 @@ import signal
 import sys
 from collections.abc import Callable
 from decimal import Decimal
-from functools import partial
 
 import click
 
 from asyncpipe.cli.costs import Costs
 from asyncpipe.cli.estimate import Estimate, estimate_lines, with_balance
-from asyncpipe.cli.look import ask_quotes, price_rows
-from asyncpipe.jobfile import JobFile, JobRow
+from asyncpipe.cli.look import Kinds
+from asyncpipe.cli.session import echo
+from asyncpipe.jobfile import JobFile
 from asyncpipe.jobs import Job
-from asyncpipe.pricing import Price, Prices, to_micro
+from asyncpipe.latencies import learned_before
+from asyncpipe.pricing import Prices, to_micro
 from asyncpipe.providers.atlas import AtlasCloud
 from asyncpipe.quoting import Quoting
 
@@ -45,10 +46,10 @@ async def ask_first(
     Raises JobFileError for jobs without a price, and ends the command with exit code 130 when the
     answer is no: nothing was submitted.
     """
-    costs = Costs()
-    await ask_quotes(file, quoting, wanted=wanted)
-    take = partial(_add, costs)
-    price_rows(file, prices, take, wanted=wanted, echo=partial(click.echo, err=True))
+    costs = Costs(learned_before(provider))
+    kinds = Kinds(file, wanted=wanted, echo=echo)
+    await kinds.ask(quoting)
+    kinds.price(prices, costs.add)
     if costs.reserved <= to_micro(UNASKED_USD):
         return
     estimate = await with_balance(Estimate(costs=costs, remarks=[]), provider)
@@ -58,10 +59,6 @@ async def ask_first(
     if not _confirmed():
         click.echo("nothing was submitted", err=True)
         raise click.exceptions.Exit(DECLINED)
-
-
-def _add(costs: Costs, row: JobRow, price: Price) -> None:
-    costs.add(row.job, price)
 
 
 def _confirmed() -> bool:

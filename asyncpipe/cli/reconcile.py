@@ -14,18 +14,17 @@ import orjson
 
 from asyncpipe.cli.connect import Simulated, connect, loop_factory
 from asyncpipe.cli.exits import Exit
+from asyncpipe.entries import Ledgered, read_entries
 from asyncpipe.errors import UsageError
 from asyncpipe.ledger.sqlite import Origin, origin_of
 from asyncpipe.providers.atlas import AtlasCloud
 from asyncpipe.providers.atlas_billing import Bill, read_bill
 from asyncpipe.reconcile import (
     Compared,
-    Ledgered,
     ModelCheck,
     Reconciled,
     Verdict,
     compare,
-    read_entries,
 )
 from asyncpipe.report.text import json_text, printable, usd
 

@@ -18,12 +18,12 @@ def decision_of(*, resubmit: bool, give_up: bool, lost_charged: bool, lost_free:
         both = (
             "--resubmit and --give-up" if resubmit and give_up else "--lost-charged and --lost-free"
         )
-        raise click.UsageError(f"{both} exclude each other")
+        raise click.UsageError(f"{both} exclude each other: say either")
     if not (resubmit or give_up or lost_charged or lost_free):
         raise click.UsageError(
-            "say what is to become of unknown jobs, --resubmit (may pay twice) or --give-up "
-            "(counts as charged), or what the bill says of lost answers, --lost-charged or "
-            "--lost-free; or both, e.g. --resubmit --lost-free"
+            "say what the bill says of lost answers, --lost-charged or --lost-free; or, where "
+            "nobody knows, what is to become of unknown jobs, --resubmit (may pay twice) or "
+            "--give-up (counts as charged)"
         )
     return Decision(
         resubmit=resubmit if resubmit or give_up else None,
@@ -36,10 +36,8 @@ def resolve_jobs(folder: Path, names: tuple[str, ...], decision: Decision) -> No
     resolved = asyncio.run(resolve(folder, names, decision))
     for one in resolved:
         click.echo(f"  {printable(one.before.name)}: {_outcome(one)}")
-    again = any(one.after.state is JobState.PENDING for one in resolved) and decision.resubmit
+    again = decision.submits_anew and any(one.after.state is JobState.PENDING for one in resolved)
     hint = "; run the same job file again to submit them" if again else ""
-    if decision.resubmit is None:
-        hint = "; unknown jobs stay unknown, --resubmit or --give-up decides about them"
     click.echo(f"{len(resolved)} jobs resolved{hint}")
 
 

@@ -100,6 +100,8 @@ async def _run(options: RunOptions, file: JobFile, prices: Prices, folder: Path)
             provider,
             folder,
             max_workers=options.max_workers or settings.max_workers,
+            window=settings.window,
+            limits=settings.limits,
             max_cost=_cap(options, file),
             min_balance=_either(options.min_balance, settings.min_balance),
             retries=settings.retries,

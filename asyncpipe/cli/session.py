@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
@@ -18,6 +18,7 @@ from asyncpipe.cli.connect import loop_factory, prepare_process
 from asyncpipe.cli.exits import of_run
 from asyncpipe.cli.signals import draining
 from asyncpipe.errors import AsyncpipeError
+from asyncpipe.flow.window import Window
 from asyncpipe.ledger.sqlite import ledger_path
 from asyncpipe.manifest import Manifest, read_manifest
 from asyncpipe.pipeline import Pipeline
@@ -43,10 +44,14 @@ class Output:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class End:
-    """How a run ended: what stopped its submitting, which signal interrupted it."""
+    """How a run ended: what stopped its submitting, which signal interrupted it.
+
+    ``windows`` are those whose limit was met, by model.
+    """
 
     stopped: AsyncpipeError | None = None
     interrupted: int | None = None
+    windows: Mapping[str, Window] = field(default_factory=dict)
 
 
 def run_session(
@@ -92,7 +97,7 @@ async def work_in(
     ):
         await work()
     stopped = None if seen.signal is not None else pipeline.stopped
-    return End(stopped=stopped, interrupted=seen.signal)
+    return End(stopped=stopped, interrupted=seen.signal, windows=pipeline.traffic.limited)
 
 
 @asynccontextmanager
@@ -115,6 +120,7 @@ def _print_summary(
         simulated=simulated,
         stopped=end.stopped,
         interrupted=end.interrupted is not None,
+        windows=end.windows,
     )
     click.echo("\n".join(lines), err=output.as_json)
 

@@ -25,6 +25,8 @@ def serve(
     hang: float | None,
     balance: Decimal | None,
     catalog: str,
+    in_flight: int | None,
+    requests_per_second: float | None,
 ) -> None:
     """Serve until interrupted."""
     settings = SimulatorSettings(
@@ -38,6 +40,8 @@ def serve(
         hang_s=hang,
         balance_usd=balance,
         catalog=catalog,
+        in_flight=in_flight,
+        requests_per_second=requests_per_second,
     )
     try:
         asyncio.run(_serve(settings))

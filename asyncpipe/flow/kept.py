@@ -36,10 +36,6 @@ def _found(entry: Any) -> int | None:
     return found
 
 
-def lessons(windows: Mapping[str, Window]) -> dict[str, Any]:
-    """What is worth keeping, by model: limits that were met."""
-    return {
-        model: {"found": window.found, "most": window.most}
-        for model, window in windows.items()
-        if window.found is not None and window.met
-    }
+def lessons(limited: Mapping[str, Window]) -> dict[str, Any]:
+    """What is worth keeping of windows whose limit was met, by model."""
+    return {model: {"found": met.found, "most": met.most} for model, met in limited.items()}

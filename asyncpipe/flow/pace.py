@@ -7,23 +7,30 @@ from dataclasses import dataclass
 CUT = 0.7
 """What a refusal leaves of the rate …"""
 
+FIRST_CUT = 0.5
+"""… of a rate nobody paced; much may be under way, and at some gateways that counts …"""
+
 CUT_EVERY_S = 0.25
 """… at most so often: requests that were under way belong to the same refusal."""
+
+REGAINED = 1.1
+"""A cut before the rate has grown so much since the last is for the same reason: gateways that
+count what they refuse go on refusing for a second, and the rate refused then says nothing."""
 
 SHARE = 0.05
 """Fewer refused answers than this are no limit of the rate: some APIs refuse at random."""
 
-EVIDENCE = 2
-"""A single refusal is none either."""
+EVIDENCE = 3
+"""One or two refusals are none either."""
 
-MEMORY = 40
+MEMORY = 100
 """Answers that count, roughly."""
 
 QUICK, STEADY, SLOW = 0.5, 0.05, 0.01
 """Growth a second, as a share of the rate that was refused: far below it, below it, beyond it."""
 
-BELOW, NEAR = 0.85, 0.95
-"""Where growth becomes steady, and slow."""
+BELOW, NEAR, PAST = 0.85, 0.95, 1.05
+"""Where growth becomes steady, slow, and quick again."""
 
 LOWEST = 0.5
 """Requests a second that are always made."""
@@ -46,7 +53,9 @@ class Pace:
     cap: float | None = None
     rate: float | None = None
     _next: float = 0.0
-    _met: float | None = None  # the rate that was refused while paced
+    _bound: bool = False  # whether the last request had to wait for its turn
+    _met: float | None = None  # the rate that was refused
+    _left: float = 0.0  # what the last cut left of it
     _cut_at: float = float("-inf")
     _grown_at: float = 0.0
     _answers: float = 0.0
@@ -69,6 +78,7 @@ class Pace:
     def sent(self, now: float) -> None:
         """A request goes out."""
         if self.limit is not None:
+            self._bound = now - self._next <= LATE_S
             self._next = max(self._next, now - LATE_S) + 1 / self.limit
 
     def answered(self, now: float) -> None:
@@ -89,10 +99,13 @@ class Pace:
         if self._refusals < EVIDENCE - 0.5 or self._refusals < SHARE * self._answers:
             return False
         if self.rate is None:  # nobody knows yet what it takes: begin with what it took
-            self.rate = max(self._measured(now) * CUT, LOWEST)
+            self._met = max(self._measured(now), LOWEST)
+            self.rate = max(self._met * FIRST_CUT, LOWEST)
         else:
-            self._met = self.rate
+            if self.rate >= REGAINED * self._left:
+                self._met = self.rate
             self.rate = max(self.rate * CUT, LOWEST)
+        self._left = self.rate
         self._cut_at = self._grown_at = now
         self._answers = self._refusals = 0.0
         return True
@@ -117,8 +130,10 @@ class Pace:
         if now - self._cut_at >= FORGOTTEN_S:
             self.rate = self._met = None
             return
-        elapsed = min(now - self._grown_at, 0.1)
+        elapsed = min(now - self._grown_at, 0.1) if self._bound else 0.0
         self._grown_at = now
+        if self._met is not None and self.rate > PAST * self._met:
+            self._met = None  # more is taken than was
         if self._met is None or self.rate < BELOW * self._met:
             self.rate += QUICK * (self._met or self.rate) * elapsed
         else:

@@ -16,12 +16,20 @@ WARM_UP_S = 30.0
 
 
 def poll_gap(polling: Polling, polls: int, rng: Random) -> float:
-    """Seconds to wait after ``polls`` polls: initial x factor^polls, capped, jittered."""
+    """Seconds to wait after ``polls`` polls: initial x factor^polls, capped, jittered.
+
+    In seconds of the provider, like all of ``polling``.
+    """
     try:
         gap = polling.initial_s * math.pow(polling.factor, polls)
     except OverflowError:
         gap = polling.maximum_s
     return min(gap, polling.maximum_s) * rng.uniform(1 - JITTER, 1 + JITTER)
+
+
+def fixed_gap(polling: Polling, polls: int, rng: Random) -> float:
+    """Seconds to wait, the same after every poll, jittered."""
+    return polling.initial_s * rng.uniform(1 - JITTER, 1 + JITTER)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

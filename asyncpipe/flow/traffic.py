@@ -50,6 +50,15 @@ class Traffic:
         """The windows of the models that were met, by model."""
         return {model: known.window for model, known in self.models.items()}
 
+    @property
+    def limited(self) -> dict[str, Window]:
+        """Those of them whose limit was met."""
+        return {
+            model: window
+            for model, window in self.windows.items()
+            if window.met and window.found is not None
+        }
+
     # -- submits --------------------------------------------------------------------------------
 
     def ready_at(self, model: str, now: float) -> float | None:

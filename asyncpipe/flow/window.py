@@ -19,18 +19,26 @@ CUT = 0.75
 ALIKE = 0.75
 """A refusal above this share of the known limit is that limit again; below, it is another one."""
 
-PROBE_SUBMITS = 100
-"""Submits taken between two looks above the known limit: at most 1 % are refused for looking."""
+LOOK_S = 15.0
+"""The first look above the known limit comes after this many seconds, each next one twice as late
+…"""
 
-PROBE_S = 15.0
-"""The first look comes after this many seconds at the latest, each further one twice as late."""
+MOST_LOOKS = 4
+"""… up to so many times: a limit that is raised is to be noticed."""
 
-MOST_LOOKS = 6
-"""The pause between two looks grows no more after so many that were refused."""
+EARLY_LOOKS = 2
+"""After so many, and …"""
 
-CONFIRM_SUBMITS = 25
-"""A look that was taken holds for so many submits, or PROBE_S, before the next goes further: a
-prediction that has ended and was not polled yet makes room that is no room to count on."""
+LOOK_SUBMITS = 100
+"""… so many submits taken between two: few are refused for looking."""
+
+CONFIRM = ((12, 15.0), (12, 15.0), (12, 15.0), (8, 10.0), (8, 5.0))
+"""A look that was taken holds for so many submits and seconds before the next goes further: the
+first of a row, the second …; the last is for all later ones. A prediction that has ended and was
+not polled yet makes room that is no room to count on."""
+
+SURE = 5
+"""So many looks taken in a row are no chance: the limit was raised."""
 
 MEMORY = 128
 """Answers to submits that tell refusals for what is in flight from others."""
@@ -52,6 +60,9 @@ class _Lessons:
     peak: int = 0  # the most in flight since a limit was last met anew
     about: int = 0  # the limit that looks above it were for
     looks: int = 0  # those that were refused
+    anew: bool = False  # the limit was just met; answers to the same burst may correct it
+    looking: bool = False
+    base: int = 0  # the limit before the looks that were taken
     streak: int = 0  # those that were taken, one after the other
     taken: int = 0  # submits taken since the last look
     since: float = 0.0
@@ -90,8 +101,11 @@ class Window:
 
     @property
     def found(self) -> int | None:
-        """The most that was in flight when one more was refused; None: no limit was met."""
-        return self._l.found
+        """The most that was in flight when one more was refused; None: no limit was met.
+
+        Nor is it one when submits are refused at random.
+        """
+        return None if self._l.blind else self._l.found
 
     @property
     def size(self) -> int:
@@ -154,11 +168,16 @@ class Window:
         self._remember(refused=False)
         if learned.found is None:
             return
-        if level > learned.found:
-            learned.found = level
-            if episode == self._episode:  # else it left with the burst that met the limit
+        current = episode == self._episode
+        learned.anew = learned.anew and not current
+        if level > learned.found and (current or learned.anew):
+            if learned.looking:
+                if learned.streak == 0 or learned.streak >= SURE:
+                    learned.base = learned.found
+                learned.looking = False
                 learned.streak += 1
                 learned.taken, learned.since = 0, now
+            learned.found = level
         if full:
             self._grow(learned.found, now)
 
@@ -169,19 +188,23 @@ class Window:
             return
         learned.taken += 1
         if learned.streak:
-            enough, pause_s = CONFIRM_SUBMITS, PROBE_S
+            enough, pause_s = CONFIRM[min(learned.streak, len(CONFIRM)) - 1]
+            due = learned.taken >= enough and now >= learned.since + pause_s
         else:
-            enough = PROBE_SUBMITS * 2 ** min(learned.looks, 4)
-            pause_s = PROBE_S * 2.0**learned.looks
-        if learned.taken >= enough or now >= learned.since + pause_s:
-            learned.size = found + min(2**learned.streak, STRIDE)
-            learned.taken, learned.since = 0, now
+            rare = learned.taken >= LOOK_SUBMITS or learned.looks <= EARLY_LOOKS
+            due = rare and now >= learned.since + LOOK_S * 2.0 ** min(learned.looks, MOST_LOOKS)
+        if due:
+            learned.size = found + min(2 ** max(learned.streak - 1, 0), STRIDE)
+            learned.looking, learned.taken, learned.since = True, 0, now
 
     def refused(self, episode: int, now: float) -> None:
         """The provider refused a submit for the rate."""
         self.failed()
         level = self._level
-        if level == 0 or episode != self._episode:
+        if not self.learned or episode != self._episode:
+            return
+        if level == 0:  # nothing of ours can be the reason
+            self._remember(refused=True)
             return
         self._episode += 1
         self._before = (now, replace(self._l))
@@ -200,14 +223,15 @@ class Window:
         self.met = True
         if found is None or level < ALIKE * found or learned.in_a_row > 1:
             learned.peak = learned.found = level
-            learned.size = max(CUT * level, 1.0)
+            learned.size, learned.anew = max(CUT * level, 1.0), True
         else:
-            learned.found = min(found, level)
+            # Room that was there for a moment is gone: back to what held before the looks.
+            learned.found = min(learned.base if learned.streak else found, level)
             learned.size = learned.found
         alike = learned.about * ALIKE <= learned.found <= learned.about / ALIKE
-        learned.looks = min(learned.looks + 1, MOST_LOOKS) if alike else 0
+        learned.looks = learned.looks + 1 if alike else 0
         learned.about = learned.about if alike else learned.found
-        learned.streak, learned.taken, learned.since = 0, 0, now
+        learned.looking, learned.streak, learned.taken, learned.since = False, 0, 0, now
 
     def _remember(self, *, refused: bool) -> None:
         """Notice refusals that come whatever is in flight, and when they have stopped."""

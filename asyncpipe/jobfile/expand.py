@@ -6,8 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from asyncpipe.jobfile.fields import BODY_FIELDS
+from asyncpipe.inputs import is_media_field
+from asyncpipe.jobfile.fields import BODY_FIELDS, MEDIA
 from asyncpipe.jobs import Job, JobType, type_of_model
+
+IN_BODY = frozenset({*BODY_FIELDS, *MEDIA})
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +23,8 @@ class Layer:
     @classmethod
     def of(cls, checked: Mapping[str, Any]) -> Layer:
         """Split checked fields; ``params`` and fields such as ``width`` are one body."""
-        own = {key: value for key, value in checked.items() if key in BODY_FIELDS}
-        rest = {k: v for k, v in checked.items() if k not in BODY_FIELDS and k != "params"}
+        own = {key: value for key, value in checked.items() if key in IN_BODY}
+        rest = {k: v for k, v in checked.items() if k not in IN_BODY and k != "params"}
         return cls(rest, {**checked.get("params", {}), **own})
 
     def over(self, lower: Layer) -> Layer:
@@ -63,6 +66,11 @@ class Defaults:
 
 NO_DEFAULTS = Defaults()
 """Where nothing is said for a job but by itself."""
+
+
+def is_wordless(body: Mapping[str, Any], job_type: JobType | None) -> bool:
+    """Whether a job needs no prompt: it has fields to speak or hear, or a medium to work on."""
+    return bool(body) if job_type is JobType.AUDIO else any(map(is_media_field, body))
 
 
 def copies(layer: Layer, job_type: JobType) -> Iterator[Job]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from asyncpipe.inputs import DIRECT_FIELDS
 from asyncpipe.jobfile.checks import Check, Wrong, number, positive, says, shown, text, whole
 from asyncpipe.jobfile.params import labels, params
 from asyncpipe.jobfile.source import Unclear
@@ -72,6 +73,13 @@ def resolution(value: Any) -> str:
     return text(value)
 
 
+def media(value: Any) -> Any:
+    """A path or URL, or a list of them."""
+    if not isinstance(value, list | tuple):
+        return text(value)
+    return [text(each) for each in value]
+
+
 BODY_FIELDS: dict[str, Check] = {
     "width": whole(1),
     "height": whole(1),
@@ -79,6 +87,9 @@ BODY_FIELDS: dict[str, Check] = {
     "resolution": resolution,
 }
 """Fields of a job that are the model's own, and go into the request as they stand."""
+
+MEDIA: dict[str, Check] = dict.fromkeys(DIRECT_FIELDS, media)
+"""Fields of the body as well; not in ``defaults``, where ``image`` is for jobs of that type."""
 
 DEFAULT_FIELDS: dict[str, Check] = {
     "model": model,
@@ -94,5 +105,6 @@ JOB_FIELDS: dict[str, Check] = {
     "name": prompt,
     "type": job_type,
     **DEFAULT_FIELDS,
+    **MEDIA,
     "count": whole(1, MOST_COPIES),
 }

@@ -91,6 +91,12 @@ def checked_hole(value: str, columns: Columns, check: Check, *, text: bool) -> A
     return Hole(lambda cells: check(fill(cells)))
 
 
+def list_hole(values: Sequence[Any], columns: Columns, check: Check) -> Hole:
+    """A list of texts with placeholders in them; checked as it is filled."""
+    each_of = [text_hole(v, columns) if isinstance(v, str) else v for v in values]
+    return Hole(lambda cells: check([filled(each, cells) for each in each_of]))
+
+
 def open_hole(value: Any, columns: Columns) -> Any:
     """Any value of ``params``: its texts' placeholders filled, however deep they stand."""
     if isinstance(value, str):

@@ -9,7 +9,7 @@ from typing import Any
 from asyncpipe.jobfile.checks import Check, Schema, schema_of, usd
 from asyncpipe.jobfile.fields import DEFAULT_FIELDS, JOB_FIELDS
 from asyncpipe.jobfile.prices import TIER_FIELDS
-from asyncpipe.jobfile.top import DEADLINE_FIELDS, IGNORED, POLLING_FIELDS, TOP_FIELDS
+from asyncpipe.jobfile.top import DEADLINE_FIELDS, IGNORED, LIMIT_FIELDS, POLLING_FIELDS, TOP_FIELDS
 from asyncpipe.jobs import JobType
 from asyncpipe.pricing.rate import UNITS
 
@@ -18,6 +18,8 @@ TITLE = "asyncpipe job file"
 _WORDS = {
     "output_dir": "Folder for the results, relative to where asyncpipe is called.",
     "max_workers": "Most predictions in flight at once.",
+    "window": "Learn what the API takes, or keep max_workers in flight throughout.",
+    "limits": "What the API is known to take: requests a second, predictions of a model at once.",
     "max_cost": "Most that the folder's jobs may cost in all, in USD.",
     "min_balance": "Submit nothing while the account holds less, in USD.",
     "estimate_factor": "How many times an estimated price is reserved.",
@@ -94,9 +96,14 @@ _TIER = _plain({**TIER_FIELDS, **_UNITS}) | _ONE_UNIT
 _TIERS: Schema = {"type": "array", "items": _TIER, "minItems": 1}
 _RATE = _plain(_UNITS) | _ONE_UNIT | {"minProperties": 1}
 _RATE["properties"] = {**_RATE["properties"], "tiers": _TIERS}
+_LIMITS = {
+    "requests_per_second": schema_of(LIMIT_FIELDS["requests_per_second"]),
+    "models": {"type": "object", "additionalProperties": {"type": "integer", "minimum": 1}},
+}
 _NESTED: dict[str, Schema] = {
     "deadline_s": {"anyOf": [schema_of(DEADLINE_FIELDS["image"]), _plain(DEADLINE_FIELDS)]},
     "polling": _plain(POLLING_FIELDS),
+    "limits": _plain(LIMIT_FIELDS) | {"properties": _LIMITS},
     "prices": {"type": "object", "additionalProperties": _RATE},
     "defaults": _defaults(),
     "rows": {

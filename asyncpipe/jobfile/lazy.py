@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import overload
 
@@ -12,6 +12,7 @@ from asyncpipe.jobfile.place import MOST_PROBLEMS, Place
 from asyncpipe.jobfile.seen import Seen
 from asyncpipe.jobfile.validate import JobRow
 from asyncpipe.jobs import Job
+from asyncpipe.localfiles import LocalFiles
 
 Read = Callable[[Place], Iterator[JobRow]]
 
@@ -23,12 +24,14 @@ class LazyRows(Sequence[JobRow]):
     The first time through, jobs that come twice are found, too.
     """
 
-    def __init__(self, read: Read, file: str, *, empty: str) -> None:
-        self._read, self._file, self._empty = read, file, empty
+    def __init__(
+        self, read: Read, file: str, *, empty: str, files: LocalFiles | None = None
+    ) -> None:
+        self._read, self._file, self._empty, self._files = read, file, empty, files
         self._count: int | None = None
 
     def __iter__(self) -> Iterator[JobRow]:
-        place = Place(found=[], file=self._file)
+        place = Place(found=[], file=self._file, files=self._files)
         twice = None if self._count is not None else _Twice()
         count = 0
         for row in self._read(place):
@@ -42,7 +45,7 @@ class LazyRows(Sequence[JobRow]):
         if count == 0 and not place.found:
             place.report(self._empty)
         if twice is not None:
-            twice.report(self._read(Place(found=[], file=self._file)), place)
+            twice.report(self._read(replace(place, found=[])), place)
         if place.found:
             raise JobFileError(place.found)
         self._count = count

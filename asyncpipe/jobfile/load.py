@@ -24,6 +24,7 @@ from asyncpipe.jobfile.template import LONGEST_LABEL, Template
 from asyncpipe.jobfile.top import read_top
 from asyncpipe.jobfile.validate import JobRow, read_row, read_rows, read_template
 from asyncpipe.jobs import Job
+from asyncpipe.localfiles import LocalFiles
 from asyncpipe.settings import RunSettings
 
 EXAMPLE = """a job file looks like this:
@@ -83,7 +84,7 @@ def open_jobs(path: str | Path) -> JobFile:
     Raises JobFileError for what is wrong above them, and UsageError as ``load_jobs`` does.
     """
     path = Path(path)
-    place = Place(found=[], file=str(path))
+    place = Place(found=[], file=str(path), files=LocalFiles(path.parent))
     try:
         file = _open(path, place)
     except Unreadable as exc:
@@ -159,7 +160,8 @@ def _lines(path: Path, place: Place) -> JobFile:
 
 
 def _lazy(read: Any, place: Place) -> Sequence[JobRow]:
-    return LazyRows(read, str(place.file), empty=f"the file is empty; {EXAMPLE}")
+    empty = f"the file is empty; {EXAMPLE}"
+    return LazyRows(read, str(place.file), empty=empty, files=place.files)
 
 
 def _job_file(path: Path, source: Any, place: Place) -> JobFile:
@@ -188,7 +190,9 @@ def _templated(path: Path, source: Block, place: Place) -> JobFile:
     return JobFile(
         path=path,
         settings=settings,
-        rows=LazyRows(read, str(path), empty=f"{rows.told}: there is no row in it"),
+        rows=LazyRows(
+            read, str(path), empty=f"{rows.told}: there is no row in it", files=place.files
+        ),
         made_of=rows.told,
         columns=rows.columns,
         unused=tuple(name for name in rows.columns if name not in columns.used),

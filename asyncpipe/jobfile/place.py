@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from asyncpipe.errors import Problem
+from asyncpipe.errors import Problem, UsageError
+from asyncpipe.inputs import DIRECT_FIELDS
 from asyncpipe.jobfile.checks import Check, Fault, Wrong, brief, meant
 from asyncpipe.jobfile.holes import (
     Cells,
@@ -14,15 +15,18 @@ from asyncpipe.jobfile.holes import (
     Hole,
     checked_hole,
     has_braces,
+    list_hole,
     open_hole,
     text_hole,
 )
 from asyncpipe.jobfile.source import Unclear, line_of
+from asyncpipe.jobs import Job
+from asyncpipe.localfiles import BadInputs, LocalFiles
 
 MOST_PROBLEMS = 1000
 """Problems of one file that are kept: who has more has one mistake, many times."""
 
-TEXT_FIELDS = frozenset({"name", "type", "model", "prompt", "resolution"})
+TEXT_FIELDS = frozenset({"name", "type", "model", "prompt", "resolution", *DIRECT_FIELDS})
 """Fields of a job in which a lone placeholder is text, whatever is in its cell."""
 
 OPEN_FIELDS = frozenset({"params", "labels"})
@@ -37,7 +41,8 @@ class Place:
     """A place in a job file; ``report`` adds to ``found``, which all places of a file share.
 
     ``path`` is put before the names of fields: ``defaults.`` for those inside ``defaults``. With
-    ``columns`` text in braces is a placeholder for one of them.
+    ``columns`` text in braces is a placeholder for one of them. ``files`` looks at the files that
+    jobs take in; None: somebody else does.
     """
 
     found: list[Problem]
@@ -46,6 +51,7 @@ class Place:
     job: str | None = None
     path: str = ""
     columns: Columns | None = None
+    files: LocalFiles | None = None
 
     def below(self, mapping: Mapping[str, Any], key: str) -> Place:
         """The place of what ``key`` of ``mapping`` holds."""
@@ -90,11 +96,26 @@ class Place:
     def _plainly(key: str, value: Any, check: Check) -> Any:
         return check(value)
 
+    def with_files(self, jobs: Iterator[Job]) -> Iterator[Job]:
+        """Yield ``jobs`` with the files they take in; what is wrong with one ends it, reported."""
+        try:
+            for job in jobs:
+                yield job if self.files is None else self.files.attach(job)
+        except BadInputs as exc:
+            for fault in exc.faults:
+                self.report(fault)
+                if self.found[-1] in self.found[-20:-1]:  # several jobs of one row
+                    self.found.pop()
+        except UsageError as exc:
+            self.report(str(exc))
+
     def _checked(self, key: str, value: Any, check: Check) -> Any:
         if self.columns is None or not has_braces(value):
             return check(value)
         if isinstance(value, str) and key not in OPEN_FIELDS:
             return checked_hole(value, self.columns, check, text=key in TEXT_FIELDS)
+        if key in DIRECT_FIELDS and isinstance(value, list):
+            return list_hole(value, self.columns, check)
         if key not in OPEN_FIELDS or not isinstance(value, Mapping):
             return check(value)
         still = {name: each for name, each in value.items() if not has_braces(each)}

@@ -21,7 +21,7 @@ MODEL_FIELDS = frozenset(
     {
         *("seed", "size", "aspect_ratio", "negative_prompt", "guidance_scale", "steps", "style"),
         *("num_inference_steps", "num_images", "max_images", "n", "fps", "quality"),
-        *("image", "images", "image_url", "last_image", "video", "audio", "watermark"),
+        *("mask", "mask_url", "watermark"),
         *("output_format", "generate_audio", "enable_base64_output"),
     }
 )

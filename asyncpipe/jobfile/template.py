@@ -6,13 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from asyncpipe.errors import UsageError
 from asyncpipe.jobfile.checks import Wrong
-from asyncpipe.jobfile.expand import Defaults, Layer, copies
-from asyncpipe.jobfile.fields import BODY_FIELDS
+from asyncpipe.jobfile.expand import IN_BODY, Defaults, Layer, copies, is_wordless
 from asyncpipe.jobfile.holes import Cells, Columns, Hole, filled, label_text
 from asyncpipe.jobfile.place import Place
-from asyncpipe.jobs import Job, JobType, type_of_model
+from asyncpipe.jobs import Job, JobType, any_type, type_of_model
 
 LONGEST_LABEL = 80
 PARAMS = "params."
@@ -38,7 +36,7 @@ class _Part:
             try:
                 values[key] = hole.fill(cells)
             except Wrong as exc:
-                path = "" if key in BODY_FIELDS and self.path == PARAMS else self.path
+                path = "" if key in IN_BODY and self.path == PARAMS else self.path
                 for fault in exc.faults:
                     place.report(f"{path}{key}{fault.path}: {fault.message}")
         return values
@@ -88,7 +86,7 @@ class Template:
             place.report(f"model: {exc}")
             return
         if kind is None:
-            place.report("type: the model does not tell what it makes; add type: image or video")
+            place.report(f"type: the model does not tell what it makes; add type: {any_type()}")
             return
         plan = self._plans.get(kind)
         if plan is None:
@@ -98,14 +96,12 @@ class Template:
         labels = plan.labels.fill(cells, place)
         if len(place.found) > before:
             return
-        if not {"model", "prompt"} <= fields.keys():
+        needed = {"model"} if is_wordless(body, kind) else {"model", "prompt"}
+        if not needed <= fields.keys():
             place.report("model and prompt: each job needs both; write them in the template")
             return
         fields["labels"] = {**self._row_labels(cells), **labels}
-        try:
-            yield from copies(Layer(fields, body), kind)
-        except UsageError as exc:
-            place.report(str(exc))
+        yield from place.with_files(copies(Layer(fields, body), kind))
 
     def _row_labels(self, cells: Cells) -> dict[str, str]:
         return {

@@ -9,7 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from asyncpipe.errors import UsageError
-from asyncpipe.jobfile.checks import Check, Wrong, mapping, number, positive, says, text, usd, whole
+from asyncpipe.jobfile.checks import (
+    Check,
+    Wrong,
+    mapping,
+    number,
+    positive,
+    says,
+    shown,
+    text,
+    usd,
+    whole,
+)
 from asyncpipe.jobfile.expand import Defaults
 from asyncpipe.jobfile.holes import Columns
 from asyncpipe.jobfile.place import Place
@@ -18,7 +29,15 @@ from asyncpipe.jobfile.source import Block
 from asyncpipe.jobfile.validate import read_defaults
 from asyncpipe.jobs import JobType
 from asyncpipe.pricing.prices import MOST_FACTOR
-from asyncpipe.settings import Deadlines, Polling, RunSettings
+from asyncpipe.settings import (
+    POLICIES,
+    WINDOWS,
+    Caps,
+    Deadlines,
+    Polling,
+    RunSettings,
+    check_policy,
+)
 
 IGNORED = "x-"
 """Top-level keys that begin so are nobody's: a place for YAML anchors."""
@@ -32,6 +51,18 @@ def _deadline(value: Any) -> Any:
     return value if isinstance(value, Mapping) else positive(value)
 
 
+@says({"enum": list(POLICIES)})
+def _policy(value: Any) -> str:
+    return str(text(value))
+
+
+@says({"enum": list(WINDOWS)})
+def _window(value: Any) -> str:
+    if (word := text(value)) not in WINDOWS:
+        raise Wrong(f"{shown(value)} must be {' or '.join(WINDOWS)}")
+    return word
+
+
 @says({"type": "number", "minimum": 1, "maximum": MOST_FACTOR})
 def _factor(value: Any) -> Decimal:
     factor = usd(value)
@@ -40,17 +71,21 @@ def _factor(value: Any) -> Decimal:
     return factor
 
 
-_PLAIN = ("max_workers", "max_cost", "min_balance", "estimate_factor", "retries")
+_PLAIN = ("max_workers", "window", "max_cost", "min_balance", "estimate_factor", "retries")
 
 DEADLINE_FIELDS: dict[str, Check] = {kind.value: positive for kind in JobType}
 POLLING_FIELDS: dict[str, Check] = {
+    "policy": _policy,
     "initial_s": positive,
     "factor": number,
     "maximum_s": positive,
 }
+LIMIT_FIELDS: dict[str, Check] = {"requests_per_second": positive, "models": mapping}
 TOP_FIELDS: dict[str, Check] = {
     "output_dir": text,
     "max_workers": whole(1),
+    "window": _window,
+    "limits": mapping,
     "max_cost": usd,
     "min_balance": usd,
     "estimate_factor": _factor,
@@ -79,6 +114,8 @@ def read_top(top: Block, place: Place, columns: Columns | None) -> tuple[RunSett
         said["deadlines"] = _deadlines(checked["deadline_s"], place.below(top, "deadline_s"))
     if "polling" in checked:
         said["polling"] = _polling(checked["polling"], place.below(top, "polling"))
+    if "limits" in checked:
+        said["limits"] = _caps(checked["limits"], place.below(top, "limits"))
     if "prices" in checked:
         said["prices"] = read_prices(checked["prices"], place.below(top, "prices"))
     defaults = Defaults()
@@ -94,10 +131,20 @@ def _deadlines(value: Any, place: Place) -> Deadlines:
     return Deadlines(**place.check(value, DEADLINE_FIELDS))
 
 
+def _caps(value: Mapping[str, Any], place: Place) -> Caps:
+    said = place.check(value, LIMIT_FIELDS)
+    if "models" in said:
+        models = said["models"]
+        said["models"] = place.below(value, "models").check(models, dict.fromkeys(models, whole(1)))
+    return Caps(**said)
+
+
 def _polling(value: Mapping[str, Any], place: Place) -> Polling:
     checked = place.check(value, POLLING_FIELDS)
+    policy = checked.pop("policy", "backoff" if checked else "learned")
     try:
-        return Polling(**checked)
+        check_policy(policy, set(checked))
+        return Polling(policy=policy, **checked)
     except UsageError as exc:
         place.report(str(exc))
         return Polling()

@@ -8,14 +8,14 @@ from typing import Any
 
 from asyncpipe.errors import UsageError
 from asyncpipe.jobfile.checks import mapping
-from asyncpipe.jobfile.expand import Defaults, Layer, copies
-from asyncpipe.jobfile.fields import BODY_FIELDS, DEFAULT_FIELDS, JOB_FIELDS, job_type
+from asyncpipe.jobfile.expand import Defaults, Layer, copies, is_wordless
+from asyncpipe.jobfile.fields import BODY_FIELDS, DEFAULT_FIELDS, JOB_FIELDS, MEDIA, job_type
 from asyncpipe.jobfile.place import Place
 from asyncpipe.jobfile.source import Unclear, line_of
 from asyncpipe.jobfile.template import Template
 from asyncpipe.jobs import Job, JobType, any_type
 
-_NO_PARAMS = frozenset({"model", "prompt", *BODY_FIELDS})
+_NO_PARAMS = frozenset({"model", "prompt", *BODY_FIELDS, *MEDIA})
 JOB_REMEDY = "Fields of the model's own go under params:"
 LONGEST_LABEL = 80
 
@@ -93,7 +93,8 @@ def read_template(value: Any, defaults: Defaults, place: Place) -> Template | No
     own = Layer.of(place.check(value, JOB_FIELDS, remedy=JOB_REMEDY))
     _check_conflicts(value, place)
     layers = (defaults.common, *defaults.by_type.values())
-    for key in ("model", "prompt"):
+    wordless = is_wordless(own.body, defaults.type_of(own))
+    for key in ("model",) if wordless else ("model", "prompt"):
         said = {*value, *defaults.faulty}
         if key not in said and not any(key in layer.fields for layer in layers):
             place.report(f"{key}: missing; write it on the job or in defaults")
@@ -135,10 +136,7 @@ def _mapping(value: Mapping[str, Any], defaults: Defaults, place: Place) -> Iter
     wrong = len(place.found) > before or {"model", "prompt"} & defaults.faulty - {*whole.fields}
     if wrong or kind is None:
         return
-    try:
-        yield from copies(whole, kind)
-    except UsageError as exc:
-        place.report(str(exc))
+    yield from place.with_files(copies(whole, kind))
 
 
 def _check_missing(
@@ -146,7 +144,7 @@ def _check_missing(
 ) -> None:
     """Report what a job lacks; what is there but wrong was reported where it stands."""
     said = {*value, *defaults.faulty}
-    needed = ("model",) if kind is JobType.AUDIO and whole.body else ("model", "prompt")
+    needed = ("model",) if is_wordless(whole.body, kind) else ("model", "prompt")
     lacking = [k for k in needed if k not in whole.fields and k not in said]
     by_type = any("model" in layer.fields for layer in defaults.by_type.values())
     if kind is None and "type" not in said and "model" not in value:
@@ -180,7 +178,7 @@ def _check_conflicts(value: Mapping[str, Any], place: Place) -> None:
             place.report(
                 f"{place.path}params.{key}: {key} stands on the job too: keep one", line=line
             )
-        elif key not in BODY_FIELDS:
+        elif key in ("model", "prompt"):
             place.report(
                 f"{place.path}params.{key}: write {key} on the job, not in params", line=line
             )

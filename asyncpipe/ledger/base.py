@@ -23,6 +23,7 @@ from asyncpipe.events import (
     Submitted,
     Succeeded,
 )
+from asyncpipe.inputs import LocalFile
 from asyncpipe.jobs import Job, JobType
 from asyncpipe.states import JobState, advance
 
@@ -211,7 +212,10 @@ PARTS: dict[type[Event], tuple[Callable[[JobRecord, Event], dict[str, Any]], ...
 
 
 def job_to_spec(job: Job) -> dict[str, Any]:
-    """Everything of a job the ledger must keep to submit it later; JSON types only."""
+    """Everything of a job the ledger must keep to submit it later; JSON types only.
+
+    Of the files it takes in, what is written, path, size, time and sha256; never their bytes.
+    """
     spec = {
         "name": job.name,
         "type": job.kind.value,
@@ -224,9 +228,16 @@ def job_to_spec(job: Job) -> dict[str, Any]:
     }
     if job.labels:
         spec["labels"] = dict(job.labels)
+    if job.inputs:
+        files = job.inputs.items()
+        spec["inputs"] = {text: [f.path, f.size, f.mtime_ns, f.sha256] for text, f in files}
     return spec
 
 
 def job_from_spec(spec: dict[str, Any]) -> Job:
     """Rebuild the job that ``job_to_spec`` wrote."""
-    return Job(**{**spec, "type": JobType(spec["type"])})
+    inputs = {
+        text: LocalFile(path=path, size=size, mtime_ns=mtime_ns, sha256=sha256)
+        for text, (path, size, mtime_ns, sha256) in spec.get("inputs", {}).items()
+    }
+    return Job(**{**spec, "type": JobType(spec["type"]), "inputs": inputs})

@@ -62,7 +62,10 @@ class Prices:
         return known
 
     def lacks(self, job: Job) -> bool:
-        """Whether only a quote could price a job; raises UsageError for a rate that cannot."""
+        """Whether only a quote could price a job; may raise UsageError for a rate that cannot."""
+        rates = [book.rates[job.model] for book in self.books if job.model in book.rates]
+        if rates and rates[0].unit is not None:
+            return False  # at once, for a million rows: it holds where no tier does
         try:
             self._by_table(price_key(job), job)
         except Unpriced:

@@ -11,15 +11,11 @@ from typing import Any
 
 import orjson
 
+from asyncpipe.inputs import is_media_field
 from asyncpipe.jobs import Job, JobType, canonical_json
 
 _NOT_PRICED = frozenset({"prompt", "negative_prompt", "seed", "webhook_url"})
 _SPOKEN = "text"
-_MEDIA = re.compile(
-    r"(?:(?:first|last|start|end|tail|input|init|source|reference|ref|control|style|face)_)?"
-    r"(?:image|video|audio|mask|frame)s?(?:_(?:url|list)s?)?",
-    re.IGNORECASE,
-)
 _ADDRESS = re.compile(r"(?:https?|data|file):", re.IGNORECASE)
 
 
@@ -69,22 +65,20 @@ def price_key(job: Job) -> bytes:
     stays in, since models charge for that, and so does the length of what is to become audio.
     Raises UsageError for fields JSON does not have.
     """
-    speaks = job.kind is JobType.AUDIO
-    media: dict[str, int] = {}
-    priced: dict[str, Any] = {}
-    for name, value in job.params.items():
-        if name in _NOT_PRICED or (speaks and name == _SPOKEN):
-            continue
-        if _is_media(name, value):
-            media[name] = len(value) if isinstance(value, list | tuple) else 1
-        else:
-            priced[name] = value
-    length = _length(job.prompt, job.params.get(_SPOKEN)) if speaks else []
-    found = [job.kind.value, job.model, priced, media, length]
     try:
-        text = orjson.dumps(found, option=orjson.OPT_SORT_KEYS)
-    except TypeError:
-        text = canonical_json(found)  # says what is wrong
+        return _price_key(job)
+    except (TypeError, RecursionError):
+        canonical_json(job.params)  # says what is wrong
+        raise
+
+
+def _price_key(job: Job) -> bytes:
+    speaks = job.kind is JobType.AUDIO
+    left_out = _NOT_PRICED | {_SPOKEN} if speaks else _NOT_PRICED
+    length = _length(job.prompt, job.params.get(_SPOKEN)) if speaks else []
+    priced = {n: _blank(n, value) for n, value in job.params.items() if n not in left_out}
+    found = [job.kind.value, job.model, priced, length]
+    text = orjson.dumps(found, option=orjson.OPT_SORT_KEYS)
     return hashlib.blake2b(text, digest_size=16).digest()
 
 
@@ -94,10 +88,12 @@ def _length(*texts: Any) -> list[int]:
     return [len(joined), len(joined.encode("utf-8", "replace"))]
 
 
-def _is_media(name: str, value: Any) -> bool:
-    """Whether a field holds media, or the address of some; ``audio: true`` does not."""
-    if isinstance(value, list | tuple):
-        return bool(value) and all(_is_media(name, each) for each in value)
+def _blank(name: str, value: Any) -> Any:
+    """The value with every medium in it, or its address, made the same; ``audio: true`` is none."""
     if isinstance(value, str):
-        return bool(_MEDIA.fullmatch(name) or _ADDRESS.match(value))
-    return isinstance(value, dict) and _MEDIA.fullmatch(name) is not None
+        return "medium" if is_media_field(name) or _ADDRESS.match(value) else value
+    if isinstance(value, list | tuple):
+        return [_blank(name, each) for each in value]
+    if isinstance(value, dict):
+        return {key: _blank(str(key), inner) for key, inner in value.items()}
+    return value

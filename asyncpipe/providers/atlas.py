@@ -8,6 +8,7 @@ import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 from urllib.parse import quote
@@ -22,8 +23,9 @@ from asyncpipe.pricing import Quote
 from asyncpipe.providers.atlas_answer import open_answer
 from asyncpipe.providers.atlas_billing import read_balance
 from asyncpipe.providers.atlas_quote import read_quote
-from asyncpipe.providers.atlas_reader import ARTICLE, TEXTS, read_poll, read_submit
+from asyncpipe.providers.atlas_reader import ARTICLE, TEXTS, read_poll, read_submit, read_upload
 from asyncpipe.providers.base import Prediction
+from asyncpipe.providers.form import FilePart
 from asyncpipe.providers.http import (
     DEFAULT_TIMEOUTS,
     HttpAnswer,
@@ -44,6 +46,8 @@ _ENDPOINTS = {
 }
 _MODELS = "/models"
 _CALCULATE = "/model/calculate"
+_UPLOAD = "/model/uploadMedia"
+_SOME_MEDIUM = "https://example.com/input"
 _CANONICAL = "/model/prediction/{id}"
 _ARTICLE = "/model/prediction/{id}/get"
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+")
@@ -148,6 +152,14 @@ class AtlasCloud:
             return prediction
         return replace(prediction, id=prediction_id, route=route)
 
+    async def upload(self, path: Path) -> str:
+        """Send a file of this machine and return a temporary URL of it, for submits; costs nothing.
+
+        Raises NotAccepted where trying again may help, SubmitStopped, or Rejected.
+        """
+        answer = self._without_key(await self._http.send_file(_UPLOAD, FilePart(path)))
+        return read_upload(answer.status, answer.headers, answer.body)
+
     async def ask_account(self, path: str) -> HttpAnswer:
         """Ask the account's own API, ``/public/v1`` on the same host, once; costs nothing.
 
@@ -182,7 +194,9 @@ class AtlasCloud:
 
         Raises ProviderError as ``read_quote`` does, and PollFailed without an answer.
         """
-        answer = self._without_key(await self._http.ask(_CALCULATE, job.body, what="a quote"))
+        # A file need not be uploaded for a price, and where it lies is nobody's business.
+        body = job.sent_with(dict.fromkeys(job.inputs, _SOME_MEDIUM)).body
+        answer = self._without_key(await self._http.ask(_CALCULATE, body, what="a quote"))
         return read_quote(answer.status, answer.headers, answer.body, at=datetime.now(UTC))
 
     async def balance(self) -> Decimal:

@@ -28,6 +28,7 @@ _ID_LENGTH = 512
 _IDS = ("id", "predictionId", "prediction_id")
 _TEXTS = ("error", "msg", "message", "error_message", "detail", "title")
 _CALM = frozenset({"ok", "success", "succeeded"})  # what ``message`` says when nothing is wrong
+_UPLOADED = ("download_url", "url", "file_url")
 _ONE_URL = ("url", "uri", "download_url")
 _MANY_URLS = (
     "outputs", "output", "output_url", "video_url", "image_url", "images", "videos", "video",
@@ -125,6 +126,18 @@ def prediction_id(layers: tuple[Layer, ...]) -> str:
     *inner, top = layers
     # data.id is the documented place, so the outer of two nested ones wins.
     return next((found for layer in [*reversed(inner), top] if (found := identifier(layer))), "")
+
+
+def upload_url(layers: tuple[Layer, ...]) -> str:
+    """Return where an uploaded file is; "" if the answer does not say."""
+    told = (layer.get(name) for layer in layers for name in _UPLOADED)
+    return next((url for text in told if isinstance(text, str) for url in _http(text)), "")
+
+
+def _http(text: str) -> Iterator[str]:
+    text = text.strip()
+    if text[:8].lower().startswith(("http://", "https://")) and text.isprintable():
+        yield _storable(text)
 
 
 def outputs(

@@ -87,6 +87,21 @@ def read_submit(
     raise _refusal(answer)
 
 
+def read_upload(status: int, headers: Mapping[str, str], body: bytes) -> str:
+    """Read the answer to an upload: the URL of the file, for submits.
+
+    Raises SubmitStopped or Rejected where sending it again is useless, else NotAccepted: a file
+    buys nothing.
+    """
+    answer = open_answer(status, headers, body)
+    if answer.code == 200 and (url := fields.upload_url(answer.layers)):
+        return url
+    refusal = _refusal(answer)
+    if not isinstance(refusal, SubmitUnknown):
+        raise refusal
+    raise _waiting(RateLimited, answer, "the API did not take the upload")
+
+
 def read_poll(
     status: int, headers: Mapping[str, str], body: bytes, *, texts: bool = False
 ) -> Prediction:
@@ -266,7 +281,10 @@ def _poll_error(answer: Answer) -> ProviderError:
     if code == 200:
         what = "names no status" if answer.document is not None else "is not the API's JSON"
         return _waiting(PollFailed, answer, f"the answer to a poll {what}")
-    return _waiting(PollFailed, answer, "the API could not answer a poll")
+    failed = _waiting(PollFailed, answer, "the API could not answer a poll")
+    if code == 429:
+        failed.status = 429  # also where it stands in the body alone: flow slows down for it
+    return failed
 
 
 def _made(kind: type[E], answer: Answer, text: str) -> E:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
+from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self, runtime_checkable
+from typing import Protocol, Self, cast, runtime_checkable
 
 from asyncpipe.jobs import Job
 from asyncpipe.pricing import Quote
@@ -45,8 +46,25 @@ class Prediction:
     charged: Decimal | None = None
 
 
+class Uploader(Protocol):
+    """A provider that also takes files of this machine; one that is none takes URLs alone."""
+
+    async def upload(self, path: Path) -> str:
+        """Send the file at ``path`` and return a URL of it that submits may name; costs nothing.
+
+        Raises NotAccepted where trying again may help, SubmitStopped, or Rejected.
+        """
+
+
+def uploader(provider: object) -> Uploader | None:
+    """The provider as one that takes files, or None."""
+    return cast("Uploader", provider) if callable(getattr(provider, "upload", None)) else None
+
+
 class Provider(Protocol):
     """An API that is submitted to, polled, and answers URLs.
+
+    One that takes files as well has ``upload``, see Uploader.
 
     Entering opens its connections; entered twice, the last exit closes them. It may have
     ``account``: an opaque word that tells accounts apart and is not the key (see ``account_of``).

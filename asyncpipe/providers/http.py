@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, fields
 from types import SimpleNamespace, TracebackType
@@ -17,7 +17,15 @@ import orjson
 from yarl import URL
 
 from asyncpipe import __version__
-from asyncpipe.errors import NotSent, PollFailed, Rejected, SubmitUnknown, UsageError
+from asyncpipe.errors import (
+    NotAccepted,
+    NotSent,
+    PollFailed,
+    Rejected,
+    SubmitUnknown,
+    UsageError,
+)
+from asyncpipe.providers.form import FilePart
 
 USER_AGENT = f"asyncpipe/{__version__}"
 """Always sent: Cloudflare refuses some libraries' own."""
@@ -43,6 +51,7 @@ class Timeouts:
     connect_s: float = 15.0
     submit_s: float = 60.0
     poll_s: float = 30.0
+    upload_s: float = 120.0
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -135,6 +144,7 @@ class HttpClient:
         self._posting = self._polling = asyncio.Semaphore(_POOL)
         self._submits: aiohttp.ClientSession | None = None
         self._polls: aiohttp.ClientSession | None = None
+        self._uploads: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
         """Open the sessions. Raises UsageError for a proxy that cannot be used."""
@@ -149,8 +159,12 @@ class HttpClient:
             self._submits = self._session(submits, self._timeouts.submit_s, tracing)
             # Whether a poll was sent is of no interest, and tracing costs a tenth of a request.
             self._polls = self._session(polls, self._timeouts.poll_s)
+            # Their own: a file on its way must not hold up a submit or a poll.
+            uploads = aiohttp.TCPConnector(limit=_POOL, keepalive_timeout=SUBMIT_KEEP_ALIVE_S)
+            self._uploads = self._session(uploads, self._timeouts.upload_s)
             self._exit.push_async_callback(self._submits.close)
             self._exit.push_async_callback(self._polls.close)
+            self._exit.push_async_callback(self._uploads.close)
         self._entered += 1
         return self
 
@@ -162,7 +176,7 @@ class HttpClient:
     ) -> None:
         self._entered -= 1
         if self._entered == 0:
-            self._submits = self._polls = None
+            self._submits = self._polls = self._uploads = None
             # Apart from self, so that entering again meanwhile opens what this does not close.
             await self._exit.pop_all().aclose()
 
@@ -194,6 +208,23 @@ class HttpClient:
         if result.sent:
             raise SubmitUnknown(f"the submit was sent, and {result.text}: it may have been taken")
         raise NotSent(f"{URL(self._base_url).host} cannot be reached: {result.text}")
+
+    async def send_file(self, path: str, part: FilePart) -> HttpAnswer:
+        """Send one file as a form and return the answer, whatever its status.
+
+        Raises NotAccepted without an answer: nothing is bought by a file, so it may be sent again;
+        Rejected when the file cannot be read.
+        """
+        async with AsyncExitStack() as stack:
+            try:
+                size, pieces = await part.open(stack)
+            except OSError as exc:
+                raise Rejected(f"{part.path} cannot be read: {exc.strerror or exc}") from exc
+            headers = {"Content-Type": part.content_type, "Content-Length": str(size)}
+            result = await self._exchange(self._uploads, "POST", path, pieces, headers=headers)
+        if isinstance(result, HttpAnswer):
+            return result
+        raise NotAccepted(f"the upload of {part.path.name} got no answer: {result.text}")
 
     async def get(
         self, path: str, *, base_url: str | None = None, what: str = "a poll"
@@ -239,9 +270,10 @@ class HttpClient:
         session: aiohttp.ClientSession | None,
         method: str,
         path: str,
-        data: bytes | None,
+        data: bytes | AsyncIterator[bytes] | None,
         *,
         base_url: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> HttpAnswer | _Lost:
         """Make one request.
 
@@ -256,7 +288,7 @@ class HttpClient:
                 method,
                 URL((base_url or self._base_url) + path, encoded=True),
                 data=data,
-                headers={"Content-Type": "application/json"} if data is not None else None,
+                headers=headers or ({"Content-Type": "application/json"} if data else None),
                 allow_redirects=False,
                 proxy=self._proxy,
                 trace_request_ctx=progress,

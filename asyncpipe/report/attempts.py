@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Any
 
 from asyncpipe.ledger.trouble import rows_of
 from asyncpipe.pricing import from_micro
+from asyncpipe.results import TOLD
 
 COLUMNS = (
     *("name", "key", "type", "model", "attempt", "money"),
@@ -49,9 +51,16 @@ def _row(row: Sequence[Any]) -> dict[str, Any]:
         "price_usd": price,
         "estimated": bool(estimated),
         "overrun_usd": overrun,
-        "cost_source": "the provider's answer" if told else source,
-        **dict(zip(COLUMNS[12:], row[18:], strict=True)),
+        "cost_source": TOLD if told else source,
+        "prediction_id": row[18],
+        "request_id": row[19],
+        **dict(zip(COLUMNS[14:17], map(_time, row[20:23]), strict=True)),
+        "error": row[23],
     }
+
+
+def _time(text: str | None) -> str | None:
+    return datetime.fromisoformat(text).isoformat(timespec="milliseconds") if text else None
 
 
 def _money(settled: str | None, *, bought: bool, lost: bool) -> str:

@@ -47,7 +47,7 @@ MOST_LABEL_COLUMNS = 1000
 """Columns of labels at most; JSON Lines hold the others, too."""
 
 _WHERE = (
-    " WHERE state<>'cancelled' AND (state<>'pending'"
+    " WHERE state<>'cancelled' AND (state<>'pending' OR used>0"
     " OR seen_run >= (SELECT coalesce(max(session), 0) FROM runs))"
 )
 _LISTED = f"SELECT id FROM jobs{_WHERE} ORDER BY seen_run DESC, position"

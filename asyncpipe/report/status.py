@@ -6,15 +6,18 @@ import sqlite3
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from asyncpipe._fs import Holder, holder
+from asyncpipe.collector import Totals
 from asyncpipe.events import now
 from asyncpipe.ledger.sqlite import STATE_FOLDER, reading
 from asyncpipe.ledger.trouble import rows_of
+from asyncpipe.left import about, count_open, left_s, measured
 from asyncpipe.manifest import money
 from asyncpipe.report.text import columns, printable, usd, wrapped
 from asyncpipe.results import read_totals
@@ -82,7 +85,7 @@ class Status:
     charged for. ``lost_answers`` counts attempts of unknown outcome whose jobs went on,
     ``overruns`` predictions that cost more than was reserved. ``failures_returned`` counts
     predictions that failed and whose money came back, ``refusals`` submits that surely bought
-    nothing.
+    nothing. ``left_s`` is about how many seconds the run that is under way will take.
     """
 
     folder: Path
@@ -100,6 +103,7 @@ class Status:
     models: dict[str, Money]
     failures_returned: int
     refusals: int
+    left_s: float | None
 
     @property
     def money(self) -> Money:
@@ -147,7 +151,15 @@ def read_status(folder: Path) -> Status:
             models=dict(sorted(models.items())),
             failures_returned=returned,
             refusals=refusals,
+            left_s=_left_s(connection, totals) if held else None,
         )
+
+
+def _left_s(connection: sqlite3.Connection, totals: Totals) -> float | None:
+    """By the times measured in this folder so far; the run itself may know more."""
+    waiting = totals.jobs[JobState.PENDING]
+    times = partial(measured, connection)
+    return left_s(count_open(connection), waiting, times, totals.in_flight)
 
 
 def _job_file(connection: sqlite3.Connection) -> str | None:
@@ -241,7 +253,8 @@ def _held(status: Status) -> list[str]:
     if status.holder is None:
         return ["nothing works in it now"]
     since = status.holder.since.isoformat(sep=" ", timespec="seconds")
-    return [f"{printable(status.holder.who)} works in it since {since}"]
+    left = "" if status.left_s is None else f"; {about(status.left_s)} left"
+    return [f"{printable(status.holder.who)} works in it since {since}{left}"]
 
 
 def _count_rows(status: Status) -> list[tuple[str, str]]:
@@ -276,7 +289,7 @@ def _money_rows(status: Status) -> list[tuple[str, str]]:
         n = status.failures_returned
         rows.append(("released", f"{usd(total.released)} of {n} failed at the provider"))
     if status.refusals:
-        rows.append(("refused", f"{status.refusals} submits, which bought nothing"))
+        rows.append(("refused", f"submits that bought nothing: {status.refusals}"))
     return rows
 
 
@@ -296,8 +309,8 @@ def next_steps(status: Status) -> list[str]:
     if counts["unknown"]:
         steps.append(
             f"{counts['unknown']} unknown: compare with your bill (asyncpipe reconcile), then "
-            "decide: asyncpipe resolve FOLDER --resubmit or --give-up, with --lost-charged or "
-            "--lost-free if the bill tells."
+            "decide: asyncpipe resolve FOLDER --lost-charged or --lost-free; where nobody knows, "
+            "--resubmit or --give-up."
         )
     held = status.money.reserved["held"]
     if status.lost_answers:
@@ -342,6 +355,7 @@ def status_document(status: Status) -> dict[str, Any]:
         "money_by_model": {model: _money_document(part) for model, part in status.models.items()},
         "lost_answers": status.lost_answers,
         "overruns": status.overruns,
+        "left_s": None if status.left_s is None else round(status.left_s),
         "failures_returned": status.failures_returned,
         "refusals": status.refusals,
         "currency": "USD",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from asyncpipe.collector import Totals
 from asyncpipe.errors import AsyncpipeError
+from asyncpipe.flow.window import Window
 from asyncpipe.manifest import remarks
 from asyncpipe.report.text import columns, printable, seconds, usd, wrapped
 from asyncpipe.states import JobState
@@ -26,14 +28,21 @@ def summary(
     stopped: AsyncpipeError | None = None,
     interrupted: bool = False,
     command: str | None = None,
+    windows: Mapping[str, Window] | None = None,
 ) -> list[str]:
-    """Say what became of the jobs, what it cost, and what to do about the rest."""
+    """Say what became of the jobs, what it cost, and what to do about the rest.
+
+    ``windows`` are those whose limit was met, by model.
+    """
     lines = ["", "Summary" + (" (simulated: no real money)" if simulated else "")]
     lines += columns(_counts(totals, elapsed_s, manifest))
     if totals.cost_by_model:
         lines.append("  cost by model")
         costs = sorted(totals.cost_by_model.items())
         lines += columns([(model, usd(cost)) for model, cost in costs], indent=4)
+    if windows:
+        lines.append("  limits met")
+        lines += columns([(model, _limit(met)) for model, met in sorted(windows.items())], indent=4)
     lines += _causes(totals)
     if stopped is not None:
         lines += ["", *wrapped(f"Stopped before the end: {printable(str(stopped))}", COLUMNS)]
@@ -44,6 +53,10 @@ def summary(
         lines += ["", *wrapped(f"Note: {remark}.", COLUMNS)]
     lines += _next_steps(totals, command or "the same command", folder)
     return lines
+
+
+def _limit(window: Window) -> str:
+    return f"up to {window.most} in flight, limit found at {window.found}"
 
 
 def _counts(totals: Totals, elapsed_s: float, manifest: str) -> list[tuple[str, str]]:
@@ -93,7 +106,7 @@ def _next_steps(totals: Totals, command: str, folder: str) -> list[str]:
             f"{totals.unknown} unknown: submitted, and the answer was lost. They may have been "
             f"bought, so they are not sent again; {usd(totals.reserved)} stay reserved. "
             f"Compare with your bill, then decide: asyncpipe resolve {printable(folder)} "
-            "--resubmit or --give-up, with --lost-charged or --lost-free if the bill tells."
+            "--lost-charged or --lost-free; where nobody knows, --resubmit or --give-up."
         )
     unfinished = totals.pending
     if unfinished:

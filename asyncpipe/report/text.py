@@ -62,10 +62,23 @@ def fit(text: str, cells: int) -> str:
 
 
 def columns(rows: Iterable[tuple[str, str]], *, indent: int = 2, gap: int = 3) -> list[str]:
-    """Lay out label and value in two columns; labels are cut at 60 cells."""
-    rows = [(printable(label), value) for label, value in rows]
+    """Lay out label and value in two columns; labels keep their indent, and are cut at 60 cells."""
+    rows = [(_indented(label), value) for label, value in rows]
     wide = min(max((width(label) for label, _ in rows), default=0), 60)
-    return [f"{' ' * indent}{fit(label, wide)}{' ' * gap}{value}".rstrip() for label, value in rows]
+    left, between = " " * indent, " " * gap
+    return [f"{left}{_fit(label, wide)}{between}{value}".rstrip() for label, value in rows]
+
+
+def _indented(label: str) -> str:
+    return " " * _indent(label) + printable(label)
+
+
+def _fit(label: str, cells: int) -> str:
+    return " " * _indent(label) + fit(label, cells - _indent(label))
+
+
+def _indent(label: str) -> int:
+    return min(len(label) - len(label.lstrip(" ")), 8)
 
 
 def usd(amount: int | Decimal) -> str:

@@ -13,6 +13,7 @@ from asyncpipe.simulator.chance import Plan
 
 ERRORS: dict[str, tuple[str, int]] = {
     "failed": ("the model failed to generate: internal error", 1),
+    "unreachable": ("failed to download the input media: 404 Not Found", 2),
     "moderated": ("input refused: it violates the content policy", 1039),
 }
 """Text and error code by outcome."""

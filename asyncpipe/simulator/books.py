@@ -24,6 +24,9 @@ CREATE TABLE IF NOT EXISTS poll_pasts(
 CREATE TABLE IF NOT EXISTS fetches(
   id TEXT NOT NULL, output INTEGER NOT NULL, old INTEGER NOT NULL, fetched INTEGER NOT NULL,
   PRIMARY KEY(id, output));
+CREATE TABLE IF NOT EXISTS uploads(
+  number INTEGER PRIMARY KEY, id TEXT UNIQUE, sha256 TEXT NOT NULL, size INTEGER NOT NULL,
+  expired INTEGER NOT NULL DEFAULT 0);
 """
 
 
@@ -155,6 +158,33 @@ class Books:
             (prediction_id, output, int(old), int(not old)),
         )
 
+    def note_upload(self, sha256: str, size: int) -> int:
+        """Enter an uploaded file; returns its number."""
+        cursor = self._connection.execute(
+            "INSERT INTO uploads(sha256, size) VALUES(?,?)", (sha256, size)
+        )
+        return int(cursor.lastrowid or 0)
+
+    def name_upload(self, number: int, upload_id: str) -> None:
+        """Give an upload the id its URL has."""
+        self._connection.execute("UPDATE uploads SET id=? WHERE number=?", (upload_id, number))
+
+    def upload_digest(self, upload_id: str) -> str | None:
+        """The sha256 of an upload that can still be had, or None."""
+        query = "SELECT sha256 FROM uploads WHERE id=? AND NOT expired"
+        row = self._connection.execute(query, (upload_id,)).fetchone()
+        return str(row[0]) if row else None
+
+    def expire_uploads(self, upload_id: str | None = None) -> None:
+        """Let one upload, or all there are, be cleaned up."""
+        where, values = ("WHERE id=?", (upload_id,)) if upload_id else ("", ())
+        self._connection.execute(f"UPDATE uploads SET expired=1 {where}", values)
+
+    def uploads(self) -> dict[str, int]:
+        """How often each file was uploaded, by sha256."""
+        rows = self._connection.execute("SELECT sha256, count(*) FROM uploads GROUP BY sha256")
+        return dict(rows.fetchall())
+
     def count(self, name: str) -> None:
         """Add one to a counter."""
         self._connection.execute(
@@ -230,6 +260,10 @@ class Books:
         """Polls of known predictions."""
         return self._one("coalesce(sum(polls), 0)")
 
+    def in_flight(self, model: str, now: float) -> int:
+        """How many predictions of ``model`` are being worked on."""
+        return self._one("count(*)", "model=? AND created_at<=? AND ready_at>?", model, now, now)
+
     def peak_in_flight(self) -> int:
         """The most predictions that were worked on at once."""
         return self.counter("peak_in_flight")
@@ -248,10 +282,11 @@ class Books:
             "polls": self.polls(),
             "downloads": self._one("coalesce(sum(downloads), 0)"),
             "peak_in_flight": self.peak_in_flight(),
+            "uploads": sum(self.uploads().values()),
             "media_credentials": self.media_credentials(),
         }
 
-    def _one(self, what: str, where: str = "1", *values: float) -> int:
+    def _one(self, what: str, where: str = "1", *values: float | str) -> int:
         query = f"SELECT {what} FROM predictions WHERE {where}"
         return int(self._connection.execute(query, values).fetchone()[0])
 

@@ -34,7 +34,8 @@ class Faults:
     ``asyncpipe simulate --list-faults`` prints what each one does; ``kinds()`` returns the same.
     The recoverable ones are bounded, so that a client that waits and tries again gets every
     output: at most 3 faulty polls in a row and 4 per prediction, at most 3 downloads per output,
-    and below a probability of 1 at most 2 failed predictions in a row for the same request.
+    at most 2 faulty uploads per file, and below a probability of 1 at most 2 failed predictions in
+    a row for the same request.
     Raises UsageError for a probability that is none.
     """
 
@@ -52,6 +53,12 @@ class Faults:
     server_error_submit: float = _final("a submit is sold and answered by a page, 500 or 502")
     nameless: float = _final("a submit is sold and its answer names no id")
     huge_answer: float = _final("a submit is sold and its answer is 128 MiB, cut off")
+
+    # Uploads.
+    upload_error: float = _fault(
+        "an upload is answered 429, 500, 502 or 503, or its connection cut"
+    )
+    input_gone: float = _fault("an uploaded file is gone when it is first needed; told once a file")
 
     # What becomes of a prediction.
     failed: float = _fault("a prediction ends failed, its money returned")

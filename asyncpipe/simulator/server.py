@@ -17,9 +17,11 @@ from asyncpipe.simulator.media import MediaMaker
 from asyncpipe.simulator.poll import Polls
 from asyncpipe.simulator.settings import SimulatorSettings
 from asyncpipe.simulator.submit import Submits
-from asyncpipe.simulator.wire import Service, firewall, refusal
+from asyncpipe.simulator.upload import Uploads
+from asyncpipe.simulator.wire import Service, firewall, refusal, too_many
 
 _LARGEST_REQUEST = 50 * 1024 * 1024
+_LIMITED = ("/api/v1/model/generate", "/api/v1/model/prediction/")
 _MODELS = "/api/v1/models"
 _CALCULATE = "/api/v1/model/calculate"
 
@@ -39,7 +41,7 @@ class Simulator:
             stack.callback(maker.close)
             self.books = Books(self._settings.books)
             stack.callback(self.books.close)
-            service = Service(self._settings, self.books, maker)
+            service = self._service = Service(self._settings, self.books, maker)
             runner = web.AppRunner(self._app(service), access_log=None, shutdown_timeout=0.5)
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
@@ -68,7 +70,9 @@ class Simulator:
 
     def _app(self, service: Service) -> web.Application:
         polls = Polls(service)
-        submits, downloads, catalog = Submits(service, polls), Downloads(service), Catalog(service)
+        uploads = Uploads(service)
+        submits, downloads = Submits(service, polls, uploads), Downloads(service)
+        catalog = Catalog(service)
         app = web.Application(middlewares=[self._gateway], client_max_size=_LARGEST_REQUEST)
         tail = "/get" if self._settings.wire == "article" else ""
         add = app.router
@@ -79,6 +83,8 @@ class Simulator:
         add.add_get(
             "/media/{id}/{index:\\d+}{suffix:(?:\\.png|\\.mp4|\\.wav)?}", downloads.download
         )
+        add.add_post("/api/v1/model/uploadMedia", uploads.upload)
+        add.add_get("/uploads/{id}.{suffix}", uploads.serve)
         add.add_get(_MODELS, catalog.models)
         add.add_post(_CALCULATE, catalog.calculate)
         add.add_get("/public/v1/balance", catalog.balance)
@@ -95,7 +101,8 @@ class Simulator:
             return firewall()
         if not self._may_pass(request):
             return _unauthorized(request)
-        response: web.StreamResponse = await handler(request)
+        limited = request.path.startswith(_LIMITED) and self._service.over_rate()
+        response: web.StreamResponse = too_many() if limited else await handler(request)
         if not response.prepared:
             response.headers["X-Request-ID"] = uuid.uuid4().hex
         return response

@@ -29,7 +29,9 @@ class SimulatorSettings:
     ``media_port`` is that of the second site, which is there with the fault ``redirected``.
     ``catalog`` ``article`` sells the article's ids at its prices, and any other model; ``live``
     today's models alone, at today's prices, and refuses what their schemas do not allow.
-    Raises UsageError for what cannot be.
+    ``in_flight`` is the most predictions of one model at once, ``requests_per_second`` the most
+    submits and polls in any second, refused ones counted: beyond either comes a 429 without a hint,
+    as from the real API; None: no limit. Raises UsageError for what cannot be.
     """
 
     seed: int = 0
@@ -46,6 +48,8 @@ class SimulatorSettings:
     hang_s: float | None = None
     balance_usd: Decimal | None = None
     catalog: str = "article"
+    in_flight: int | None = None
+    requests_per_second: float | None = None
 
     def __post_init__(self) -> None:
         if self.wire not in WIRES:
@@ -54,6 +58,10 @@ class SimulatorSettings:
             raise UsageError(f"catalog {self.catalog!r}: there are {', '.join(CATALOGS)}")
         if not self.speed > 0:
             raise UsageError(f"speed {self.speed!r} must be above 0")
+        for name in ("in_flight", "requests_per_second"):
+            limit = getattr(self, name)
+            if limit is not None and not limit > 0:
+                raise UsageError(f"{name} {limit!r} must be above 0")
         if self.hang_s is not None and not self.hang_s >= 0:
             raise UsageError(f"hang_s {self.hang_s!r} must be at least 0")
         if self.balance_usd is not None and not (

@@ -21,6 +21,7 @@ from asyncpipe.simulator.chance import FAILED_IN_A_ROW, Plan, dice, plan_of, ref
 from asyncpipe.simulator.live import refused_live
 from asyncpipe.simulator.poll import Polls
 from asyncpipe.simulator.prices import charge, outputs_asked
+from asyncpipe.simulator.upload import Uploads
 from asyncpipe.simulator.wire import Service
 
 HIDDEN_POLLS = 2
@@ -37,11 +38,12 @@ _ASKING = ("prompt", "text", "audio", "audio_url", "image", "images", "video")
 class Submits:
     """Answer submits."""
 
-    def __init__(self, service: Service, polls: Polls) -> None:
+    def __init__(self, service: Service, polls: Polls, uploads: Uploads) -> None:
         self._service = service
         self._books = service.books
         self._settings = service.settings
         self._polls = polls
+        self._uploads = uploads
 
     async def submit(self, request: web.Request) -> web.StreamResponse:
         """Answer one submit."""
@@ -57,13 +59,39 @@ class Submits:
         refused = refusal(faults, seed, number)
         if refused is not None:
             return _refused(refused, dice(seed, "refusal", number))
-        if self._too_dear(body):
-            return wire.refusal(402, "insufficient balance")
-        prediction = self._sell(_ENDPOINTS[request.match_info["endpoint"]], body)
+        lost = self._uploads.unreachable(body) is not None
+        if (unfit := self._unfit(body, number, lost=lost)) is not None:
+            return unfit
+        kind = _ENDPOINTS[request.match_info["endpoint"]]
+        prediction = self._sell(kind, body, outcome="unreachable" if lost else None)
         plan = plan_of(faults, seed, prediction.id)
         if plan.lost is not None:
             return await self._lose(request, prediction, plan)
         return web.json_response(await self._answer(request, prediction, plan))
+
+    def _unfit(self, body: dict[str, Any], number: int, *, lost: bool) -> web.Response | None:
+        """What is refused for its limits or for what it says; ``lost``: an input is gone."""
+        if (beyond := self._beyond(body)) is not None:
+            return beyond
+        if (field := self._uploads.malformed(body)) is not None:
+            return wire.refusal(400, f"Invalid request parameters: {field} must be a URL")
+        # Some models look at their inputs at once, others when it is their turn.
+        if lost and dice(self._settings.seed, "looks", number).random() < 0.5:
+            return wire.refusal(400, "the input media cannot be fetched: 404 Not Found")
+        return None
+
+    def _beyond(self, body: dict[str, Any]) -> web.Response | None:
+        """What is answered to a submit beyond the account's limits or its money."""
+        if self._too_many(body):
+            return wire.too_many()
+        return wire.refusal(402, "insufficient balance") if self._too_dear(body) else None
+
+    def _too_many(self, body: dict[str, Any]) -> bool:
+        most = self._settings.in_flight
+        if most is None or self._books.in_flight(str(body["model"]), time.time()) < most:
+            return False
+        self._books.count("beyond_in_flight")
+        return True
 
     def _too_dear(self, body: Any) -> bool:
         balance = self._settings.balance_usd
@@ -73,7 +101,9 @@ class Submits:
     def _charge(self, body: dict[str, Any]) -> int:
         return charge(body, catalog=self._settings.catalog)
 
-    def _sell(self, kind: str, body: dict[str, Any]) -> BookedPrediction:
+    def _sell(
+        self, kind: str, body: dict[str, Any], *, outcome: str | None = None
+    ) -> BookedPrediction:
         low, high = self._settings.generation_s or _GENERATION_S[kind]
         now, number = time.time(), self._books.next_number()
         faults, seed = self._settings.faults, self._settings.seed
@@ -91,7 +121,7 @@ class Submits:
             body=body,
             created_at=now,
             ready_at=now if instant else now + wait_s,
-            outcome=self._outcome(draw.random(), body),
+            outcome=outcome or self._outcome(draw.random(), body),
             price=price + price // 2 if plan.overrun else price,
             outputs=outputs_asked(body),
             hidden_polls=HIDDEN_POLLS if hidden and not instant else 0,

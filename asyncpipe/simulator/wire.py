@@ -9,6 +9,7 @@ import socket
 import struct
 import time
 import uuid
+from collections import deque
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -42,6 +43,20 @@ class Service:
         self.maker = maker
         self.media_port: int | None = None
         self.leaving = asyncio.Event()
+        self._times: deque[float] = deque()
+
+    def over_rate(self) -> bool:
+        """Count a submit or a poll; whether there are too many in this second."""
+        most, now = self.settings.requests_per_second, time.monotonic()
+        if most is None:
+            return False
+        while self._times and self._times[0] <= now - 1:
+            self._times.popleft()
+        self._times.append(now)
+        if len(self._times) <= most:
+            return False
+        self.books.count("beyond_rate")
+        return True
 
     async def hold(self, request: web.Request, seconds: float | None) -> None:
         """Wait ``seconds`` (None: without end), until the client goes or the simulator closes."""
@@ -92,6 +107,11 @@ def rate_limited(draw: random.Random) -> web.Response:
         at = datetime.fromtimestamp(time.time(), UTC) + timedelta(seconds=wish_s)
         response.headers["Retry-After"] = format_datetime(at, usegmt=True)
     return response
+
+
+def too_many() -> web.Response:
+    """429 without a hint."""
+    return refusal(429, _REASONS[429])
 
 
 def overloaded() -> web.Response:

@@ -1,0 +1,137 @@
+"""Find, check and hash the files that jobs take in, before anything is spent."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+from asyncpipe.errors import UsageError
+from asyncpipe.inputs import LocalFile, local_media, may_take_media
+from asyncpipe.jobs import Job
+from asyncpipe.media import HEAD_BYTES, sniff
+
+MOST_BYTES = 50 * 1024 * 1024 - 4096
+"""The API answers 413 to requests over 50 MB, and the file is not the whole of one."""
+
+_NOT_MEDIA = ("pdf",)
+_MOST_KNOWN = 50_000
+
+
+class BadInputs(UsageError):
+    """Files of one job cannot be used; each of ``faults`` names field, file and remedy."""
+
+    def __init__(self, faults: list[str]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("; ".join(faults))
+
+
+class LocalFiles:
+    """Looks at files below ``base`` (None: the working directory); hashes each of them once.
+
+    A file is looked at again when its size or time of change is another one. Blocks while it
+    reads: in a loop it belongs into a thread.
+    """
+
+    def __init__(self, base: Path | None = None) -> None:
+        self._base = base
+        self._known: dict[str, LocalFile] = {}
+
+    def attach(self, job: Job) -> Job:
+        """Return ``job`` with its ``inputs`` filled in; raises BadInputs with every fault.
+
+        A job that has them already, or names no file of this machine, is returned as it is.
+        """
+        if not may_take_media(job.params):
+            return job
+        lacking = [(f, text) for f, text in local_media(job.params) if text not in job.inputs]
+        if not lacking:
+            return job
+        inputs, faults = dict(job.inputs), []
+        for field, text in lacking:
+            try:
+                inputs[text] = self._file(text)
+            except UsageError as exc:
+                faults.append(f"{field}: {exc}")
+        if faults:
+            raise BadInputs(faults)
+        return replace(job, inputs=inputs)
+
+    def _file(self, text: str) -> LocalFile:
+        if text.lower().startswith("file:"):
+            raise UsageError(f"{text!r}: write the path alone, without file:")
+        base = self._base if self._base is not None else Path()
+        path = (base / text).absolute()
+        known = self._known.get(str(path))
+        try:
+            now = path.stat()
+            if known and (known.size, known.mtime_ns) == (now.st_size, now.st_mtime_ns):
+                return known
+            _check_kind(text, now.st_mode, now.st_size)
+            file = hashed(path)
+        except FileNotFoundError as exc:
+            raise UsageError(_missing(text, path)) from exc
+        except (OSError, ValueError) as exc:  # ValueError: a NUL in the path
+            why = getattr(exc, "strerror", None) or exc
+            raise UsageError(f"{text!r} cannot be read ({why}): {path}") from exc
+        if len(self._known) >= _MOST_KNOWN:
+            self._known.clear()
+        self._known[str(path)] = file
+        return file
+
+
+def _missing(text: str, path: Path) -> str:
+    remedy = "correct the path, or write a URL with its https://"
+    if text.startswith("~"):
+        remedy = "~ is not expanded here, write the whole path"
+    return f"{text!r}: there is no file {path}: {remedy}"
+
+
+def _check_kind(text: str, mode: int, size: int) -> None:
+    if stat.S_ISDIR(mode):
+        raise UsageError(f"{text!r} is a folder: name the file in it")
+    if not stat.S_ISREG(mode):
+        raise UsageError(f"{text!r} is not an ordinary file")
+    if size == 0:
+        raise UsageError(f"{text!r} is empty")
+    if size > MOST_BYTES:
+        raise UsageError(
+            f"{text!r} has {size} bytes, the API takes 50 MB: make it smaller, or give its URL"
+        )
+
+
+def hashed(path: Path) -> LocalFile:
+    """Read a file to its end; raises OSError, and UsageError if it is no medium, or changes."""
+    with path.open("rb") as file:
+        before = os.fstat(file.fileno())
+        head = file.read(HEAD_BYTES)
+        kind = sniff(head)
+        if kind is None or kind in _NOT_MEDIA:
+            raise UsageError(
+                f"{path.name!r} is no picture, video or sound: it begins {head[:16]!r}"
+            )
+        file.seek(0)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        size, after = file.tell(), os.fstat(file.fileno())
+    if (before.st_size, before.st_mtime_ns, size) != (size, after.st_mtime_ns, after.st_size):
+        raise UsageError(f"{path.name!r} is being written: wait until it is whole")
+    return LocalFile(path=str(path), size=size, mtime_ns=after.st_mtime_ns, sha256=digest)
+
+
+def trouble_with(file: LocalFile) -> str | None:
+    """Say why a file is not the one that was checked any more; None: it is.
+
+    Only a file of another time is read again: the same bytes are the same input.
+    """
+    path = Path(file.path)
+    try:
+        now = path.stat()
+        if (now.st_size, now.st_mtime_ns) == (file.size, file.mtime_ns):
+            return None
+        if now.st_size == file.size and hashed(path).sha256 == file.sha256:
+            return None
+    except (OSError, UsageError) as exc:
+        return f"{file.path} cannot be read any more ({getattr(exc, 'strerror', None) or exc})"
+    return f"{file.path} has changed since it was checked"

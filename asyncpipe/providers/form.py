@@ -1,0 +1,76 @@
+"""A file as the one field of a multipart form, streamed from disk with its length known."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import aiofiles
+from aiofiles.threadpool.binary import AsyncBufferedReader
+
+from asyncpipe.media import HEAD_BYTES, sniff
+
+BLOCK = 256 * 1024
+"""Bytes that are read at once, and all of the file that is in memory."""
+
+_TYPES = {"jpg": "image/jpeg", "mp3": "audio/mpeg", "mov": "video/quicktime", "m4a": "audio/mp4"}
+_KINDS = {
+    "image": ("png", "gif", "bmp", "webp", "avif", "heic", "tiff"),
+    "video": ("mp4", "webm"),
+    "audio": ("wav", "ogg", "flac", "aac"),
+}
+_CONTENT_TYPES = _TYPES | {e: f"{kind}/{e}" for kind, names in _KINDS.items() for e in names}
+
+
+class FilePart:
+    """A form with one file; ``content_type`` is the form's. The file's own name is not told.
+
+    (It may be anything, in any script, and the API gives it another one.)
+    """
+
+    def __init__(self, path: Path, *, field: str = "file") -> None:
+        self.path = path
+        self._field = field
+        self._boundary = uuid.uuid4().hex
+
+    @property
+    def content_type(self) -> str:
+        """For the request's header."""
+        return f"multipart/form-data; boundary={self._boundary}"
+
+    async def open(self, stack: AsyncExitStack) -> tuple[int, AsyncIterator[bytes]]:
+        """Return the form's length and its bytes, once; ``stack`` closes the file.
+
+        Raises OSError when the file cannot be read, also while it is being read. Exactly the
+        length is sent: of a file that grows its beginning, of one that shrinks nothing whole.
+        """
+        file = await stack.enter_async_context(aiofiles.open(self.path, "rb"))
+        size = os.fstat(file.fileno()).st_size
+        head = self._head(await file.read(HEAD_BYTES))
+        await file.seek(0)
+        tail = f"\r\n--{self._boundary}--\r\n".encode()
+        return len(head) + size + len(tail), self._pieces(file, head, size, tail)
+
+    def _head(self, first: bytes) -> bytes:
+        ending = sniff(first) or "bin"
+        content_type = _CONTENT_TYPES.get(ending, "application/octet-stream")
+        return (
+            f"--{self._boundary}\r\n"
+            f'Content-Disposition: form-data; name="{self._field}"; filename="input.{ending}"\r\n'
+            f"Content-Type: {content_type}\r\n\r\n"
+        ).encode()
+
+    async def _pieces(
+        self, file: AsyncBufferedReader, head: bytes, size: int, tail: bytes
+    ) -> AsyncIterator[bytes]:
+        yield head
+        while size:
+            block = await file.read(min(BLOCK, size))
+            if not block:
+                raise OSError(f"{self.path} became shorter while it was sent")
+            size -= len(block)
+            yield block
+        yield tail

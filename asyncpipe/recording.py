@@ -1,0 +1,45 @@
+"""What happens, made to count: folded, written down, reckoned with, passed on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from asyncpipe.collector import Collector
+from asyncpipe.errors import AsyncpipeError
+from asyncpipe.events import Event
+from asyncpipe.ledger.base import JobRecord, fold
+from asyncpipe.ledger.sqlite import Ledger
+from asyncpipe.pricing import Budget
+
+
+class Recording:
+    """Call it with a job and an event; it returns the job as it stands after it.
+
+    Synchronous: no cancellation comes between what happened and its record. ``stop`` is called
+    when a charge above its reservation has used the budget up.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        collector: Collector,
+        budget: Budget,
+        stop: Callable[[AsyncpipeError], None],
+    ) -> None:
+        self._ledger, self._collector = ledger, collector
+        self._budget, self._stop = budget, stop
+
+    def __call__(self, record: JobRecord, event: Event) -> JobRecord:
+        """Record ``event`` of ``record``."""
+        after = fold(record, event)
+        exceeded = self._budget.exceeded
+        self._budget.move(
+            committed=after.committed - record.committed,
+            releasable=after.releasable - record.releasable,
+        )
+        if event.stored:
+            self._ledger.append(event)
+        self._collector.receive(record, event, after)
+        if after.overrun > record.overrun and self._budget.exceeded and not exceeded:
+            self._stop(self._budget.excess())
+        return after

@@ -1,0 +1,203 @@
+"""Bring the files a job takes in to the provider: each once, just before it is needed."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import re
+from collections import OrderedDict
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+from random import Random
+
+import anyio
+
+from asyncpipe.errors import NotAccepted, ProviderError, RateLimited, Rejected
+from asyncpipe.events import now
+from asyncpipe.flow.schedule import backoff_s
+from asyncpipe.inputs import LocalFile
+from asyncpipe.jobs import Job
+from asyncpipe.ledger.base import JobRecord
+from asyncpipe.ledger.sqlite import Ledger
+from asyncpipe.ledger.uploads import find_upload, forget_uploads, keep_upload
+from asyncpipe.localfiles import trouble_with
+from asyncpipe.providers.base import Prediction, Provider, uploader
+from asyncpipe.states import JobState
+
+logger = logging.getLogger("asyncpipe.uploads")
+
+FRESH = timedelta(hours=6)
+"""Older URLs are not used: they are temporary, and nobody says for how long. An upload is free."""
+
+AT_ONCE = 4
+"""Files on their way at the same time."""
+
+TRIES = 4
+"""Uploads of a file that fail in a row before its job waits like one that was not accepted."""
+
+MOST_KNOWN = 4096
+"""URLs kept in memory; the others are asked of the ledger."""
+
+_UNREACHABLE = re.compile(
+    r"(download|fetch|access|load|retriev|read|reach|open|resolv|expired|not found|no longer"
+    r"|invalid|unavailable|下载|获取|访问|过期|失效).{0,80}(url|uri|link|image|video|audio|media|file|input"
+    r"|图|视频|音频|文件|链接)"
+    r"|(url|uri|link|image|video|audio|media|file|input|图片|视频|音频|文件|链接).{0,80}"
+    r"(download|fetch|access|load|retriev|reach|resolv|expired|not found|no longer|unavailable"
+    r"|下载|获取|访问|过期|失效)",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def speaks_of_input(error: str | None) -> bool:
+    """Whether an error may mean that the provider could not fetch a job's input.
+
+    Broad on purpose: at worst a file is uploaded once more, which costs nothing.
+    """
+    return error is not None and _UNREACHABLE.search(error) is not None
+
+
+def is_fresh(uploaded_at: datetime, at: datetime) -> bool:
+    """Whether a URL is young enough to be used; one from the future is of a clock that was off."""
+    return timedelta() <= at - uploaded_at <= FRESH
+
+
+class Uploads:
+    """Knows the URL of every file that was uploaded, and uploads what has none.
+
+    The same bytes are never on their way twice: who needs them meanwhile waits.
+    """
+
+    def __init__(self, provider: Provider, ledger: Ledger, rng: Random) -> None:
+        self._provider, self._ledger, self._rng = uploader(provider), ledger, rng
+        self._permits = anyio.Semaphore(AT_ONCE)
+        self._locks: dict[str, anyio.Lock] = {}
+        self._known: OrderedDict[str, tuple[str, datetime]] = OrderedDict()
+        self._refused: dict[str, Rejected] = {}
+        self._anew: set[int] = set()
+
+    async def ready(self, job: Job) -> Job | ProviderError:
+        """Return the job as it is to be submitted, its files' URLs in it, or why it cannot be.
+
+        NotAccepted: try again later. Rejected: never with these files. Nothing is bought here;
+        a cancelled upload is only lost.
+        """
+        if not job.inputs:
+            return job
+        try:
+            urls = {text: await self._url(file) for text, file in job.inputs.items()}
+        except ProviderError as exc:
+            return exc
+        return job.sent_with(urls)
+
+    def once_more(
+        self, record: JobRecord, answer: Prediction | ProviderError
+    ) -> Prediction | ProviderError:
+        """Take a refusal that speaks of an uploaded file for no refusal, once: its URL may be old.
+
+        Submitted again it is not the same request: the file is uploaded anew.
+        """
+        refused = isinstance(answer, Rejected) and speaks_of_input(str(answer))
+        if not (refused and record.job.inputs):
+            return answer
+        if record.id in self._anew:
+            self._anew.discard(record.id)
+            return answer
+        self._anew.add(record.id)
+        return NotAccepted(str(answer))
+
+    async def doubt(self, before: JobRecord, record: JobRecord) -> None:
+        """Forget where an attempt's files are when it may have failed for want of them.
+
+        Its next attempt uploads them anew, in this run within its retries, or in the next.
+        """
+        if not record.job.inputs or not speaks_of_input(record.error):
+            return
+        released = record.failures > before.failures or record.id in self._anew
+        if record.state is not JobState.FAILED and not released:
+            return
+        digests = {file.sha256 for file in record.job.inputs.values()}
+        for each in digests:
+            self._known.pop(each, None)
+        await self._ledger.ask(partial(forget_uploads, digests=digests))
+
+    async def _url(self, file: LocalFile) -> str:
+        lock = self._locks.setdefault(file.sha256, anyio.Lock())
+        try:
+            async with lock:
+                return await self._look_up(file.sha256) or await self._upload(file)
+        finally:
+            if not lock.locked() and not lock.statistics().tasks_waiting:
+                self._locks.pop(file.sha256, None)
+
+    async def _look_up(self, sha256: str) -> str | None:
+        known = self._known.get(sha256)
+        if known is None:
+            known = await self._ledger.ask(partial(find_upload, sha256=sha256))
+        if known is None or not is_fresh(known[1], now()):
+            return None
+        self._remember(sha256, *known)
+        return known[0]
+
+    def _remember(self, sha256: str, url: str, at: datetime) -> None:
+        self._known[sha256] = (url, at)
+        self._known.move_to_end(sha256)
+        while len(self._known) > MOST_KNOWN:
+            self._known.popitem(last=False)
+
+    async def _upload(self, file: LocalFile) -> str:
+        if (refused := self._refused.get(file.sha256)) is not None:
+            raise refused
+        try:
+            async with self._permits:
+                url = await self._try(file)
+        except Rejected as exc:
+            if exc.status is not None:  # the provider's word on these bytes, not on a path
+                self._refused[file.sha256] = exc
+            raise
+        at = now()
+        keep = partial(keep_upload, sha256=file.sha256, url=url, size=file.size, at=at)
+        await self._ledger.ask(keep)
+        self._remember(file.sha256, url, at)
+        return url
+
+    async def _try(self, file: LocalFile) -> str:
+        for failures in itertools.count(1):
+            await _check(file)
+            try:
+                url = await self._send(Path(file.path))
+            except NotAccepted as exc:
+                if failures >= TRIES:
+                    # Not as what it was: a limit of uploads says nothing of the model's window.
+                    raise NotAccepted(str(exc), status=exc.status) from exc
+                logger.info("upload: %s; once more", exc, extra={"action": "upload.failed"})
+                asked_s = exc.retry_after_s if isinstance(exc, RateLimited) else None
+                pause_s = backoff_s(failures, self._rng, initial_s=1.0)
+                await anyio.sleep(max(pause_s, asked_s or 0.0))
+            else:
+                await _check(file)  # other bytes than the key says must not be bought
+                return url
+        raise AssertionError("there is always another number")
+
+    async def _send(self, path: Path) -> str:
+        if self._provider is None:
+            raise Rejected("this provider takes no files of this machine: give their URLs")
+        try:
+            return await self._provider.upload(path)
+        except ProviderError:
+            raise
+        except Exception as exc:  # a bug in a provider must not end everybody's run
+            logger.exception("upload failed", extra={"action": "upload.failed"})
+            raise Rejected(f"the provider's code failed during an upload: {exc!r}"[:300]) from exc
+
+
+async def _check(file: LocalFile) -> None:
+    """Raise Rejected when a file is not the one any more that the job's key stands for."""
+    wrong = await asyncio.to_thread(trouble_with, file)
+    if wrong:
+        raise Rejected(
+            f"{wrong}; nothing was bought: put the file back, then run with --retry-failed, "
+            "or run again with what it is now, which is another job"
+        )

@@ -1,0 +1,112 @@
+"""500 at once against the simulator's books: not a cent above the cap, at any submit."""
+
+from __future__ import annotations
+
+import asyncio
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asyncpipe import AtlasCloud, Deadlines, Job, Manifest, Pipeline, Polling
+from asyncpipe.errors import BudgetReached
+from asyncpipe.pricing import Budget, Fit
+from asyncpipe.simulator import Faults, Simulator, SimulatorSettings
+from asyncpipe.simulator.books import BookedPrediction
+
+MODELS = {
+    "black-forest-labs/flux-2-pro/text-to-image": Decimal("0.04"),
+    "google/imagen4-ultra/text-to-image": Decimal("0.06"),
+}
+WORKERS = 500
+FAULTS = Faults(failed=0.1, moderated=0.03, dropped=0.02, instant=0.05)
+
+
+class Sampled:
+    """Reads the books after every sale: what is charged there and not returned."""
+
+    def __init__(self, simulator: Simulator, cap: Decimal) -> None:
+        self.most = Decimal(0)
+        self.above: list[Decimal] = []
+        self._books, self._cap = simulator.books, cap
+        self._sell = simulator.books.sell
+        simulator.books.sell = self.sell  # type: ignore[method-assign]
+
+    def sell(self, prediction: BookedPrediction) -> None:
+        self._sell(prediction)
+        charged = self._books.charged()
+        self.most = max(self.most, charged)
+        if charged > self._cap:
+            self.above.append(charged)
+
+
+async def one(
+    folder: Path, jobs: list[Job], cap: str
+) -> tuple[Manifest, Exception | None, Sampled, int]:
+    settings = SimulatorSettings(
+        speed=1, generation_s=(1.2, 1.8), body_bytes=64, faults=FAULTS, books=folder / "books"
+    )
+    async with Simulator(settings) as simulator:
+        sampled = Sampled(simulator, Decimal(cap))
+        provider = AtlasCloud("any", base_url=simulator.base_url, simulated=True)
+        async with Pipeline(
+            provider,
+            folder / "out",
+            max_workers=WORKERS,
+            window="fixed",
+            downloads=32,
+            max_cost=Decimal(cap),
+            retries=1,
+            polling=Polling(initial_s=0.9, factor=1.0),
+            deadlines=Deadlines(image=60),
+            seed=1,
+        ) as pipeline:
+            manifest = await pipeline.batch_generate(jobs)
+            return manifest, pipeline.stopped, sampled, simulator.books.peak_in_flight()
+
+
+def usd(manifest: Manifest) -> Decimal:
+    return Decimal(manifest.totals.charged + manifest.totals.reserved).scaleb(-6)
+
+
+def batch(count: int) -> list[Job]:
+    models = list(MODELS)
+    return [Job(name=f"杯 {n}", model=models[n % 3 == 2], prompt=f"mug {n}") for n in range(count)]
+
+
+def test_500_in_flight_never_cost_a_cent_more_than_the_cap(tmp_path: Path) -> None:
+    """Retries, failures and lost answers; the cap bites in mid-run; a raised one goes on."""
+    jobs = batch(640)
+    (tmp_path / "out").mkdir()
+    manifest, stopped, sampled, peak = asyncio.run(one(tmp_path, jobs, "26.00"))
+    assert sampled.above == []
+    assert peak > WORKERS // 2
+    assert isinstance(stopped, BudgetReached)
+    assert sampled.most > Decimal(20)
+    assert Decimal("25.9") < usd(manifest) <= 26
+    left = manifest.totals.pending
+    assert left > 0
+    assert manifest.totals.unknown > 0
+    manifest, stopped, sampled, _ = asyncio.run(one(tmp_path, jobs, "26.50"))
+    assert (sampled.above, isinstance(stopped, BudgetReached)) == ([], True)
+    assert 0 < manifest.totals.pending < left
+    assert usd(manifest) <= Decimal("26.50")
+    manifest, stopped, sampled, _ = asyncio.run(one(tmp_path, jobs, "99"))
+    assert (stopped, manifest.totals.pending, sampled.above) == (None, 0, [])
+
+
+def test_without_the_reservation_the_books_show_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That the test above can fail: only what is charged counts, not what may be."""
+
+    def charged_only(self: Any, price: Any) -> Fit:
+        left = self._cap - (self.committed - self.releasable) - price.micro
+        return Fit.NOW if left >= 0 else Fit.NEVER
+
+    monkeypatch.setattr(Budget, "fit", charged_only)
+    monkeypatch.setattr(Budget, "covers_holds", True)
+    (tmp_path / "out").mkdir()
+    _, _, sampled, _ = asyncio.run(one(tmp_path, batch(120), "2.00"))
+    assert sampled.above

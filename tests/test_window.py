@@ -1,0 +1,572 @@
+"""Windows, paces and their gate at their boundaries, mostly without a loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asyncpipe.collector import Totals
+from asyncpipe.errors import (
+    NotSent,
+    Overloaded,
+    PollFailed,
+    ProviderError,
+    RateLimited,
+    Rejected,
+    SubmitUnknown,
+)
+from asyncpipe.flow.gate import IN_A_ROW, Gate
+from asyncpipe.flow.kept import Windows, lessons
+from asyncpipe.flow.pace import CUT_EVERY_S, FIRST_CUT, FORGOTTEN_S, Pace
+from asyncpipe.flow.traffic import TOGETHER_S, Traffic
+from asyncpipe.flow.window import CUT, LOOK_S, LOOK_SUBMITS, START, STRIDE, Window
+from asyncpipe.providers.base import Prediction, PredictionStatus
+from asyncpipe.report.summary import summary
+from asyncpipe.settings import Caps
+from asyncpipe.testing import run_virtual
+
+DONE = Prediction(id="p", status=PredictionStatus.COMPLETED, outputs=("u",))
+
+
+def fill(window: Window, *, limit: int = 10**9, now: float = 0.0) -> int:
+    """Submit in bursts until the window is full or refuses; returns how many were refused."""
+    refused = 0
+    while not window.full and not refused:
+        burst = [window.admitted() for _ in range(window.size - window.in_flight)]
+        for episode in burst:
+            if window.running < limit:
+                window.taken(episode, now)
+            else:
+                window.refused(episode, now)
+                refused += 1
+    return refused
+
+
+def turn_over(window: Window, times: int, *, limit: int = 10**9, now: float = 0.0) -> int:
+    """End predictions one by one and submit others in their place; returns the refused."""
+    refused = 0
+    for _ in range(times):
+        if window.running:
+            window.ended()
+        while not window.full:
+            episode = window.admitted()
+            if window.running < limit:
+                window.taken(episode, now)
+            else:
+                window.refused(episode, now)
+                refused += 1
+                break
+    return refused
+
+
+# -- window ---------------------------------------------------------------------------------------
+
+
+def test_a_window_starts_small_and_grows_with_what_is_in_flight() -> None:
+    """Half as much again each time, at most STRIDE more; never beyond the ceiling."""
+    window = Window(100)
+    assert window.size == START
+    sizes = []
+    while window.size < 100:
+        burst = [window.admitted() for _ in range(window.size - window.in_flight)]
+        assert window.full
+        for episode in burst:
+            window.taken(episode, 0.0)
+        sizes.append(window.size)
+    assert sizes == [6, 9, 13, 19, 28, 42, 63, 94, 100]
+    assert window.size == 100
+    big = Window(10_000)
+    for _ in range(400):
+        big.taken(big.admitted(), 0.0)
+    assert big.size == 400 + STRIDE
+
+
+def test_a_window_that_is_not_full_does_not_grow() -> None:
+    """One at a time proves nothing about two."""
+    window = Window(64)
+    for _ in range(1_000):
+        window.taken(window.admitted(), 0.0)
+        window.ended()
+    assert window.size == START
+
+
+def test_a_burst_of_refusals_cuts_once() -> None:
+    """However many of the submits that left together are refused."""
+    window = Window(64)
+    fill_to = [window.admitted() for _ in range(20)]
+    for episode in fill_to[:12]:
+        window.taken(episode, 0.0)
+    for episode in fill_to[12:]:
+        window.refused(episode, 0.0)
+    assert (window.found, window.size) == (12, int(CUT * 12))
+    late = Window(64)
+    burst = [late.admitted() for _ in range(20)]
+    late.taken(burst[0], 0.0)
+    late.refused(burst[1], 0.0)
+    for episode in burst[2:14]:  # their answers were on the way: the limit is not at 1
+        late.taken(episode, 0.0)
+    assert late.found == 13
+    known = Window(64)
+    known.recall(20)
+    fill(known)
+    for _ in range(3):
+        known.ended()
+    for episode in [known.admitted() for _ in range(3)]:
+        known.refused(episode, 0.0)
+    assert (known.found, known.size) == (17, 17)
+
+
+def test_after_a_cut_a_window_returns_to_the_limit_and_stays_there() -> None:
+    """One more per submit that is taken, until it is as large as what was found."""
+    window = Window(64)
+    assert fill(window, limit=20) > 0
+    assert (window.found, window.size) == (20, 15)
+    turn_over(window, 11, limit=20)
+    assert window.size == 20
+    assert turn_over(window, 60, limit=20) == 0
+
+
+def test_a_cut_window_grows_only_when_it_was_full() -> None:
+    """One at a time says nothing about fifteen."""
+    window = Window(64)
+    fill(window, limit=20)
+    while window.running:
+        window.ended()
+    for step in range(200):
+        window.taken(window.admitted(), float(step))
+        window.ended()
+    assert window.size == 15
+
+
+def test_a_known_limit_is_looked_above_rarely() -> None:
+    """At most 2 % of the submits after the first minute are refused, over thousands of them."""
+    for limit in (4, 8, 26, 100):
+        window, refused, count = Window(256), 0, 0
+        fill(window, limit=limit)
+        for step in range(6_000):
+            now = step * 0.5
+            before = turn_over(window, 1, limit=limit, now=now)
+            refused += before if now > 60 else 0
+            count += now > 60
+        assert window.found == limit
+        assert 0 < refused <= 0.02 * count, limit
+
+
+def test_the_first_look_waits_and_later_ones_wait_longer() -> None:
+    """LOOK_S, then twice that … and LOOK_SUBMITS between two once a few were refused."""
+    window = Window(256)
+    fill(window, limit=8)
+    looks: list[float] = []
+    now = 0.0
+    while len(looks) < 6:
+        now += 1.0
+        if turn_over(window, 1, limit=8, now=now):
+            looks.append(now)
+    gaps = [later - sooner for sooner, later in zip([0.0, *looks], looks, strict=False)]
+    assert LOOK_S <= gaps[0] <= LOOK_S + 12
+    assert gaps[1] >= 2 * LOOK_S
+    assert gaps[2] >= 4 * LOOK_S
+    assert all(gap >= LOOK_SUBMITS for gap in gaps[3:])
+
+
+def test_a_limit_that_is_raised_is_followed() -> None:
+    """Looks that are taken go further each time."""
+    window = Window(256)
+    fill(window, limit=8)
+    turn_over(window, 50, limit=8)
+    for step in range(600):
+        turn_over(window, 1, limit=200, now=100.0 + step)
+    assert window.running >= 180
+
+
+def test_a_limit_that_is_lowered_is_followed_with_few_refusals() -> None:
+    """From 200 to 10: cut after cut, each at the cost of one submit or two."""
+    window = Window(256)
+    fill(window, limit=200)
+    refused = sum(turn_over(window, 1, limit=10, now=float(step)) for step in range(400))
+    assert window.found == 10
+    assert refused <= 30
+
+
+def test_refusals_at_random_do_not_shut_a_window() -> None:
+    """Every tenth submit is refused whatever is in flight: that is no limit of ours."""
+    rng, window, sizes = Random(3), Window(64), []
+    for step in range(4_000):
+        if window.running and (window.full or rng.random() < 0.5):
+            window.ended()
+        while not window.full:
+            episode = window.admitted()
+            if rng.random() < 0.1:
+                window.refused(episode, step * 1.0)
+                break
+            window.taken(episode, step * 1.0)
+        sizes.append(window.running)
+    assert sum(sizes[1_000:]) / 3_000 > 30
+    assert window.found is None
+
+
+def test_a_real_limit_is_noticed_again_after_refusals_at_random() -> None:
+    """Refused time after time with nothing taken between: the window closes."""
+    window = Window(64)
+    fill(window, limit=40)
+    for step in range(200):
+        turn_over(window, 1, limit=40 if step % 6 else 0, now=step * 1.0)
+    assert turn_over(window, 600, limit=5, now=900.0) < 60
+    assert window.size <= 10
+
+
+def test_nothing_in_flight_proves_nothing() -> None:
+    """A refusal with nothing of ours in flight is somebody else's limit, or a rate."""
+    window = Window(64)
+    for _ in range(50):
+        window.refused(window.admitted(), 0.0)
+    assert (window.found, window.size) == (None, START)
+
+
+def test_answers_that_come_with_the_end_count_as_worked_on() -> None:
+    """Where a submit is answered when it is done, those that wait are in flight."""
+    window = Window(64)
+    for _ in range(60):
+        burst = [window.admitted() for _ in range(window.size - window.in_flight)]
+        for episode in burst:
+            window.taken(episode, 0.0, final=True)
+            window.ended()
+    assert window.size == 64
+
+
+def test_a_fixed_window_learns_nothing() -> None:
+    """``window: fixed``: the ceiling, whatever is refused."""
+    window = Window(32, learned=False)
+    fill(window, limit=8)
+    assert (window.size, window.found) == (32, None)
+
+
+def test_a_window_begins_below_what_an_earlier_run_met() -> None:
+    """And gets there in one round; a kept entry that makes no sense is none."""
+    windows = Windows(max_workers=64, caps=Caps(models={"m/b": 4}), kept={"m/a": {"found": 24}})
+    window = windows.of("m/a")
+    assert (window.size, window.found) == (18, 24)
+    fill(window, limit=30)
+    assert window.running == 24
+    assert windows.of("m/b").size == windows.of("m/c").size == START
+    assert windows.of("m/b").ceiling == 4
+    kept: list[Any] = [{"found": 0}, {"found": "9"}, {"found": True}, [], None, 7]
+    for nonsense in kept:
+        odd = Windows(max_workers=64, caps=Caps(), kept={"m/a": nonsense})
+        assert odd.of("m/a").found is None
+
+
+def test_only_limits_that_were_met_are_kept() -> None:
+    """What was recalled and never met again keeps the date it had."""
+    met, recalled, free = Window(64), Window(64), Window(64)
+    fill(met, limit=20)
+    recalled.recall(10)
+    fill(free)
+    windows = {"met": met, "recalled": recalled, "free": free}
+    known = Traffic(Gate(Pace(), clock=lambda: 0.0), Random(1), windows.__getitem__)
+    for model in windows:
+        known.of(model)
+    assert lessons(known.limited) == {"met": {"found": 20, "most": 20}}
+    lines = summary(Totals(), elapsed_s=1, manifest="m", simulated=False, windows=known.limited)
+    assert "    met   up to 20 in flight, limit found at 20" in lines
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=200), st.integers(1, 40))
+def test_a_window_is_never_below_one_nor_above_its_ceiling(
+    steps: list[tuple[int, bool]], ceiling: int
+) -> None:
+    """Whatever is answered, in whatever order; and what it counts never falls below nothing."""
+    window, out, now = Window(ceiling), [], 0.0
+    for kind, flag in steps:
+        now += 7.0
+        if kind <= 1 and not window.full:
+            out.append(window.admitted())
+        elif kind == 2 and out:
+            window.taken(out.pop(-1 if flag else 0), now, final=False)
+        elif kind == 3 and out:
+            window.refused(out.pop(-1 if flag else 0), now)
+        elif kind == 4 and out:
+            window.failed()
+            out.pop()
+        elif kind == 5 and window.running:
+            window.ended() if flag else window.forgive(now - 10.0)
+        assert 1 <= window.size <= ceiling
+        assert window.running >= 0
+        assert window.in_flight == window.running + len(out)
+
+
+# -- pace -----------------------------------------------------------------------------------------
+
+
+def flood(pace: Pace, rate: float, seconds: float, *, since: float = 0.0) -> float:
+    """Requests answered evenly; returns the time after them."""
+    for n in range(int(rate * seconds)):
+        pace.sent(since + n / rate)
+        pace.answered(since + n / rate)
+    return since + seconds
+
+
+def test_a_pace_that_never_met_a_limit_costs_nothing() -> None:
+    """Everybody goes at once."""
+    pace = Pace()
+    now = flood(pace, 5_000.0, 1.0)
+    assert pace.limit is None
+    assert pace.ready_at(now) == now
+
+
+def test_two_refusals_are_no_limit_and_many_are() -> None:
+    """Some APIs refuse at random; a pace begins with half of what was taken in a second."""
+    pace = Pace()
+    now = flood(pace, 100.0, 2.0)
+    assert not pace.refused(now)
+    assert not pace.refused(now)
+    assert pace.limit is None
+    for _ in range(5):
+        if pace.refused(now):
+            break
+    assert pace.limit == pytest.approx(100 * FIRST_CUT, rel=0.1)
+
+
+def test_a_pace_is_cut_at_most_every_quarter_of_a_second() -> None:
+    """What was under way belongs to the same refusal."""
+    pace = Pace()
+    now = flood(pace, 100.0, 2.0)
+    assert not any(pace.refused(now) for _ in range(4))
+    cuts = [at for at in (now + n * 0.001 for n in range(200)) if pace.refused(at)]
+    assert len(cuts) == 1
+    assert any(pace.refused(cuts[0] + CUT_EVERY_S + n * 0.001) for n in range(5))
+
+
+def test_random_refusals_do_not_shut_a_pace() -> None:
+    """Four in a hundred, at random and for ever: most of what is asked for still goes."""
+    rng, pace, now, sent = Random(5), Pace(), 0.0, 0
+    while now < 600.0:
+        now = max(pace.ready_at(now), now + 0.1)
+        pace.sent(now)
+        sent += 1
+        pace.refused(now) if rng.random() < 0.04 else pace.answered(now)
+    assert sent > 0.8 * 6_000
+
+
+def test_few_refusals_do_not_slow_a_pace() -> None:
+    """One in twenty-five, for ever: that is nobody's limit."""
+    pace, now = Pace(), 0.0
+    for n in range(20_000):
+        now = max(pace.ready_at(now), now + 0.01)
+        pace.sent(now)
+        pace.refused(now) if n % 25 == 0 else pace.answered(now)
+    assert pace.limit is None
+
+
+@pytest.mark.parametrize(("limit", "share"), [(5.0, 0.08), (40.0, 0.05), (800.0, 0.05)])
+def test_a_pace_stays_near_the_limit(limit: float, share: float) -> None:
+    """A limit of any size: more than 70 % of it is used and few requests are refused."""
+    pace, now, tokens, at, taken, refused = Pace(), 0.0, limit, 0.0, 0, 0
+    seconds = max(60.0, 600 / limit)
+    while now < seconds:
+        now = max(pace.ready_at(now), now + 0.1 / limit)
+        pace.sent(now)
+        tokens, at = min(tokens + (now - at) * limit, limit), now
+        if tokens >= 1:
+            tokens, taken = tokens - 1, taken + 1
+            pace.answered(now)
+        else:
+            refused += 1
+            pace.refused(now)
+    assert taken / seconds > 0.7 * limit
+    assert refused <= share * (taken + refused)
+
+
+def test_a_limit_that_is_gone_is_forgotten() -> None:
+    """After a minute without a refusal nobody waits."""
+    pace = Pace()
+    now = flood(pace, 100.0, 2.0)
+    while not pace.refused(now):
+        pass
+    flood(pace, 10.0, FORGOTTEN_S + 1, since=now)
+    assert pace.rate is None
+
+
+def test_the_users_own_limit_spaces_requests() -> None:
+    """2.5 a second: one every 0.4 s, and no burst after a rest."""
+    pace, now, times = Pace(cap=2.5), 100.0, []
+    for _ in range(4):
+        now = pace.ready_at(now)
+        pace.sent(now)
+        times.append(round(now - 100.0, 3))
+    assert times == [0.0, 0.39, 0.79, 1.19]
+
+
+# -- gate -----------------------------------------------------------------------------------------
+
+
+def in_gate(pace: Pace, test: Callable[[Gate], Any]) -> Any:
+    async def main() -> Any:
+        return await test(Gate(pace, clock=asyncio.get_running_loop().time))
+
+    return run_virtual(main())
+
+
+def test_without_a_limit_nobody_waits() -> None:
+    """Ten thousand polls at once take no time."""
+
+    async def test(gate: Gate) -> float:
+        for _ in range(10_000):
+            await gate.poll_turn()
+            assert gate.submit_free()
+            gate.submit_taken()
+        return asyncio.get_running_loop().time()
+
+    assert in_gate(Pace(), test) == 0.0
+
+
+def test_polls_go_first_come_first_served_and_submits_before_them() -> None:
+    """But after IN_A_ROW submits a waiting poll has its turn, so that neither starves."""
+    order: list[str] = []
+
+    async def poll(gate: Gate, name: str) -> None:
+        await gate.poll_turn()
+        order.append(name)
+
+    async def test(gate: Gate) -> None:
+        gate.submit_taken()  # the first turn is gone
+        async with asyncio.TaskGroup() as tasks:
+            for n in range(4):
+                tasks.create_task(poll(gate, f"p{n}"))
+            await asyncio.sleep(0)
+            news = asyncio.Event()
+            gate.news = news.set
+            for _ in range(6):
+                while not gate.submit_free():
+                    await news.wait()
+                    news.clear()
+                gate.submit_taken()
+                order.append("s")
+
+    in_gate(Pace(cap=1.0), test)
+    assert IN_A_ROW == 2
+    assert order == ["s", "s", "p0", "s", "s", "p1", "s", "s", "p2", "p3"]
+
+
+def test_held_polls_do_not_hold_submits() -> None:
+    """A 429 on a poll with a wish to wait is for polls."""
+
+    async def test(gate: Gate) -> tuple[bool, float]:
+        gate.hold_polls(30.0)
+        free = gate.submit_free()
+        await gate.poll_turn()
+        return free, asyncio.get_running_loop().time()
+
+    assert in_gate(Pace(), test) == (True, 30.0)
+
+
+def test_a_poll_that_is_cancelled_gives_its_place_up() -> None:
+    """The next one moves up."""
+
+    async def test(gate: Gate) -> float:
+        gate.submit_taken()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(gate.poll_turn(), 0.5)
+        await gate.poll_turn()
+        return asyncio.get_running_loop().time()
+
+    assert in_gate(Pace(cap=1.0), test) <= 1.0
+
+
+# -- traffic --------------------------------------------------------------------------------------
+
+
+def traffic() -> Traffic:
+    return Traffic(Gate(Pace(), clock=lambda: 0.0), Random(1), lambda _: Window(64))
+
+
+def submit(known: Traffic, count: int, answer: Any, *, now: float, first: int = 0) -> None:
+    jobs = range(first, first + count)
+    for job in jobs:
+        known.admitted(job, "m")
+    for job in jobs:
+        known.answered(job, "m", answer, now)
+
+
+@pytest.mark.parametrize(
+    "answer", [Overloaded("503"), NotSent("dns"), SubmitUnknown("reset"), Rejected("400")]
+)
+def test_only_a_429_cuts_a_window(answer: ProviderError) -> None:
+    """Not a 503, a broken connection or a lost answer, however many."""
+    known = traffic()
+    submit(known, 12, Prediction(id="p"), now=0.0)
+    before = known.of("m").window.size
+    submit(known, 30, answer, now=1.0, first=100)
+    assert known.of("m").window.size == before
+    assert known.of("m").window.running == 12
+    submit(known, 1, RateLimited("429"), now=2.0, first=200)
+    assert known.of("m").window.size < before
+
+
+def refuse_polls(known: Traffic, now: float) -> None:
+    for _ in range(4):
+        known.polled(PollFailed("429", status=429), now)
+
+
+def test_a_429_on_submits_and_polls_is_the_rate() -> None:
+    """The window stays as it was, the model's pause ends, and everything is paced."""
+    known = traffic()
+    submit(known, 12, Prediction(id="p"), now=0.0)
+    size = known.of("m").window.size
+    submit(known, 3, RateLimited("429"), now=0.5, first=100)
+    assert known.of("m").window.size < size
+    assert known.ready_at("m", 0.6) != 0.6
+    refuse_polls(known, 0.6)
+    assert known.of("m").window.size == size
+    assert known.ready_at("m", 0.6) == 0.6
+    assert known.gate.pace.limit is not None
+    submit(known, 3, RateLimited("429"), now=0.7, first=200)
+    assert known.of("m").window.size == size
+    assert known.ready_at("m", 0.7) == 0.7
+
+
+def test_what_was_refused_long_before_is_not_forgiven() -> None:
+    """A limit of what is in flight stays met when, later, the rate is refused, too."""
+    known = traffic()
+    submit(known, 12, Prediction(id="p"), now=0.0)
+    submit(known, 3, RateLimited("429"), now=1.0, first=100)
+    refuse_polls(known, 1.1 + TOGETHER_S)
+    assert known.of("m").window.found == 12
+
+
+def test_a_wish_to_wait_is_kept_by_whom_it_was_told() -> None:
+    """Told a submit: the model. Told polls: all polls, and no submit."""
+    known = traffic()
+    submit(known, 12, DONE, now=0.0)
+    for job in range(12):
+        known.ended(job, "m")
+    for _ in range(4):
+        known.polled(PollFailed("429", status=429, retry_after_s=50.0), 0.0)
+    assert known.ready_at("m", 0.0) == 0.0
+    known.admitted(99, "m")
+    assert known.answered(99, "m", RateLimited("429", retry_after_s=40.0), 0.1) >= 40.0
+    at = known.ready_at("m", 0.2)
+    assert at is not None
+    assert 40.0 <= at <= 44.2
+
+
+def test_a_prediction_is_counted_once_and_let_go_once() -> None:
+    """However often a job is taken up, put back or let go."""
+    known = traffic()
+    known.resumed(1, "m")
+    known.resumed(1, "m")
+    known.admitted(2, "m")
+    known.put_back(2, "m")
+    known.put_back(2, "m")
+    known.ended(2, "m")
+    assert known.works_on("m")
+    known.ended(1, "m")
+    known.ended(1, "m")
+    assert known.of("m").window.in_flight == 0
+    assert not known.works_on("m")
