@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
@@ -140,6 +141,7 @@ class HttpClient:
         self._entered = 0
         self._exit = AsyncExitStack()
         self._proxy: str | None = None
+        self._posting = self._polling = asyncio.Semaphore(_POOL)
         self._submits: aiohttp.ClientSession | None = None
         self._polls: aiohttp.ClientSession | None = None
         self._uploads: aiohttp.ClientSession | None = None
@@ -152,6 +154,8 @@ class HttpClient:
             polls = aiohttp.TCPConnector(limit=_POOL, ttl_dns_cache=60)
             tracing = aiohttp.TraceConfig()
             tracing.on_request_headers_sent.append(_note_sent)
+            # Who waits for a connection waits here: in aiohttp each would hold 8 KB meanwhile.
+            self._posting, self._polling = asyncio.Semaphore(_POOL), asyncio.Semaphore(_POOL)
             self._submits = self._session(submits, self._timeouts.submit_s, tracing)
             # Whether a poll was sent is of no interest, and tracing costs a tenth of a request.
             self._polls = self._session(polls, self._timeouts.poll_s)
@@ -198,7 +202,7 @@ class HttpClient:
             data = orjson.dumps(body, option=orjson.OPT_NON_STR_KEYS)
         except TypeError as exc:
             raise Rejected(f"the job cannot be sent as JSON: {exc}") from None
-        result = await self._exchange(self._submits, "POST", path, data)
+        result = await self._submit_in_turn(path, data)
         if isinstance(result, HttpAnswer):
             return result
         if result.sent:
@@ -230,7 +234,8 @@ class HttpClient:
         On a reused connection that turns out dead aiohttp asks a second time: a GET is free.
         ``base_url`` is another base on the same host; ``what`` names the request in the error.
         """
-        result = await self._exchange(self._polls, "GET", path, None, base_url=base_url)
+        async with self._polling:
+            result = await self._exchange(self._polls, "GET", path, None, base_url=base_url)
         if isinstance(result, HttpAnswer):
             return result
         raise PollFailed(f"{what} got no answer: {result.text}")
@@ -245,6 +250,20 @@ class HttpClient:
         if isinstance(result, HttpAnswer):
             return result
         raise PollFailed(f"{what} got no answer: {result.text}")
+
+    async def _submit_in_turn(self, path: str, data: bytes) -> HttpAnswer | _Lost:
+        """Wait for a free connection as long as for a new one, then send."""
+        try:
+            async with asyncio.timeout(
+                self._timeouts.connect_s if self._posting.locked() else None
+            ):
+                await self._posting.acquire()
+        except TimeoutError:
+            return _Lost(sent=False, text="no connection was free in time")
+        try:
+            return await self._exchange(self._submits, "POST", path, data)
+        finally:
+            self._posting.release()
 
     async def _exchange(
         self,
