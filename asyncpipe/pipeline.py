@@ -163,7 +163,7 @@ class Pipeline:
 
     async def _open(self, stack: AsyncExitStack) -> None:
         check_local(self.folder)
-        make_folders(self.folder, (*(kind.folder for kind in JobType), STATE_FOLDER))
+        make_folders(self.folder, (JobType.IMAGE.folder, JobType.VIDEO.folder, STATE_FOLDER))
         stack.enter_context(FolderLock(self.folder / STATE_FOLDER / "lock"))
         provider = self._provider
         # Made here, not in __init__: a pipeline may be made outside a loop, and entered again.

@@ -290,7 +290,7 @@ def _claim(
     connection: sqlite3.Connection, record: JobRecord, folder: Path, *, flat: bool
 ) -> JobRecord:
     place = record.job.kind.folder if flat else subfolder(record)
-    if not flat:
+    if not flat or record.job.kind is JobType.AUDIO:  # the other two are made with the folder
         make_durable(folder, place)
     for stem in stem_candidates(record, place):
         cursor = connection.execute(
