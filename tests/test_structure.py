@@ -62,6 +62,7 @@ LAYERS = [
     "attachments",
     "firstpass",
     "intake",
+    "recording",
     "lookahead",
     "wiring",
     "settling",
