@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from asyncpipe import Job, JobState, Manifest, Pipeline
+from asyncpipe import Job, JobState, Manifest, Pipeline, Polling
 from asyncpipe.errors import (
     AsyncpipeError,
     BalanceExhausted,
@@ -269,7 +269,7 @@ def test_cancelling_between_two_attempts_is_just_a_cancellation(tmp_path: Path) 
     provider = FakeProvider(default=Script(generation_s=10, end=FAILED, error="gpu"))
 
     async def main() -> None:
-        async with opened(tmp_path, provider) as pipeline:
+        async with opened(tmp_path, provider, polling=Polling(policy="backoff")) as pipeline:
             first = asyncio.ensure_future(pipeline.generate(job("a")))
             await asyncio.sleep(8)
             second = asyncio.ensure_future(pipeline.generate(job("a")))

@@ -12,9 +12,10 @@ import pytest
 from aiohttp import web
 
 from asyncpipe import AtlasCloud, load_jobs
+from asyncpipe.catalog import CatalogModel
 from asyncpipe.cli.app import run_command
-from asyncpipe.cli.precheck import check_models
-from asyncpipe.errors import JobFileError
+from asyncpipe.cli.precheck import ModelCheck, check_models
+from asyncpipe.errors import JobFileError, ProviderError
 from asyncpipe.simulator import Simulator, SimulatorSettings
 from tests.test_cli import CONFIGS, asyncpipe, books, manifest, write_jobs
 
@@ -128,6 +129,43 @@ class Api:
 
         asyncio.run(main())
         return said
+
+
+class Unreachable:
+    """A provider whose catalogue cannot be had, or can."""
+
+    name, origin = "atlas", "http://127.0.0.1:9"
+
+    def __init__(self, *, down: bool) -> None:
+        self.down = down
+
+    async def __aenter__(self) -> Unreachable:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        return None
+
+    async def catalog(self) -> tuple[CatalogModel, ...]:
+        if self.down:
+            raise ProviderError("no route")
+        return (CatalogModel(id="google/veo3.1/text-to-video", type="video", name="Veo"),)
+
+
+@pytest.mark.parametrize("down", [True, False])
+def test_what_could_not_be_checked_is_looked_at_again_next_time(
+    tmp_path: Path, *, down: bool
+) -> None:
+    """Without a catalogue the look does not count: the pass is not skipped next time."""
+    file = load_jobs(write_jobs(tmp_path / "jobs.yaml", jobs(VEO)))
+    provider: Any = Unreachable(down=down)
+    check = ModelCheck(file, provider, tmp_path, allow_unknown=False, echo=lambda _: None)
+
+    async def main() -> None:
+        for row in file.rows:
+            await check.look(row)
+
+    asyncio.run(main())
+    assert check.checked is not down
 
 
 VEO = "model: google/veo3.1/text-to-video, duration: 5"

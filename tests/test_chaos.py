@@ -80,6 +80,7 @@ def run(
                 provider,
                 folder,
                 max_workers=64,
+                window="fixed",  # it would learn slowly from refusals at random, and this is long
                 downloads=32,
                 retries=8,
                 polling=Polling(initial_s=0.05, maximum_s=0.5),

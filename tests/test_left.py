@@ -156,3 +156,20 @@ def test_an_estimate_goes_by_what_was_measured() -> None:
     assert measured.document(1)["duration_s"]["by"] == "times that earlier runs measured"
     assert "for 1 jobs by the times stated for such models" in " ".join(mixed.remarks(1))
     assert stated.document(1)["duration_s"]["by"] == "times stated for such models"
+
+
+def test_nothing_is_left_where_nobody_works(tmp_path: Path) -> None:
+    """An interrupted run ends when somebody goes on with it, whenever that may be."""
+
+    async def main() -> None:
+        provider = FakeProvider(default=Script(generation_s=10.0))
+        jobs = [Job(name=f"job {n}", model=FLUX, prompt="p") for n in range(80)]
+        async with Pipeline(provider, tmp_path, max_workers=4, min_free_bytes=0) as pipeline:
+            await asyncio.wait_for(pipeline.batch_generate(jobs), 100.0)
+
+    with pytest.raises(TimeoutError):
+        run_virtual(main())
+    status = read_status(tmp_path)
+    assert status.counts["pending"] > 20
+    assert status.counts["succeeded"] > FEWEST
+    assert status.left_s is None

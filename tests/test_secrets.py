@@ -132,7 +132,7 @@ class Echo:
         data = {
             "failed": {"id": "p", "status": "failed", **words},
             "named": {"id": f"p-{key}", "status": key},
-        }.get(self.kind, {"id": "p", "status": "processing", **words})
+        }.get(self.kind, {"id": f"p{len(self.requests)}", "status": "processing", **words})
         return 200, {"code": 200, **words, "data": data}
 
     def poll(self, key: str) -> tuple[int, Any]:

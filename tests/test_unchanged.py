@@ -63,9 +63,9 @@ def test_the_same_digest_is_not_read_again_and_goes_on(tmp_path: Path) -> None:
 def test_another_digest_or_none_reads(tmp_path: Path) -> None:
     """A changed file, and jobs of a program, are always read."""
     jobs = Counted(2)
-    for digest in ("d1", "d2", None, None, "d2"):
+    for digest in ("d1", "d2", None, None, "", "", "d2"):
         run(tmp_path, jobs, digest)
-    assert jobs.read == 5
+    assert jobs.read == 7
 
 
 def test_another_file_in_between_is_noticed(tmp_path: Path) -> None:
@@ -93,6 +93,20 @@ def test_a_pass_that_broke_off_is_made_again(tmp_path: Path) -> None:
     assert len(provider.sold) == 1
     run(tmp_path, jobs, "d1", provider=provider, max_cost=_usd("0.04"))
     assert jobs.read == 2
+
+
+def test_a_pass_killed_in_its_middle_is_no_pass(tmp_path: Path) -> None:
+    """The same file again, as after a crash: read again whole, every job made once."""
+    killed, provider = Counted(1500, breaks=1200), FakeProvider()
+    with pytest.raises(UsageError):
+        run(tmp_path, killed, "d1", provider=provider)
+    assert provider.sold == []
+    with reading(tmp_path) as connection:  # as a killed process leaves it: 1000 rows, no digest
+        assert connection.execute("SELECT count(*) FROM jobs").fetchone() == (1000,)
+        assert connection.execute("SELECT max(digest) FROM runs").fetchone() == ("",)
+    whole = Counted(1500)
+    last = run(tmp_path, whole, "d1", provider=provider, max_cost=_usd("0.40"), max_workers=10)
+    assert (whole.read, last.totals.total, last.totals.successful) == (1, 1500, 10)
 
 
 def test_failed_jobs_are_tried_again_without_reading(tmp_path: Path) -> None:

@@ -69,6 +69,11 @@ class ModelCheck:
             await self._learn({model, *self._coming} - self._known)
         self._rows.look(row)
 
+    @property
+    def checked(self) -> bool:
+        """Whether there was a catalogue to check against: else it is to be done another time."""
+        return self._catalogue is not None and not self._catalogue.trouble
+
     def problems(self) -> list[Problem]:
         """What was found, by line; says which fields no schema lists."""
         if found := self._rows.problems():

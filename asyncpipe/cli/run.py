@@ -93,6 +93,7 @@ async def _run(options: RunOptions, file: JobFile, prices: Prices, folder: Path)
             allow_unknown = options.allow_unknown_models
             models = ModelCheck(file, provider, folder, allow_unknown=allow_unknown, echo=echo)
             unpriced = await _look(options, file, prices, models)
+            digest = digest if models.checked else ""  # the next run looks again
         quoting = Quoting(provider, tell=remark)
         prices = replace(prices, quotes=quoting.quotes)
         await _price(options, file, prices, quoting, provider, unpriced=unpriced)

@@ -7,7 +7,7 @@ from random import Random
 
 from asyncpipe.flow.schedule import backoff_s
 
-RELEASED = 16
+RELEASED = 4
 """After so many submits were taken in a row nothing is left of a pause."""
 
 LATE = 1.1
