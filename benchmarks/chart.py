@@ -35,12 +35,15 @@ def chart(lines: Sequence[Line]) -> str:
 
 def _bar(each: Line, y: int) -> list[str]:
     assert each.must is not None, "only what was wanted is drawn"
-    better = each.must / each.value if each.less else each.value / each.must
+    better = each.value / each.must
+    if each.less:  # what is not more than nothing is as good as can be shown
+        better = each.must / each.value if each.value > 0 else 3.0
     length = min(max(better, 0.02), 3.0) * _BARS / 3
+    end = max(length, _BARS / 3)  # beyond the mark, which would cross the figure
     text = f"{shown(each.value)} {each.unit}"
     return [
         f'<text x="{_NAME - 8}" y="{y + 14}" text-anchor="end">{escape(each.what)}</text>',
         f'<rect x="{_NAME}" y="{y + 3}" width="{length:.0f}" height="{_ROW - 9}"'
         f' fill="{_COLOURS[each.verdict]}"/>',
-        f'<text x="{_NAME + length + 6:.0f}" y="{y + 14}">{escape(text)}</text>',
+        f'<text x="{_NAME + end + 6:.0f}" y="{y + 14}">{escape(text)}</text>',
     ]
