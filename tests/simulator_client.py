@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, MutableSequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -90,7 +90,7 @@ class Client:
         return await self.ask("GET", url, allow_redirects=False, **options)
 
 
-async def drain(response: aiohttp.ClientResponse, into: list[bytes]) -> None:
+async def drain(response: aiohttp.ClientResponse, into: MutableSequence[bytes]) -> None:
     """Read a body to its end, keeping what came before it broke off."""
     async for chunk in response.content.iter_any():
         into.append(chunk)
