@@ -13,10 +13,8 @@ from random import Random
 from types import TracebackType
 from typing import Any, Self
 
-import anyio
-
 from asyncpipe._fs import FolderLock, forget_parts, make_folders
-from asyncpipe._leaving import ungrouped, within
+from asyncpipe._leaving import tasks_apart, ungrouped, within
 from asyncpipe.collector import Collector, Hook, Totals
 from asyncpipe.downloader import Downloader
 from asyncpipe.errors import AsyncpipeError, DiskError, LedgerError, UsageError
@@ -135,10 +133,11 @@ class Pipeline:
     @property
     def waiting(self) -> AsyncpipeError | None:
         """What submitting waits for at the moment besides the provider, or None."""
-        return self._room.problem
+        return self._room.problem if self._opened else None
 
     async def left_s(self) -> float | None:
         """About how many seconds the open jobs will take; None while too little is known."""
+        self._check_open()
         if self.stopped is not None:
             return None
         jobs, totals = await self._ledger.ask(count_open), self.totals
@@ -147,7 +146,8 @@ class Pipeline:
 
     @property
     def totals(self) -> Totals:
-        """What the folder's ledger holds, counted along as events come."""
+        """What the folder's ledger holds, counted along as events come; as it was when closed."""
+        self._check_open(ever=True)
         return self._collector.totals
 
     async def __aenter__(self) -> Self:
@@ -157,8 +157,8 @@ class Pipeline:
         self._opened = True
         return self
 
-    def _check_open(self) -> None:
-        if not self._opened:
+    def _check_open(self, *, ever: bool = False) -> None:
+        if not (self._built if ever else self._opened):
             raise UsageError("the pipeline is not open: use it inside `async with Pipeline(…)`")
 
     async def _open(self, stack: AsyncExitStack) -> None:
@@ -226,8 +226,7 @@ class Pipeline:
     async def _start(self, stack: AsyncExitStack) -> None:
         """Start admission, the drivers and the collector: every task there is."""
         handover = Handover()
-        self._tasks = await stack.enter_async_context(anyio.create_task_group())
-        stack.callback(self._tasks.cancel_scope.cancel)
+        self._tasks = await stack.enter_async_context(tasks_apart("asyncpipe engine"))
         self._tasks.start_soon(self._admission.run, handover, name="asyncpipe admission")
         self._tasks.start_soon(self._collector.run, name="asyncpipe collector")
         for n in range(self._limits.workers + 2 * self._limits.downloads):
@@ -242,7 +241,7 @@ class Pipeline:
         self._opened = False
         try:
             with ungrouped():
-                if isinstance(exc, Exception):  # the user's own error stays outside any group
+                if not isinstance(exc, asyncio.CancelledError):  # the user's own, in no group
                     return await self._exit.__aexit__(None, None, None) and None
                 return await self._exit.__aexit__(exc_type, exc, traceback)
         finally:
@@ -287,6 +286,7 @@ class Pipeline:
         Leaving the loop early withdraws what was not submitted yet and loses nothing else. Raises
         what ``jobs`` raises, and UsageError for a job that is malformed or cannot be priced.
         """
+        self._check_open()
         ahead = Lookahead(4 * self._limits.workers)
         self._tasks.start_soon(ahead.feed, jobs, self._admit_watched, name="asyncpipe stream feed")
         try:

@@ -17,7 +17,14 @@ from asyncpipe import Job, JobState, JobType, Manifest, Pipeline, Prediction
 from asyncpipe import manifest as manifest_module
 from asyncpipe import quoting as quoting_module
 from asyncpipe.collector import MOST_CAUSES, OTHER_CAUSES, Totals
-from asyncpipe.errors import AsyncpipeError, KeyRefused, ProviderError, Rejected, SubmitUnknown
+from asyncpipe.errors import (
+    AsyncpipeError,
+    KeyRefused,
+    ProviderError,
+    Rejected,
+    SubmitUnknown,
+    UsageError,
+)
 from asyncpipe.events import Failed, RetryAsked, now
 from asyncpipe.flow import namesakes as namesakes_module
 from asyncpipe.ledger.base import JobRecord, fold
@@ -260,3 +267,85 @@ def test_manifests_that_are_asked_for_together_are_written_once(
             assert '"二"' in (tmp_path / "manifest.json").read_text(encoding="utf-8")
 
     run_virtual(main())
+
+
+async def raised(error: BaseException) -> None:
+    await asyncio.sleep(1.0)
+    raise error
+
+
+def test_the_error_of_a_task_group_inside_is_not_lost(tmp_path: Path) -> None:
+    """Before Python 3.13 such a group leaves a mark of cancellation on the task that leaves us."""
+
+    async def main() -> None:
+        async with Pipeline(FakeProvider(), tmp_path) as pipeline, asyncio.TaskGroup() as tasks:
+            tasks.create_task(pipeline.generate(a_job("浪")))
+            tasks.create_task(raised(ValueError("a child")))
+
+    with pytest.raises(ExceptionGroup) as caught:
+        run_virtual(main())
+    (error,) = caught.value.exceptions
+    assert str(error) == "a child"
+
+
+def test_a_service_that_outlived_a_task_group_leaves_in_peace(tmp_path: Path) -> None:
+    """Its error was dealt with long ago."""
+
+    async def main() -> str:
+        async with Pipeline(FakeProvider(), tmp_path) as pipeline:
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(raised(ValueError("a child")))
+            except* ValueError:
+                pass
+            await pipeline.generate(a_job("浪"))
+        return "left"
+
+    assert run_virtual(main()) == "left"
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("mine"), SystemExit(3), ExceptionGroup("mine", [ValueError("1")])]
+)
+def test_what_is_raised_inside_comes_out_as_it_is(tmp_path: Path, error: BaseException) -> None:
+    """Also what ends a program: nobody finds an exit code in a group."""
+
+    async def main() -> None:
+        async with Pipeline(FakeProvider(), tmp_path) as pipeline:
+            await pipeline.generate(a_job("浪"))
+            try:
+                raise error
+            finally:
+                await asyncio.sleep(1.0)
+
+    with pytest.raises(type(error)) as caught:
+        run_virtual(main())
+    assert caught.value is error
+
+
+def test_what_is_not_open_says_so(tmp_path: Path) -> None:
+    """Before it was entered, whatever is asked of it."""
+
+    async def main() -> list[str]:
+        pipeline, said = Pipeline(FakeProvider(), tmp_path), []
+
+        async def first() -> None:
+            async for _ in pipeline.stream([a_job("浪")]):
+                return
+
+        async def totals() -> Totals:
+            return pipeline.totals
+
+        for ask in (first, totals, pipeline.left_s, pipeline.collect):
+            with pytest.raises(UsageError) as caught:
+                await ask()
+            said.append(str(caught.value))
+        assert pipeline.waiting is None
+        async with pipeline:
+            await pipeline.generate(a_job("浪"))
+        assert pipeline.totals.successful == 1
+        with pytest.raises(UsageError):
+            await first()
+        return said
+
+    assert all("the pipeline is not open" in each for each in run_virtual(main()))
