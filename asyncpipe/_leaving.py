@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import anyio
+from anyio.abc import TaskGroup, TaskStatus
 
 from asyncpipe.errors import AsyncpipeError
 
@@ -17,6 +18,27 @@ async def within(close: Callable[[], Awaitable[None]]) -> None:
     """Close a part, cancelled or not, within CLOSING_S."""
     with anyio.move_on_after(CLOSING_S, shield=True):
         await close()
+
+
+@asynccontextmanager
+async def tasks_apart(name: str) -> AsyncIterator[TaskGroup]:
+    """A task group that lives in a task of its own; leaving cancels what runs in it.
+
+    Never whoever leaves: its task may bear the mark of an asyncio.TaskGroup whose child failed
+    (before Python 3.13 that stays), and anyio would take its own cancellation for a stranger's.
+    """
+    async with anyio.create_task_group() as outer:
+        inner: TaskGroup = await outer.start(_hold, name=name)
+        try:
+            yield inner
+        finally:
+            inner.cancel_scope.cancel()
+
+
+async def _hold(*, task_status: TaskStatus[TaskGroup]) -> None:
+    async with anyio.create_task_group() as tasks:
+        task_status.started(tasks)
+        await anyio.sleep_forever()
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import math
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
@@ -38,15 +38,16 @@ class Queue:
 
     Paid work comes first; then models take turns, each as its window and its pause allow; jobs
     that wait for their next attempt come when they are due; expired ones last, when nothing else
-    is left.
+    is left of their run.
     """
 
     def __init__(self, traffic: Traffic) -> None:
         self.traffic = traffic
         self.paid: deque[JobRecord] = deque()
-        self.ready: dict[str, deque[JobRecord]] = {}
+        # By id: callers of a service leave by the thousand, each from anywhere in a long row.
+        self.ready: dict[str, OrderedDict[int, JobRecord]] = {}
         self.later: list[tuple[float, int, JobRecord]] = []
-        self.expired: deque[JobRecord] = deque()
+        self.expired: dict[int, JobRecord] = {}
         self.unfit: deque[JobRecord] = deque()
         self._turn: deque[str] = deque()
         self._order = 0
@@ -56,12 +57,11 @@ class Queue:
         for record in records:
             model = record.job.model
             if model not in self.ready:
-                self.ready[model] = deque()
+                self.ready[model] = OrderedDict()
                 self._turn.append(model)
+            self.ready[model][record.id] = record
             if first:
-                self.ready[model].appendleft(record)
-            else:
-                self.ready[model].append(record)
+                self.ready[model].move_to_end(record.id, last=False)
 
     def add_later(self, record: JobRecord, when: float) -> None:
         """Take a job that is not to be submitted before ``when``."""
@@ -82,7 +82,7 @@ class Queue:
         dropped: list[JobRecord] = []
         for name, queue in self.ready.items():
             if model in (None, name):
-                dropped += queue
+                dropped += queue.values()
                 queue.clear()
         gone = [entry for entry in self.later if model in (None, entry[2].job.model)]
         self.later = [entry for entry in self.later if model not in (None, entry[2].job.model)]
@@ -95,12 +95,12 @@ class Queue:
         ``untouched``: not one that was submitted before, whose money has to stay in sight.
         """
         for queue in self.ready.values():
-            for record in queue:
-                if record.id == job_id and not (untouched and record.used):
-                    queue.remove(record)
-                    return record
+            if (record := queue.get(job_id)) is not None:
+                return None if untouched and record.used else queue.pop(job_id)
+        if untouched:  # what waits for its next attempt has had one
+            return None
         entry = next((entry for entry in self.later if entry[2].id == job_id), None)
-        if entry is None or untouched:  # what waits for its next attempt has had one
+        if entry is None:
             return None
         self.later.remove(entry)
         heapq.heapify(self.later)
@@ -141,12 +141,13 @@ class Queue:
     def _first_fitting(self, model: str, fit: Callable[[JobRecord], Fit]) -> JobRecord | None:
         queue = self.ready[model]
         while queue:
-            verdict = fit(queue[0])
-            if verdict is Fit.NOW:
-                return queue.popleft()
+            verdict = fit(next(iter(queue.values())))
             if verdict is Fit.LATER:
                 return None
-            self.unfit.append(queue.popleft())
+            _, record = queue.popitem(last=False)
+            if verdict is Fit.NOW:
+                return record
+            self.unfit.append(record)
         return None
 
 
@@ -264,8 +265,9 @@ class Admission:
             self.queue.add_later(record, when)
 
     def last_look(self, record: JobRecord) -> None:
-        """Keep an expired job for one more poll when nothing else is left to do."""
-        self.queue.expired.append(record)
+        """Keep an expired job for one more poll when nothing else is left of its run."""
+        self.queue.expired[record.id] = record
+        self._forget(set())
 
     def let_go(self, record: JobRecord) -> None:
         """Forget a job that is done with for this run."""
@@ -306,6 +308,9 @@ class Admission:
         self._held -= ids
         for backlog in list(self._backlogs):
             backlog.open -= ids
+            # In a service that is never idle a run ends all the same.
+            for job_id in backlog.left_over(self.queue.expired):
+                self.queue.paid.append(self.queue.expired.pop(job_id))
             backlog.settle()
             if backlog.done.is_set():
                 self._backlogs.remove(backlog)
@@ -347,7 +352,7 @@ class Admission:
             self._forget({record.id})
         idle = self._carried == 0 and self.tail()
         if isinstance(chosen, float) and idle and self.queue.expired:
-            return self.queue.expired.popleft()
+            return self.queue.expired.pop(next(iter(self.queue.expired)))
         return chosen
 
     def _fit(self, record: JobRecord) -> Fit:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from asyncpipe.errors import AsyncpipeError
@@ -27,6 +28,11 @@ class Backlog:
         await self.done.wait()
         if self.abandoned:
             raise AsyncpipeError("the pipeline was closed before the jobs ended; they are kept")
+
+    def left_over(self, expired: Mapping[int, object]) -> list[int]:
+        """The jobs that are open, if those that are ``expired`` are all there is."""
+        more = self.models or self.comparing or len(self.open) > len(expired)
+        return [] if more or not self.open <= expired.keys() else sorted(self.open)
 
     def settle(self) -> None:
         """Note the end, when it has come."""

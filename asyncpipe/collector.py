@@ -57,16 +57,30 @@ class Totals:
         if moved:
             self.jobs[before.state] -= 1
             self.jobs[after.state] += 1
-            for record, count in ((after, 1), (before, -1)):
-                if record.state in (JobState.FAILED, JobState.LOST):
-                    causes = self.failures if record.state is JobState.FAILED else self.losses
-                    causes[cause_of(record.error)] += count
+            self.count_cause(after.state, after.error, 1)
+            self.count_cause(before.state, before.error, -1)
         if isinstance(event, AssetStored):
             self.assets += 1
             self.bytes += event.size
         if isinstance(event, Damaged):
             self.assets -= len(event.indexes)
             self.bytes -= event.size
+
+    def count_cause(self, state: JobState, error: str | None, count: int) -> None:
+        """Count jobs that ended in ``state`` because of ``error``; other states have no causes.
+
+        An API that puts a number of its own into every error must not fill the memory: beyond
+        MOST_CAUSES they are counted together.
+        """
+        if state not in (JobState.FAILED, JobState.LOST):
+            return
+        causes = self.failures if state is JobState.FAILED else self.losses
+        cause = cause_of(error)
+        if cause not in causes and (count < 0 or len(causes) >= MOST_CAUSES):
+            cause = OTHER_CAUSES
+        causes[cause] += count
+        if not causes[cause]:
+            del causes[cause]
 
     def _fold_money(self, before: JobRecord, event: Event, after: JobRecord) -> None:
         self.reserved += after.reserved + after.held - before.reserved - before.held
@@ -121,6 +135,11 @@ class Totals:
         """All jobs the manifest speaks of."""
         return self.successful + self.failed + self.unknown + self.pending
 
+
+MOST_CAUSES = 200
+"""So many causes of failures, and of losses, are counted one by one."""
+
+OTHER_CAUSES = "other causes"
 
 _URL = re.compile(r"https?://\S+")
 

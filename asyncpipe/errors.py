@@ -31,7 +31,15 @@ A job that fails is a result, never one of these; ``IllegalTransition`` is a bug
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+
+_NUMBER = re.compile(r"[0-9a-f]*\d[0-9a-f]*")
+
+
+def without_numbers(reason: str) -> str:
+    """What one reason looks like whenever it is said: trace ids, sizes and times in it differ."""
+    return _NUMBER.sub("#", reason.lower())
 
 
 class AsyncpipeError(Exception):

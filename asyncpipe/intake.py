@@ -191,7 +191,7 @@ class Intake:
 
     async def end(self, run: int | None = None) -> None:
         """Note that a run is over, or the session."""
-        over = self._repeats.get(run, run) if run else self._session
+        over = self._repeats.pop(run, run) if run else self._session
         if over is not None:
             await self._ledger.ask(partial(queries.end_run, run=over, at=now()))
 

@@ -78,14 +78,14 @@ class Lookahead:
         self._room.release()
         return ended
 
-    def close(self) -> list[JobRecord]:
-        """Stop reading and waiting; return the jobs that have not ended."""
+    def close(self) -> list[tuple[JobRecord, asyncio.Future[JobRecord]]]:
+        """Stop reading and waiting; return the jobs that have not ended, and what was awaited."""
         self.scope.cancel()
         left = dict(self._open)
         self._open.clear()
         for future in left:
             future.cancel()
-        return list(left.values())
+        return [(record, future) for future, record in left.items()]
 
     def _done(self, record: JobRecord, future: asyncio.Future[JobRecord]) -> None:
         if self._open.pop(future, None) is None:

@@ -211,7 +211,8 @@ class ManifestWriter:
     def __init__(self, ledger: Ledger, folder: Path) -> None:
         self._ledger, self._folder = ledger, folder
         self._writing = anyio.Lock()
-        self._shows: int | None = None  # what of the ledger's changes the file shows
+        self._shows = -1  # what of the ledger's changes the file shows
+        self._written: Manifest | None = None
 
     async def write_changes(self) -> None:
         """Like ``write``, unless nothing changed since: a million jobs take a while."""
@@ -219,14 +220,20 @@ class ManifestWriter:
             await self.write()
 
     async def write(self) -> Manifest:
-        """Write everything appended so far; raises LedgerError or DiskError."""
-        shows = await self._ledger.ask(_changes)
+        """Write everything appended so far; raises LedgerError or DiskError.
+
+        Whoever comes while one is being written shares the next one with all others that came.
+        """
+        wanted = await self._ledger.ask(_changes)
         loop = asyncio.get_running_loop()
-        # Shielded: an older manifest must not be put in place after a newer one.
         async with self._writing:
+            if self._written is not None and self._shows >= wanted:
+                return self._written
+            shows = await self._ledger.ask(_changes)
+            # Shielded: an older manifest must not be put in place after a newer one.
             with anyio.CancelScope(shield=True):
                 manifest = await loop.run_in_executor(None, write_manifest, self._folder)
-            self._shows = shows
+            self._shows, self._written = shows, manifest
         return manifest
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from decimal import Decimal
 from functools import partial
@@ -13,10 +13,8 @@ from random import Random
 from types import TracebackType
 from typing import Any, Self
 
-import anyio
-
 from asyncpipe._fs import FolderLock, forget_parts, make_folders
-from asyncpipe._leaving import ungrouped, within
+from asyncpipe._leaving import tasks_apart, ungrouped, within
 from asyncpipe.collector import Collector, Hook, Totals
 from asyncpipe.downloader import Downloader
 from asyncpipe.errors import AsyncpipeError, DiskError, LedgerError, UsageError
@@ -38,7 +36,7 @@ from asyncpipe.reach import on_loopback
 from asyncpipe.recording import Recording
 from asyncpipe.results import Result, ask_result, read_totals
 from asyncpipe.settings import Caps, Deadlines, Polling, checked_window
-from asyncpipe.settling import Settling, leave_out
+from asyncpipe.settling import Settling
 from asyncpipe.spending import Spending
 from asyncpipe.states import ENDED, JobState
 from asyncpipe.stops import Stops
@@ -124,7 +122,7 @@ class Pipeline:
         self._hooks = (on_event,) if on_event else ()
         self._waiters = Waiters()
         self._stops = Stops()
-        self._opened = False
+        self._opened = self._built = False
         self._exit = AsyncExitStack()
 
     @property
@@ -135,10 +133,11 @@ class Pipeline:
     @property
     def waiting(self) -> AsyncpipeError | None:
         """What submitting waits for at the moment besides the provider, or None."""
-        return self._room.problem
+        return self._room.problem if self._opened else None
 
     async def left_s(self) -> float | None:
         """About how many seconds the open jobs will take; None while too little is known."""
+        self._check_open()
         if self.stopped is not None:
             return None
         jobs, totals = await self._ledger.ask(count_open), self.totals
@@ -147,7 +146,8 @@ class Pipeline:
 
     @property
     def totals(self) -> Totals:
-        """What the folder's ledger holds, counted along as events come."""
+        """What the folder's ledger holds, counted along as events come; as it was when closed."""
+        self._check_open(ever=True)
         return self._collector.totals
 
     async def __aenter__(self) -> Self:
@@ -157,8 +157,8 @@ class Pipeline:
         self._opened = True
         return self
 
-    def _check_open(self) -> None:
-        if not self._opened:
+    def _check_open(self, *, ever: bool = False) -> None:
+        if not (self._built if ever else self._opened):
             raise UsageError("the pipeline is not open: use it inside `async with Pipeline(…)`")
 
     async def _open(self, stack: AsyncExitStack) -> None:
@@ -202,7 +202,7 @@ class Pipeline:
         calls = Calls(
             emit=self._emit,
             stop=self._stop,
-            unfit=partial(leave_out, self._stops, self._waiters),
+            unfit=self._leave_out,
             wanted=lambda record: record.id not in self._settling.adopted,
             stopped=lambda record: self._stops.of(record) is not None,
             clock=asyncio.get_running_loop().time,
@@ -220,13 +220,13 @@ class Pipeline:
         self._room, self._admission, self._driver = parts.room, parts.admission, parts.driver
         self._latencies, self.traffic = parts.latencies, parts.traffic
         self._settling = Settling(self._admission, self._driver, self._stops, self._waiters)
+        self._built = True
         return parts.keep
 
     async def _start(self, stack: AsyncExitStack) -> None:
         """Start admission, the drivers and the collector: every task there is."""
         handover = Handover()
-        self._tasks = await stack.enter_async_context(anyio.create_task_group())
-        stack.callback(self._tasks.cancel_scope.cancel)
+        self._tasks = await stack.enter_async_context(tasks_apart("asyncpipe engine"))
         self._tasks.start_soon(self._admission.run, handover, name="asyncpipe admission")
         self._tasks.start_soon(self._collector.run, name="asyncpipe collector")
         for n in range(self._limits.workers + 2 * self._limits.downloads):
@@ -241,7 +241,7 @@ class Pipeline:
         self._opened = False
         try:
             with ungrouped():
-                if isinstance(exc, Exception):  # the user's own error stays outside any group
+                if not isinstance(exc, asyncio.CancelledError):  # the user's own, in no group
                     return await self._exit.__aexit__(None, None, None) and None
                 return await self._exit.__aexit__(exc_type, exc, traceback)
         finally:
@@ -274,27 +274,27 @@ class Pipeline:
             try:
                 await waiter
             except asyncio.CancelledError:
-                self._withdraw(record)
+                self._withdraw(record, waiter)
                 raise
         return await ask_result(self._ledger, record.id)
 
     async def stream(
         self, jobs: Iterable[JobLike] | AsyncIterable[JobLike]
-    ) -> AsyncIterator[Result]:
+    ) -> AsyncGenerator[Result, None]:
         """Yield results as jobs finish; reads at most 4 x max_workers jobs ahead.
 
         Leaving the loop early withdraws what was not submitted yet and loses nothing else. Raises
         what ``jobs`` raises, and UsageError for a job that is malformed or cannot be priced.
         """
+        self._check_open()
         ahead = Lookahead(4 * self._limits.workers)
-        feed = partial(ahead.feed, jobs, self._admit_watched)
-        self._tasks.start_soon(feed, name="asyncpipe stream feed")
+        self._tasks.start_soon(ahead.feed, jobs, self._admit_watched, name="asyncpipe stream feed")
         try:
             while (record := await ahead.next()) is not None:
                 yield await ask_result(self._ledger, record.id)
         finally:
-            for record in ahead.close():
-                self._withdraw(record)
+            for record, waiter in ahead.close():
+                self._withdraw(record, waiter)
 
     async def _admit_watched(
         self, job: JobLike
@@ -326,9 +326,8 @@ class Pipeline:
             retry_failed=retry_failed,
             resubmit_unknown=self._limits.resubmit_unknown,
         )
-        self._settling.adopted -= await self._ledger.ask(
-            partial(queries.named, ids=list(self._settling.adopted), run=run)
-        )
+        others = list(self._settling.adopted | self._settling.alone)
+        self._settling.name(await self._ledger.ask(partial(queries.named, ids=others, run=run)))
         await self._adopt()
         self._stops.forget()
         self._driver.begin()
@@ -372,20 +371,22 @@ class Pipeline:
         short = await self._purse.funds.too_little()
         record, alone = await self._intake.take(job)
         self._settling.adopted.discard(record.id)
-        if alone:
-            self._settling.alone.add(record.id)
         if record.state not in ENDED:
             self._stops.forget()
             if record.state is JobState.PENDING and (reason := self._stops.of(record) or short):
                 raise reason
+            if alone:
+                self._settling.alone.add(record.id)
             self._admission.offer(record)
         return record
 
-    def _withdraw(self, record: JobRecord) -> None:
-        """Take back a job nobody waits for any more, unless a driver has it already."""
-        wanted = self._waiters.anybody(record.id) or record.id not in self._settling.alone
-        if not wanted and (found := self._admission.withdraw(record.id)):
+    def _withdraw(self, record: JobRecord, waiter: asyncio.Future[JobRecord]) -> None:
+        """Give up waiting for a job; nobody's any more and untouched, it is withdrawn."""
+        if found := self._settling.withdraw(record, waiter):
             self._emit(found, Withdrawn(job_id=found.id, at=now()))
+
+    def _leave_out(self, record: JobRecord, reason: AsyncpipeError) -> None:
+        self._settling.leave_out(record, reason)
 
     def drain(self) -> None:
         """Submit nothing more; what was submitted goes on, the rest stays pending."""
@@ -395,5 +396,5 @@ class Pipeline:
     def _stop(self, reason: AsyncpipeError, model: str | None = None) -> None:
         """End submitting, of ``model`` or of all: unpaid jobs stay pending, the rest goes on."""
         self._stops.note(reason, model)
-        self._admission.drop_pending(model)
-        self._waiters.fail(reason, those=lambda job_id: not self._admission.holds(job_id))
+        if self._built:  # the disk may be full as early as when the ledger is opened
+            self._settling.stop(reason, model)

@@ -6,10 +6,17 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 
 import anyio
 
-from asyncpipe.errors import ProviderError, RateLimited, Rejected, SubmitStopped
+from asyncpipe.errors import (
+    ProviderError,
+    RateLimited,
+    Rejected,
+    SubmitStopped,
+    without_numbers,
+)
 from asyncpipe.jobs import Job
 from asyncpipe.pricing import Prices, Quote, Quotes, price_key
 from asyncpipe.providers.base import HasQuotes
@@ -39,6 +46,9 @@ IN_A_ROW = 3
 """After so many failures without any answer between them nothing more is asked for a while."""
 
 MOST_NAMED = 3
+
+MOST_KEPT = 10_000
+"""Price keys that are remembered, the latest, and reasons; an older one is asked for again."""
 
 Tell = Callable[[str], None]
 
@@ -151,10 +161,12 @@ class Quoting:
     ) -> None:
         """Keep what came, and say once what did not."""
         clock = _clock()
+        self._forget(len(wanted))
         late = f"no answer within {limit_s:g} s"
         lacking: dict[str, set[str]] = defaultdict(set)
         for key, job in wanted.items():
             answer = answers.get(key)
+            self._due.pop(key, None)  # what is asked last is forgotten last
             if isinstance(answer, Quote):
                 self.quotes.add(key, answer)
                 self._due[key] = clock + FRESH_S
@@ -163,11 +175,19 @@ class Quoting:
             if key in self.quotes:  # an older one tells more than a table
                 continue
             why = str(answer) if answer is not None else self._silent_why or late
-            if (why, job.model) not in self._told:
-                self._told.add((why, job.model))
+            if (known := (without_numbers(why), job.model)) not in self._told:
+                self._told.add(known)
                 lacking[why].add(job.model)
         for why, models in lacking.items():
             self._tell(_remark(sorted(models), why))
+
+    def _forget(self, coming: int) -> None:
+        """Make room: a service whose jobs are all different must not remember each of them."""
+        for key in [*islice(self._due, max(len(self._due) + coming - MOST_KEPT, 0))]:
+            del self._due[key]
+            self.quotes.drop(key)
+        if len(self._told) >= MOST_KEPT:
+            self._told.clear()
 
 
 def _wait_s(answer: Quote | ProviderError, attempt: int) -> float | None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from asyncpipe.collector import Totals, cause_of
+from asyncpipe.collector import Totals
 from asyncpipe.jobs import JobType
 from asyncpipe.ledger.sqlite import Ledger
 from asyncpipe.ledger.trouble import rows_of
@@ -240,8 +240,7 @@ def _sum_up(connection: sqlite3.Connection) -> Totals:
         " ON a.job_id=j.id AND a.n=j.used+1 WHERE j.state IN ('failed', 'lost') GROUP BY 1, 2"
     )
     for state, error, count in rows:
-        causes = totals.failures if state == JobState.FAILED else totals.losses
-        causes[cause_of(error)] += count
+        totals.count_cause(JobState(state), error, count)
     totals.assets, totals.bytes = connection.execute(
         "SELECT count(*), coalesce(sum(size), 0) FROM assets"
     ).fetchone()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterable
 
 from asyncpipe.admission import Admission
@@ -17,7 +18,8 @@ class Settling:
     """Take jobs from admission, have them carried, and decide what follows.
 
     ``adopted`` are paid jobs of earlier runs that nobody named in this one: they are brought home,
-    and what fails of them is not bought anew. ``alone`` are jobs that are callers' and no batch's.
+    and what fails of them is not bought anew. ``alone`` are jobs that are callers' and no batch's,
+    as long as admission holds them.
     """
 
     def __init__(
@@ -59,13 +61,35 @@ class Settling:
     def _looks_again(self, record: JobRecord) -> bool:
         """Whether an expired job gets one more poll before its run ends.
 
-        Not one that a caller waits for: in a service that is never idle that end may not come.
+        Not a caller's, whether it still waits or not: callers' jobs belong to no run, and in a
+        service that is never idle an end to wait for may not come.
         """
-        expired = record.state is JobState.EXPIRED and record.id not in self._waiters
+        callers = record.id in self._waiters or record.id in self.alone
+        expired = record.state is JobState.EXPIRED and not callers
         return expired and record.id not in self._looked_again
 
+    def name(self, ids: set[int]) -> None:
+        """Note that a batch wants jobs: whatever they were, they are its own now."""
+        self.adopted -= ids
+        self.alone -= ids
 
-def leave_out(stops: Stops, waiters: Waiters, record: JobRecord, reason: AsyncpipeError) -> None:
-    """Leave a job pending that does not fit the budget, and say so."""
-    stops.remark(reason)
-    waiters.tell(record.id, reason)
+    def withdraw(self, record: JobRecord, waiter: asyncio.Future[JobRecord]) -> JobRecord | None:
+        """Take back the job of a caller that left, unless somebody wants it or a driver has it."""
+        self._waiters.leave(record.id, waiter)
+        wanted = self._waiters.anybody(record.id) or record.id not in self.alone
+        found = None if wanted else self._admission.withdraw(record.id)
+        if found is not None:
+            self.alone.discard(found.id)
+        return found
+
+    def leave_out(self, record: JobRecord, reason: AsyncpipeError) -> None:
+        """Leave a job pending that does not fit the budget, and say so."""
+        self._stops.remark(reason)
+        self.alone.discard(record.id)
+        self._waiters.tell(record.id, reason)
+
+    def stop(self, reason: AsyncpipeError, model: str | None) -> None:
+        """Let go of all unpaid jobs, or those of ``model``: they stay pending in the ledger."""
+        self._admission.drop_pending(model)
+        self.alone = {job_id for job_id in self.alone if self._admission.holds(job_id)}
+        self._waiters.fail(reason, those=lambda job_id: not self._admission.holds(job_id))

@@ -145,6 +145,7 @@ class FakeProvider:
     submitted: list[Job] = field(default_factory=list)
     _made: dict[str, _Made] = field(default_factory=dict)
     _refusals: dict[str, list[ProviderError]] = field(default_factory=dict)
+    _working: list[_Made] = field(default_factory=list)
 
     async def submit(self, job: Job) -> Prediction:
         """Accept, or raise what the script says."""
@@ -159,9 +160,10 @@ class FakeProvider:
         now = asyncio.get_running_loop().time()
         prediction_id = script.prediction_id or f"p{len(self.sold) + 1}"
         self.sold.append(name)
-        self._made[prediction_id] = _Made(script, now + script.generation_s, list(script.polls))
-        working = sum(made.ready > now for made in self._made.values())
-        self.peak_in_flight = max(self.peak_in_flight, working)
+        made = _Made(script, now + script.generation_s, list(script.polls))
+        self._made[prediction_id] = made
+        self._working = [each for each in (*self._working, made) if each.ready > now]
+        self.peak_in_flight = max(self.peak_in_flight, len(self._working))
         return Prediction(id=prediction_id)
 
     async def upload(self, path: Path) -> str:

@@ -38,7 +38,7 @@ TRIES = 4
 """Uploads of a file that fail in a row before its job waits like one that was not accepted."""
 
 MOST_KNOWN = 4096
-"""URLs kept in memory; the others are asked of the ledger."""
+"""URLs kept in memory, the others are asked of the ledger; and so many refusals, the latest."""
 
 _UNREACHABLE = re.compile(
     r"(download|fetch|access|load|retriev|read|reach|open|resolv|expired|not found|no longer"
@@ -99,6 +99,8 @@ class Uploads:
 
         Submitted again it is not the same request: the file is uploaded anew.
         """
+        if isinstance(answer, Prediction):
+            self._anew.discard(record.id)
         refused = isinstance(answer, Rejected) and speaks_of_input(str(answer))
         if not (refused and record.job.inputs):
             return answer
@@ -156,6 +158,8 @@ class Uploads:
         except Rejected as exc:
             if exc.status is not None:  # the provider's word on these bytes, not on a path
                 self._refused[file.sha256] = exc
+                while len(self._refused) > MOST_KNOWN:
+                    del self._refused[next(iter(self._refused))]
             raise
         at = now()
         keep = partial(keep_upload, sha256=file.sha256, url=url, size=file.size, at=at)

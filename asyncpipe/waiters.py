@@ -13,16 +13,23 @@ class Waiters:
     """Private futures by job: cancelling one concerns nobody else."""
 
     def __init__(self) -> None:
-        self._futures: dict[int, list[asyncio.Future[JobRecord]]] = {}
+        self._futures: dict[int, dict[asyncio.Future[JobRecord], None]] = {}
 
     def __contains__(self, job_id: int) -> bool:
         return job_id in self._futures
 
     def add(self, record: JobRecord) -> asyncio.Future[JobRecord]:
-        """Make a future that the job's end resolves."""
+        """Make a future that the job's end resolves; whoever gives it up says so by ``leave``."""
         future: asyncio.Future[JobRecord] = asyncio.get_running_loop().create_future()
-        self._futures.setdefault(record.id, []).append(future)
+        self._futures.setdefault(record.id, {})[future] = None
         return future
+
+    def leave(self, job_id: int, future: asyncio.Future[JobRecord]) -> None:
+        """Wait no more; without it a job that never ends would keep all who ever asked for it."""
+        waiting = self._futures.get(job_id, {})
+        waiting.pop(future, None)
+        if not waiting:
+            self._futures.pop(job_id, None)
 
     def anybody(self, job_id: int) -> bool:
         """Whether somebody still waits for a job."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
+
+from asyncpipe.errors import without_numbers
 
 FIRST = 20
 """So many submits refused for one reason, and none accepted, stop a model."""
@@ -22,11 +23,8 @@ class Refusals:
         self.varied = True
 
     def refused(self, reason: str) -> bool:
-        """Count a refusal for good; True when the model is to be stopped for it.
-
-        Reasons are compared without digits: trace ids and sizes in them differ from job to job.
-        """
-        plain = re.sub(r"[0-9a-f]*\d[0-9a-f]*", "#", reason.lower())
+        """Count a refusal for good; True when the model is to be stopped for it."""
+        plain = without_numbers(reason)
         self.varied = self.varied or self.reason not in (None, plain)
         self.reason = plain
         self.count += 1

@@ -57,6 +57,10 @@ class Quotes:
         """Keep a quote; a later one replaces it."""
         self._quotes[key] = quote
 
+    def drop(self, key: bytes) -> None:
+        """Forget the quote for jobs of a price key, if there is one."""
+        self._quotes.pop(key, None)
+
 
 def price_key(job: Job) -> bytes:
     """What a job's price depends on, hashed: model, type and fields.

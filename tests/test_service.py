@@ -1,0 +1,351 @@
+"""A pipeline that lives for weeks: whatever it has done, it holds no more than what it does."""
+
+from __future__ import annotations
+
+import asyncio
+import types
+from collections import Counter, deque
+from collections.abc import Iterator
+from decimal import Decimal
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asyncpipe import Job, JobState, JobType, Manifest, Pipeline, Prediction
+from asyncpipe import manifest as manifest_module
+from asyncpipe import quoting as quoting_module
+from asyncpipe.collector import MOST_CAUSES, OTHER_CAUSES, Totals
+from asyncpipe.errors import (
+    AsyncpipeError,
+    KeyRefused,
+    ProviderError,
+    Rejected,
+    SubmitUnknown,
+    UsageError,
+)
+from asyncpipe.events import Failed, RetryAsked, now
+from asyncpipe.flow import namesakes as namesakes_module
+from asyncpipe.ledger.base import JobRecord, fold
+from asyncpipe.pricing import Quote
+from asyncpipe.testing import FakeProvider, Script, run_virtual
+
+MODEL = "google/veo3.1/text-to-video"
+
+
+def a_job(name: str, **params: Any) -> dict[str, Any]:
+    return {"name": name, "model": MODEL, "prompt": "浪", "params": params}
+
+
+def parts(thing: object) -> Iterator[tuple[str, object]]:
+    """What a thing of ours holds, by attribute; functions hold what they are bound to."""
+    if isinstance(thing, types.MethodType):
+        yield "", thing.__self__
+    elif isinstance(thing, partial):
+        yield "", thing.func
+        yield from (("", each) for each in thing.args)
+    elif isinstance(thing, dict):
+        yield from (("[]", each) for each in [*thing.values()][:50])
+    elif isinstance(thing, list | set | frozenset | tuple | deque):
+        yield from (("[]", each) for each in [*thing][:50])
+    elif type(thing).__module__.startswith("asyncpipe"):
+        names = [*getattr(thing, "__dict__", ())]
+        names += [name for kind in type(thing).__mro__ for name in getattr(kind, "__slots__", ())]
+        yield from ((f".{name}", getattr(thing, name, None)) for name in names)
+
+
+def sizes(pipeline: Pipeline, *besides: object) -> dict[str, int]:
+    """The length of every container that a pipeline can reach, by where it is."""
+    found: dict[str, int] = {}
+    seen = {id(each) for each in besides}
+    left: deque[tuple[str, object]] = deque([("", pipeline)])
+    while left:
+        path, thing = left.popleft()
+        if id(thing) in seen or isinstance(thing, type | str | bytes):
+            continue
+        seen.add(id(thing))
+        if isinstance(thing, dict | list | set | deque):
+            found[path] = max(len(thing), found.get(path, 0))
+        left.extend((path + name, part) for name, part in parts(thing))
+    return found
+
+
+class Erratic(FakeProvider):
+    """Fails now and then, and never says the same twice."""
+
+    async def submit(self, job: Job) -> Prediction:
+        n = self.submits
+        if n % 11 == 3:
+            self.submits += 1
+            raise Rejected(f"bad field, trace {n}", status=400)
+        if n % 13 == 5:
+            self.submits += 1
+            raise SubmitUnknown(f"no answer, trace {n}")
+        return await super().submit(job)
+
+    async def quote(self, job: Job) -> Quote:
+        trouble = ProviderError(f"no quote now, trace {self.submits}", status=500)
+        if self.submits % 3 == 0:
+            raise trouble
+        return Quote(amount=Decimal("0.01"), asked_at=now())
+
+
+async def some_days(pipeline: Pipeline, provider: FakeProvider, day: int) -> None:
+    """Callers that come, and leave at any time; a stream that is left early; a key refused."""
+
+    async def caller(n: int) -> None:
+        try:
+            async with asyncio.timeout(20.0 * (n % 5) if n % 3 else 3600.0):
+                await pipeline.generate(a_job(f"{day}-{n}", width=1000 * day + n))
+        except (TimeoutError, AsyncpipeError):
+            return
+
+    async with asyncio.TaskGroup() as tasks:
+        for n in range(60):
+            tasks.create_task(caller(n))
+            await asyncio.sleep(1.0)
+            if n == 30:
+                pipeline._stop(KeyRefused("401", status=401))
+    stream = pipeline.stream(a_job(f"{day}-s{n}", width=1000 * day + n) for n in range(20))
+    async for result in stream:
+        assert result.name
+        break
+    await stream.aclose()
+    await asyncio.sleep(3600.0)
+
+
+def test_nothing_grows_with_the_jobs_that_are_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither what callers left behind, nor quotes, nor reasons that are never the same twice."""
+    monkeypatch.setattr(quoting_module, "MOST_KEPT", 40)
+    monkeypatch.setattr(namesakes_module.Namesakes.__init__, "__defaults__", (40,))
+    monkeypatch.setattr("asyncpipe.collector.MOST_CAUSES", 10)
+    monkeypatch.setattr("asyncpipe.pricing.prices._MOST_KEPT", 40)
+    told: list[str] = []
+
+    async def main() -> list[dict[str, int]]:
+        provider, found = Erratic(), []
+        async with Pipeline(
+            provider, tmp_path, max_workers=4, min_free_bytes=0, on_remark=told.append
+        ) as pipeline:
+            for day in range(3):
+                await some_days(pipeline, provider, day)
+                found.append(sizes(pipeline, provider, told))
+        return found
+
+    *_, before, after = run_virtual(main())
+    assert len(after) > 40, "the parts of a pipeline were found"
+    grown = {path: (before.get(path, 0), n) for path, n in after.items() if n > 40}
+    assert not {path for path in grown if ".law." not in path and "shape" not in path}, grown
+    assert after["._settling.alone"] == after["._admission._held"] == 0
+    assert after["._waiters._futures"] == 0
+    assert len(told) < 10, "the same trouble is told once"
+
+
+def test_causes_that_are_never_the_same_are_counted_together() -> None:
+    """Beyond MOST_CAUSES; and counted down again when their jobs are tried anew."""
+    totals, failed = Totals(), []
+    for n in range(MOST_CAUSES + 50):
+        job = Job(model=MODEL, prompt="浪", type=JobType.VIDEO)
+        before = JobRecord(id=n, key=f"{n}", name=f"{n}", job=job, state=JobState.SUBMITTED)
+        event = Failed(job_id=n, at=now(), error=f"GPU of rack {n} is on fire")
+        after = fold(before, event)
+        totals.fold(before, event, after)
+        failed.append(after)
+    assert totals.failures[OTHER_CAUSES] == 50
+    assert totals.failures.total() == totals.jobs[JobState.FAILED] == MOST_CAUSES + 50
+    for record in reversed(failed):
+        again = RetryAsked(job_id=record.id, at=now())
+        totals.fold(record, again, fold(record, again))
+    assert totals.failures == Counter()
+    assert not dict(totals.failures)
+
+
+def test_a_batch_ends_in_a_service_that_is_never_idle(tmp_path: Path) -> None:
+    """Its expired job gets its last poll when nothing else of the batch is left."""
+    provider = FakeProvider(
+        scripts={"慢": Script(generation_s=500.0)}, default=Script(generation_s=30.0)
+    )
+
+    async def main() -> None:
+        async with Pipeline(provider, tmp_path, max_workers=3, min_free_bytes=0) as pipeline:
+
+            async def busy(caller: int) -> None:
+                for n in range(200):
+                    await pipeline.generate(a_job(f"{caller}-{n}"))
+
+            async with asyncio.TaskGroup() as tasks:
+                callers = [tasks.create_task(busy(caller)) for caller in range(5)]
+                await asyncio.sleep(100.0)
+                slow = {**a_job("慢"), "deadline_s": 300.0}
+                manifest = await pipeline.batch_generate([slow, a_job("快")])
+                assert not any(each.done() for each in callers), "the service was busy"
+                for each in callers:
+                    each.cancel()
+        states = {result.name: result.state for result in manifest}
+        assert states["慢"] is JobState.SUCCEEDED
+        assert states["快"] is JobState.SUCCEEDED
+
+    run_virtual(main())
+
+
+def test_a_job_that_a_batch_names_too_is_not_withdrawn_with_its_caller(tmp_path: Path) -> None:
+    """The caller came first, and left while the job waited in the row."""
+    provider = FakeProvider(default=Script(generation_s=60.0))
+
+    async def main() -> None:
+        async with Pipeline(provider, tmp_path, max_workers=1, min_free_bytes=0) as pipeline:
+            assert pipeline.stopped is None
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(pipeline.generate(a_job("first")))
+                await asyncio.sleep(1.0)
+                caller = tasks.create_task(pipeline.generate(a_job("both")))
+                await asyncio.sleep(1.0)
+                batch = tasks.create_task(pipeline.batch_generate([a_job("both")]))
+                await asyncio.sleep(1.0)
+                caller.cancel()
+        assert "both" in provider.sold
+        assert batch.result().totals.successful == 2
+
+    run_virtual(main())
+
+
+def test_thousands_of_callers_leave_at_once(tmp_path: Path) -> None:
+    """Each costs the same, however long the row is that it waited in."""
+    provider = FakeProvider(default=Script(generation_s=60.0))
+
+    async def main() -> float:
+        async with Pipeline(provider, tmp_path, max_workers=1, min_free_bytes=0) as pipeline:
+            async with asyncio.TaskGroup() as tasks:
+                first = tasks.create_task(pipeline.generate(a_job("first")))
+                callers = [tasks.create_task(pipeline.generate(a_job(f"{n}"))) for n in range(300)]
+                await asyncio.sleep(1.0)
+                looked = Counter[str]()
+
+                class Seen(type(pipeline._admission.queue.ready[MODEL])):  # type: ignore[misc]
+                    def values(self) -> Any:
+                        for record in super().values():
+                            looked["at"] += 1
+                            yield record
+
+                row = pipeline._admission.queue.ready
+                row[MODEL] = Seen(row[MODEL])
+                for each in reversed(callers):
+                    each.cancel()
+                await first
+            assert provider.sold == ["first"]
+            return looked["at"]
+
+    assert run_virtual(main()) < 50
+
+
+def test_manifests_that_are_asked_for_together_are_written_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches that end while one is written share the next; what is newer is never left out."""
+    written: list[int] = []
+    real = manifest_module.write_manifest
+
+    def counted(folder: Path) -> Manifest:
+        written.append(1)
+        return real(folder)
+
+    monkeypatch.setattr(manifest_module, "write_manifest", counted)
+
+    async def main() -> None:
+        async with Pipeline(FakeProvider(), tmp_path, min_free_bytes=0) as pipeline:
+            await pipeline.generate(a_job("一"))
+            written.clear()
+            write = pipeline._manifests.write
+            manifests = await asyncio.gather(*(write() for _ in range(12)))
+            assert len(written) == 1
+            assert {each.totals.successful for each in manifests} == {1}
+            await pipeline.generate(a_job("二"))
+            assert (await write()).totals.successful == 2
+            assert '"二"' in (tmp_path / "manifest.json").read_text(encoding="utf-8")
+
+    run_virtual(main())
+
+
+async def raised(error: BaseException) -> None:
+    await asyncio.sleep(1.0)
+    raise error
+
+
+def test_the_error_of_a_task_group_inside_is_not_lost(tmp_path: Path) -> None:
+    """Before Python 3.13 such a group leaves a mark of cancellation on the task that leaves us."""
+
+    async def main() -> None:
+        async with Pipeline(FakeProvider(), tmp_path) as pipeline, asyncio.TaskGroup() as tasks:
+            tasks.create_task(pipeline.generate(a_job("浪")))
+            tasks.create_task(raised(ValueError("a child")))
+
+    with pytest.raises(ExceptionGroup) as caught:
+        run_virtual(main())
+    (error,) = caught.value.exceptions
+    assert str(error) == "a child"
+
+
+def test_a_service_that_outlived_a_task_group_leaves_in_peace(tmp_path: Path) -> None:
+    """Its error was dealt with long ago."""
+
+    async def main() -> str:
+        async with Pipeline(FakeProvider(), tmp_path) as pipeline:
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(raised(ValueError("a child")))
+            except* ValueError:
+                pass
+            await pipeline.generate(a_job("浪"))
+        return "left"
+
+    assert run_virtual(main()) == "left"
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("mine"), SystemExit(3), ExceptionGroup("mine", [ValueError("1")])]
+)
+def test_what_is_raised_inside_comes_out_as_it_is(tmp_path: Path, error: BaseException) -> None:
+    """Also what ends a program: nobody finds an exit code in a group."""
+
+    async def main() -> None:
+        async with Pipeline(FakeProvider(), tmp_path) as pipeline:
+            await pipeline.generate(a_job("浪"))
+            try:
+                raise error
+            finally:
+                await asyncio.sleep(1.0)
+
+    with pytest.raises(type(error)) as caught:
+        run_virtual(main())
+    assert caught.value is error
+
+
+def test_what_is_not_open_says_so(tmp_path: Path) -> None:
+    """Before it was entered, whatever is asked of it."""
+
+    async def main() -> list[str]:
+        pipeline, said = Pipeline(FakeProvider(), tmp_path), []
+
+        async def first() -> None:
+            async for _ in pipeline.stream([a_job("浪")]):
+                return
+
+        async def totals() -> Totals:
+            return pipeline.totals
+
+        for ask in (first, totals, pipeline.left_s, pipeline.collect):
+            with pytest.raises(UsageError) as caught:
+                await ask()
+            said.append(str(caught.value))
+        assert pipeline.waiting is None
+        async with pipeline:
+            await pipeline.generate(a_job("浪"))
+        assert pipeline.totals.successful == 1
+        with pytest.raises(UsageError):
+            await first()
+        return said
+
+    assert all("the pipeline is not open" in each for each in run_virtual(main()))
