@@ -55,6 +55,7 @@ from asyncpipe.ledger.queries import LostAnswer
 from asyncpipe.ledger.schema import prepare
 from asyncpipe.ledger.sqlite import Ledger, Origin, ledger_path, reading
 from asyncpipe.ledger.statements import INLINE, statements
+from asyncpipe.ledger.writing import write
 from asyncpipe.pricing import to_micro
 from asyncpipe.results import iter_results, read_totals
 from asyncpipe.states import TRANSITIONS
@@ -344,6 +345,40 @@ def test_the_fold_the_ledger_and_the_totals_agree_after_any_history(seed: int) -
             totals.fold(before, happened, after)
             check_same(after, queries.records_by_id(connection, [after.id])[0])
             check_money(connection, records, totals)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_batch_writes_what_its_events_write_one_after_the_other(seed: int) -> None:
+    """Whatever any of four jobs went through within one commit, and wherever commits are cut."""
+    random = Random(seed)
+    jobs = [Job(name=f"杯子 {n}", model=MODELS[n % 2], prompt="p") for n in range(4)]
+    with closing(ledger_in_memory()) as singly, closing(ledger_in_memory()) as together:
+        records = with_jobs(singly, jobs)
+        singly.backup(together)
+        batch: list[Event] = []
+        for _ in range(300):
+            which = random.randrange(4)
+            if kinds := likely(records[which]):
+                happened = event(random.choice(kinds), records[which], random.choice([0, 7]))
+                records[which] = fold(records[which], happened)
+                batch += [happened] if happened.stored else []
+        while batch:
+            size = random.choice([1, 5, 40])
+            for each in batch[:size]:
+                for sql, values in statements(each):
+                    singly.execute(sql, values)
+            write(batch[:size], together)
+            assert [*singly.iterdump()] == [*together.iterdump()]
+            del batch[:size]
+
+
+def likely(record: JobRecord) -> list[str]:
+    """Mostly what brings a job on: most batches hold little else."""
+    kinds = [
+        kind for kind in with_settling(record) if not kind.startswith("Lost") or kind == "Lost"
+    ]
+    good = [kind for kind in kinds if kind in ("Intended", "Submitted", "Generated", "Succeeded")]
+    return kinds + 4 * good
 
 
 def check_money(connection: sqlite3.Connection, records: list[JobRecord], totals: Totals) -> None:
