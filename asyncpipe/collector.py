@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from asyncpipe.events import AssetStored, Damaged, Event, LostSettled
-from asyncpipe.ledger.base import JobRecord
+from asyncpipe.ledger.base import MOVES_MONEY, JobRecord
 from asyncpipe.states import JobState
 
 logger = logging.getLogger("asyncpipe.collector")
@@ -49,29 +49,32 @@ class Totals:
 
     def fold(self, before: JobRecord, event: Event, after: JobRecord) -> None:
         """Count what ``event`` changed."""
-        moved = before.state is not after.state
-        if moved or after.lost != before.lost:
+        if before.lost or after.lost:
             self.in_doubt += after.in_doubt - before.in_doubt
-        if _money(before) != _money(after):
+        if type(event) in MOVES_MONEY:
             self._fold_money(before, event, after)
-        if moved:
-            self.jobs[before.state] -= 1
-            self.jobs[after.state] += 1
-            for record, count in ((after, 1), (before, -1)):
-                if record.state in (JobState.FAILED, JobState.LOST):
-                    causes = self.failures if record.state is JobState.FAILED else self.losses
-                    causes[cause_of(record.error)] += count
+        if before.state is not after.state:
+            self._count(before, -1)
+            self._count(after, 1)
         if isinstance(event, AssetStored):
             self.assets += 1
             self.bytes += event.size
-        if isinstance(event, Damaged):
+        elif isinstance(event, Damaged):
             self.assets -= len(event.indexes)
             self.bytes -= event.size
 
+    def _count(self, record: JobRecord, count: int) -> None:
+        self.jobs[record.state] += count
+        if record.state is JobState.FAILED:
+            self.failures[cause_of(record.error)] += count
+        elif record.state is JobState.LOST:
+            self.losses[cause_of(record.error)] += count
+
     def _fold_money(self, before: JobRecord, event: Event, after: JobRecord) -> None:
         self.reserved += after.reserved + after.held - before.reserved - before.held
-        self.held += after.held - before.held
-        self.lost_answers += after.lost - before.lost
+        if before.lost or after.lost:
+            self.held += after.held - before.held
+            self.lost_answers += after.lost - before.lost
         charged = after.spent - before.spent
         estimated = charged if isinstance(event, LostSettled) and event.estimated else 0
         if after.paid and not before.paid:
@@ -130,11 +133,6 @@ def cause_of(error: str | None) -> str:
     return _URL.sub("its URL", error or "")
 
 
-def _money(record: JobRecord) -> tuple[int, int, int, int, bool]:
-    """What every event that moves money changes something of."""
-    return record.reserved, record.held, record.lost, record.spent, record.paid
-
-
 class Collector:
     """Receive every event, fold it, pass it on, and write the manifest now and then.
 
@@ -164,11 +162,11 @@ class Collector:
 
     def drain(self) -> None:
         """Fold everything received so far."""
+        if any(event.stored for _, event, _ in self._received):
+            self._changed.set()
         while self._received:
             before, event, after = self._received.popleft()
             self.totals.fold(before, event, after)
-            if event.stored:
-                self._changed.set()
             for hook in self._hooks:
                 try:
                     hook(event, after)
