@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 import sys
 import threading
@@ -28,13 +29,19 @@ _RESERVED = frozenset(
 )
 
 
+_PLAIN = re.compile(rf"[a-z0-9_-]{{1,{STEM_BYTES}}}")
+
+
 def safe_stem(name: str) -> str:
     """Turn a job's name into a file stem: lower case, spaces to ``_``, no surprises.
 
     Letters, marks and digits of any script and ``_ - .`` are kept. The result may be empty, never
     begins or ends with a dot, is NFC, no Windows device name, and at most STEM_BYTES long.
     """
-    text = unicodedata.normalize("NFC", name.lower())
+    text = name.lower()
+    if _PLAIN.fullmatch(text) and text not in _RESERVED:  # as most are: nothing to be done
+        return text
+    text = unicodedata.normalize("NFC", text)
     text = "_".join(text.split())
     kept = "".join(c for c in text if c in "_-." or unicodedata.category(c)[0] in "LMN")
     stem = _cut(kept.strip("."), STEM_BYTES).strip(".")
@@ -49,6 +56,8 @@ def _cut(text: str, size: int) -> str:
 
 def folded(stem: str) -> str:
     """Return what two stems share when some file system takes them for one file."""
+    if stem.isascii():
+        return stem.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", stem).casefold())
 
 

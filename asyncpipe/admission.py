@@ -17,8 +17,9 @@ from asyncpipe.errors import AsyncpipeError, ProviderError
 from asyncpipe.flow.traffic import Traffic
 from asyncpipe.handover import Handover
 from asyncpipe.ledger.base import JobRecord
-from asyncpipe.ledger.queries import claim_stems, pending, pending_models
+from asyncpipe.ledger.queries import pending, pending_models
 from asyncpipe.ledger.sqlite import Ledger
+from asyncpipe.ledger.stems import claim_stems
 from asyncpipe.pricing import Budget, Fit
 from asyncpipe.providers.base import Prediction
 from asyncpipe.spending import Purse

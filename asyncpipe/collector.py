@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from asyncpipe.events import AssetStored, Damaged, Event, LostSettled
-from asyncpipe.ledger.base import JobRecord
+from asyncpipe.ledger.base import MOVES_MONEY, JobRecord
 from asyncpipe.states import JobState
 
 logger = logging.getLogger("asyncpipe.collector")
@@ -49,22 +49,24 @@ class Totals:
 
     def fold(self, before: JobRecord, event: Event, after: JobRecord) -> None:
         """Count what ``event`` changed."""
-        moved = before.state is not after.state
-        if moved or after.lost != before.lost:
+        if before.lost or after.lost:
             self.in_doubt += after.in_doubt - before.in_doubt
-        if _money(before) != _money(after):
+        if type(event) in MOVES_MONEY:
             self._fold_money(before, event, after)
-        if moved:
-            self.jobs[before.state] -= 1
-            self.jobs[after.state] += 1
-            self.count_cause(after.state, after.error, 1)
-            self.count_cause(before.state, before.error, -1)
+        if before.state is not after.state:
+            self._count(before, -1)
+            self._count(after, 1)
         if isinstance(event, AssetStored):
             self.assets += 1
             self.bytes += event.size
-        if isinstance(event, Damaged):
+        elif isinstance(event, Damaged):
             self.assets -= len(event.indexes)
             self.bytes -= event.size
+
+    def _count(self, record: JobRecord, count: int) -> None:
+        self.jobs[record.state] += count
+        if record.state in _WITH_CAUSE:
+            self.count_cause(record.state, record.error, count)
 
     def count_cause(self, state: JobState, error: str | None, count: int) -> None:
         """Count jobs that ended in ``state`` because of ``error``; other states have no causes.
@@ -72,7 +74,7 @@ class Totals:
         An API that puts a number of its own into every error must not fill the memory: beyond
         MOST_CAUSES they are counted together.
         """
-        if state not in (JobState.FAILED, JobState.LOST):
+        if state not in _WITH_CAUSE:
             return
         causes = self.failures if state is JobState.FAILED else self.losses
         cause = cause_of(error)
@@ -84,8 +86,9 @@ class Totals:
 
     def _fold_money(self, before: JobRecord, event: Event, after: JobRecord) -> None:
         self.reserved += after.reserved + after.held - before.reserved - before.held
-        self.held += after.held - before.held
-        self.lost_answers += after.lost - before.lost
+        if before.lost or after.lost:
+            self.held += after.held - before.held
+            self.lost_answers += after.lost - before.lost
         charged = after.spent - before.spent
         estimated = charged if isinstance(event, LostSettled) and event.estimated else 0
         if after.paid and not before.paid:
@@ -136,6 +139,8 @@ class Totals:
         return self.successful + self.failed + self.unknown + self.pending
 
 
+_WITH_CAUSE = (JobState.FAILED, JobState.LOST)
+
 MOST_CAUSES = 200
 """So many causes of failures, and of losses, are counted one by one."""
 
@@ -147,11 +152,6 @@ _URL = re.compile(r"https?://\S+")
 def cause_of(error: str | None) -> str:
     """What jobs that ended for the same reason have in common: the error without its URLs."""
     return _URL.sub("its URL", error or "")
-
-
-def _money(record: JobRecord) -> tuple[int, int, int, int, bool]:
-    """What every event that moves money changes something of."""
-    return record.reserved, record.held, record.lost, record.spent, record.paid
 
 
 class Collector:
@@ -183,11 +183,11 @@ class Collector:
 
     def drain(self) -> None:
         """Fold everything received so far."""
+        if any(event.stored for _, event, _ in self._received):
+            self._changed.set()
         while self._received:
             before, event, after = self._received.popleft()
             self.totals.fold(before, event, after)
-            if event.stored:
-                self._changed.set()
             for hook in self._hooks:
                 try:
                     hook(event, after)

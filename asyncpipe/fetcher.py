@@ -24,9 +24,9 @@ from asyncpipe.events import AssetStored, Event, FetchFailed, Lost, Succeeded, n
 from asyncpipe.flow.schedule import backoff_s
 from asyncpipe.jobs import JobType
 from asyncpipe.ledger.base import JobRecord
-from asyncpipe.ledger.queries import claim_parts
 from asyncpipe.ledger.sqlite import Ledger
 from asyncpipe.ledger.statements import INLINE
+from asyncpipe.ledger.stems import claim_parts
 from asyncpipe.providers.base import Provider
 
 logger = logging.getLogger("asyncpipe.fetcher")

@@ -18,6 +18,7 @@ from asyncpipe.jobs import Job
 from asyncpipe.ledger import queries
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.ledger.sqlite import Ledger
+from asyncpipe.ledger.stems import claim_stems
 from asyncpipe.spending import Purse
 from asyncpipe.states import JobState
 
@@ -122,12 +123,12 @@ def add_one(
             seen = "SELECT seen_run, used FROM jobs WHERE id=?"
             seen_run, used = connection.execute(seen, (known.id,)).fetchone()
             if seen_run >= since and seen_run != run:
-                return queries.claim_stems(connection, [known], folder)[0], Counted.IN_A_BATCH
+                return claim_stems(connection, [known], folder)[0], Counted.IN_A_BATCH
             counted = Counted.AS_REMOVED if seen_run < since and not used else counted
         queries.add_jobs(connection, [(key, job)], run=run, position=0)
         known = queries.record_by_key(connection, key)
     assert known is not None
-    return queries.claim_stems(connection, [known], folder)[0], counted
+    return claim_stems(connection, [known], folder)[0], counted
 
 
 async def mark_interrupted(ledger: Ledger) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from asyncpipe.collector import Collector
 from asyncpipe.errors import AsyncpipeError
 from asyncpipe.events import Event
-from asyncpipe.ledger.base import JobRecord, fold
+from asyncpipe.ledger.base import MOVES_MONEY, JobRecord, fold
 from asyncpipe.ledger.sqlite import Ledger
 from asyncpipe.pricing import Budget
 
@@ -32,14 +32,16 @@ class Recording:
     def __call__(self, record: JobRecord, event: Event) -> JobRecord:
         """Record ``event`` of ``record``."""
         after = fold(record, event)
-        exceeded = self._budget.exceeded
-        self._budget.move(
-            committed=after.committed - record.committed,
-            releasable=after.releasable - record.releasable,
-        )
+        overran = after.overrun > record.overrun
+        exceeded = overran and self._budget.exceeded
+        if record.state is not after.state or type(event) in MOVES_MONEY:
+            self._budget.move(
+                committed=after.committed - record.committed,
+                releasable=after.releasable - record.releasable,
+            )
         if event.stored:
             self._ledger.append(event)
         self._collector.receive(record, event, after)
-        if after.overrun > record.overrun and self._budget.exceeded and not exceeded:
+        if overran and self._budget.exceeded and not exceeded:
             self._stop(self._budget.excess())
         return after

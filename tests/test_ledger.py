@@ -34,6 +34,7 @@ from asyncpipe.jobs import Job
 from asyncpipe.ledger import queries
 from asyncpipe.ledger.base import JobRecord, fold
 from asyncpipe.ledger.sqlite import Ledger, Origin, ledger_path, reading
+from asyncpipe.ledger.stems import claim_parts, claim_stems
 
 ORIGIN = Origin(provider="atlas", origin="simulator", simulated=True)
 JOBS = [Job(name=f"杯子 {n}", model="m/text-to-image", prompt="a mug") for n in range(5)]
@@ -203,7 +204,7 @@ def test_stems_never_clash(tmp_path: Path) -> None:
 
     async def main() -> list[str | None]:
         ledger, records = await with_jobs(tmp_path, jobs)
-        claim = partial(queries.claim_stems, records=records, folder=tmp_path)
+        claim = partial(claim_stems, records=records, folder=tmp_path)
         claimed = await ledger.ask(claim)
         await ledger.aclose()
         return [record.stem for record in claimed]
@@ -223,8 +224,8 @@ def test_the_second_of_several_outputs_takes_no_strangers_name(tmp_path: Path) -
         ledger, records = await with_jobs(
             tmp_path, [Job(name="mug", model="m/text-to-image", prompt="x")]
         )
-        (record,) = await ledger.ask(partial(queries.claim_stems, records=records, folder=tmp_path))
-        claim = partial(queries.claim_parts, record=record, count=2, folder=tmp_path)
+        (record,) = await ledger.ask(partial(claim_stems, records=records, folder=tmp_path))
+        claim = partial(claim_parts, record=record, count=2, folder=tmp_path)
         claimed = [await ledger.ask(claim)]
         for stem in claimed[0]:
             (tmp_path / f"{stem}.png").write_bytes(b"ours")

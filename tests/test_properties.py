@@ -55,6 +55,8 @@ from asyncpipe.ledger.queries import LostAnswer
 from asyncpipe.ledger.schema import prepare
 from asyncpipe.ledger.sqlite import Ledger, Origin, ledger_path, reading
 from asyncpipe.ledger.statements import INLINE, statements
+from asyncpipe.ledger.stems import claim_stems
+from asyncpipe.ledger.writing import write
 from asyncpipe.pricing import to_micro
 from asyncpipe.results import iter_results, read_totals
 from asyncpipe.states import TRANSITIONS
@@ -152,7 +154,7 @@ def test_no_two_jobs_share_a_file(wanted: list[tuple[str, str, int]], late: int)
     """Whatever they are called, however many outputs they have, whoever comes first."""
     jobs = [Job(name=name, model=model, prompt=str(n)) for n, (name, model, _) in enumerate(wanted)]
     with tempfile.TemporaryDirectory() as empty, closing(ledger_in_memory()) as connection:
-        claim = partial(queries.claim_stems, connection, folder=Path(empty))
+        claim = partial(claim_stems, connection, folder=Path(empty))
         records = with_jobs(connection, jobs)
         owners: dict[str, int] = {}
         for page in (range(late), range(late, len(records))):
@@ -181,7 +183,7 @@ def test_names_made_to_take_every_stem_of_another_job() -> None:
     takers = [Job(name=name, model=MODELS[0], prompt="taker") for name in names]
     with tempfile.TemporaryDirectory() as empty, closing(ledger_in_memory()) as connection:
         records = with_jobs(connection, [*takers, victim])
-        claimed = queries.claim_stems(connection, records, Path(empty))
+        claimed = claim_stems(connection, records, Path(empty))
     assert len({record.stem for record in claimed}) == 4
 
 
@@ -191,7 +193,7 @@ def test_a_folder_whose_ledger_was_deleted_thrice_still_takes_its_jobs(tmp_path:
     (tmp_path / "images").mkdir()
     for _ in range(4):
         with closing(ledger_in_memory()) as connection:
-            (record,) = queries.claim_stems(connection, with_jobs(connection, [job]), tmp_path)
+            (record,) = claim_stems(connection, with_jobs(connection, [job]), tmp_path)
             assert record.stem is not None
             (tmp_path / f"{record.stem}.png").write_bytes(b"x")
 
@@ -204,9 +206,9 @@ def test_numbered_stems_of_last_resort_are_claimed() -> None:
     others = [Job(name=name, model=MODELS[0], prompt="other") for name in names]
     with tempfile.TemporaryDirectory() as empty, closing(ledger_in_memory()) as connection:
         records = with_jobs(connection, [*others[:2], first, others[2]])
-        claimed = queries.claim_stems(connection, records[:3], Path(empty))
+        claimed = claim_stems(connection, records[:3], Path(empty))
         taken = stems_of(connection, claimed[2], 2)
-        (later,) = queries.claim_stems(connection, records[3:], Path(empty))
+        (later,) = claim_stems(connection, records[3:], Path(empty))
     assert later.stem not in taken
 
 
@@ -344,6 +346,40 @@ def test_the_fold_the_ledger_and_the_totals_agree_after_any_history(seed: int) -
             totals.fold(before, happened, after)
             check_same(after, queries.records_by_id(connection, [after.id])[0])
             check_money(connection, records, totals)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_batch_writes_what_its_events_write_one_after_the_other(seed: int) -> None:
+    """Whatever any of four jobs went through within one commit, and wherever commits are cut."""
+    random = Random(seed)
+    jobs = [Job(name=f"杯子 {n}", model=MODELS[n % 2], prompt="p") for n in range(4)]
+    with closing(ledger_in_memory()) as singly, closing(ledger_in_memory()) as together:
+        records = with_jobs(singly, jobs)
+        singly.backup(together)
+        batch: list[Event] = []
+        for _ in range(300):
+            which = random.randrange(4)
+            if kinds := likely(records[which]):
+                happened = event(random.choice(kinds), records[which], random.choice([0, 7]))
+                records[which] = fold(records[which], happened)
+                batch += [happened] if happened.stored else []
+        while batch:
+            size = random.choice([1, 5, 40])
+            for each in batch[:size]:
+                for sql, values in statements(each):
+                    singly.execute(sql, values)
+            write(batch[:size], together)
+            assert [*singly.iterdump()] == [*together.iterdump()]
+            del batch[:size]
+
+
+def likely(record: JobRecord) -> list[str]:
+    """Mostly what brings a job on: most batches hold little else."""
+    kinds = [
+        kind for kind in with_settling(record) if not kind.startswith("Lost") or kind == "Lost"
+    ]
+    good = [kind for kind in kinds if kind in ("Intended", "Submitted", "Generated", "Succeeded")]
+    return kinds + 4 * good
 
 
 def check_money(connection: sqlite3.Connection, records: list[JobRecord], totals: Totals) -> None:

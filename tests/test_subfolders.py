@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from asyncpipe import Job, Pipeline
-from asyncpipe.ledger import queries
+from asyncpipe.ledger import stems
 from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual
 from asyncpipe.verify import verify
 
@@ -37,8 +37,8 @@ def test_a_grown_folder_keeps_its_files_and_puts_new_ones_below(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three lie flat; the fourth makes too many, and goes where its number says."""
-    monkeypatch.setattr(queries, "FLAT_UP_TO", 3)
-    monkeypatch.setattr(queries, "PER_SUBFOLDER", 2)
+    monkeypatch.setattr(stems, "FLAT_UP_TO", 3)
+    monkeypatch.setattr(stems, "PER_SUBFOLDER", 2)
     provider = FakeProvider(scripts={"杯 4": Script(outputs=(PIXEL, PIXEL))})
     flat = [f"images/杯_{n}.png" for n in range(3)]
     assert run(tmp_path, 3, provider) == flat
@@ -51,7 +51,23 @@ def test_a_grown_folder_keeps_its_files_and_puts_new_ones_below(
     assert len(provider.sold) == 5
 
 
+@pytest.mark.parametrize("listed_from", [1, 100])
+def test_a_strangers_file_in_a_subfolder_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listed_from: int
+) -> None:
+    """Whether the subfolder is read once for all its jobs, or each looks for its own files."""
+    monkeypatch.setattr(stems, "FLAT_UP_TO", 1)
+    monkeypatch.setattr(stems, "LISTED_FROM", listed_from)
+    mine = tmp_path / "images" / "0001" / "杯_1.jpg"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"mine")
+    found = run(tmp_path, 3, FakeProvider())
+    assert (found[0], found[2]) == ("images/0001/杯_0.png", "images/0001/杯_2.png")
+    assert found[1].startswith("images/0001/杯_1-")
+    assert mine.read_bytes() == b"mine"
+
+
 def test_ten_thousand_jobs_lie_flat(tmp_path: Path) -> None:
     """The limit is what people were told; nobody's small folder changes its shape."""
-    assert (queries.FLAT_UP_TO, queries.PER_SUBFOLDER) == (10_000, 1000)
+    assert (stems.FLAT_UP_TO, stems.PER_SUBFOLDER) == (10_000, 1000)
     assert run(tmp_path, 2, FakeProvider()) == ["images/杯_0.png", "images/杯_1.png"]

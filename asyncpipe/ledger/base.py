@@ -11,9 +11,12 @@ from asyncpipe.events import (
     AssetStored,
     Damaged,
     Event,
+    Expired,
     Failed,
+    FetchFailed,
     Generated,
     Intended,
+    Lost,
     LostSettled,
     NotBought,
     PolledAgain,
@@ -22,6 +25,7 @@ from asyncpipe.events import (
     RetryAsked,
     Submitted,
     Succeeded,
+    Unknown,
 )
 from asyncpipe.inputs import LocalFile
 from asyncpipe.jobs import Job, JobType
@@ -92,16 +96,21 @@ class JobRecord:
 
 def fold(record: JobRecord, event: Event) -> JobRecord:
     """Return ``record`` after ``event``; raises IllegalTransition where the table has no way."""
-    changes = _changes(record, event)
-    if event.target is not None:
-        changes["state"] = advance(record.state, event.target)
-    return changed(record, changes)
+    target = event.target
+    after = object.__new__(JobRecord)
+    fields = after.__dict__
+    fields.update(record.__dict__)
+    if target is not None:
+        fields["state"] = advance(record.state, target)
+    for part in PARTS.get(type(event), ()):
+        part(fields, record, event)
+    return after
 
 
 def changed(record: JobRecord, changes: Mapping[str, Any]) -> JobRecord:
     """Return a copy with ``changes``: what dataclasses.replace does, seven times as fast.
 
-    Every event makes one. The names of changes are not checked.
+    The names of changes are not checked.
     """
     after = object.__new__(JobRecord)
     after.__dict__.update(record.__dict__)
@@ -109,106 +118,136 @@ def changed(record: JobRecord, changes: Mapping[str, Any]) -> JobRecord:
     return after
 
 
-def _changes(record: JobRecord, event: Event) -> dict[str, Any]:
-    changes: dict[str, Any] = {"polls": record.polls + getattr(event, "polls", 0)}
-    error = getattr(event, "error", None)
-    if error is not None and event.stored:
-        changes["error"] = error
-    for part in PARTS.get(type(event), ()):
-        changes.update(part(record, event))
-    return changes
+Fields = dict[str, Any]
+"""Those of a record in the making; parts read the one before and write these."""
 
 
-def _way_changes(record: JobRecord, event: Event) -> dict[str, Any]:
-    """What moves the prediction on."""
-    changes: dict[str, Any] = {}
-    match event:
-        case Intended():
-            changes = {"polls": 0, "error": None, "prediction_id": None, "route": "", "outputs": ()}
-            changes |= {"submitted_at": None, "resumed_at": None}
-        case Submitted():
-            changes = {"prediction_id": event.prediction_id, "route": event.route}
-            changes |= {"submitted_at": event.at, "resumed_at": None}
-        case PolledAgain():
-            changes = {"resumed_at": event.at, "error": None}
-        case Generated():
-            prediction_id = event.prediction_id or record.prediction_id
-            changes = {"outputs": event.outputs, "error": None, "prediction_id": prediction_id}
-            changes["submitted_at"] = record.submitted_at or event.at
-            changes["route"] = event.route or record.route
-        case Failed():
-            changes = {"prediction_id": event.prediction_id or record.prediction_id}
-        case Released():
-            changes = {"used": record.used + 1, "failures": record.failures + 1}
-            changes["prediction_id"] = event.prediction_id or record.prediction_id
-        case RetryAsked() | Resubmitted():
-            failures = event.failures if isinstance(event, Resubmitted) else 0
-            changes = {"used": record.used + 1, "failures": failures, "error": None}
-    return changes
+def _submitted(fields: Fields, record: JobRecord, event: Submitted) -> None:
+    fields["prediction_id"], fields["route"] = event.prediction_id, event.route
+    fields["submitted_at"], fields["resumed_at"] = event.at, None
 
 
-def _asset_changes(record: JobRecord, event: Event) -> dict[str, Any]:
-    match event:
-        case AssetStored():
-            return {"stored": record.stored | {event.index}}
-        case Damaged():
-            return {"stored": record.stored - set(event.indexes)}
-        case Succeeded():
-            return {"error": None}
-    return {}
+def _polled_again(fields: Fields, record: JobRecord, event: PolledAgain) -> None:
+    fields["resumed_at"], fields["error"] = event.at, None
 
 
-def _money_changes(record: JobRecord, event: Event) -> dict[str, Any]:
-    """Reserve, charge, release; unknown and expired jobs keep what is reserved."""
-    changes: dict[str, Any] = {}
-    match event:
-        case Intended():
-            booked = event.reserved if event.booked is None else event.booked
-            changes = {"reserved": event.reserved, "booked": booked, "estimated": event.estimated}
-            changes |= {"charged": 0, "overrun": 0, "paid": False}
-        case Generated(told=told) if not record.paid:
-            changes = _charge(record, told)
-        case Failed(charged=True, told=told):
-            changes = _charge(record, told)
-        case Resubmitted():
-            changes = {"held": record.held + record.reserved, "lost": record.lost + 1}
-            changes["reserved"] = 0
-        case LostSettled():
-            changes = {"held": record.held - event.reserved, "lost": record.lost - 1}
-            changes["spent"] = record.spent + (event.booked if event.charged else 0)
-        case NotBought() | Released() | Failed():
-            changes = {"reserved": 0}
-    return changes
+def _intended(fields: Fields, record: JobRecord, event: Intended) -> None:
+    fields.update(_ANEW)
+    fields["reserved"], fields["estimated"] = event.reserved, event.estimated
+    fields["booked"] = event.reserved if event.booked is None else event.booked
 
 
-def _charge(record: JobRecord, told: int | None) -> dict[str, Any]:
+_ANEW: Fields = {
+    "polls": 0,
+    "error": None,
+    "prediction_id": None,
+    "route": "",
+    "outputs": (),
+    "submitted_at": None,
+    "resumed_at": None,
+    "charged": 0,
+    "overrun": 0,
+    "paid": False,
+}
+
+
+def _generated(fields: Fields, record: JobRecord, event: Generated) -> None:
+    fields["outputs"], fields["error"] = event.outputs, None
+    fields["prediction_id"] = event.prediction_id or record.prediction_id
+    fields["submitted_at"] = record.submitted_at or event.at
+    fields["route"] = event.route or record.route
+    if not record.paid:
+        _charge(fields, record, event.told)
+
+
+def _failed(fields: Fields, record: JobRecord, event: Failed) -> None:
+    fields["prediction_id"] = event.prediction_id or record.prediction_id
+    if event.charged:
+        _charge(fields, record, event.told)
+    else:
+        fields["reserved"] = 0
+
+
+def _not_bought(fields: Fields, record: JobRecord, event: NotBought) -> None:
+    fields["reserved"] = 0
+
+
+def _released(fields: Fields, record: JobRecord, event: Released) -> None:
+    fields["used"], fields["failures"] = record.used + 1, record.failures + 1
+    fields["prediction_id"] = event.prediction_id or record.prediction_id
+    fields["reserved"] = 0
+
+
+def _retry_asked(fields: Fields, record: JobRecord, event: RetryAsked) -> None:
+    fields["used"], fields["failures"], fields["error"] = record.used + 1, 0, None
+
+
+def _resubmitted(fields: Fields, record: JobRecord, event: Resubmitted) -> None:
+    fields["used"], fields["failures"], fields["error"] = record.used + 1, event.failures, None
+    fields["held"], fields["lost"] = record.held + record.reserved, record.lost + 1
+    fields["reserved"] = 0
+
+
+def _lost_settled(fields: Fields, record: JobRecord, event: LostSettled) -> None:
+    fields["held"], fields["lost"] = record.held - event.reserved, record.lost - 1
+    fields["spent"] = record.spent + (event.booked if event.charged else 0)
+
+
+def _charge(fields: Fields, record: JobRecord, told: int | None) -> None:
     """Charge what the provider says it cost, or else what is booked; the rest is released."""
     charged = record.booked if told is None else told
-    return {
-        "reserved": 0,
-        "charged": charged,
-        "overrun": max(charged - record.reserved, 0),
-        "paid": True,
-        "estimated": record.estimated and told is None,
-    }
+    fields["reserved"], fields["charged"], fields["paid"] = 0, charged, True
+    fields["overrun"] = max(charged - record.reserved, 0)
+    fields["estimated"] = record.estimated and told is None
 
 
-PARTS: dict[type[Event], tuple[Callable[[JobRecord, Event], dict[str, Any]], ...]] = {
-    Intended: (_way_changes, _money_changes),
-    NotBought: (_money_changes,),
-    Submitted: (_way_changes,),
-    PolledAgain: (_way_changes,),
-    Generated: (_way_changes, _money_changes),
-    Released: (_way_changes, _money_changes),
-    Failed: (_way_changes, _money_changes),
-    RetryAsked: (_way_changes,),
-    Resubmitted: (_way_changes, _money_changes),
-    LostSettled: (_money_changes,),
-    AssetStored: (_asset_changes,),
-    Damaged: (_asset_changes,),
-    Succeeded: (_asset_changes,),
+def _stored(fields: Fields, record: JobRecord, event: AssetStored) -> None:
+    fields["stored"] = record.stored | {event.index}
+
+
+def _damaged(fields: Fields, record: JobRecord, event: Damaged) -> None:
+    fields["stored"] = record.stored - set(event.indexes)
+
+
+def _polls(fields: Fields, record: JobRecord, event: Any) -> None:
+    fields["polls"] = record.polls + event.polls
+
+
+def _error(fields: Fields, record: JobRecord, event: Any) -> None:
+    fields["error"] = event.error
+
+
+def _succeeded(fields: Fields, record: JobRecord, event: Succeeded) -> None:
+    fields["error"] = None
+
+
+MOVES_MONEY: frozenset[type[Event]] = frozenset(
+    {Intended, NotBought, Generated, Released, Failed, Resubmitted, LostSettled}
+)
+"""Reserve, charge, release; unknown and expired jobs keep what is reserved."""
+
+Part = Callable[[Fields, JobRecord, Any], None]
+
+PARTS: dict[type[Event], tuple[Part, ...]] = {
+    Intended: (_intended,),
+    NotBought: (_not_bought, _error),
+    Submitted: (_submitted,),
+    PolledAgain: (_polled_again,),
+    Generated: (_generated, _polls),
+    Released: (_released, _polls, _error),
+    Failed: (_failed, _polls, _error),
+    Unknown: (_polls, _error),
+    Expired: (_polls, _error),
+    RetryAsked: (_retry_asked,),
+    Resubmitted: (_resubmitted,),
+    LostSettled: (_lost_settled,),
+    AssetStored: (_stored,),
+    Damaged: (_damaged, _error),
+    FetchFailed: (_error,),
+    Succeeded: (_succeeded,),
+    Lost: (_error,),
 }
-"""Which of the three have something to say of an event; the others would find nothing, slowly."""
+"""What each kind of event changes besides the state; of the others nothing."""
 
 
 def job_to_spec(job: Job) -> dict[str, Any]:

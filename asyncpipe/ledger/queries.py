@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
-import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import orjson
 
-from asyncpipe._fs import folded, make_durable, safe_stem
-from asyncpipe.jobs import Job, JobType
-from asyncpipe.ledger.base import JobRecord, changed, job_from_spec, job_to_spec
-from asyncpipe.ledger.trouble import rows_of
+from asyncpipe.jobs import Job
+from asyncpipe.ledger.base import JobRecord, job_from_spec, job_to_spec
+from asyncpipe.ledger.trouble import MADE_NO_SENSE, makes_no_sense
 from asyncpipe.states import PAID_OPEN, JobState
-
-FLAT_UP_TO = 10_000
-"""Jobs of a ledger whose assets lie in one folder; file managers are slow beyond."""
-
-PER_SUBFOLDER = 1000
-"""Jobs whose assets share a subfolder, by their ids."""
 
 _RECORD = (
     "SELECT j.id, j.key, j.name, j.spec, j.state, j.stem, j.used, j.failures,"
@@ -40,8 +30,13 @@ _RECORD = (
 
 
 def _record(row: Sequence[Any]) -> JobRecord:
-    with rows_of(f"job {row[0]}"):
+    try:
         return _read(row)
+    except MADE_NO_SENSE as exc:
+        raise makes_no_sense(f"job {row[0]}", exc) from exc
+
+
+_STATES = {state.value: state for state in JobState}  # a look-up costs less than asking JobState
 
 
 def _read(row: Sequence[Any]) -> JobRecord:
@@ -51,7 +46,7 @@ def _read(row: Sequence[Any]) -> JobRecord:
         key=row[1],
         name=row[2],
         job=job_from_spec(orjson.loads(row[3])),
-        state=JobState(row[4]),
+        state=_STATES.get(row[4]) or JobState(row[4]),
         stem=row[5],
         used=row[6],
         failures=row[7],
@@ -268,87 +263,3 @@ def pending(
         (model, after, run, limit),
     )
     return [_record(row) for row in rows]
-
-
-def claim_stems(
-    connection: sqlite3.Connection, records: Sequence[JobRecord], folder: Path
-) -> list[JobRecord]:
-    """Fix the stem of every record that has none: two jobs never share one, nor a stranger's file.
-
-    A taken stem gets ``-`` and six digits of the job's key; compared without extension, case and
-    Unicode form, as the strictest file systems do. In a ledger of more than FLAT_UP_TO jobs stems
-    lie in subfolders, which are made.
-    """
-    if all(record.stem for record in records):
-        return list(records)
-    (last,) = connection.execute("SELECT coalesce(max(id), 0) FROM jobs").fetchone()
-    flat = last <= FLAT_UP_TO
-    return [r if r.stem else _claim(connection, r, folder, flat=flat) for r in records]
-
-
-def _claim(
-    connection: sqlite3.Connection, record: JobRecord, folder: Path, *, flat: bool
-) -> JobRecord:
-    place = record.job.kind.folder if flat else subfolder(record)
-    if not flat or record.job.kind is JobType.AUDIO:  # the other two are made with the folder
-        make_durable(folder, place)
-    for stem in stem_candidates(record, place):
-        cursor = connection.execute(
-            "INSERT OR IGNORE INTO stems(folded, job_id) VALUES(?,?)", (folded(stem), record.id)
-        )
-        if cursor.rowcount and not _stranger(folder, stem, record.job.kind):
-            connection.execute("UPDATE jobs SET stem=? WHERE id=?", (stem, record.id))
-            return changed(record, {"stem": stem})
-    raise AssertionError("there is always another number")
-
-
-def subfolder(record: JobRecord) -> str:
-    """Where a job's assets go when there are too many for one folder: ``images/0001`` and so on."""
-    return f"{record.job.kind.folder}/{(record.id - 1) // PER_SUBFOLDER + 1:04d}"
-
-
-def stem_candidates(record: JobRecord, place: str) -> Iterator[str]:
-    """Stems for a job in the folder ``place`` without end, best first."""
-    stem = safe_stem(record.name) or f"{record.job.kind.value}-{record.key[:6]}"
-    yield f"{place}/{stem}"
-    yield f"{place}/{stem}-{record.key[:6]}"
-    yield f"{place}/{record.key}"
-    for n in itertools.count(2):  # whoever knows the key can take that name, too
-        yield f"{place}/{record.key}-{n}"
-
-
-_ENDINGS = {
-    JobType.IMAGE: ("png", "jpg", "webp"),
-    JobType.VIDEO: ("mp4", "mov", "webm"),
-    JobType.AUDIO: ("mp3", "wav", "ogg", "flac", "txt"),
-}
-
-
-def _stranger(folder: Path, stem: str, kind: JobType) -> bool:
-    base = str(folder / stem)
-    # os.access: no exception, and no object, for each of the files that are not there.
-    return any(os.access(f"{base}.{ending}", os.F_OK) for ending in _ENDINGS[kind])
-
-
-def claim_parts(
-    connection: sqlite3.Connection, record: JobRecord, count: int, folder: Path
-) -> list[str]:
-    """Claim ``count`` stems for a job with several outputs: ``name_1``, ``name_2`` … ."""
-    assert record.stem is not None, "admission fixes the stem"
-    place = record.stem.rpartition("/")[0]
-    bases = itertools.chain([record.stem], stem_candidates(record, place))
-    for base in bases:
-        stems = [f"{base}_{n}" for n in range(1, count + 1)]
-        if all([_claim_part(connection, record, stem, folder) for stem in stems]):
-            return stems
-    raise AssertionError("there is always another number")
-
-
-def _claim_part(connection: sqlite3.Connection, record: JobRecord, stem: str, folder: Path) -> bool:
-    taken = connection.execute("SELECT job_id FROM stems WHERE folded=?", (folded(stem),))
-    if (owner := taken.fetchone()) is not None:
-        return bool(owner[0] == record.id)
-    if _stranger(folder, stem, record.job.kind):
-        return False
-    connection.execute("INSERT INTO stems(folded, job_id) VALUES(?,?)", (folded(stem), record.id))
-    return True

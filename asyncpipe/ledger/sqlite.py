@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 import anyio
 
@@ -18,8 +18,8 @@ from asyncpipe.errors import DiskError, LedgerError, UsageError
 from asyncpipe.events import Event
 from asyncpipe.ledger.ballast import Ballast
 from asyncpipe.ledger.schema import SETTINGS, prepare, show_as_today
-from asyncpipe.ledger.statements import ADD_EVENT, SET_STATE, statements
 from asyncpipe.ledger.trouble import LedgerFull, ledger_error, mapped
+from asyncpipe.ledger.writing import write
 from asyncpipe.providers.base import Provider
 
 T = TypeVar("T")
@@ -182,8 +182,8 @@ class Ledger:
         self._scheduled = False
         batch, self._batch = self._batch, []
         self._committing, self._waiters = self._waiters, []
-        write = partial(self._transact, partial(_write, batch))
-        future = asyncio.get_running_loop().run_in_executor(self._thread, write)
+        work = partial(self._transact, partial(write, batch))
+        future = asyncio.get_running_loop().run_in_executor(self._thread, work)
         future.add_done_callback(self._committed)
 
     def _committed(self, future: asyncio.Future[None]) -> None:
@@ -233,25 +233,6 @@ class Ledger:
                     self._connection.execute("ROLLBACK")
                 raise
             return answer
-
-
-def _write(batch: list[Event], connection: sqlite3.Connection) -> None:
-    """Write events in order; what no other statement reads goes together, which costs half.
-
-    Of several states that a job passed through in one batch only the last is written.
-    """
-    events: list[tuple[Any, ...]] = []
-    states: dict[int, tuple[Any, ...]] = {}
-    for event in batch:
-        for sql, values in statements(event):
-            if sql is ADD_EVENT:
-                events.append(values)
-            elif sql is SET_STATE:
-                states[event.job_id] = values
-            else:
-                connection.execute(sql, values)
-    connection.executemany(ADD_EVENT, events)
-    connection.executemany(SET_STATE, states.values())
 
 
 def _ledger_error(exc: BaseException | None) -> LedgerError | None:

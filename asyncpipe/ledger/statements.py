@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -29,6 +30,7 @@ from asyncpipe.events import (
     Succeeded,
     Unknown,
 )
+from asyncpipe.states import JobState
 
 Statement = tuple[str, tuple[Any, ...]]
 
@@ -44,25 +46,35 @@ CHARGED, RELEASED = "charged", "released"
 
 _LATEST = "job_id=? AND n=(SELECT used+1 FROM jobs WHERE id=?)"
 
+Row = tuple[Any, ...]
+
 
 def statements(event: Event) -> Iterator[Statement]:
     """Yield the statements that make ``event`` durable, in order."""
-    yield (
-        ADD_EVENT,
-        (
-            event.job_id,
-            event.at.isoformat(),
-            type(event).__name__,
-            EVENTS_VERSION,
-            orjson.dumps(
-                {name: _plain(getattr(event, name)) for name in _own(type(event))}
-            ).decode(),
-        ),
-    )
-    yield from _attempt(event)
-    yield from _assets(event)
+    at = text_of(event.at)
+    yield ADD_EVENT, event_row(event, at)
+    common = COMMON.get(type(event))
+    if common is not None:
+        sql, row = common
+        yield sql, row(event, at)
+    else:
+        yield from others(event, at)
     if event.target is not None:
-        yield SET_STATE, (event.target.value, event.job_id)
+        yield SET_STATE, (WORDS[event.target], event.job_id)
+
+
+def text_of(at: datetime) -> str:
+    """The same text as isoformat, three times as fast."""
+    return orjson.dumps(at)[1:-1].decode()
+
+
+def event_row(event: Event, at: str) -> Row:
+    """What ADD_EVENT writes; ``at`` is the event's time as text."""
+    kind = type(event)
+    own = {name: getattr(event, name) for name in _own(kind)}
+    if "outputs" in own:
+        own["outputs"] = _shown(own["outputs"])
+    return event.job_id, at, kind.__name__, EVENTS_VERSION, orjson.dumps(own).decode()
 
 
 def _own(kind: type[Event]) -> tuple[str, ...]:
@@ -75,53 +87,97 @@ def _own(kind: type[Event]) -> tuple[str, ...]:
 _OWN: dict[type[Event], tuple[str, ...]] = {}
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [INLINE if str(item).startswith(INLINE) else item for item in value]
-    return value
+WORDS = {state: state.value for state in JobState}
+"""A state's word, without asking the enumeration every time."""
 
 
-def _attempt(event: Event) -> Iterator[Statement]:
-    at, job_id = event.at.isoformat(), event.job_id
+def _shown(outputs: tuple[str, ...]) -> list[str]:
+    return [INLINE if url.startswith(INLINE) else url for url in outputs]
+
+
+# A submit that surely bought nothing leaves its attempt open: the same number again.
+_INTEND = (
+    "INSERT OR REPLACE INTO attempts"
+    "(job_id, n, reserved, booked, estimated, price_source, assumed, intended_at)"
+    " VALUES(?,?,?,?,?,?,?,?)"
+)
+_SUBMIT = (
+    f"UPDATE attempts SET prediction_id=?, route=?, request_id=?, submitted_at=? WHERE {_LATEST}"
+)
+# An attempt is charged once.
+_GENERATE = (
+    "UPDATE attempts SET outputs=?, polls=polls+?, generation_s=?,"
+    " prediction_id=coalesce(?, prediction_id), route=coalesce(?, route),"
+    " request_id=coalesce(?, request_id), error=NULL, ended_at=?,"
+    " submitted_at=coalesce(submitted_at, ?),"
+    " charged=iif(settled IS NULL, coalesce(?, booked, reserved), charged),"
+    " overrun=iif(settled IS NULL, max(coalesce(?, booked, reserved)-reserved, 0), overrun),"
+    " told=iif(settled IS NULL, ?, told), reserved=iif(settled IS NULL, 0, reserved),"
+    f" settled=coalesce(settled, '{CHARGED}') WHERE {_LATEST}"
+)
+_STORE = (
+    "INSERT OR REPLACE INTO assets(job_id, n, position, path, size, sha256)"
+    " SELECT ?, used+1, ?, ?, ?, ? FROM jobs WHERE id=?"
+)
+_SUCCEED = f"UPDATE attempts SET error=NULL, ended_at=? WHERE {_LATEST}"
+
+
+def _intended(event: Intended, at: str) -> Row:
+    booked = event.reserved if event.booked is None else event.booked
+    head = (event.job_id, event.attempt, event.reserved, booked, int(event.estimated))
+    return *head, event.price_source, event.assumed, at
+
+
+def _submitted(event: Submitted, at: str) -> Row:
+    return event.prediction_id, event.route, event.request_id, at, event.job_id, event.job_id
+
+
+def _generated(event: Generated, at: str) -> Row:
+    told = event.told
+    return (
+        orjson.dumps(_shown(event.outputs)).decode(),
+        event.polls,
+        event.generation_s,
+        event.prediction_id,
+        event.route,
+        event.request_id,
+        at,
+        at,
+        told,
+        told,
+        told,
+        event.job_id,
+        event.job_id,
+    )
+
+
+def _stored(event: AssetStored, at: str) -> Row:
+    job_id = event.job_id
+    return job_id, event.index, event.path, event.size, event.sha256, job_id
+
+
+def _succeeded(event: Succeeded, at: str) -> Row:
+    return at, event.job_id, event.job_id
+
+
+COMMON: dict[type[Event], tuple[str, Callable[[Any, str], Row]]] = {
+    Intended: (_INTEND, _intended),
+    Submitted: (_SUBMIT, _submitted),
+    Generated: (_GENERATE, _generated),
+    AssetStored: (_STORE, _stored),
+    Succeeded: (_SUCCEED, _succeeded),
+}
+"""The events of a job that goes well, in the order in which they come: one statement each."""
+
+
+def others(event: Event, at: str) -> Iterator[Statement]:
+    """Yield what the other events write besides themselves and the state, in order."""
+    job_id = event.job_id
     match event:
-        case Intended():
-            yield _intended(event)
-        case Submitted():
-            yield _latest(
-                event,
-                prediction_id=event.prediction_id,
-                route=event.route,
-                request_id=event.request_id,
-                submitted_at=at,
-            )
-        case Generated():
-            outputs = orjson.dumps(_plain(event.outputs)).decode()
-            yield _charge(event, event.told)
-            yield (
-                "UPDATE attempts SET outputs=?, polls=polls+?, generation_s=?,"
-                " prediction_id=coalesce(?, prediction_id),"
-                " route=coalesce(?, route),"
-                " request_id=coalesce(?, request_id), error=NULL, ended_at=?,"
-                f" submitted_at=coalesce(submitted_at, ?) WHERE {_LATEST}",
-                (
-                    outputs,
-                    event.polls,
-                    event.generation_s,
-                    event.prediction_id,
-                    event.route,
-                    event.request_id,
-                    at,
-                    at,
-                    job_id,
-                    job_id,
-                ),
-            )
-        case Succeeded():
-            yield _latest(event, error=None, ended_at=at)
         case PolledAgain():
             yield _latest(event, error=None, resumed_at=at)
         case NotBought() | FetchFailed() | Lost() | Unknown() | Expired() | Released() | Failed():
-            yield from _ended(event)
+            yield from _ended(event, at)
         case RetryAsked() | Resubmitted():
             failures = event.failures if isinstance(event, Resubmitted) else 0
             yield "UPDATE jobs SET used=used+1, failures=? WHERE id=?", (failures, job_id)
@@ -132,36 +188,6 @@ def _attempt(event: Event) -> Iterator[Statement]:
                 " WHERE job_id=? AND n=?",
                 (charged, CHARGED if event.charged else RELEASED, at, job_id, event.attempt),
             )
-
-
-def _intended(event: Intended) -> Statement:
-    # A submit that surely bought nothing leaves its attempt open: the same number again.
-    return (
-        "INSERT OR REPLACE INTO attempts"
-        "(job_id, n, reserved, booked, estimated, price_source, assumed, intended_at)"
-        " VALUES(?,?,?,?,?,?,?,?)",
-        (
-            event.job_id,
-            event.attempt,
-            event.reserved,
-            event.reserved if event.booked is None else event.booked,
-            int(event.estimated),
-            event.price_source,
-            event.assumed,
-            event.at.isoformat(),
-        ),
-    )
-
-
-def _assets(event: Event) -> Iterator[Statement]:
-    job_id = event.job_id
-    match event:
-        case AssetStored():
-            yield (
-                "INSERT OR REPLACE INTO assets(job_id, n, position, path, size, sha256)"
-                " SELECT ?, used+1, ?, ?, ?, ? FROM jobs WHERE id=?",
-                (job_id, event.index, event.path, event.size, event.sha256, job_id),
-            )
         case Damaged():
             yield _latest(event, error=event.error)
             for index in event.indexes:
@@ -169,12 +195,12 @@ def _assets(event: Event) -> Iterator[Statement]:
 
 
 def _ended(
-    event: NotBought | FetchFailed | Lost | Unknown | Expired | Released | Failed,
+    event: NotBought | FetchFailed | Lost | Unknown | Expired | Released | Failed, at: str
 ) -> Iterator[Statement]:
     """Yield what an event with an error writes; money is settled by the kind of event."""
     values: dict[str, Any] = {"error": event.error}
     if isinstance(event, NotBought | Released | Failed | Lost):
-        values["ended_at"] = event.at.isoformat()
+        values["ended_at"] = at
     if getattr(event, "request_id", None):
         values["request_id"] = getattr(event, "request_id", None)
     if isinstance(event, Released | Failed):

@@ -44,19 +44,28 @@ def ledger_error(path: Path, exc: sqlite3.Error | OSError | UnicodeDecodeError) 
     return kind(f"the ledger {path} failed ({exc}): {remedy} run the same command again")
 
 
-@contextmanager
-def rows_of(what: str) -> Iterator[None]:
-    """Turn what a row raises that no ledger wrote into LedgerError.
+MADE_NO_SENSE = (ValueError, TypeError, KeyError, IndexError, ArithmeticError)
+"""What reading a row raises that no ledger wrote."""
+
+
+def makes_no_sense(what: str, exc: Exception) -> LedgerError:
+    """Say that ``what`` is damaged.
 
     Pages of a database have no checksums: damage may be seen first in a value.
     """
+    return LedgerError(
+        f"the ledger is damaged: {what} makes no sense ({exc!r:.200}). It knows what was paid "
+        "for, so do not delete it: put a copy of it back"
+    )
+
+
+@contextmanager
+def rows_of(what: str) -> Iterator[None]:
+    """Turn what a row raises that no ledger wrote into LedgerError."""
     try:
         yield
-    except (ValueError, TypeError, KeyError, IndexError, ArithmeticError) as exc:
-        raise LedgerError(
-            f"the ledger is damaged: {what} makes no sense ({exc!r:.200}). It knows what was paid "
-            "for, so do not delete it: put a copy of it back"
-        ) from exc
+    except MADE_NO_SENSE as exc:
+        raise makes_no_sense(what, exc) from exc
 
 
 @contextmanager

@@ -1,0 +1,155 @@
+"""What a job's files are called: no two jobs share a stem, nor takes one a stranger's file."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from asyncpipe._fs import folded, make_durable, safe_stem
+from asyncpipe.jobs import JobType
+from asyncpipe.ledger.base import JobRecord, changed
+
+FLAT_UP_TO = 10_000
+"""Jobs of a ledger whose assets lie in one folder; file managers are slow beyond."""
+
+PER_SUBFOLDER = 1000
+"""Jobs whose assets share a subfolder, by their ids."""
+
+
+def claim_stems(
+    connection: sqlite3.Connection, records: Sequence[JobRecord], folder: Path
+) -> list[JobRecord]:
+    """Fix the stem of every record that has none: two jobs never share one, nor a stranger's file.
+
+    A taken stem gets ``-`` and six digits of the job's key; compared without extension, case and
+    Unicode form, as the strictest file systems do. In a ledger of more than FLAT_UP_TO jobs stems
+    lie in subfolders, which are made.
+    """
+    bare = [record for record in records if not record.stem]
+    if not bare:
+        return list(records)
+    (last,) = connection.execute("SELECT coalesce(max(id), 0) FROM jobs").fetchone()
+    flat = last <= FLAT_UP_TO
+    places = {r.id: r.job.kind.folder if flat else subfolder(r) for r in bare}
+    for place in set(places.values()) - _MADE:
+        make_durable(folder, place)
+    stems = _claim_first(connection, bare, places, folder)
+    for record in bare:
+        if record.id not in stems:
+            stems[record.id] = _claim_next(connection, record, places[record.id], folder)
+    connection.executemany(
+        "UPDATE jobs SET stem=? WHERE id=?", ((stem, job_id) for job_id, stem in stems.items())
+    )
+    return [changed(r, {"stem": stems[r.id]}) if r.id in stems else r for r in records]
+
+
+LISTED_FROM = 32
+"""For so many jobs a subfolder is read once, instead of looking for the files of each."""
+
+_MADE = {JobType.IMAGE.folder, JobType.VIDEO.folder}
+"""What is made with the output folder."""
+
+_FLAT = {kind.folder for kind in JobType}
+
+
+def _claim_first(
+    connection: sqlite3.Connection,
+    records: Sequence[JobRecord],
+    places: Mapping[int, str],
+    folder: Path,
+) -> dict[int, str]:
+    """Claim for each job the best of its stems, all at once; those that got theirs, by id."""
+    best = {r.id: next(stem_candidates(r, places[r.id])) for r in records}
+    rows = [(folded(stem), job_id) for job_id, stem in best.items()]
+    query = "INSERT OR IGNORE INTO stems(folded, job_id) VALUES(?,?)"
+    if connection.executemany(query, rows).rowcount < len(rows):
+        for key, job_id in rows:
+            owner = connection.execute("SELECT job_id FROM stems WHERE folded=?", (key,))
+            if owner.fetchone() != (job_id,):
+                del best[job_id]
+    many = Counter(places.values())
+    taken = {place: _names_in(folder, place, count) for place, count in many.items()}
+    return {
+        r.id: best[r.id]
+        for r in records
+        if r.id in best and not _stranger(folder, best[r.id], r.job.kind, taken[places[r.id]])
+    }
+
+
+def _names_in(folder: Path, place: str, asked: int) -> set[str] | None:
+    """The names in a folder, folded; None where looking for each that is ``asked`` costs less."""
+    if place in _FLAT or asked < LISTED_FROM:
+        return None
+    with os.scandir(folder / place) as entries:
+        return {folded(entry.name) for entry in entries}
+
+
+def _claim_next(connection: sqlite3.Connection, record: JobRecord, place: str, folder: Path) -> str:
+    """Claim the next best stem that is free."""
+    for stem in itertools.islice(stem_candidates(record, place), 1, None):
+        cursor = connection.execute(
+            "INSERT OR IGNORE INTO stems(folded, job_id) VALUES(?,?)", (folded(stem), record.id)
+        )
+        if cursor.rowcount and not _stranger(folder, stem, record.job.kind):
+            return stem
+    raise AssertionError("there is always another number")
+
+
+def subfolder(record: JobRecord) -> str:
+    """Where a job's assets go when there are too many for one folder: ``images/0001`` and so on."""
+    return f"{record.job.kind.folder}/{(record.id - 1) // PER_SUBFOLDER + 1:04d}"
+
+
+def stem_candidates(record: JobRecord, place: str) -> Iterator[str]:
+    """Stems for a job in the folder ``place`` without end, best first."""
+    stem = safe_stem(record.name) or f"{record.job.kind.value}-{record.key[:6]}"
+    yield f"{place}/{stem}"
+    yield f"{place}/{stem}-{record.key[:6]}"
+    yield f"{place}/{record.key}"
+    for n in itertools.count(2):  # whoever knows the key can take that name, too
+        yield f"{place}/{record.key}-{n}"
+
+
+_ENDINGS = {
+    JobType.IMAGE: ("png", "jpg", "webp"),
+    JobType.VIDEO: ("mp4", "mov", "webm"),
+    JobType.AUDIO: ("mp3", "wav", "ogg", "flac", "txt"),
+}
+
+
+def _stranger(folder: Path, stem: str, kind: JobType, taken: set[str] | None = None) -> bool:
+    """Whether a file of that name is there; ``taken``: the names in its folder, if known."""
+    if taken is not None:
+        name = folded(stem.rpartition("/")[2])
+        return any(f"{name}.{ending}" in taken for ending in _ENDINGS[kind])
+    base = f"{folder}/{stem}"
+    # os.access: no exception, and no object, for each of the files that are not there.
+    return any(os.access(f"{base}.{ending}", os.F_OK) for ending in _ENDINGS[kind])
+
+
+def claim_parts(
+    connection: sqlite3.Connection, record: JobRecord, count: int, folder: Path
+) -> list[str]:
+    """Claim ``count`` stems for a job with several outputs: ``name_1``, ``name_2`` … ."""
+    assert record.stem is not None, "admission fixes the stem"
+    place = record.stem.rpartition("/")[0]
+    bases = itertools.chain([record.stem], stem_candidates(record, place))
+    for base in bases:
+        stems = [f"{base}_{n}" for n in range(1, count + 1)]
+        if all([_claim_part(connection, record, stem, folder) for stem in stems]):
+            return stems
+    raise AssertionError("there is always another number")
+
+
+def _claim_part(connection: sqlite3.Connection, record: JobRecord, stem: str, folder: Path) -> bool:
+    taken = connection.execute("SELECT job_id FROM stems WHERE folded=?", (folded(stem),))
+    if (owner := taken.fetchone()) is not None:
+        return bool(owner[0] == record.id)
+    if _stranger(folder, stem, record.job.kind):
+        return False
+    connection.execute("INSERT INTO stems(folded, job_id) VALUES(?,?)", (folded(stem), record.id))
+    return True
