@@ -319,7 +319,7 @@ class Pipeline:
         early. Raises JobFileError or UsageError before anything is spent.
         """
         self._check_open()
-        run = await self._intake.take_all(
+        named = await self._intake.take_all(
             jobs,
             job_file=job_file,
             digest=digest,
@@ -327,14 +327,14 @@ class Pipeline:
             resubmit_unknown=self._limits.resubmit_unknown,
         )
         self._settling.adopted -= await self._ledger.ask(
-            partial(queries.named, ids=list(self._settling.adopted), run=run)
+            partial(queries.named_of, ids=list(self._settling.adopted), named=named)
         )
         await self._adopt()
         self._stops.forget()
         self._driver.begin()
         await self._purse.check(self._stop)
-        backlog = await self._admission.open_run(run, comparing=True)
-        compare = partial(self._intake.compare, run, backlog, self._admission)
+        backlog = await self._admission.open_run(named, comparing=True)
+        compare = partial(self._intake.compare, named.run, backlog, self._admission)
         self._tasks.start_soon(compare, self._stops, self._stop, name="asyncpipe comparison")
         if self._stops.everything:
             self._admission.drop_pending()
@@ -343,8 +343,8 @@ class Pipeline:
         except asyncio.CancelledError:  # what is not submitted yet stays pending
             self._admission.close_run(backlog, keep=self._waiters.anybody)
             raise
-        await self._purse.explain(self._stops, self._ledger, run)
-        await self._intake.end(run)
+        await self._purse.explain(self._stops, self._ledger, named)
+        await self._intake.end(named.run)
         self._collector.drain()
         return await self._manifests.write()
 
