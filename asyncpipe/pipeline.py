@@ -319,6 +319,7 @@ class Pipeline:
         early. Raises JobFileError or UsageError before anything is spent.
         """
         self._check_open()
+        noted = self._stops.noted
         named = await self._intake.take_all(
             jobs,
             job_file=job_file,
@@ -330,7 +331,7 @@ class Pipeline:
             partial(queries.named_of, ids=list(self._settling.adopted), named=named)
         )
         await self._adopt()
-        self._stops.forget()
+        self._stops.forget(noted)
         self._driver.begin()
         await self._purse.check(self._stop)
         backlog = await self._admission.open_run(named, comparing=True)
@@ -369,13 +370,13 @@ class Pipeline:
     async def _admit(self, job: Job) -> JobRecord:
         """Write one job to the ledger and offer it; return it as it stands."""
         self._check_open()
-        short = await self._purse.funds.too_little()
+        short, noted = await self._purse.funds.too_little(), self._stops.noted
         record, alone = await self._intake.take(job)
         self._settling.adopted.discard(record.id)
         if alone:
             self._settling.alone.add(record.id)
         if record.state not in ENDED:
-            self._stops.forget()
+            self._stops.forget(noted)
             if record.state is JobState.PENDING and (reason := self._stops.of(record) or short):
                 raise reason
             self._admission.offer(record)

@@ -12,7 +12,7 @@ import pytest
 
 from asyncpipe import Job, Manifest, Pipeline
 from asyncpipe.collector import Totals
-from asyncpipe.errors import AsyncpipeError, BalanceTooLow, UsageError
+from asyncpipe.errors import AsyncpipeError, BalanceTooLow, DiskError, UsageError
 from asyncpipe.testing import FakeProvider, Script, run_virtual
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
@@ -156,5 +156,32 @@ def test_a_batch_that_is_refused_buys_nothing_through_another(tmp_path: Path) ->
                 await pipeline.batch_generate(wrong())
             assert (await batch).totals.successful == 20
         assert "wrong" not in provider.sold
+
+    run_virtual(main())
+
+
+# -- a disk that fills up ----------------------------------------------------------------------
+
+
+def test_a_disk_that_fills_up_while_jobs_are_written_down_stops_the_run(tmp_path: Path) -> None:
+    """The reason came before the first submit, and no new job makes anybody forget it."""
+    provider = FakeProvider()
+
+    async def main() -> None:
+        async with opened(tmp_path, provider) as pipeline:
+
+            def jobs() -> Iterator[Job]:
+                for n in range(5):
+                    if n == 3:  # what the ledger does when it finds the disk full
+                        pipeline._ledger._ballast.release()
+                    yield job(f"{n}")
+
+            manifest = await pipeline.batch_generate(jobs())
+            assert isinstance(pipeline.stopped, DiskError)
+            assert manifest.totals.pending == 5
+            for name in ("single", "another"):
+                with pytest.raises(DiskError):
+                    await pipeline.generate(job(name))
+        assert provider.submits == 0
 
     run_virtual(main())
