@@ -18,6 +18,7 @@ from asyncpipe.flow.traffic import Traffic
 from asyncpipe.handover import Handover
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.ledger.queries import pending, pending_models
+from asyncpipe.ledger.runs import Named
 from asyncpipe.ledger.sqlite import Ledger
 from asyncpipe.ledger.stems import claim_stems
 from asyncpipe.pricing import Budget, Fit
@@ -189,15 +190,17 @@ class Admission:
     def _wake(self) -> None:
         self._news.set()
 
-    async def open_run(self, run: int | None, *, comparing: bool = False) -> Backlog:
+    async def open_run(self, run: Named | None, *, comparing: bool = False) -> Backlog:
         """Begin to draw the pending jobs of ``run``; whatever is under way now counts as its.
 
         None draws nothing: only what is under way. With ``comparing`` it does not end before
         ``compared`` is called.
         """
-        models = [] if run is None else await self._ledger.ask(partial(pending_models, run=run))
+        models: list[str] = []
+        if run is not None:
+            models = await self._ledger.ask(partial(pending_models, named=run))
         backlog = Backlog(
-            run=run or 0,
+            named=run,
             models=dict.fromkeys(models, 0),
             open=set(self._held),
             comparing=comparing,
@@ -367,10 +370,11 @@ class Admission:
                     await self._draw_page(backlog, model)
 
     async def _draw_page(self, backlog: Backlog, model: str) -> None:
+        assert backlog.named is not None, "without it there is no model to draw"
         read = partial(
             _read_page,
             folder=self._folder,
-            run=backlog.run,
+            named=backlog.named,
             model=model,
             after=backlog.models[model],
             limit=self._page,
@@ -393,7 +397,7 @@ class Admission:
 
 
 def _read_page(
-    connection: Connection, *, folder: Path, run: int, model: str, after: int, limit: int
+    connection: Connection, *, folder: Path, named: Named, model: str, after: int, limit: int
 ) -> list[JobRecord]:
-    records = pending(connection, run, model, after=after, limit=limit)
+    records = pending(connection, named, model, after=after, limit=limit)
     return claim_stems(connection, records, folder)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from asyncpipe.errors import AsyncpipeError
+from asyncpipe.ledger.runs import Named
 
 
 @dataclass(slots=True)
@@ -16,7 +17,7 @@ class Backlog:
     ``comparing``: assets of jobs that had succeeded are still being looked at; more may come.
     """
 
-    run: int
+    named: Named | None  # which rows it draws; None: it draws nothing
     models: dict[str, int]  # models with jobs not drawn yet -> last id drawn
     open: set[int]  # ids drawn and not let go
     comparing: bool = False

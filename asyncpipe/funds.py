@@ -12,6 +12,7 @@ import anyio
 
 from asyncpipe.errors import BalanceExhausted, BalanceTooLow, ProviderError, UsageError
 from asyncpipe.ledger.queries import pending, pending_models
+from asyncpipe.ledger.runs import Named
 from asyncpipe.ledger.sqlite import Ledger
 from asyncpipe.pricing import Prices, from_micro
 from asyncpipe.pricing.price import MOST_USD
@@ -83,7 +84,7 @@ class Funds:
         )
 
     async def missing(
-        self, reason: BalanceExhausted, *, ledger: Ledger, run: int, prices: Prices
+        self, reason: BalanceExhausted, *, ledger: Ledger, run: Named, prices: Prices
     ) -> BalanceExhausted:
         """The same reason, saying how much the jobs of ``run`` that are left cost and lack."""
         jobs, cost, more = await _left(ledger, run, prices)
@@ -115,13 +116,13 @@ class Funds:
             return ProviderError(f"the provider's code failed at the balance: {exc!r}"[:300])
 
 
-async def _left(ledger: Ledger, run: int, prices: Prices) -> tuple[int, Decimal, bool]:
+async def _left(ledger: Ledger, run: Named, prices: Prices) -> tuple[int, Decimal, bool]:
     """How many jobs are pending, what they cost in USD, and whether that is not all."""
     jobs = micro = 0
-    for model in await ledger.ask(partial(pending_models, run=run)):
+    for model in await ledger.ask(partial(pending_models, named=run)):
         after = 0
         while records := await ledger.ask(
-            partial(pending, run=run, model=model, after=after, limit=PAGE)
+            partial(pending, named=run, model=model, after=after, limit=PAGE)
         ):
             if jobs >= MOST_PRICED:
                 return jobs, from_micro(micro), True

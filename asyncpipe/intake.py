@@ -20,6 +20,7 @@ from asyncpipe.firstpass import PAGE, Counted, JobLike, add_one, check_prices, w
 from asyncpipe.jobs import Job
 from asyncpipe.ledger import queries, runs
 from asyncpipe.ledger.base import JobRecord
+from asyncpipe.ledger.runs import Named
 from asyncpipe.ledger.sqlite import Ledger
 from asyncpipe.providers.base import Provider
 from asyncpipe.results import count_removed
@@ -98,8 +99,8 @@ class Intake:
         digest: str | None = None,
         retry_failed: bool,
         resubmit_unknown: bool,
-    ) -> int:
-        """Write the jobs of one run; return the run that their rows bear.
+    ) -> Named:
+        """Write the jobs of one run; return which rows it names.
 
         When the folder's last run took the jobs of the same ``digest``, they are not read again.
         What ended before is pending again where it is withdrawn, or failed or unknown and wanted
@@ -107,7 +108,7 @@ class Intake:
         """
         session = await self._begin()
         async with self._turn:
-            run = await self._repeat(session, job_file, digest)
+            run = await self._repeat(job_file, digest)
             if run is None:
                 run = await self._write(jobs, job_file, digest)
             await self._again(queries.withdrawn, run, AskedAgain)
@@ -115,7 +116,8 @@ class Intake:
                 await self._again(queries.retryable, run, RetryAsked)
             if resubmit_unknown:
                 await self._again(queries.unknown, run, Resubmitted)
-        return run
+            last = await self._ledger.ask(runs.last_row)
+        return Named(run=run, last=last, single=session)
 
     async def compare(
         self,
@@ -143,7 +145,7 @@ class Intake:
         finally:
             admission.compared(backlog)
 
-    async def _repeat(self, session: int, job_file: str | None, digest: str | None) -> int | None:
+    async def _repeat(self, job_file: str | None, digest: str | None) -> int | None:
         """Take the rows of the folder's last run as they are, if they are of the same jobs."""
         before = await self._ledger.ask(partial(runs.taken, digest=digest or ""))
         if before is None or digest is None:
@@ -152,7 +154,6 @@ class Intake:
         note = partial(
             runs.repeat,
             at=now(),
-            session=session,
             since=since,
             job_file=job_file,
             digest=digest,

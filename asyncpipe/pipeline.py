@@ -319,7 +319,8 @@ class Pipeline:
         early. Raises JobFileError or UsageError before anything is spent.
         """
         self._check_open()
-        run = await self._intake.take_all(
+        noted = self._stops.noted
+        named = await self._intake.take_all(
             jobs,
             job_file=job_file,
             digest=digest,
@@ -327,13 +328,14 @@ class Pipeline:
             resubmit_unknown=self._limits.resubmit_unknown,
         )
         others = list(self._settling.adopted | self._settling.alone)
-        self._settling.name(await self._ledger.ask(partial(queries.named, ids=others, run=run)))
+        ours = partial(queries.named_of, ids=others, named=named)
+        self._settling.name(await self._ledger.ask(ours))
         await self._adopt()
-        self._stops.forget()
+        self._stops.forget(noted)
         self._driver.begin()
         await self._purse.check(self._stop)
-        backlog = await self._admission.open_run(run, comparing=True)
-        compare = partial(self._intake.compare, run, backlog, self._admission)
+        backlog = await self._admission.open_run(named, comparing=True)
+        compare = partial(self._intake.compare, named.run, backlog, self._admission)
         self._tasks.start_soon(compare, self._stops, self._stop, name="asyncpipe comparison")
         if self._stops.everything:
             self._admission.drop_pending()
@@ -342,8 +344,8 @@ class Pipeline:
         except asyncio.CancelledError:  # what is not submitted yet stays pending
             self._admission.close_run(backlog, keep=self._waiters.anybody)
             raise
-        await self._purse.explain(self._stops, self._ledger, run)
-        await self._intake.end(run)
+        await self._purse.explain(self._stops, self._ledger, named)
+        await self._intake.end(named.run)
         self._collector.drain()
         return await self._manifests.write()
 
@@ -368,11 +370,11 @@ class Pipeline:
     async def _admit(self, job: Job) -> JobRecord:
         """Write one job to the ledger and offer it; return it as it stands."""
         self._check_open()
-        short = await self._purse.funds.too_little()
+        short, noted = await self._purse.funds.too_little(), self._stops.noted
         record, alone = await self._intake.take(job)
         self._settling.adopted.discard(record.id)
         if record.state not in ENDED:
-            self._stops.forget()
+            self._stops.forget(noted)
             if record.state is JobState.PENDING and (reason := self._stops.of(record) or short):
                 raise reason
             if alone:

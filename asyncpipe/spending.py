@@ -12,6 +12,7 @@ from asyncpipe.funds import Funds, checked_least
 from asyncpipe.jobfile.prices import load_price_file
 from asyncpipe.jobs import Job
 from asyncpipe.ledger.base import JobRecord
+from asyncpipe.ledger.runs import Named
 from asyncpipe.ledger.sqlite import Ledger
 from asyncpipe.pricing import Budget, Fit, Price, Prices, Rate, books_of, checked_cap
 from asyncpipe.providers.base import Provider
@@ -57,7 +58,7 @@ class Purse:
         if (short := await self.funds.too_little()) is not None:
             stop(short)
 
-    async def explain(self, stops: Stops, ledger: Ledger, run: int) -> None:
+    async def explain(self, stops: Stops, ledger: Ledger, run: Named) -> None:
         """Where a run was stopped for lack of money, say how much is missing."""
         if isinstance(why := stops.first, BalanceExhausted):
             found = await self.funds.missing(why, ledger=ledger, run=run, prices=self.prices)

@@ -19,6 +19,8 @@ class Stops:
         self._models: dict[str, AsyncpipeError] = {}
         self._remark: AsyncpipeError | None = None
         self._for_good = False
+        self.noted = 0
+        """How many reasons were told so far: with it those told since are not forgotten."""
 
     @property
     def everything(self) -> bool:
@@ -43,6 +45,7 @@ class Stops:
 
     def note(self, reason: AsyncpipeError, model: str | None) -> None:
         """Stop ``model``, or everything."""
+        self.noted += 1
         if self._run is not None or model in self._models:
             return
         if model is None:
@@ -65,9 +68,12 @@ class Stops:
         """Whoever closes the pipeline means it: no new job starts submitting again."""
         self._for_good = True
 
-    def forget(self) -> None:
-        """There are new jobs to try."""
-        if self._for_good:
+    def forget(self, noted: int) -> None:
+        """There are new jobs to try; not, when a reason came while they were taken in.
+
+        ``noted`` is what ``noted`` was before: a disk may have filled up with them.
+        """
+        if self._for_good or self.noted != noted:
             return
         self._run = self._remark = None
         self._models.clear()

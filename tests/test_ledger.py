@@ -33,6 +33,7 @@ from asyncpipe.events import (
 from asyncpipe.jobs import Job
 from asyncpipe.ledger import queries
 from asyncpipe.ledger.base import JobRecord, fold
+from asyncpipe.ledger.runs import Named
 from asyncpipe.ledger.sqlite import Ledger, Origin, ledger_path, reading
 from asyncpipe.ledger.stems import claim_parts, claim_stems
 
@@ -55,7 +56,7 @@ async def with_jobs(folder: Path, jobs: list[Job] = JOBS) -> tuple[Ledger, list[
     ledger = await opened(folder)
     run = await ledger.ask(partial(queries.start_run, at=now(), session=None, job_file=None))
     await ledger.ask(partial(queries.add_jobs, rows=rows(jobs), run=run, position=0))
-    read = partial(queries.pending, run=run, model=jobs[0].model, after=0, limit=100)
+    read = partial(queries.pending, named=Named(run=run), model=jobs[0].model, after=0, limit=100)
     return ledger, await ledger.ask(read)
 
 
@@ -174,7 +175,8 @@ def test_the_same_jobs_are_added_once(tmp_path: Path) -> None:
         add = partial(queries.add_jobs, rows=rows(more), run=2, position=0)
         added = await ledger.ask(add)
         assert (added.new, added.twice) == (1, ())
-        read = partial(queries.pending, run=2, model="m/text-to-image", after=0, limit=100)
+        named = Named(run=2)
+        read = partial(queries.pending, named=named, model="m/text-to-image", after=0, limit=100)
         assert [r.id for r in await ledger.ask(read)] == [*(r.id for r in first), 6]
         await ledger.aclose()
 

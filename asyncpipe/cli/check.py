@@ -78,7 +78,8 @@ def made_of(file: JobFile) -> Iterator[str]:
     if file.made_of is None:
         return
     yield printable(f"rows: {file.made_of}")
-    used = [name for name in file.columns if name not in file.unused]
+    unused = {*file.unused}
+    used = [name for name in file.columns if name not in unused]
     for what, names in (
         ("columns used", used),
         ("columns no template names (kept as labels)", file.unused),

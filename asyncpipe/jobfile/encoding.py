@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import hashlib
 import re
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +28,27 @@ class TextFile:
     path: Path
     sha256: str
     size: int
+    mtime_ns: int
     encoding: str
+
+    @property
+    def changed(self) -> bool:
+        """Whether it is another file now than the one that was looked through."""
+        try:
+            now = self.path.stat()
+        except OSError:
+            return True
+        return (now.st_size, now.st_mtime_ns) != (self.size, self.mtime_ns)
+
+
+def check_ordinary(path: Path) -> None:
+    """Raise UsageError for what never ends, or cannot be read twice."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):  # said by whoever opens it
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise UsageError(f"{path} is a pipe or a device: write what comes of it into a file first")
 
 
 def examine(path: Path, *, only_utf8: bool = False) -> TextFile:
@@ -35,7 +56,9 @@ def examine(path: Path, *, only_utf8: bool = False) -> TextFile:
 
     Raises UsageError for a file that cannot be read, Unreadable for text in another encoding.
     """
+    check_ordinary(path)
     try:
+        mtime_ns = path.stat().st_mtime_ns
         digest, size, wrong_at, head = _pass(path)
     except (OSError, ValueError) as exc:
         raise UsageError(_why_not(path, exc)) from exc
@@ -44,7 +67,7 @@ def examine(path: Path, *, only_utf8: bool = False) -> TextFile:
         encoding = "utf-16"
     elif wrong_at is not None:
         encoding = _other(path, wrong_at, only_utf8=only_utf8)
-    return TextFile(path=path, sha256=digest, size=size, encoding=encoding)
+    return TextFile(path=path, sha256=digest, size=size, mtime_ns=mtime_ns, encoding=encoding)
 
 
 def _why_not(path: Path, exc: Exception) -> str:

@@ -17,6 +17,9 @@ _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?", re.ASCII)
 _LONGEST_NUMBER = 15
 """Digits up to which every program reads a number alike; what is longer is an article number."""
 
+_LONGEST_FILLED = 1_000_000
+"""Characters of a text with its placeholders filled; a prompt has no more bytes."""
+
 _AS_TEXT = ":text"
 _TRUTH = {"true": True, "false": False}
 
@@ -59,9 +62,10 @@ def text_hole(value: str, columns: Columns) -> str | Hole:
     wanted = [(None, piece) if isinstance(piece, str) else (piece, "") for piece in pieces]
 
     def fill(cells: Cells) -> str:
-        return "".join(
-            [said if at is None else as_text(cells[at], names, at) for at, said in wanted]
-        )
+        parts = [said if at is None else as_text(cells[at], names, at) for at, said in wanted]
+        if (size := sum(map(len, parts))) > _LONGEST_FILLED:
+            raise Wrong(f"becomes {size} characters long, at most {_LONGEST_FILLED}: shorten it")
+        return "".join(parts)
 
     return Hole(fill)
 

@@ -10,12 +10,21 @@ import json
 import re
 from codecs import BOM_UTF8
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from asyncpipe.jobfile.source import DEEPEST, Block, Listing, Unclear, Unreadable
+from asyncpipe.jobfile.source import (
+    DEEPEST,
+    LONGEST_LINE,
+    TOO_LONG,
+    Block,
+    Listing,
+    Unclear,
+    Unreadable,
+)
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 
@@ -32,11 +41,15 @@ def read_json(text: str) -> Any:
 def iter_jsonl(path: Path) -> Iterator[tuple[Any, int]]:
     """Yield each line's value and number, in the memory of one line.
 
-    Blank lines are left out, lines that are not JSON are Unclear.
+    Blank lines are left out, lines that are not JSON are Unclear; one too long to be a row
+    is the last.
     """
     decoder = _decoder()
     with path.open("rb") as file:
-        for number, raw in enumerate(file, start=1):
+        for number, raw in enumerate(iter(partial(file.readline, LONGEST_LINE), b""), start=1):
+            if len(raw) == LONGEST_LINE:
+                yield Unclear(TOO_LONG), number
+                return
             line = raw.removeprefix(BOM_UTF8) if number == 1 else raw
             if line := line.strip(b" \t\r\n"):
                 value = _quick(line)

@@ -8,6 +8,7 @@ from itertools import islice
 from typing import overload
 
 from asyncpipe.errors import JobFileError, UsageError
+from asyncpipe.jobfile.encoding import TextFile
 from asyncpipe.jobfile.place import MOST_PROBLEMS, Place
 from asyncpipe.jobfile.seen import Seen
 from asyncpipe.jobfile.validate import JobRow
@@ -21,12 +22,20 @@ class LazyRows(Sequence[JobRow]):
     """The rows of a file of any length; iterating reads and checks it.
 
     Iterating raises JobFileError at its end with every problem; no row comes after the first one.
-    The first time through, jobs that come twice are found, too.
+    The first time through, jobs that come twice are found, too. ``source`` is the file they are
+    in; it must not change meanwhile.
     """
 
     def __init__(
-        self, read: Read, file: str, *, empty: str, files: LocalFiles | None = None
+        self,
+        read: Read,
+        file: str,
+        *,
+        empty: str,
+        files: LocalFiles | None = None,
+        source: TextFile | None = None,
     ) -> None:
+        self._source = source
         self._read, self._file, self._empty, self._files = read, file, empty, files
         self._count: int | None = None
 
@@ -42,6 +51,10 @@ class LazyRows(Sequence[JobRow]):
                 yield row
             if len(place.found) >= MOST_PROBLEMS:
                 break
+        if self._source is not None and self._source.changed:
+            # Its rows would pass for those of the file that was hashed.
+            changed = replace(place, file=str(self._source.path))
+            changed.report("has changed since it was looked through: run again when it is whole")
         if count == 0 and not place.found:
             place.report(self._empty)
         if twice is not None:

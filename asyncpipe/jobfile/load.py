@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from asyncpipe.errors import JobFileError, Problem
-from asyncpipe.jobfile.encoding import examine
+from asyncpipe.jobfile.encoding import TextFile, examine
 from asyncpipe.jobfile.expand import NO_DEFAULTS, Defaults
 from asyncpipe.jobfile.holes import Columns
 from asyncpipe.jobfile.lazy import LazyJobs, LazyRows
@@ -145,7 +145,7 @@ def _table(path: Path, place: Place) -> JobFile:
     return JobFile(
         path=path,
         settings=RunSettings(),
-        rows=_lazy(partial(table_jobs, rows), place),
+        rows=_lazy(partial(table_jobs, rows), place, rows.file),
         made_of=rows.told,
         kept=tuple(label_columns(rows.columns)),
         digests=(rows.file.sha256,),
@@ -155,13 +155,13 @@ def _table(path: Path, place: Place) -> JobFile:
 def _lines(path: Path, place: Place) -> JobFile:
     with file_of(path):
         file = examine(path, only_utf8=True)
-    rows = _lazy(partial(line_jobs, path), place)
+    rows = _lazy(partial(line_jobs, path), place, file)
     return JobFile(path=path, settings=RunSettings(), rows=rows, digests=(file.sha256,))
 
 
-def _lazy(read: Any, place: Place) -> Sequence[JobRow]:
+def _lazy(read: Any, place: Place, source: TextFile) -> Sequence[JobRow]:
     empty = f"the file is empty; {EXAMPLE}"
-    return LazyRows(read, str(place.file), empty=empty, files=place.files)
+    return LazyRows(read, str(place.file), empty=empty, files=place.files, source=source)
 
 
 def _job_file(path: Path, source: Any, place: Place) -> JobFile:
@@ -191,7 +191,11 @@ def _templated(path: Path, source: Block, place: Place) -> JobFile:
         path=path,
         settings=settings,
         rows=LazyRows(
-            read, str(path), empty=f"{rows.told}: there is no row in it", files=place.files
+            read,
+            str(path),
+            empty=f"{rows.told}: there is no row in it",
+            files=place.files,
+            source=rows.file,
         ),
         made_of=rows.told,
         columns=rows.columns,

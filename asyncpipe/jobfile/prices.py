@@ -10,6 +10,7 @@ from typing import Any
 
 from asyncpipe.errors import JobFileError, UsageError
 from asyncpipe.jobfile.checks import Check, Wrong, mapping, says, shown, text, usd
+from asyncpipe.jobfile.encoding import check_ordinary
 from asyncpipe.jobfile.fields import resolution
 from asyncpipe.jobfile.json_source import read_json
 from asyncpipe.jobfile.place import Place
@@ -56,6 +57,7 @@ def _read(path: Path, place: Place) -> Any:
     if read is None:
         known = ", ".join(_FORMATS)
         raise UsageError(f"{path}: the ending tells a price file's format; give it one of {known}")
+    check_ordinary(path)
     try:
         content = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from asyncpipe.errors import UsageError
+from asyncpipe.jobfile.encoding import check_ordinary
 from asyncpipe.jobfile.json_source import read_json
 from asyncpipe.jobfile.source import Unreadable
 from asyncpipe.jobfile.yaml_source import read_yaml
@@ -47,6 +48,7 @@ def file_of(path: Path) -> Iterator[BinaryIO]:
     """Open a job file; raises UsageError for a path that cannot be read."""
     if path.is_dir():
         raise UsageError(f"{path} is a folder, not a job file: name the file in it")
+    check_ordinary(path)
     try:
         with path.open("rb") as file:
             yield file

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +18,9 @@ from asyncpipe.jobfile.source import Block, Listing, Unclear, Unreadable
 from asyncpipe.jobfile.table import ENDINGS, Header, read_cells, read_header
 
 JSON_LINES = (".jsonl", ".ndjson")
+
+MOST_COMBINATIONS = 10_000_000
+"""Of a matrix's values: more are a slip, and would be checked for hours before anybody hears."""
 
 Row = tuple[int | None, Sequence[Any]]
 """The line a row begins on, and its cells in the order of the columns."""
@@ -220,9 +224,18 @@ def crossed(rows: Rows | None, value: Any, place: Place) -> Rows | None:
             _check_axis(name, values, rows.columns if rows else ())
         except Wrong as exc:
             place.report(f"matrix.{name}: {exc}", line=value.lines.get(name))
+    if len(place.found) == before and (count := _combinations(value)) > MOST_COMBINATIONS:
+        place.report(
+            f"matrix: makes {count} combinations, at most {MOST_COMBINATIONS} are made: "
+            "write fewer values, or the rows that you mean"
+        )
     if len(place.found) > before:
         return None
     return Crossed(rows=rows, matrix=dict(value), line=place.line)
+
+
+def _combinations(matrix: Mapping[str, Sequence[Any]]) -> int:
+    return math.prod(len(values) for values in matrix.values())
 
 
 def _check_axis(name: str, values: Any, columns: Sequence[str]) -> None:

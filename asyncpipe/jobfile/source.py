@@ -10,6 +10,12 @@ DEEPEST = 64
 """How deep values may nest; deeper ones are an accident or an attack."""
 
 
+LONGEST_LINE = 1 << 24
+"""Characters, or bytes, of a line of a table or of JSON Lines; a longer one is no row."""
+
+TOO_LONG = f"a line of more than {LONGEST_LINE} characters: is it the file you mean?"
+
+
 class Block(dict[str, Any]):
     """A mapping; ``lines`` says on which line each key stands, where the format can tell."""
 

@@ -10,13 +10,16 @@ from typing import TextIO
 
 from asyncpipe.jobfile.checks import shown
 from asyncpipe.jobfile.encoding import NAMES, TextFile
-from asyncpipe.jobfile.source import Unreadable
+from asyncpipe.jobfile.source import LONGEST_LINE, TOO_LONG, Unreadable
 
 ENDINGS = (".csv", ".tsv", ".tab", ".txt")
 """Endings of tables of rows; a table of jobs ends as the first two do."""
 
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 _HEAD = 1 << 16
+
+MOST_COLUMNS = 16_384
+"""As many as spreadsheets have."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,6 +75,9 @@ def _delimiter(head: str, *, tabs: bool) -> tuple[int, str]:
 
 
 def _check_names(names: Sequence[str], line: int) -> None:
+    if len(names) > MOST_COLUMNS:
+        why = f"the first line names {len(names)} columns, at most {MOST_COLUMNS} are read"
+        raise Unreadable(f"{why}: is it the table you mean?", line)
     seen: dict[str, int] = {}
     for n, name in enumerate(names, start=1):
         if not name:
@@ -129,8 +135,8 @@ def _open(file: TextFile) -> Iterator[TextIO]:
 def _records(text: TextIO, delimiter: str, skipped: int) -> Iterator[tuple[int, list[str]]]:
     """Yield records with the line each begins on; blank lines are none."""
     for _ in range(skipped):
-        text.readline()
-    reader = csv.reader(text, delimiter=delimiter, strict=True, skipinitialspace=True)
+        text.readline(LONGEST_LINE)
+    reader = csv.reader(_lines(text), delimiter=delimiter, strict=True, skipinitialspace=True)
     line = 1 + skipped
     try:
         for cells in reader:
@@ -139,6 +145,13 @@ def _records(text: TextIO, delimiter: str, skipped: int) -> Iterator[tuple[int, 
             line = reader.line_num + 1 + skipped
     except csv.Error as exc:
         raise Unreadable(_csv_trouble(str(exc)), line) from exc
+
+
+def _lines(text: TextIO) -> Iterator[str]:
+    while line := text.readline(LONGEST_LINE):
+        if len(line) == LONGEST_LINE:
+            raise csv.Error(TOO_LONG)
+        yield line
 
 
 def _csv_trouble(said: str) -> str:
@@ -151,4 +164,4 @@ def _csv_trouble(said: str) -> str:
         return "a cell that begins in this row has no closing quote: add it"
     if "expected after" in said:
         return 'a quote inside a quoted cell is written twice, "": correct it'
-    return f"not a table ({said})"
+    return TOO_LONG if said == TOO_LONG else f"not a table ({said})"

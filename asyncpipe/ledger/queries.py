@@ -12,6 +12,7 @@ import orjson
 
 from asyncpipe.jobs import Job
 from asyncpipe.ledger.base import JobRecord, job_from_spec, job_to_spec
+from asyncpipe.ledger.runs import Named
 from asyncpipe.ledger.trouble import MADE_NO_SENSE, makes_no_sense
 from asyncpipe.states import PAID_OPEN, JobState
 
@@ -155,10 +156,14 @@ def unknown(connection: sqlite3.Connection, run: int) -> list[int]:
     return [row[0] for row in rows]
 
 
-def named(connection: sqlite3.Connection, ids: Iterable[int], run: int) -> set[int]:
-    """Those of ``ids`` that ``run`` names."""
-    query = "SELECT id FROM jobs WHERE id=? AND seen_run>=?"
-    return {i for i in ids if connection.execute(query, (i, run)).fetchone()}
+_NAMED = " seen_run>=? AND seen_run<>? AND id<=? "
+
+
+def named_of(connection: sqlite3.Connection, ids: Iterable[int], named: Named) -> set[int]:
+    """Those of ``ids`` that a run names."""
+    query = f"SELECT id FROM jobs WHERE id=? AND {_NAMED}"
+    which = (named.run, named.single, named.last)
+    return {i for i in ids if connection.execute(query, (i, *which)).fetchone()}
 
 
 def withdrawn(connection: sqlite3.Connection, run: int) -> list[int]:
@@ -243,23 +248,23 @@ def _twice(
     return tuple(names)
 
 
-def pending_models(connection: sqlite3.Connection, run: int) -> list[str]:
-    """The models that have pending jobs of ``run``, in job-file order of their first."""
+def pending_models(connection: sqlite3.Connection, named: Named) -> list[str]:
+    """The models that have pending jobs of a run, in job-file order of their first."""
     rows = connection.execute(
-        "SELECT model FROM jobs WHERE state='pending' AND seen_run>=?"
+        f"SELECT model FROM jobs WHERE state='pending' AND {_NAMED}"
         " GROUP BY model ORDER BY min(position)",
-        (run,),
+        (named.run, named.single, named.last),
     )
     return [row[0] for row in rows]
 
 
 def pending(
-    connection: sqlite3.Connection, run: int, model: str, *, after: int, limit: int
+    connection: sqlite3.Connection, named: Named, model: str, *, after: int, limit: int
 ) -> list[JobRecord]:
-    """Pending jobs of ``model`` that ``run`` or a later one names, above id ``after``, by id."""
+    """Pending jobs of ``model`` that a run names, above id ``after``, by id."""
     rows = connection.execute(
-        _RECORD + "WHERE j.state='pending' AND j.model=? AND j.id>? AND j.seen_run>=?"
+        _RECORD + f"WHERE j.state='pending' AND j.model=? AND j.id>? AND {_NAMED}"
         " ORDER BY j.id LIMIT ?",
-        (model, after, run, limit),
+        (model, after, named.run, named.single, named.last, limit),
     )
     return [_record(row) for row in rows]

@@ -11,6 +11,19 @@ _UNENDED = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Named:
+    """Which rows a run names: those that bear ``run`` or a later one, up to the id ``last``.
+
+    Rows above ``last`` were written since, for others. Rows that bear ``single`` are jobs that
+    callers of the same process asked for one by one, and are theirs.
+    """
+
+    run: int
+    last: int = 2**63 - 1
+    single: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Taken:
     """The last run that jobs were taken for: ``seen`` is what its jobs bear as seen_run."""
 
@@ -22,14 +35,28 @@ def taken(connection: sqlite3.Connection, digest: str) -> Taken | None:
     """Whether the folder's last pass ended, and was over the jobs of ``digest``.
 
     A pass that broke off, and one over other jobs in between, have left their own marks on the
-    rows: then the pass has to be made again.
+    rows: then the pass has to be made again. So has a job that was asked for singly since, until
+    it has ended: it is not to be taken for one of theirs, and may be one of theirs, withdrawn.
     """
     row = connection.execute(
         "SELECT digest, seen, jobs FROM runs WHERE digest IS NOT NULL ORDER BY id DESC LIMIT 1"
     ).fetchone()
     if row is None or row[0] != digest or digest == _UNENDED:
         return None
-    return Taken(seen=row[1], jobs=row[2])
+    (strangers,) = connection.execute(_SINCE, (row[1],)).fetchone()
+    return None if strangers else Taken(seen=row[1], jobs=row[2])
+
+
+_SINCE = (
+    "SELECT EXISTS(SELECT 1 FROM jobs WHERE state IN ('pending', 'cancelled', 'submitting',"
+    " 'submitted', 'generated', 'expired') AND seen_run>?)"
+)
+
+
+def last_row(connection: sqlite3.Connection) -> int:
+    """The id of the newest job; 0 if there is none."""
+    (last,) = connection.execute("SELECT coalesce(max(id), 0) FROM jobs").fetchone()
+    return int(last)
 
 
 def begin_pass(connection: sqlite3.Connection, run: int) -> None:
@@ -48,7 +75,6 @@ def repeat(
     connection: sqlite3.Connection,
     at: datetime,
     *,
-    session: int,
     since: int,
     job_file: str | None,
     digest: str,
@@ -56,13 +82,13 @@ def repeat(
 ) -> int:
     """Note a run over the same jobs as ``before`` and return its id.
 
-    Rows are not touched: they go on to bear the earlier run, and ``session`` now names whatever
-    bears ``since`` or a later one.
+    Rows are not touched: they go on to bear the earlier run, and this session, like others that
+    began since and named nothing, counts as naming whatever bears ``since`` or a later one.
     """
     cursor = connection.execute(
         "INSERT INTO runs(session, started_at, job_file, digest, seen, jobs) VALUES(?,?,?,?,?,?)",
         (since, at.isoformat(), job_file, digest, before.seen, before.jobs),
     )
-    connection.execute("UPDATE runs SET session=? WHERE id=?", (since, session))
+    connection.execute("UPDATE runs SET session=? WHERE session>?", (since, since))
     assert cursor.lastrowid is not None
     return cursor.lastrowid

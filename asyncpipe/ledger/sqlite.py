@@ -63,8 +63,8 @@ class Ledger:
     appends of a few loop ticks travel to the writer thread as one list; while that commits, the
     next list grows. A commit that fails fails every waiter and every later append: LedgerError.
 
-    On a full disk the ballast is released first, and ``on_full`` called in the loop: what is under
-    way can still be recorded, and nothing new should begin.
+    On a full disk the ballast is released first, and ``on_full`` called in the loop, from then on
+    after every commit: what is under way can still be recorded, and nothing new should begin.
     """
 
     def __init__(self, folder: Path, on_full: Callable[[DiskError], None] | None = None) -> None:
@@ -208,7 +208,6 @@ class Ledger:
         if self._ballast.spent and self._on_full is not None:
             folder = self._path.parent.parent
             self._on_full(DiskError(f"the disk of {folder} is full: make room, then run again"))
-            self._on_full = None
 
     async def _run(self, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)

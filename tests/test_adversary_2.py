@@ -1,0 +1,266 @@
+"""More ways in which money was once spent against promise or wish, and truth was lost."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asyncpipe import Job, Manifest, Pipeline
+from asyncpipe.collector import Totals
+from asyncpipe.errors import AsyncpipeError, BalanceTooLow, DiskError, JobFileError, UsageError
+from asyncpipe.jobfile import open_jobs
+from asyncpipe.testing import FakeProvider, Script, run_virtual
+
+FLUX = "black-forest-labs/flux-2-pro/text-to-image"
+MUGS = ("mug 0", "mug 1", "mug 2")
+
+
+def job(name: str, **fields: Any) -> Job:
+    return Job(name=name, model=FLUX, prompt="a mug", **fields)
+
+
+def opened(folder: Path, provider: FakeProvider, **options: Any) -> Pipeline:
+    return Pipeline(provider, folder, seed=1, min_free_bytes=0, **options)
+
+
+def mugs(folder: Path, provider: FakeProvider, usd: str | None = None) -> Manifest:
+    """A process of its own that works the same job file."""
+
+    async def main() -> Manifest:
+        cap = None if usd is None else Decimal(usd)
+        async with opened(folder, provider, max_cost=cap) as pipeline:
+            return await pipeline.batch_generate([job(name) for name in MUGS], digest="d1")
+
+    return run_virtual(main())
+
+
+def counts(totals: Totals) -> tuple[int, int, int, int]:
+    return totals.total, totals.successful, totals.pending, totals.removed
+
+
+# -- the same file again, and something else in between --------------------------------------------
+
+
+def test_jobs_are_not_removed_by_a_program_that_came_between(tmp_path: Path) -> None:
+    """What it bought is its own; what the file still has to do is pending, and in the manifest."""
+    provider = FakeProvider()
+    mugs(tmp_path, provider, "0.04")
+
+    async def between() -> None:
+        async with opened(tmp_path, provider) as pipeline:
+            await pipeline.generate(job("own"))
+
+    run_virtual(between())
+    assert counts(mugs(tmp_path, provider, "0.12").totals) == (4, 3, 1, 0)
+    assert counts(mugs(tmp_path, provider).totals) == (4, 4, 0, 0)
+
+
+def test_a_session_that_named_nothing_removes_nothing(tmp_path: Path) -> None:
+    """As one leaves it that was killed before it came to its jobs."""
+    provider = FakeProvider()
+    mugs(tmp_path, provider, "0.04")
+
+    async def killed() -> None:
+        async with opened(tmp_path, provider) as pipeline:
+            await pipeline._intake._begin()
+
+    run_virtual(killed())
+    assert counts(mugs(tmp_path, provider, "0.08").totals) == (3, 2, 1, 0)
+
+
+def test_what_a_program_asked_for_and_left_is_not_bought_by_the_file(tmp_path: Path) -> None:
+    """It was refused, and its caller knows; the job file never named it."""
+    provider = FakeProvider()
+    mugs(tmp_path, provider)
+
+    async def between() -> None:
+        async with opened(tmp_path, provider) as pipeline:
+            pipeline.drain()
+            with pytest.raises(AsyncpipeError, match="drained"):
+                await pipeline.generate(job("own"))
+
+    run_virtual(between())
+    assert counts(mugs(tmp_path, provider).totals) == (3, 3, 0, 1)
+    assert "own" not in provider.sold
+
+
+def test_a_job_of_the_file_that_a_program_withdrew_is_made(tmp_path: Path) -> None:
+    """The run must not end as if all were well, with the job neither made nor told of."""
+    provider = FakeProvider(scripts={"blocker": Script(submit_s=50)})
+    mugs(tmp_path, provider, "0.04")
+
+    async def between() -> None:
+        async with opened(tmp_path, provider, max_workers=1) as pipeline:
+            blocker = asyncio.ensure_future(pipeline.generate(job("blocker")))
+            await asyncio.sleep(1)
+            withdrawn = asyncio.ensure_future(pipeline.generate(job("mug 2")))
+            await asyncio.sleep(1)
+            withdrawn.cancel()
+            await asyncio.wait([blocker, withdrawn])
+
+    run_virtual(between())
+    assert mugs(tmp_path, provider).totals.successful == 4
+    assert {*MUGS} <= {*provider.sold}
+
+
+def test_a_batch_does_not_buy_what_a_caller_beside_it_was_refused(tmp_path: Path) -> None:
+    """Its pass was skipped, so its rows bear an older run than the caller's one."""
+    provider = FakeProvider(default=Script(submit_s=5))
+    jobs = [job(name) for name in MUGS]
+
+    async def before() -> None:
+        async with opened(tmp_path, provider, max_cost=Decimal(0)) as pipeline:
+            await pipeline.batch_generate([*jobs, job("own")])  # a row behind those of the mugs
+
+    async def main() -> Totals:
+        async with opened(tmp_path, provider, max_workers=1) as pipeline:
+            batch = asyncio.ensure_future(pipeline.batch_generate(jobs, digest="d1"))
+            await asyncio.sleep(1)
+            refusal = BalanceTooLow("no money")
+
+            async def too_little() -> BalanceTooLow:
+                return refusal
+
+            pipeline._purse.funds.too_little = too_little  # type: ignore[method-assign]
+            with pytest.raises(BalanceTooLow):
+                await pipeline.generate(job("own"))
+            return (await batch).totals
+
+    run_virtual(before())
+    mugs(tmp_path, provider, "0.04")
+    assert run_virtual(main()).successful == 3
+    assert "own" not in provider.sold
+
+
+# -- a batch that is refused beside another --------------------------------------------------------
+
+
+def test_a_batch_that_is_refused_buys_nothing_through_another(tmp_path: Path) -> None:
+    """Its first jobs were written before the mistake was found; a batch beside it draws on."""
+    provider = FakeProvider(default=Script(generation_s=5))
+
+    def wrong() -> Iterator[Job]:
+        yield job("wrong")
+        yield job("wrong")
+
+    async def main() -> None:
+        async with opened(tmp_path, provider, max_workers=2) as pipeline:
+            good = [job(f"good {n}") for n in range(20)]
+            batch = asyncio.ensure_future(pipeline.batch_generate(good))
+            await asyncio.sleep(1)
+            with pytest.raises(UsageError, match="twice"):
+                await pipeline.batch_generate(wrong())
+            assert (await batch).totals.successful == 20
+        assert "wrong" not in provider.sold
+
+    run_virtual(main())
+
+
+# -- a disk that fills up ----------------------------------------------------------------------
+
+
+def test_a_disk_that_fills_up_while_jobs_are_written_down_stops_the_run(tmp_path: Path) -> None:
+    """The reason came before the first submit, and no new job makes anybody forget it."""
+    provider = FakeProvider()
+
+    async def main() -> None:
+        async with opened(tmp_path, provider) as pipeline:
+
+            def jobs() -> Iterator[Job]:
+                for n in range(5):
+                    if n == 3:  # what the ledger does when it finds the disk full
+                        pipeline._ledger._ballast.release()
+                    yield job(f"{n}")
+
+            manifest = await pipeline.batch_generate(jobs())
+            assert isinstance(pipeline.stopped, DiskError)
+            assert manifest.totals.pending == 5
+            for name in ("single", "another"):
+                with pytest.raises(DiskError):
+                    await pipeline.generate(job(name))
+        assert provider.submits == 0
+
+    run_virtual(main())
+
+
+# -- job files that mean harm ---------------------------------------------------------------------
+
+TEMPLATE = f"jobs: [{{name: n, model: {FLUX}, prompt: a}}]\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
+@pytest.mark.parametrize("name", ["jobs.yaml", "jobs.csv", "jobs.jsonl", "rows.csv"])
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, name: str) -> None:
+    """Nobody may ever write into it; and what came of it could not be read a second time."""
+    os.mkfifo(tmp_path / name)
+    if name == "rows.csv":
+        (tmp_path / "jobs.yaml").write_text("rows: rows.csv\n" + TEMPLATE)
+        name = "jobs.yaml"
+    with pytest.raises((UsageError, JobFileError), match="is a pipe or a device"):
+        open_jobs(tmp_path / name)
+
+
+def test_a_matrix_of_a_milliard_is_refused_at_once(tmp_path: Path) -> None:
+    """Checking it would take hours."""
+    axis = list(range(1000))
+    text = f"matrix: {{a: {axis}, b: {axis}, c: {axis}}}\n"
+    (tmp_path / "jobs.yaml").write_text(text + TEMPLATE)
+    with pytest.raises(JobFileError, match="makes 1000000000 combinations"):
+        open_jobs(tmp_path / "jobs.yaml")
+
+
+def test_a_template_that_swells_is_refused_before_it_is_made(tmp_path: Path) -> None:
+    """Two small files, and a prompt of 2.5 GB: it took the memory before it was refused."""
+    (tmp_path / "rows.csv").write_text("a\n" + "y" * 100_000 + "\n")
+    many = "{a}" * 25_000
+    text = f"rows: rows.csv\njobs: [{{name: n, model: {FLUX}, prompt: '{many}'}}]\n"
+    (tmp_path / "jobs.yaml").write_text(text)
+    with pytest.raises(JobFileError, match="becomes 2500000000 characters"):
+        len(open_jobs(tmp_path / "jobs.yaml").rows)
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_a_line_without_end_is_not_read_to_its_end(tmp_path: Path, ending: str) -> None:
+    """A file of one line would be taken into memory whole."""
+    cell = "x" * 100_000
+    line = ",".join([cell] * 200) if ending == "csv" else f'{{"name": "{cell * 200}"}}'
+    (tmp_path / f"jobs.{ending}").write_text(f"model,prompt\n{line}\n" if ending == "csv" else line)
+    with pytest.raises(JobFileError, match="a line of more than 16777216 characters"):
+        len(open_jobs(tmp_path / f"jobs.{ending}").rows)
+
+
+def test_a_table_of_a_million_columns_is_refused(tmp_path: Path) -> None:
+    """Comparing each with each takes minutes."""
+    (tmp_path / "rows.csv").write_text(",".join(f"c{n}" for n in range(20_000)) + "\n")
+    (tmp_path / "jobs.yaml").write_text("rows: rows.csv\n" + TEMPLATE)
+    with pytest.raises(JobFileError, match="names 20000 columns"):
+        open_jobs(tmp_path / "jobs.yaml")
+
+
+@pytest.mark.parametrize("how", ["csv", "jsonl", "rows"])
+def test_a_file_that_changes_while_it_is_read_is_told(tmp_path: Path, how: str) -> None:
+    """Else its new rows would pass for those of the digest, and the old file for unchanged."""
+    path = tmp_path / f"jobs.{how}"
+    if how == "jsonl":
+        path.write_text(f'{{"name": "a", "model": "{FLUX}", "prompt": "a"}}\n')
+    else:
+        path = tmp_path / "jobs.csv"
+        path.write_text(f"name,model,prompt\na,{FLUX},a\n")
+    opened_first = path
+    if how == "rows":
+        opened_first = tmp_path / "jobs.yaml"
+        opened_first.write_text(
+            f"rows: jobs.csv\njobs: [{{name: n, model: {FLUX}, prompt: '{{name}}'}}]"
+        )
+    file = open_jobs(opened_first)
+    assert len(list(file.jobs)) == 1
+    path.write_text(path.read_text().replace("a", "b", 1))
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(JobFileError, match="has changed since it was looked through"):
+        list(file.jobs)
