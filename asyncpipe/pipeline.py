@@ -345,7 +345,7 @@ class Pipeline:
         await self._purse.explain(self._stops, self._ledger, run)
         await self._intake.end(run)
         self._collector.drain()
-        return await self._manifests.write()
+        return await self._manifests.end_batch()
 
     async def _adopt(self) -> None:
         """Take up paid work of earlier runs, or what an earlier batch of this one left."""
@@ -363,7 +363,7 @@ class Pipeline:
         backlog = await self._admission.open_run(None)
         await backlog.wait()
         self._collector.drain()
-        return await self._manifests.write()
+        return await self._manifests.end_batch()
 
     async def _admit(self, job: Job) -> JobRecord:
         """Write one job to the ledger and offer it; return it as it stands."""

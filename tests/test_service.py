@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import types
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -349,3 +350,26 @@ def test_what_is_not_open_says_so(tmp_path: Path) -> None:
         return said
 
     assert all("the pipeline is not open" in each for each in run_virtual(main()))
+
+
+def test_a_large_folder_is_not_written_at_the_end_of_every_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its totals and results are today's, and the file is when the pipeline was closed."""
+    monkeypatch.setattr(manifest_module, "LONG_S", -1.0)
+    monkeypatch.setattr(manifest_module, "MANIFEST_PAUSE", 1e9)
+    monkeypatch.setattr("asyncpipe.collector.MANIFEST_EVERY_S", 1e6)
+    path = tmp_path / "manifest.json"
+
+    async def main() -> None:
+        async with Pipeline(FakeProvider(), tmp_path, min_free_bytes=0) as pipeline:
+            pipeline._manifests._ended = time.perf_counter()
+            pipeline._manifests._took_s = 1.0
+            for name in ("一", "二"):
+                manifest = await pipeline.batch_generate([a_job(name)])
+                assert not path.exists()
+                assert name in {result.name for result in manifest}
+            assert manifest.totals.successful == 2
+        assert '"二"' in path.read_text(encoding="utf-8")
+
+    run_virtual(main())
