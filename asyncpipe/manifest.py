@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,7 +15,7 @@ import anyio
 import orjson
 
 from asyncpipe._fs import whole_file
-from asyncpipe.collector import Totals
+from asyncpipe.collector import MANIFEST_PAUSE, Totals
 from asyncpipe.errors import DiskError
 from asyncpipe.events import now
 from asyncpipe.ledger.sqlite import Ledger, reading
@@ -23,6 +24,9 @@ from asyncpipe.results import Result, iter_results, read_totals
 
 MANIFEST_NAME = "manifest.json"
 MANIFEST_VERSION = 1
+
+LONG_S = 2.0
+"""A manifest that takes longer (beyond some 40,000 jobs) is not written at every batch's end."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -213,11 +217,24 @@ class ManifestWriter:
         self._writing = anyio.Lock()
         self._shows = -1  # what of the ledger's changes the file shows
         self._written: Manifest | None = None
+        self._took_s = self._ended = 0.0  # by a real clock
 
     async def write_changes(self) -> None:
         """Like ``write``, unless nothing changed since: a million jobs take a while."""
         if await self._ledger.ask(_changes) != self._shows:
             await self.write()
+
+    async def end_batch(self) -> Manifest:
+        """Write it, unless that takes long and was done lately; the totals are today's anyhow.
+
+        In a service of half a million jobs each small batch would cost a quarter of a minute: the
+        interim manifest comes as ever, and the last one when the pipeline is closed.
+        """
+        pause_s = MANIFEST_PAUSE * self._took_s
+        if self._took_s <= LONG_S or time.perf_counter() - self._ended > pause_s:
+            return await self.write()
+        await self._ledger.durable()
+        return await asyncio.get_running_loop().run_in_executor(None, read_manifest, self._folder)
 
     async def write(self) -> Manifest:
         """Write everything appended so far; raises LedgerError or DiskError.
@@ -230,10 +247,12 @@ class ManifestWriter:
             if self._written is not None and self._shows >= wanted:
                 return self._written
             shows = await self._ledger.ask(_changes)
+            started = time.perf_counter()
             # Shielded: an older manifest must not be put in place after a newer one.
             with anyio.CancelScope(shield=True):
                 manifest = await loop.run_in_executor(None, write_manifest, self._folder)
-            self._shows, self._written = shows, manifest
+            self._shows, self._written, self._ended = shows, manifest, time.perf_counter()
+            self._took_s = self._ended - started
         return manifest
 
 

@@ -347,7 +347,7 @@ class Pipeline:
         await self._purse.explain(self._stops, self._ledger, named)
         await self._intake.end(named.run)
         self._collector.drain()
-        return await self._manifests.write()
+        return await self._manifests.end_batch()
 
     async def _adopt(self) -> None:
         """Take up paid work of earlier runs, or what an earlier batch of this one left."""
@@ -365,7 +365,7 @@ class Pipeline:
         backlog = await self._admission.open_run(None)
         await backlog.wait()
         self._collector.drain()
-        return await self._manifests.write()
+        return await self._manifests.end_batch()
 
     async def _admit(self, job: Job) -> JobRecord:
         """Write one job to the ledger and offer it; return it as it stands."""

@@ -1,4 +1,24 @@
-"""For tests of pipelines, yours and ours: virtual time, and a provider that follows a script."""
+"""For tests of pipelines, yours and ours: virtual time, and a provider that follows a script.
+
+A test of a service needs no network, no key, and no patience::
+
+    >>> from decimal import Decimal
+    >>> from tempfile import TemporaryDirectory
+    >>> from asyncpipe import Pipeline
+    >>> from asyncpipe.errors import RateLimited
+    >>> async def main() -> str:
+    ...     provider = FakeAccount(
+    ...         prices={"demo/text-to-image": Decimal("0.04")},
+    ...         scripts={"mug": Script(submits=[RateLimited("429")], generation_s=120.0)},
+    ...     )
+    ...     job = {"name": "mug", "model": "demo/text-to-image", "prompt": "a mug"}
+    ...     with TemporaryDirectory() as folder:
+    ...         async with Pipeline(provider, folder, min_free_bytes=0) as pipeline:
+    ...             result = await pipeline.generate(job)
+    ...     return f"{result.outcome}: {result.cost:.2f} USD, {provider.money} are left"
+    >>> run_virtual(main())
+    'succeeded: 0.04 USD, 99.96 are left'
+"""
 
 from __future__ import annotations
 
@@ -12,8 +32,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from asyncpipe.errors import PredictionGone, ProviderError
+from asyncpipe.errors import BalanceExhausted, PredictionGone, ProviderError, Rejected
+from asyncpipe.events import now
 from asyncpipe.jobs import Job
+from asyncpipe.pricing import Quote
 from asyncpipe.providers.base import Prediction, PredictionStatus
 
 T = TypeVar("T")
@@ -208,3 +230,40 @@ class FakeProvider:
         traceback: TracebackType | None,
     ) -> None:
         return None
+
+
+@dataclass(kw_only=True)
+class FakeAccount(FakeProvider):
+    """One that also quotes ``prices`` (USD by model) and has ``money`` to spend, in USD.
+
+    A submit that is accepted costs its price, one that there is not enough money for raises
+    BalanceExhausted. Models without a price have no quote and cost nothing. ``quoted`` holds every
+    job that a quote was asked for.
+    """
+
+    prices: Mapping[str, Decimal] = field(default_factory=dict)
+    money: Decimal = Decimal(100)
+    quoted: list[Job] = field(default_factory=list)
+
+    async def quote(self, job: Job) -> Quote:
+        """The price of the job's model; raises Rejected where there is none."""
+        self.quoted.append(job)
+        if job.model not in self.prices:
+            raise Rejected(f"no quote for {job.model}", status=404)
+        return Quote(amount=self.prices[job.model], asked_at=now())
+
+    async def balance(self) -> Decimal:
+        """What is left."""
+        return self.money
+
+    async def submit(self, job: Job) -> Prediction:
+        """Accept and take the money, or raise what the script says, or BalanceExhausted."""
+        price = self.prices.get(job.model, Decimal(0))
+        if price > self.money:
+            raise BalanceExhausted(f"{self.money} USD are left", status=402)
+        self.money -= price  # before any wait: two submits must not spend the same
+        try:
+            return await super().submit(job)
+        except BaseException:
+            self.money += price
+            raise

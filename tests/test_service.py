@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import doctest
+import time
 import types
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -13,12 +15,13 @@ from typing import Any
 
 import pytest
 
-from asyncpipe import Job, JobState, JobType, Manifest, Pipeline, Prediction
+from asyncpipe import Job, JobState, JobType, Manifest, Pipeline, Prediction, testing
 from asyncpipe import manifest as manifest_module
 from asyncpipe import quoting as quoting_module
 from asyncpipe.collector import MOST_CAUSES, OTHER_CAUSES, Totals
 from asyncpipe.errors import (
     AsyncpipeError,
+    BalanceExhausted,
     KeyRefused,
     ProviderError,
     Rejected,
@@ -29,7 +32,7 @@ from asyncpipe.events import Failed, RetryAsked, now
 from asyncpipe.flow import namesakes as namesakes_module
 from asyncpipe.ledger.base import JobRecord, fold
 from asyncpipe.pricing import Quote
-from asyncpipe.testing import FakeProvider, Script, run_virtual
+from asyncpipe.testing import FakeAccount, FakeProvider, Script, run_virtual
 
 MODEL = "google/veo3.1/text-to-video"
 
@@ -349,3 +352,50 @@ def test_what_is_not_open_says_so(tmp_path: Path) -> None:
         return said
 
     assert all("the pipeline is not open" in each for each in run_virtual(main()))
+
+
+def test_a_large_folder_is_not_written_at_the_end_of_every_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its totals and results are today's, and the file is when the pipeline was closed."""
+    monkeypatch.setattr(manifest_module, "LONG_S", -1.0)
+    monkeypatch.setattr(manifest_module, "MANIFEST_PAUSE", 1e9)
+    monkeypatch.setattr("asyncpipe.collector.MANIFEST_EVERY_S", 1e6)
+    path = tmp_path / "manifest.json"
+
+    async def main() -> None:
+        async with Pipeline(FakeProvider(), tmp_path, min_free_bytes=0) as pipeline:
+            pipeline._manifests._ended = time.perf_counter()
+            pipeline._manifests._took_s = 1.0
+            for name in ("一", "二"):
+                manifest = await pipeline.batch_generate([a_job(name)])
+                assert not path.exists()
+                assert name in {result.name for result in manifest}
+            assert manifest.totals.successful == 2
+        assert '"二"' in path.read_text(encoding="utf-8")
+
+    run_virtual(main())
+
+
+def test_the_example_of_the_testing_module_runs() -> None:
+    """What users copy first."""
+    failed, tried = doctest.testmod(testing)
+    assert (failed, tried) == (0, 6)
+
+
+def test_a_fake_account_quotes_and_runs_out_of_money(tmp_path: Path) -> None:
+    """A service can be tested for what it does without money, and when there is some again."""
+    provider = FakeAccount(prices={MODEL: Decimal("0.40")}, money=Decimal("1.00"))
+
+    async def main() -> None:
+        async with Pipeline(provider, tmp_path, min_free_bytes=0) as pipeline:
+            results = [await pipeline.generate(a_job(f"{n}")) for n in range(2)]
+            assert [result.cost for result in results] == [Decimal("0.40")] * 2
+            with pytest.raises(BalanceExhausted):
+                await pipeline.generate(a_job("2"))
+            assert provider.money == await provider.balance() == Decimal("0.20")
+            provider.money += 10
+            assert (await pipeline.generate(a_job("2"))).cost == Decimal("0.40")
+        assert len(provider.quoted) == 1, "all cost the same"
+
+    run_virtual(main())
