@@ -21,7 +21,7 @@ from asyncpipe.ledger.queries import pending, pending_models
 from asyncpipe.ledger.runs import Named
 from asyncpipe.ledger.sqlite import Ledger
 from asyncpipe.ledger.stems import claim_stems
-from asyncpipe.pricing import Budget, Fit
+from asyncpipe.pricing import Budget, Fit, Price
 from asyncpipe.providers.base import Prediction
 from asyncpipe.spending import Purse
 from asyncpipe.states import JobState
@@ -184,6 +184,7 @@ class Admission:
         self._backlogs: list[Backlog] = []
         self._held: set[int] = set()  # ids that are queued or carried by a driver
         self._carried = 0
+        self._price: Price | None = None  # of the job that was last found to fit
         self.traffic, traffic.gate.news = traffic, self._wake
         self.queue = Queue(traffic)
 
@@ -349,7 +350,8 @@ class Admission:
         room = not submits or self._room.enough()
         chosen = self.queue.choose(self._clock(), room=room, fit=self._fit)
         if isinstance(chosen, JobRecord) and chosen.state is JobState.PENDING:
-            self.budget.hold(chosen.id, self._purse.price(chosen.job))
+            assert self._price is not None, "what fits has a price"
+            self.budget.hold(chosen.id, self._price)
         while self.queue.unfit:
             record = self.queue.unfit.popleft()
             self._unfit(record, self._purse.why_unfit(self.budget, record.job))
@@ -360,7 +362,8 @@ class Admission:
         return chosen
 
     def _fit(self, record: JobRecord) -> Fit:
-        return self._purse.fit(self.budget, record.job)
+        verdict, self._price = self._purse.fit(self.budget, record.job)
+        return verdict
 
     async def _draw(self) -> None:
         """Keep a page of every model at hand."""

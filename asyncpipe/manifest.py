@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -87,6 +89,7 @@ def _write(file: BinaryIO, manifest: Manifest, connection: sqlite3.Connection) -
     file.write(b"\n  ]\n}\n")
 
 
+@lru_cache(maxsize=4096)
 def money(micro: int) -> orjson.Fragment:
     """Write micro-dollars as a JSON number: exact, at most 6 decimals."""
     whole, rest = divmod(micro, 1_000_000)
@@ -168,7 +171,7 @@ def _row(result: Result) -> dict[str, Any]:
         "status": result.status,
         "output_url": _shown(result.outputs[0]) if result.outputs else None,
         "local_path": first,
-        "cost": money(micro_of(result)),
+        "cost": _money_of(result.cost),
         "generation_time": None if result.generation_s is None else round(result.generation_s, 1),
         "error": result.error,
         "labels": dict(result.labels),
@@ -177,8 +180,8 @@ def _row(result: Result) -> dict[str, Any]:
         "charged": result.charged,
         "attempts_charged": result.attempts_charged,
         "estimated": result.estimated,
-        "overrun": money(int(result.overrun * 1_000_000)),
-        "reserved": money(int(result.reserved * 1_000_000)),
+        "overrun": _money_of(result.overrun),
+        "reserved": _money_of(result.reserved),
         "lost_answers": result.lost_answers,
         "cost_source": result.cost_source,
         "prediction_id": result.prediction_id,
@@ -196,6 +199,10 @@ def _row(result: Result) -> dict[str, Any]:
     }
 
 
+def _money_of(amount: Decimal) -> orjson.Fragment:
+    return money(int(amount * 1_000_000) if amount else 0)
+
+
 def micro_of(result: Result) -> int:
     """A result's cost in micro-dollars."""
     return int(result.cost * 1_000_000)
@@ -206,7 +213,15 @@ def _shown(url: str) -> str:
 
 
 def _iso(time: datetime | None) -> str | None:
-    return time.isoformat(timespec="milliseconds") if time else None
+    if time is None:
+        return None
+    text = orjson.dumps(time)
+    if len(text) == _WHOLE:  # cut to milliseconds; a third of what isoformat costs
+        return (text[1:24] + text[27:-1]).decode()
+    return time.isoformat(timespec="milliseconds")
+
+
+_WHOLE = len('"2026-11-25T00:00:00.000000+00:00"')
 
 
 class ManifestWriter:

@@ -16,7 +16,7 @@ import orjson
 from asyncpipe.collector import Totals
 from asyncpipe.jobs import JobType
 from asyncpipe.ledger.sqlite import Ledger
-from asyncpipe.ledger.trouble import rows_of
+from asyncpipe.ledger.trouble import MADE_NO_SENSE, makes_no_sense, rows_of
 from asyncpipe.pricing import from_micro
 from asyncpipe.states import JobState
 
@@ -88,24 +88,34 @@ class Result:
 TOLD = "the provider's answer"
 """The source of a cost that the provider itself told."""
 
-_ROWS = """
+
+def _over_all(sum_: str, of_one: str, where: str = "") -> str:
+    """A sum over a job's attempts; nearly all have one, which is the row at hand."""
+    every = f"(SELECT {sum_} FROM attempts WHERE job_id=j.id{where})"
+    return f"CASE WHEN a.n=1 THEN {of_one} ELSE {every} END"
+
+
+_ESTIMATED = "estimated AND told IS NULL AND settled IS NOT 'released'"
+_LOST = "n<=j.used AND settled IS NULL"
+_ROWS = f"""
 SELECT j.name, j.key, j.type, j.model, j.state,
-  (SELECT total(charged) FROM attempts WHERE job_id=j.id),
-  (SELECT total(reserved) FROM attempts WHERE job_id=j.id),
+  {_over_all("total(charged)", "a.charged")},
+  {_over_all("total(reserved)", "a.reserved")},
   a.price_source, a.assumed,
-  (SELECT count(*) FROM attempts WHERE job_id=j.id),
-  (SELECT total(polls) FROM attempts WHERE job_id=j.id),
+  {_over_all("count(*)", "1")},
+  {_over_all("total(polls)", "a.polls")},
   a.generation_s, a.prediction_id, a.request_id, a.outputs, a.error, a.submitted_at, a.ended_at,
   j.id, a.n,
-  (SELECT count(*) FROM attempts WHERE job_id=j.id AND settled='charged'),
-  (SELECT count(*) FROM attempts WHERE job_id=j.id AND estimated AND told IS NULL
-    AND settled IS NOT 'released'),
-  (SELECT total(overrun) FROM attempts WHERE job_id=j.id),
-  (SELECT count(*) FROM attempts WHERE job_id=j.id AND n<=j.used AND settled IS NULL),
+  {_over_all("count(*)", "a.settled IS 'charged'", " AND settled='charged'")},
+  {_over_all("count(*)", _ESTIMATED, f" AND {_ESTIMATED}")},
+  {_over_all("total(overrun)", "a.overrun")},
+  {_over_all("count(*)", "a." + _LOST, f" AND {_LOST}")},
   a.settled='charged', a.told IS NOT NULL,
-  j.spec
+  j.spec, s.path, s.size, s.sha256,
+  (SELECT count(*) FROM assets WHERE job_id=j.id AND n=a.n)
 FROM jobs j JOIN attempts a ON a.job_id=j.id
   AND a.n=(SELECT max(n) FROM attempts WHERE job_id=j.id)
+  LEFT JOIN assets s ON s.job_id=j.id AND s.n=a.n AND s.position=0
 """
 
 _OUTCOMES = {
@@ -147,17 +157,32 @@ def _error(outcome: Outcome, state: JobState, error: str | None, lost: int) -> s
 
 
 def _result(connection: sqlite3.Connection, row: Sequence[Any]) -> Result:
-    with rows_of(f"job {row[18]}"):
+    try:
         return _read(connection, row)
+    except MADE_NO_SENSE as exc:
+        raise makes_no_sense(f"job {row[18]}", exc) from exc
+
+
+def _assets(connection: sqlite3.Connection, row: Sequence[Any]) -> tuple[Asset, ...]:
+    """The files of a job; one, or none, stands in its row."""
+    count, first = row[30], row[27:30]
+    if count == (first[0] is not None):
+        return (Asset(path=first[0], size=first[1], sha256=first[2]),) if count else ()
+    rows = connection.execute(
+        "SELECT path, size, sha256 FROM assets WHERE job_id=? AND n=? ORDER BY position", row[18:20]
+    )
+    return tuple(Asset(path=path, size=size, sha256=sha256) for path, size, sha256 in rows)
+
+
+def _labels(spec: bytes) -> Mapping[str, str]:
+    # Most have none: a look costs less than reading.
+    return orjson.loads(spec).get("labels", {}) if b'"labels"' in spec else {}
 
 
 def _read(connection: sqlite3.Connection, row: Sequence[Any]) -> Result:
     state, charged, lost = JobState(row[4]), row[20], row[23]
     outcome = outcome_of(state, last_charged=bool(row[24]), charged=charged, lost=lost)
     source = TOLD if row[25] else f"{row[7]} ({row[8]} assumed)" if row[8] else row[7]
-    assets = connection.execute(
-        "SELECT path, size, sha256 FROM assets WHERE job_id=? AND n=? ORDER BY position", row[18:20]
-    )
     return Result(
         name=row[0],
         key=row[1],
@@ -179,11 +204,11 @@ def _read(connection: sqlite3.Connection, row: Sequence[Any]) -> Result:
         prediction_id=row[12],
         request_id=row[13],
         outputs=tuple(orjson.loads(row[14])) if row[14] else (),
-        assets=tuple(Asset(path=a[0], size=a[1], sha256=a[2]) for a in assets),
+        assets=_assets(connection, row),
         error=_error(outcome, state, row[15], lost),
         submitted_at=_time(row[16]),
         completed_at=_time(row[17]) if outcome is not Outcome.PENDING else None,
-        labels=orjson.loads(row[26]).get("labels", {}),
+        labels=_labels(row[26]),
     )
 
 

@@ -37,14 +37,15 @@ class Purse:
         """Ask for quotes of those jobs that no price book can price."""
         await ask_unpriced(self.quoting, self.prices, jobs)
 
-    def fit(self, budget: Budget, job: Job) -> Fit:
-        """Whether a job may go now; later, while its price is still to be asked."""
+    def fit(self, budget: Budget, job: Job) -> tuple[Fit, Price | None]:
+        """Whether a job may go now, and its price; later, while that is still to be asked."""
         if self.quoting.want(job):
-            return Fit.LATER
+            return Fit.LATER, None
         try:
-            return budget.fit(self.price(job))
+            price = self.price(job)
         except UsageError:  # its only price was a quote that is not to be had any more
-            return Fit.NEVER
+            return Fit.NEVER, None
+        return budget.fit(price), price
 
     def why_unfit(self, budget: Budget, job: Job) -> AsyncpipeError:
         """Say why a job is not submitted: its price, or that there is none."""

@@ -16,14 +16,20 @@ from asyncpipe.ledger.runs import Named
 from asyncpipe.ledger.trouble import MADE_NO_SENSE, makes_no_sense
 from asyncpipe.states import PAID_OPEN, JobState
 
+
+def _earlier(sum_: str) -> str:
+    """A sum over a job's earlier attempts; most jobs have none."""
+    every = f"(SELECT {sum_} FROM attempts e WHERE e.job_id=j.id AND e.n<=j.used)"
+    return f"CASE WHEN j.used THEN {every} ELSE 0 END"
+
+
 _RECORD = (
     "SELECT j.id, j.key, j.name, j.spec, j.state, j.stem, j.used, j.failures,"
     " a.reserved, a.charged, a.prediction_id, a.route, a.outputs, a.polls, a.submitted_at, a.error,"
     " a.resumed_at,"
     " (SELECT group_concat(s.position) FROM assets s WHERE s.job_id=j.id AND s.n=j.used+1),"
-    " (SELECT total(e.reserved) FROM attempts e WHERE e.job_id=j.id AND e.n<=j.used),"
-    " (SELECT count(*)-count(e.settled) FROM attempts e WHERE e.job_id=j.id AND e.n<=j.used),"
-    " (SELECT total(e.charged) FROM attempts e WHERE e.job_id=j.id AND e.n<=j.used),"
+    f" {_earlier('total(e.reserved)')}, {_earlier('count(*)-count(e.settled)')},"
+    f" {_earlier('total(e.charged)')},"
     " coalesce(a.booked, a.reserved), a.overrun, a.settled='charged',"
     " a.estimated AND a.told IS NULL"
     " FROM jobs j LEFT JOIN attempts a ON a.job_id=j.id AND a.n=j.used+1 "
