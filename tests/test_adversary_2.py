@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 from collections.abc import Iterator
 from decimal import Decimal
@@ -15,7 +16,7 @@ from asyncpipe import Job, Manifest, Pipeline
 from asyncpipe.collector import Totals
 from asyncpipe.errors import AsyncpipeError, BalanceTooLow, DiskError, JobFileError, UsageError
 from asyncpipe.jobfile import open_jobs
-from asyncpipe.testing import FakeProvider, Script, run_virtual
+from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
 MUGS = ("mug 0", "mug 1", "mug 2")
@@ -264,3 +265,32 @@ def test_a_file_that_changes_while_it_is_read_is_told(tmp_path: Path, how: str) 
     os.utime(path, ns=(1, 1))
     with pytest.raises(JobFileError, match="has changed since it was looked through"):
         list(file.jobs)
+
+
+# -- what a job takes in --------------------------------------------------------------------------
+
+
+def test_other_bytes_of_the_same_size_and_time_are_not_bought(tmp_path: Path) -> None:
+    """As a copy that keeps times leaves them, or a file system that knows seconds only."""
+    photo, provider = tmp_path / "a.png", FakeProvider()
+
+    def taken(end: bytes) -> None:
+        photo.write_bytes(base64.b64decode(PIXEL.partition(",")[2]) + end)
+        os.utime(photo, ns=(10**18, 10**18))
+
+    async def main() -> Manifest:
+        async with opened(tmp_path / "out", provider, max_workers=1) as pipeline:
+            blocker = asyncio.ensure_future(pipeline.generate(job("blocker")))
+            await asyncio.sleep(1)
+            jobs = [job("a", params={"image": str(photo)})]
+            batch = asyncio.ensure_future(pipeline.batch_generate(jobs))
+            await asyncio.sleep(1)
+            taken(b"2")
+            await blocker
+            return await batch
+
+    taken(b"1")
+    manifest = run_virtual(main())
+    assert provider.sold == ["blocker"]
+    (result,) = [result for result in manifest if result.name == "a"]
+    assert "has changed since it was checked" in (result.error or "")
