@@ -6,12 +6,14 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from decimal import Decimal
 
 import anyio
 
 from asyncpipe.errors import ProviderError, RateLimited, Rejected, SubmitStopped
 from asyncpipe.jobs import Job
 from asyncpipe.pricing import Prices, Quote, Quotes, price_key
+from asyncpipe.pricing.price import MOST_USD
 from asyncpipe.providers.base import HasQuotes
 
 logger = logging.getLogger("asyncpipe.quoting")
@@ -138,7 +140,7 @@ class Quoting:
         assert self._provider is not None, "only then is anything wanted"
         self.asked += 1
         try:
-            return await self._provider.quote(job)
+            return _sane(await self._provider.quote(job))
         except ProviderError as exc:
             return exc
         except Exception as exc:
@@ -168,6 +170,14 @@ class Quoting:
                 lacking[why].add(job.model)
         for why, models in lacking.items():
             self._tell(_remark(sorted(models), why))
+
+
+def _sane(quote: Quote) -> Quote | ProviderError:
+    """A quote that a budget can be held by: of a nonsense, or of nothing, it would leak."""
+    amount: object = quote.amount
+    if isinstance(amount, Decimal) and amount.is_finite() and 0 < amount <= MOST_USD:
+        return quote
+    return ProviderError(f"a quote of {amount!r} USD is no price")
 
 
 def _wait_s(answer: Quote | ProviderError, attempt: int) -> float | None:

@@ -10,7 +10,7 @@ from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -30,8 +30,9 @@ from asyncpipe.errors import (
     SubmitUnknown,
     UsageError,
 )
+from asyncpipe.events import now
 from asyncpipe.jobfile import open_jobs
-from asyncpipe.pricing import Rate
+from asyncpipe.pricing import Quote, Rate
 from asyncpipe.providers.base import PredictionStatus
 from asyncpipe.results import read_totals
 from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual
@@ -312,6 +313,41 @@ def test_other_bytes_of_the_same_size_and_time_are_not_bought(tmp_path: Path) ->
     assert provider.sold == ["blocker"]
     (result,) = [result for result in manifest if result.name == "a"]
     assert "has changed since it was checked" in (result.error or "")
+
+
+# -- a provider that tells nonsense ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("amount", [Decimal(-1), Decimal("NaN"), Decimal("1e30"), Decimal(0), 0.04])
+def test_a_quote_of_nonsense_holds_no_budget_and_ends_no_run(tmp_path: Path, amount: Any) -> None:
+    """Below nothing it let jobs go beyond the cap; what is no number ended everybody's run."""
+
+    class Quoting(FakeProvider):
+        async def quote(self, asked: Job) -> Quote:
+            return Quote(amount=amount, asked_at=now())
+
+    provider = Quoting()
+
+    async def main() -> Totals:
+        async with opened(tmp_path, provider, max_cost=Decimal("0.08")) as pipeline:
+            return (await pipeline.batch_generate([job(f"{n}") for n in range(5)])).totals
+
+    assert run_virtual(main()).charged == 80_000  # by the table
+
+
+@pytest.mark.parametrize("amount", [Decimal("NaN"), Decimal("sNaN"), None])
+def test_a_balance_of_nonsense_ends_no_run(tmp_path: Path, amount: Any) -> None:
+    """It cannot be compared, and says nothing of the money."""
+
+    class Telling(FakeProvider):
+        async def balance(self) -> Decimal:
+            return cast("Decimal", amount)
+
+    async def main() -> Totals:
+        async with opened(tmp_path, Telling(), min_balance=Decimal(1)) as pipeline:
+            return (await pipeline.batch_generate([job("a")])).totals
+
+    assert run_virtual(main()).successful == 1
 
 
 # -- any history ----------------------------------------------------------------------------------
