@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from decimal import Decimal
 from functools import partial
@@ -127,6 +128,30 @@ def test_a_job_of_the_file_that_a_program_withdrew_is_made(tmp_path: Path) -> No
     run_virtual(between())
     assert mugs(tmp_path, provider).totals.successful == 4
     assert {*MUGS} <= {*provider.sold}
+
+
+def test_a_job_of_the_file_that_a_program_made_is_looked_at_like_the_others(tmp_path: Path) -> None:
+    """Its file is fetched again when it is deleted; so it is when it failed and is wanted again."""
+    provider = FakeProvider(scripts={"mug 1": Script(submits=[Rejected("no")])})
+    mugs(tmp_path, provider, "0")
+
+    async def between() -> None:
+        async with opened(tmp_path, provider) as pipeline:
+            for name in MUGS:
+                await pipeline.generate(job(name))
+
+    async def again() -> Totals:
+        async with opened(tmp_path, provider) as pipeline:
+            jobs = [job(name) for name in MUGS]
+            manifest = await pipeline.batch_generate(jobs, digest="d1", retry_failed=True)
+            return manifest.totals
+
+    run_virtual(between())
+    (deleted,) = (tmp_path / "images").glob("*2.png")
+    deleted.unlink()
+    assert run_virtual(again()).successful == 3
+    assert deleted.exists()
+    assert Counter(provider.sold) == Counter(MUGS)
 
 
 def test_a_batch_does_not_buy_what_a_caller_beside_it_was_refused(tmp_path: Path) -> None:
@@ -261,6 +286,13 @@ def test_a_table_of_a_million_columns_is_refused(tmp_path: Path) -> None:
     (tmp_path / "jobs.yaml").write_text("rows: rows.csv\n" + TEMPLATE)
     with pytest.raises(JobFileError, match="names 20000 columns"):
         open_jobs(tmp_path / "jobs.yaml")
+
+
+def test_two_columns_that_are_one_label_are_told(tmp_path: Path) -> None:
+    """The second took the place of the first, and nobody heard."""
+    (tmp_path / "jobs.csv").write_text(f"model,prompt,sku,labels.sku\n{FLUX},a,1,2\n")
+    with pytest.raises(JobFileError, match="are one label"):
+        open_jobs(tmp_path / "jobs.csv")
 
 
 @pytest.mark.parametrize("how", ["csv", "jsonl", "rows"])
