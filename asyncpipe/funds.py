@@ -105,7 +105,7 @@ class Funds:
             return ProviderError("the provider does not tell its balance")
         try:
             with anyio.fail_after(BALANCE_S):
-                return await self._provider.balance()
+                return _sane(await self._provider.balance())
         except ProviderError as exc:
             return exc
         except TimeoutError:
@@ -114,6 +114,13 @@ class Funds:
             # A bug in a provider costs a warning, not the run.
             logger.exception("balance failed", extra={"action": "balance.failed"})
             return ProviderError(f"the provider's code failed at the balance: {exc!r}"[:300])
+
+
+def _sane(balance: Decimal) -> Decimal | ProviderError:
+    told: object = balance
+    if isinstance(told, Decimal) and told.is_finite():
+        return told
+    return ProviderError(f"a balance of {told!r} USD is none")
 
 
 async def _left(ledger: Ledger, run: Named, prices: Prices) -> tuple[int, Decimal, bool]:

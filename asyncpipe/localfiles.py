@@ -120,15 +120,16 @@ def hashed(path: Path) -> LocalFile:
     return LocalFile(path=str(path), size=size, mtime_ns=after.st_mtime_ns, sha256=digest)
 
 
-def trouble_with(file: LocalFile) -> str | None:
+def trouble_with(file: LocalFile, *, read: bool) -> str | None:
     """Say why a file is not the one that was checked any more; None: it is.
 
-    Only a file of another time is read again: the same bytes are the same input.
+    A file of another time is read again: the same bytes are the same input. With ``read`` any is:
+    what keeps times, or has coarse ones, may have put other bytes there.
     """
     path = Path(file.path)
     try:
         now = path.stat()
-        if (now.st_size, now.st_mtime_ns) == (file.size, file.mtime_ns):
+        if not read and (now.st_size, now.st_mtime_ns) == (file.size, file.mtime_ns):
             return None
         if now.st_size == file.size and hashed(path).sha256 == file.sha256:
             return None

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from decimal import Decimal
 from itertools import islice
 
 import anyio
@@ -19,6 +20,7 @@ from asyncpipe.errors import (
 )
 from asyncpipe.jobs import Job
 from asyncpipe.pricing import Prices, Quote, Quotes, price_key
+from asyncpipe.pricing.price import MOST_USD
 from asyncpipe.providers.base import HasQuotes
 
 logger = logging.getLogger("asyncpipe.quoting")
@@ -148,7 +150,7 @@ class Quoting:
         assert self._provider is not None, "only then is anything wanted"
         self.asked += 1
         try:
-            return await self._provider.quote(job)
+            return _sane(await self._provider.quote(job))
         except ProviderError as exc:
             return exc
         except Exception as exc:
@@ -188,6 +190,14 @@ class Quoting:
             self.quotes.drop(key)
         if len(self._told) >= MOST_KEPT:
             self._told.clear()
+
+
+def _sane(quote: Quote) -> Quote | ProviderError:
+    """A quote that a budget can be held by: of a nonsense, or of nothing, it would leak."""
+    amount: object = quote.amount
+    if isinstance(amount, Decimal) and amount.is_finite() and 0 < amount <= MOST_USD:
+        return quote
+    return ProviderError(f"a quote of {amount!r} USD is no price")
 
 
 def _wait_s(answer: Quote | ProviderError, attempt: int) -> float | None:

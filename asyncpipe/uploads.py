@@ -169,7 +169,7 @@ class Uploads:
 
     async def _try(self, file: LocalFile) -> str:
         for failures in itertools.count(1):
-            await _check(file)
+            await _check(file, read=False)
             try:
                 url = await self._send(Path(file.path))
             except NotAccepted as exc:
@@ -181,7 +181,7 @@ class Uploads:
                 pause_s = backoff_s(failures, self._rng, initial_s=1.0)
                 await anyio.sleep(max(pause_s, asked_s or 0.0))
             else:
-                await _check(file)  # other bytes than the key says must not be bought
+                await _check(file, read=True)  # other bytes than the key says must not be bought
                 return url
         raise AssertionError("there is always another number")
 
@@ -197,9 +197,9 @@ class Uploads:
             raise Rejected(f"the provider's code failed during an upload: {exc!r}"[:300]) from exc
 
 
-async def _check(file: LocalFile) -> None:
+async def _check(file: LocalFile, *, read: bool) -> None:
     """Raise Rejected when a file is not the one any more that the job's key stands for."""
-    wrong = await asyncio.to_thread(trouble_with, file)
+    wrong = await asyncio.to_thread(trouble_with, file, read=read)
     if wrong:
         raise Rejected(
             f"{wrong}; nothing was bought: put the file back, then run with --retry-failed, "

@@ -89,7 +89,7 @@ def install() -> None:
 
 
 async def run(folder: Path, url: str, jobs: Iterable[dict[str, Any]], what: str) -> None:
-    """Run, or collect, or verify and collect."""
+    """Run (``same``: over an unchanged file), or collect, or verify and collect."""
     if what == "verify":
         await verify(folder)
     provider = AtlasCloud("any", base_url=url)
@@ -97,8 +97,8 @@ async def run(folder: Path, url: str, jobs: Iterable[dict[str, Any]], what: str)
     async with Pipeline(
         provider, folder, max_workers=2, polling=polling, min_free_bytes=0
     ) as pipeline:
-        if what == "run":
-            await pipeline.batch_generate(jobs)
+        if what in ("run", "same"):
+            await pipeline.batch_generate(jobs, digest="d1" if what == "same" else None)
         else:
             await pipeline.collect()
 

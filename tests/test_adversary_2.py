@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
-from typing import Any
+from random import Random
+from typing import Any, cast
 
 import pytest
 
 from asyncpipe import Job, Manifest, Pipeline
 from asyncpipe.collector import Totals
-from asyncpipe.errors import AsyncpipeError, BalanceTooLow, DiskError, JobFileError, UsageError
+from asyncpipe.errors import (
+    AsyncpipeError,
+    BalanceTooLow,
+    DiskError,
+    JobFileError,
+    NotAccepted,
+    PollFailed,
+    PredictionGone,
+    ProviderError,
+    RateLimited,
+    Rejected,
+    SubmitUnknown,
+    UsageError,
+)
+from asyncpipe.events import now
 from asyncpipe.jobfile import open_jobs
-from asyncpipe.testing import FakeProvider, Script, run_virtual
+from asyncpipe.pricing import Quote, Rate
+from asyncpipe.providers.base import PredictionStatus
+from asyncpipe.results import read_totals
+from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
 MUGS = ("mug 0", "mug 1", "mug 2")
@@ -107,6 +128,30 @@ def test_a_job_of_the_file_that_a_program_withdrew_is_made(tmp_path: Path) -> No
     run_virtual(between())
     assert mugs(tmp_path, provider).totals.successful == 4
     assert {*MUGS} <= {*provider.sold}
+
+
+def test_a_job_of_the_file_that_a_program_made_is_looked_at_like_the_others(tmp_path: Path) -> None:
+    """Its file is fetched again when it is deleted; so it is when it failed and is wanted again."""
+    provider = FakeProvider(scripts={"mug 1": Script(submits=[Rejected("no")])})
+    mugs(tmp_path, provider, "0")
+
+    async def between() -> None:
+        async with opened(tmp_path, provider) as pipeline:
+            for name in MUGS:
+                await pipeline.generate(job(name))
+
+    async def again() -> Totals:
+        async with opened(tmp_path, provider) as pipeline:
+            jobs = [job(name) for name in MUGS]
+            manifest = await pipeline.batch_generate(jobs, digest="d1", retry_failed=True)
+            return manifest.totals
+
+    run_virtual(between())
+    (deleted,) = (tmp_path / "images").glob("*2.png")
+    deleted.unlink()
+    assert run_virtual(again()).successful == 3
+    assert deleted.exists()
+    assert Counter(provider.sold) == Counter(MUGS)
 
 
 def test_a_batch_does_not_buy_what_a_caller_beside_it_was_refused(tmp_path: Path) -> None:
@@ -243,6 +288,13 @@ def test_a_table_of_a_million_columns_is_refused(tmp_path: Path) -> None:
         open_jobs(tmp_path / "jobs.yaml")
 
 
+def test_two_columns_that_are_one_label_are_told(tmp_path: Path) -> None:
+    """The second took the place of the first, and nobody heard."""
+    (tmp_path / "jobs.csv").write_text(f"model,prompt,sku,labels.sku\n{FLUX},a,1,2\n")
+    with pytest.raises(JobFileError, match="are one label"):
+        open_jobs(tmp_path / "jobs.csv")
+
+
 @pytest.mark.parametrize("how", ["csv", "jsonl", "rows"])
 def test_a_file_that_changes_while_it_is_read_is_told(tmp_path: Path, how: str) -> None:
     """Else its new rows would pass for those of the digest, and the old file for unchanged."""
@@ -264,3 +316,177 @@ def test_a_file_that_changes_while_it_is_read_is_told(tmp_path: Path, how: str) 
     os.utime(path, ns=(1, 1))
     with pytest.raises(JobFileError, match="has changed since it was looked through"):
         list(file.jobs)
+
+
+# -- what a job takes in --------------------------------------------------------------------------
+
+
+def test_other_bytes_of_the_same_size_and_time_are_not_bought(tmp_path: Path) -> None:
+    """As a copy that keeps times leaves them, or a file system that knows seconds only."""
+    photo, provider = tmp_path / "a.png", FakeProvider()
+
+    def taken(end: bytes) -> None:
+        photo.write_bytes(base64.b64decode(PIXEL.partition(",")[2]) + end)
+        os.utime(photo, ns=(10**18, 10**18))
+
+    async def main() -> Manifest:
+        async with opened(tmp_path / "out", provider, max_workers=1) as pipeline:
+            blocker = asyncio.ensure_future(pipeline.generate(job("blocker")))
+            await asyncio.sleep(1)
+            jobs = [job("a", params={"image": str(photo)})]
+            batch = asyncio.ensure_future(pipeline.batch_generate(jobs))
+            await asyncio.sleep(1)
+            taken(b"2")
+            await blocker
+            return await batch
+
+    taken(b"1")
+    manifest = run_virtual(main())
+    assert provider.sold == ["blocker"]
+    (result,) = [result for result in manifest if result.name == "a"]
+    assert "has changed since it was checked" in (result.error or "")
+
+
+# -- a provider that tells nonsense ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("amount", [Decimal(-1), Decimal("NaN"), Decimal("1e30"), Decimal(0), 0.04])
+def test_a_quote_of_nonsense_holds_no_budget_and_ends_no_run(tmp_path: Path, amount: Any) -> None:
+    """Below nothing it let jobs go beyond the cap; what is no number ended everybody's run."""
+
+    class Quoting(FakeProvider):
+        async def quote(self, asked: Job) -> Quote:
+            return Quote(amount=amount, asked_at=now())
+
+    provider = Quoting()
+
+    async def main() -> Totals:
+        async with opened(tmp_path, provider, max_cost=Decimal("0.08")) as pipeline:
+            return (await pipeline.batch_generate([job(f"{n}") for n in range(5)])).totals
+
+    assert run_virtual(main()).charged == 80_000  # by the table
+
+
+@pytest.mark.parametrize("amount", [Decimal("NaN"), Decimal("sNaN"), None])
+def test_a_balance_of_nonsense_ends_no_run(tmp_path: Path, amount: Any) -> None:
+    """It cannot be compared, and says nothing of the money."""
+
+    class Telling(FakeProvider):
+        async def balance(self) -> Decimal:
+            return cast("Decimal", amount)
+
+    async def main() -> Totals:
+        async with opened(tmp_path, Telling(), min_balance=Decimal(1)) as pipeline:
+            return (await pipeline.batch_generate([job("a")])).totals
+
+    assert run_virtual(main()).successful == 1
+
+
+# -- any history ----------------------------------------------------------------------------------
+
+OTHER = "other/text-to-image"
+
+
+def trouble(rng: Random) -> ProviderError:
+    wish = rng.choice((None, 1.0, 30.0))
+    return rng.choice(
+        (
+            RateLimited("429", status=429, retry_after_s=wish),
+            NotAccepted("no connection"),
+            NotAccepted("503", status=503),
+            Rejected("400", status=400),
+            SubmitUnknown("the answer was lost"),
+        )
+    )
+
+
+def hard_life(rng: Random) -> Script:
+    polls = (PollFailed("500", status=500), PollFailed("429", status=429), PredictionGone("404"))
+    return Script(
+        submits=[trouble(rng) for _ in range(rng.choice((0, 0, 0, 1, 2, 5)))],
+        polls=[rng.choice(polls) for _ in range(rng.choice((0, 0, 0, 1, 3)))],
+        generation_s=rng.choice((0.0, 5.0, 60.0, 1000.0)),
+        submit_s=rng.choice((0.0, 1.0, 10.0, 400.0)),
+        end=rng.choice((*[PredictionStatus.COMPLETED] * 3, PredictionStatus.FAILED)),
+        error="gpu",
+        released=rng.random() < 0.7,
+        moderated=rng.random() < 0.1,
+    )
+
+
+async def let_go(rng: Random, work: Coroutine[Any, Any, object]) -> None:
+    """Begin something, and leave it after a while."""
+    begun = asyncio.ensure_future(work)
+    await asyncio.sleep(rng.choice((0.0, 0.5, 50.0, 500.0)))
+    begun.cancel()
+    await asyncio.wait([begun])
+    if not begun.cancelled():
+        begun.exception()  # a refusal is an answer, too
+
+
+async def churn(rng: Random, pipeline: Pipeline, jobs: list[Job]) -> None:
+    """Callers who come and go beside the run."""
+
+    async def some() -> None:
+        async for _ in pipeline.stream(rng.sample(jobs, 8)):
+            if rng.random() < 0.3:
+                break
+
+    for n in range(12):
+        await asyncio.sleep(rng.choice((0.0, 0.5, 7.0, 100.0)))
+        single = rng.choice(jobs) if rng.random() < 0.5 else job(f"single {n}")
+        again = rng.random() < 0.5
+        works: tuple[Callable[[], Coroutine[Any, Any, object]], ...] = (
+            partial(pipeline.generate, single),
+            partial(pipeline.batch_generate, rng.sample(jobs, 10), retry_failed=again),
+            some,
+        )
+        await let_go(rng, rng.choice(works)())
+        if rng.random() < 0.01:
+            pipeline.drain()
+
+
+def nothing_leaked(pipeline: Pipeline, workers: int) -> None:
+    """Every permit, place in a window and held amount was given back, and none twice."""
+    admission, traffic = pipeline._admission, pipeline.traffic
+    assert (admission._carried, admission._held) == (0, set())
+    assert admission._permits._value == workers - 1  # the one that admission waits with
+    assert (traffic._out, traffic._running) == ({}, set())
+    for known in traffic.models.values():
+        assert (known.window.in_flight, known.window._waiting, known.pause._out) == (0, 0, 0)
+    assert (admission.budget._holds, admission.budget._held) == ({}, 0)
+    assert admission.budget.releasable == 0
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_after_any_history_nothing_is_held_and_all_counts_agree(tmp_path: Path, seed: int) -> None:
+    """Jobs refused, lost, failed, put back, cancelled by callers who come and go beside a run."""
+    rng = Random(seed)
+    jobs = [Job(name=f"j{n}", model=rng.choice((FLUX, OTHER)), prompt="a mug") for n in range(30)]
+    provider = FakeProvider(scripts={each.name or "": hard_life(rng) for each in jobs})
+    workers, cap = rng.choice((1, 2, 5, 16)), rng.choice((None, Decimal("0.50")))
+    options: dict[str, Any] = {
+        "max_workers": workers,
+        "max_cost": cap,
+        "prices": {OTHER: Rate(per_image=Decimal("0.03"))},
+        "resubmit_unknown": rng.random() < 0.3,
+        "patience_s": rng.choice((None, 600.0)),
+    }
+
+    async def main() -> None:
+        async with opened(tmp_path, provider, **options) as pipeline:
+            beside = [asyncio.ensure_future(churn(rng, pipeline, jobs)) for _ in range(2)]
+            await pipeline.batch_generate(jobs)
+            await asyncio.gather(*beside)
+            await pipeline.batch_generate(jobs)
+            await asyncio.sleep(100_000)  # what callers left goes on without them
+            nothing_leaked(pipeline, workers)
+            pipeline._collector.drain()
+            counted, true = pipeline.totals, await pipeline._ledger.ask(read_totals)
+            assert +counted.jobs == +true.jobs
+            for name in ("charged", "reserved", "held", "lost_answers", "in_doubt", "removed"):
+                assert getattr(counted, name) == getattr(true, name), name
+            assert pipeline._budget.committed == true.charged + true.reserved
+            assert cap is None or true.charged + true.reserved <= cap * 1_000_000
+
+    run_virtual(asyncio.wait_for(main(), 1_000_000))

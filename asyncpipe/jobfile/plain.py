@@ -53,6 +53,9 @@ def _column(at: int, name: str) -> _Column:
 def check_columns(columns: tuple[str, ...], place: Place) -> None:
     """Report columns that are meant for the job and would be labels as they are spelled."""
     for name in columns:
+        twin = name.removeprefix(LABEL)
+        if twin != name and twin in columns and _column(0, twin).field == "labels":
+            place.report(f"columns {shown(twin)} and {shown(name)} are one label: rename one")
         if name in JOB_FIELDS or name.startswith((PARAM, LABEL)):
             continue
         if name.lower() in MODEL_FIELDS or name.lower() in JOB_FIELDS:

@@ -35,22 +35,17 @@ def taken(connection: sqlite3.Connection, digest: str) -> Taken | None:
     """Whether the folder's last pass ended, and was over the jobs of ``digest``.
 
     A pass that broke off, and one over other jobs in between, have left their own marks on the
-    rows: then the pass has to be made again. So has a job that was asked for singly since, until
-    it has ended: it is not to be taken for one of theirs, and may be one of theirs, withdrawn.
+    rows: then the pass has to be made again. So has a job that was asked for singly since: it may
+    be none of theirs, or one of theirs that is to be looked at like the others.
     """
     row = connection.execute(
         "SELECT digest, seen, jobs FROM runs WHERE digest IS NOT NULL ORDER BY id DESC LIMIT 1"
     ).fetchone()
     if row is None or row[0] != digest or digest == _UNENDED:
         return None
-    (strangers,) = connection.execute(_SINCE, (row[1],)).fetchone()
-    return None if strangers else Taken(seen=row[1], jobs=row[2])
-
-
-_SINCE = (
-    "SELECT EXISTS(SELECT 1 FROM jobs WHERE state IN ('pending', 'cancelled', 'submitting',"
-    " 'submitted', 'generated', 'expired') AND seen_run>?)"
-)
+    query = "SELECT EXISTS(SELECT 1 FROM jobs WHERE seen_run>?)"
+    (others,) = connection.execute(query, (row[1],)).fetchone()
+    return None if others else Taken(seen=row[1], jobs=row[2])
 
 
 def last_row(connection: sqlite3.Connection) -> int:
