@@ -15,7 +15,7 @@ from asyncpipe.ledger.queries import pending, pending_models
 from asyncpipe.ledger.runs import Named
 from asyncpipe.ledger.sqlite import Ledger
 from asyncpipe.pricing import Prices, from_micro
-from asyncpipe.pricing.price import MOST_USD
+from asyncpipe.pricing.price import MOST_USD, usd_text
 from asyncpipe.providers.base import HasBalance
 
 logger = logging.getLogger("asyncpipe.funds")
@@ -78,8 +78,9 @@ class Funds:
         if balance >= least:
             return None
         return BalanceTooLow(
-            f"the account has {usd(balance)}, {usd(least - balance)} less than min_balance "
-            f"({usd(least)}): nothing was submitted. Add money, or lower --min-balance "
+            f"the account has {usd_text(balance)} USD, {usd_text(least - balance)} USD less than "
+            f"min_balance ({usd_text(least)} USD): nothing was submitted. Add money, or lower "
+            "--min-balance "
             "(min_balance in the job file), then run again"
         )
 
@@ -90,13 +91,14 @@ class Funds:
         jobs, cost, more = await _left(ledger, run, prices)
         balance = await self._read()
         at_least = "at least " if more else ""
-        text = f"{reason}. The {jobs} jobs left cost {at_least}{usd(cost)}"
+        text = f"{reason}. The {jobs} jobs left cost {at_least}{usd_text(cost)} USD"
         if isinstance(balance, ProviderError):
             text += f"; how much is missing is not known: {balance}"
         elif balance < cost:
-            text += f", the account has {usd(balance)}: {at_least}{usd(cost - balance)} are missing"
+            missing = f"{at_least}{usd_text(cost - balance)} USD are missing"
+            text += f", the account has {usd_text(balance)} USD: {missing}"
         else:
-            text += f", the account has {usd(balance)}, which should do"
+            text += f", the account has {usd_text(balance)} USD, which should do"
         text += ". Add money, then run again"
         return BalanceExhausted(text, status=reason.status, request_id=reason.request_id)
 
@@ -153,9 +155,3 @@ def checked_least(amount: Decimal | None) -> Decimal | None:
             f"min_balance: {amount!r} must be an amount of USD as Decimal, from 0 to {MOST_USD}"
         )
     return exact
-
-
-def usd(amount: Decimal) -> str:
-    """Write an amount for a message: at least cents, at most micro-dollars."""
-    whole, _, cents = f"{amount:.6f}".partition(".")
-    return f"{whole}.{cents.rstrip('0').ljust(2, '0')} USD"

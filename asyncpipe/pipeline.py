@@ -63,9 +63,8 @@ class Pipeline:
     none), else that of ``prices`` (model ids to rates), ``price_file`` or the built-in table; an
     estimated quote is reserved times ``estimate_factor``. ``on_event`` is called for every event,
     ``on_remark`` (default: the log) with what is done without. Jobs run in the pipeline's own
-    tasks: leaving early or cancelling a caller loses nothing that was paid for.
-
-    Entering raises FolderInUse, LedgerError or UsageError (another provider's folder).
+    tasks: leaving early or cancelling a caller loses nothing that was paid for. Entering raises
+    FolderInUse, LedgerError or UsageError (another provider's folder).
     """
 
     def __init__(
@@ -141,8 +140,7 @@ class Pipeline:
         if self.stopped is not None:
             return None
         jobs, totals = await self._ledger.ask(count_open), self.totals
-        waiting = totals.jobs[JobState.PENDING]
-        return left_s(jobs, waiting, self._latencies.of, totals.in_flight)
+        return left_s(jobs, totals.jobs[JobState.PENDING], self._latencies.of, totals.in_flight)
 
     @property
     def totals(self) -> Totals:
@@ -265,8 +263,9 @@ class Pipeline:
 
         A named job that this folder knows is not bought again: its result is returned, or waited
         for. Cancelling withdraws the job if it was not submitted yet; otherwise it goes on without
-        you and its result stays in the folder. Raises UsageError for a job that cannot be priced
-        or is malformed, and whatever stopped the pipeline (key refused, balance) before this job.
+        you and its result stays in the folder. Raises UsageError for a job that is malformed or
+        cannot be priced, BudgetReached for one that does not fit, what stopped the pipeline before
+        this job (KeyRefused, BalanceExhausted …), AsyncpipeError when it was closed meanwhile.
         """
         record = await self._admit(one_job(job))
         if record.state not in ENDED:
@@ -316,7 +315,8 @@ class Pipeline:
         they were, and are not even iterated when the folder's last run took those of the same
         ``digest`` (``JobFile.digest``). With ``retry_failed`` failed ones that were not charged are
         submitted again, moderation refusals excepted. ``stopped`` says whether submitting ended
-        early. Raises JobFileError or UsageError before anything is spent.
+        early. Where ``manifest.json`` takes seconds to write it is written now and then, and when
+        the pipeline is closed. Raises JobFileError or UsageError before anything is spent.
         """
         self._check_open()
         noted = self._stops.noted

@@ -236,7 +236,7 @@ def test_a_cap_lowered_below_what_is_committed_admits_nothing(tmp_path: Path) ->
     run(tmp_path, provider, jobs(5), cap="0.40")
     manifest, stopped = run(tmp_path, provider, jobs(10), cap="0.10")
     assert (len(provider.sold), manifest.totals.pending) == (5, 5)
-    assert "0.1 USD is exceeded: 0.2 are charged" in str(stopped)
+    assert "0.10 USD is exceeded: 0.20 are charged" in str(stopped)
     assert run(tmp_path, provider, jobs(5), cap="0.10")[1] is None
 
 

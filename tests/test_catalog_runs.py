@@ -14,7 +14,7 @@ from aiohttp import web
 from asyncpipe import AtlasCloud, load_jobs
 from asyncpipe.catalog import CatalogModel
 from asyncpipe.cli.app import run_command
-from asyncpipe.cli.precheck import ModelCheck, check_models
+from asyncpipe.cli.precheck import ModelCheck
 from asyncpipe.errors import JobFileError, ProviderError
 from asyncpipe.simulator import Simulator, SimulatorSettings
 from tests.test_cli import CONFIGS, asyncpipe, books, manifest, write_jobs
@@ -117,13 +117,14 @@ class Api:
             try:
                 await web.TCPSite(runner, "127.0.0.1", 0).start()
                 origin = f"http://127.0.0.1:{runner.addresses[0][1]}"
-                await check_models(
-                    load_jobs(file),
-                    AtlasCloud("apikey-x", base_url=origin),
-                    file.parent,
-                    allow_unknown=False,
-                    echo=said.append,
+                jobs, provider = load_jobs(file), AtlasCloud("apikey-x", base_url=origin)
+                check = ModelCheck(
+                    jobs, provider, file.parent, allow_unknown=False, echo=said.append
                 )
+                for row in jobs.rows:
+                    await check.look(row)
+                if problems := check.problems():
+                    raise JobFileError(problems)
             finally:
                 await runner.cleanup()
 

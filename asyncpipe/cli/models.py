@@ -13,8 +13,6 @@ from asyncpipe.cli.catalogue import Catalogue, get_catalogue
 from asyncpipe.providers.atlas import AtlasCloud
 from asyncpipe.report.text import fit, printable, usd, width
 
-TYPES = ("image", "video", "audio", "text")
-
 _WIDEST = 60
 
 

@@ -8,7 +8,7 @@ from sqlite3 import Connection
 
 from asyncpipe.catalog import BodyCheck, Lookup, RowCheck, read_schema
 from asyncpipe.cli.catalogue import Catalogue, find_models
-from asyncpipe.errors import JobFileError, LedgerError, Problem
+from asyncpipe.errors import LedgerError, Problem
 from asyncpipe.jobfile import JobFile, JobRow
 from asyncpipe.ledger.sqlite import ledger_path, reading
 from asyncpipe.providers.atlas import AtlasCloud
@@ -18,22 +18,6 @@ from asyncpipe.schemas import fetch_schemas
 from asyncpipe.states import JobState
 
 _UNSPENT = (JobState.PENDING, JobState.CANCELLED)
-
-
-async def check_models(
-    file: JobFile,
-    provider: AtlasCloud,
-    folder: Path,
-    *,
-    allow_unknown: bool,
-    echo: Callable[[str], None],
-) -> None:
-    """Raise JobFileError for models the catalogue lacks, and for fields their schemas refuse."""
-    check = ModelCheck(file, provider, folder, allow_unknown=allow_unknown, echo=echo)
-    for row in file.rows:
-        await check.look(row)
-    if problems := check.problems():
-        raise JobFileError(problems)
 
 
 class ModelCheck:

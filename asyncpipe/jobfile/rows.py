@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -256,6 +256,3 @@ def _check_axis(name: str, values: Any, columns: Sequence[str]) -> None:
         if any(each == other and type(each) is type(other) for other in seen[:1000]):
             raise Wrong(f"{shown(each)} stands in it twice: delete one")
         seen.append(each)
-
-
-Reader = Callable[[Place], Iterator[Row]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum, auto
 
 from asyncpipe.errors import BudgetReached
-from asyncpipe.pricing.price import Price, from_micro
+from asyncpipe.pricing.price import Price, usd_text
 
 
 class Fit(Enum):
@@ -71,12 +71,12 @@ class Budget:
     def refusal(self, price: Price) -> BudgetReached:
         """Say why a job of this price is not submitted."""
         assert self._cap is not None, "without a cap everything fits"
-        margin = f" ({_usd(price.margin)} of it against a low estimate)" if price.margin else ""
+        margin = f" ({usd_text(price.margin)} of it against a low estimate)" if price.margin else ""
         return BudgetReached(
-            f"the budget of {_usd(self._cap)} USD is {self._word}: {_usd(self.committed)} are "
-            f"charged or reserved, and the next job needs {_usd(price.to_reserve)}{margin}. "
-            "What does not fit was not submitted, in job-file order per model; what came after it "
-            "and cost less may have been. Raise --max-cost (max_cost in the job file), then run "
+            f"the budget of {usd_text(self._cap)} USD is {self._word}: {usd_text(self.committed)} "
+            f"are charged or reserved, and the next job needs {usd_text(price.to_reserve)}{margin}"
+            ". What does not fit was not submitted, in job-file order per model; what came after "
+            "it and cost less may have been. Raise --max-cost (max_cost in the job file), then run "
             "again"
         )
 
@@ -84,17 +84,12 @@ class Budget:
         """Say why nothing more is submitted: what is committed exceeds the cap."""
         assert self._cap is not None, "without a cap nothing exceeds it"
         return BudgetReached(
-            f"the budget of {_usd(self._cap)} USD is exceeded: {_usd(self.committed)} are charged "
-            "or reserved, since the provider charged more than was reserved. Nothing more is "
-            "submitted: correct the prices, or raise --max-cost (max_cost in the job file), "
+            f"the budget of {usd_text(self._cap)} USD is exceeded: {usd_text(self.committed)} are "
+            "charged or reserved, since the provider charged more than was reserved. Nothing more "
+            "is submitted: correct the prices, or raise --max-cost (max_cost in the job file), "
             "then run again"
         )
 
     @property
     def _word(self) -> str:
         return "exceeded" if self.exceeded else "reached"
-
-
-def _usd(micro: int) -> str:
-    text = f"{from_micro(micro):f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text

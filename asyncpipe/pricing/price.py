@@ -72,10 +72,11 @@ def from_micro(micro: int) -> Decimal:
     return Decimal(micro).scaleb(-6)
 
 
-def usd_text(micro: int) -> str:
-    """Write micro-dollars as USD: at least two decimals, at most six."""
-    whole, rest = divmod(micro, 1_000_000)
-    return f"{whole}.{f'{rest:06d}'.rstrip('0').ljust(2, '0')}"
+def usd_text(amount: int | Decimal) -> str:
+    """Write an amount (micro-dollars, or Decimal USD): at least two decimals, at most six."""
+    value = from_micro(amount) if isinstance(amount, int) else amount
+    whole, _, cents = f"{value:.6f}".partition(".")
+    return f"{whole}.{cents.rstrip('0').ljust(2, '0')}"
 
 
 def checked_cap(amount: Decimal) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from decimal import Decimal
 from textwrap import wrap
 
-from asyncpipe.pricing import from_micro
+from asyncpipe.pricing.price import usd_text
 
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
@@ -83,10 +83,7 @@ def _indent(label: str) -> int:
 
 def usd(amount: int | Decimal) -> str:
     """Write an amount (micro-dollars, or Decimal USD): at least two decimals, at most six."""
-    value = from_micro(amount) if isinstance(amount, int) else amount
-    text = f"{value:.6f}".rstrip("0")
-    whole, _, cents = text.partition(".")
-    return f"{whole}.{cents.ljust(2, '0')} USD"
+    return f"{usd_text(amount)} USD"
 
 
 def seconds(duration_s: float) -> str:
