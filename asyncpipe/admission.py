@@ -226,6 +226,7 @@ class Admission:
         if record.id in self._held:
             return
         self._held.add(record.id)
+        self.budget.move(committed=0, releasable=record.releasable)
         if record.state is JobState.PENDING:
             self.queue.add([record])
         else:
@@ -275,7 +276,11 @@ class Admission:
         self._forget(set())
 
     def let_go(self, record: JobRecord) -> None:
-        """Forget a job that is done with for this run."""
+        """Forget a job that is done with for this run.
+
+        What one in flight may still give back is not to be waited for: nobody polls it.
+        """
+        self.budget.move(committed=0, releasable=-record.releasable)
         self._forget({record.id})
 
     def close_run(self, backlog: Backlog, *, keep: Callable[[int], bool]) -> None:

@@ -174,7 +174,7 @@ class Pipeline:
         adopted = await self._ledger.ask(queries.paid_open)
         totals = await self._ledger.ask(read_totals)
         self._collector = Collector(totals, self._manifests.write, self._hooks)
-        self._budget = self._spending.budget(totals.charged + totals.reserved, adopted)
+        self._budget = self._spending.budget(totals.charged + totals.reserved)
         self._purse = self._spending.open(provider)
         self._emit = Recording(self._ledger, self._collector, self._budget, self._stop)
         self._intake = Intake(

@@ -11,13 +11,11 @@ from asyncpipe.errors import AsyncpipeError, BalanceExhausted, UsageError
 from asyncpipe.funds import Funds, checked_least
 from asyncpipe.jobfile.prices import load_price_file
 from asyncpipe.jobs import Job
-from asyncpipe.ledger.base import JobRecord
 from asyncpipe.ledger.runs import Named
 from asyncpipe.ledger.sqlite import Ledger
 from asyncpipe.pricing import Budget, Fit, Price, Prices, Rate, books_of, checked_cap
 from asyncpipe.providers.base import Provider
 from asyncpipe.quoting import Quoting, Tell, ask_unpriced
-from asyncpipe.states import JobState
 from asyncpipe.stops import Stops
 
 
@@ -98,10 +96,9 @@ class Spending:
             tell=tell,
         )
 
-    def budget(self, committed: int, adopted: Iterable[JobRecord]) -> Budget:
-        """The budget of a folder where so much is charged or reserved, ``adopted`` in flight."""
-        releasable = sum(each.reserved for each in adopted if each.state is JobState.SUBMITTED)
-        return Budget(self.cap, committed=committed, releasable=releasable)
+    def budget(self, committed: int) -> Budget:
+        """The budget of a folder where so much is charged or reserved, nothing taken up yet."""
+        return Budget(self.cap, committed=committed)
 
     def open(self, provider: Provider) -> Purse:
         """Make the parts; in the pipeline's own loop, whose clock they go by."""

@@ -20,8 +20,10 @@ from asyncpipe.collector import Totals
 from asyncpipe.errors import (
     AsyncpipeError,
     BalanceTooLow,
+    BudgetReached,
     DiskError,
     JobFileError,
+    KeyRefused,
     NotAccepted,
     PollFailed,
     PredictionGone,
@@ -345,6 +347,26 @@ def test_other_bytes_of_the_same_size_and_time_are_not_bought(tmp_path: Path) ->
     assert provider.sold == ["blocker"]
     (result,) = [result for result in manifest if result.name == "a"]
     assert "has changed since it was checked" in (result.error or "")
+
+
+# -- money that nobody waits for -------------------------------------------------------------------
+
+
+def test_a_job_is_refused_for_money_that_nobody_polls_for(tmp_path: Path) -> None:
+    """The key was refused while polling; its caller waited for ever for that job's money."""
+    scripts = {"a": Script(polls=[KeyRefused("401")], generation_s=50)}
+    provider = FakeProvider(scripts=scripts)
+
+    async def main() -> None:
+        async with opened(tmp_path, provider, max_cost=Decimal("0.04")) as pipeline:
+            await pipeline.generate(job("a"))
+            with pytest.raises(BudgetReached):
+                await asyncio.wait_for(pipeline.generate(job("b")), 1_000_000)
+            assert (await pipeline.generate(job("a"))).status == "success"
+            assert pipeline._budget.releasable == 0
+
+    run_virtual(main())
+    assert provider.sold == ["a"]
 
 
 # -- a provider that tells nonsense ----------------------------------------------------------------
