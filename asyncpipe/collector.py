@@ -176,16 +176,27 @@ class Collector:
     async def run(self) -> None:
         """Write the manifest for ever when it is old: every max(10 s, 50 x its own duration)."""
         clock = asyncio.get_running_loop().time
-        wait_s = MANIFEST_EVERY_S
+        took_s = 0.0
         while True:
             await self._changed.wait()
-            await asyncio.sleep(wait_s)
-            self.drain()
+            began, due_s = clock(), MANIFEST_EVERY_S
+            while clock() - began < due_s:
+                await asyncio.sleep(due_s - (clock() - began))
+                self.drain()
+                due_s = manifest_due_s(self.totals.total - self.totals.pending, took_s)
             self._changed.clear()
             started = clock()
             await self._write()
-            wait_s = max(MANIFEST_EVERY_S, 50 * (clock() - started))
+            took_s = clock() - started
 
 
 MANIFEST_EVERY_S = 10.0
 """Shortest time between two interim manifests."""
+
+ROW_S = 2e-5
+"""About what one row of it takes; the first one's duration is not known otherwise."""
+
+
+def manifest_due_s(rows: int, took_s: float) -> float:
+    """How long after the last manifest the next is due: it shall take 2 % of the time at most."""
+    return max(MANIFEST_EVERY_S, 50 * max(took_s, rows * ROW_S))
