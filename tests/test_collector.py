@@ -1,0 +1,50 @@
+"""When interim manifests are written."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import pytest
+
+from asyncpipe.collector import Collector, Totals, manifest_due_s
+from asyncpipe.events import AssetStored, now
+from asyncpipe.jobs import Job
+from asyncpipe.ledger.base import JobRecord
+from asyncpipe.states import JobState
+from asyncpipe.testing import run_virtual
+
+
+@pytest.mark.parametrize(
+    ("rows", "took_s", "due_s"), [(0, 0.0, 10.0), (10_000, 0.1, 10.0), (75_000, 0.0, 75.0),
+                                  (10, 3.0, 150.0), (1_000_000, 15.0, 1000.0)],
+)  # fmt: skip
+def test_a_manifest_takes_two_percent_of_the_time_at_most(
+    rows: int, took_s: float, due_s: float
+) -> None:
+    """The first one, too, whose duration nobody has measured."""
+    assert manifest_due_s(rows, took_s) == pytest.approx(due_s)
+
+
+@pytest.mark.parametrize(("ended", "first_s"), [(500, 10.0), (30_000, 30.0)])
+def test_the_first_manifest_comes_when_it_is_due(ended: int, first_s: float) -> None:
+    """After 10 s in a run of ordinary size, later where it is long."""
+    record = JobRecord(id=1, key="k", name="n", job=Job(model="m/text-to-image", prompt="x"))
+    event = AssetStored(job_id=1, at=now(), index=0, path="images/n.png", size=1, sha256="0")
+
+    async def main() -> list[float]:
+        clock = asyncio.get_running_loop().time
+        began, written = clock(), list[float]()
+
+        async def write() -> None:
+            written.append(clock() - began)
+
+        totals = Totals(jobs=Counter({JobState.SUCCEEDED: ended}))
+        collector = Collector(totals, write, ())
+        collector.receive(record, event, record)
+        running = asyncio.create_task(collector.run(), name="collector")
+        await asyncio.sleep(100.0)
+        running.cancel()
+        return written
+
+    assert run_virtual(main()) == [pytest.approx(first_s)]
