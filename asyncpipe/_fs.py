@@ -155,8 +155,8 @@ class FolderLock:
             owner = file.read(200).decode("utf-8", "replace").strip() or "another process"
             file.close()
             raise FolderInUse(
-                f"{self._path.parent.parent} is in use by {owner}: wait for it to end, "
-                "or give this run another folder with --output-dir"
+                f"{self._path.parent.parent} is in use by {owner}: wait for it to end "
+                "(asyncpipe status shows how far it is), or run into another one with --output-dir"
             ) from exc
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())

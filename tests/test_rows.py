@@ -326,7 +326,7 @@ def test_a_wrong_matrix_is_told(tmp_path: Path, matrix: str, said: str) -> None:
     ("rows", "said"),
     [
         ("nowhere.csv", "jobs.yaml:1: rows: there is no file"),
-        ("rows.xlsx", "jobs.yaml:1: rows: rows.xlsx: the ending tells its format; give it one of"),
+        ("rows.xlsx", "jobs.yaml:1: rows: rows.xlsx: save it in Excel as CSV UTF-8"),
         ("5", "jobs.yaml:1: rows: 5 is neither; name a file (.csv"),
         ("[]", "jobs.yaml:1: rows: begins with no row"),
         ("[5]", "jobs.yaml:1: rows: begins with no row"),

@@ -570,3 +570,21 @@ def test_a_prediction_is_counted_once_and_let_go_once() -> None:
     known.ended(1, "m")
     assert known.of("m").window.in_flight == 0
     assert not known.works_on("m")
+
+
+def test_a_window_shut_by_chance_opens_again() -> None:
+    """Refused three times at one in flight, then never again: not after a hundred jobs only."""
+    window, refusals, steps = Window(64), 4, 0
+    while window.running < 16 and steps < 400:
+        steps += 1
+        for _ in range(window.running):
+            window.ended()
+        while not window.full:
+            alone = window.in_flight == 0
+            episode = window.admitted()
+            if refusals and not alone:
+                refusals -= 1
+                window.refused(episode, steps * 12.0)
+                break
+            window.taken(episode, steps * 12.0)
+    assert steps < 60

@@ -26,10 +26,8 @@ from asyncpipe.cli.options import (
 from asyncpipe.cli.runoptions import estimate, run
 from asyncpipe.errors import AsyncpipeError, JobFileError
 
-PROBLEMS_SHOWN = 20
-
 START = """\
-asyncpipe runs AI image and video jobs in bulk. Where to start:
+asyncpipe runs AI image, video and audio jobs in bulk. Where to start:
   asyncpipe init jobs.yaml              write a job file to begin with (--lang zh: in Chinese)
   asyncpipe run jobs.yaml --simulate    try it: no key, no network, no money
   asyncpipe estimate jobs.yaml          what it will cost
@@ -43,7 +41,7 @@ asyncpipe runs AI image and video jobs in bulk. Where to start:
 @click.version_option(__version__, prog_name="asyncpipe")
 @click.pass_context
 def app(context: click.Context) -> None:
-    """Run AI image and video jobs in bulk: paid once, nothing lost, every cent accounted for."""
+    """Run AI image, video and audio jobs in bulk: paid once, nothing lost, all accounted for."""
     if context.invoked_subcommand is None:
         click.echo(START)
 
@@ -250,15 +248,15 @@ def _report(error: Exception, *, verbose: bool) -> int:
 
 
 def _lines(error: AsyncpipeError) -> list[str]:
+    from asyncpipe.cli.problems import shortened
     from asyncpipe.report.text import printable
 
     text = str(error) or type(error).__name__
+    if isinstance(error, JobFileError):
+        text = "\n".join(shortened(error.problems))
     indents = [len(line) - len(line.lstrip(" ")) for line in text.splitlines()]
     lines = [" " * n + printable(line) for n, line in zip(indents, text.splitlines(), strict=True)]
-    if not isinstance(error, JobFileError):
-        return [f"asyncpipe: {lines[0]}", *lines[1:]]
-    left = len(lines) - PROBLEMS_SHOWN
-    return [*lines[:PROBLEMS_SHOWN], f"… and {left} more like these"] if left > 0 else lines
+    return lines if isinstance(error, JobFileError) else [f"asyncpipe: {lines[0]}", *lines[1:]]
 
 
 def _report_bug(error: Exception, *, verbose: bool) -> int:

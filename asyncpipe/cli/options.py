@@ -10,6 +10,9 @@ from typing import Any
 
 import click
 
+MOST_USD = 1_000_000_000
+"""Amounts beyond are slips."""
+
 JOB_FILE = click.argument("jobfile", type=click.Path(path_type=Path))
 FOLDER = click.argument("folder", type=click.Path(path_type=Path))
 
@@ -35,9 +38,16 @@ def _env_file(context: click.Context, option: click.Parameter, value: Path | Non
 def to_usd(context: click.Context, option: click.Parameter, value: str | None) -> Decimal | None:
     """Read an amount of money."""
     try:
-        return None if value is None else Decimal(value)
+        amount = None if value is None else Decimal(value)
     except InvalidOperation:
-        raise click.BadParameter(f"{value!r} is not an amount", context, option) from None
+        raise click.BadParameter(
+            f"{value!r} is not an amount: write only the number of USD", context, option
+        ) from None
+    if amount is not None and not (amount.is_finite() and 0 <= amount <= MOST_USD):
+        raise click.BadParameter(
+            f"{value!r} is not an amount from 0 to {MOST_USD}", context, option
+        )
+    return amount
 
 
 def shared(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -22,9 +22,17 @@ from asyncpipe.cli.options import (
 
 _LIMITS = shared(
     click.option(
-        "-o", "--output-dir", type=click.Path(path_type=Path), help="Folder for the results."
+        "-o",
+        "--output-dir",
+        type=click.Path(path_type=Path),
+        help="Folder for the results.  [default: the job file's, or pipeline_output]",
     ),
-    click.option("-j", "--max-workers", type=click.IntRange(1), help="Most predictions in flight."),
+    click.option(
+        "-j",
+        "--max-workers",
+        type=click.IntRange(1),
+        help="Most predictions in flight.  [default: the job file's, or 64]",
+    ),
     click.option(
         "--max-cost",
         callback=to_usd,
@@ -109,7 +117,12 @@ _CHOICES = shared(
 @ENV_FILE
 @OUTPUT
 def run(jobfile: Path, **options: Any) -> int:
-    """Run the jobs of JOBFILE; the same command again goes on where it stopped."""
+    """Run the jobs of JOBFILE; the same command again goes on where it stopped.
+
+    Exit codes: 0 all succeeded; 1 some failed; 2 the input, an option or the key is missing or
+    wrong; 3 stopped early: key, balance, budget, disk, folder in use, patience; 75 unknown or
+    unfinished jobs remain, run again; 130 or 143 interrupted by Ctrl-C or SIGTERM, run again.
+    """
     from asyncpipe.cli.run import RunOptions, run_jobs
 
     return run_jobs(RunOptions(jobfile=jobfile, **with_output(options)))

@@ -32,6 +32,10 @@ EARLY_LOOKS = 2
 LOOK_SUBMITS = 100
 """… so many submits taken between two: few are refused for looking."""
 
+LOOK_SMALL = 4
+"""But after so many times its square where the limit is below five: a few refusals by chance, at
+the start, may look like one, and a look there costs little beside what a shut window costs."""
+
 CONFIRM = ((12, 15.0), (12, 15.0), (12, 15.0), (8, 10.0), (8, 5.0))
 """A look that was taken holds for so many submits and seconds before the next goes further: the
 first of a row, the second …; the last is for all later ones. A prediction that has ended and was
@@ -189,9 +193,10 @@ class Window:
         learned.taken += 1
         if learned.streak:
             enough, pause_s = CONFIRM[min(learned.streak, len(CONFIRM)) - 1]
-            due = learned.taken >= enough and now >= learned.since + pause_s
+            due = learned.taken >= min(enough, 2 * found) and now >= learned.since + pause_s
         else:
-            rare = learned.taken >= LOOK_SUBMITS or learned.looks <= EARLY_LOOKS
+            submits = min(LOOK_SUBMITS, LOOK_SMALL * found * found)
+            rare = learned.taken >= submits or learned.looks <= EARLY_LOOKS
             due = rare and now >= learned.since + LOOK_S * 2.0 ** min(learned.looks, MOST_LOOKS)
         if due:
             learned.size = found + min(2 ** max(learned.streak - 1, 0), STRIDE)

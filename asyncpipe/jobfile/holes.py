@@ -13,6 +13,9 @@ from asyncpipe.jobfile.checks import Check, Wrong, brief, encodable, meant, show
 from asyncpipe.jobfile.source import DEEPEST, Unclear
 
 _PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+_WIDE = re.compile("｛[^{}｛｝]*[｝}]|{[^{}｛｝]*｝")
+"""What may be a placeholder whose braces a Chinese keyboard wrote."""
+
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?", re.ASCII)
 _LONGEST_NUMBER = 15
 """Digits up to which every program reads a number alike; what is longer is an article number."""
@@ -43,9 +46,9 @@ class Hole:
 
 
 def has_braces(value: Any, depth: int = 0) -> bool:
-    """Whether there is a brace in any text of ``value``."""
+    """Whether there is a brace in any text of ``value``, also a full-width one."""
     if isinstance(value, str):
-        return "{" in value or "}" in value
+        return any(brace in value for brace in "{}｛｝")
     if depth > DEEPEST or isinstance(value, Unclear):
         return False
     if isinstance(value, Mapping):
@@ -174,6 +177,7 @@ def _names(columns: Columns) -> list[str]:
 
 def _pieces(value: str, columns: Columns) -> list[str | int]:
     """Text and places of columns, in turn; raises Wrong for braces that mean nothing."""
+    _refuse_wide(value, columns)
     pieces: list[str | int] = []
     at = 0
     for part in _PART.finditer(value):
@@ -187,6 +191,14 @@ def _pieces(value: str, columns: Columns) -> list[str | int]:
             pieces.append(_place(part[1], columns))
     pieces.append(value[at:])
     return [piece for piece in pieces if piece != ""]
+
+
+def _refuse_wide(value: str, columns: Columns) -> None:
+    """Raise Wrong for a column between full-width braces: every row would be bought with that."""
+    for part in _WIDE.finditer(value):
+        name = part[0][1:-1].strip()
+        if name.removesuffix(_AS_TEXT).strip() in columns.index:
+            raise Wrong(f"{brief(part[0])} has full-width braces: write {{{brief(name)}}}")
 
 
 def _place(said: str, columns: Columns) -> int:

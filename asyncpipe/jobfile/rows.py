@@ -19,6 +19,9 @@ from asyncpipe.jobfile.table import ENDINGS, Header, read_cells, read_header
 
 JSON_LINES = (".jsonl", ".ndjson")
 
+SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers", ".et")
+"""Files of spreadsheet programs, which save CSV as well."""
+
 MOST_COMBINATIONS = 10_000_000
 """Of a matrix's values: more are a slip, and would be checked for hours before anybody hears."""
 
@@ -176,7 +179,12 @@ def open_file(path: Path, place: Place, *, what: str = "") -> Rows | None:
     ending = path.suffix.lower()
     if ending not in (*ENDINGS, *JSON_LINES):
         known = ", ".join((*ENDINGS, *JSON_LINES))
-        place.report(f"{what}{path.name}: the ending tells its format; give it one of {known}")
+        remedy = (
+            "save it in Excel as CSV UTF-8, and name that file"
+            if ending in SPREADSHEETS
+            else f"the ending tells its format; give it one of {known}"
+        )
+        place.report(f"{what}{path.name}: {remedy}")
         return None
     inside = replace(place, file=str(path), line=None)
     try:

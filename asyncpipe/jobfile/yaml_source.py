@@ -221,6 +221,10 @@ _REMEDIES = (
     ("expected", "check the indentation, quotes and brackets here and just above"),
 )
 _SLIPS = (
+    (
+        re.compile(r"\s*(?:- +)?(?:\w+: +)?\{[^{}:,]*\} *[^\s,}\]#]"),
+        'text that begins with {placeholder} needs quotes around all of it: "{sku} ..."',
+    ),
     (re.compile(r" *\t"), "the line is indented with a tab: use spaces"),
     (
         re.compile(r"\s*(?:- +)?\w+\s*："),
@@ -235,6 +239,8 @@ def _syntax_error(exc: yaml.MarkedYAMLError, text: str) -> Unreadable:
     mark = exc.problem_mark or exc.context_mark
     lines = text.rstrip().split("\n")
     at = min(mark.line if mark else 0, len(lines) - 1)
+    if exc.context_mark and "quoted scalar" in (exc.context or ""):
+        at = min(exc.context_mark.line, len(lines) - 1)  # where the quote opens, not the file's end
     said = " ".join(filter(None, (exc.context, exc.problem)))
     if "nesting depth" in said:  # newer parsers give up before their first event
         return Unreadable(f"nested more than {DEEPEST} deep", at + 1)

@@ -353,7 +353,7 @@ def proxy_for(url: str) -> str | None:
     """Return the proxy the environment names for ``url``, or None; loopback never has one.
 
     HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY, or the system's settings on Windows and
-    macOS. Raises UsageError for a proxy that does not speak HTTP.
+    macOS. Raises UsageError for a proxy that does not speak HTTP or has no address.
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
@@ -371,7 +371,22 @@ def proxy_for(url: str) -> str | None:
             f"the proxy for {host} is a {scheme} proxy, which cannot be used: set "
             f"{parts.scheme.upper()}_PROXY to an http:// proxy, or put {host} into NO_PROXY"
         )
+    if not _is_address(proxy):
+        raise UsageError(
+            f"the proxy for {host} has no address that can be used: set "
+            f"{parts.scheme.upper()}_PROXY to one like http://127.0.0.1:7890, or unset it"
+        )
     return proxy
+
+
+def _is_address(proxy: str) -> bool:
+    """Whether a proxy's URL names a host and, if at all, a port; it may hold a password."""
+    try:
+        parts = urlsplit(proxy)
+        host = parts.hostname or ""
+        return host != "" and host.isascii() and parts.port != 0
+    except ValueError:
+        return False
 
 
 def is_loopback(host: str) -> bool:

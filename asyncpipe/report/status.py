@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sqlite3
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
@@ -305,30 +306,32 @@ def next_steps(status: Status) -> list[str]:
     if status.holder is not None:
         return ["A run is under way: let it end, or look again."]
     file = printable(status.job_file or "JOBFILE")
+    folder = printable(shlex.quote(str(status.folder)))
     counts, steps = status.counts, []
     if counts["unknown"]:
         steps.append(
-            f"{counts['unknown']} unknown: compare with your bill (asyncpipe reconcile), then "
-            "decide: asyncpipe resolve FOLDER --lost-charged or --lost-free; where nobody knows, "
-            "--resubmit or --give-up."
+            f"{counts['unknown']} unknown: compare with your bill (asyncpipe reconcile {folder}), "
+            f"then decide: asyncpipe resolve {folder} --lost-charged or --lost-free; where nobody "
+            "knows, --resubmit or --give-up."
         )
     held = status.money.reserved["held"]
     if status.lost_answers:
         steps.append(
             f"{usd(held)} stay reserved for {status.lost_answers} lost answers of jobs that went "
-            "on: compare with your bill, then asyncpipe resolve FOLDER --lost-charged or "
+            f"on: compare with your bill, then asyncpipe resolve {folder} --lost-charged or "
             "--lost-free."
         )
     unsubmitted = status.jobs[JobState.PENDING]
     bought = counts["pending"] - unsubmitted
     if bought:
-        steps.append(f"{bought} bought and not here yet: asyncpipe collect FOLDER fetches them.")
+        steps.append(f"{bought} bought and not here yet: asyncpipe collect {folder} fetches them.")
     if unsubmitted:
         steps.append(f"{unsubmitted} not submitted yet: run {file} into this folder again.")
     if counts["failed, not charged"]:
         steps.append(
             f"{counts['failed, not charged']} failed and not charged: see their errors with "
-            "asyncpipe export FOLDER; --retry-failed submits again those moderation let pass."
+            f"asyncpipe export {folder} --format csv; run with --retry-failed submits again those "
+            "moderation let pass."
         )
     return steps or ["Nothing is left to do."]
 
