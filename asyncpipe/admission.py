@@ -10,17 +10,15 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from sqlite3 import Connection
 
-from asyncpipe.backlog import Backlog
+from asyncpipe.backlog import Backlog, read_page
 from asyncpipe.errors import AsyncpipeError, ProviderError
 from asyncpipe.flow.traffic import Traffic
 from asyncpipe.handover import Handover
 from asyncpipe.ledger.base import JobRecord
-from asyncpipe.ledger.queries import pending, pending_models
+from asyncpipe.ledger.queries import pending_models
 from asyncpipe.ledger.runs import Named
 from asyncpipe.ledger.sqlite import Ledger
-from asyncpipe.ledger.stems import claim_stems
 from asyncpipe.pricing import Budget, Fit, Price
 from asyncpipe.providers.base import Prediction
 from asyncpipe.spending import Purse
@@ -29,7 +27,6 @@ from asyncpipe.volume import Room
 
 STEP_S = 3600.0
 """Longest sleep of admission when nothing is due; any news wakes it at once."""
-
 
 NO_ROOM_S = 5.0
 """How soon admission looks again whether the disk has room."""
@@ -276,10 +273,7 @@ class Admission:
         self._forget(set())
 
     def let_go(self, record: JobRecord) -> None:
-        """Forget a job that is done with for this run.
-
-        What one in flight may still give back is not to be waited for: nobody polls it.
-        """
+        """Forget a job that is done with: what it may still give back is not waited for."""
         self.budget.move(committed=0, releasable=-record.releasable)
         self._forget({record.id})
 
@@ -380,7 +374,7 @@ class Admission:
     async def _draw_page(self, backlog: Backlog, model: str) -> None:
         assert backlog.named is not None, "without it there is no model to draw"
         read = partial(
-            _read_page,
+            read_page,
             folder=self._folder,
             named=backlog.named,
             model=model,
@@ -402,10 +396,3 @@ class Admission:
             self._purse.quoting.want(record.job)
         self.queue.add(fresh)
         backlog.settle()
-
-
-def _read_page(
-    connection: Connection, *, folder: Path, named: Named, model: str, after: int, limit: int
-) -> list[JobRecord]:
-    records = pending(connection, named, model, after=after, limit=limit)
-    return claim_stems(connection, records, folder)

@@ -5,9 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from sqlite3 import Connection
 
 from asyncpipe.errors import AsyncpipeError
+from asyncpipe.ledger.base import JobRecord
+from asyncpipe.ledger.queries import pending
 from asyncpipe.ledger.runs import Named
+from asyncpipe.ledger.stems import claim_stems
 
 
 @dataclass(slots=True)
@@ -39,3 +44,11 @@ class Backlog:
         """Note the end, when it has come."""
         if not self.models and not self.open and not self.comparing:
             self.done.set()
+
+
+def read_page(
+    connection: Connection, *, folder: Path, named: Named, model: str, after: int, limit: int
+) -> list[JobRecord]:
+    """The next pending jobs of a run and a model, their stems fixed."""
+    records = pending(connection, named, model, after=after, limit=limit)
+    return claim_stems(connection, records, folder)

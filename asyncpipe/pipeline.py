@@ -193,8 +193,7 @@ class Pipeline:
         stack.callback(self._build(downloader, self._budget))
         await self._start(stack)
         self._settling.adopted = {record.id for record in adopted}
-        for record in adopted:
-            self._admission.offer(record)
+        await self._adopt()
 
     def _build(self, downloader: Downloader, budget: Budget) -> Callable[[], None]:
         calls = Calls(
@@ -327,9 +326,9 @@ class Pipeline:
             retry_failed=retry_failed,
             resubmit_unknown=self._limits.resubmit_unknown,
         )
-        others = list(self._settling.adopted | self._settling.alone)
-        ours = partial(queries.named_of, ids=others, named=named)
-        self._settling.name(await self._ledger.ask(ours))
+        others = self._settling.adopted | self._settling.alone
+        ours = await self._ledger.ask(partial(queries.named_of, ids=[*others], named=named))
+        self._settling.name(ours)
         await self._adopt()
         self._stops.forget(noted)
         self._driver.begin()
