@@ -18,7 +18,7 @@ from urllib.parse import urljoin, urlsplit
 import aiohttp
 from aiofiles.threadpool import wrap
 
-from asyncpipe.body import Body, check_answer
+from asyncpipe.body import BLOCK, Blocks, Body, check_answer
 from asyncpipe.disk import Disk
 from asyncpipe.errors import DownloadError, TooLarge, UsageError
 from asyncpipe.media import HEAD_BYTES, broken_promise, extension, is_page, read_data_uri, sniff
@@ -27,12 +27,12 @@ from asyncpipe.providers.http import USER_AGENT, proxy_for
 from asyncpipe.ranges import Entity, ask_for_rest, is_rest, source_of, told_total, validator
 from asyncpipe.reach import check_host, connector_options
 
-READ_BUFFER = 256 * 1024
-"""aiohttp's read buffer: with it and ``iter_any`` large bodies move a third faster than in 64 KiB
-pieces."""
-
-SMALL = 1024 * 1024
+SMALL = BLOCK
 """Bodies up to here are written, hashed and renamed in one hop to the disk thread."""
+
+PIECE = 1024 * 1024
+"""Larger ones are hashed and written in pieces of this many bytes: more and the connection waits
+too long, fewer and the hops cost too much."""
 
 _TELLING = 16
 """Fewer bytes than this do not tell what they are."""
@@ -94,6 +94,7 @@ class Downloader:
         self._timeout = aiohttp.ClientTimeout(total=None, connect=_CONNECT_S, sock_read=stalled_s)
         self._connections = connections
         self._disk = Disk(folder)
+        self._blocks = Blocks()
         self._proxies: dict[tuple[str, str], str | None] = {}
         self._session: aiohttp.ClientSession | None = None
         self._exit = AsyncExitStack()
@@ -113,7 +114,6 @@ class Downloader:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
                 timeout=self._timeout,
-                read_bufsize=READ_BUFFER,
                 auto_decompress=False,
                 trust_env=False,
             )
@@ -233,11 +233,8 @@ class Downloader:
 
         (The page of a hotel's network is a 200, too.)
         """
-        total, named, head = (
-            response.content_length,
-            (response.content_type, str(response.url)),
-            b"",
-        )
+        total, named = response.content_length, (response.content_type, str(response.url))
+        head: bytes | memoryview
         self._check_size(total)
         body = self._body(response, 0)
         try:
@@ -252,7 +249,9 @@ class Downloader:
         if instead_of:
             await self._disk.hop(instead_of.discard)
         if len(head) < SMALL:
-            return await self._store_small(head, path, target)
+            stored = await self._store_small(head, path, target)
+            body.give_back()
+            return stored
         part = await self._disk.hop(partial(Part, self._part(target), _entity(response, url)))
         with self._held(part, target):
             await self._write(part, head)
@@ -266,14 +265,16 @@ class Downloader:
             largest=self._largest,
             slowest=self._slowest,
             window_s=self._stalled_s,
+            blocks=self._blocks,
         )
 
     async def _receive(self, part: Part, body: Body, total: int | None) -> None:
         """Write the rest of a body to its part; what is too large is removed."""
         try:
             self._check_size(total)
-            while block := await body.read(READ_BUFFER):
+            while block := await body.read(PIECE):
                 await self._write(part, block)
+            body.give_back()
         except _NETWORK:
             if part.entity and (block := body.rest()):
                 await self._write(part, block)
@@ -285,13 +286,13 @@ class Downloader:
 
     # -- store ----------------------------------------------------------------------------------
 
-    async def _store_small(self, body: bytes, path: str, target: Target) -> StoredFile:
+    async def _store_small(self, body: bytes | memoryview, path: str, target: Target) -> StoredFile:
         final = f"{self._folder}/{path}"
         small = Small(path=str(self._part(target)), final=final, body=body)
         digest = await self._disk.store(small)
         return StoredFile(path=path, size=len(body), sha256=digest)
 
-    async def _write(self, part: Part, block: bytes) -> None:
+    async def _write(self, part: Part, block: bytes | memoryview) -> None:
         with disk_trouble(self._folder):
             await wrap(part, executor=self._disk.executor).write(block)
 
@@ -305,7 +306,7 @@ class Downloader:
         return StoredFile(path=path, size=part.size, sha256=part.sha256.hexdigest())
 
     async def _keep(
-        self, body: bytes, entity: Entity, target: Target, instead_of: Part | None
+        self, body: bytes | memoryview, entity: Entity, target: Target, instead_of: Part | None
     ) -> None:
         """Make a part of what came of a small body, for a later try to go on with."""
         if instead_of:
@@ -330,8 +331,8 @@ class Downloader:
     def _part(self, target: Target) -> Path:
         return self._parts / f"{target.part}.{self._run}-{next(self._numbers)}"
 
-    def _final(self, body: bytes, content_type: str, url: str, target: Target) -> str:
-        head = body[:HEAD_BYTES]
+    def _final(self, body: bytes | memoryview, content_type: str, url: str, target: Target) -> str:
+        head = bytes(body[:HEAD_BYTES])
         if not head:
             raise DownloadError(f"{_shown(url)} is empty")
         if is_page(head) and not content_type.startswith("text/plain"):

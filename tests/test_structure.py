@@ -34,6 +34,7 @@ LAYERS = [
     "ranges",
     "parts",
     "disk",
+    "straight",
     "body",
     "reach",
     "memory",
