@@ -70,7 +70,7 @@ class Body:
         self._block: bytearray | None = None
         self._filled = self._end = 0
         self._straight: Straight | None = None
-        self._begun = False
+        self._begun = self._whole = False
 
     @property
     def have(self) -> int:
@@ -85,12 +85,12 @@ class Body:
         """
         if self._blocks is not None and not self._begun:
             self._begun = True
-            self._go_straight(self._blocks)
+            self._begin(self._blocks)
         if self._straight is not None:
             await self._fill(self._straight, size)
             return self.rest()
         enough = self.have + size
-        while self.have < enough and await self._more():
+        while not self._whole and self.have < enough and await self._more():
             pass
         return self.rest()
 
@@ -110,8 +110,12 @@ class Body:
             self._blocks.give(self._block)
             self._block = None
 
-    def _go_straight(self, blocks: Blocks) -> None:
+    def _begin(self, blocks: Blocks) -> None:
         """Receive past aiohttp from here on, where that is possible and worth it."""
+        if self._stream.is_eof():  # most small ones: there with their head
+            self._take(self._stream.read_nowait())
+            self._whole = True
+            return
         length = self._response.content_length
         self._end = self._have + (length or 0)
         if length is None or (self._largest is not None and self._end > self._largest):
@@ -120,8 +124,7 @@ class Body:
         if length < LEAST:
             return
         while piece := self._stream.read_nowait():
-            self._pieces.append(piece)
-            self._have += len(piece)
+            self._take(piece)
         fits = sum(map(len, self._pieces)) < BLOCK
         if fits and self._have < self._end and (straight := Straight.of(self._response)):
             self._straight, self._block = straight, blocks.take()
@@ -163,13 +166,16 @@ class Body:
         clock = asyncio.get_running_loop().time
         asked = clock()
         piece = await self._stream.readany()
-        self._pieces.append(piece)
-        self._have += len(piece)
-        if self._largest is not None and self.have > self._largest:
-            raise TooLarge(f"an output is larger than the {self._largest} bytes allowed")
+        self._take(piece)
         if piece:
             self._pace(clock() - asked, len(piece))
         return bool(piece)
+
+    def _take(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+        self._have += len(piece)
+        if self._largest is not None and self._have > self._largest:
+            raise TooLarge(f"an output is larger than the {self._largest} bytes allowed")
 
     def _pace(self, waited_s: float, size: int) -> None:
         self._waited_s += waited_s

@@ -37,6 +37,7 @@ too long, fewer and the hops cost too much."""
 _TELLING = 16
 """Fewer bytes than this do not tell what they are."""
 
+_WEB = ("https://", "http://")
 _MOVED = frozenset({301, 302, 303, 307, 308})
 _HOPS = 5
 _CONNECT_S = 15.0
@@ -156,7 +157,7 @@ class Downloader:
             self._check_size(len(body))
             path = self._final(body, content_type, url, target)
             return await self._store_small(body, path, target)
-        if urlsplit(url).scheme not in ("http", "https"):
+        if not url.startswith(_WEB) and urlsplit(url).scheme not in ("http", "https"):
             raise DownloadError(f"an output is neither http, https nor data: {url[:80]!r}")
         left = self._left.pop(target.part, None)
         if left and (part := await self._disk.hop(partial(take_up, left.path, source_of(url)))):
@@ -179,8 +180,9 @@ class Downloader:
             response = await self._get(url, headers)
             try:
                 if response.status not in _MOVED:
-                    accepted = (200, 206, 416) if headers else (200,)
-                    check_answer(response, accepted, shown=_shown(str(response.url)))
+                    if response.status != 200 or "Content-Encoding" in response.headers:
+                        accepted = (200, 206, 416) if headers else (200,)
+                        check_answer(response, accepted, shown=_shown(str(response.url)))
                     return response
                 url = _moved(url, response)
             except BaseException:
@@ -192,10 +194,10 @@ class Downloader:
     async def _get(self, url: str, headers: dict[str, str]) -> aiohttp.ClientResponse:
         assert self._session is not None, "the downloader is not open"
         parts = urlsplit(url)
-        if self._public_only:
-            check_host(parts.hostname)
         place = (parts.scheme, parts.netloc)
         if place not in self._proxies:  # asking the environment costs as much as a small request
+            if self._public_only:
+                check_host(parts.hostname)
             self._proxies[place] = proxy_for(url)
         asking = self._session.get(
             url, headers=headers, proxy=self._proxies[place], allow_redirects=False
@@ -288,7 +290,7 @@ class Downloader:
 
     async def _store_small(self, body: bytes | memoryview, path: str, target: Target) -> StoredFile:
         final = f"{self._folder}/{path}"
-        small = Small(path=str(self._part(target)), final=final, body=body)
+        small = Small(path=f"{self._parts}/{self._part_name(target)}", final=final, body=body)
         digest = await self._disk.store(small)
         return StoredFile(path=path, size=len(body), sha256=digest)
 
@@ -329,7 +331,10 @@ class Downloader:
                 self._disk.executor.submit(part.close if part.entity else part.discard)
 
     def _part(self, target: Target) -> Path:
-        return self._parts / f"{target.part}.{self._run}-{next(self._numbers)}"
+        return self._parts / self._part_name(target)
+
+    def _part_name(self, target: Target) -> str:
+        return f"{target.part}.{self._run}-{next(self._numbers)}"
 
     def _final(self, body: bytes | memoryview, content_type: str, url: str, target: Target) -> str:
         head = bytes(body[:HEAD_BYTES])
