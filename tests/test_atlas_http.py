@@ -29,7 +29,7 @@ from asyncpipe.errors import (
     UsageError,
 )
 from asyncpipe.jobs import Job, JobType
-from asyncpipe.providers import http
+from asyncpipe.providers import fates, http
 from asyncpipe.providers.atlas import AtlasCloud
 from asyncpipe.providers.atlas_reader import ARTICLE
 from asyncpipe.providers.base import Provider
@@ -556,18 +556,18 @@ def test_every_exception_of_aiohttp_is_mapped() -> None:
     """A new one is decided on by name, and only what precedes sending is unsent."""
     kinds = exceptions_of_aiohttp()
     assert len(kinds) > 20
-    assert {kind.__name__ for kind in kinds} - set(http._FATES) == set()
+    assert {kind.__name__ for kind in kinds} - set(fates._FATES) == set()
     for kind in kinds:
         connecting = issubclass(kind, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
         if connecting:
-            assert not http._FATES[kind.__name__][0]
+            assert not fates._FATES[kind.__name__][0]
 
 
 def test_an_unforeseen_exception_after_sending_is_unknown() -> None:
     """Whatever breaks once the request is on its way, the submit may have been bought."""
     for exc in (RuntimeError("x"), ValueError("x"), EOFError(), OSError(5, "x"), TimeoutError()):
-        assert http._lost(exc, started=True).sent
-        assert not http._lost(exc, started=False).sent
+        assert fates.lost(exc, started=True).sent
+        assert not fates.lost(exc, started=False).sent
 
 
 def test_cancelling_is_not_an_answer() -> None:
