@@ -119,7 +119,8 @@ class Body:
         length = self._response.content_length
         self._end = self._have + (length or 0)
         if length is None or (self._largest is not None and self._end > self._largest):
-            self._stream.set_read_chunk_size(_READ_BUFFER)
+            if hasattr(self._stream, "set_read_chunk_size"):  # aiohttp 3.12 has none
+                self._stream.set_read_chunk_size(_READ_BUFFER)
             return
         if length < LEAST:
             return
