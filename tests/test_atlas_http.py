@@ -490,6 +490,19 @@ def test_an_endless_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     run(main)
 
 
+@pytest.mark.parametrize("spell", [str, str.upper, lambda key: key.replace("Z", "%5a")])
+def test_a_header_that_repeats_the_key_is_not_kept(spell: Callable[[str], str]) -> None:
+    """Beside a body that holds nothing of it, however it is spelled."""
+    key = "Zk7qV9xPmW3tR8yLd2sHf6jNb5"
+
+    async def main() -> None:
+        respond = always(BOUGHT, 200, **{"X-Request-ID": f"t-{spell(key)}"})
+        async with serving(respond) as api, AtlasCloud(key, base_url=api.url) as provider:
+            assert (await provider.submit(JOB)).request_id == "t-[key]"
+
+    run(main)
+
+
 def test_netrc_and_cookies_are_left_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A .netrc entry never replaces the key, and no cookie is kept or sent."""
     netrc = tmp_path / "netrc"
