@@ -154,7 +154,7 @@ class Part(io.FileIO):
         forget(self.path)
 
 
-def keep(path: Path, entity: Entity, body: bytes | memoryview) -> int:
+def keep(path: Path, entity: Entity, body: bytes) -> int:
     """Make a part of what came of a body that broke off; returns its bytes."""
     part = Part(path, entity)
     try:
@@ -190,7 +190,7 @@ class Small:
 
     path: str
     final: str
-    body: bytes | memoryview
+    body: bytes
 
 
 Written = str | OSError

@@ -369,6 +369,9 @@ def test_a_slow_disk_is_not_the_servers_fault(tmp_path: Path) -> None:
     """Only what is spent waiting for the network counts."""
 
     class Stream:
+        def is_eof(self) -> bool:
+            return False
+
         async def readany(self) -> bytes:
             return b"x" * 100
 

@@ -34,7 +34,6 @@ LAYERS = [
     "ranges",
     "parts",
     "disk",
-    "straight",
     "body",
     "reach",
     "memory",
