@@ -15,7 +15,7 @@ _GONE = frozenset({403, 404, 410})
 class Body:
     """Read a body in large pieces.
 
-    ``have`` counts its bytes from the file's beginning. ``largest`` is the most there may be (None:
+    ``have`` of its bytes need not come, they are there. ``largest`` is the most there may be (None:
     no limit); ``slowest`` bytes/s are the least, over each ``window_s`` seconds spent waiting for
     the network: what the disk takes is not the server's fault.
     """
@@ -43,6 +43,9 @@ class Body:
         Raises TooLarge, TimeoutError for a server that is too slow, and what aiohttp raises when a
         body breaks off; what had come by then is in ``rest``.
         """
+        if self._stream.is_eof():  # most small ones: there with their head
+            self._take(self._stream.read_nowait())
+            return self.rest()
         enough = self.have + size
         while self.have < enough and await self._more():
             pass
@@ -59,13 +62,16 @@ class Body:
         clock = asyncio.get_running_loop().time
         asked = clock()
         piece = await self._stream.readany()
+        self._take(piece)
+        if piece:
+            self._pace(clock() - asked, len(piece))
+        return bool(piece)
+
+    def _take(self, piece: bytes) -> None:
         self._pieces.append(piece)
         self.have += len(piece)
         if self._largest is not None and self.have > self._largest:
             raise TooLarge(f"an output is larger than the {self._largest} bytes allowed")
-        if piece:
-            self._pace(clock() - asked, len(piece))
-        return bool(piece)
 
     def _pace(self, waited_s: float, size: int) -> None:
         self._waited_s += waited_s

@@ -31,12 +31,17 @@ READ_BUFFER = 256 * 1024
 """aiohttp's read buffer: with it and ``iter_any`` large bodies move a third faster than in 64 KiB
 pieces."""
 
-SMALL = 1024 * 1024
+SMALL = 2 * 1024 * 1024
 """Bodies up to here are written, hashed and renamed in one hop to the disk thread."""
+
+PIECE = 1024 * 1024
+"""Larger ones are hashed and written in pieces of this many bytes: more and the connection waits
+too long, fewer and the hops cost too much."""
 
 _TELLING = 16
 """Fewer bytes than this do not tell what they are."""
 
+_WEB = ("https://", "http://")
 _MOVED = frozenset({301, 302, 303, 307, 308})
 _HOPS = 5
 _CONNECT_S = 15.0
@@ -156,7 +161,7 @@ class Downloader:
             self._check_size(len(body))
             path = self._final(body, content_type, url, target)
             return await self._store_small(body, path, target)
-        if urlsplit(url).scheme not in ("http", "https"):
+        if not url.startswith(_WEB) and urlsplit(url).scheme not in ("http", "https"):
             raise DownloadError(f"an output is neither http, https nor data: {url[:80]!r}")
         left = self._left.pop(target.part, None)
         if left and (part := await self._disk.hop(partial(take_up, left.path, source_of(url)))):
@@ -179,8 +184,9 @@ class Downloader:
             response = await self._get(url, headers)
             try:
                 if response.status not in _MOVED:
-                    accepted = (200, 206, 416) if headers else (200,)
-                    check_answer(response, accepted, shown=_shown(str(response.url)))
+                    if response.status != 200 or "Content-Encoding" in response.headers:
+                        accepted = (200, 206, 416) if headers else (200,)
+                        check_answer(response, accepted, shown=_shown(str(response.url)))
                     return response
                 url = _moved(url, response)
             except BaseException:
@@ -192,10 +198,10 @@ class Downloader:
     async def _get(self, url: str, headers: dict[str, str]) -> aiohttp.ClientResponse:
         assert self._session is not None, "the downloader is not open"
         parts = urlsplit(url)
-        if self._public_only:
-            check_host(parts.hostname)
         place = (parts.scheme, parts.netloc)
         if place not in self._proxies:  # asking the environment costs as much as a small request
+            if self._public_only:
+                check_host(parts.hostname)
             self._proxies[place] = proxy_for(url)
         asking = self._session.get(
             url, headers=headers, proxy=self._proxies[place], allow_redirects=False
@@ -233,11 +239,7 @@ class Downloader:
 
         (The page of a hotel's network is a 200, too.)
         """
-        total, named, head = (
-            response.content_length,
-            (response.content_type, str(response.url)),
-            b"",
-        )
+        total, named = response.content_length, (response.content_type, str(response.url))
         self._check_size(total)
         body = self._body(response, 0)
         try:
@@ -272,7 +274,7 @@ class Downloader:
         """Write the rest of a body to its part; what is too large is removed."""
         try:
             self._check_size(total)
-            while block := await body.read(READ_BUFFER):
+            while block := await body.read(PIECE):
                 await self._write(part, block)
         except _NETWORK:
             if part.entity and (block := body.rest()):
@@ -287,7 +289,7 @@ class Downloader:
 
     async def _store_small(self, body: bytes, path: str, target: Target) -> StoredFile:
         final = f"{self._folder}/{path}"
-        small = Small(path=str(self._part(target)), final=final, body=body)
+        small = Small(path=f"{self._parts}/{self._part_name(target)}", final=final, body=body)
         digest = await self._disk.store(small)
         return StoredFile(path=path, size=len(body), sha256=digest)
 
@@ -328,7 +330,10 @@ class Downloader:
                 self._disk.executor.submit(part.close if part.entity else part.discard)
 
     def _part(self, target: Target) -> Path:
-        return self._parts / f"{target.part}.{self._run}-{next(self._numbers)}"
+        return self._parts / self._part_name(target)
+
+    def _part_name(self, target: Target) -> str:
+        return f"{target.part}.{self._run}-{next(self._numbers)}"
 
     def _final(self, body: bytes, content_type: str, url: str, target: Target) -> str:
         head = body[:HEAD_BYTES]

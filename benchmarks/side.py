@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Callable, Coroutine
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,7 @@ def _runner(options: argparse.Namespace, lag: Lag | None) -> Callable[[], None]:
     elif options.side == "aiohttp":
         from benchmarks.peers.idiomatic import run
     else:
+        import_module("anyio._backends._asyncio")  # anyio would at its first use
         from asyncpipe.cli.connect import prepare_process
         from benchmarks.peers.ours import run
 

@@ -29,7 +29,7 @@ from asyncpipe.errors import (
     UsageError,
 )
 from asyncpipe.jobs import Job, JobType
-from asyncpipe.providers import http
+from asyncpipe.providers import fates, http
 from asyncpipe.providers.atlas import AtlasCloud
 from asyncpipe.providers.atlas_reader import ARTICLE
 from asyncpipe.providers.base import Provider
@@ -490,6 +490,19 @@ def test_an_endless_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     run(main)
 
 
+@pytest.mark.parametrize("spell", [str, str.upper, lambda key: key.replace("Z", "%5a")])
+def test_a_header_that_repeats_the_key_is_not_kept(spell: Callable[[str], str]) -> None:
+    """Beside a body that holds nothing of it, however it is spelled."""
+    key = "Zk7qV9xPmW3tR8yLd2sHf6jNb5"
+
+    async def main() -> None:
+        respond = always(BOUGHT, 200, **{"X-Request-ID": f"t-{spell(key)}"})
+        async with serving(respond) as api, AtlasCloud(key, base_url=api.url) as provider:
+            assert (await provider.submit(JOB)).request_id == "t-[key]"
+
+    run(main)
+
+
 def test_netrc_and_cookies_are_left_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A .netrc entry never replaces the key, and no cookie is kept or sent."""
     netrc = tmp_path / "netrc"
@@ -556,18 +569,18 @@ def test_every_exception_of_aiohttp_is_mapped() -> None:
     """A new one is decided on by name, and only what precedes sending is unsent."""
     kinds = exceptions_of_aiohttp()
     assert len(kinds) > 20
-    assert {kind.__name__ for kind in kinds} - set(http._FATES) == set()
+    assert {kind.__name__ for kind in kinds} - set(fates._FATES) == set()
     for kind in kinds:
         connecting = issubclass(kind, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
         if connecting:
-            assert not http._FATES[kind.__name__][0]
+            assert not fates._FATES[kind.__name__][0]
 
 
 def test_an_unforeseen_exception_after_sending_is_unknown() -> None:
     """Whatever breaks once the request is on its way, the submit may have been bought."""
     for exc in (RuntimeError("x"), ValueError("x"), EOFError(), OSError(5, "x"), TimeoutError()):
-        assert http._lost(exc, started=True).sent
-        assert not http._lost(exc, started=False).sent
+        assert fates.lost(exc, started=True).sent
+        assert not fates.lost(exc, started=False).sent
 
 
 def test_cancelling_is_not_an_answer() -> None:

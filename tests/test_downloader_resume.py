@@ -25,7 +25,7 @@ from aiohttp import web
 
 from asyncpipe import parts
 from asyncpipe.body import Body
-from asyncpipe.downloader import READ_BUFFER, SMALL, Downloader, StoredFile, Target
+from asyncpipe.downloader import PIECE, SMALL, Downloader, StoredFile, Target
 from asyncpipe.errors import DownloadError, MediaGone, TooLarge
 from asyncpipe.parts import KEPT_S, Part, left_in
 from asyncpipe.ranges import Entity, is_rest, validator
@@ -547,7 +547,7 @@ def test_what_a_killed_process_left_is_gone_on_with(tmp_path: Path) -> None:
             program = (sys.executable, "-c", KILLED, str(tmp_path), origin.url())
             process = await asyncio.create_subprocess_exec(*program)
             sizes = [0, 0]
-            while not (sizes[-1] == sizes[-2] > 2 * SMALL - READ_BUFFER):
+            while not (sizes[-1] == sizes[-2] > 2 * SMALL - PIECE):
                 assert len(sizes) < 1000
                 await asyncio.sleep(0.02)
                 sizes.append(sum(p.stat().st_size for p in kept(tmp_path)))
@@ -594,7 +594,7 @@ def test_a_write_left_in_its_thread_meets_no_other_file(tmp_path: Path) -> None:
     origin, part, _ = leave(tmp_path, 2 * SMALL)
     stale = part.open("rb+")
     stale.seek(2 * SMALL)
-    block = CLIP[2 * SMALL : 2 * SMALL + READ_BUFFER]
+    block = CLIP[2 * SMALL : 2 * SMALL + PIECE]
 
     async def changed(request: web.Request, origin: Origin) -> web.StreamResponse:
         stale.write(block)
@@ -615,7 +615,7 @@ def test_a_write_left_in_its_thread_is_harmless_to_the_same_file(tmp_path: Path)
     stale.take_up()
 
     async def late(request: web.Request, origin: Origin) -> web.StreamResponse:
-        stale.write(CLIP[2 * SMALL : 2 * SMALL + READ_BUFFER])
+        stale.write(CLIP[2 * SMALL : 2 * SMALL + PIECE])
         return await origin.by_the_rules(request)
 
     origin.odd[0] = late

@@ -141,8 +141,14 @@ def read_usual(status: int, headers: Mapping[str, str], body: bytes) -> Predicti
             return None
     elif not isinstance(word, str) or word not in _RUNNING:
         return None
-    trace = fields.clean(header(headers, "X-Request-ID"), 200) or None
-    return Prediction(id=name, status=verdict, outputs=outputs, request_id=trace, said=word)
+    trace = header(headers, "X-Request-ID")
+    return Prediction(
+        id=name,
+        status=verdict,
+        outputs=outputs,
+        request_id=(trace and fields.clean(trace, 200)) or None,
+        said=word,
+    )
 
 
 def _verdict(answer: Answer) -> PredictionStatus | None:

@@ -25,6 +25,7 @@ from asyncpipe.errors import (
     SubmitUnknown,
     UsageError,
 )
+from asyncpipe.providers.fates import Lost, lost
 from asyncpipe.providers.form import FilePart
 
 USER_AGENT = f"asyncpipe/{__version__}"
@@ -69,54 +70,6 @@ class HttpAnswer:
     status: int
     headers: Mapping[str, str]
     body: bytes
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Lost:
-    """A request without an answer: whether it may have reached the API, and what happened."""
-
-    sent: bool
-    text: str
-
-
-# Every public exception of aiohttp and what it says of the request, (may have been sent, words);
-# by name, since versions differ in which they have. The nearest class of an exception counts.
-_FATES: dict[str, tuple[bool, str]] = {
-    "ClientConnectorCertificateError": (False, "its TLS certificate is not accepted"),
-    "ClientConnectorSSLError": (False, "the TLS handshake failed"),
-    "ClientSSLError": (False, "the TLS handshake failed"),
-    "ServerFingerprintMismatch": (False, "its TLS certificate is not the expected one"),
-    "ClientConnectorDNSError": (False, "its name cannot be resolved"),
-    "ClientProxyConnectionError": (False, "the proxy cannot be reached"),
-    "ClientHttpProxyError": (False, "the proxy refuses to connect to it"),
-    "UnixClientConnectorError": (False, "no connection could be made"),
-    "ClientConnectorError": (False, "no connection could be made"),
-    "ConnectionTimeoutError": (False, "no connection was made in time"),
-    "InvalidURL": (False, "its address cannot be asked"),
-    "InvalidUrlClientError": (False, "its address cannot be asked"),
-    "NonHttpUrlClientError": (False, "its address cannot be asked"),
-    "RedirectClientError": (True, "it redirects to nowhere"),
-    "InvalidUrlRedirectClientError": (True, "it redirects to nowhere"),
-    "NonHttpUrlRedirectClientError": (True, "it redirects to nowhere"),
-    "TooManyRedirects": (True, "it redirects in circles"),
-    "SocketTimeoutError": (True, "no answer came in time"),
-    "ServerTimeoutError": (True, "no answer came in time"),
-    "TimeoutError": (True, "no answer came in time"),
-    "ServerDisconnectedError": (True, "the connection was closed without an answer"),
-    "ClientConnectionResetError": (True, "the connection was reset"),
-    "ClientOSError": (True, "the connection was lost"),
-    "ServerConnectionError": (True, "the connection was lost"),
-    "ClientConnectionError": (True, "the connection was lost"),
-    "UploadAbortedError": (True, "the request was cut off"),
-    "ClientPayloadError": (True, "the answer broke off"),
-    "ContentTypeError": (True, "the answer is not HTTP as it should be"),
-    "WSServerHandshakeError": (True, "the answer is not HTTP as it should be"),
-    "ClientResponseError": (True, "the answer is not HTTP as it should be"),
-    "WSMessageTypeError": (True, "the answer is not HTTP as it should be"),
-    "ClientError": (True, "the request broke off"),
-    "OSError": (True, "the connection was lost"),
-    "Exception": (True, "the request broke off"),
-}
 
 
 class HttpClient:
@@ -251,15 +204,16 @@ class HttpClient:
             return result
         raise PollFailed(f"{what} got no answer: {result.text}")
 
-    async def _submit_in_turn(self, path: str, data: bytes) -> HttpAnswer | _Lost:
+    async def _submit_in_turn(self, path: str, data: bytes) -> HttpAnswer | Lost:
         """Wait for a free connection as long as for a new one, then send."""
-        try:
-            async with asyncio.timeout(
-                self._timeouts.connect_s if self._posting.locked() else None
-            ):
-                await self._posting.acquire()
-        except TimeoutError:
-            return _Lost(sent=False, text="no connection was free in time")
+        if self._posting.locked():
+            try:
+                async with asyncio.timeout(self._timeouts.connect_s):
+                    await self._posting.acquire()
+            except TimeoutError:
+                return Lost(sent=False, text="no connection was free in time")
+        else:
+            await self._posting.acquire()  # at once
         try:
             return await self._exchange(self._submits, "POST", path, data)
         finally:
@@ -274,7 +228,7 @@ class HttpClient:
         *,
         base_url: str | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> HttpAnswer | _Lost:
+    ) -> HttpAnswer | Lost:
         """Make one request.
 
         What went wrong is returned, not raised: a foreign exception may hold the request's
@@ -284,7 +238,7 @@ class HttpClient:
             raise RuntimeError("the provider is not open: enter it with `async with` first")
         progress = SimpleNamespace(sent=False)
         try:
-            async with session.request(
+            response = await session.request(
                 method,
                 URL((base_url or self._base_url) + path, encoded=True),
                 data=data,
@@ -292,14 +246,17 @@ class HttpClient:
                 allow_redirects=False,
                 proxy=self._proxy,
                 trace_request_ctx=progress,
-            ) as response:
-                body = await _read_bounded(response)
-                if body is None:
-                    return _Lost(sent=True, text="the answer is larger than 64 MiB")
-                return HttpAnswer(status=response.status, headers=response.headers, body=body)
+            )
+            body = _whole_already(response)
+            if body is None:
+                async with response:
+                    body = await _read_bounded(response)
+            if body is None:
+                return Lost(sent=True, text="the answer is larger than 64 MiB")
+            return HttpAnswer(status=response.status, headers=response.headers, body=body)
         # Everything: whatever broke, a submit that was sent may have been bought.
         except Exception as exc:
-            return _lost(exc, started=progress.sent)
+            return lost(exc, started=progress.sent)
 
 
 async def _note_sent(
@@ -307,8 +264,17 @@ async def _note_sent(
     context: SimpleNamespace,
     params: aiohttp.TraceRequestHeadersSentParams,
 ) -> None:
-    # aiohttp says so just before the first byte: without this mark, none has left.
+    # aiohttp says so just before the first byte: without this mark, none has left. Its documented
+    # word for it, and no cheaper sign: were that renamed one day, jobs would be paid twice.
     context.trace_request_ctx.sent = True
+
+
+def _whole_already(response: aiohttp.ClientResponse) -> bytes | None:
+    """The body, if it came with its head, as most do; its connection is free by now."""
+    length = response.content_length
+    if length is None or length > LARGEST_ANSWER or "Content-Encoding" in response.headers:
+        return None
+    return response.content.read_nowait() if response.content.is_eof() else None
 
 
 async def _read_bounded(response: aiohttp.ClientResponse) -> bytes | None:
@@ -327,26 +293,6 @@ async def _read_bounded(response: aiohttp.ClientResponse) -> bytes | None:
             return None
         chunks.append(chunk)
     return b"".join(chunks)
-
-
-def _lost(exc: Exception, *, started: bool) -> _Lost:
-    """Tell a request's fate from the exception and from how far it had come."""
-    sent, text = next(
-        _FATES[kind.__name__] for kind in type(exc).__mro__ if kind.__name__ in _FATES
-    )
-    if not started and isinstance(exc, TimeoutError):
-        text = "no connection was made in time"
-    reason = _reason(exc)
-    return _Lost(sent=sent and started, text=f"{text} ({reason[:200]})" if reason else text)
-
-
-def _reason(exc: Exception) -> str:
-    """The system's own words where they hold nothing but addresses; else the exception's name."""
-    if isinstance(exc, aiohttp.ClientConnectorCertificateError):
-        return getattr(exc.certificate_error, "verify_message", "")
-    if isinstance(exc, OSError):
-        return exc.strerror or ""
-    return "" if isinstance(exc, aiohttp.ClientError) else type(exc).__name__
 
 
 def proxy_for(url: str) -> str | None:
