@@ -392,6 +392,9 @@ def test_an_end_that_comes_late_is_an_end(tmp_path: Path) -> None:
     class Stream:
         pieces: ClassVar = [b"x" * 100, b""]
 
+        def is_eof(self) -> bool:
+            return False
+
         async def readany(self) -> bytes:
             await asyncio.sleep(29.0)
             return self.pieces.pop(0)
