@@ -185,6 +185,11 @@ class Intake:
         if local:  # a photo may change while the job file stays: look at it each time
             digest = None
         await self._ledger.ask(partial(runs.end_pass, run=run, digest=digest, jobs=count))
+        if changed := await self._ledger.ask(partial(runs.replaced, run=run)):
+            self._purse.tell(
+                f"{changed} jobs are finished here under the same name, and have changed since: they "
+                "are other jobs now and will be bought; the old files stay"
+            )
         return run
 
     def _count_new(self, count: int) -> None:

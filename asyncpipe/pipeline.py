@@ -60,11 +60,10 @@ class Pipeline:
     ``max_cost`` in USD caps what the folder's jobs, earlier runs included, are charged or may
     still be; what does not fit stays pending. Nothing is submitted while the account has less than
     ``min_balance`` USD. A job's price is the provider's quote (free; ``quotes=False`` asks for
-    none), else that of ``prices`` (model ids to rates), ``price_file`` or the built-in table; an
-    estimated quote is reserved times ``estimate_factor``. ``on_event`` is called for every event,
-    ``on_remark`` (default: the log) with what is done without. Jobs run in the pipeline's own
-    tasks: leaving early or cancelling a caller loses nothing that was paid for. Entering raises
-    FolderInUse, LedgerError or UsageError (another provider's folder).
+    none), else that of ``prices`` (by model id), ``price_file`` or the built-in table; an estimated
+    one is reserved times ``estimate_factor``. ``on_event`` is called for every event, ``on_remark``
+    (default: the log) with what users should know. Jobs run in the pipeline's own tasks: leaving
+    early loses nothing paid for. Raises FolderInUse, LedgerError, UsageError (another's folder).
     """
 
     def __init__(

@@ -26,6 +26,7 @@ class Purse:
     prices: Prices
     quoting: Quoting
     funds: Funds
+    tell: Tell
 
     def price(self, job: Job) -> Price:
         """Price one job by what is known now; raises UsageError."""
@@ -109,4 +110,5 @@ class Spending:
             prices=replace(self.prices, quotes=quoting.quotes),
             quoting=quoting,
             funds=Funds(provider, least=self.least, tell=self.tell),
+            tell=self.tell,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ class Counted:
             yield Job(name=f"{self.word} {n}", model=FLUX, prompt=self.word)
 
 
-def run(folder: Path, jobs: Counted, digest: str | None, **options: Any) -> Manifest:
+def run(folder: Path, jobs: Iterable[Job], digest: str | None, **options: Any) -> Manifest:
     provider = options.pop("provider", None) or FakeProvider()
     batch = {name: options.pop(name) for name in ("retry_failed",) if name in options}
 
@@ -143,3 +143,18 @@ def _usd(amount: str) -> Any:
     from decimal import Decimal
 
     return Decimal(amount)
+
+
+def test_finished_jobs_that_changed_are_told_before_they_are_bought_anew(tmp_path: Path) -> None:
+    """A word edited in a template makes every job another one: right, and dear to find out late."""
+
+    def reworded(word: str) -> list[Job]:
+        return [Job(name=f"mug {n}", model=FLUX, prompt=f"{word} {n}") for n in range(4)]
+
+    told: list[str] = []
+    run(tmp_path, reworded("a mug"), "d1", on_remark=told.append)
+    run(tmp_path, reworded("a mug"), "d2", on_remark=told.append)
+    assert told == []
+    run(tmp_path, reworded("a cup")[:3], "d3", on_remark=told.append)
+    (remark,) = told
+    assert remark.startswith("3 jobs are finished here under the same name, and have changed")

@@ -54,6 +54,19 @@ def last_row(connection: sqlite3.Connection) -> int:
     return int(last)
 
 
+def replaced(connection: sqlite3.Connection, run: int) -> int:
+    """How many jobs of ``run`` wait to be bought under the name of a finished one it lacks."""
+    finished = "SELECT name, type FROM jobs WHERE state='succeeded' AND seen_run<?"
+    if connection.execute(finished + " LIMIT 1", (run,)).fetchone() is None:
+        return 0
+    (count,) = connection.execute(
+        "SELECT count(*) FROM jobs WHERE state='pending' AND used=0 AND seen_run=?"
+        f" AND (name, type) IN ({finished})",
+        (run, run),
+    ).fetchone()
+    return int(count)
+
+
 def begin_pass(connection: sqlite3.Connection, run: int) -> None:
     """Note that ``run`` begins to mark rows."""
     connection.execute("UPDATE runs SET digest=? WHERE id=?", (_UNENDED, run))
