@@ -206,8 +206,9 @@ class Collector:
         while True:
             await self._changed.wait()
             began, due_s = clock(), MANIFEST_EVERY_S
-            while clock() - began < due_s:
-                await asyncio.sleep(due_s - (clock() - began))
+            # Not down to nothing: a rest below the clock's resolution would never pass.
+            while (left_s := due_s - (clock() - began)) > 1e-3:
+                await asyncio.sleep(left_s)
                 self.drain()
                 due_s = manifest_due_s(self.totals.total - self.totals.pending, took_s)
             self._changed.clear()

@@ -187,8 +187,8 @@ class Intake:
         await self._ledger.ask(partial(runs.end_pass, run=run, digest=digest, jobs=count))
         if changed := await self._ledger.ask(partial(runs.replaced, run=run)):
             self._purse.tell(
-                f"{changed} jobs are finished here under the same name, and have changed since: they "
-                "are other jobs now and will be bought; the old files stay"
+                f"{changed} jobs are finished here under the same name, and have changed since: "
+                "they are other jobs now and will be bought; the old files stay"
             )
         return run
 
