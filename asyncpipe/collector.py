@@ -179,11 +179,12 @@ class Collector:
         took_s = 0.0
         while True:
             await self._changed.wait()
-            began, due_s = clock(), MANIFEST_EVERY_S
-            while clock() - began < due_s:
-                await asyncio.sleep(due_s - (clock() - began))
+            began, left_s = clock(), MANIFEST_EVERY_S
+            while left_s > _ABOUT_S:
+                await asyncio.sleep(left_s)
                 self.drain()
-                due_s = manifest_due_s(self.totals.total - self.totals.pending, took_s)
+                rows = self.totals.total - self.totals.pending
+                left_s = began + manifest_due_s(rows, took_s) - clock()
             self._changed.clear()
             started = clock()
             await self._write()
@@ -192,6 +193,9 @@ class Collector:
 
 MANIFEST_EVERY_S = 10.0
 """Shortest time between two interim manifests."""
+
+_ABOUT_S = 0.001
+"""What is left by rounding is not waited for: a clock that is far on does not show it."""
 
 ROW_S = 2e-5
 """About what one row of it takes; the first one's duration is not known otherwise."""
