@@ -205,12 +205,12 @@ class Collector:
         took_s = 0.0
         while True:
             await self._changed.wait()
-            began, due_s = clock(), MANIFEST_EVERY_S
-            # Not down to nothing: a rest below the clock's resolution would never pass.
-            while (left_s := due_s - (clock() - began)) > 1e-3:
+            began, left_s = clock(), MANIFEST_EVERY_S
+            while left_s > _ABOUT_S:
                 await asyncio.sleep(left_s)
                 self.drain()
-                due_s = manifest_due_s(self.totals.total - self.totals.pending, took_s)
+                rows = self.totals.total - self.totals.pending
+                left_s = began + manifest_due_s(rows, took_s) - clock()
             self._changed.clear()
             started = time.perf_counter()
             await self._write()
@@ -222,6 +222,9 @@ MANIFEST_EVERY_S = 10.0
 
 MANIFEST_PAUSE = 50
 """A pause of so many times as long as it took follows on a manifest."""
+
+_ABOUT_S = 0.001
+"""What is left by rounding is not waited for: a clock that is far on does not show it."""
 
 ROW_S = 2e-5
 """About what one row of it takes; the first one's duration is not known otherwise."""

@@ -48,3 +48,27 @@ def test_the_first_manifest_comes_when_it_is_due(ended: int, first_s: float) -> 
         return written
 
     assert run_virtual(main()) == [pytest.approx(first_s)]
+
+
+@pytest.mark.parametrize("begin_s", [0.1 * n + 1e-7 for n in range(40)])
+def test_what_rounding_leaves_is_not_waited_for_for_ever(begin_s: float) -> None:
+    """A wait so short that the clock does not show it would be made again and again."""
+    record = JobRecord(id=1, key="k", name="n", job=Job(model="m/text-to-image", prompt="x"))
+    event = AssetStored(job_id=1, at=now(), index=0, path="images/n.png", size=1, sha256="0")
+
+    async def main() -> int:
+        count = 0
+
+        async def write() -> None:
+            nonlocal count
+            count += 1
+
+        collector = Collector(Totals(), write, ())
+        running = asyncio.create_task(collector.run(), name="collector")
+        await asyncio.sleep(begin_s)
+        collector.receive(record, event, record)
+        await asyncio.sleep(20.0)
+        running.cancel()
+        return count
+
+    assert run_virtual(main()) == 1
