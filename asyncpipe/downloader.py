@@ -31,12 +31,12 @@ READ_BUFFER = 256 * 1024
 """aiohttp's read buffer: with it and ``iter_any`` large bodies move a third faster than in 64 KiB
 pieces."""
 
-SMALL = 2 * 1024 * 1024
+SMALL = 1024 * 1024
 """Bodies up to here are written, hashed and renamed in one hop to the disk thread."""
 
-PIECE = 1024 * 1024
-"""Larger ones are hashed and written in pieces of this many bytes: more and the connection waits
-too long, fewer and the hops cost too much."""
+PIECE = READ_BUFFER
+"""Larger ones are hashed and written in pieces of at least this many bytes. With pieces of 1 MiB, and
+2 MiB in one hop, no more bytes moved a second, and half as much memory again was taken."""
 
 _TELLING = 16
 """Fewer bytes than this do not tell what they are."""
