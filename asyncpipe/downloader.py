@@ -35,8 +35,8 @@ SMALL = 1024 * 1024
 """Bodies up to here are written, hashed and renamed in one hop to the disk thread."""
 
 PIECE = READ_BUFFER
-"""Larger ones are hashed and written in pieces of at least this many bytes. With pieces of 1 MiB, and
-2 MiB in one hop, no more bytes moved a second, and half as much memory again was taken."""
+"""Larger ones are hashed and written in pieces of at least this many bytes. With pieces of 1 MiB,
+and 2 MiB in one hop, no more bytes moved a second, and half as much memory again was taken."""
 
 _TELLING = 16
 """Fewer bytes than this do not tell what they are."""
