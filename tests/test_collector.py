@@ -50,7 +50,7 @@ def test_the_first_manifest_comes_when_it_is_due(ended: int, first_s: float) -> 
     assert run_virtual(main()) == [pytest.approx(first_s)]
 
 
-@pytest.mark.parametrize("begin_s", [0.1 * n + 1e-7 for n in range(40)])
+@pytest.mark.parametrize("begin_s", [25.4458609934608, 252.5864077938834, 505.28382057960044])
 def test_what_rounding_leaves_is_not_waited_for_for_ever(begin_s: float) -> None:
     """A wait so short that the clock does not show it would be made again and again."""
     record = JobRecord(id=1, key="k", name="n", job=Job(model="m/text-to-image", prompt="x"))
