@@ -13,6 +13,7 @@ from pathlib import Path
 
 from asyncpipe.backlog import Backlog, read_page
 from asyncpipe.errors import AsyncpipeError, ProviderError
+from asyncpipe.flow.decide import limits_of
 from asyncpipe.flow.traffic import Traffic
 from asyncpipe.handover import Handover
 from asyncpipe.ledger.base import JobRecord
@@ -241,7 +242,8 @@ class Admission:
     def answered(self, record: JobRecord, answer: Prediction | ProviderError) -> float:
         """Learn from the answer to a submit; returns how long the model pauses, in seconds."""
         self._news.set()
-        return self.traffic.answered(record.id, record.job.model, answer, self._clock())
+        told = limits_of(answer)
+        return self.traffic.answered(record.id, record.job.model, told, self._clock())
 
     def release(self, record: JobRecord) -> None:
         """Give one permit back: the provider works on one prediction less."""

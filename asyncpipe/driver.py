@@ -35,12 +35,18 @@ from asyncpipe.events import (
     now,
 )
 from asyncpipe.fetcher import Emit, Fetcher
-from asyncpipe.flow.decide import after_deadline, after_failure, after_submit, next_wait_s
+from asyncpipe.flow.decide import (
+    after_deadline,
+    after_failure,
+    after_submit,
+    found_by,
+    limits_of,
+    next_wait_s,
+)
 from asyncpipe.flow.namesakes import Namesakes
 from asyncpipe.flow.refusals import FIRST, Refusals
 from asyncpipe.flow.schedule import PollClock, Trouble, backoff_s
-from asyncpipe.flow.traffic import is_limit
-from asyncpipe.flow.watch import Watches, found_by
+from asyncpipe.flow.watch import Watches
 from asyncpipe.jobs import Job
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.ledger.sqlite import Ledger
@@ -245,7 +251,9 @@ class Driver:
                 extra={"action": "submit.refused"},
             )
             # A limit that predictions of ours fill is met again and again, and nothing is wrong.
-            if not (is_limit(answer) and self._admission.traffic.works_on(record.job.model)):
+            if not (
+                limits_of(answer).limited and self._admission.traffic.works_on(record.job.model)
+            ):
                 self._lose_patience(self._clock(), answer)
             return
         if isinstance(answer, Prediction):

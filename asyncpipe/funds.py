@@ -6,15 +6,10 @@ import asyncio
 import logging
 from collections.abc import Callable
 from decimal import Decimal
-from functools import partial
 
 import anyio
 
 from asyncpipe.errors import BalanceExhausted, BalanceTooLow, ProviderError, UsageError
-from asyncpipe.ledger.queries import pending, pending_models
-from asyncpipe.ledger.runs import Named
-from asyncpipe.ledger.sqlite import Ledger
-from asyncpipe.pricing import Prices, from_micro
 from asyncpipe.pricing.price import MOST_USD, usd_text
 from asyncpipe.providers.base import HasBalance
 
@@ -28,10 +23,6 @@ ENOUGH_S = 600.0
 
 ASKED_S = 5.0
 """How long a balance that was too low is not asked for again."""
-
-PAGE = 1000
-MOST_PRICED = 100_000
-"""Jobs that are priced to tell how much is missing; beyond, it is said to be more."""
 
 
 class Funds:
@@ -85,10 +76,12 @@ class Funds:
         )
 
     async def missing(
-        self, reason: BalanceExhausted, *, ledger: Ledger, run: Named, prices: Prices
+        self, reason: BalanceExhausted, *, jobs: int, cost: Decimal, more: bool
     ) -> BalanceExhausted:
-        """The same reason, saying how much the jobs of ``run`` that are left cost and lack."""
-        jobs, cost, more = await _left(ledger, run, prices)
+        """The same reason, saying how much the ``jobs`` that are left cost and lack.
+
+        ``cost`` is in USD; ``more``: there are more jobs than were priced.
+        """
         balance = await self._read()
         at_least = "at least " if more else ""
         text = f"{reason}. The {jobs} jobs left cost {at_least}{usd_text(cost)} USD"
@@ -123,26 +116,6 @@ def _sane(balance: Decimal) -> Decimal | ProviderError:
     if isinstance(told, Decimal) and told.is_finite():
         return told
     return ProviderError(f"a balance of {told!r} USD is none")
-
-
-async def _left(ledger: Ledger, run: Named, prices: Prices) -> tuple[int, Decimal, bool]:
-    """How many jobs are pending, what they cost in USD, and whether that is not all."""
-    jobs = micro = 0
-    for model in await ledger.ask(partial(pending_models, named=run)):
-        after = 0
-        while records := await ledger.ask(
-            partial(pending, named=run, model=model, after=after, limit=PAGE)
-        ):
-            if jobs >= MOST_PRICED:
-                return jobs, from_micro(micro), True
-            for record in records:
-                try:
-                    micro += prices.of(record.job).to_reserve
-                except UsageError:  # not to be priced any more: it is not submitted either
-                    continue
-                jobs += 1
-            after = records[-1].id
-    return jobs, from_micro(micro), False
 
 
 def checked_least(amount: Decimal | None) -> Decimal | None:

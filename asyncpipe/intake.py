@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from sqlite3 import Connection
@@ -13,7 +14,7 @@ from asyncpipe.admission import Admission
 from asyncpipe.attachments import Attachments
 from asyncpipe.backlog import Backlog
 from asyncpipe.collector import Totals
-from asyncpipe.errors import AsyncpipeError
+from asyncpipe.errors import AsyncpipeError, BalanceExhausted, UsageError
 from asyncpipe.events import AskedAgain, Resubmitted, RetryAsked, Withdrawn, now
 from asyncpipe.fetcher import Emit
 from asyncpipe.firstpass import PAGE, Counted, JobLike, add_one, check_prices, write_jobs
@@ -22,6 +23,7 @@ from asyncpipe.ledger import queries, runs
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.ledger.runs import Named
 from asyncpipe.ledger.sqlite import Ledger
+from asyncpipe.pricing import Prices, from_micro
 from asyncpipe.providers.base import Provider
 from asyncpipe.results import count_removed
 from asyncpipe.spending import Purse
@@ -233,6 +235,37 @@ class Intake:
             some = ids[start : start + PAGE]
             for record in await self._ledger.ask(partial(queries.records_by_id, ids=some)):
                 self._emit(record, event(job_id=record.id, at=now()))
+
+
+MOST_PRICED = 100_000
+"""Jobs that are priced to tell how much is missing; beyond, it is said to be more."""
+
+
+async def explain(stops: Stops, ledger: Ledger, run: Named, purse: Purse) -> None:
+    """Where ``run`` was stopped for lack of money, say how much is missing."""
+    if isinstance(why := stops.first, BalanceExhausted):
+        jobs, cost, more = await _left(ledger, run, purse.prices)
+        stops.explain(await purse.funds.missing(why, jobs=jobs, cost=cost, more=more))
+
+
+async def _left(ledger: Ledger, run: Named, prices: Prices) -> tuple[int, Decimal, bool]:
+    """How many jobs are pending, what they cost in USD, and whether that is not all."""
+    jobs = micro = 0
+    for model in await ledger.ask(partial(queries.pending_models, named=run)):
+        after = 0
+        while records := await ledger.ask(
+            partial(queries.pending, named=run, model=model, after=after, limit=PAGE)
+        ):
+            if jobs >= MOST_PRICED:
+                return jobs, from_micro(micro), True
+            for record in records:
+                try:
+                    micro += prices.of(record.job).to_reserve
+                except UsageError:  # not to be priced any more: it is not submitted either
+                    continue
+                jobs += 1
+            after = records[-1].id
+    return jobs, from_micro(micro), False
 
 
 def _begin(connection: Connection) -> tuple[int, int]:

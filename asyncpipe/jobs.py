@@ -31,6 +31,9 @@ class JobType(StrEnum):
         return self.value if self is JobType.AUDIO else f"{self.value}s"
 
 
+BODY_FIELDS = ("width", "height", "duration", "resolution")
+"""Fields of a job that are the model's own, and go into the request as they stand."""
+
 _TOLD_BY = {
     "-to-image": JobType.IMAGE,
     "-to-video": JobType.VIDEO,

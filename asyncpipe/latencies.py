@@ -10,11 +10,10 @@ from typing import Any
 from asyncpipe.flow.learned import Latency, Learned
 from asyncpipe.flow.polls import watches_of
 from asyncpipe.flow.watch import Watches
-from asyncpipe.memory import Memory, memory_of
-from asyncpipe.providers.base import Provider
+from asyncpipe.memory import Memory
 from asyncpipe.settings import Polling
 
-SUBJECT = "latency"
+LATENCY = "latency"
 """The subject of the memory that holds them."""
 
 
@@ -36,19 +35,17 @@ class Latencies:
 
 
 def latencies_of(
-    polling: Polling, provider: Provider, rng: Random, *, tail: Callable[[], bool]
+    polling: Polling, memory: Memory | None, rng: Random, *, tail: Callable[[], bool]
 ) -> Latencies:
-    """The policy that ``polling`` names, with what earlier runs at ``provider`` learned.
+    """The policy that ``polling`` names, with what earlier runs learned.
 
     ``tail`` says whether nothing waits to be submitted.
     """
-    memory = memory_of(provider, SUBJECT)
     kept = memory.load() if memory else None
     return Latencies(polls=watches_of(polling, rng, tail=tail, kept=kept), memory=memory)
 
 
-def learned_before(provider: Provider) -> Callable[[str, Mapping[str, Any]], Latency | None]:
-    """What earlier runs at ``provider`` learned: a model and a job's parameters to its times."""
-    memory = memory_of(provider, SUBJECT)
+def recall(memory: Memory | None) -> Callable[[str, Mapping[str, Any]], Latency | None]:
+    """What a memory holds: a model and a job's parameters to its times."""
     kept = memory.load() if memory else {}
     return Learned(Polling(policy="learned"), Random(), bool, kept).latency

@@ -73,6 +73,17 @@ _CONTENT_TYPES = {
     "text/plain": "txt",
 }
 
+_MEDIA_TYPES = {"jpg": "image/jpeg", "mp3": "audio/mpeg", "mov": "video/quicktime"} | {
+    ending: f"{kind}/{ending}"
+    for kind, endings in {
+        "image": ("png", "gif", "bmp", "webp", "avif", "heic", "tiff"),
+        "video": ("mp4", "webm"),
+        "audio": ("wav", "ogg", "flac", "aac"),
+    }.items()
+    for ending in endings
+}
+_MEDIA_TYPES["m4a"] = "audio/mp4"
+
 _KNOWN = frozenset(told for _, _, told in _MAGIC) | {"jpeg"}
 
 _PAGE = re.compile(
@@ -86,6 +97,12 @@ def sniff(head: bytes) -> str | None:
         if head[offset : offset + len(magic)] == magic:
             return extension
     return None
+
+
+def media_type(head: bytes) -> tuple[str, str]:
+    """The ending and the media type that the first bytes of a file tell; of others, of any file."""
+    ending = sniff(head) or "bin"
+    return ending, _MEDIA_TYPES.get(ending, "application/octet-stream")
 
 
 def is_page(head: bytes) -> bool:

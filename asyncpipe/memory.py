@@ -12,8 +12,6 @@ from typing import Any
 import orjson
 
 from asyncpipe._fs import safe_stem, whole_file
-from asyncpipe.providers.base import Provider, account_of
-from asyncpipe.reach import on_loopback
 
 STALE = timedelta(days=30)
 """What was learned longer ago says nothing of an API today."""
@@ -81,13 +79,3 @@ def _is_fresh(entry: Any, now: datetime) -> bool:
         return "learned" in entry and timedelta() <= now - at <= STALE
     except (ValueError, TypeError, KeyError):
         return False
-
-
-def memory_of(provider: Provider, subject: str) -> Memory | None:
-    """The memory for ``subject`` at ``provider``'s account; None for what is not worth keeping.
-
-    A simulator, or whatever else runs on this machine, says nothing of a real API.
-    """
-    if provider.simulated or on_loopback(provider.origin):
-        return None
-    return Memory(subject, origin=provider.origin, account=account_of(provider))

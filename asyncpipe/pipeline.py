@@ -21,7 +21,8 @@ from asyncpipe.errors import AsyncpipeError, DiskError, LedgerError, UsageError
 from asyncpipe.events import Withdrawn, now
 from asyncpipe.firstpass import JobLike, mark_interrupted, one_job
 from asyncpipe.handover import Handover
-from asyncpipe.intake import Intake
+from asyncpipe.intake import Intake, explain
+from asyncpipe.jobfile.prices import load_price_file
 from asyncpipe.jobs import Job, JobType
 from asyncpipe.ledger import queries
 from asyncpipe.ledger.base import JobRecord
@@ -112,7 +113,7 @@ class Pipeline:
             max_cost=max_cost,
             min_balance=min_balance,
             prices=prices,
-            price_file=price_file,
+            book=None if price_file is None else load_price_file(price_file),
             quotes=quotes,
             estimate_factor=estimate_factor,
             tell=on_remark,
@@ -167,7 +168,9 @@ class Pipeline:
         self._ledger = Ledger(self.folder, self._stop)
         self._manifests = ManifestWriter(self._ledger, self.folder)
         stack.push_async_callback(within, self._ledger.aclose)
-        await self._ledger.open(Origin.of(provider))
+        await self._ledger.open(
+            Origin(provider=provider.name, origin=provider.origin, simulated=provider.simulated)
+        )
         await mark_interrupted(self._ledger)
         forget_parts(self.folder / MANIFEST_NAME)
         adopted = await self._ledger.ask(queries.paid_open)
@@ -342,7 +345,7 @@ class Pipeline:
         except asyncio.CancelledError:  # what is not submitted yet stays pending
             self._admission.close_run(backlog, keep=self._waiters.anybody)
             raise
-        await self._purse.explain(self._stops, self._ledger, named)
+        await explain(self._stops, self._ledger, named, self._purse)
         await self._intake.end(named.run)
         self._collector.drain()
         return await self._manifests.end_batch()

@@ -5,18 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from pathlib import Path
 
-from asyncpipe.errors import AsyncpipeError, BalanceExhausted, UsageError
+from asyncpipe.errors import AsyncpipeError, UsageError
 from asyncpipe.funds import Funds, checked_least
-from asyncpipe.jobfile.prices import load_price_file
 from asyncpipe.jobs import Job
-from asyncpipe.ledger.runs import Named
-from asyncpipe.ledger.sqlite import Ledger
-from asyncpipe.pricing import Budget, Fit, Price, Prices, Rate, books_of, checked_cap
-from asyncpipe.providers.base import Provider
+from asyncpipe.pricing import Budget, Fit, Price, PriceBook, Prices, Rate, books_of, checked_cap
 from asyncpipe.quoting import Quoting, Tell, ask_unpriced
-from asyncpipe.stops import Stops
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,12 +52,6 @@ class Purse:
         if (short := await self.funds.too_little()) is not None:
             stop(short)
 
-    async def explain(self, stops: Stops, ledger: Ledger, run: Named) -> None:
-        """Where a run was stopped for lack of money, say how much is missing."""
-        if isinstance(why := stops.first, BalanceExhausted):
-            found = await self.funds.missing(why, ledger=ledger, run=run, prices=self.prices)
-            stops.explain(found)
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Spending:
@@ -82,13 +70,12 @@ class Spending:
         max_cost: Decimal | None,
         min_balance: Decimal | None,
         prices: Mapping[str, Rate] | None,
-        price_file: str | Path | None,
+        book: PriceBook | None,
         quotes: bool | Quoting,
         estimate_factor: Decimal,
         tell: Tell,
     ) -> Spending:
-        """Check what was told; raises UsageError, JobFileError for a price file's problems."""
-        book = None if price_file is None else load_price_file(price_file)
+        """Check what was told; raises UsageError. ``book`` is that of the user's price file."""
         return cls(
             cap=None if max_cost is None else checked_cap(max_cost),
             least=checked_least(min_balance),
@@ -101,7 +88,7 @@ class Spending:
         """The budget of a folder where so much is charged or reserved, nothing taken up yet."""
         return Budget(self.cap, committed=committed)
 
-    def open(self, provider: Provider) -> Purse:
+    def open(self, provider: object) -> Purse:
         """Make the parts; in the pipeline's own loop, whose clock they go by."""
         quoting = self.quotes
         if isinstance(quoting, bool):

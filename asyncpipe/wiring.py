@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from asyncpipe.admission import Admission
 from asyncpipe.downloader import Downloader
@@ -14,16 +15,18 @@ from asyncpipe.errors import AsyncpipeError
 from asyncpipe.fetcher import Emit, Fetcher
 from asyncpipe.flow.gate import Gate
 from asyncpipe.flow.kept import Windows, lessons
+from asyncpipe.flow.learned import Latency
 from asyncpipe.flow.pace import Pace
 from asyncpipe.flow.paced import Paced
 from asyncpipe.flow.traffic import Traffic
 from asyncpipe.flow.watch import Watches
-from asyncpipe.latencies import Latencies, latencies_of
+from asyncpipe.latencies import LATENCY, Latencies, latencies_of, recall
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.ledger.sqlite import Ledger
-from asyncpipe.memory import memory_of
+from asyncpipe.memory import Memory
 from asyncpipe.pricing import Budget
-from asyncpipe.providers.base import Provider
+from asyncpipe.providers.base import Provider, account_of
+from asyncpipe.reach import on_loopback
 from asyncpipe.settings import Caps, Deadlines, Polling
 from asyncpipe.spending import Purse
 from asyncpipe.uploads import Uploads
@@ -102,7 +105,9 @@ def join_parts(
         traffic=traffic,
         clock=calls.clock,
     )
-    latencies = latencies_of(limits.polling, provider, limits.rng, tail=admission.tail)
+    latencies = latencies_of(
+        limits.polling, memory_of(provider, LATENCY), limits.rng, tail=admission.tail
+    )
     fetcher = Fetcher(
         provider=paced,
         ledger=ledger,
@@ -133,6 +138,21 @@ def join_parts(
         latencies=latencies,
         keep_windows=keep_windows,
     )
+
+
+def memory_of(provider: Provider, subject: str) -> Memory | None:
+    """The memory for ``subject`` at ``provider``'s account; None for what is not worth keeping.
+
+    A simulator, or whatever else runs on this machine, says nothing of a real API.
+    """
+    if provider.simulated or on_loopback(provider.origin):
+        return None
+    return Memory(subject, origin=provider.origin, account=account_of(provider))
+
+
+def learned_before(provider: Provider) -> Callable[[str, Mapping[str, Any]], Latency | None]:
+    """What earlier runs at ``provider`` learned: a model and a job's parameters to its times."""
+    return recall(memory_of(provider, LATENCY))
 
 
 def _policy(limits: Limits, calls: Calls, polls: Watches) -> Policy:

@@ -21,11 +21,11 @@ from asyncpipe.catalog import (
     BodyCheck,
     CatalogModel,
     Lookup,
-    RowCheck,
     look_up,
     read_models,
     read_schema,
 )
+from asyncpipe.catalog.rows import RowCheck
 from asyncpipe.catalog.schema import MOST_PARTS
 from asyncpipe.cli.catalogue import (
     Catalogue,

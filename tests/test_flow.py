@@ -29,7 +29,7 @@ from asyncpipe.flow.gate import Gate
 from asyncpipe.flow.pace import Pace
 from asyncpipe.flow.pause import RELEASED, Pause
 from asyncpipe.flow.schedule import PollClock, backoff_s, poll_gap
-from asyncpipe.flow.traffic import Traffic
+from asyncpipe.flow.traffic import Answer, Traffic, Verdict
 from asyncpipe.flow.window import Window
 from asyncpipe.jobs import Job, JobType
 from asyncpipe.ledger.base import JobRecord
@@ -219,7 +219,7 @@ def test_paid_work_goes_first_and_models_take_turns() -> None:
     ] == [9, 1]
     assert queue.choose(0.0) == two
     queue.add([record(id=4, model="b")])
-    queue.traffic.answered(1, "a", Overloaded("503", retry_after_s=100.0), 0.0)
+    queue.traffic.answered(1, "a", Answer(Verdict.OVERLOADED, 100.0), 0.0)
     chosen = queue.choose(0.0)
     assert isinstance(chosen, JobRecord)
     assert chosen.id == 4

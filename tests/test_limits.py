@@ -17,7 +17,7 @@ from asyncpipe.admission import Queue
 from asyncpipe.errors import RateLimited, UsageError
 from asyncpipe.flow.gate import Gate
 from asyncpipe.flow.pace import Pace
-from asyncpipe.flow.traffic import Traffic
+from asyncpipe.flow.traffic import Answer, Traffic, Verdict
 from asyncpipe.flow.window import Window
 from asyncpipe.jobs import JobType
 from asyncpipe.ledger.base import JobRecord
@@ -201,7 +201,7 @@ def test_a_full_window_blocks_nobody_else_and_turns_are_fair(
         if isinstance(chosen, JobRecord):
             model = chosen.job.model
             assert model in able
-            traffic.answered(chosen.id, model, Prediction(id="p"), 0.0)
+            traffic.answered(chosen.id, model, Answer(Verdict.TAKEN), 0.0)
             flight.append(chosen)
             left[model] -= 1
             passed[model] = 0

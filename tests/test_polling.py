@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from asyncpipe.errors import PollFailed, PredictionGone, ProviderError, UsageError
 from asyncpipe.flow import law as law_module
 from asyncpipe.flow import learned as learned_module
+from asyncpipe.flow.decide import found_by
 from asyncpipe.flow.law import MEMORY, YESTERDAY_JOBS, Law
 from asyncpipe.flow.learned import (
     CLASS_JOBS,
@@ -26,7 +27,7 @@ from asyncpipe.flow.learned import (
 from asyncpipe.flow.plan import LEAST_GAP_S, MOST_GAP_S, Plan, plan_of
 from asyncpipe.flow.polls import watches_of
 from asyncpipe.flow.shape import BINS, EDGES, LAST_S, UNKNOWN, position, shape_of
-from asyncpipe.flow.watch import Found, found_by
+from asyncpipe.flow.watch import Found
 from asyncpipe.jobs import Job
 from asyncpipe.providers.base import Prediction, PredictionStatus
 from asyncpipe.settings import Polling

@@ -35,6 +35,7 @@ from asyncpipe.inputs import LocalFile, is_local, local_media, with_media
 from asyncpipe.ledger.base import job_from_spec, job_to_spec
 from asyncpipe.ledger.sqlite import Ledger, reading
 from asyncpipe.localfiles import MOST_BYTES, BadInputs, LocalFiles, trouble_with
+from asyncpipe.media import media_type
 from asyncpipe.providers.atlas_reader import read_upload
 from asyncpipe.providers.base import PredictionStatus
 from asyncpipe.providers.form import FilePart
@@ -850,7 +851,7 @@ def test_the_form_is_one_file_with_its_length_and_without_its_name(tmp_path: Pat
 
     async def main() -> tuple[int, bytes]:
         async with AsyncExitStack() as stack:
-            size, pieces = await FilePart(path).open(stack)
+            size, pieces = await FilePart(path, tell=media_type).open(stack)
             return size, b"".join([piece async for piece in pieces])
 
     size, body = asyncio.run(main())

@@ -21,6 +21,7 @@ from asyncpipe.errors import (
     Rejected,
     SubmitUnknown,
 )
+from asyncpipe.flow.decide import limits_of
 from asyncpipe.flow.gate import IN_A_ROW, Gate
 from asyncpipe.flow.kept import Windows, lessons
 from asyncpipe.flow.pace import CUT_EVERY_S, FIRST_CUT, FORGOTTEN_S, Pace
@@ -491,7 +492,7 @@ def submit(known: Traffic, count: int, answer: Any, *, now: float, first: int = 
     for job in jobs:
         known.admitted(job, "m")
     for job in jobs:
-        known.answered(job, "m", answer, now)
+        known.answered(job, "m", limits_of(answer), now)
 
 
 @pytest.mark.parametrize(
@@ -511,7 +512,7 @@ def test_only_a_429_cuts_a_window(answer: ProviderError) -> None:
 
 def refuse_polls(known: Traffic, now: float) -> None:
     for _ in range(4):
-        known.polled(PollFailed("429", status=429), now)
+        known.polled(limits_of(PollFailed("429", status=429)), now)
 
 
 def test_a_429_on_submits_and_polls_is_the_rate() -> None:
@@ -547,10 +548,10 @@ def test_a_wish_to_wait_is_kept_by_whom_it_was_told() -> None:
     for job in range(12):
         known.ended(job, "m")
     for _ in range(4):
-        known.polled(PollFailed("429", status=429, retry_after_s=50.0), 0.0)
+        known.polled(limits_of(PollFailed("429", status=429, retry_after_s=50.0)), 0.0)
     assert known.ready_at("m", 0.0) == 0.0
     known.admitted(99, "m")
-    assert known.answered(99, "m", RateLimited("429", retry_after_s=40.0), 0.1) >= 40.0
+    assert known.answered(99, "m", limits_of(RateLimited("429", retry_after_s=40.0)), 0.1) >= 40.0
     at = known.ready_at("m", 0.2)
     assert at is not None
     assert 40.0 <= at <= 44.2

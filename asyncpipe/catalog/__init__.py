@@ -4,7 +4,6 @@ from asyncpipe.catalog.body import BodyCheck
 from asyncpipe.catalog.builtin import BUILT_IN, BUILT_IN_AS_OF
 from asyncpipe.catalog.lookup import Lookup, look_up
 from asyncpipe.catalog.models import CatalogModel, read_models
-from asyncpipe.catalog.rows import RowCheck
 from asyncpipe.catalog.schema import read_schema
 
 __all__ = [
@@ -13,7 +12,6 @@ __all__ = [
     "BodyCheck",
     "CatalogModel",
     "Lookup",
-    "RowCheck",
     "look_up",
     "read_models",
     "read_schema",

@@ -10,7 +10,6 @@ from typing import Any
 
 import click
 
-from asyncpipe import __version__
 from asyncpipe.cli.options import (
     BASE_URL,
     CATALOGS,
@@ -38,7 +37,7 @@ asyncpipe runs AI image, video and audio jobs in bulk. Where to start:
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(__version__, prog_name="asyncpipe")
+@click.version_option(package_name="asyncpipe", prog_name="asyncpipe")
 @click.pass_context
 def app(context: click.Context) -> None:
     """Run AI image, video and audio jobs in bulk: paid once, nothing lost, all accounted for."""

@@ -17,11 +17,11 @@ from asyncpipe.cli.look import Kinds, prices_of
 from asyncpipe.cli.session import echo
 from asyncpipe.errors import ProviderError
 from asyncpipe.jobfile import JobFile, open_jobs
-from asyncpipe.latencies import learned_before
 from asyncpipe.pricing import Prices, to_micro
 from asyncpipe.providers.atlas import AtlasCloud, has_key
 from asyncpipe.quoting import Quoting
 from asyncpipe.report.text import json_text, printable, usd
+from asyncpipe.wiring import learned_before
 
 OFFLINE = "by tables only, nothing was asked: "
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from sqlite3 import Connection
 
-from asyncpipe.catalog import BodyCheck, Lookup, RowCheck, read_schema
+from asyncpipe.catalog import BodyCheck, Lookup, read_schema
+from asyncpipe.catalog.rows import RowCheck
 from asyncpipe.cli.catalogue import Catalogue, find_models
 from asyncpipe.errors import LedgerError, Problem
 from asyncpipe.jobfile import JobFile, JobRow

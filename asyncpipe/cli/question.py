@@ -15,10 +15,10 @@ from asyncpipe.cli.look import Kinds
 from asyncpipe.cli.session import echo
 from asyncpipe.jobfile import JobFile
 from asyncpipe.jobs import Job
-from asyncpipe.latencies import learned_before
 from asyncpipe.pricing import Prices, to_micro
 from asyncpipe.providers.atlas import AtlasCloud
 from asyncpipe.quoting import Quoting
+from asyncpipe.wiring import learned_before
 
 UNASKED_USD = Decimal(1)
 """What a run may spend without a question."""

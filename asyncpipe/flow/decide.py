@@ -6,9 +6,11 @@ from datetime import datetime
 
 from asyncpipe.errors import (
     NotAccepted,
+    Overloaded,
     PollFailed,
     PredictionGone,
     ProviderError,
+    RateLimited,
     Rejected,
     SubmitStopped,
 )
@@ -22,9 +24,39 @@ from asyncpipe.events import (
     Submitted,
     Unknown,
 )
+from asyncpipe.flow.traffic import Answer, Verdict
+from asyncpipe.flow.watch import Found
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.pricing.price import told_micro
 from asyncpipe.providers.base import Prediction, PredictionStatus
+
+
+def limits_of(answer: Prediction | ProviderError) -> Answer:
+    """What an answer to a submit or a poll says of the API's limits."""
+    if isinstance(answer, Prediction):
+        running = answer.status is PredictionStatus.RUNNING
+        return Answer(Verdict.TAKEN if running else Verdict.FINAL)
+    if isinstance(answer, Overloaded):
+        return Answer(Verdict.OVERLOADED, answer.retry_after_s)
+    if isinstance(answer, RateLimited):
+        return Answer(Verdict.LIMITED, answer.retry_after_s)
+    if isinstance(answer, PollFailed) and answer.status == 429:
+        return Answer(Verdict.LIMITED, answer.retry_after_s)
+    return Answer(Verdict.OVERLOADED if isinstance(answer, NotAccepted) else Verdict.OTHER)
+
+
+def found_by(answer: Prediction | ProviderError) -> Found:
+    """What an answer tells; a failed prediction has ended, a failed poll says nothing.
+
+    Completed without outputs says nothing either: such answers have turned out to be too early.
+    """
+    if isinstance(answer, ProviderError):
+        return Found.NOTHING
+    if answer.status is PredictionStatus.RUNNING:
+        return Found.RUNNING
+    whole = answer.status is PredictionStatus.FAILED or answer.outputs
+    return Found.ENDED if whole else Found.NOTHING
+
 
 NO_OUTPUT = "the provider says completed and names no output"
 

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from asyncpipe.errors import ProviderError
+from asyncpipe.flow.decide import limits_of
 from asyncpipe.flow.traffic import Traffic
 from asyncpipe.jobs import Job
 from asyncpipe.providers.base import Prediction, Provider
@@ -43,9 +44,9 @@ class Paced:
         try:
             answer = await self._provider.poll(prediction_id, route=route)
         except ProviderError as exc:
-            self._traffic.polled(exc, self._clock())
+            self._traffic.polled(limits_of(exc), self._clock())
             raise
-        self._traffic.polled(answer, self._clock())
+        self._traffic.polled(limits_of(answer), self._clock())
         return answer
 
     async def __aenter__(self) -> Self:

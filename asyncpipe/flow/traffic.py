@@ -4,16 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import Enum
 from random import Random
 
-from asyncpipe.errors import NotAccepted, Overloaded, PollFailed, ProviderError, RateLimited
 from asyncpipe.flow.gate import Gate
 from asyncpipe.flow.pause import LATE, Pause
 from asyncpipe.flow.window import Window
-from asyncpipe.providers.base import Prediction, PredictionStatus
 
 TOGETHER_S = 2.0
 """Submits refused so shortly before polls are were refused for the same reason: the rate."""
+
+
+class Verdict(Enum):
+    """What an answer says of an API's limits."""
+
+    TAKEN = "taken"  # the prediction is under way
+    FINAL = "final"  # and has ended already
+    LIMITED = "limited"  # 429
+    OVERLOADED = "overloaded"  # 503, or no connection: no limit of ours
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer to a submit or a poll, as far as limits go; ``retry_after_s`` where it was told."""
+
+    verdict: Verdict
+    retry_after_s: float | None = None
+
+    @property
+    def limited(self) -> bool:
+        """Whether a limit was met; an overload is none of ours."""
+        return self.verdict is Verdict.LIMITED
 
 
 @dataclass(slots=True)
@@ -79,26 +101,22 @@ class Traffic:
             known.window.failed()
             known.pause.answered(episodes[1])
 
-    def answered(
-        self, job_id: int, model: str, answer: Prediction | ProviderError, now: float
-    ) -> float:
+    def answered(self, job_id: int, model: str, answer: Answer, now: float) -> float:
         """A submit was answered; returns how long the model pauses now, in seconds."""
         window_episode, pause_episode = self._out.pop(job_id)
         known = self.of(model)
-        limited = is_limit(answer)
+        limited, wish_s = answer.limited, answer.retry_after_s
         if not limited:
             self.gate.pace.answered(now)
-        if isinstance(answer, Prediction):
+        if answer.verdict in (Verdict.TAKEN, Verdict.FINAL):
             self._running.add(job_id)
-            final = answer.status is not PredictionStatus.RUNNING
-            known.window.taken(window_episode, now, final=final)
+            known.window.taken(window_episode, now, final=answer.verdict is Verdict.FINAL)
             known.pause.accepted(pause_episode)
             return 0.0
-        if not isinstance(answer, NotAccepted):
+        if answer.verdict is Verdict.OTHER:
             known.window.failed()
             known.pause.answered(pause_episode)
             return 0.0
-        wish_s = answer.retry_after_s if isinstance(answer, RateLimited) else None
         if limited and self.gate.pace.limiting(now):
             self.gate.pace.refused(now)
             known.window.failed()
@@ -132,9 +150,9 @@ class Traffic:
 
     # -- polls ----------------------------------------------------------------------------------
 
-    def polled(self, answer: Prediction | ProviderError, now: float) -> None:
+    def polled(self, answer: Answer, now: float) -> None:
         """A poll was answered."""
-        if not (isinstance(answer, PollFailed) and answer.status == 429):
+        if not answer.limited:
             self.gate.pace.answered(now)
             return
         if not self.gate.pace.refused(now):
@@ -146,8 +164,3 @@ class Traffic:
             if now - known.rated <= TOGETHER_S:
                 known.pause.lift()
         self.gate.news()
-
-
-def is_limit(answer: Prediction | ProviderError) -> bool:
-    """Whether a submit was refused for a limit: 429; an overload (503) is none of ours."""
-    return isinstance(answer, RateLimited) and not isinstance(answer, Overloaded)

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from asyncpipe.errors import ProviderError
 from asyncpipe.jobs import Job
-from asyncpipe.providers.base import Prediction, PredictionStatus
 
 
 class Found(Enum):
@@ -18,19 +16,6 @@ class Found(Enum):
     RUNNING = "running"
     ENDED = "ended"
     NOTHING = "nothing"
-
-
-def found_by(answer: Prediction | ProviderError) -> Found:
-    """What an answer tells; a failed prediction has ended, a failed poll says nothing.
-
-    Completed without outputs says nothing either: such answers have turned out to be too early.
-    """
-    if isinstance(answer, ProviderError):
-        return Found.NOTHING
-    if answer.status is PredictionStatus.RUNNING:
-        return Found.RUNNING
-    whole = answer.status is PredictionStatus.FAILED or answer.outputs
-    return Found.ENDED if whole else Found.NOTHING
 
 
 class Watch(Protocol):

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from asyncpipe.inputs import is_media_field
-from asyncpipe.jobfile.fields import BODY_FIELDS, MEDIA
-from asyncpipe.jobs import Job, JobType, type_of_model
+from asyncpipe.jobfile.fields import MEDIA
+from asyncpipe.jobs import BODY_FIELDS, Job, JobType, type_of_model
 
 IN_BODY = frozenset({*BODY_FIELDS, *MEDIA})
 

@@ -8,7 +8,7 @@ from asyncpipe.inputs import DIRECT_FIELDS
 from asyncpipe.jobfile.checks import Check, Wrong, number, positive, says, shown, text, whole
 from asyncpipe.jobfile.params import labels, params
 from asyncpipe.jobfile.source import Unclear
-from asyncpipe.jobs import JobType, any_type
+from asyncpipe.jobs import BODY_FIELDS, JobType, any_type
 
 MOST_COPIES = 10_000
 """The largest ``count``."""
@@ -80,13 +80,9 @@ def media(value: Any) -> Any:
     return [text(each) for each in value]
 
 
-BODY_FIELDS: dict[str, Check] = {
-    "width": whole(1),
-    "height": whole(1),
-    "duration": duration,
-    "resolution": resolution,
-}
-"""Fields of a job that are the model's own, and go into the request as they stand."""
+_BODY: dict[str, Check] = dict(
+    zip(BODY_FIELDS, (whole(1), whole(1), duration, resolution), strict=True)
+)
 
 MEDIA: dict[str, Check] = dict.fromkeys(DIRECT_FIELDS, media)
 """Fields of the body as well; not in ``defaults``, where ``image`` is for jobs of that type."""
@@ -94,7 +90,7 @@ MEDIA: dict[str, Check] = dict.fromkeys(DIRECT_FIELDS, media)
 DEFAULT_FIELDS: dict[str, Check] = {
     "model": model,
     "prompt": prompt,
-    **BODY_FIELDS,
+    **_BODY,
     "params": params,
     "retries": whole(0),
     "deadline_s": positive,

@@ -9,11 +9,11 @@ from typing import Any
 from asyncpipe.errors import UsageError
 from asyncpipe.jobfile.checks import mapping
 from asyncpipe.jobfile.expand import Defaults, Layer, copies, is_wordless
-from asyncpipe.jobfile.fields import BODY_FIELDS, DEFAULT_FIELDS, JOB_FIELDS, MEDIA, job_type
+from asyncpipe.jobfile.fields import DEFAULT_FIELDS, JOB_FIELDS, MEDIA, job_type
 from asyncpipe.jobfile.place import Place
 from asyncpipe.jobfile.source import Unclear, line_of
 from asyncpipe.jobfile.template import Template
-from asyncpipe.jobs import Job, JobType, any_type
+from asyncpipe.jobs import BODY_FIELDS, Job, JobType, any_type
 
 _NO_PARAMS = frozenset({"model", "prompt", *BODY_FIELDS, *MEDIA})
 JOB_REMEDY = "Fields of the model's own go under params:"

@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import TypeVar
 
 import anyio
 
@@ -20,7 +20,6 @@ from asyncpipe.ledger.ballast import Ballast
 from asyncpipe.ledger.schema import SETTINGS, prepare, show_as_today
 from asyncpipe.ledger.trouble import LedgerFull, ledger_error, mapped
 from asyncpipe.ledger.writing import write
-from asyncpipe.providers.base import Provider
 
 T = TypeVar("T")
 Query = Callable[[sqlite3.Connection], T]
@@ -44,11 +43,6 @@ class Origin:
     provider: str
     origin: str
     simulated: bool
-
-    @classmethod
-    def of(cls, provider: Provider) -> Self:
-        """Where a provider's predictions come from."""
-        return cls(provider=provider.name, origin=provider.origin, simulated=provider.simulated)
 
     def __str__(self) -> str:
         if self.simulated:

@@ -19,6 +19,7 @@ from yarl import URL
 from asyncpipe.catalog.models import CatalogModel, read_models
 from asyncpipe.errors import KeyRefused, PollFailed, PredictionGone, ProviderError, UsageError
 from asyncpipe.jobs import Job, JobType
+from asyncpipe.media import media_type
 from asyncpipe.pricing import Quote
 from asyncpipe.providers.atlas_answer import open_answer
 from asyncpipe.providers.atlas_billing import read_balance
@@ -157,7 +158,9 @@ class AtlasCloud:
 
         Raises NotAccepted where trying again may help, SubmitStopped, or Rejected.
         """
-        answer = self._without_key(await self._http.send_file(_UPLOAD, FilePart(path)))
+        answer = self._without_key(
+            await self._http.send_file(_UPLOAD, FilePart(path, tell=media_type))
+        )
         return read_upload(answer.status, answer.headers, answer.body)
 
     async def ask_account(self, path: str) -> HttpAnswer:

@@ -4,35 +4,33 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import aiofiles
 from aiofiles.threadpool.binary import AsyncBufferedReader
 
-from asyncpipe.media import HEAD_BYTES, sniff
-
 BLOCK = 256 * 1024
 """Bytes that are read at once, and all of the file that is in memory."""
 
-_TYPES = {"jpg": "image/jpeg", "mp3": "audio/mpeg", "mov": "video/quicktime", "m4a": "audio/mp4"}
-_KINDS = {
-    "image": ("png", "gif", "bmp", "webp", "avif", "heic", "tiff"),
-    "video": ("mp4", "webm"),
-    "audio": ("wav", "ogg", "flac", "aac"),
-}
-_CONTENT_TYPES = _TYPES | {e: f"{kind}/{e}" for kind, names in _KINDS.items() for e in names}
+HEAD_BYTES = 512
+"""So many first bytes of a file tell what it is."""
+
+Tell = Callable[[bytes], tuple[str, str]]
+"""From the first bytes of a file to its ending and its media type."""
 
 
 class FilePart:
     """A form with one file; ``content_type`` is the form's. The file's own name is not told.
 
-    (It may be anything, in any script, and the API gives it another one.)
+    (It may be anything, in any script, and the API gives it another one.) ``tell`` says what the
+    file is.
     """
 
-    def __init__(self, path: Path, *, field: str = "file") -> None:
+    def __init__(self, path: Path, *, tell: Tell, field: str = "file") -> None:
         self.path = path
+        self._tell = tell
         self._field = field
         self._boundary = uuid.uuid4().hex
 
@@ -55,8 +53,7 @@ class FilePart:
         return len(head) + size + len(tail), self._pieces(file, head, size, tail)
 
     def _head(self, first: bytes) -> bytes:
-        ending = sniff(first) or "bin"
-        content_type = _CONTENT_TYPES.get(ending, "application/octet-stream")
+        ending, content_type = self._tell(first)
         return (
             f"--{self._boundary}\r\n"
             f'Content-Disposition: form-data; name="{self._field}"; filename="input.{ending}"\r\n'

@@ -7,6 +7,7 @@ import ipaddress
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, fields
+from importlib.metadata import version
 from types import SimpleNamespace, TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -16,7 +17,6 @@ import aiohttp
 import orjson
 from yarl import URL
 
-from asyncpipe import __version__
 from asyncpipe.errors import (
     NotAccepted,
     NotSent,
@@ -28,7 +28,7 @@ from asyncpipe.errors import (
 from asyncpipe.providers.fates import Lost, lost
 from asyncpipe.providers.form import FilePart
 
-USER_AGENT = f"asyncpipe/{__version__}"
+USER_AGENT = f"asyncpipe/{version('asyncpipe')}"
 """Always sent: Cloudflare refuses some libraries' own."""
 
 LARGEST_ANSWER = 64 * 1024 * 1024
