@@ -20,7 +20,8 @@ from asyncpipe.ledger.sqlite import reading
 from asyncpipe.ledger.trouble import rows_of
 from asyncpipe.manifest import money
 from asyncpipe.pricing import to_micro
-from asyncpipe.report import attempts
+from asyncpipe.report.attempts import COLUMNS as ATTEMPT_COLUMNS
+from asyncpipe.report.attempts import rows as attempt_rows
 from asyncpipe.report.text import json_text
 from asyncpipe.results import Outcome, Result, result_of
 
@@ -89,7 +90,7 @@ def write_rows(
 ) -> int:
     """Write one moment of a ledger; return the number of rows. Memory is that of one row."""
     connection.execute("BEGIN")
-    read, names = (job_rows, COLUMNS) if rows == "jobs" else (attempts.rows, attempts.COLUMNS)
+    read, names = (job_rows, COLUMNS) if rows == "jobs" else (attempt_rows, ATTEMPT_COLUMNS)
     if form == "jsonl":
         return sum(1 for row in read(connection) if file.write(_json_line(row)))
     writer = csv.writer(_Encoded(file), lineterminator="\r\n")
