@@ -140,6 +140,7 @@ class Caps:
 
 
 def _check_whole(name: str, value: Any, minimum: int) -> None:
+    """Raise UsageError for what is no whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
         raise UsageError(f"{name}: {value!r} must be a whole number, at least {minimum}")
 
