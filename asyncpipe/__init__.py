@@ -15,11 +15,11 @@ if TYPE_CHECKING:
         ProviderError,
         UsageError,
     )
-    from asyncpipe.jobfile import load_jobs
+    from asyncpipe.jobfile.load import load_jobs
     from asyncpipe.jobs import Job, JobType
     from asyncpipe.manifest import Manifest, read_manifest
     from asyncpipe.pipeline import Pipeline
-    from asyncpipe.pricing import Rate
+    from asyncpipe.pricing.rate import Rate
     from asyncpipe.providers.atlas import AtlasCloud
     from asyncpipe.providers.base import Prediction, PredictionStatus, Provider
     from asyncpipe.results import Asset, Outcome, Result
@@ -75,10 +75,10 @@ _HOMES = {
     "PredictionStatus": "providers.base",
     "Provider": "providers.base",
     "ProviderError": "errors",
-    "Rate": "pricing",
+    "Rate": "pricing.rate",
     "Result": "results",
     "UsageError": "errors",
-    "load_jobs": "jobfile",
+    "load_jobs": "jobfile.load",
     "read_manifest": "manifest",
 }
 

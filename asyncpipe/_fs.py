@@ -28,7 +28,6 @@ _RESERVED = frozenset(
     {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in "123456789¹²³")}
 )
 
-
 _PLAIN = re.compile(rf"[a-z0-9_-]{{1,{STEM_BYTES}}}")
 
 
@@ -206,6 +205,7 @@ def holder(path: Path) -> Holder | None:
 
 
 _TAKEN = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK})
+
 _LOOK_S = 0.05
 
 
@@ -239,3 +239,17 @@ else:
 
     def _try_lock(file: BinaryIO) -> None:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
+def cache_folder() -> Path | None:
+    """The user's cache folder; XDG_CACHE_HOME goes first everywhere, where it is absolute."""
+    told = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if told.is_absolute():
+        return told
+    try:
+        home = Path.home()
+    except RuntimeError:  # a user without one
+        return None
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+    return home / "Library" / "Caches" if sys.platform == "darwin" else home / ".cache"

@@ -20,7 +20,8 @@ from asyncpipe.ledger.base import JobRecord
 from asyncpipe.ledger.queries import pending_models
 from asyncpipe.ledger.runs import Named
 from asyncpipe.ledger.sqlite import Ledger
-from asyncpipe.pricing import Budget, Fit, Price
+from asyncpipe.pricing.budget import Budget, Fit
+from asyncpipe.pricing.price import Price
 from asyncpipe.providers.base import Prediction
 from asyncpipe.spending import Purse
 from asyncpipe.states import JobState

@@ -206,7 +206,7 @@ class Collector:
         while True:
             await self._changed.wait()
             began, left_s = clock(), MANIFEST_EVERY_S
-            while left_s > _ABOUT_S:
+            while left_s > ABOUT_S:
                 await asyncio.sleep(left_s)
                 self.drain()
                 rows = self.totals.total - self.totals.pending
@@ -223,7 +223,7 @@ MANIFEST_EVERY_S = 10.0
 MANIFEST_PAUSE = 50
 """A pause of so many times as long as it took follows on a manifest."""
 
-_ABOUT_S = 0.001
+ABOUT_S = 0.001
 """What is left by rounding is not waited for: a clock that is far on does not show it."""
 
 ROW_S = 2e-5

@@ -42,9 +42,13 @@ _TELLING = 16
 """Fewer bytes than this do not tell what they are."""
 
 _WEB = ("https://", "http://")
+
 _MOVED = frozenset({301, 302, 303, 307, 308})
+
 _HOPS = 5
+
 _CONNECT_S = 15.0
+
 _NETWORK = (aiohttp.ClientError, TimeoutError, OSError)
 
 

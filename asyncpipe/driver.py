@@ -69,7 +69,6 @@ class Stop(Protocol):
 SUBMIT_LIMIT_S = 300.0
 """Longest wait for the answer to a submit, also when leaving; providers give up sooner."""
 
-
 FORGOTTEN_S = 180.0
 """A refusal longer ago than this, with none since, is another story: nothing was submitted."""
 

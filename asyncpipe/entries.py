@@ -95,6 +95,7 @@ _SETTLED_FREE = (
     " WHERE (e.kind='LostSettled' AND e.fields LIKE '%\"charged\":false%')"
     " OR (e.kind='Failed' AND e.fields LIKE ?) GROUP BY 1"
 )
+
 # Attempts that surely bought nothing reserve nothing, cost nothing and have no prediction.
 _ATTEMPTS = (
     "SELECT j.model, j.state, a.n<=j.used, a.charged, a.reserved, a.price_source, a.assumed,"

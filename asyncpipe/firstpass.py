@@ -13,7 +13,7 @@ from typing import Any
 from asyncpipe.attachments import Attachments, check_found
 from asyncpipe.errors import Problem, UsageError
 from asyncpipe.events import Unknown, now
-from asyncpipe.jobfile import iter_jobs, parse_jobs
+from asyncpipe.jobfile.load import iter_jobs, parse_jobs
 from asyncpipe.jobs import Job
 from asyncpipe.ledger import queries
 from asyncpipe.ledger.base import JobRecord

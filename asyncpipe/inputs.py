@@ -37,7 +37,9 @@ DEEPEST = 64
 """How deep values may nest, as in a job file."""
 
 _FLAT = frozenset({int, float, bool, type(None)})
+
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:", re.ASCII)  # two letters: C: is a drive
+
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{256,}={0,2}", re.ASCII)
 
 

@@ -23,7 +23,8 @@ from asyncpipe.ledger import queries, runs
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.ledger.runs import Named
 from asyncpipe.ledger.sqlite import Ledger
-from asyncpipe.pricing import Prices, from_micro
+from asyncpipe.pricing.price import from_micro
+from asyncpipe.pricing.prices import Prices
 from asyncpipe.providers.base import Provider
 from asyncpipe.results import count_removed
 from asyncpipe.spending import Purse

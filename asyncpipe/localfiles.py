@@ -17,6 +17,7 @@ MOST_BYTES = 50 * 1024 * 1024 - 4096
 """The API answers 413 to requests over 50 MB, and the file is not the whole of one."""
 
 _NOT_MEDIA = ("pdf",)
+
 _MOST_KNOWN = 50_000
 
 

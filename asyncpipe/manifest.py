@@ -25,6 +25,7 @@ from asyncpipe.pricing.price import usd_text
 from asyncpipe.results import Result, iter_results, read_totals
 
 MANIFEST_NAME = "manifest.json"
+
 MANIFEST_VERSION = 1
 
 LONG_S = 2.0

@@ -82,6 +82,7 @@ _MEDIA_TYPES = {"jpg": "image/jpeg", "mp3": "audio/mpeg", "mov": "video/quicktim
     }.items()
     for ending in endings
 }
+
 _MEDIA_TYPES["m4a"] = "audio/mp4"
 
 _KNOWN = frozenset(told for _, _, told in _MAGIC) | {"jpeg"}

@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import orjson
 
-from asyncpipe._fs import safe_stem, whole_file
+from asyncpipe._fs import cache_folder, safe_stem, whole_file
 
 STALE = timedelta(days=30)
 """What was learned longer ago says nothing of an API today."""
 
 _FORMAT = 1
-
-
-def cache_folder() -> Path | None:
-    """The user's cache folder; XDG_CACHE_HOME goes first everywhere, where it is absolute."""
-    told = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if told.is_absolute():
-        return told
-    try:
-        home = Path.home()
-    except RuntimeError:  # a user without one
-        return None
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
-    return home / "Library" / "Caches" if sys.platform == "darwin" else home / ".cache"
 
 
 class Memory:

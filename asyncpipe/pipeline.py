@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from asyncpipe._fs import FolderLock, forget_parts, make_folders
-from asyncpipe._leaving import tasks_apart, ungrouped, within
+from asyncpipe._tasks import tasks_apart, ungrouped, within
 from asyncpipe.collector import Collector, Hook, Totals
 from asyncpipe.downloader import Downloader
 from asyncpipe.errors import AsyncpipeError, DiskError, LedgerError, UsageError
@@ -30,7 +30,9 @@ from asyncpipe.ledger.sqlite import STATE_FOLDER, Ledger, Origin
 from asyncpipe.left import count_open, left_s
 from asyncpipe.lookahead import Lookahead
 from asyncpipe.manifest import MANIFEST_NAME, Manifest, ManifestWriter
-from asyncpipe.pricing import ESTIMATE_FACTOR, Budget, Rate
+from asyncpipe.pricing.budget import Budget
+from asyncpipe.pricing.prices import ESTIMATE_FACTOR
+from asyncpipe.pricing.rate import Rate
 from asyncpipe.providers.base import Provider
 from asyncpipe.quoting import Quoting, Tell
 from asyncpipe.reach import on_loopback

@@ -8,12 +8,12 @@ from typing import Protocol
 
 import anyio
 
+from asyncpipe._text import fit, printable, usd
 from asyncpipe.collector import Totals
 from asyncpipe.errors import AsyncpipeError
 from asyncpipe.events import AssetStored, Event, NotBought, Polled, Released
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.left import about
-from asyncpipe.report.text import fit, printable, usd
 from asyncpipe.states import JobState
 
 EACH_UP_TO = 100

@@ -11,16 +11,11 @@ from itertools import islice
 
 import anyio
 
-from asyncpipe.errors import (
-    ProviderError,
-    RateLimited,
-    Rejected,
-    SubmitStopped,
-    without_numbers,
-)
+from asyncpipe.errors import ProviderError, RateLimited, Rejected, SubmitStopped, without_numbers
 from asyncpipe.jobs import Job
-from asyncpipe.pricing import Prices, Quote, Quotes, price_key
 from asyncpipe.pricing.price import MOST_USD
+from asyncpipe.pricing.prices import Prices
+from asyncpipe.pricing.quotes import Quote, Quotes, price_key
 from asyncpipe.providers.base import HasQuotes
 
 logger = logging.getLogger("asyncpipe.quoting")
@@ -35,6 +30,7 @@ FILL_S = 60.0
 """Longest wait for all that are asked for in one go."""
 
 TRIES = 3
+
 LONGEST_WISH_S = 5.0
 """The longest Retry-After that is waited for: prices are worth no more."""
 

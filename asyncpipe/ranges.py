@@ -11,6 +11,22 @@ from email.utils import parsedate_to_datetime
 _CONTENT_RANGE = re.compile(r"\s*bytes\s+(\d+)-(\d+)/(\d+|\*)\s*", re.I)
 
 
+def validator(headers: Mapping[str, str], now: datetime) -> str | None:
+    """Return what If-Range may carry: a strong ETag, else a strong Last-Modified, else None.
+
+    A date is strong when the file was at least a second old as it was served (RFC 9110, 8.8.2.2):
+    a younger one may change again within the same date. ``now`` stands in for a missing Date.
+    """
+    etag = headers.get("ETag", "").strip()
+    if len(etag) > 2 and etag[0] == etag[-1] == '"':
+        return etag
+    changed = _date(headers.get("Last-Modified"))
+    served = _date(headers.get("Date")) or now
+    if changed is None or served - changed < timedelta(seconds=1):
+        return None
+    return headers["Last-Modified"].strip()
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entity:
     """One state of one file on a server: bytes of it may be joined, of two of them never.
@@ -28,22 +44,6 @@ class Entity:
 def source_of(url: str) -> str:
     """A URL without its query, which may hold a signature, and without its fragment."""
     return url.partition("#")[0].partition("?")[0]
-
-
-def validator(headers: Mapping[str, str], now: datetime) -> str | None:
-    """Return what If-Range may carry: a strong ETag, else a strong Last-Modified, else None.
-
-    A date is strong when the file was at least a second old as it was served (RFC 9110, 8.8.2.2):
-    a younger one may change again within the same date. ``now`` stands in for a missing Date.
-    """
-    etag = headers.get("ETag", "").strip()
-    if len(etag) > 2 and etag[0] == etag[-1] == '"':
-        return etag
-    changed = _date(headers.get("Last-Modified"))
-    served = _date(headers.get("Date")) or now
-    if changed is None or served - changed < timedelta(seconds=1):
-        return None
-    return headers["Last-Modified"].strip()
 
 
 def _date(text: str | None) -> datetime | None:

@@ -24,7 +24,9 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 """Networks without IPv4 reach it through addresses from here; the last 32 bits are the target."""
 
 _NAME = re.compile(r"(?:[a-z0-9_-]+\.)+[a-z0-9_-]+")
+
 _ENDS_IN_NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")
+
 _NEVER_PUBLIC = re.compile(r".*\.(?:localhost|local|internal)")
 
 

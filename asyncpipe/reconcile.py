@@ -15,7 +15,7 @@ from decimal import Decimal
 from enum import StrEnum
 
 from asyncpipe.entries import Entries, Ledgered
-from asyncpipe.pricing import from_micro
+from asyncpipe.pricing.price import from_micro
 from asyncpipe.providers.atlas_billing import Bill
 
 _ROUNDING = Decimal("0.0000005")

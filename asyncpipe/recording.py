@@ -9,7 +9,7 @@ from asyncpipe.errors import AsyncpipeError
 from asyncpipe.events import Event
 from asyncpipe.ledger.base import MOVES_MONEY, JobRecord, fold
 from asyncpipe.ledger.sqlite import Ledger
-from asyncpipe.pricing import Budget
+from asyncpipe.pricing.budget import Budget
 
 
 class Recording:

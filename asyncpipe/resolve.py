@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from asyncpipe._fs import FolderLock
-from asyncpipe._leaving import within
+from asyncpipe._tasks import within
 from asyncpipe.entries import GIVEN_UP_FREE
 from asyncpipe.errors import LedgerError, UsageError
 from asyncpipe.events import Event, Failed, LostSettled, Resubmitted, now

@@ -17,7 +17,7 @@ from asyncpipe.collector import Totals
 from asyncpipe.jobs import JobType
 from asyncpipe.ledger.sqlite import Ledger
 from asyncpipe.ledger.trouble import MADE_NO_SENSE, makes_no_sense, rows_of
-from asyncpipe.pricing import from_micro
+from asyncpipe.pricing.price import from_micro
 from asyncpipe.states import JobState
 
 
@@ -96,7 +96,9 @@ def _over_all(sum_: str, of_one: str, where: str = "") -> str:
 
 
 _ESTIMATED = "estimated AND told IS NULL AND settled IS NOT 'released'"
+
 _LOST = "n<=j.used AND settled IS NULL"
+
 _ROWS = f"""
 SELECT j.name, j.key, j.type, j.model, j.state,
   {_over_all("total(charged)", "a.charged")},

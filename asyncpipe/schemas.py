@@ -25,8 +25,11 @@ PATIENCE_S = 30.0
 """How long all of them together may take, in seconds."""
 
 _ONE_S = 15.0
+
 _AT_ONCE = 8
+
 _HOPS = 3
+
 _MOVED = frozenset({301, 302, 303, 307, 308})
 
 

@@ -13,12 +13,10 @@ from asyncpipe.errors import UsageError
 
 if TYPE_CHECKING:
     from asyncpipe.jobs import JobType
-    from asyncpipe.pricing import Rate
-
+    from asyncpipe.pricing.rate import Rate
 
 TINY = 5e-324
 """The smallest float above zero: as a minimum it means "greater than 0"."""
-
 
 LARGEST = sys.float_info.max
 """A larger whole number cannot be a float."""
@@ -126,7 +124,7 @@ class Caps:
         if self.requests_per_second is not None:
             _check_number("limits.requests_per_second", self.requests_per_second, TINY)
         for model, workers in self.models.items():
-            _check_whole(f"limits.models.{model}", workers, 1)
+            check_whole(f"limits.models.{model}", workers, 1)
 
     @classmethod
     def of(cls, said: Caps | Mapping[str, Any] | None) -> Caps:
@@ -139,7 +137,7 @@ class Caps:
         return cls(**(said or {}))
 
 
-def _check_whole(name: str, value: Any, minimum: int) -> None:
+def check_whole(name: str, value: Any, minimum: int) -> None:
     """Raise UsageError for what is no whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
         raise UsageError(f"{name}: {value!r} must be a whole number, at least {minimum}")
@@ -179,5 +177,5 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         for name, minimum in (("max_workers", 1), ("retries", 0)):
-            _check_whole(name, getattr(self, name), minimum)
+            check_whole(name, getattr(self, name), minimum)
         checked_window(self.window)

@@ -9,7 +9,11 @@ from decimal import Decimal
 from asyncpipe.errors import AsyncpipeError, UsageError
 from asyncpipe.funds import Funds, checked_least
 from asyncpipe.jobs import Job
-from asyncpipe.pricing import Budget, Fit, Price, PriceBook, Prices, Rate, books_of, checked_cap
+from asyncpipe.pricing.book import PriceBook, books_of
+from asyncpipe.pricing.budget import Budget, Fit
+from asyncpipe.pricing.price import Price, checked_cap
+from asyncpipe.pricing.prices import Prices
+from asyncpipe.pricing.rate import Rate
 from asyncpipe.quoting import Quoting, Tell, ask_unpriced
 
 

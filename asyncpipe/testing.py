@@ -35,7 +35,7 @@ from typing import Any, Self, TypeVar
 from asyncpipe.errors import BalanceExhausted, PredictionGone, ProviderError, Rejected
 from asyncpipe.events import now
 from asyncpipe.jobs import Job
-from asyncpipe.pricing import Quote
+from asyncpipe.pricing.quotes import Quote
 from asyncpipe.providers.base import Prediction, PredictionStatus
 
 T = TypeVar("T")

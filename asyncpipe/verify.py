@@ -16,7 +16,7 @@ from pathlib import Path
 from sqlite3 import Connection
 
 from asyncpipe._fs import FolderLock
-from asyncpipe._leaving import within
+from asyncpipe._tasks import within
 from asyncpipe.errors import DiskError, LedgerError
 from asyncpipe.events import Damaged, Event, now
 from asyncpipe.ledger import queries

@@ -24,7 +24,7 @@ from asyncpipe.latencies import LATENCY, Latencies, latencies_of, recall
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.ledger.sqlite import Ledger
 from asyncpipe.memory import Memory
-from asyncpipe.pricing import Budget
+from asyncpipe.pricing.budget import Budget
 from asyncpipe.providers.base import Provider, account_of
 from asyncpipe.reach import on_loopback
 from asyncpipe.settings import Caps, Deadlines, Polling

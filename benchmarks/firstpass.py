@@ -58,7 +58,7 @@ async def first_pass(path: Path, folder: Path) -> dict[str, Any]:
     """Check and price ``path``, write it into a ledger; return seconds and peak RSS in MB."""
     from asyncpipe import Pipeline
     from asyncpipe.cli.look import look_through, prices_of
-    from asyncpipe.jobfile import open_jobs
+    from asyncpipe.jobfile.load import open_jobs
     from asyncpipe.testing import FakeProvider
 
     started, used = time.perf_counter(), time.process_time()

@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from asyncpipe.simulator import Simulator, SimulatorSettings
+from asyncpipe.simulator.server import Simulator
+from asyncpipe.simulator.settings import SimulatorSettings
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
 SEEDANCE = "bytedance/seedance-v1.5-pro/text-to-video"

@@ -34,8 +34,9 @@ from asyncpipe.errors import (
     UsageError,
 )
 from asyncpipe.events import now
-from asyncpipe.jobfile import open_jobs
-from asyncpipe.pricing import Quote, Rate
+from asyncpipe.jobfile.load import open_jobs
+from asyncpipe.pricing.quotes import Quote
+from asyncpipe.pricing.rate import Rate
 from asyncpipe.providers.base import PredictionStatus
 from asyncpipe.results import read_totals
 from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual

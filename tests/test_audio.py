@@ -17,10 +17,12 @@ from asyncpipe.cli.check import validate_jobs
 from asyncpipe.errors import UsageError
 from asyncpipe.jobs import Job, JobType, type_of_model
 from asyncpipe.media import sniff
-from asyncpipe.pricing import PriceBook, price
+from asyncpipe.pricing.book import PriceBook
+from asyncpipe.pricing.price import price
 from asyncpipe.providers.atlas_reader import TEXTS, read_poll, read_submit
 from asyncpipe.settings import Deadlines
-from asyncpipe.simulator import Simulator, SimulatorSettings
+from asyncpipe.simulator.server import Simulator
+from asyncpipe.simulator.settings import SimulatorSettings
 from tests.simulator_client import KEY, Client
 from tests.simulator_client import run as run_simulator
 

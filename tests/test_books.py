@@ -31,7 +31,10 @@ from asyncpipe.flow.decide import after_submit
 from asyncpipe.flow.namesakes import Namesakes
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.ledger.sqlite import ledger_path, reading
-from asyncpipe.pricing import Budget, Price, Prices, books_of, from_micro, price, to_micro
+from asyncpipe.pricing.book import books_of
+from asyncpipe.pricing.budget import Budget
+from asyncpipe.pricing.price import Price, from_micro, price, to_micro
+from asyncpipe.pricing.prices import Prices
 from asyncpipe.providers.atlas_billing import Bill, BilledDay
 from asyncpipe.providers.base import Prediction, PredictionStatus
 from asyncpipe.reconcile import CauseKind, compare

@@ -23,7 +23,8 @@ from asyncpipe.errors import (
     UsageError,
 )
 from asyncpipe.ledger.sqlite import ledger_path
-from asyncpipe.pricing import Budget, Fit, Price, from_micro
+from asyncpipe.pricing.budget import Budget, Fit
+from asyncpipe.pricing.price import Price, from_micro
 from asyncpipe.providers.base import Prediction, PredictionStatus
 from asyncpipe.testing import FakeProvider, Script, run_virtual
 

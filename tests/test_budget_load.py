@@ -11,9 +11,11 @@ import pytest
 
 from asyncpipe import AtlasCloud, Deadlines, Job, Manifest, Pipeline, Polling
 from asyncpipe.errors import BudgetReached
-from asyncpipe.pricing import Budget, Fit
-from asyncpipe.simulator import Faults, Simulator, SimulatorSettings
+from asyncpipe.pricing.budget import Budget, Fit
 from asyncpipe.simulator.books import BookedPrediction
+from asyncpipe.simulator.faults import Faults
+from asyncpipe.simulator.server import Simulator
+from asyncpipe.simulator.settings import SimulatorSettings
 
 MODELS = {
     "black-forest-labs/flux-2-pro/text-to-image": Decimal("0.04"),

@@ -16,17 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncpipe import AtlasCloud, Job
-from asyncpipe.catalog import (
-    BUILT_IN,
-    BodyCheck,
-    CatalogModel,
-    Lookup,
-    look_up,
-    read_models,
-    read_schema,
-)
+from asyncpipe._text import width
+from asyncpipe.catalog.body import BodyCheck
+from asyncpipe.catalog.builtin import BUILT_IN
+from asyncpipe.catalog.lookup import Lookup, look_up
+from asyncpipe.catalog.models import CatalogModel, read_models
 from asyncpipe.catalog.rows import RowCheck
-from asyncpipe.catalog.schema import MOST_PARTS
+from asyncpipe.catalog.schema import MOST_PARTS, read_schema
 from asyncpipe.cli.catalogue import (
     Catalogue,
     cache_path,
@@ -37,8 +33,7 @@ from asyncpipe.cli.catalogue import (
 )
 from asyncpipe.cli.models import choose, table
 from asyncpipe.errors import DownloadError, ProviderError
-from asyncpipe.jobfile import JobRow
-from asyncpipe.report.text import width
+from asyncpipe.jobfile.validate import JobRow
 from asyncpipe.schemas import LARGEST_SCHEMA, check_address, fetch_schemas
 
 VEO = "google/veo3.1/text-to-video"

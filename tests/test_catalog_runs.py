@@ -12,11 +12,12 @@ import pytest
 from aiohttp import web
 
 from asyncpipe import AtlasCloud, load_jobs
-from asyncpipe.catalog import CatalogModel
+from asyncpipe.catalog.models import CatalogModel
 from asyncpipe.cli.app import run_command
 from asyncpipe.cli.precheck import ModelCheck
 from asyncpipe.errors import JobFileError, ProviderError
-from asyncpipe.simulator import Simulator, SimulatorSettings
+from asyncpipe.simulator.server import Simulator
+from asyncpipe.simulator.settings import SimulatorSettings
 from tests.test_cli import CONFIGS, asyncpipe, books, manifest, write_jobs
 
 LIVE = ("--simulate", "--simulate-catalog", "live", "--simulate-speed", "200")

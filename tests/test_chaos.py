@@ -26,7 +26,10 @@ import pytest
 from asyncpipe import AtlasCloud, Deadlines, Job, JobState, Manifest, Pipeline, Polling
 from asyncpipe.flow.schedule import backoff_s
 from asyncpipe.results import Result
-from asyncpipe.simulator import BookedPrediction, Books, Faults, Simulator, SimulatorSettings
+from asyncpipe.simulator.books import BookedPrediction, Books
+from asyncpipe.simulator.faults import Faults
+from asyncpipe.simulator.server import Simulator
+from asyncpipe.simulator.settings import SimulatorSettings
 from tests.test_cli import asyncpipe, books, command, environment, manifest, write_jobs
 
 LONG = os.environ.get("ASYNCPIPE_CHAOS") == "long"

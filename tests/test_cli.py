@@ -16,7 +16,7 @@ import pytest
 
 from asyncpipe import read_manifest
 from asyncpipe.ledger.sqlite import reading
-from asyncpipe.simulator import Books
+from asyncpipe.simulator.books import Books
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "configs"

@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from asyncpipe.cli.app import run_command
-from asyncpipe.jobfile import JobFile, load_jobs
-from asyncpipe.pricing import built_in, price
+from asyncpipe.jobfile.load import JobFile, load_jobs
+from asyncpipe.pricing.book import built_in
+from asyncpipe.pricing.price import price
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 FILES = sorted(CONFIGS.glob("*.yaml"))

@@ -24,7 +24,9 @@ import pytest
 from asyncpipe import read_manifest
 from asyncpipe.errors import LedgerError
 from asyncpipe.ledger.sqlite import reading
-from asyncpipe.simulator import Books, Simulator, SimulatorSettings
+from asyncpipe.simulator.books import Books
+from asyncpipe.simulator.server import Simulator
+from asyncpipe.simulator.settings import SimulatorSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 LONG = os.environ.get("ASYNCPIPE_CHAOS") == "long"

@@ -570,7 +570,7 @@ def test_a_disk_that_refuses_is_not_a_failed_download(
     with monkeypatch.context() as broken:
         broken.setattr(f"asyncpipe.parts.{place[step]}", refuse)
         if step == "open" and body is LARGE:
-            broken.setattr("asyncpipe.downloader.Part", refuse)
+            broken.setattr("asyncpipe.parts.Part", refuse)
         with pytest.raises(DiskError, match=r"run the same command again") as caught:
             fetch(tmp_path, answer)
     assert str(tmp_path) in str(caught.value)

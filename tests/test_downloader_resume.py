@@ -61,7 +61,7 @@ class Watched(Body):
 @pytest.fixture(autouse=True)
 def watched(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let servers see how much was read."""
-    monkeypatch.setattr("asyncpipe.downloader.Body", Watched)
+    monkeypatch.setattr("asyncpipe.body.Body", Watched)
 
 
 @dataclass

@@ -16,10 +16,14 @@ from aiohttp import web
 from asyncpipe.cli.app import run_command
 from asyncpipe.cli.costs import Costs
 from asyncpipe.cli.look import Kinds
-from asyncpipe.jobfile import open_jobs
+from asyncpipe.jobfile.load import open_jobs
 from asyncpipe.jobs import Job
-from asyncpipe.pricing import Price, Prices, built_in
-from asyncpipe.simulator import Books, Simulator, SimulatorSettings
+from asyncpipe.pricing.book import built_in
+from asyncpipe.pricing.price import Price
+from asyncpipe.pricing.prices import Prices
+from asyncpipe.simulator.books import Books
+from asyncpipe.simulator.server import Simulator
+from asyncpipe.simulator.settings import SimulatorSettings
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"

@@ -12,7 +12,10 @@ import pytest
 from asyncpipe import AtlasCloud, Job, JobState, Manifest, Pipeline, Polling
 from asyncpipe.errors import BalanceExhausted, KeyRefused, Rejected
 from asyncpipe.providers.http import Timeouts
-from asyncpipe.simulator import Books, Faults, Simulator, SimulatorSettings
+from asyncpipe.simulator.books import Books
+from asyncpipe.simulator.faults import Faults
+from asyncpipe.simulator.server import Simulator
+from asyncpipe.simulator.settings import SimulatorSettings
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
 
@@ -90,7 +93,7 @@ def test_media_that_is_gone_for_good_is_lost_and_charged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Asked for anew first; then counted as failed, charged, with the reason."""
-    monkeypatch.setattr("asyncpipe.fetcher.backoff_s", lambda *_, **__: 0.01)
+    monkeypatch.setattr("asyncpipe.flow.schedule.backoff_s", lambda *_, **__: 0.01)
     manifest, _, books = run(tmp_path, lost_media=1.0)
     assert {result.state for result in manifest} == {JobState.LOST}
     assert manifest.totals.failed == 3

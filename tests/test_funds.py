@@ -23,7 +23,9 @@ from asyncpipe.errors import (
 from asyncpipe.funds import ASKED_S, ENOUGH_S
 from asyncpipe.providers.atlas_billing import read_balance
 from asyncpipe.providers.http import HttpAnswer
-from asyncpipe.simulator import Faults, Simulator, SimulatorSettings
+from asyncpipe.simulator.faults import Faults
+from asyncpipe.simulator.server import Simulator
+from asyncpipe.simulator.settings import SimulatorSettings
 from asyncpipe.testing import FakeProvider, Script, run_virtual
 from tests.test_cli import environment
 

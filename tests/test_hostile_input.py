@@ -18,12 +18,12 @@ from aiohttp import web
 
 from asyncpipe import Job, Pipeline, load_jobs
 from asyncpipe._fs import make_folders, safe_stem
+from asyncpipe._text import printable
 from asyncpipe.cli.app import run_command
 from asyncpipe.downloader import Downloader, Target
 from asyncpipe.errors import DownloadError, JobFileError, UsageError
 from asyncpipe.jobfile.place import MOST_PROBLEMS
 from asyncpipe.reach import PublicResolver, check_host, is_public
-from asyncpipe.report.text import printable
 from asyncpipe.settings import Polling
 from asyncpipe.testing import FakeProvider, run_virtual
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from asyncpipe.errors import JobFileError, UsageError
-from asyncpipe.jobfile import JobFile, load_jobs, parse_jobs
+from asyncpipe.jobfile.load import JobFile, load_jobs, parse_jobs
 from asyncpipe.jobs import Job, JobType
-from asyncpipe.pricing import Rate
+from asyncpipe.pricing.rate import Rate
 from asyncpipe.settings import Caps, Deadlines, Polling, RunSettings
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"

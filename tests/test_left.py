@@ -14,7 +14,7 @@ from asyncpipe import Job, Pipeline
 from asyncpipe.cli.costs import Costs
 from asyncpipe.flow.learned import Latency
 from asyncpipe.left import FEWEST, Open, about, left_s
-from asyncpipe.pricing import Price
+from asyncpipe.pricing.price import Price
 from asyncpipe.progress import BEAT_S, Progress
 from asyncpipe.report.status import read_status, status_document, status_lines
 from asyncpipe.testing import FakeProvider, Script, run_virtual

@@ -22,7 +22,8 @@ from asyncpipe.flow.window import Window
 from asyncpipe.jobs import JobType
 from asyncpipe.ledger.base import JobRecord
 from asyncpipe.providers.base import Prediction
-from asyncpipe.simulator import Simulator, SimulatorSettings
+from asyncpipe.simulator.server import Simulator
+from asyncpipe.simulator.settings import SimulatorSettings
 from asyncpipe.states import JobState
 from asyncpipe.testing import FakeProvider, Script, run_virtual
 from benchmarks import flow

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from asyncpipe.simulator import Simulator, SimulatorSettings
+from asyncpipe.simulator.server import Simulator
+from asyncpipe.simulator.settings import SimulatorSettings
 from tests.test_cli import environment
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs pseudo-terminals")

@@ -18,7 +18,9 @@ from asyncpipe.errors import (
     UsageError,
 )
 from asyncpipe.jobs import Job, JobType
-from asyncpipe.pricing import Prices, Quote, Quotes, built_in, price_key
+from asyncpipe.pricing.book import built_in
+from asyncpipe.pricing.prices import Prices
+from asyncpipe.pricing.quotes import Quote, Quotes, price_key
 from asyncpipe.providers.atlas_quote import read_quote
 
 AT = datetime(2026, 11, 25, 6, 30, tzinfo=UTC)

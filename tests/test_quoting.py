@@ -23,7 +23,7 @@ from asyncpipe.errors import (
     Rejected,
 )
 from asyncpipe.ledger.sqlite import ledger_path
-from asyncpipe.pricing import Quote, price_key
+from asyncpipe.pricing.quotes import Quote, price_key
 from asyncpipe.quoting import AGAIN_S, AT_ONCE, FILL_S, FRESH_S, QUOTE_S, Quoting
 from asyncpipe.testing import FakeProvider, Script, run_virtual
 

@@ -20,7 +20,8 @@ from asyncpipe import AtlasCloud, Job, Pipeline, Polling, read_manifest
 from asyncpipe.entries import Entries, Ledgered, read_entries
 from asyncpipe.errors import KeyRefused, PollFailed, ProviderError
 from asyncpipe.ledger.sqlite import ledger_path
-from asyncpipe.pricing import Price, Prices
+from asyncpipe.pricing.price import Price
+from asyncpipe.pricing.prices import Prices
 from asyncpipe.providers.atlas_billing import (
     LONGEST_WAIT_S,
     TRIES,
@@ -32,14 +33,11 @@ from asyncpipe.providers.atlas_billing import (
     read_page,
 )
 from asyncpipe.providers.http import HttpAnswer
-from asyncpipe.reconcile import (
-    CauseKind,
-    ModelCheck,
-    Reconciled,
-    Verdict,
-    compare,
-)
-from asyncpipe.simulator import Books, Faults, Simulator, SimulatorSettings
+from asyncpipe.reconcile import CauseKind, ModelCheck, Reconciled, Verdict, compare
+from asyncpipe.simulator.books import Books
+from asyncpipe.simulator.faults import Faults
+from asyncpipe.simulator.server import Simulator
+from asyncpipe.simulator.settings import SimulatorSettings
 from asyncpipe.testing import run_virtual
 from tests.simulator_client import KEY
 from tests.test_cli import asyncpipe, books, write_jobs

@@ -13,7 +13,10 @@ import pytest
 from asyncpipe import Job, JobState, Manifest, Pipeline, read_manifest
 from asyncpipe.errors import BalanceExhausted, DiskError, Rejected, SubmitUnknown
 from asyncpipe.results import read_totals
-from asyncpipe.simulator import Books, Faults, Simulator, SimulatorSettings
+from asyncpipe.simulator.books import Books
+from asyncpipe.simulator.faults import Faults
+from asyncpipe.simulator.server import Simulator
+from asyncpipe.simulator.settings import SimulatorSettings
 from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual
 from asyncpipe.verify import Verified, verify
 from asyncpipe.volume import GIB, Room

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from asyncpipe import Job, JobState, JobType, Manifest, Pipeline, Prediction, testing
 from asyncpipe import manifest as manifest_module
 from asyncpipe import quoting as quoting_module
+from asyncpipe import testing
 from asyncpipe.collector import MOST_CAUSES, OTHER_CAUSES, Totals
 from asyncpipe.errors import (
     AsyncpipeError,
@@ -30,8 +30,13 @@ from asyncpipe.errors import (
 )
 from asyncpipe.events import Failed, RetryAsked, now
 from asyncpipe.flow import namesakes as namesakes_module
+from asyncpipe.jobs import Job, JobType
 from asyncpipe.ledger.base import JobRecord, fold
-from asyncpipe.pricing import Quote
+from asyncpipe.manifest import Manifest
+from asyncpipe.pipeline import Pipeline
+from asyncpipe.pricing.quotes import Quote
+from asyncpipe.providers.base import Prediction
+from asyncpipe.states import JobState
 from asyncpipe.testing import FakeAccount, FakeProvider, Script, run_virtual
 
 MODEL = "google/veo3.1/text-to-video"

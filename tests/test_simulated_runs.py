@@ -12,8 +12,11 @@ from typing import Any
 import pytest
 
 from asyncpipe import AtlasCloud, Deadlines, Manifest, Pipeline, Polling, load_jobs
-from asyncpipe.jobfile import JobFile
-from asyncpipe.simulator import Books, Faults, Simulator, SimulatorSettings
+from asyncpipe.jobfile.load import JobFile
+from asyncpipe.simulator.books import Books
+from asyncpipe.simulator.faults import Faults
+from asyncpipe.simulator.server import Simulator
+from asyncpipe.simulator.settings import SimulatorSettings
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 SPEED = 200.0

@@ -15,9 +15,12 @@ import pytest
 from PIL import Image
 
 from asyncpipe.errors import UsageError
-from asyncpipe.simulator import Books, Faults, Simulator, SimulatorSettings
+from asyncpipe.simulator.books import Books
 from asyncpipe.simulator.draw import clip_size, draw_clip, draw_picture, picture_size
+from asyncpipe.simulator.faults import Faults
 from asyncpipe.simulator.fonts import MISSING, drawable
+from asyncpipe.simulator.server import Simulator
+from asyncpipe.simulator.settings import SimulatorSettings
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
 SEEDANCE = "bytedance/seedance-v1.5-pro/text-to-video"

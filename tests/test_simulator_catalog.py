@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from asyncpipe.errors import UsageError
-from asyncpipe.simulator import SimulatorSettings
 from asyncpipe.simulator.live import LIVE
+from asyncpipe.simulator.settings import SimulatorSettings
 from tests.simulator_client import FLUX, KEY, SEEDANCE, Client, run
 
 IMAGEN = "google/imagen4-ultra"

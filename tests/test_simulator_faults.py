@@ -14,7 +14,9 @@ import pytest
 from asyncpipe import AtlasCloud, Deadlines, Manifest, Pipeline, Polling, load_jobs
 from asyncpipe.cli.app import run_command
 from asyncpipe.errors import UsageError
-from asyncpipe.simulator import Faults, Simulator, SimulatorSettings
+from asyncpipe.simulator.faults import Faults
+from asyncpipe.simulator.server import Simulator
+from asyncpipe.simulator.settings import SimulatorSettings
 from tests.simulator_client import Client, run
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 
-from asyncpipe.simulator import Faults
+from asyncpipe.simulator.faults import Faults
 from tests.simulator_client import KEY, PNG, Client, drain, run
 
 BROKEN = ("cut", "empty_media", "html_media", "wrong_bytes", "slow")

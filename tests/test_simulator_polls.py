@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from asyncpipe.errors import UsageError
-from asyncpipe.simulator import Faults, SimulatorSettings
+from asyncpipe.simulator.faults import Faults
+from asyncpipe.simulator.settings import SimulatorSettings
 from tests.simulator_client import FLUX, PNG, SEEDANCE, Client, Reply, run
 
 RUNNING = {"processing", "created", "starting", "queued", "pending", "running"}

@@ -12,7 +12,8 @@ import aiohttp
 import pytest
 
 from asyncpipe.errors import UsageError
-from asyncpipe.simulator import Faults, SimulatorSettings
+from asyncpipe.simulator.faults import Faults
+from asyncpipe.simulator.settings import SimulatorSettings
 from tests.simulator_client import FLUX, KEY, PNG, SEEDANCE, Client, Reply, drain, run
 
 

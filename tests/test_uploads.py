@@ -39,7 +39,9 @@ from asyncpipe.media import media_type
 from asyncpipe.providers.atlas_reader import read_upload
 from asyncpipe.providers.base import PredictionStatus
 from asyncpipe.providers.form import FilePart
-from asyncpipe.simulator import Faults, Simulator, SimulatorSettings
+from asyncpipe.simulator.faults import Faults
+from asyncpipe.simulator.server import Simulator
+from asyncpipe.simulator.settings import SimulatorSettings
 from asyncpipe.testing import FakeProvider, Script, run_virtual
 from asyncpipe.uploads import FRESH, Uploads, is_fresh, speaks_of_input
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import orjson
 
+from asyncpipe._text import brief, meant, shown
 from asyncpipe.catalog.quick import Quick
 from asyncpipe.catalog.schema import Schema
-from asyncpipe.jobfile.checks import brief, meant, shown
 from asyncpipe.jobs import BODY_FIELDS
 
 ALWAYS = frozenset({"model", "prompt", "webhook_url"})

@@ -14,7 +14,9 @@ MOST_NEAR = 3
 """Ids that are suggested at most."""
 
 _TASK = re.compile(r"/(?:text|image|reference|video)-to-(?:image|video|audio)$")
+
 _VERSION = re.compile(r"(?<=[^a-z0-9])v(?=[0-9])")
+
 _CUTOFF = 0.72
 
 

@@ -8,8 +8,11 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 LONGEST_ID = 300
+
 LONGEST_NAME = 200
+
 LONGEST_URL = 2000
+
 MOST_MODELS = 20_000
 """Rows that are read at most; the largest catalogue seen had 490."""
 

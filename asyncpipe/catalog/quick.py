@@ -17,7 +17,9 @@ _PLAIN_KEYS = frozenset(
         *("minLength", "maxLength", "title", "description", "default", "examples"),
     }
 )
+
 _WHOLE_KEYS = frozenset({"type", "properties", "required", "additionalProperties"})
+
 _TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),
     "number": (int, float),
@@ -61,7 +63,7 @@ def _test(schema: Any) -> Test:
         return lambda _: False
     said = schema.get("type", list(_TYPES))
     kinds = {kind for word in ([said] if isinstance(said, str) else said) for kind in _of(word)}
-    low, high = _limits(schema)
+    low, high = _quick_limits(schema)
     shortest, longest = schema.get("minLength", 0), schema.get("maxLength", float("inf"))
     allowed = schema.get("enum")
 
@@ -82,7 +84,7 @@ def _of(word: Any) -> tuple[type, ...]:
     return _TYPES.get(word, ()) if isinstance(word, str) else ()
 
 
-def _limits(schema: Mapping[str, Any]) -> tuple[float, float]:
+def _quick_limits(schema: Mapping[str, Any]) -> tuple[float, float]:
     """Open limits within which a number surely is; on the edge the full check judges."""
     infinite = float("inf")
     low = max(schema.get("minimum", -infinite), schema.get("exclusiveMinimum", -infinite))

@@ -9,8 +9,8 @@ from itertools import islice
 from asyncpipe.catalog.body import BodyCheck
 from asyncpipe.catalog.lookup import Lookup
 from asyncpipe.errors import Problem
-from asyncpipe.jobfile import JobRow
 from asyncpipe.jobfile.place import LONGEST_MESSAGE, MOST_PROBLEMS
+from asyncpipe.jobfile.validate import JobRow
 
 
 class RowCheck:

@@ -21,8 +21,11 @@ MOST_PARTS = 5000
 DEEPEST = 32
 
 _TYPES = frozenset({"string", "number", "integer", "boolean", "array", "object", "null"})
+
 _NUMBERS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+
 _COUNTS = ("minLength", "maxLength", "minItems", "maxItems")
+
 _MOST_ALLOWED = 1000
 
 

@@ -220,7 +220,7 @@ def _log(*, verbose: bool) -> None:
 
     class Safe(logging.Formatter):
         def format(self, record: logging.LogRecord) -> str:
-            from asyncpipe.report.text import printable_lines
+            from asyncpipe._text import printable_lines
 
             return printable_lines(super().format(record))
 
@@ -231,8 +231,8 @@ def _log(*, verbose: bool) -> None:
 
 def _report(error: Exception, *, verbose: bool) -> int:
     """Say what is wrong, where and what to do; a traceback only when it is asked for."""
+    from asyncpipe._text import printable_lines
     from asyncpipe.cli.exits import of_error
-    from asyncpipe.report.text import printable_lines
 
     if isinstance(error, click.ClickException):
         error.show()
@@ -247,8 +247,8 @@ def _report(error: Exception, *, verbose: bool) -> int:
 
 
 def _lines(error: AsyncpipeError) -> list[str]:
+    from asyncpipe._text import printable
     from asyncpipe.cli.problems import shortened
-    from asyncpipe.report.text import printable
 
     text = str(error) or type(error).__name__
     if isinstance(error, JobFileError):
@@ -259,7 +259,7 @@ def _lines(error: AsyncpipeError) -> list[str]:
 
 
 def _report_bug(error: Exception, *, verbose: bool) -> int:
-    from asyncpipe.report.text import printable, printable_lines
+    from asyncpipe._text import printable, printable_lines
 
     if verbose:
         click.echo(printable_lines("".join(traceback.format_exception(error))), err=True)

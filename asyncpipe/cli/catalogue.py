@@ -12,10 +12,11 @@ from typing import Any, Protocol
 
 import orjson
 
-from asyncpipe._fs import safe_stem, whole_file
-from asyncpipe.catalog import BUILT_IN, BUILT_IN_AS_OF, CatalogModel, Lookup, look_up
+from asyncpipe._fs import cache_folder, safe_stem, whole_file
+from asyncpipe.catalog.builtin import BUILT_IN, BUILT_IN_AS_OF
+from asyncpipe.catalog.lookup import Lookup, look_up
+from asyncpipe.catalog.models import CatalogModel
 from asyncpipe.errors import ProviderError
-from asyncpipe.memory import cache_folder
 from asyncpipe.reach import on_loopback
 
 FRESH = timedelta(hours=24)

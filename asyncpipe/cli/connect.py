@@ -45,7 +45,9 @@ async def connect(
     """Make the provider; ``stack`` closes the simulator, which without a folder keeps no books."""
     if simulated is None:
         return AtlasCloud(base_url=base_url)
-    from asyncpipe.simulator import Faults, Simulator, SimulatorSettings
+    from asyncpipe.simulator.faults import Faults
+    from asyncpipe.simulator.server import Simulator
+    from asyncpipe.simulator.settings import SimulatorSettings
 
     if folder is not None:
         make_folders(folder, [STATE_FOLDER])

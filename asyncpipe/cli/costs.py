@@ -6,12 +6,12 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from asyncpipe._text import columns, printable, seconds, usd
 from asyncpipe.cli.typical import typical_s
 from asyncpipe.flow.learned import Latency
 from asyncpipe.jobs import Job
 from asyncpipe.manifest import money
-from asyncpipe.pricing import Price
-from asyncpipe.report.text import columns, printable, seconds, usd
+from asyncpipe.pricing.price import Price
 
 Measured = Callable[[str, Mapping[str, Any]], Latency | None]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
+from asyncpipe._text import printable
 from asyncpipe.cli.exits import Exit
 from asyncpipe.report.export import export_file, export_stream
-from asyncpipe.report.text import printable
 
 
 def export_folder(folder: Path, *, form: str, rows: str, output: Path | None) -> int:

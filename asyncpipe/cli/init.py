@@ -98,7 +98,6 @@ jobs:
     resolution: 720p
 """
 
-
 SCHEMA_NAME = "asyncpipe.schema.json"
 """The file beside a job file by which editors check and complete it, without any network."""
 

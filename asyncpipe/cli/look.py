@@ -8,16 +8,19 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-import anyio
 import anyio.lowlevel
 
 from asyncpipe.errors import JobFileError, LedgerError, Problem, UsageError
-from asyncpipe.jobfile import JobFile, JobRow
+from asyncpipe.jobfile.load import JobFile
 from asyncpipe.jobfile.prices import load_price_file
+from asyncpipe.jobfile.validate import JobRow
 from asyncpipe.jobs import Job
 from asyncpipe.ledger.runs import Taken, taken
 from asyncpipe.ledger.sqlite import ledger_path, reading
-from asyncpipe.pricing import Price, Prices, Unpriced, books_of, price_key
+from asyncpipe.pricing.book import books_of
+from asyncpipe.pricing.price import Price, Unpriced
+from asyncpipe.pricing.prices import Prices
+from asyncpipe.pricing.quotes import price_key
 from asyncpipe.quoting import Quoting
 
 QUOTES_S = 120.0
@@ -27,8 +30,11 @@ BEAT_S = 2.0
 """How often a long look says how far it is, in seconds."""
 
 T = TypeVar("T")
+
 Echo = Callable[[str], None]
+
 Take = Callable[[JobRow, Price], None]
+
 Wanted = Callable[[Job], bool]
 
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import click
 import orjson
 
-from asyncpipe.catalog import CatalogModel
+from asyncpipe._text import fit, printable, usd, width
+from asyncpipe.catalog.models import CatalogModel
 from asyncpipe.cli.catalogue import Catalogue, get_catalogue
 from asyncpipe.providers.atlas import AtlasCloud
-from asyncpipe.report.text import fit, printable, usd, width
 
 _WIDEST = 60
 

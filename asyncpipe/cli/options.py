@@ -14,6 +14,7 @@ MOST_USD = 1_000_000_000
 """Amounts beyond are slips."""
 
 JOB_FILE = click.argument("jobfile", type=click.Path(path_type=Path))
+
 FOLDER = click.argument("folder", type=click.Path(path_type=Path))
 
 
@@ -62,12 +63,15 @@ def shared(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 BASE_URL = click.option("--base-url", help="The API's base URL, if not Atlas Cloud's own.")
+
 PRICE_FILE = click.option(
     "--price-file",
     type=click.Path(path_type=Path),
     help="Your own prices, YAML or JSON, where there is no quote.",
 )
+
 CATALOGS = click.Choice(["article", "live"])
+
 GRACE = click.option(
     "--grace",
     type=click.FloatRange(0),
@@ -75,6 +79,7 @@ GRACE = click.option(
     show_default=True,
     help="After Ctrl-C or SIGTERM, seconds for what is quick.",
 )
+
 ENV_FILE = click.option(
     "--env-file",
     type=click.Path(path_type=Path),
@@ -83,6 +88,7 @@ ENV_FILE = click.option(
     is_eager=True,
     help="Read ATLASCLOUD_API_KEY and the like from this file.",
 )
+
 OUTPUT = shared(
     click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout."),
     click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors."),

@@ -6,15 +6,18 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from sqlite3 import Connection
 
-from asyncpipe.catalog import BodyCheck, Lookup, read_schema
+from asyncpipe._text import printable
+from asyncpipe.catalog.body import BodyCheck
+from asyncpipe.catalog.lookup import Lookup
 from asyncpipe.catalog.rows import RowCheck
+from asyncpipe.catalog.schema import read_schema
 from asyncpipe.cli.catalogue import Catalogue, find_models
 from asyncpipe.errors import LedgerError, Problem
-from asyncpipe.jobfile import JobFile, JobRow
+from asyncpipe.jobfile.load import JobFile
+from asyncpipe.jobfile.validate import JobRow
 from asyncpipe.ledger.sqlite import ledger_path, reading
 from asyncpipe.providers.atlas import AtlasCloud
 from asyncpipe.reach import on_loopback
-from asyncpipe.report.text import printable
 from asyncpipe.schemas import fetch_schemas
 from asyncpipe.states import JobState
 

@@ -13,9 +13,10 @@ from asyncpipe.cli.costs import Costs
 from asyncpipe.cli.estimate import Estimate, estimate_lines, with_balance
 from asyncpipe.cli.look import Kinds
 from asyncpipe.cli.session import echo
-from asyncpipe.jobfile import JobFile
+from asyncpipe.jobfile.load import JobFile
 from asyncpipe.jobs import Job
-from asyncpipe.pricing import Prices, to_micro
+from asyncpipe.pricing.price import to_micro
+from asyncpipe.pricing.prices import Prices
 from asyncpipe.providers.atlas import AtlasCloud
 from asyncpipe.quoting import Quoting
 from asyncpipe.wiring import learned_before

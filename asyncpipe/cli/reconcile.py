@@ -12,6 +12,7 @@ from typing import Any
 import click
 import orjson
 
+from asyncpipe._text import json_text, printable, usd
 from asyncpipe.cli.connect import Simulated, connect, loop_factory
 from asyncpipe.cli.exits import Exit
 from asyncpipe.entries import Ledgered, read_entries
@@ -19,16 +20,10 @@ from asyncpipe.errors import UsageError
 from asyncpipe.ledger.sqlite import Origin, origin_of
 from asyncpipe.providers.atlas import AtlasCloud
 from asyncpipe.providers.atlas_billing import Bill, read_bill
-from asyncpipe.reconcile import (
-    Compared,
-    ModelCheck,
-    Reconciled,
-    Verdict,
-    compare,
-)
-from asyncpipe.report.text import json_text, printable, usd
+from asyncpipe.reconcile import Compared, ModelCheck, Reconciled, Verdict, compare
 
 COLUMNS = 78
+
 SHOWN = 5
 """Foreign models that are named; the others are counted."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from asyncpipe.report.text import printable, usd
+from asyncpipe._text import printable, usd
 from asyncpipe.resolve import Decision, Resolved, resolve
 from asyncpipe.states import JobState
 

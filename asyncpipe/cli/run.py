@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from asyncpipe._text import printable
 from asyncpipe.cli.check import made_of
 from asyncpipe.cli.connect import Simulated, connect
 from asyncpipe.cli.look import (
@@ -26,13 +27,12 @@ from asyncpipe.cli.precheck import ModelCheck
 from asyncpipe.cli.question import ask_first, on_terminal
 from asyncpipe.cli.session import End, Output, run_session, work_in
 from asyncpipe.cli.unspent import still_to_buy
-from asyncpipe.jobfile import JobFile, open_jobs
+from asyncpipe.jobfile.load import JobFile, open_jobs
 from asyncpipe.pipeline import Pipeline
-from asyncpipe.pricing import Prices
+from asyncpipe.pricing.prices import Prices
 from asyncpipe.progress import Progress
 from asyncpipe.providers.atlas import AtlasCloud
 from asyncpipe.quoting import Quoting
-from asyncpipe.report.text import printable
 from asyncpipe.volume import GIB
 
 

@@ -48,9 +48,11 @@ _LIMITS = shared(
     PRICE_FILE,
     click.option("--yes", is_flag=True, help="Do not ask before spending more than 1 USD."),
 )
+
 _EMBEDDED = click.option(
     "--simulate", is_flag=True, help="Use the embedded simulator: no key, no money."
 )
+
 _CATALOG = click.option(
     "--simulate-catalog",
     type=CATALOGS,
@@ -58,6 +60,7 @@ _CATALOG = click.option(
     show_default=True,
     help="Sell the article's models, or today's at today's prices.",
 )
+
 _SIMULATE = shared(
     _EMBEDDED,
     click.option(
@@ -74,6 +77,7 @@ _SIMULATE = shared(
     ),
     _CATALOG,
 )
+
 _CHOICES = shared(
     click.option(
         "--allow-unknown-models",

@@ -13,7 +13,8 @@ from pathlib import Path
 import anyio
 import click
 
-from asyncpipe._leaving import ungrouped
+from asyncpipe._tasks import ungrouped
+from asyncpipe._text import json_text
 from asyncpipe.cli.connect import loop_factory, prepare_process
 from asyncpipe.cli.exits import of_run
 from asyncpipe.cli.signals import draining
@@ -24,7 +25,6 @@ from asyncpipe.manifest import Manifest, read_manifest
 from asyncpipe.pipeline import Pipeline
 from asyncpipe.progress import Progress
 from asyncpipe.report.summary import summary
-from asyncpipe.report.text import json_text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

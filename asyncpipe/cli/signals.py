@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import anyio
 
-from asyncpipe._leaving import ungrouped
+from asyncpipe._tasks import ungrouped
 from asyncpipe.pipeline import Pipeline
 
 

@@ -10,7 +10,9 @@ import anyio
 import click
 
 from asyncpipe.errors import UsageError
-from asyncpipe.simulator import Faults, Simulator, SimulatorSettings
+from asyncpipe.simulator.faults import Faults
+from asyncpipe.simulator.server import Simulator
+from asyncpipe.simulator.settings import SimulatorSettings
 
 
 def serve(

@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 import orjson
 
+from asyncpipe._text import json_text
 from asyncpipe.report.status import read_status, status_document, status_lines
-from asyncpipe.report.text import json_text
 
 
 def show_status(folder: Path, *, as_json: bool) -> None:

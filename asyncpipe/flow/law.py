@@ -16,6 +16,7 @@ UNSURE = 0.1
 would have it: a law that is wrong must not confirm itself."""
 
 RATIO = 3.0
+
 SURE = 8.0
 """A law is given up when its predictions end RATIO times as often as it says, or as seldom, by a
 log-likelihood of SURE. Smaller changes are left to fading."""
@@ -30,6 +31,7 @@ YESTERDAY_JOBS = 60.0
 """So many predictions' worth of an earlier run's law is believed."""
 
 OFTEN = 1 / 8
+
 SELDOM = 300
 """The shape is due to be renewed after polls of OFTEN of those before, at most SELDOM: often while
 it is young, seldom when ten thousand predictions are polled at once."""

@@ -25,6 +25,7 @@ JITTER = 0.05
 """Gaps are stretched or shrunk by up to this share, so that jobs do not poll in step."""
 
 COLD_JOBS = 5.0
+
 COLD_FIRST_S = 3.0
 """Until so many ends were seen, the first look is within so many seconds."""
 
@@ -32,6 +33,7 @@ CLASS_JOBS = 20.0
 """From so many ends on, jobs with the same parameters are a law of their own."""
 
 MOST_CLASSES = 32
+
 CLASS_FIELDS = ("duration", "resolution")
 
 _AFTER_ERRORS = Polling(policy="backoff")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from asyncpipe.flow.shape import BINS, EDGES, Shape, position
 
 LEAST_GAP_S = 1.0
+
 MOST_GAP_S = 30.0
 
 

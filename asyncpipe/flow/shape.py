@@ -9,15 +9,20 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 FIRST_S = 0.5
+
 LAST_S = 1800.0
+
 BINS = 128
+
 _STEP = math.log(LAST_S / FIRST_S) / (BINS - 1)
 
 EDGES = (0.0, *(FIRST_S * math.exp(_STEP * n) for n in range(BINS)))
 """The ages in seconds that lie between bins: a first bin from 0, then equal steps of log time."""
 
 PRIOR_JOBS = 2.0
+
 _PRIOR_MEDIAN_S = 20.0
+
 _PRIOR_SIGMA = 1.3
 """What is believed before anything is seen: two predictions of a very broad law."""
 

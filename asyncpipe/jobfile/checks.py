@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, TypeVar
 
+from asyncpipe._text import shown
 from asyncpipe.jobfile.source import Unclear
 
 _NUMBER = re.compile(r"\s*-?\d+(?:\.\d+)?\s*", re.ASCII)
-_LONGEST_SHOWN = 60
-_CONTAINERS: tuple[tuple[Any, str], ...] = (
-    (Mapping, "a mapping"),
-    ((list, tuple, set, frozenset), "a list"),
-)
 
 Check = Callable[[Any], Any]
 
@@ -59,32 +54,6 @@ class Wrong(Exception):
     def __init__(self, *faults: Fault | str) -> None:
         self.faults = [f if isinstance(f, Fault) else Fault(f) for f in faults]
         super().__init__("; ".join(fault.message for fault in self.faults))
-
-
-def brief(words: str) -> str:
-    """Words of the file as a message repeats them: cut where they are long."""
-    return words if len(words) <= _LONGEST_SHOWN else f"{words[:_LONGEST_SHOWN]}…"
-
-
-def shown(value: Any) -> str:
-    """The value as a message shows it: short, and never the inside of a container."""
-    for kinds, name in _CONTAINERS:
-        if isinstance(value, kinds):
-            return name
-    if value is None:
-        return "nothing"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int) and abs(value) >= 10**30:
-        return "a number of more than 30 digits"
-    long = isinstance(value, str) and len(value) > _LONGEST_SHOWN
-    return f"{value[:_LONGEST_SHOWN]!r}…" if long else repr(value)
-
-
-def meant(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
-    """A did-you-mean for ``word``, or nothing."""
-    close = difflib.get_close_matches(brief(word).lower(), list(known), n=1, cutoff=cutoff)
-    return f": did you mean {close[0]!r}?" if close else ""
 
 
 @says({"type": "string", "pattern": r"\S"})

@@ -13,8 +13,11 @@ from asyncpipe.errors import UsageError
 from asyncpipe.jobfile.source import Unreadable
 
 _BLOCK = 1 << 20
+
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
 _THREE_BYTES = re.compile(rb"[\xe1-\xef][\x80-\xbf]{2}")
+
 _PAIR = re.compile(rb"[\x81-\xfe][\x40-\xfe]")
 
 NAMES = {"utf-8-sig": "UTF-8", "utf-16": "UTF-16", "gb18030": "GB18030 (GBK)"}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from asyncpipe._text import shown
 from asyncpipe.inputs import DIRECT_FIELDS
-from asyncpipe.jobfile.checks import Check, Wrong, number, positive, says, shown, text, whole
+from asyncpipe.jobfile.checks import Check, Wrong, number, positive, says, text, whole
 from asyncpipe.jobfile.params import labels, params
 from asyncpipe.jobfile.source import Unclear
 from asyncpipe.jobs import BODY_FIELDS, JobType, any_type

@@ -9,14 +9,17 @@ from typing import Any
 
 import orjson
 
-from asyncpipe.jobfile.checks import Check, Wrong, brief, encodable, meant, shown
+from asyncpipe._text import brief, meant, shown
+from asyncpipe.jobfile.checks import Check, Wrong, encodable
 from asyncpipe.jobfile.source import DEEPEST, Unclear
 
 _PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+
 _WIDE = re.compile("｛[^{}｛｝]*[｝}]|{[^{}｛｝]*｝")
 """What may be a placeholder whose braces a Chinese keyboard wrote."""
 
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?", re.ASCII)
+
 _LONGEST_NUMBER = 15
 """Digits up to which every program reads a number alike; what is longer is an article number."""
 
@@ -24,9 +27,11 @@ _LONGEST_FILLED = 1_000_000
 """Characters of a text with its placeholders filled; a prompt has no more bytes."""
 
 _AS_TEXT = ":text"
+
 _TRUTH = {"true": True, "false": False}
 
 Cells = Sequence[Any]
+
 Fill = Callable[[Cells], Any]
 
 

@@ -39,6 +39,7 @@ _WORDS = {
     "duration": "Seconds of video.",
     "resolution": "As the model takes it, e.g. 1080p.",
 }
+
 _PLACEHOLDER: Schema = {"type": "string", "pattern": r"\{[^{}]+\}"}
 
 
@@ -91,15 +92,22 @@ def _defaults() -> Schema:
 _ONE_UNIT: Schema = {
     "not": {"anyOf": [{"required": list(pair)} for pair in combinations(UNITS, 2)]}
 }
+
 _UNITS: dict[str, Check] = dict.fromkeys(UNITS, usd)
+
 _TIER = _plain({**TIER_FIELDS, **_UNITS}) | _ONE_UNIT
+
 _TIERS: Schema = {"type": "array", "items": _TIER, "minItems": 1}
+
 _RATE = _plain(_UNITS) | _ONE_UNIT | {"minProperties": 1}
+
 _RATE["properties"] = {**_RATE["properties"], "tiers": _TIERS}
+
 _LIMITS = {
     "requests_per_second": schema_of(LIMIT_FIELDS["requests_per_second"]),
     "models": {"type": "object", "additionalProperties": {"type": "integer", "minimum": 1}},
 }
+
 _NESTED: dict[str, Schema] = {
     "deadline_s": {"anyOf": [schema_of(DEADLINE_FIELDS["image"]), _plain(DEADLINE_FIELDS)]},
     "polling": _plain(POLLING_FIELDS),

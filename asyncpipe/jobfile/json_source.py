@@ -59,7 +59,9 @@ def iter_jsonl(path: Path) -> Iterator[tuple[Any, int]]:
 
 
 _KEY = re.compile(rb'"[ \t]*:')
+
 _LONG_NUMBER = re.compile(rb"[0-9]{18}")
+
 _MINUS_ZERO = re.compile(rb"[\[:, \t]-0")
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from asyncpipe.jobfile.checks import Fault, Wrong, encodable, mapping, number, says, shown, text
+from asyncpipe._text import shown
+from asyncpipe.jobfile.checks import Fault, Wrong, encodable, mapping, number, says, text
 from asyncpipe.jobfile.source import DEEPEST, Unclear, line_of
 
 MOST_VALUES = 10_000

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from asyncpipe._text import brief, meant
 from asyncpipe.errors import Problem, UsageError
 from asyncpipe.inputs import DIRECT_FIELDS
-from asyncpipe.jobfile.checks import Check, Fault, Wrong, brief, meant
+from asyncpipe.jobfile.checks import Check, Fault, Wrong
 from asyncpipe.jobfile.holes import (
     Cells,
     Columns,

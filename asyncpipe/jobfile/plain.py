@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from asyncpipe.jobfile.checks import meant, shown
+from asyncpipe._text import meant, shown
 from asyncpipe.jobfile.expand import NO_DEFAULTS
 from asyncpipe.jobfile.fields import JOB_FIELDS
 from asyncpipe.jobfile.holes import as_number, as_value

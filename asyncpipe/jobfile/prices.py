@@ -8,19 +8,21 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from asyncpipe._text import shown
 from asyncpipe.errors import JobFileError, UsageError
-from asyncpipe.jobfile.checks import Check, Wrong, mapping, says, shown, text, usd
+from asyncpipe.jobfile.checks import Check, Wrong, mapping, says, text, usd
 from asyncpipe.jobfile.encoding import check_ordinary
 from asyncpipe.jobfile.fields import resolution
 from asyncpipe.jobfile.json_source import read_json
 from asyncpipe.jobfile.place import Place
 from asyncpipe.jobfile.source import Listing, Unclear, Unreadable, line_of
 from asyncpipe.jobfile.yaml_source import read_yaml
-from asyncpipe.pricing import PriceBook, Rate, Tier
+from asyncpipe.pricing.book import PriceBook
 from asyncpipe.pricing.price import MOST_USD
-from asyncpipe.pricing.rate import CONDITIONS, UNITS, plain_size
+from asyncpipe.pricing.rate import CONDITIONS, UNITS, Rate, Tier, plain_size
 
 _FORMATS = {".yaml": read_yaml, ".yml": read_yaml, ".json": read_json}
+
 _EXAMPLE = """a price file looks like this:
 as_of: "2026-11-25"
 prices:
@@ -158,6 +160,7 @@ def _size(value: Any) -> str:
 
 
 TIER_FIELDS: dict[str, Check] = {"resolution": resolution, "audio": _switch, "size": _size}
+
 _TIER_REMEDY = (
     f"a tier is at least one of {', '.join(CONDITIONS)} and exactly one of {', '.join(UNITS)}, "
     "e.g. {audio: true, per_second: 0.4}"

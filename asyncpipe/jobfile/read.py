@@ -21,7 +21,7 @@ FORMATS: dict[str, Callable[[str], Any]] = {
 }
 """Formats that are read whole; tables and JSON Lines are streamed."""
 
-ENDINGS = (*FORMATS, ".jsonl", ".ndjson", ".csv", ".tsv")
+JOB_FILE_ENDINGS = (*FORMATS, ".jsonl", ".ndjson", ".csv", ".tsv")
 """Endings of job files."""
 
 
@@ -33,7 +33,7 @@ def read_source(path: Path) -> tuple[Any, str]:
     read = FORMATS.get(path.suffix.lower())
     content = _content(path)
     if read is None:
-        known = ", ".join(ENDINGS)
+        known = ", ".join(JOB_FILE_ENDINGS)
         raise UsageError(f"{path}: the ending tells a job file's format; give it one of {known}")
     return read(_text(content)), hashlib.sha256(content).hexdigest()
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from asyncpipe._text import brief, shown
 from asyncpipe.errors import UsageError
-from asyncpipe.jobfile.checks import Wrong, brief, shown
+from asyncpipe.jobfile.checks import Wrong
 from asyncpipe.jobfile.encoding import NAMES, TextFile, examine
 from asyncpipe.jobfile.json_source import iter_jsonl
 from asyncpipe.jobfile.place import Place

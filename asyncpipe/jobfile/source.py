@@ -9,7 +9,6 @@ from typing import Any
 DEEPEST = 64
 """How deep values may nest; deeper ones are an accident or an attack."""
 
-
 LONGEST_LINE = 1 << 24
 """Characters, or bytes, of a line of a table or of JSON Lines; a longer one is no row."""
 

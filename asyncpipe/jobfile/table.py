@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TextIO
 
-from asyncpipe.jobfile.checks import shown
+from asyncpipe._text import shown
 from asyncpipe.jobfile.encoding import NAMES, TextFile
 from asyncpipe.jobfile.source import LONGEST_LINE, TOO_LONG, Unreadable
 
@@ -16,6 +16,7 @@ ENDINGS = (".csv", ".tsv", ".tab", ".txt")
 """Endings of tables of rows; a table of jobs ends as the first two do."""
 
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+
 _HEAD = 1 << 16
 
 MOST_COLUMNS = 16_384

@@ -13,6 +13,7 @@ from asyncpipe.jobfile.place import Place
 from asyncpipe.jobs import Job, JobType, any_type, type_of_model
 
 LONGEST_LABEL = 80
+
 PARAMS = "params."
 
 

@@ -8,19 +8,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from asyncpipe._text import shown
 from asyncpipe.errors import UsageError
-from asyncpipe.jobfile.checks import (
-    Check,
-    Wrong,
-    mapping,
-    number,
-    positive,
-    says,
-    shown,
-    text,
-    usd,
-    whole,
-)
+from asyncpipe.jobfile.checks import Check, Wrong, mapping, number, positive, says, text, usd, whole
 from asyncpipe.jobfile.expand import Defaults
 from asyncpipe.jobfile.holes import Columns
 from asyncpipe.jobfile.place import Place
@@ -74,13 +64,16 @@ def _factor(value: Any) -> Decimal:
 _PLAIN = ("max_workers", "window", "max_cost", "min_balance", "estimate_factor", "retries")
 
 DEADLINE_FIELDS: dict[str, Check] = {kind.value: positive for kind in JobType}
+
 POLLING_FIELDS: dict[str, Check] = {
     "policy": _policy,
     "initial_s": positive,
     "factor": number,
     "maximum_s": positive,
 }
+
 LIMIT_FIELDS: dict[str, Check] = {"requests_per_second": positive, "models": mapping}
+
 TOP_FIELDS: dict[str, Check] = {
     "output_dir": text,
     "max_workers": whole(1),

@@ -16,7 +16,9 @@ from asyncpipe.jobfile.template import Template
 from asyncpipe.jobs import BODY_FIELDS, Job, JobType, any_type
 
 _NO_PARAMS = frozenset({"model", "prompt", *BODY_FIELDS, *MEDIA})
+
 JOB_REMEDY = "Fields of the model's own go under params:"
+
 LONGEST_LABEL = 80
 
 

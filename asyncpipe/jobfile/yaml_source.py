@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from asyncpipe.jobfile.checks import brief
+from asyncpipe._text import brief
 from asyncpipe.jobfile.source import DEEPEST, Block, Listing, Unclear, Unreadable
 
 if TYPE_CHECKING:
@@ -24,8 +24,11 @@ MOST_MERGED = 1_000_000
 """Keys that ``<<`` may copy in one file; real files stay far below, bombs do not."""
 
 _TAG = "tag:yaml.org,2002:"
+
 _LEADING_ZERO = re.compile(r"[-+]?0[0-9_]+", re.ASCII)
+
 _EXPONENT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)[eE][-+]?[0-9]+", re.ASCII)
+
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -220,6 +223,7 @@ _REMEDIES = (
     ("could not find expected ':'", "a key needs a colon and a space after it"),
     ("expected", "check the indentation, quotes and brackets here and just above"),
 )
+
 _SLIPS = (
     (
         re.compile(r"\s*(?:- +)?(?:\w+: +)?\{[^{}:,]*\} *[^\s,}\]#]"),

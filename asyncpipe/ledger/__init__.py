@@ -1,1 +1,3 @@
 """The durable record of an output folder."""
+
+from __future__ import annotations

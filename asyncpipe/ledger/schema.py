@@ -43,6 +43,7 @@ CREATE TABLE events(
   id INTEGER PRIMARY KEY, job_id INTEGER NOT NULL, at TEXT NOT NULL,
   kind TEXT NOT NULL, version INTEGER NOT NULL, fields TEXT NOT NULL);
 """
+
 # `jobs` keeps its rowid and a UNIQUE key beside it: WITHOUT ROWID on a text key triples the cost
 # of the first pass over a million rows.
 
@@ -53,7 +54,6 @@ SETTINGS = (
     "PRAGMA busy_timeout=5000",
     "PRAGMA cache_size=-8000",
 )
-
 
 # Whether an attempt was charged is a fact of its own: its price may be nothing.
 _SETTLED = """CASE
@@ -89,7 +89,6 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {
     ),
 }
 """What turns a ledger of each older version into the next one's."""
-
 
 _AS_TODAY = (
     "CREATE TEMP VIEW attempts AS SELECT *, NULL AS booked, 0 AS estimated,"

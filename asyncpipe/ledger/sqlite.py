@@ -22,9 +22,11 @@ from asyncpipe.ledger.trouble import LedgerFull, ledger_error, mapped
 from asyncpipe.ledger.writing import write
 
 T = TypeVar("T")
+
 Query = Callable[[sqlite3.Connection], T]
 
 STATE_FOLDER = ".asyncpipe"
+
 GATHERED_TICKS = 3
 """After how many ticks of the loop what was appended goes to the writer thread."""
 

@@ -35,6 +35,7 @@ from asyncpipe.states import JobState
 Statement = tuple[str, tuple[Any, ...]]
 
 ADD_EVENT = "INSERT INTO events(job_id, at, kind, version, fields) VALUES(?,?,?,?,?)"
+
 SET_STATE = "UPDATE jobs SET state=? WHERE id=?"
 
 INLINE = "data:"
@@ -86,7 +87,6 @@ def _own(kind: type[Event]) -> tuple[str, ...]:
 
 _OWN: dict[type[Event], tuple[str, ...]] = {}
 
-
 WORDS = {state: state.value for state in JobState}
 """A state's word, without asking the enumeration every time."""
 
@@ -101,9 +101,11 @@ _INTEND = (
     "(job_id, n, reserved, booked, estimated, price_source, assumed, intended_at)"
     " VALUES(?,?,?,?,?,?,?,?)"
 )
+
 _SUBMIT = (
     f"UPDATE attempts SET prediction_id=?, route=?, request_id=?, submitted_at=? WHERE {_LATEST}"
 )
+
 # An attempt is charged once.
 _GENERATE = (
     "UPDATE attempts SET outputs=?, polls=polls+?, generation_s=?,"
@@ -115,10 +117,12 @@ _GENERATE = (
     " told=iif(settled IS NULL, ?, told), reserved=iif(settled IS NULL, 0, reserved),"
     f" settled=coalesce(settled, '{CHARGED}') WHERE {_LATEST}"
 )
+
 _STORE = (
     "INSERT OR REPLACE INTO assets(job_id, n, position, path, size, sha256)"
     " SELECT ?, used+1, ?, ?, ?, ? FROM jobs WHERE id=?"
 )
+
 _SUCCEED = f"UPDATE attempts SET error=NULL, ended_at=? WHERE {_LATEST}"
 
 

@@ -18,6 +18,7 @@ class LedgerFull(LedgerError):
 
 
 _KEPT = "Nothing recorded before is lost"
+
 _REMEDIES = {
     sqlite3.SQLITE_FULL: (LedgerFull, f"the disk is full. {_KEPT}: make room, then"),
     sqlite3.SQLITE_READONLY: (LedgerError, "it cannot be written: make its folder writable, then"),
@@ -25,6 +26,7 @@ _REMEDIES = {
     sqlite3.SQLITE_BUSY: (LedgerError, "another program holds it open: close that, then"),
     sqlite3.SQLITE_IOERR: (LedgerError, f"the disk fails. {_KEPT}: when the cause is gone,"),
 }
+
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 

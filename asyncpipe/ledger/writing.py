@@ -50,6 +50,7 @@ def write(batch: Sequence[Event], connection: sqlite3.Connection) -> None:
 
 
 _PLACES = {kind: place for place, kind in enumerate(COMMON)}
+
 _STATEMENTS = [sql for sql, _ in COMMON.values()]
 
 

@@ -25,6 +25,7 @@ MOST_USD = 10**9
 """A price beyond this is a slip of the keyboard, and would not fit the ledger's integers."""
 
 _SECONDS = re.compile(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*s?\s*", re.ASCII)
+
 _PLAIN_KEY = re.compile(r"[A-Za-z][\w./-]*", re.ASCII)
 
 

@@ -15,7 +15,9 @@ from asyncpipe.inputs import is_media_field
 from asyncpipe.jobs import Job, JobType, canonical_json
 
 _NOT_PRICED = frozenset({"prompt", "negative_prompt", "seed", "webhook_url"})
+
 _SPOKEN = "text"
+
 _ADDRESS = re.compile(r"(?:https?|data|file):", re.IGNORECASE)
 
 

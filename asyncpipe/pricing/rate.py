@@ -11,6 +11,7 @@ from typing import Any
 from asyncpipe.errors import UsageError
 
 UNITS = ("per_image", "per_second", "per_job")
+
 CONDITIONS = ("resolution", "audio", "size")
 """What a tier can ask of a job."""
 
@@ -18,6 +19,7 @@ AUDIO_FIELDS = ("generate_audio", "audio", "enable_audio", "with_audio", "sound"
 """Fields that switch sound on or off, by model."""
 
 _SWITCH = {"true": True, "on": True, "yes": True, "false": False, "off": False, "no": False}
+
 _SIZE = re.compile(r"\s*(\d{1,6})\s*[x*×]\s*(\d{1,6})\s*", re.ASCII | re.IGNORECASE)
 
 

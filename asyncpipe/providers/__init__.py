@@ -1,1 +1,3 @@
 """The APIs asyncpipe can buy from: the protocol, and Atlas Cloud."""
+
+from __future__ import annotations

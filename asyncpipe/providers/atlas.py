@@ -20,24 +20,20 @@ from asyncpipe.catalog.models import CatalogModel, read_models
 from asyncpipe.errors import KeyRefused, PollFailed, PredictionGone, ProviderError, UsageError
 from asyncpipe.jobs import Job, JobType
 from asyncpipe.media import media_type
-from asyncpipe.pricing import Quote
+from asyncpipe.pricing.quotes import Quote
 from asyncpipe.providers.atlas_answer import open_answer
 from asyncpipe.providers.atlas_billing import read_balance
 from asyncpipe.providers.atlas_quote import read_quote
 from asyncpipe.providers.atlas_reader import ARTICLE, TEXTS, read_poll, read_submit, read_upload
 from asyncpipe.providers.base import Prediction
 from asyncpipe.providers.form import FilePart
-from asyncpipe.providers.http import (
-    DEFAULT_TIMEOUTS,
-    HttpAnswer,
-    HttpClient,
-    Timeouts,
-    is_loopback,
-)
+from asyncpipe.providers.http import DEFAULT_TIMEOUTS, HttpAnswer, HttpClient, Timeouts, is_loopback
 from asyncpipe.providers.secret import Secret
 
 BASE_URL = "https://api.atlascloud.ai/api/v1"
+
 KEY_VARIABLES = ("ATLASCLOUD_API_KEY", "ATLAS_CLOUD_API_KEY")
+
 BASE_URL_VARIABLE = "ATLASCLOUD_BASE_URL"
 
 _ENDPOINTS = {
@@ -45,14 +41,23 @@ _ENDPOINTS = {
     JobType.VIDEO: "/model/generateVideo",
     JobType.AUDIO: "/model/generateAudio",
 }
+
 _MODELS = "/models"
+
 _CALCULATE = "/model/calculate"
+
 _UPLOAD = "/model/uploadMedia"
+
 _SOME_MEDIUM = "https://example.com/input"
+
 _CANONICAL = "/model/prediction/{id}"
+
 _ARTICLE = "/model/prediction/{id}/get"
+
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+")
+
 _SIMULATED_KEY = "simulated"
+
 _SHORTEST_SECRET = 12
 """Shorter keys are those of tests; taking every such word out of answers would spoil them."""
 

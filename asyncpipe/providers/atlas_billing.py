@@ -26,6 +26,7 @@ LONGEST_RANGE = timedelta(days=180)
 """The most days one request may ask for."""
 
 ROWS_PER_PAGE = 1000
+
 TRIES = 5
 """How often one page is asked for when the API is busy or failing."""
 
@@ -33,9 +34,13 @@ LONGEST_WAIT_S = 60.0
 """The longest Retry-After that is waited for; beyond it the user is told to come back."""
 
 _MOST_PAGES = 10_000
+
 _MOST_USD = Decimal(10) ** 12
+
 _SMALLEST_EXPONENT = -30
+
 _BUSY = frozenset({429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
+
 _MODEL_NAMES = ("model", "model_id", "model_name", "id", "name")
 
 

@@ -24,28 +24,46 @@ MODERATED = 1039
 MESSAGE_LENGTH = 300
 
 _DEPTH = 4
+
 _ID_LENGTH = 512
+
 _IDS = ("id", "predictionId", "prediction_id")
+
 _TEXTS = ("error", "msg", "message", "error_message", "detail", "title")
+
 _CALM = frozenset({"ok", "success", "succeeded"})  # what ``message`` says when nothing is wrong
+
 _UPLOADED = ("download_url", "url", "file_url")
+
 _ONE_URL = ("url", "uri", "download_url")
+
 _MANY_URLS = (
     "outputs", "output", "output_url", "video_url", "image_url", "images", "videos", "video",
     "image", "b64_json",
 )  # fmt: skip
+
 _LISTS = ("outputs", "output", "images", "videos")
+
 _TEXT_LISTS = ("outputs", "output")
+
 _SINGLES = ("output_url", "video_url", "image_url")
 
 PLAIN_ID = re.compile(r"[A-Za-z0-9._-]{1,512}", re.ASCII)
+
 _PLAIN_URL = re.compile(r"https?://[!-~]+", re.ASCII)
+
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
+
 _AMOUNT = re.compile(r"\d{1,9}(\.\d{1,9})?", re.ASCII)
+
 _BASE64 = re.compile(r"[A-Za-z0-9+/]{64,}")
+
 _URL_SAFE = str.maketrans("-_", "+/")
+
 _ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|[@-_])")
+
 _SECRETS = re.compile(r"(apikey-|Bearer\s+)[\w.~+/=-]+", re.IGNORECASE)
+
 _MODERATION = re.compile(
     r"content[ _-]?(polic|filter|moderat)|moderation|moderated|copyright|sensitive|nsfw"
     r"|safety (system|filter|polic|check)|审核|敏感|违规|版权",

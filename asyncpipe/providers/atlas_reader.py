@@ -39,22 +39,31 @@ _RUNNING = frozenset(
     {"processing", "created", "starting", "queued"}
     | {"pending", "running", "in_progress", "submitted"}
 )
+
 _USUAL_TOP = frozenset({"code", "message", "data"})
+
 _USUAL = frozenset(
     {"id", "model", "status", "outputs", "urls", "error", "has_nsfw_contents", "metrics"}
     | {"created_at"}
 )
+
 _COMPLETED = frozenset({"completed", "succeeded", "success", "done", "complete"})
+
 _FAILED = frozenset({"failed", "error", "timeout", "canceled", "cancelled"})
+
 _ABOUT_THE_REQUEST = frozenset({401, 402, 403, 404, 408, 410, 429, 451})
+
 _MARKS = ("id", "predictionId", "prediction_id", "outputs", "output", "error_code")
 
 _KEY_REFUSED = "the API refuses the key, or the base URL is wrong: it answers 401 to both"
+
 _FIREWALL = (
     "a firewall before the API turned the request away; "
     "Cloudflare does so by User-Agent, network or country"
 )
+
 _BALANCE = "the account's balance or plan is used up: top it up"
+
 _REJECTED = {
     404: "the API does not know this model, or it is not open to the account",
     413: "the request is larger than the API takes",
@@ -62,6 +71,7 @@ _REJECTED = {
 }
 
 E = TypeVar("E", bound=ProviderError)
+
 W = TypeVar("W", RateLimited, Overloaded, PollFailed)
 
 

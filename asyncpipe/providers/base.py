@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Protocol, Self, cast, runtime_checkable
 
 from asyncpipe.jobs import Job
-from asyncpipe.pricing import Quote
+from asyncpipe.pricing.quotes import Quote
 
 
 class PredictionStatus(StrEnum):

@@ -17,14 +17,7 @@ import aiohttp
 import orjson
 from yarl import URL
 
-from asyncpipe.errors import (
-    NotAccepted,
-    NotSent,
-    PollFailed,
-    Rejected,
-    SubmitUnknown,
-    UsageError,
-)
+from asyncpipe.errors import NotAccepted, NotSent, PollFailed, Rejected, SubmitUnknown, UsageError
 from asyncpipe.providers.fates import Lost, lost
 from asyncpipe.providers.form import FilePart
 

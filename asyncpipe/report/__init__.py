@@ -1,1 +1,3 @@
 """Results for people."""
+
+from __future__ import annotations

@@ -8,10 +8,10 @@ from datetime import datetime
 from typing import Any
 
 from asyncpipe.ledger.trouble import rows_of
-from asyncpipe.pricing import from_micro
+from asyncpipe.pricing.price import from_micro
 from asyncpipe.results import TOLD
 
-COLUMNS = (
+ATTEMPT_COLUMNS = (
     *("name", "key", "type", "model", "attempt", "money"),
     *("charged_usd", "reserved_usd", "price_usd", "estimated", "overrun_usd", "cost_source"),
     *("prediction_id", "request_id", "intended_at", "submitted_at", "ended_at", "error"),
@@ -31,18 +31,18 @@ _ATTEMPTS = (
 )
 
 
-def rows(connection: sqlite3.Connection) -> Iterator[dict[str, Any]]:
+def attempt_rows(connection: sqlite3.Connection) -> Iterator[dict[str, Any]]:
     """Every attempt of every job, in job-file order; one that surely bought nothing, too."""
     for row in connection.execute(_ATTEMPTS):
         with rows_of(f"an attempt of job {row[0]}"):
-            yield _row(row)
+            yield _attempt_row(row)
 
 
-def _row(row: Sequence[Any]) -> dict[str, Any]:
+def _attempt_row(row: Sequence[Any]) -> dict[str, Any]:
     _, state, earlier, settled, bought, estimated, told, source, assumed = row[:9]
     price, charged, reserved, overrun = (from_micro(micro) for micro in row[9:13])
     source = f"{source} ({assumed} assumed)" if assumed else source
-    head = dict(zip(COLUMNS[:5], row[13:18], strict=True))
+    head = dict(zip(ATTEMPT_COLUMNS[:5], row[13:18], strict=True))
     return {
         **head,
         "money": _money(settled, bought=bool(bought), lost=bool(earlier) or state == "unknown"),
@@ -54,7 +54,7 @@ def _row(row: Sequence[Any]) -> dict[str, Any]:
         "cost_source": TOLD if told else source,
         "prediction_id": row[18],
         "request_id": row[19],
-        **dict(zip(COLUMNS[14:17], map(_time, row[20:23]), strict=True)),
+        **dict(zip(ATTEMPT_COLUMNS[14:17], map(_time, row[20:23]), strict=True)),
         "error": row[23],
     }
 

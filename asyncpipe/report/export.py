@@ -14,15 +14,14 @@ from typing import Any, BinaryIO
 import orjson
 
 from asyncpipe._fs import whole_file
+from asyncpipe._text import json_text
 from asyncpipe.errors import DiskError, UsageError
 from asyncpipe.ledger.base import job_from_spec
 from asyncpipe.ledger.sqlite import reading
 from asyncpipe.ledger.trouble import rows_of
 from asyncpipe.manifest import money
-from asyncpipe.pricing import to_micro
-from asyncpipe.report.attempts import COLUMNS as ATTEMPT_COLUMNS
-from asyncpipe.report.attempts import rows as attempt_rows
-from asyncpipe.report.text import json_text
+from asyncpipe.pricing.price import to_micro
+from asyncpipe.report.attempts import ATTEMPT_COLUMNS, attempt_rows
 from asyncpipe.results import Outcome, Result, result_of
 
 FORMATS = ("csv", "jsonl")
@@ -51,8 +50,11 @@ _WHERE = (
     " WHERE state<>'cancelled' AND (state<>'pending' OR used>0"
     " OR seen_run >= (SELECT coalesce(max(session), 0) FROM runs))"
 )
+
 _LISTED = f"SELECT id FROM jobs{_WHERE} ORDER BY seen_run DESC, position"
+
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 

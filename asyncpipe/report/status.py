@@ -14,13 +14,13 @@ from typing import Any
 import orjson
 
 from asyncpipe._fs import Holder, holder
+from asyncpipe._text import columns, printable, usd, wrapped
 from asyncpipe.collector import Totals
 from asyncpipe.events import now
 from asyncpipe.ledger.sqlite import STATE_FOLDER, reading
 from asyncpipe.ledger.trouble import rows_of
 from asyncpipe.left import about, count_open, left_s, measured
 from asyncpipe.manifest import money
-from asyncpipe.report.text import columns, printable, usd, wrapped
 from asyncpipe.results import read_totals
 from asyncpipe.states import JobState
 
@@ -38,12 +38,14 @@ _PENDING = {
     JobState.GENERATED: "to be downloaded",
     JobState.EXPIRED: "expired",
 }
+
 _RESERVED = {
     JobState.UNKNOWN: "unknown",
     JobState.SUBMITTING: "in_flight",
     JobState.SUBMITTED: "in_flight",
     JobState.EXPIRED: "expired",
 }
+
 RESERVED_FOR = {
     "unknown": "unknown jobs",
     "in_flight": "in flight",

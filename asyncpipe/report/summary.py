@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+from asyncpipe._text import columns, printable, seconds, usd, wrapped
 from asyncpipe.collector import Totals
 from asyncpipe.errors import AsyncpipeError
 from asyncpipe.flow.window import Window
 from asyncpipe.manifest import remarks
-from asyncpipe.report.text import columns, printable, seconds, usd, wrapped
 from asyncpipe.states import JobState
 
 COLUMNS = 78

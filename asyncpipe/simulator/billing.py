@@ -15,12 +15,16 @@ from aiohttp import web
 from asyncpipe.simulator.wire import Service
 
 MOST_DAYS = 180
+
 MOST_ROWS = 1000
+
 MOST_IDS = 100
+
 KEY_ID = "key-simulated"
 """The one API key this account has."""
 
 _GROUPS = ("model_type", "model", "api_key")
+
 _FILTERS = ("model_types[]", "model_ids[]", "api_key_ids[]")
 
 

@@ -28,21 +28,29 @@ FAILED_IN_A_ROW = 2
 """Failed predictions in a row for the same request, unless every prediction is to fail."""
 
 _REFUSALS = ("rate_limited", "overloaded", "no_balance", "firewall", "refused")
+
 _LOST = ("dropped", "hung_submit", "server_error_submit", "nameless", "huge_answer")
+
 _POLLS = ("poll_error", "garbage", "poll_reset", "hung_poll", "no_status", "odd_status")
+
 _DOWNLOADS = ("cut", "empty_media", "html_media", "wrong_bytes", "slow")
 
 _IDS = ("predictionId", "data.predictionId", "data.prediction_id", "top", "nested")
+
 _SHAPES = ("objects", "output", "output.url", "url")
+
 _INLINE = ("data", "base64")
 
 _RUNNING = ("processing", "created", "starting", "queued", "pending", "running", "in_progress")
+
 _SPELLINGS = {
     "processing": (*_RUNNING, "submitted"),
     "completed": ("completed", "succeeded", "success", "done", "complete"),
     "failed": ("failed", "error", "canceled", "cancelled", "timeout"),
 }
+
 _BACK = ("queued", "pending", "created", "starting")
+
 _ODD = ("warming_up", "archiving", "on-hold", "上传中", "42", "?")
 
 

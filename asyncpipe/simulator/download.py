@@ -19,7 +19,9 @@ TRICKLE = 8
 """Bytes a second of a slow download."""
 
 _STEP_S = 0.25
+
 _BLOCK = 64 * 1024
+
 _OTHER_NAME = {"127.0.0.1": "localhost", "localhost": "127.0.0.1"}
 
 

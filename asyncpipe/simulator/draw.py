@@ -19,10 +19,15 @@ from asyncpipe.simulator.prices import seconds_asked
 FRAMES_A_SECOND = 2
 
 _RESOLUTIONS = {"480p": (854, 480), "720p": (1280, 720), "1080p": (1920, 1080), "4k": (3840, 2160)}
+
 _RATIO = re.compile(r"(\d{1,3}):(\d{1,3})")
+
 _SIZE = re.compile(r"(\d{2,4})[*xX](\d{2,4})")
+
 _WIDE = r"\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef"
+
 _CLOSING = "，。、；：！？）》」』】…"  # never at the beginning of a line
+
 _PIECE = re.compile(rf"[{_WIDE}][{_CLOSING}]*|\s+|[^\s{_WIDE}]+")
 
 INK, SOFT, PAPER = 255, 60, 0  # tones between the two colours of a picture

@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 _TEXT = {"type": "string"}
+
 _SEED = {"type": "integer", "minimum": -1, "maximum": 2**31 - 1}
+
 _FLAG = {"type": "boolean"}
+
 _RATIOS = ["1:1", "16:9", "9:16", "4:3", "3:4"]
+
 _TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),
     "integer": (int,),

@@ -31,6 +31,7 @@ EMPTY_POLLS = 2
 CONTENT_TYPES = {"image": "image/png", "video": "video/mp4", "audio": "audio/wav"}
 
 _SUFFIX = {"image": ".png", "video": ".mp4", "audio": ".wav"}
+
 _ERRORS = (429, 500, 502, 503, 504)
 
 

@@ -10,11 +10,13 @@ _PER_IMAGE = {
     "black-forest-labs/flux-2-pro/text-to-image": 40_000,
     "google/imagen4-ultra/text-to-image": 60_000,
 }
+
 _PER_SECOND = {
     "bytedance/seedance-v1.5-pro/text-to-video": 22_000,
     "google/veo3.1/text-to-video": 30_000,
     "openai/sora-v2/text-to-video": 150_000,
 }
+
 _OTHERS = 50_000
 
 MODELS = {

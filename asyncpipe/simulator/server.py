@@ -21,8 +21,11 @@ from asyncpipe.simulator.upload import Uploads
 from asyncpipe.simulator.wire import Service, firewall, refusal, too_many
 
 _LARGEST_REQUEST = 50 * 1024 * 1024
+
 _LIMITED = ("/api/v1/model/generate", "/api/v1/model/prediction/")
+
 _MODELS = "/api/v1/models"
+
 _CALCULATE = "/api/v1/model/calculate"
 
 

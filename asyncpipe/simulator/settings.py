@@ -10,6 +10,7 @@ from asyncpipe.errors import UsageError
 from asyncpipe.simulator.faults import Faults
 
 WIRES = ("canonical", "article")
+
 CATALOGS = ("article", "live")
 
 _HANG_S = 60.0

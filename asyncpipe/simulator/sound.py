@@ -17,7 +17,9 @@ RATE = 8000
 NOTE_S = 0.25
 
 _SCALE = (220.0, 246.9, 277.2, 329.6, 370.0, 440.0, 493.9, 554.4)  # five tones, no false friend
+
 _FADE = RATE // 50
+
 _LOUD = 9000
 
 

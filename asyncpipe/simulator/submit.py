@@ -30,8 +30,11 @@ HIDDEN_POLLS = 2
 HUGE_ANSWER = 128 * 1024 * 1024
 
 _BLOCK = b"x" * (256 * 1024)
+
 _GENERATION_S = {"image": (8.0, 20.0), "video": (30.0, 90.0), "audio": (8.0, 20.0)}
+
 _ENDPOINTS = {"generateImage": "image", "generateVideo": "video", "generateAudio": "audio"}
+
 _ASKING = ("prompt", "text", "audio", "audio_url", "image", "images", "video")
 
 

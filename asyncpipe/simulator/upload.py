@@ -24,7 +24,9 @@ FAULTY_IN_A_ROW = 2
 """Faulty answers to uploads of the same bytes."""
 
 _MEDIA = re.compile(r"(^|_)(image|video|audio|mask|frame)s?(_urls?)?$")
+
 _OURS = re.compile(r"/uploads/([0-9a-f]{32})\.[a-z0-9]+")
+
 _ERRORS = (429, 500, 502, 503)
 
 

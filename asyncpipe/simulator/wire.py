@@ -22,6 +22,7 @@ from asyncpipe.simulator.media import MediaMaker
 from asyncpipe.simulator.settings import SimulatorSettings
 
 _LOOK_S = 0.05
+
 _REASONS = {
     429: "rate limit exceeded",
     500: "internal server error",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from textwrap import wrap
+from typing import Any
 
 from asyncpipe.pricing.price import usd_text
 
@@ -93,3 +95,37 @@ def seconds(duration_s: float) -> str:
     minutes, rest = divmod(round(duration_s), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+_LONGEST_SHOWN = 60
+
+_CONTAINERS: tuple[tuple[Any, str], ...] = (
+    (Mapping, "a mapping"),
+    ((list, tuple, set, frozenset), "a list"),
+)
+
+
+def brief(words: str) -> str:
+    """Words of the file as a message repeats them: cut where they are long."""
+    return words if len(words) <= _LONGEST_SHOWN else f"{words[:_LONGEST_SHOWN]}…"
+
+
+def shown(value: Any) -> str:
+    """The value as a message shows it: short, and never the inside of a container."""
+    for kinds, name in _CONTAINERS:
+        if isinstance(value, kinds):
+            return name
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int) and abs(value) >= 10**30:
+        return "a number of more than 30 digits"
+    long = isinstance(value, str) and len(value) > _LONGEST_SHOWN
+    return f"{value[:_LONGEST_SHOWN]!r}…" if long else repr(value)
+
+
+def meant(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
+    """A did-you-mean for ``word``, or nothing."""
+    close = difflib.get_close_matches(brief(word).lower(), list(known), n=1, cutoff=cutoff)
+    return f": did you mean {close[0]!r}?" if close else ""
