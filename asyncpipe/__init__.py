@@ -16,15 +16,15 @@ if TYPE_CHECKING:
         UsageError,
     )
     from asyncpipe.jobfile.load import load_jobs
-    from asyncpipe.jobs import Job, JobType
+    from asyncpipe.jobs.job import Job, JobType
+    from asyncpipe.jobs.settings import Deadlines, Polling
+    from asyncpipe.jobs.states import JobState
     from asyncpipe.manifest import Manifest, read_manifest
     from asyncpipe.pipeline import Pipeline
     from asyncpipe.pricing.rate import Rate
     from asyncpipe.providers.atlas import AtlasCloud
     from asyncpipe.providers.base import Prediction, PredictionStatus, Provider
     from asyncpipe.results import Asset, Outcome, Result
-    from asyncpipe.settings import Deadlines, Polling
-    from asyncpipe.states import JobState
 
 __version__ = "0.1.0"
 
@@ -59,18 +59,18 @@ _HOMES = {
     "Asset": "results",
     "AsyncpipeError": "errors",
     "AtlasCloud": "providers.atlas",
-    "Deadlines": "settings",
+    "Deadlines": "jobs.settings",
     "DownloadError": "errors",
     "FolderInUse": "errors",
-    "Job": "jobs",
+    "Job": "jobs.job",
     "JobFileError": "errors",
-    "JobState": "states",
-    "JobType": "jobs",
+    "JobState": "jobs.states",
+    "JobType": "jobs.job",
     "LedgerError": "errors",
     "Manifest": "manifest",
     "Outcome": "results",
     "Pipeline": "pipeline",
-    "Polling": "settings",
+    "Polling": "jobs.settings",
     "Prediction": "providers.base",
     "PredictionStatus": "providers.base",
     "Provider": "providers.base",

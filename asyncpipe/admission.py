@@ -16,7 +16,8 @@ from asyncpipe.errors import AsyncpipeError, ProviderError
 from asyncpipe.flow.decide import limits_of
 from asyncpipe.flow.traffic import Traffic
 from asyncpipe.handover import Handover
-from asyncpipe.ledger.base import JobRecord
+from asyncpipe.jobs.record import JobRecord
+from asyncpipe.jobs.states import JobState
 from asyncpipe.ledger.queries import pending_models
 from asyncpipe.ledger.runs import Named
 from asyncpipe.ledger.sqlite import Ledger
@@ -24,7 +25,6 @@ from asyncpipe.pricing.budget import Budget, Fit
 from asyncpipe.pricing.price import Price
 from asyncpipe.providers.base import Prediction
 from asyncpipe.spending import Purse
-from asyncpipe.states import JobState
 from asyncpipe.volume import Room
 
 STEP_S = 3600.0

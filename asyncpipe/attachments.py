@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from asyncpipe.errors import JobFileError, Problem
-from asyncpipe.inputs import may_take_media
 from asyncpipe.jobfile.place import MOST_PROBLEMS
-from asyncpipe.jobs import Job
+from asyncpipe.jobs.inputs import may_take_media
+from asyncpipe.jobs.job import Job
 from asyncpipe.localfiles import BadInputs, LocalFiles
 from asyncpipe.providers.base import Provider, uploader
 

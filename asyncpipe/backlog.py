@@ -9,7 +9,7 @@ from pathlib import Path
 from sqlite3 import Connection
 
 from asyncpipe.errors import AsyncpipeError
-from asyncpipe.ledger.base import JobRecord
+from asyncpipe.jobs.record import JobRecord
 from asyncpipe.ledger.queries import pending
 from asyncpipe.ledger.runs import Named
 from asyncpipe.ledger.stems import claim_stems

@@ -10,9 +10,9 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from asyncpipe.events import AssetStored, Damaged, Event, LostSettled
-from asyncpipe.ledger.base import MOVES_MONEY, JobRecord
-from asyncpipe.states import JobState
+from asyncpipe.jobs.events import AssetStored, Damaged, Event, LostSettled
+from asyncpipe.jobs.record import MOVES_MONEY, JobRecord
+from asyncpipe.jobs.states import JobState
 
 logger = logging.getLogger("asyncpipe.collector")
 

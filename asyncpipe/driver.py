@@ -23,17 +23,6 @@ from asyncpipe.errors import (
     SubmitStopped,
     SubmitUnknown,
 )
-from asyncpipe.events import (
-    Event,
-    Generated,
-    Intended,
-    NotBought,
-    Polled,
-    PolledAgain,
-    Resubmitted,
-    Unknown,
-    now,
-)
 from asyncpipe.fetcher import Emit, Fetcher
 from asyncpipe.flow.decide import (
     after_deadline,
@@ -47,13 +36,24 @@ from asyncpipe.flow.namesakes import Namesakes
 from asyncpipe.flow.refusals import FIRST, Refusals
 from asyncpipe.flow.schedule import PollClock, Trouble, backoff_s
 from asyncpipe.flow.watch import Watches
-from asyncpipe.jobs import Job
-from asyncpipe.ledger.base import JobRecord
+from asyncpipe.jobs.events import (
+    Event,
+    Generated,
+    Intended,
+    NotBought,
+    Polled,
+    PolledAgain,
+    Resubmitted,
+    Unknown,
+    now,
+)
+from asyncpipe.jobs.job import Job
+from asyncpipe.jobs.record import JobRecord
+from asyncpipe.jobs.settings import Deadlines
+from asyncpipe.jobs.states import JobState
 from asyncpipe.ledger.sqlite import Ledger
 from asyncpipe.pricing.price import told_micro
 from asyncpipe.providers.base import Prediction, PredictionStatus, Provider
-from asyncpipe.settings import Deadlines
-from asyncpipe.states import JobState
 from asyncpipe.uploads import Uploads
 
 logger = logging.getLogger("asyncpipe.driver")

@@ -20,10 +20,10 @@ from asyncpipe.errors import (
     ProviderError,
     TooLarge,
 )
-from asyncpipe.events import AssetStored, Event, FetchFailed, Lost, Succeeded, now
 from asyncpipe.flow.schedule import backoff_s
-from asyncpipe.jobs import JobType
-from asyncpipe.ledger.base import JobRecord
+from asyncpipe.jobs.events import AssetStored, Event, FetchFailed, Lost, Succeeded, now
+from asyncpipe.jobs.job import JobType
+from asyncpipe.jobs.record import JobRecord
 from asyncpipe.ledger.sqlite import Ledger
 from asyncpipe.ledger.statements import INLINE
 from asyncpipe.ledger.stems import claim_parts

@@ -12,15 +12,15 @@ from typing import Any
 
 from asyncpipe.attachments import Attachments, check_found
 from asyncpipe.errors import Problem, UsageError
-from asyncpipe.events import Unknown, now
 from asyncpipe.jobfile.load import iter_jobs, parse_jobs
-from asyncpipe.jobs import Job
+from asyncpipe.jobs.events import Unknown, now
+from asyncpipe.jobs.job import Job
+from asyncpipe.jobs.record import JobRecord
+from asyncpipe.jobs.states import JobState
 from asyncpipe.ledger import queries
-from asyncpipe.ledger.base import JobRecord
 from asyncpipe.ledger.sqlite import Ledger
 from asyncpipe.ledger.stems import claim_stems
 from asyncpipe.spending import Purse
-from asyncpipe.states import JobState
 
 JobLike = Job | Mapping[str, Any]
 """A job, or a mapping with a job file's keys."""

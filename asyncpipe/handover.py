@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from typing import Self
 
-from asyncpipe.ledger.base import JobRecord
+from asyncpipe.jobs.record import JobRecord
 
 
 class Handover:

@@ -15,12 +15,13 @@ from asyncpipe.attachments import Attachments
 from asyncpipe.backlog import Backlog
 from asyncpipe.collector import Totals
 from asyncpipe.errors import AsyncpipeError, BalanceExhausted, UsageError
-from asyncpipe.events import AskedAgain, Resubmitted, RetryAsked, Withdrawn, now
 from asyncpipe.fetcher import Emit
 from asyncpipe.firstpass import PAGE, Counted, JobLike, add_one, check_prices, write_jobs
-from asyncpipe.jobs import Job
+from asyncpipe.jobs.events import AskedAgain, Resubmitted, RetryAsked, Withdrawn, now
+from asyncpipe.jobs.job import Job
+from asyncpipe.jobs.record import JobRecord
+from asyncpipe.jobs.states import JobState
 from asyncpipe.ledger import queries, runs
-from asyncpipe.ledger.base import JobRecord
 from asyncpipe.ledger.runs import Named
 from asyncpipe.ledger.sqlite import Ledger
 from asyncpipe.pricing.price import from_micro
@@ -28,7 +29,6 @@ from asyncpipe.pricing.prices import Prices
 from asyncpipe.providers.base import Provider
 from asyncpipe.results import count_removed
 from asyncpipe.spending import Purse
-from asyncpipe.states import JobState
 from asyncpipe.stops import Stops
 from asyncpipe.verify import Comparison
 

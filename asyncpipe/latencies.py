@@ -10,8 +10,8 @@ from typing import Any
 from asyncpipe.flow.learned import Latency, Learned
 from asyncpipe.flow.polls import watches_of
 from asyncpipe.flow.watch import Watches
+from asyncpipe.jobs.settings import Polling
 from asyncpipe.memory import Memory
-from asyncpipe.settings import Polling
 
 LATENCY = "latency"
 """The subject of the memory that holds them."""

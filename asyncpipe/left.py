@@ -8,9 +8,9 @@ from datetime import datetime
 from sqlite3 import Connection
 from statistics import fmean, median, quantiles
 
-from asyncpipe.events import now
 from asyncpipe.flow.learned import Latency
-from asyncpipe.states import JobState
+from asyncpipe.jobs.events import now
+from asyncpipe.jobs.states import JobState
 
 LATEST = 100
 """So many of a model's latest predictions tell how long it takes."""

@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from asyncpipe.errors import UsageError
-from asyncpipe.inputs import LocalFile, local_media, may_take_media
-from asyncpipe.jobs import Job
+from asyncpipe.jobs.inputs import LocalFile, local_media, may_take_media
+from asyncpipe.jobs.job import Job
 from asyncpipe.media import HEAD_BYTES, sniff
 
 MOST_BYTES = 50 * 1024 * 1024 - 4096

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import anyio
 
-from asyncpipe.ledger.base import JobRecord
+from asyncpipe.jobs.record import JobRecord
 
 T = TypeVar("T")
 

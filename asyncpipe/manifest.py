@@ -19,7 +19,7 @@ import orjson
 from asyncpipe._fs import whole_file
 from asyncpipe.collector import MANIFEST_PAUSE, Totals
 from asyncpipe.errors import DiskError
-from asyncpipe.events import now
+from asyncpipe.jobs.events import now
 from asyncpipe.ledger.sqlite import Ledger, reading
 from asyncpipe.pricing.price import usd_text
 from asyncpipe.results import Result, iter_results, read_totals

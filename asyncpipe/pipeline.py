@@ -18,14 +18,16 @@ from asyncpipe._tasks import tasks_apart, ungrouped, within
 from asyncpipe.collector import Collector, Hook, Totals
 from asyncpipe.downloader import Downloader
 from asyncpipe.errors import AsyncpipeError, DiskError, LedgerError, UsageError
-from asyncpipe.events import Withdrawn, now
 from asyncpipe.firstpass import JobLike, mark_interrupted, one_job
 from asyncpipe.handover import Handover
 from asyncpipe.intake import Intake, explain
 from asyncpipe.jobfile.prices import load_price_file
-from asyncpipe.jobs import Job, JobType
+from asyncpipe.jobs.events import Withdrawn, now
+from asyncpipe.jobs.job import Job, JobType
+from asyncpipe.jobs.record import JobRecord
+from asyncpipe.jobs.settings import Caps, Deadlines, Polling, checked_window
+from asyncpipe.jobs.states import ENDED, JobState
 from asyncpipe.ledger import queries
-from asyncpipe.ledger.base import JobRecord
 from asyncpipe.ledger.sqlite import STATE_FOLDER, Ledger, Origin
 from asyncpipe.left import count_open, left_s
 from asyncpipe.lookahead import Lookahead
@@ -38,10 +40,8 @@ from asyncpipe.quoting import Quoting, Tell
 from asyncpipe.reach import on_loopback
 from asyncpipe.recording import Recording
 from asyncpipe.results import Result, ask_result, read_totals
-from asyncpipe.settings import Caps, Deadlines, Polling, checked_window
 from asyncpipe.settling import Settling
 from asyncpipe.spending import Spending
-from asyncpipe.states import ENDED, JobState
 from asyncpipe.stops import Stops
 from asyncpipe.volume import GIB, check_local
 from asyncpipe.waiters import Waiters

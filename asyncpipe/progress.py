@@ -11,10 +11,10 @@ import anyio
 from asyncpipe._text import fit, printable, usd
 from asyncpipe.collector import Totals
 from asyncpipe.errors import AsyncpipeError
-from asyncpipe.events import AssetStored, Event, NotBought, Polled, Released
-from asyncpipe.ledger.base import JobRecord
+from asyncpipe.jobs.events import AssetStored, Event, NotBought, Polled, Released
+from asyncpipe.jobs.record import JobRecord
+from asyncpipe.jobs.states import JobState
 from asyncpipe.left import about
-from asyncpipe.states import JobState
 
 EACH_UP_TO = 100
 """Up to so many jobs every one that ends gets a line; above, only the total does."""

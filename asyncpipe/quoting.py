@@ -12,7 +12,7 @@ from itertools import islice
 import anyio
 
 from asyncpipe.errors import ProviderError, RateLimited, Rejected, SubmitStopped, without_numbers
-from asyncpipe.jobs import Job
+from asyncpipe.jobs.job import Job
 from asyncpipe.pricing.price import MOST_USD
 from asyncpipe.pricing.prices import Prices
 from asyncpipe.pricing.quotes import Quote, Quotes, price_key

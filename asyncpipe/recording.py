@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from asyncpipe.collector import Collector
 from asyncpipe.errors import AsyncpipeError
-from asyncpipe.events import Event
-from asyncpipe.ledger.base import MOVES_MONEY, JobRecord, fold
+from asyncpipe.jobs.events import Event
+from asyncpipe.jobs.record import MOVES_MONEY, JobRecord, fold
 from asyncpipe.ledger.sqlite import Ledger
 from asyncpipe.pricing.budget import Budget
 

@@ -11,13 +11,13 @@ from asyncpipe._fs import FolderLock
 from asyncpipe._tasks import within
 from asyncpipe.entries import GIVEN_UP_FREE
 from asyncpipe.errors import LedgerError, UsageError
-from asyncpipe.events import Event, Failed, LostSettled, Resubmitted, now
+from asyncpipe.jobs.events import Event, Failed, LostSettled, Resubmitted, now
+from asyncpipe.jobs.record import JobRecord, fold
+from asyncpipe.jobs.states import JobState
 from asyncpipe.ledger import queries
-from asyncpipe.ledger.base import JobRecord, fold
 from asyncpipe.ledger.queries import LostAnswer
 from asyncpipe.ledger.sqlite import STATE_FOLDER, Ledger, ledger_path
 from asyncpipe.manifest import write_manifest
-from asyncpipe.states import JobState
 
 GIVEN_UP = "given up: submitted, and the answer was lost; counted as charged"
 

@@ -14,11 +14,11 @@ from typing import Any
 import orjson
 
 from asyncpipe.collector import Totals
-from asyncpipe.jobs import JobType
+from asyncpipe.jobs.job import JobType
+from asyncpipe.jobs.states import JobState
 from asyncpipe.ledger.sqlite import Ledger
 from asyncpipe.ledger.trouble import MADE_NO_SENSE, makes_no_sense, rows_of
 from asyncpipe.pricing.price import from_micro
-from asyncpipe.states import JobState
 
 
 class Outcome(StrEnum):

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterable
 from asyncpipe.admission import Admission
 from asyncpipe.driver import Driver
 from asyncpipe.errors import AsyncpipeError
-from asyncpipe.ledger.base import JobRecord
-from asyncpipe.states import JobState
+from asyncpipe.jobs.record import JobRecord
+from asyncpipe.jobs.states import JobState
 from asyncpipe.stops import Stops
 from asyncpipe.waiters import Waiters
 

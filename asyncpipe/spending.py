@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from asyncpipe.errors import AsyncpipeError, UsageError
 from asyncpipe.funds import Funds, checked_least
-from asyncpipe.jobs import Job
+from asyncpipe.jobs.job import Job
 from asyncpipe.pricing.book import PriceBook, books_of
 from asyncpipe.pricing.budget import Budget, Fit
 from asyncpipe.pricing.price import Price, checked_cap

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 
 from asyncpipe.errors import AsyncpipeError
-from asyncpipe.ledger.base import JobRecord
-from asyncpipe.states import JobState
+from asyncpipe.jobs.record import JobRecord
+from asyncpipe.jobs.states import JobState
 
 logger = logging.getLogger("asyncpipe.stops")
 

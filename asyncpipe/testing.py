@@ -33,8 +33,8 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from asyncpipe.errors import BalanceExhausted, PredictionGone, ProviderError, Rejected
-from asyncpipe.events import now
-from asyncpipe.jobs import Job
+from asyncpipe.jobs.events import now
+from asyncpipe.jobs.job import Job
 from asyncpipe.pricing.quotes import Quote
 from asyncpipe.providers.base import Prediction, PredictionStatus
 

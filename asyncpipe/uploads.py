@@ -15,16 +15,16 @@ from random import Random
 import anyio
 
 from asyncpipe.errors import NotAccepted, ProviderError, RateLimited, Rejected
-from asyncpipe.events import now
 from asyncpipe.flow.schedule import backoff_s
-from asyncpipe.inputs import LocalFile
-from asyncpipe.jobs import Job
-from asyncpipe.ledger.base import JobRecord
+from asyncpipe.jobs.events import now
+from asyncpipe.jobs.inputs import LocalFile
+from asyncpipe.jobs.job import Job
+from asyncpipe.jobs.record import JobRecord
+from asyncpipe.jobs.states import JobState
 from asyncpipe.ledger.sqlite import Ledger
 from asyncpipe.ledger.uploads import find_upload, forget_uploads, keep_upload
 from asyncpipe.localfiles import trouble_with
 from asyncpipe.providers.base import Prediction, Provider, uploader
-from asyncpipe.states import JobState
 
 logger = logging.getLogger("asyncpipe.uploads")
 

@@ -18,12 +18,12 @@ from sqlite3 import Connection
 from asyncpipe._fs import FolderLock
 from asyncpipe._tasks import within
 from asyncpipe.errors import DiskError, LedgerError
-from asyncpipe.events import Damaged, Event, now
+from asyncpipe.jobs.events import Damaged, Event, now
+from asyncpipe.jobs.record import JobRecord, fold
+from asyncpipe.jobs.states import JobState
 from asyncpipe.ledger import queries
-from asyncpipe.ledger.base import JobRecord, fold
 from asyncpipe.ledger.sqlite import STATE_FOLDER, Ledger, ledger_path
 from asyncpipe.manifest import write_manifest
-from asyncpipe.states import JobState
 
 PAGE = 1000
 """Jobs whose assets are compared at once."""

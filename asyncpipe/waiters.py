@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from asyncpipe.errors import AsyncpipeError
-from asyncpipe.ledger.base import JobRecord
+from asyncpipe.jobs.record import JobRecord
 
 
 class Waiters:

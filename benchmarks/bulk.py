@@ -12,8 +12,8 @@ from typing import Any
 
 import orjson
 
-from asyncpipe.events import EVENTS_VERSION
-from asyncpipe.ledger.base import job_to_spec
+from asyncpipe.jobs.events import EVENTS_VERSION
+from asyncpipe.jobs.record import job_to_spec
 from asyncpipe.ledger.schema import prepare
 from asyncpipe.ledger.sqlite import ledger_path
 from benchmarks.peers.ours import named_jobs

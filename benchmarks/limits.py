@@ -12,7 +12,7 @@ from random import Random
 from typing import Protocol
 
 from asyncpipe.errors import PollFailed, RateLimited
-from asyncpipe.jobs import Job
+from asyncpipe.jobs.job import Job
 from asyncpipe.providers.base import Prediction, PredictionStatus
 from asyncpipe.testing import PIXEL, FakeProvider
 

@@ -17,8 +17,8 @@ from unittest.mock import patch
 
 from asyncpipe import Pipeline, Polling
 from asyncpipe.cli.connect import prepare_process
-from asyncpipe.events import Event, Succeeded
-from asyncpipe.ledger.base import JobRecord
+from asyncpipe.jobs.events import Event, Succeeded
+from asyncpipe.jobs.record import JobRecord
 from benchmarks.bulk import DIGEST
 from benchmarks.machine import Peak, new_loop, pin
 from benchmarks.null import NullDownloader, NullProvider

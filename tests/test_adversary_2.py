@@ -33,8 +33,8 @@ from asyncpipe.errors import (
     SubmitUnknown,
     UsageError,
 )
-from asyncpipe.events import now
 from asyncpipe.jobfile.load import open_jobs
+from asyncpipe.jobs.events import now
 from asyncpipe.pricing.quotes import Quote
 from asyncpipe.pricing.rate import Rate
 from asyncpipe.providers.base import PredictionStatus

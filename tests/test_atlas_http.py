@@ -28,7 +28,7 @@ from asyncpipe.errors import (
     SubmitUnknown,
     UsageError,
 )
-from asyncpipe.jobs import Job, JobType
+from asyncpipe.jobs.job import Job, JobType
 from asyncpipe.providers import fates, http
 from asyncpipe.providers.atlas import AtlasCloud
 from asyncpipe.providers.atlas_reader import ARTICLE

@@ -15,12 +15,12 @@ import pytest
 from asyncpipe import AtlasCloud, JobFileError, Pipeline, Polling, Rate, load_jobs
 from asyncpipe.cli.check import validate_jobs
 from asyncpipe.errors import UsageError
-from asyncpipe.jobs import Job, JobType, type_of_model
+from asyncpipe.jobs.job import Job, JobType, type_of_model
+from asyncpipe.jobs.settings import Deadlines
 from asyncpipe.media import sniff
 from asyncpipe.pricing.book import PriceBook
 from asyncpipe.pricing.price import price
 from asyncpipe.providers.atlas_reader import TEXTS, read_poll, read_submit
-from asyncpipe.settings import Deadlines
 from asyncpipe.simulator.server import Simulator
 from asyncpipe.simulator.settings import SimulatorSettings
 from tests.simulator_client import KEY, Client

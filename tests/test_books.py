@@ -26,10 +26,10 @@ from asyncpipe.errors import (
     SubmitUnknown,
     UsageError,
 )
-from asyncpipe.events import Released, now
 from asyncpipe.flow.decide import after_submit
 from asyncpipe.flow.namesakes import Namesakes
-from asyncpipe.ledger.base import JobRecord
+from asyncpipe.jobs.events import Released, now
+from asyncpipe.jobs.record import JobRecord
 from asyncpipe.ledger.sqlite import ledger_path, reading
 from asyncpipe.pricing.book import books_of
 from asyncpipe.pricing.budget import Budget

@@ -8,10 +8,10 @@ from collections import Counter
 import pytest
 
 from asyncpipe.collector import Collector, Totals, manifest_due_s
-from asyncpipe.events import AssetStored, now
-from asyncpipe.jobs import Job
-from asyncpipe.ledger.base import JobRecord
-from asyncpipe.states import JobState
+from asyncpipe.jobs.events import AssetStored, now
+from asyncpipe.jobs.job import Job
+from asyncpipe.jobs.record import JobRecord
+from asyncpipe.jobs.states import JobState
 from asyncpipe.testing import run_virtual
 
 

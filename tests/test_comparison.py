@@ -9,7 +9,7 @@ import pytest
 
 from asyncpipe import Job, Manifest, Pipeline
 from asyncpipe.errors import DiskError
-from asyncpipe.ledger.base import JobRecord
+from asyncpipe.jobs.record import JobRecord
 from asyncpipe.providers.base import Prediction
 from asyncpipe.testing import FakeProvider, run_virtual
 from asyncpipe.verify import Comparison

@@ -25,12 +25,12 @@ from asyncpipe.errors import (
     SubmitUnknown,
     UsageError,
 )
-from asyncpipe.events import Event
-from asyncpipe.jobs import JobType
-from asyncpipe.ledger.base import JobRecord
+from asyncpipe.jobs.events import Event
+from asyncpipe.jobs.job import JobType
+from asyncpipe.jobs.record import JobRecord
+from asyncpipe.jobs.states import JobState
 from asyncpipe.providers.base import Prediction, PredictionStatus
 from asyncpipe.results import read_totals
-from asyncpipe.states import JobState
 from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"

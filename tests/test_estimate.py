@@ -17,7 +17,7 @@ from asyncpipe.cli.app import run_command
 from asyncpipe.cli.costs import Costs
 from asyncpipe.cli.look import Kinds
 from asyncpipe.jobfile.load import open_jobs
-from asyncpipe.jobs import Job
+from asyncpipe.jobs.job import Job
 from asyncpipe.pricing.book import built_in
 from asyncpipe.pricing.price import Price
 from asyncpipe.pricing.prices import Prices

@@ -21,12 +21,12 @@ from asyncpipe.errors import (
     PollFailed,
     TooLarge,
 )
-from asyncpipe.events import Event, FetchFailed, Lost, Succeeded
 from asyncpipe.fetcher import STEPS, TRIES, Budget, Fetcher
-from asyncpipe.jobs import Job
-from asyncpipe.ledger.base import JobRecord
+from asyncpipe.jobs.events import Event, FetchFailed, Lost, Succeeded
+from asyncpipe.jobs.job import Job
+from asyncpipe.jobs.record import JobRecord
+from asyncpipe.jobs.states import JobState
 from asyncpipe.providers.base import Prediction, PredictionStatus
-from asyncpipe.states import JobState
 from asyncpipe.testing import FakeProvider, run_virtual
 
 FILE = StoredFile(path="images/a.png", size=9, sha256="0" * 64)

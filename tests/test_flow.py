@@ -23,7 +23,6 @@ from asyncpipe.errors import (
     Rejected,
     SubmitUnknown,
 )
-from asyncpipe.events import Expired, Failed, Generated, NotBought, Released, Submitted, Unknown
 from asyncpipe.flow.decide import after_deadline, after_failure, after_submit, next_wait_s
 from asyncpipe.flow.gate import Gate
 from asyncpipe.flow.pace import Pace
@@ -31,11 +30,20 @@ from asyncpipe.flow.pause import RELEASED, Pause
 from asyncpipe.flow.schedule import PollClock, backoff_s, poll_gap
 from asyncpipe.flow.traffic import Answer, Traffic, Verdict
 from asyncpipe.flow.window import Window
-from asyncpipe.jobs import Job, JobType
-from asyncpipe.ledger.base import JobRecord
+from asyncpipe.jobs.events import (
+    Expired,
+    Failed,
+    Generated,
+    NotBought,
+    Released,
+    Submitted,
+    Unknown,
+)
+from asyncpipe.jobs.job import Job, JobType
+from asyncpipe.jobs.record import JobRecord
+from asyncpipe.jobs.settings import Polling
+from asyncpipe.jobs.states import JobState
 from asyncpipe.providers.base import Prediction, PredictionStatus
-from asyncpipe.settings import Polling
-from asyncpipe.states import JobState
 
 AT = datetime(2026, 11, 24, tzinfo=UTC)
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from asyncpipe import events
-from asyncpipe.events import Event, now
-from asyncpipe.jobs import Job
-from asyncpipe.ledger.base import MOVES_MONEY, JobRecord, changed, fold
-from asyncpipe.states import TRANSITIONS, JobState
+from asyncpipe.jobs import events
+from asyncpipe.jobs.events import Event, now
+from asyncpipe.jobs.job import Job
+from asyncpipe.jobs.record import MOVES_MONEY, JobRecord, changed, fold
+from asyncpipe.jobs.states import TRANSITIONS, JobState
 
 MONEY = ("reserved", "charged", "booked", "overrun", "paid", "estimated", "held", "lost", "spent")
 VALUES: dict[str, Any] = {

@@ -23,8 +23,8 @@ from asyncpipe.cli.app import run_command
 from asyncpipe.downloader import Downloader, Target
 from asyncpipe.errors import DownloadError, JobFileError, UsageError
 from asyncpipe.jobfile.place import MOST_PROBLEMS
+from asyncpipe.jobs.settings import Polling
 from asyncpipe.reach import PublicResolver, check_host, is_public
-from asyncpipe.settings import Polling
 from asyncpipe.testing import FakeProvider, run_virtual
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -21,12 +21,12 @@ from asyncpipe.errors import (
     ProviderError,
     RateLimited,
 )
-from asyncpipe.events import Event, Intended, now
+from asyncpipe.jobs.events import Event, Intended, now
+from asyncpipe.jobs.record import JobRecord
+from asyncpipe.jobs.states import JobState
 from asyncpipe.ledger import queries
-from asyncpipe.ledger.base import JobRecord
 from asyncpipe.ledger.sqlite import Ledger, Origin, reading
 from asyncpipe.providers.base import Prediction, PredictionStatus
-from asyncpipe.states import JobState
 from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual
 
 MODELS = ("black-forest-labs/flux-2-pro/text-to-image", "google/veo3.1/text-to-video")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from asyncpipe.errors import LedgerError, UsageError
-from asyncpipe.events import (
+from asyncpipe.jobs.events import (
     AssetStored,
     Event,
     Expired,
@@ -30,9 +30,9 @@ from asyncpipe.events import (
     Unknown,
     now,
 )
-from asyncpipe.jobs import Job
+from asyncpipe.jobs.job import Job
+from asyncpipe.jobs.record import JobRecord, fold
 from asyncpipe.ledger import queries
-from asyncpipe.ledger.base import JobRecord, fold
 from asyncpipe.ledger.runs import Named
 from asyncpipe.ledger.sqlite import Ledger, Origin, ledger_path, reading
 from asyncpipe.ledger.stems import claim_parts, claim_stems

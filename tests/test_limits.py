@@ -19,12 +19,12 @@ from asyncpipe.flow.gate import Gate
 from asyncpipe.flow.pace import Pace
 from asyncpipe.flow.traffic import Answer, Traffic, Verdict
 from asyncpipe.flow.window import Window
-from asyncpipe.jobs import JobType
-from asyncpipe.ledger.base import JobRecord
+from asyncpipe.jobs.job import JobType
+from asyncpipe.jobs.record import JobRecord
+from asyncpipe.jobs.states import JobState
 from asyncpipe.providers.base import Prediction
 from asyncpipe.simulator.server import Simulator
 from asyncpipe.simulator.settings import SimulatorSettings
-from asyncpipe.states import JobState
 from asyncpipe.testing import FakeProvider, Script, run_virtual
 from benchmarks import flow
 from benchmarks.limits import Limited, Sliding

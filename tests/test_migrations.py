@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from asyncpipe.errors import LedgerError
+from asyncpipe.jobs.states import JobState
 from asyncpipe.ledger import queries, schema
 from asyncpipe.ledger.sqlite import Ledger, Origin, ledger_path, reading
 from asyncpipe.results import iter_results, read_totals
-from asyncpipe.states import JobState
 
 ORIGIN = Origin(provider="atlas", origin="simulator", simulated=True)
 
@@ -137,7 +137,7 @@ def test_every_version_has_its_way_up() -> None:
 
 def test_when_it_was_bought_stays_what_it_was(tmp_path: Path) -> None:
     """An expired job that is polled again gets a new deadline; its submit keeps its time."""
-    from asyncpipe.events import PolledAgain, now
+    from asyncpipe.jobs.events import PolledAgain, now
 
     version_1(tmp_path)
 

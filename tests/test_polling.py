@@ -28,9 +28,9 @@ from asyncpipe.flow.plan import LEAST_GAP_S, MOST_GAP_S, Plan, plan_of
 from asyncpipe.flow.polls import watches_of
 from asyncpipe.flow.shape import BINS, EDGES, LAST_S, UNKNOWN, position, shape_of
 from asyncpipe.flow.watch import Found
-from asyncpipe.jobs import Job
+from asyncpipe.jobs.job import Job
+from asyncpipe.jobs.settings import Polling
 from asyncpipe.providers.base import Prediction, PredictionStatus
-from asyncpipe.settings import Polling
 
 MODEL = "m/text-to-image"
 

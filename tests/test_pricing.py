@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncpipe.errors import UsageError
-from asyncpipe.jobs import Job, JobType
+from asyncpipe.jobs.job import Job, JobType
 from asyncpipe.pricing.book import PriceBook, built_in
 from asyncpipe.pricing.price import Price, Unpriced, from_micro, price, to_micro
 from asyncpipe.pricing.rate import Rate

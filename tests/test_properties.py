@@ -25,7 +25,8 @@ from asyncpipe import Job, JobState, Pipeline, read_manifest
 from asyncpipe._fs import folded, safe_stem
 from asyncpipe.collector import Totals
 from asyncpipe.errors import IllegalTransition, LedgerError, UsageError
-from asyncpipe.events import (
+from asyncpipe.fetcher import Fetcher
+from asyncpipe.jobs.events import (
     AskedAgain,
     AssetStored,
     Event,
@@ -48,9 +49,9 @@ from asyncpipe.events import (
     Withdrawn,
     now,
 )
-from asyncpipe.fetcher import Fetcher
+from asyncpipe.jobs.record import JobRecord, fold
+from asyncpipe.jobs.states import TRANSITIONS
 from asyncpipe.ledger import queries
-from asyncpipe.ledger.base import JobRecord, fold
 from asyncpipe.ledger.queries import LostAnswer
 from asyncpipe.ledger.schema import prepare
 from asyncpipe.ledger.sqlite import Ledger, Origin, ledger_path, reading
@@ -59,7 +60,6 @@ from asyncpipe.ledger.stems import claim_stems
 from asyncpipe.ledger.writing import write
 from asyncpipe.pricing.price import to_micro
 from asyncpipe.results import iter_results, read_totals
-from asyncpipe.states import TRANSITIONS
 from asyncpipe.testing import FakeProvider, Script, run_virtual
 
 T = TypeVar("T")

@@ -17,7 +17,7 @@ from asyncpipe.errors import (
     Rejected,
     UsageError,
 )
-from asyncpipe.jobs import Job, JobType
+from asyncpipe.jobs.job import Job, JobType
 from asyncpipe.pricing.book import built_in
 from asyncpipe.pricing.prices import Prices
 from asyncpipe.pricing.quotes import Quote, Quotes, price_key

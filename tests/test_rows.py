@@ -16,7 +16,7 @@ from asyncpipe.jobfile.json_source import iter_jsonl
 from asyncpipe.jobfile.lazy import LazyRows
 from asyncpipe.jobfile.load import JobFile, load_jobs, open_jobs
 from asyncpipe.jobfile.seen import Seen
-from asyncpipe.jobs import Job
+from asyncpipe.jobs.job import Job
 from tests.test_jobfile import FLUX, VEO
 
 HEAD = f"rows: rows.csv\ndefaults: {{model: {FLUX}}}\n"

@@ -27,8 +27,8 @@ from asyncpipe import AtlasCloud, Job, JobType, Pipeline, Polling
 from asyncpipe.cli.app import app, run_command
 from asyncpipe.downloader import Downloader, Target
 from asyncpipe.errors import DownloadError, NotSent, ProviderError
-from asyncpipe.events import Event
-from asyncpipe.ledger.base import JobRecord
+from asyncpipe.jobs.events import Event
+from asyncpipe.jobs.record import JobRecord
 from asyncpipe.ledger.sqlite import ledger_path
 from asyncpipe.providers.secret import Secret
 

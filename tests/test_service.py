@@ -28,15 +28,15 @@ from asyncpipe.errors import (
     SubmitUnknown,
     UsageError,
 )
-from asyncpipe.events import Failed, RetryAsked, now
 from asyncpipe.flow import namesakes as namesakes_module
-from asyncpipe.jobs import Job, JobType
-from asyncpipe.ledger.base import JobRecord, fold
+from asyncpipe.jobs.events import Failed, RetryAsked, now
+from asyncpipe.jobs.job import Job, JobType
+from asyncpipe.jobs.record import JobRecord, fold
+from asyncpipe.jobs.states import JobState
 from asyncpipe.manifest import Manifest
 from asyncpipe.pipeline import Pipeline
 from asyncpipe.pricing.quotes import Quote
 from asyncpipe.providers.base import Prediction
-from asyncpipe.states import JobState
 from asyncpipe.testing import FakeAccount, FakeProvider, Script, run_virtual
 
 MODEL = "google/veo3.1/text-to-video"

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from asyncpipe.errors import IllegalTransition
-from asyncpipe.events import (
+from asyncpipe.jobs.events import (
     AssetStored,
     Failed,
     Generated,
@@ -18,9 +18,9 @@ from asyncpipe.events import (
     Succeeded,
     Unknown,
 )
-from asyncpipe.jobs import Job
-from asyncpipe.ledger.base import JobRecord, fold
-from asyncpipe.states import ENDED, PAID_OPEN, TRANSITIONS, JobState, advance
+from asyncpipe.jobs.job import Job
+from asyncpipe.jobs.record import JobRecord, fold
+from asyncpipe.jobs.states import ENDED, PAID_OPEN, TRANSITIONS, JobState, advance
 
 AT = datetime(2026, 11, 24, tzinfo=UTC)
 JOB = Job(name="杯子", model="m/text-to-image", prompt="a mug")

@@ -31,8 +31,8 @@ from asyncpipe.errors import (
     RateLimited,
     Rejected,
 )
-from asyncpipe.inputs import LocalFile, is_local, local_media, with_media
-from asyncpipe.ledger.base import job_from_spec, job_to_spec
+from asyncpipe.jobs.inputs import LocalFile, is_local, local_media, with_media
+from asyncpipe.jobs.record import job_from_spec, job_to_spec
 from asyncpipe.ledger.sqlite import Ledger, reading
 from asyncpipe.localfiles import MOST_BYTES, BadInputs, LocalFiles, trouble_with
 from asyncpipe.media import media_type

@@ -27,9 +27,9 @@ from asyncpipe.flow.kept import Windows, lessons
 from asyncpipe.flow.pace import CUT_EVERY_S, FIRST_CUT, FORGOTTEN_S, Pace
 from asyncpipe.flow.traffic import TOGETHER_S, Traffic
 from asyncpipe.flow.window import CUT, LOOK_S, LOOK_SUBMITS, START, STRIDE, Window
+from asyncpipe.jobs.settings import Caps
 from asyncpipe.providers.base import Prediction, PredictionStatus
 from asyncpipe.report.summary import summary
-from asyncpipe.settings import Caps
 from asyncpipe.testing import run_virtual
 
 DONE = Prediction(id="p", status=PredictionStatus.COMPLETED, outputs=("u",))

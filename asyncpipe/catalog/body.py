@@ -10,7 +10,7 @@ import orjson
 from asyncpipe._text import brief, meant, shown
 from asyncpipe.catalog.quick import Quick
 from asyncpipe.catalog.schema import Schema
-from asyncpipe.jobs import BODY_FIELDS
+from asyncpipe.jobs.job import BODY_FIELDS
 
 ALWAYS = frozenset({"model", "prompt", "webhook_url"})
 """Fields that are never too much: every job has the first two, and the API itself reads the

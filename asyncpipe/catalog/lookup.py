@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from asyncpipe.catalog.models import CatalogModel
-from asyncpipe.jobs import type_of_model
+from asyncpipe.jobs.job import type_of_model
 
 MOST_NEAR = 3
 """Ids that are suggested at most."""

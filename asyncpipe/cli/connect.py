@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from asyncpipe._fs import make_folders
-from asyncpipe.jobs import JobType
+from asyncpipe.jobs.job import JobType
+from asyncpipe.jobs.settings import Deadlines, Polling
 from asyncpipe.ledger.sqlite import STATE_FOLDER
 from asyncpipe.providers.atlas import AtlasCloud
-from asyncpipe.settings import Deadlines, Polling
 
 SPEED = 20.0
 """How much faster the simulator's time runs unless told otherwise."""

@@ -9,7 +9,7 @@ from typing import Any
 from asyncpipe._text import columns, printable, seconds, usd
 from asyncpipe.cli.typical import typical_s
 from asyncpipe.flow.learned import Latency
-from asyncpipe.jobs import Job
+from asyncpipe.jobs.job import Job
 from asyncpipe.manifest import money
 from asyncpipe.pricing.price import Price
 

@@ -6,7 +6,7 @@ from enum import IntEnum
 
 from asyncpipe.collector import Totals
 from asyncpipe.errors import AsyncpipeError, UsageError
-from asyncpipe.states import JobState
+from asyncpipe.jobs.states import JobState
 
 
 class Exit(IntEnum):

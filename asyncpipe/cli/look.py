@@ -14,7 +14,7 @@ from asyncpipe.errors import JobFileError, LedgerError, Problem, UsageError
 from asyncpipe.jobfile.load import JobFile
 from asyncpipe.jobfile.prices import load_price_file
 from asyncpipe.jobfile.validate import JobRow
-from asyncpipe.jobs import Job
+from asyncpipe.jobs.job import Job
 from asyncpipe.ledger.runs import Taken, taken
 from asyncpipe.ledger.sqlite import ledger_path, reading
 from asyncpipe.pricing.book import books_of

@@ -14,7 +14,7 @@ from asyncpipe.cli.estimate import Estimate, estimate_lines, with_balance
 from asyncpipe.cli.look import Kinds
 from asyncpipe.cli.session import echo
 from asyncpipe.jobfile.load import JobFile
-from asyncpipe.jobs import Job
+from asyncpipe.jobs.job import Job
 from asyncpipe.pricing.price import to_micro
 from asyncpipe.pricing.prices import Prices
 from asyncpipe.providers.atlas import AtlasCloud

@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from asyncpipe._text import printable, usd
+from asyncpipe.jobs.states import JobState
 from asyncpipe.resolve import Decision, Resolved, resolve
-from asyncpipe.states import JobState
 
 
 def decision_of(*, resubmit: bool, give_up: bool, lost_charged: bool, lost_free: bool) -> Decision:

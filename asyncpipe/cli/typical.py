@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asyncpipe.jobs import JobType
+from asyncpipe.jobs.job import JobType
 
 _SECONDS: tuple[tuple[str, float, float], ...] = (
     ("flux-2-pro", 5, 10),

@@ -8,9 +8,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from asyncpipe.errors import LedgerError
-from asyncpipe.jobs import Job
+from asyncpipe.jobs.job import Job
+from asyncpipe.jobs.states import JobState
 from asyncpipe.ledger.sqlite import ledger_path, reading
-from asyncpipe.states import JobState
 
 _BOUGHT = (
     "SELECT j.state, coalesce(a.charged, 0), coalesce(a.moderated, 0) FROM jobs j"

@@ -14,7 +14,9 @@ from asyncpipe.errors import (
     Rejected,
     SubmitStopped,
 )
-from asyncpipe.events import (
+from asyncpipe.flow.traffic import Answer, Verdict
+from asyncpipe.flow.watch import Found
+from asyncpipe.jobs.events import (
     Event,
     Expired,
     Failed,
@@ -24,9 +26,7 @@ from asyncpipe.events import (
     Submitted,
     Unknown,
 )
-from asyncpipe.flow.traffic import Answer, Verdict
-from asyncpipe.flow.watch import Found
-from asyncpipe.ledger.base import JobRecord
+from asyncpipe.jobs.record import JobRecord
 from asyncpipe.pricing.price import told_micro
 from asyncpipe.providers.base import Prediction, PredictionStatus
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from asyncpipe.flow.window import Window
-from asyncpipe.settings import Caps
+from asyncpipe.jobs.settings import Caps
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

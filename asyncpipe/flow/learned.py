@@ -12,8 +12,8 @@ from asyncpipe.flow.plan import Plan, plan_of
 from asyncpipe.flow.schedule import poll_gap
 from asyncpipe.flow.shape import UNKNOWN, Shape
 from asyncpipe.flow.watch import Found
-from asyncpipe.jobs import Job
-from asyncpipe.settings import Polling
+from asyncpipe.jobs.job import Job
+from asyncpipe.jobs.settings import Polling
 
 PRICE_S = 2.0
 """Seconds of delay that one poll less is worth."""

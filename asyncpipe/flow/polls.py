@@ -9,7 +9,7 @@ from typing import Any
 from asyncpipe.flow.learned import Learned
 from asyncpipe.flow.schedule import fixed_gap, poll_gap
 from asyncpipe.flow.watch import Counted, Watches
-from asyncpipe.settings import Polling
+from asyncpipe.jobs.settings import Polling
 
 
 def watches_of(

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from random import Random
 
-from asyncpipe.settings import Polling
+from asyncpipe.jobs.settings import Polling
 
 JITTER = 0.1
 """Every gap is stretched or shrunk by up to this share, so that jobs do not poll in step."""

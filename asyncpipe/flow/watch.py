@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from asyncpipe.jobs import Job
+from asyncpipe.jobs.job import Job
 
 
 class Found(Enum):

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from asyncpipe.inputs import is_media_field
 from asyncpipe.jobfile.fields import MEDIA
-from asyncpipe.jobs import BODY_FIELDS, Job, JobType, type_of_model
+from asyncpipe.jobs.inputs import is_media_field
+from asyncpipe.jobs.job import BODY_FIELDS, Job, JobType, type_of_model
 
 IN_BODY = frozenset({*BODY_FIELDS, *MEDIA})
 

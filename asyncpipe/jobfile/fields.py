@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from asyncpipe._text import shown
-from asyncpipe.inputs import DIRECT_FIELDS
 from asyncpipe.jobfile.checks import Check, Wrong, number, positive, says, text, whole
 from asyncpipe.jobfile.params import labels, params
 from asyncpipe.jobfile.source import Unclear
-from asyncpipe.jobs import BODY_FIELDS, JobType, any_type
+from asyncpipe.jobs.inputs import DIRECT_FIELDS
+from asyncpipe.jobs.job import BODY_FIELDS, JobType, any_type
 
 MOST_COPIES = 10_000
 """The largest ``count``."""

@@ -10,7 +10,7 @@ from asyncpipe.jobfile.checks import Check, Schema, schema_of, usd
 from asyncpipe.jobfile.fields import DEFAULT_FIELDS, JOB_FIELDS
 from asyncpipe.jobfile.prices import TIER_FIELDS
 from asyncpipe.jobfile.top import DEADLINE_FIELDS, IGNORED, LIMIT_FIELDS, POLLING_FIELDS, TOP_FIELDS
-from asyncpipe.jobs import JobType
+from asyncpipe.jobs.job import JobType
 from asyncpipe.pricing.rate import UNITS
 
 TITLE = "asyncpipe job file"

@@ -12,7 +12,7 @@ from asyncpipe.jobfile.encoding import TextFile
 from asyncpipe.jobfile.place import MOST_PROBLEMS, Place
 from asyncpipe.jobfile.seen import Seen
 from asyncpipe.jobfile.validate import JobRow
-from asyncpipe.jobs import Job
+from asyncpipe.jobs.job import Job
 from asyncpipe.localfiles import LocalFiles
 
 Read = Callable[[Place], Iterator[JobRow]]

@@ -23,9 +23,9 @@ from asyncpipe.jobfile.table import ENDINGS
 from asyncpipe.jobfile.template import LONGEST_LABEL, Template
 from asyncpipe.jobfile.top import read_top
 from asyncpipe.jobfile.validate import JobRow, read_row, read_rows, read_template
-from asyncpipe.jobs import Job
+from asyncpipe.jobs.job import Job
+from asyncpipe.jobs.settings import RunSettings
 from asyncpipe.localfiles import LocalFiles
-from asyncpipe.settings import RunSettings
 
 EXAMPLE = """a job file looks like this:
 jobs:

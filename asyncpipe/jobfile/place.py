@@ -8,7 +8,6 @@ from typing import Any
 
 from asyncpipe._text import brief, meant
 from asyncpipe.errors import Problem, UsageError
-from asyncpipe.inputs import DIRECT_FIELDS
 from asyncpipe.jobfile.checks import Check, Fault, Wrong
 from asyncpipe.jobfile.holes import (
     Cells,
@@ -21,7 +20,8 @@ from asyncpipe.jobfile.holes import (
     text_hole,
 )
 from asyncpipe.jobfile.source import Unclear, line_of
-from asyncpipe.jobs import Job
+from asyncpipe.jobs.inputs import DIRECT_FIELDS
+from asyncpipe.jobs.job import Job
 from asyncpipe.localfiles import BadInputs, LocalFiles
 
 MOST_PROBLEMS = 1000

@@ -17,9 +17,8 @@ from asyncpipe.jobfile.place import Place
 from asyncpipe.jobfile.prices import read_prices
 from asyncpipe.jobfile.source import Block
 from asyncpipe.jobfile.validate import read_defaults
-from asyncpipe.jobs import JobType
-from asyncpipe.pricing.prices import MOST_FACTOR
-from asyncpipe.settings import (
+from asyncpipe.jobs.job import JobType
+from asyncpipe.jobs.settings import (
     POLICIES,
     WINDOWS,
     Caps,
@@ -28,6 +27,7 @@ from asyncpipe.settings import (
     RunSettings,
     check_policy,
 )
+from asyncpipe.pricing.prices import MOST_FACTOR
 
 IGNORED = "x-"
 """Top-level keys that begin so are nobody's: a place for YAML anchors."""

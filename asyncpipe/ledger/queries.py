@@ -10,11 +10,11 @@ from typing import Any
 
 import orjson
 
-from asyncpipe.jobs import Job
-from asyncpipe.ledger.base import JobRecord, job_from_spec, job_to_spec
+from asyncpipe.jobs.job import Job
+from asyncpipe.jobs.record import JobRecord, job_from_spec, job_to_spec
+from asyncpipe.jobs.states import PAID_OPEN, JobState
 from asyncpipe.ledger.runs import Named
 from asyncpipe.ledger.trouble import MADE_NO_SENSE, makes_no_sense
-from asyncpipe.states import PAID_OPEN, JobState
 
 
 def _earlier(sum_: str) -> str:

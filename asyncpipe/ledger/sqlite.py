@@ -15,7 +15,7 @@ from typing import TypeVar
 import anyio
 
 from asyncpipe.errors import DiskError, LedgerError, UsageError
-from asyncpipe.events import Event
+from asyncpipe.jobs.events import Event
 from asyncpipe.ledger.ballast import Ballast
 from asyncpipe.ledger.schema import SETTINGS, prepare, show_as_today
 from asyncpipe.ledger.trouble import LedgerFull, ledger_error, mapped

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from asyncpipe.events import (
+from asyncpipe.jobs.events import (
     EVENTS_VERSION,
     AssetStored,
     Damaged,
@@ -30,7 +30,7 @@ from asyncpipe.events import (
     Succeeded,
     Unknown,
 )
-from asyncpipe.states import JobState
+from asyncpipe.jobs.states import JobState
 
 Statement = tuple[str, tuple[Any, ...]]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-from asyncpipe.events import Event
+from asyncpipe.jobs.events import Event
 from asyncpipe.ledger.statements import (
     ADD_EVENT,
     COMMON,

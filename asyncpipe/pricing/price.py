@@ -11,7 +11,7 @@ from decimal import ROUND_FLOOR, ROUND_HALF_UP, Decimal
 from typing import Any
 
 from asyncpipe.errors import UsageError
-from asyncpipe.jobs import Job, JobType
+from asyncpipe.jobs.job import Job, JobType
 from asyncpipe.pricing.book import PriceBook
 from asyncpipe.pricing.rate import Rate, features_of
 

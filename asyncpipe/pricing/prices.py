@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, Decimal
 
 from asyncpipe.errors import UsageError
-from asyncpipe.jobs import Job
+from asyncpipe.jobs.job import Job
 from asyncpipe.pricing.book import PriceBook
 from asyncpipe.pricing.price import Price, Unpriced, from_micro, price, to_micro
 from asyncpipe.pricing.quotes import Quote, Quotes, price_key

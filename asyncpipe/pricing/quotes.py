@@ -11,8 +11,8 @@ from typing import Any
 
 import orjson
 
-from asyncpipe.inputs import is_media_field
-from asyncpipe.jobs import Job, JobType, canonical_json
+from asyncpipe.jobs.inputs import is_media_field
+from asyncpipe.jobs.job import Job, JobType, canonical_json
 
 _NOT_PRICED = frozenset({"prompt", "negative_prompt", "seed", "webhook_url"})
 

@@ -18,7 +18,7 @@ from yarl import URL
 
 from asyncpipe.catalog.models import CatalogModel, read_models
 from asyncpipe.errors import KeyRefused, PollFailed, PredictionGone, ProviderError, UsageError
-from asyncpipe.jobs import Job, JobType
+from asyncpipe.jobs.job import Job, JobType
 from asyncpipe.media import media_type
 from asyncpipe.pricing.quotes import Quote
 from asyncpipe.providers.atlas_answer import open_answer

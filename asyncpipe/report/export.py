@@ -16,7 +16,7 @@ import orjson
 from asyncpipe._fs import whole_file
 from asyncpipe._text import json_text
 from asyncpipe.errors import DiskError, UsageError
-from asyncpipe.ledger.base import job_from_spec
+from asyncpipe.jobs.record import job_from_spec
 from asyncpipe.ledger.sqlite import reading
 from asyncpipe.ledger.trouble import rows_of
 from asyncpipe.manifest import money

@@ -16,13 +16,13 @@ import orjson
 from asyncpipe._fs import Holder, holder
 from asyncpipe._text import columns, printable, usd, wrapped
 from asyncpipe.collector import Totals
-from asyncpipe.events import now
+from asyncpipe.jobs.events import now
+from asyncpipe.jobs.states import JobState
 from asyncpipe.ledger.sqlite import STATE_FOLDER, reading
 from asyncpipe.ledger.trouble import rows_of
 from asyncpipe.left import about, count_open, left_s, measured
 from asyncpipe.manifest import money
 from asyncpipe.results import read_totals
-from asyncpipe.states import JobState
 
 COLUMNS = 78
 

@@ -10,8 +10,8 @@ from asyncpipe._text import columns, printable, seconds, usd, wrapped
 from asyncpipe.collector import Totals
 from asyncpipe.errors import AsyncpipeError
 from asyncpipe.flow.window import Window
+from asyncpipe.jobs.states import JobState
 from asyncpipe.manifest import remarks
-from asyncpipe.states import JobState
 
 COLUMNS = 78
 

@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from asyncpipe.errors import UsageError
-from asyncpipe.inputs import LocalFile, with_media
+from asyncpipe.jobs.inputs import LocalFile, with_media
 
 
 class JobType(StrEnum):

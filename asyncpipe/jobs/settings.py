@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from asyncpipe.errors import UsageError
 
 if TYPE_CHECKING:
-    from asyncpipe.jobs import JobType
+    from asyncpipe.jobs.job import JobType
     from asyncpipe.pricing.rate import Rate
 
 TINY = 5e-324

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import ClassVar
 
-from asyncpipe.states import JobState
+from asyncpipe.jobs.states import JobState
 
 EVENTS_VERSION = 1
 """Version of the stored form of these classes."""

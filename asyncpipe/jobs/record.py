@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from asyncpipe.events import (
+from asyncpipe.jobs.events import (
     AssetStored,
     Damaged,
     Event,
@@ -27,9 +27,9 @@ from asyncpipe.events import (
     Succeeded,
     Unknown,
 )
-from asyncpipe.inputs import LocalFile
-from asyncpipe.jobs import Job, JobType
-from asyncpipe.states import JobState, advance
+from asyncpipe.jobs.inputs import LocalFile
+from asyncpipe.jobs.job import Job, JobType
+from asyncpipe.jobs.states import JobState, advance
 
 
 @dataclass(frozen=True, kw_only=True)  # no slots: see ``changed``
