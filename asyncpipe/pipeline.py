@@ -20,6 +20,7 @@ from asyncpipe.downloader import Downloader
 from asyncpipe.errors import AsyncpipeError, DiskError, LedgerError, UsageError
 from asyncpipe.firstpass import JobLike, mark_interrupted, one_job
 from asyncpipe.handover import Handover
+from asyncpipe.http.hosts import on_loopback
 from asyncpipe.intake import Intake, explain
 from asyncpipe.jobfile.prices import load_price_file
 from asyncpipe.jobs.events import Withdrawn, now
@@ -37,7 +38,6 @@ from asyncpipe.pricing.prices import ESTIMATE_FACTOR
 from asyncpipe.pricing.rate import Rate
 from asyncpipe.providers.base import Provider
 from asyncpipe.quoting import Quoting, Tell
-from asyncpipe.reach import on_loopback
 from asyncpipe.recording import Recording
 from asyncpipe.results import Result, ask_result, read_totals
 from asyncpipe.settling import Settling

@@ -13,8 +13,8 @@ import aiohttp
 import anyio
 
 from asyncpipe.errors import DownloadError, UsageError
-from asyncpipe.providers.http import USER_AGENT, is_loopback, proxy_for
-from asyncpipe.reach import check_host, connector_options
+from asyncpipe.http.client import USER_AGENT
+from asyncpipe.http.hosts import check_host, connector_options, is_loopback, proxy_for
 
 logger = logging.getLogger("asyncpipe.schemas")
 

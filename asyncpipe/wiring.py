@@ -20,6 +20,7 @@ from asyncpipe.flow.pace import Pace
 from asyncpipe.flow.paced import Paced
 from asyncpipe.flow.traffic import Traffic
 from asyncpipe.flow.watch import Watches
+from asyncpipe.http.hosts import on_loopback
 from asyncpipe.jobs.record import JobRecord
 from asyncpipe.jobs.settings import Caps, Deadlines, Polling
 from asyncpipe.latencies import LATENCY, Latencies, latencies_of, recall
@@ -27,7 +28,6 @@ from asyncpipe.ledger.sqlite import Ledger
 from asyncpipe.memory import Memory
 from asyncpipe.pricing.budget import Budget
 from asyncpipe.providers.base import Provider, account_of
-from asyncpipe.reach import on_loopback
 from asyncpipe.spending import Purse
 from asyncpipe.uploads import Uploads
 from asyncpipe.volume import Room

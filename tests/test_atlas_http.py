@@ -28,12 +28,14 @@ from asyncpipe.errors import (
     SubmitUnknown,
     UsageError,
 )
+from asyncpipe.http import client as fates
+from asyncpipe.http import client as http
+from asyncpipe.http.client import HttpClient, Timeouts
+from asyncpipe.http.hosts import proxy_for
 from asyncpipe.jobs.job import Job, JobType
-from asyncpipe.providers import fates, http
 from asyncpipe.providers.atlas import AtlasCloud
 from asyncpipe.providers.atlas_reader import ARTICLE
 from asyncpipe.providers.base import Provider
-from asyncpipe.providers.http import HttpClient, Timeouts, proxy_for
 
 KEY = "apikey-0123456789abcdef"
 JOB = Job(model="google/imagen4-ultra", prompt="一只猫", name="cat", type=JobType.IMAGE)

@@ -25,7 +25,7 @@ from asyncpipe.errors import (
     SubmitStopped,
     SubmitUnknown,
 )
-from asyncpipe.providers.atlas_answer import retry_after_s
+from asyncpipe.http.headers import retry_after_s
 from asyncpipe.providers.atlas_fields import outputs
 from asyncpipe.providers.atlas_reader import ARTICLE, read_poll, read_submit
 from asyncpipe.providers.base import Prediction, PredictionStatus

@@ -18,11 +18,11 @@ from typing import Any, ClassVar, cast
 import pytest
 from aiohttp import web
 
-from asyncpipe.body import Body
 from asyncpipe.downloader import SMALL, Downloader, StoredFile, Target
 from asyncpipe.errors import DiskError, DownloadError, MediaGone, TooLarge
+from asyncpipe.http.body import Body
+from asyncpipe.http.hosts import PublicResolver, is_public
 from asyncpipe.media import broken_promise, extension, is_page, read_data_uri, sniff
-from asyncpipe.reach import PublicResolver, is_public
 from asyncpipe.testing import PIXEL, run_virtual
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)

@@ -24,11 +24,11 @@ import pytest
 from aiohttp import web
 
 from asyncpipe import parts
-from asyncpipe.body import Body
 from asyncpipe.downloader import PIECE, SMALL, Downloader, StoredFile, Target
 from asyncpipe.errors import DownloadError, MediaGone, TooLarge
+from asyncpipe.http.body import Body
+from asyncpipe.http.headers import Entity, is_rest, validator
 from asyncpipe.parts import KEPT_S, Part, left_in
-from asyncpipe.ranges import Entity, is_rest, validator
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LONG_AGO = "Sat, 28 Feb 2026 08:00:00 GMT"
@@ -61,7 +61,7 @@ class Watched(Body):
 @pytest.fixture(autouse=True)
 def watched(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let servers see how much was read."""
-    monkeypatch.setattr("asyncpipe.body.Body", Watched)
+    monkeypatch.setattr("asyncpipe.http.body.Body", Watched)
 
 
 @dataclass

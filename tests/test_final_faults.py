@@ -11,7 +11,7 @@ import pytest
 
 from asyncpipe import AtlasCloud, Job, JobState, Manifest, Pipeline, Polling
 from asyncpipe.errors import BalanceExhausted, KeyRefused, Rejected
-from asyncpipe.providers.http import Timeouts
+from asyncpipe.http.client import Timeouts
 from asyncpipe.simulator.books import Books
 from asyncpipe.simulator.faults import Faults
 from asyncpipe.simulator.server import Simulator

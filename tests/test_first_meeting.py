@@ -10,8 +10,8 @@ import pytest
 from asyncpipe.cli.app import run_command
 from asyncpipe.cli.problems import ALIKE, MOST, shortened
 from asyncpipe.errors import JobFileError, Problem, UsageError
+from asyncpipe.http.hosts import proxy_for
 from asyncpipe.jobfile.load import load_jobs
-from asyncpipe.providers.http import proxy_for
 
 MODEL = "black-forest-labs/flux-2-pro/text-to-image"
 Said = Callable[[str], str]

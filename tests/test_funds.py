@@ -21,8 +21,8 @@ from asyncpipe.errors import (
     ProviderError,
 )
 from asyncpipe.funds import ASKED_S, ENOUGH_S
+from asyncpipe.http.client import HttpAnswer
 from asyncpipe.providers.atlas_billing import read_balance
-from asyncpipe.providers.http import HttpAnswer
 from asyncpipe.simulator.faults import Faults
 from asyncpipe.simulator.server import Simulator
 from asyncpipe.simulator.settings import SimulatorSettings

@@ -22,9 +22,9 @@ from asyncpipe._text import printable
 from asyncpipe.cli.app import run_command
 from asyncpipe.downloader import Downloader, Target
 from asyncpipe.errors import DownloadError, JobFileError, UsageError
+from asyncpipe.http.hosts import PublicResolver, check_host, is_public
 from asyncpipe.jobfile.place import MOST_PROBLEMS
 from asyncpipe.jobs.settings import Polling
-from asyncpipe.reach import PublicResolver, check_host, is_public
 from asyncpipe.testing import FakeProvider, run_virtual
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from asyncpipe.errors import NotSent
-from asyncpipe.providers.http import _POOL, HttpAnswer, HttpClient, Timeouts
+from asyncpipe.http.client import _POOL, HttpAnswer, HttpClient, Timeouts
 from asyncpipe.testing import run_virtual
 
 

@@ -19,6 +19,7 @@ import pytest
 from asyncpipe import AtlasCloud, Job, Pipeline, Polling, read_manifest
 from asyncpipe.entries import Entries, Ledgered, read_entries
 from asyncpipe.errors import KeyRefused, PollFailed, ProviderError
+from asyncpipe.http.client import HttpAnswer
 from asyncpipe.ledger.sqlite import ledger_path
 from asyncpipe.pricing.price import Price
 from asyncpipe.pricing.prices import Prices
@@ -32,7 +33,6 @@ from asyncpipe.providers.atlas_billing import (
     read_bill,
     read_page,
 )
-from asyncpipe.providers.http import HttpAnswer
 from asyncpipe.reconcile import CauseKind, ModelCheck, Reconciled, Verdict, compare
 from asyncpipe.simulator.books import Books
 from asyncpipe.simulator.faults import Faults

@@ -31,6 +31,7 @@ from asyncpipe.errors import (
     RateLimited,
     Rejected,
 )
+from asyncpipe.http.multipart import FilePart
 from asyncpipe.jobs.inputs import LocalFile, is_local, local_media, with_media
 from asyncpipe.jobs.record import job_from_spec, job_to_spec
 from asyncpipe.ledger.sqlite import Ledger, reading
@@ -38,7 +39,6 @@ from asyncpipe.localfiles import MOST_BYTES, BadInputs, LocalFiles, trouble_with
 from asyncpipe.media import media_type
 from asyncpipe.providers.atlas_reader import read_upload
 from asyncpipe.providers.base import PredictionStatus
-from asyncpipe.providers.form import FilePart
 from asyncpipe.simulator.faults import Faults
 from asyncpipe.simulator.server import Simulator
 from asyncpipe.simulator.settings import SimulatorSettings

@@ -17,7 +17,7 @@ from asyncpipe.catalog.builtin import BUILT_IN, BUILT_IN_AS_OF
 from asyncpipe.catalog.lookup import Lookup, look_up
 from asyncpipe.catalog.models import CatalogModel
 from asyncpipe.errors import ProviderError
-from asyncpipe.reach import on_loopback
+from asyncpipe.http.hosts import on_loopback
 
 FRESH = timedelta(hours=24)
 """How long a kept catalogue is taken for today's."""

@@ -13,12 +13,12 @@ from asyncpipe.catalog.rows import RowCheck
 from asyncpipe.catalog.schema import read_schema
 from asyncpipe.cli.catalogue import Catalogue, find_models
 from asyncpipe.errors import LedgerError, Problem
+from asyncpipe.http.hosts import on_loopback
 from asyncpipe.jobfile.load import JobFile
 from asyncpipe.jobfile.validate import JobRow
 from asyncpipe.jobs.states import JobState
 from asyncpipe.ledger.sqlite import ledger_path, reading
 from asyncpipe.providers.atlas import AtlasCloud
-from asyncpipe.reach import on_loopback
 from asyncpipe.schemas import fetch_schemas
 
 _UNSPENT = (JobState.PENDING, JobState.CANCELLED)

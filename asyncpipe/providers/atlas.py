@@ -18,6 +18,9 @@ from yarl import URL
 
 from asyncpipe.catalog.models import CatalogModel, read_models
 from asyncpipe.errors import KeyRefused, PollFailed, PredictionGone, ProviderError, UsageError
+from asyncpipe.http.client import DEFAULT_TIMEOUTS, HttpAnswer, HttpClient, Timeouts
+from asyncpipe.http.hosts import is_loopback
+from asyncpipe.http.multipart import FilePart
 from asyncpipe.jobs.job import Job, JobType
 from asyncpipe.media import media_type
 from asyncpipe.pricing.quotes import Quote
@@ -26,8 +29,6 @@ from asyncpipe.providers.atlas_billing import read_balance
 from asyncpipe.providers.atlas_quote import read_quote
 from asyncpipe.providers.atlas_reader import ARTICLE, TEXTS, read_poll, read_submit, read_upload
 from asyncpipe.providers.base import Prediction
-from asyncpipe.providers.form import FilePart
-from asyncpipe.providers.http import DEFAULT_TIMEOUTS, HttpAnswer, HttpClient, Timeouts, is_loopback
 from asyncpipe.providers.secret import Secret
 
 BASE_URL = "https://api.atlascloud.ai/api/v1"

@@ -5,15 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
-from multidict import CIMultiDict, CIMultiDictProxy
-
+from asyncpipe.http.headers import header
 from asyncpipe.providers import atlas_fields as fields
-
-LONGEST_WAIT_S = 3600.0
-"""The most a ``Retry-After`` is believed; a slip of the provider must not park a run for days."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,39 +68,9 @@ def _code(status: int, document: fields.Layer | None) -> int:
     return 200 if told is None or told == 0 or 200 <= told < 300 else told
 
 
-def header(headers: Mapping[str, str], name: str) -> str:
-    """Return a header's value, however its name is cased; "" if it is not there."""
-    if isinstance(headers, CIMultiDict | CIMultiDictProxy):  # finds it by itself
-        return headers.get(name, "")
-    return next((value for key, value in headers.items() if key.lower() == name.lower()), "")
-
-
 def _page_text(body: bytes) -> str:
     """What a body that is not JSON says: the title of a page, or its first words."""
     text = body[:4096].decode("utf-8", "ignore")
     if title := re.search(r"<title[^>]*>([^<]*)", text, re.IGNORECASE):
         return fields.clean(title[1], 120)
     return fields.clean(re.sub(r"<[^>]*>", " ", text), 120)
-
-
-def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Read ``Retry-After``, seconds or an HTTP date, as seconds from now; None if there is none.
-
-    A date counts from the answer's own ``Date``, so that a clock that is off does no harm.
-    """
-    wish = header(headers, "Retry-After").strip()
-    if re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,6})?", wish):
-        return min(float(wish), LONGEST_WAIT_S)
-    until = _http_date(wish)
-    if until is None:
-        return None
-    since = _http_date(header(headers, "Date")) or datetime.now(UTC)
-    return min(max((until - since).total_seconds(), 0.0), LONGEST_WAIT_S)
-
-
-def _http_date(text: str) -> datetime | None:
-    try:
-        date = parsedate_to_datetime(text)
-        return date.astimezone(UTC) if date.tzinfo else date.replace(tzinfo=UTC)
-    except (ValueError, TypeError, OverflowError):
-        return None

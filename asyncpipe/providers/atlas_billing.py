@@ -18,9 +18,9 @@ from typing import Any, Protocol
 from urllib.parse import urlencode
 
 from asyncpipe.errors import KeyRefused, PollFailed, ProviderError
-from asyncpipe.providers.atlas_answer import header, retry_after_s
+from asyncpipe.http.client import HttpAnswer
+from asyncpipe.http.headers import header, retry_after_s
 from asyncpipe.providers.atlas_fields import clean, read_json
-from asyncpipe.providers.http import HttpAnswer
 
 LONGEST_RANGE = timedelta(days=180)
 """The most days one request may ask for."""

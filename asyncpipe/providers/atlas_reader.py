@@ -24,8 +24,9 @@ from asyncpipe.errors import (
     Rejected,
     SubmitUnknown,
 )
+from asyncpipe.http.headers import header, retry_after_s
 from asyncpipe.providers import atlas_fields as fields
-from asyncpipe.providers.atlas_answer import Answer, header, open_answer, retry_after_s, trace_id
+from asyncpipe.providers.atlas_answer import Answer, open_answer, trace_id
 from asyncpipe.providers.base import Prediction, PredictionStatus
 
 ARTICLE = "article"

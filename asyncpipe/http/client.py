@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, fields
 from importlib.metadata import version
 from types import SimpleNamespace, TracebackType
 from typing import Any, Self
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import orjson
 from yarl import URL
 
 from asyncpipe.errors import NotAccepted, NotSent, PollFailed, Rejected, SubmitUnknown, UsageError
-from asyncpipe.providers.fates import Lost, lost
-from asyncpipe.providers.form import FilePart
+from asyncpipe.http.hosts import proxy_for
+from asyncpipe.http.multipart import FilePart
 
 USER_AGENT = f"asyncpipe/{version('asyncpipe')}"
 """Always sent: Cloudflare refuses some libraries' own."""
@@ -288,51 +285,69 @@ async def _read_bounded(response: aiohttp.ClientResponse) -> bytes | None:
     return b"".join(chunks)
 
 
-def proxy_for(url: str) -> str | None:
-    """Return the proxy the environment names for ``url``, or None; loopback never has one.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lost:
+    """A request without an answer: whether it may have reached the API, and what happened."""
 
-    HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY, or the system's settings on Windows and
-    macOS. Raises UsageError for a proxy that does not speak HTTP or has no address.
-    """
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    if is_loopback(host):
-        return None
-    proxies = getproxies()
-    proxy = proxies.get(parts.scheme) or proxies.get("all")
-    if not proxy or proxy_bypass(parts.netloc.rpartition("@")[2]):
-        return None
-    if "://" not in proxy:
-        proxy = f"http://{proxy}"
-    scheme = proxy.partition("://")[0].lower()
-    if scheme not in ("http", "https"):
-        raise UsageError(
-            f"the proxy for {host} is a {scheme} proxy, which cannot be used: set "
-            f"{parts.scheme.upper()}_PROXY to an http:// proxy, or put {host} into NO_PROXY"
-        )
-    if not _is_address(proxy):
-        raise UsageError(
-            f"the proxy for {host} has no address that can be used: set "
-            f"{parts.scheme.upper()}_PROXY to one like http://127.0.0.1:7890, or unset it"
-        )
-    return proxy
+    sent: bool
+    text: str
 
 
-def _is_address(proxy: str) -> bool:
-    """Whether a proxy's URL names a host and, if at all, a port; it may hold a password."""
-    try:
-        parts = urlsplit(proxy)
-        host = parts.hostname or ""
-        return host != "" and host.isascii() and parts.port != 0
-    except ValueError:
-        return False
+# Every public exception of aiohttp and what it says of the request, (may have been sent, words);
+# by name, since versions differ in which they have. The nearest class of an exception counts.
+_FATES: dict[str, tuple[bool, str]] = {
+    "ClientConnectorCertificateError": (False, "its TLS certificate is not accepted"),
+    "ClientConnectorSSLError": (False, "the TLS handshake failed"),
+    "ClientSSLError": (False, "the TLS handshake failed"),
+    "ServerFingerprintMismatch": (False, "its TLS certificate is not the expected one"),
+    "ClientConnectorDNSError": (False, "its name cannot be resolved"),
+    "ClientProxyConnectionError": (False, "the proxy cannot be reached"),
+    "ClientHttpProxyError": (False, "the proxy refuses to connect to it"),
+    "UnixClientConnectorError": (False, "no connection could be made"),
+    "ClientConnectorError": (False, "no connection could be made"),
+    "ConnectionTimeoutError": (False, "no connection was made in time"),
+    "InvalidURL": (False, "its address cannot be asked"),
+    "InvalidUrlClientError": (False, "its address cannot be asked"),
+    "NonHttpUrlClientError": (False, "its address cannot be asked"),
+    "RedirectClientError": (True, "it redirects to nowhere"),
+    "InvalidUrlRedirectClientError": (True, "it redirects to nowhere"),
+    "NonHttpUrlRedirectClientError": (True, "it redirects to nowhere"),
+    "TooManyRedirects": (True, "it redirects in circles"),
+    "SocketTimeoutError": (True, "no answer came in time"),
+    "ServerTimeoutError": (True, "no answer came in time"),
+    "TimeoutError": (True, "no answer came in time"),
+    "ServerDisconnectedError": (True, "the connection was closed without an answer"),
+    "ClientConnectionResetError": (True, "the connection was reset"),
+    "ClientOSError": (True, "the connection was lost"),
+    "ServerConnectionError": (True, "the connection was lost"),
+    "ClientConnectionError": (True, "the connection was lost"),
+    "UploadAbortedError": (True, "the request was cut off"),
+    "ClientPayloadError": (True, "the answer broke off"),
+    "ContentTypeError": (True, "the answer is not HTTP as it should be"),
+    "WSServerHandshakeError": (True, "the answer is not HTTP as it should be"),
+    "ClientResponseError": (True, "the answer is not HTTP as it should be"),
+    "WSMessageTypeError": (True, "the answer is not HTTP as it should be"),
+    "ClientError": (True, "the request broke off"),
+    "OSError": (True, "the connection was lost"),
+    "Exception": (True, "the request broke off"),
+}
 
 
-def is_loopback(host: str) -> bool:
-    """Whether ``host`` is this machine: localhost, 127.0.0.0/8 or ::1."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+def lost(exc: Exception, *, started: bool) -> Lost:
+    """Tell a request's fate from the exception and from how far it had come."""
+    sent, text = next(
+        _FATES[kind.__name__] for kind in type(exc).__mro__ if kind.__name__ in _FATES
+    )
+    if not started and isinstance(exc, TimeoutError):
+        text = "no connection was made in time"
+    reason = _reason(exc)
+    return Lost(sent=sent and started, text=f"{text} ({reason[:200]})" if reason else text)
+
+
+def _reason(exc: Exception) -> str:
+    """The system's own words where they hold nothing but addresses; else the exception's name."""
+    if isinstance(exc, aiohttp.ClientConnectorCertificateError):
+        return getattr(exc.certificate_error, "verify_message", "")
+    if isinstance(exc, OSError):
+        return exc.strerror or ""
+    return "" if isinstance(exc, aiohttp.ClientError) else type(exc).__name__

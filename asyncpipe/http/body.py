@@ -7,7 +7,7 @@ import asyncio
 import aiohttp
 
 from asyncpipe.errors import DownloadError, MediaGone, TooLarge
-from asyncpipe.providers.atlas_answer import retry_after_s
+from asyncpipe.http.headers import retry_after_s
 
 _GONE = frozenset({403, 404, 410})
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
+from multidict import CIMultiDict, CIMultiDictProxy
+
 _CONTENT_RANGE = re.compile(r"\s*bytes\s+(\d+)-(\d+)/(\d+|\*)\s*", re.I)
 
 
@@ -83,3 +85,37 @@ def told_total(headers: Mapping[str, str]) -> int | None:
     """The whole size that a 206 tells in Content-Range, or None."""
     found = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
     return int(found[3]) if found and found[3] != "*" else None
+
+
+LONGEST_WAIT_S = 3600.0
+"""The most a ``Retry-After`` is believed; a slip of the provider must not park a run for days."""
+
+
+def header(headers: Mapping[str, str], name: str) -> str:
+    """Return a header's value, however its name is cased; "" if it is not there."""
+    if isinstance(headers, CIMultiDict | CIMultiDictProxy):  # finds it by itself
+        return headers.get(name, "")
+    return next((value for key, value in headers.items() if key.lower() == name.lower()), "")
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Read ``Retry-After``, seconds or an HTTP date, as seconds from now; None if there is none.
+
+    A date counts from the answer's own ``Date``, so that a clock that is off does no harm.
+    """
+    wish = header(headers, "Retry-After").strip()
+    if re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,6})?", wish):
+        return min(float(wish), LONGEST_WAIT_S)
+    until = _http_date(wish)
+    if until is None:
+        return None
+    since = _http_date(header(headers, "Date")) or datetime.now(UTC)
+    return min(max((until - since).total_seconds(), 0.0), LONGEST_WAIT_S)
+
+
+def _http_date(text: str) -> datetime | None:
+    try:
+        date = parsedate_to_datetime(text)
+        return date.astimezone(UTC) if date.tzinfo else date.replace(tzinfo=UTC)
+    except (ValueError, TypeError, OverflowError):
+        return None

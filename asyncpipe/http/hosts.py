@@ -8,14 +8,13 @@ import socket
 from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import getproxies
+from urllib.request import getproxies, proxy_bypass
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
-from asyncpipe.errors import DownloadError
-from asyncpipe.providers.http import is_loopback
+from asyncpipe.errors import DownloadError, UsageError
 
 _FAKE_DNS = ipaddress.ip_network("198.18.0.0/15")
 """Local proxies common in China answer every name with addresses from here; they are no target."""
@@ -122,3 +121,53 @@ def _proxies() -> set[tuple[str | None, int | None]]:
 def connector_options(*, guarded: bool) -> dict[str, Any]:
     """What a connector needs so that only public addresses are reached."""
     return {"resolver": PublicResolver()} if guarded else {}
+
+
+def proxy_for(url: str) -> str | None:
+    """Return the proxy the environment names for ``url``, or None; loopback never has one.
+
+    HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY, or the system's settings on Windows and
+    macOS. Raises UsageError for a proxy that does not speak HTTP or has no address.
+    """
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if is_loopback(host):
+        return None
+    proxies = getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if not proxy or proxy_bypass(parts.netloc.rpartition("@")[2]):
+        return None
+    if "://" not in proxy:
+        proxy = f"http://{proxy}"
+    scheme = proxy.partition("://")[0].lower()
+    if scheme not in ("http", "https"):
+        raise UsageError(
+            f"the proxy for {host} is a {scheme} proxy, which cannot be used: set "
+            f"{parts.scheme.upper()}_PROXY to an http:// proxy, or put {host} into NO_PROXY"
+        )
+    if not _is_address(proxy):
+        raise UsageError(
+            f"the proxy for {host} has no address that can be used: set "
+            f"{parts.scheme.upper()}_PROXY to one like http://127.0.0.1:7890, or unset it"
+        )
+    return proxy
+
+
+def _is_address(proxy: str) -> bool:
+    """Whether a proxy's URL names a host and, if at all, a port; it may hold a password."""
+    try:
+        parts = urlsplit(proxy)
+        host = parts.hostname or ""
+        return host != "" and host.isascii() and parts.port != 0
+    except ValueError:
+        return False
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host`` is this machine: localhost, 127.0.0.0/8 or ::1."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
