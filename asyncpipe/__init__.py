@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from asyncpipe.jobs.states import JobState
     from asyncpipe.manifest import Manifest, read_manifest
     from asyncpipe.pipeline import Pipeline
-    from asyncpipe.pricing.rate import Rate
+    from asyncpipe.pricing.rates import Rate
     from asyncpipe.providers.atlas import AtlasCloud
     from asyncpipe.providers.base import Prediction, PredictionStatus, Provider
     from asyncpipe.results import Asset, Outcome, Result
@@ -75,7 +75,7 @@ _HOMES = {
     "PredictionStatus": "providers.base",
     "Provider": "providers.base",
     "ProviderError": "errors",
-    "Rate": "pricing.rate",
+    "Rate": "pricing.rates",
     "Result": "results",
     "UsageError": "errors",
     "load_jobs": "jobfile.load",

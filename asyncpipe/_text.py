@@ -6,11 +6,8 @@ import difflib
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
-from decimal import Decimal
 from textwrap import wrap
 from typing import Any
-
-from asyncpipe.pricing.price import usd_text
 
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
@@ -81,11 +78,6 @@ def _fit(label: str, cells: int) -> str:
 
 def _indent(label: str) -> int:
     return min(len(label) - len(label.lstrip(" ")), 8)
-
-
-def usd(amount: int | Decimal) -> str:
-    """Write an amount (micro-dollars, or Decimal USD): at least two decimals, at most six."""
-    return f"{usd_text(amount)} USD"
 
 
 def seconds(duration_s: float) -> str:

@@ -23,8 +23,8 @@ from asyncpipe.ledger.runs import Named
 from asyncpipe.ledger.sqlite import Ledger
 from asyncpipe.pricing.budget import Budget, Fit
 from asyncpipe.pricing.price import Price
+from asyncpipe.pricing.spending import Purse
 from asyncpipe.providers.base import Prediction
-from asyncpipe.spending import Purse
 from asyncpipe.volume import Room
 
 STEP_S = 3600.0

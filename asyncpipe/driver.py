@@ -52,7 +52,7 @@ from asyncpipe.jobs.record import JobRecord
 from asyncpipe.jobs.settings import Deadlines
 from asyncpipe.jobs.states import JobState
 from asyncpipe.ledger.sqlite import Ledger
-from asyncpipe.pricing.price import told_micro
+from asyncpipe.pricing.money import told_micro
 from asyncpipe.providers.base import Prediction, PredictionStatus, Provider
 from asyncpipe.uploads import Uploads
 

@@ -20,7 +20,7 @@ from asyncpipe.jobs.states import JobState
 from asyncpipe.ledger import queries
 from asyncpipe.ledger.sqlite import Ledger
 from asyncpipe.ledger.stems import claim_stems
-from asyncpipe.spending import Purse
+from asyncpipe.pricing.spending import Purse
 
 JobLike = Job | Mapping[str, Any]
 """A job, or a mapping with a job file's keys."""

@@ -24,11 +24,11 @@ from asyncpipe.jobs.states import JobState
 from asyncpipe.ledger import queries, runs
 from asyncpipe.ledger.runs import Named
 from asyncpipe.ledger.sqlite import Ledger
-from asyncpipe.pricing.price import from_micro
-from asyncpipe.pricing.prices import Prices
+from asyncpipe.pricing.money import from_micro
+from asyncpipe.pricing.price import Prices
+from asyncpipe.pricing.spending import Purse
 from asyncpipe.providers.base import Provider
 from asyncpipe.results import count_removed
-from asyncpipe.spending import Purse
 from asyncpipe.stops import Stops
 from asyncpipe.verify import Comparison
 

@@ -21,7 +21,7 @@ from asyncpipe.collector import MANIFEST_PAUSE, Totals
 from asyncpipe.errors import DiskError
 from asyncpipe.jobs.events import now
 from asyncpipe.ledger.sqlite import Ledger, reading
-from asyncpipe.pricing.price import usd_text
+from asyncpipe.pricing.money import usd_text
 from asyncpipe.results import Result, iter_results, read_totals
 
 MANIFEST_NAME = "manifest.json"

@@ -34,14 +34,14 @@ from asyncpipe.left import count_open, left_s
 from asyncpipe.lookahead import Lookahead
 from asyncpipe.manifest import MANIFEST_NAME, Manifest, ManifestWriter
 from asyncpipe.pricing.budget import Budget
-from asyncpipe.pricing.prices import ESTIMATE_FACTOR
-from asyncpipe.pricing.rate import Rate
+from asyncpipe.pricing.price import ESTIMATE_FACTOR
+from asyncpipe.pricing.quotes import Quoting, Tell
+from asyncpipe.pricing.rates import Rate
+from asyncpipe.pricing.spending import Spending
 from asyncpipe.providers.base import Provider
-from asyncpipe.quoting import Quoting, Tell
 from asyncpipe.recording import Recording
 from asyncpipe.results import Result, ask_result, read_totals
 from asyncpipe.settling import Settling
-from asyncpipe.spending import Spending
 from asyncpipe.stops import Stops
 from asyncpipe.volume import GIB, check_local
 from asyncpipe.waiters import Waiters

@@ -15,8 +15,8 @@ from decimal import Decimal
 from enum import StrEnum
 
 from asyncpipe.entries import Entries, Ledgered
-from asyncpipe.pricing.price import from_micro
-from asyncpipe.providers.atlas_billing import Bill
+from asyncpipe.pricing.bill import Bill
+from asyncpipe.pricing.money import from_micro
 
 _ROUNDING = Decimal("0.0000005")
 

@@ -18,7 +18,7 @@ from asyncpipe.jobs.job import JobType
 from asyncpipe.jobs.states import JobState
 from asyncpipe.ledger.sqlite import Ledger
 from asyncpipe.ledger.trouble import MADE_NO_SENSE, makes_no_sense, rows_of
-from asyncpipe.pricing.price import from_micro
+from asyncpipe.pricing.money import from_micro
 
 
 class Outcome(StrEnum):

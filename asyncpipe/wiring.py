@@ -27,8 +27,8 @@ from asyncpipe.latencies import LATENCY, Latencies, latencies_of, recall
 from asyncpipe.ledger.sqlite import Ledger
 from asyncpipe.memory import Memory
 from asyncpipe.pricing.budget import Budget
+from asyncpipe.pricing.spending import Purse
 from asyncpipe.providers.base import Provider, account_of
-from asyncpipe.spending import Purse
 from asyncpipe.uploads import Uploads
 from asyncpipe.volume import Room
 

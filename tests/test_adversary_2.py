@@ -36,7 +36,7 @@ from asyncpipe.errors import (
 from asyncpipe.jobfile.load import open_jobs
 from asyncpipe.jobs.events import now
 from asyncpipe.pricing.quotes import Quote
-from asyncpipe.pricing.rate import Rate
+from asyncpipe.pricing.rates import Rate
 from asyncpipe.providers.base import PredictionStatus
 from asyncpipe.results import read_totals
 from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual

@@ -18,8 +18,8 @@ from asyncpipe.errors import UsageError
 from asyncpipe.jobs.job import Job, JobType, type_of_model
 from asyncpipe.jobs.settings import Deadlines
 from asyncpipe.media import sniff
-from asyncpipe.pricing.book import PriceBook
 from asyncpipe.pricing.price import price
+from asyncpipe.pricing.rates import PriceBook
 from asyncpipe.providers.atlas_reader import TEXTS, read_poll, read_submit
 from asyncpipe.simulator.server import Simulator
 from asyncpipe.simulator.settings import SimulatorSettings

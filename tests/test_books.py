@@ -31,11 +31,11 @@ from asyncpipe.flow.namesakes import Namesakes
 from asyncpipe.jobs.events import Released, now
 from asyncpipe.jobs.record import JobRecord
 from asyncpipe.ledger.sqlite import ledger_path, reading
-from asyncpipe.pricing.book import books_of
+from asyncpipe.pricing.bill import Bill, BilledDay
 from asyncpipe.pricing.budget import Budget
-from asyncpipe.pricing.price import Price, from_micro, price, to_micro
-from asyncpipe.pricing.prices import Prices
-from asyncpipe.providers.atlas_billing import Bill, BilledDay
+from asyncpipe.pricing.money import from_micro, to_micro
+from asyncpipe.pricing.price import Price, Prices, price
+from asyncpipe.pricing.rates import books_of
 from asyncpipe.providers.base import Prediction, PredictionStatus
 from asyncpipe.reconcile import CauseKind, compare
 from asyncpipe.report.export import export_file

@@ -24,7 +24,8 @@ from asyncpipe.errors import (
 )
 from asyncpipe.ledger.sqlite import ledger_path
 from asyncpipe.pricing.budget import Budget, Fit
-from asyncpipe.pricing.price import Price, from_micro
+from asyncpipe.pricing.money import from_micro
+from asyncpipe.pricing.price import Price
 from asyncpipe.providers.base import Prediction, PredictionStatus
 from asyncpipe.testing import FakeProvider, Script, run_virtual
 

@@ -11,8 +11,8 @@ import yaml
 
 from asyncpipe.cli.app import run_command
 from asyncpipe.jobfile.load import JobFile, load_jobs
-from asyncpipe.pricing.book import built_in
 from asyncpipe.pricing.price import price
+from asyncpipe.pricing.rates import built_in
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 FILES = sorted(CONFIGS.glob("*.yaml"))

@@ -18,9 +18,8 @@ from asyncpipe.cli.costs import Costs
 from asyncpipe.cli.look import Kinds
 from asyncpipe.jobfile.load import open_jobs
 from asyncpipe.jobs.job import Job
-from asyncpipe.pricing.book import built_in
-from asyncpipe.pricing.price import Price
-from asyncpipe.pricing.prices import Prices
+from asyncpipe.pricing.price import Price, Prices
+from asyncpipe.pricing.rates import built_in
 from asyncpipe.simulator.books import Books
 from asyncpipe.simulator.server import Simulator
 from asyncpipe.simulator.settings import SimulatorSettings

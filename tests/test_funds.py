@@ -20,8 +20,8 @@ from asyncpipe.errors import (
     KeyRefused,
     ProviderError,
 )
-from asyncpipe.funds import ASKED_S, ENOUGH_S
 from asyncpipe.http.client import HttpAnswer
+from asyncpipe.pricing.balance import ASKED_S, ENOUGH_S
 from asyncpipe.providers.atlas_billing import read_balance
 from asyncpipe.simulator.faults import Faults
 from asyncpipe.simulator.server import Simulator

@@ -15,7 +15,7 @@ from asyncpipe.errors import JobFileError, UsageError
 from asyncpipe.jobfile.load import JobFile, load_jobs, parse_jobs
 from asyncpipe.jobs.job import Job, JobType
 from asyncpipe.jobs.settings import Caps, Deadlines, Polling, RunSettings
-from asyncpipe.pricing.rate import Rate
+from asyncpipe.pricing.rates import Rate
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
 VEO = "google/veo3.1/text-to-video"

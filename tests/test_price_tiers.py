@@ -12,9 +12,8 @@ import pytest
 from asyncpipe import Job, JobFileError, JobType, Pipeline, Rate, UsageError, load_jobs
 from asyncpipe.cli.app import run_command
 from asyncpipe.jobfile.prices import load_price_file
-from asyncpipe.pricing.book import PriceBook, books_of, built_in
 from asyncpipe.pricing.price import Unpriced, price
-from asyncpipe.pricing.rate import Tier
+from asyncpipe.pricing.rates import PriceBook, Tier, books_of, built_in
 from asyncpipe.testing import FakeProvider, run_virtual
 
 VEO = "google/veo3.1/text-to-video"

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from asyncpipe.errors import UsageError
 from asyncpipe.jobs.job import Job, JobType
-from asyncpipe.pricing.book import PriceBook, built_in
-from asyncpipe.pricing.price import Price, Unpriced, from_micro, price, to_micro
-from asyncpipe.pricing.rate import Rate
+from asyncpipe.pricing.money import from_micro, to_micro
+from asyncpipe.pricing.price import Price, Unpriced, price
+from asyncpipe.pricing.rates import PriceBook, Rate, built_in
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
 SEEDANCE = "bytedance/seedance-v1.5-pro/text-to-video"

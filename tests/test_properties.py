@@ -58,7 +58,7 @@ from asyncpipe.ledger.sqlite import Ledger, Origin, ledger_path, reading
 from asyncpipe.ledger.statements import INLINE, statements
 from asyncpipe.ledger.stems import claim_stems
 from asyncpipe.ledger.writing import write
-from asyncpipe.pricing.price import to_micro
+from asyncpipe.pricing.money import to_micro
 from asyncpipe.results import iter_results, read_totals
 from asyncpipe.testing import FakeProvider, Script, run_virtual
 

@@ -18,9 +18,9 @@ from asyncpipe.errors import (
     UsageError,
 )
 from asyncpipe.jobs.job import Job, JobType
-from asyncpipe.pricing.book import built_in
-from asyncpipe.pricing.prices import Prices
+from asyncpipe.pricing.price import Prices
 from asyncpipe.pricing.quotes import Quote, Quotes, price_key
+from asyncpipe.pricing.rates import built_in
 from asyncpipe.providers.atlas_quote import read_quote
 
 AT = datetime(2026, 11, 25, 6, 30, tzinfo=UTC)

@@ -23,8 +23,16 @@ from asyncpipe.errors import (
     Rejected,
 )
 from asyncpipe.ledger.sqlite import ledger_path
-from asyncpipe.pricing.quotes import Quote, price_key
-from asyncpipe.quoting import AGAIN_S, AT_ONCE, FILL_S, FRESH_S, QUOTE_S, Quoting
+from asyncpipe.pricing.quotes import (
+    AGAIN_S,
+    AT_ONCE,
+    FILL_S,
+    FRESH_S,
+    QUOTE_S,
+    Quote,
+    Quoting,
+    price_key,
+)
 from asyncpipe.testing import FakeProvider, Script, run_virtual
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"

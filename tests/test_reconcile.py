@@ -21,13 +21,11 @@ from asyncpipe.entries import Entries, Ledgered, read_entries
 from asyncpipe.errors import KeyRefused, PollFailed, ProviderError
 from asyncpipe.http.client import HttpAnswer
 from asyncpipe.ledger.sqlite import ledger_path
-from asyncpipe.pricing.price import Price
-from asyncpipe.pricing.prices import Prices
+from asyncpipe.pricing.bill import Bill, BilledDay
+from asyncpipe.pricing.price import Price, Prices
 from asyncpipe.providers.atlas_billing import (
     LONGEST_WAIT_S,
     TRIES,
-    Bill,
-    BilledDay,
     costs_path,
     ranges,
     read_bill,

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 from asyncpipe import manifest as manifest_module
-from asyncpipe import quoting as quoting_module
 from asyncpipe import testing
 from asyncpipe.collector import MOST_CAUSES, OTHER_CAUSES, Totals
 from asyncpipe.errors import (
@@ -35,6 +34,7 @@ from asyncpipe.jobs.record import JobRecord, fold
 from asyncpipe.jobs.states import JobState
 from asyncpipe.manifest import Manifest
 from asyncpipe.pipeline import Pipeline
+from asyncpipe.pricing import quotes as quoting_module
 from asyncpipe.pricing.quotes import Quote
 from asyncpipe.providers.base import Prediction
 from asyncpipe.testing import FakeAccount, FakeProvider, Script, run_virtual
@@ -130,7 +130,7 @@ def test_nothing_grows_with_the_jobs_that_are_done(
     monkeypatch.setattr(quoting_module, "MOST_KEPT", 40)
     monkeypatch.setattr(namesakes_module.Namesakes.__init__, "__defaults__", (40,))
     monkeypatch.setattr("asyncpipe.collector.MOST_CAUSES", 10)
-    monkeypatch.setattr("asyncpipe.pricing.prices._MOST_KEPT", 40)
+    monkeypatch.setattr("asyncpipe.pricing.price._MOST_KEPT", 40)
     told: list[str] = []
 
     async def main() -> list[dict[str, int]]:

@@ -16,7 +16,7 @@ import pytest
 from asyncpipe import Deadlines, Job, JobState, Pipeline
 from asyncpipe._fs import FolderLock, holder
 from asyncpipe.errors import BalanceExhausted, FolderInUse, RateLimited, Rejected, SubmitUnknown
-from asyncpipe.pricing.price import from_micro
+from asyncpipe.pricing.money import from_micro
 from asyncpipe.providers.base import PredictionStatus
 from asyncpipe.report.status import (
     RECEIPT,

@@ -8,11 +8,12 @@ from pathlib import Path
 import click
 import orjson
 
-from asyncpipe._text import fit, json_text, printable, usd
+from asyncpipe._text import fit, json_text, printable
 from asyncpipe.cli.look import Pricing, prices_of
 from asyncpipe.jobfile.load import JobFile, open_jobs
 from asyncpipe.jobfile.validate import JobRow
 from asyncpipe.manifest import money
+from asyncpipe.pricing.money import usd
 from asyncpipe.pricing.price import Price
 
 SHOWN = 5

@@ -6,11 +6,12 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from asyncpipe._text import columns, printable, seconds, usd
+from asyncpipe._text import columns, printable, seconds
 from asyncpipe.cli.typical import typical_s
 from asyncpipe.flow.learned import Latency
 from asyncpipe.jobs.job import Job
 from asyncpipe.manifest import money
+from asyncpipe.pricing.money import usd
 from asyncpipe.pricing.price import Price
 
 Measured = Callable[[str, Mapping[str, Any]], Latency | None]

@@ -11,17 +11,17 @@ from pathlib import Path
 import click
 import orjson
 
-from asyncpipe._text import json_text, printable, usd
+from asyncpipe._text import json_text, printable
 from asyncpipe.cli.connect import Simulated, connect, loop_factory
 from asyncpipe.cli.costs import Costs
 from asyncpipe.cli.look import Kinds, prices_of
 from asyncpipe.cli.session import echo
 from asyncpipe.errors import ProviderError
 from asyncpipe.jobfile.load import JobFile, open_jobs
-from asyncpipe.pricing.price import to_micro
-from asyncpipe.pricing.prices import Prices
+from asyncpipe.pricing.money import to_micro, usd
+from asyncpipe.pricing.price import Prices
+from asyncpipe.pricing.quotes import Quoting
 from asyncpipe.providers.atlas import AtlasCloud, has_key
-from asyncpipe.quoting import Quoting
 from asyncpipe.wiring import learned_before
 
 OFFLINE = "by tables only, nothing was asked: "

@@ -17,11 +17,9 @@ from asyncpipe.jobfile.validate import JobRow
 from asyncpipe.jobs.job import Job
 from asyncpipe.ledger.runs import Taken, taken
 from asyncpipe.ledger.sqlite import ledger_path, reading
-from asyncpipe.pricing.book import books_of
-from asyncpipe.pricing.price import Price, Unpriced
-from asyncpipe.pricing.prices import Prices
-from asyncpipe.pricing.quotes import price_key
-from asyncpipe.quoting import Quoting
+from asyncpipe.pricing.price import Price, Prices, Unpriced
+from asyncpipe.pricing.quotes import Quoting, price_key
+from asyncpipe.pricing.rates import books_of
 
 QUOTES_S = 120.0
 """Longest wait for the quotes of one job file."""

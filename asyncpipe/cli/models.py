@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import click
 import orjson
 
-from asyncpipe._text import fit, printable, usd, width
+from asyncpipe._text import fit, printable, width
 from asyncpipe.catalog.models import CatalogModel
 from asyncpipe.cli.catalogue import Catalogue, get_catalogue
+from asyncpipe.pricing.money import usd
 from asyncpipe.providers.atlas import AtlasCloud
 
 _WIDEST = 60

@@ -15,10 +15,10 @@ from asyncpipe.cli.look import Kinds
 from asyncpipe.cli.session import echo
 from asyncpipe.jobfile.load import JobFile
 from asyncpipe.jobs.job import Job
-from asyncpipe.pricing.price import to_micro
-from asyncpipe.pricing.prices import Prices
+from asyncpipe.pricing.money import to_micro
+from asyncpipe.pricing.price import Prices
+from asyncpipe.pricing.quotes import Quoting
 from asyncpipe.providers.atlas import AtlasCloud
-from asyncpipe.quoting import Quoting
 from asyncpipe.wiring import learned_before
 
 UNASKED_USD = Decimal(1)

@@ -12,14 +12,16 @@ from typing import Any
 import click
 import orjson
 
-from asyncpipe._text import json_text, printable, usd
+from asyncpipe._text import json_text, printable
 from asyncpipe.cli.connect import Simulated, connect, loop_factory
 from asyncpipe.cli.exits import Exit
 from asyncpipe.entries import Ledgered, read_entries
 from asyncpipe.errors import UsageError
 from asyncpipe.ledger.sqlite import Origin, origin_of
+from asyncpipe.pricing.bill import Bill
+from asyncpipe.pricing.money import usd
 from asyncpipe.providers.atlas import AtlasCloud
-from asyncpipe.providers.atlas_billing import Bill, read_bill
+from asyncpipe.providers.atlas_billing import read_bill
 from asyncpipe.reconcile import Compared, ModelCheck, Reconciled, Verdict, compare
 
 COLUMNS = 78

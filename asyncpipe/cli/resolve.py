@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
-from asyncpipe._text import printable, usd
+from asyncpipe._text import printable
 from asyncpipe.jobs.states import JobState
+from asyncpipe.pricing.money import usd
 from asyncpipe.resolve import Decision, Resolved, resolve
 
 

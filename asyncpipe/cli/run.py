@@ -29,10 +29,10 @@ from asyncpipe.cli.session import End, Output, run_session, work_in
 from asyncpipe.cli.unspent import still_to_buy
 from asyncpipe.jobfile.load import JobFile, open_jobs
 from asyncpipe.pipeline import Pipeline
-from asyncpipe.pricing.prices import Prices
+from asyncpipe.pricing.price import Prices
+from asyncpipe.pricing.quotes import Quoting
 from asyncpipe.progress import Progress
 from asyncpipe.providers.atlas import AtlasCloud
-from asyncpipe.quoting import Quoting
 from asyncpipe.volume import GIB
 
 

@@ -27,7 +27,7 @@ from asyncpipe.jobs.events import (
     Unknown,
 )
 from asyncpipe.jobs.record import JobRecord
-from asyncpipe.pricing.price import told_micro
+from asyncpipe.pricing.money import told_micro
 from asyncpipe.providers.base import Prediction, PredictionStatus
 
 

@@ -11,7 +11,7 @@ from asyncpipe.jobfile.fields import DEFAULT_FIELDS, JOB_FIELDS
 from asyncpipe.jobfile.prices import TIER_FIELDS
 from asyncpipe.jobfile.top import DEADLINE_FIELDS, IGNORED, LIMIT_FIELDS, POLLING_FIELDS, TOP_FIELDS
 from asyncpipe.jobs.job import JobType
-from asyncpipe.pricing.rate import UNITS
+from asyncpipe.pricing.rates import UNITS
 
 TITLE = "asyncpipe job file"
 

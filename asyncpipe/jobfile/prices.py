@@ -17,9 +17,8 @@ from asyncpipe.jobfile.json_source import read_json
 from asyncpipe.jobfile.place import Place
 from asyncpipe.jobfile.source import Listing, Unclear, Unreadable, line_of
 from asyncpipe.jobfile.yaml_source import read_yaml
-from asyncpipe.pricing.book import PriceBook
-from asyncpipe.pricing.price import MOST_USD
-from asyncpipe.pricing.rate import CONDITIONS, UNITS, Rate, Tier, plain_size
+from asyncpipe.pricing.money import MOST_USD
+from asyncpipe.pricing.rates import CONDITIONS, UNITS, PriceBook, Rate, Tier, plain_size
 
 _FORMATS = {".yaml": read_yaml, ".yml": read_yaml, ".json": read_json}
 

@@ -27,7 +27,7 @@ from asyncpipe.jobs.settings import (
     RunSettings,
     check_policy,
 )
-from asyncpipe.pricing.prices import MOST_FACTOR
+from asyncpipe.pricing.price import MOST_FACTOR
 
 IGNORED = "x-"
 """Top-level keys that begin so are nobody's: a place for YAML anchors."""

@@ -13,7 +13,7 @@ from asyncpipe.errors import UsageError
 
 if TYPE_CHECKING:
     from asyncpipe.jobs.job import JobType
-    from asyncpipe.pricing.rate import Rate
+    from asyncpipe.pricing.rates import Rate
 
 TINY = 5e-324
 """The smallest float above zero: as a minimum it means "greater than 0"."""

@@ -1,11 +1,10 @@
 """What a job costs, by which price book; no network."""
 
-from asyncpipe.pricing.book import PriceBook, books_of, built_in
 from asyncpipe.pricing.budget import Budget, Fit
-from asyncpipe.pricing.price import Price, Unpriced, checked_cap, from_micro, price, to_micro
-from asyncpipe.pricing.prices import ESTIMATE_FACTOR, Prices
+from asyncpipe.pricing.money import checked_cap, from_micro, to_micro
+from asyncpipe.pricing.price import ESTIMATE_FACTOR, Price, Prices, Unpriced, price
 from asyncpipe.pricing.quotes import Quote, Quotes, price_key
-from asyncpipe.pricing.rate import Rate, Tier
+from asyncpipe.pricing.rates import PriceBook, Rate, Tier, books_of, built_in
 
 __all__ = [
     "ESTIMATE_FACTOR",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from enum import Enum, auto
 
 from asyncpipe.errors import BudgetReached
-from asyncpipe.pricing.price import Price, usd_text
+from asyncpipe.pricing.money import usd_text
+from asyncpipe.pricing.price import Price
 
 
 class Fit(Enum):

@@ -6,23 +6,21 @@ import difflib
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from decimal import ROUND_FLOOR, ROUND_HALF_UP, Decimal
+from dataclasses import dataclass, field
+from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
 from asyncpipe.errors import UsageError
 from asyncpipe.jobs.job import Job, JobType
-from asyncpipe.pricing.book import PriceBook
-from asyncpipe.pricing.rate import Rate, features_of
+from asyncpipe.pricing.money import MOST_USD, from_micro, to_micro
+from asyncpipe.pricing.quotes import Quote, Quotes, price_key
+from asyncpipe.pricing.rates import PriceBook, Rate, features_of
 
 ASSUMED_DURATION_S = 5
 """Seconds a video is priced as when its job does not say: what the article's program asked for."""
 
 OUTPUT_COUNTS = ("num_images", "n", "max_images")
 """Fields that ask for several outputs, by model (atlas-api §4); each output is paid for."""
-
-MOST_USD = 10**9
-"""A price beyond this is a slip of the keyboard, and would not fit the ledger's integers."""
 
 _SECONDS = re.compile(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*s?\s*", re.ASCII)
 
@@ -53,41 +51,6 @@ class Price:
     def to_reserve(self) -> int:
         """Micro-dollars to keep back before the submit."""
         return self.micro + self.margin
-
-
-def to_micro(amount: Decimal) -> int:
-    """Convert USD to whole micro-dollars, halves rounded up."""
-    return int((amount * 1_000_000).quantize(Decimal(1), rounding=ROUND_HALF_UP))
-
-
-def told_micro(amount: Decimal | None) -> int | None:
-    """Convert what a provider says a prediction cost; None for nothing said, and for nonsense."""
-    exact: object = amount
-    if not isinstance(exact, Decimal) or not exact.is_finite() or not 0 <= exact <= MOST_USD:
-        return None
-    return to_micro(exact)
-
-
-def from_micro(micro: int) -> Decimal:
-    """Convert micro-dollars to USD, exactly."""
-    return Decimal(micro).scaleb(-6)
-
-
-def usd_text(amount: int | Decimal) -> str:
-    """Write an amount (micro-dollars, or Decimal USD): at least two decimals, at most six."""
-    value = from_micro(amount) if isinstance(amount, int) else amount
-    whole, _, cents = f"{value:.6f}".partition(".")
-    return f"{whole}.{cents.rstrip('0').ljust(2, '0')}"
-
-
-def checked_cap(amount: Decimal) -> int:
-    """Turn a budget in USD into micro-dollars, never rounding it up; raises UsageError."""
-    exact: object = amount
-    if not isinstance(exact, Decimal) or not exact.is_finite() or not 0 <= exact <= MOST_USD:
-        raise UsageError(
-            f"max_cost: {amount!r} must be an amount of USD as Decimal, from 0 to {MOST_USD}"
-        )
-    return int((amount * 1_000_000).to_integral_value(rounding=ROUND_FLOOR))
 
 
 def price(job: Job, books: Sequence[PriceBook]) -> Price:
@@ -223,3 +186,78 @@ def _no_tier(job: Job, book: PriceBook) -> str:
         f"model {job.model!r} has no tier for {says} in the {book.title}: add one, or a rate "
         "beside tiers: for all others"
     )
+
+
+ESTIMATE_FACTOR = Decimal("1.25")
+"""How many times an estimated quote is reserved unless the user says otherwise."""
+
+MOST_FACTOR = 100
+
+_MOST_KEPT = 10_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prices:
+    """Price jobs by the provider's quote where there is one, else by the first book that can.
+
+    Of a quote that the provider itself calls an estimate, ``estimate_factor`` times as much is
+    reserved. Raises UsageError for a factor that is no Decimal of 1 or more.
+    """
+
+    books: tuple[PriceBook, ...]
+    quotes: Quotes = field(default_factory=Quotes)
+    estimate_factor: Decimal = ESTIMATE_FACTOR
+    _known: dict[bytes, Price] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        factor: object = self.estimate_factor
+        if not isinstance(factor, Decimal) or not (
+            factor.is_finite() and 1 <= factor <= MOST_FACTOR
+        ):
+            raise UsageError(
+                f"estimate_factor: {factor!r} must be a Decimal from 1 to {MOST_FACTOR}, "
+                'e.g. Decimal("1.25")'
+            )
+
+    def of(self, job: Job) -> Price:
+        """Price one job; raises Unpriced and UsageError as ``price`` does.
+
+        Jobs of one price key cost the same by tables, too: a million rows are priced a few times.
+        """
+        key = price_key(job)
+        quote = self.quotes.by_key(key)
+        if quote is not None:
+            return self._quoted(quote)
+        return self._by_table(key, job)
+
+    def _by_table(self, key: bytes, job: Job) -> Price:
+        known = self._known.get(key)
+        if known is None:
+            if len(self._known) >= _MOST_KEPT:
+                self._known.clear()
+            known = self._known[key] = price(job, self.books)
+        return known
+
+    def lacks(self, job: Job) -> bool:
+        """Whether only a quote could price a job; may raise UsageError for a rate that cannot."""
+        rates = [book.rates[job.model] for book in self.books if job.model in book.rates]
+        if rates and rates[0].unit is not None:
+            return False  # at once, for a million rows: it holds where no tier does
+        try:
+            self._by_table(price_key(job), job)
+        except Unpriced:
+            return True
+        return False
+
+    def _quoted(self, quote: Quote) -> Price:
+        micro = to_micro(quote.amount)
+        margin = Decimal(0)
+        if quote.estimated:
+            margin = (micro * (self.estimate_factor - 1)).to_integral_value(rounding=ROUND_CEILING)
+        return Price(
+            amount=from_micro(micro),
+            micro=micro,
+            source=f"provider quote of {quote.asked_at.date()}",
+            estimated=quote.estimated,
+            margin=int(margin),
+        )

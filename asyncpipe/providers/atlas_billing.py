@@ -11,7 +11,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any, Protocol
@@ -20,6 +20,7 @@ from urllib.parse import urlencode
 from asyncpipe.errors import KeyRefused, PollFailed, ProviderError
 from asyncpipe.http.client import HttpAnswer
 from asyncpipe.http.headers import header, retry_after_s
+from asyncpipe.pricing.bill import Bill, BilledDay
 from asyncpipe.providers.atlas_fields import clean, read_json
 
 LONGEST_RANGE = timedelta(days=180)
@@ -45,31 +46,11 @@ _MODEL_NAMES = ("model", "model_id", "model_name", "id", "name")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class BilledDay:
-    """One day of the bill, in UTC: USD by model, and how far the bill knows the day.
-
-    ``partial``: more may come. ``covered_until`` is where the API says its knowledge ends.
-    """
-
-    day: date
-    amounts: Mapping[str, Decimal]
-    covered_until: datetime | None = None
-    partial: bool = False
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class BillPage:
     """One answer: some days, and the page that follows, or None."""
 
     days: tuple[BilledDay, ...]
     next_page: str | None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Bill:
-    """What the provider says it charged, by day; days it said nothing of are not in it."""
-
-    days: Mapping[date, BilledDay] = field(default_factory=dict)
 
 
 class Account(Protocol):

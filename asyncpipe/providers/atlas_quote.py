@@ -10,7 +10,7 @@ from typing import Any
 
 from asyncpipe.errors import BalanceExhausted, KeyRefused, ProviderError, RateLimited, Rejected
 from asyncpipe.http.headers import retry_after_s
-from asyncpipe.pricing.price import MOST_USD
+from asyncpipe.pricing.money import MOST_USD
 from asyncpipe.pricing.quotes import Quote
 from asyncpipe.providers.atlas_answer import Answer, open_answer
 from asyncpipe.providers.atlas_fields import clean

@@ -7,10 +7,9 @@ from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self, cast, runtime_checkable
+from typing import Protocol, Self, cast
 
 from asyncpipe.jobs.job import Job
-from asyncpipe.pricing.quotes import Quote
 
 
 class PredictionStatus(StrEnum):
@@ -108,23 +107,3 @@ def account_of(provider: Provider) -> str:
     """The provider's word for its account; empty where it has none."""
     account = getattr(provider, "account", "")
     return account if isinstance(account, str) else ""
-
-
-@runtime_checkable
-class HasQuotes(Protocol):
-    """What a provider may have besides: it says beforehand what a job will cost."""
-
-    async def quote(self, job: Job) -> Quote:
-        """Ask what a submit would cost; buys nothing.
-
-        Raises Rejected when there is no quote for this job, SubmitStopped when there are none at
-        all, and any other ProviderError when asking again may help.
-        """
-
-
-@runtime_checkable
-class HasBalance(Protocol):
-    """What a provider may have besides: it says how much money the account has."""
-
-    async def balance(self) -> Decimal:
-        """USD that submits can still spend; raises ProviderError when it cannot be told."""

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from asyncpipe.ledger.trouble import rows_of
-from asyncpipe.pricing.price import from_micro
+from asyncpipe.pricing.money import from_micro
 from asyncpipe.results import TOLD
 
 ATTEMPT_COLUMNS = (

@@ -20,7 +20,7 @@ from asyncpipe.jobs.record import job_from_spec
 from asyncpipe.ledger.sqlite import reading
 from asyncpipe.ledger.trouble import rows_of
 from asyncpipe.manifest import money
-from asyncpipe.pricing.price import to_micro
+from asyncpipe.pricing.money import to_micro
 from asyncpipe.report.attempts import ATTEMPT_COLUMNS, attempt_rows
 from asyncpipe.results import Outcome, Result, result_of
 

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from asyncpipe._fs import Holder, holder
-from asyncpipe._text import columns, printable, usd, wrapped
+from asyncpipe._text import columns, printable, wrapped
 from asyncpipe.collector import Totals
 from asyncpipe.jobs.events import now
 from asyncpipe.jobs.states import JobState
@@ -22,6 +22,7 @@ from asyncpipe.ledger.sqlite import STATE_FOLDER, reading
 from asyncpipe.ledger.trouble import rows_of
 from asyncpipe.left import about, count_open, left_s, measured
 from asyncpipe.manifest import money
+from asyncpipe.pricing.money import usd
 from asyncpipe.results import read_totals
 
 COLUMNS = 78

@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from asyncpipe._text import columns, printable, seconds, usd, wrapped
+from asyncpipe._text import columns, printable, seconds, wrapped
 from asyncpipe.collector import Totals
 from asyncpipe.errors import AsyncpipeError
 from asyncpipe.flow.window import Window
 from asyncpipe.jobs.states import JobState
 from asyncpipe.manifest import remarks
+from asyncpipe.pricing.money import usd
 
 COLUMNS = 78
 

@@ -6,12 +6,12 @@ import asyncio
 import logging
 from collections.abc import Callable
 from decimal import Decimal
+from typing import Protocol, runtime_checkable
 
 import anyio
 
 from asyncpipe.errors import BalanceExhausted, BalanceTooLow, ProviderError, UsageError
-from asyncpipe.pricing.price import MOST_USD, usd_text
-from asyncpipe.providers.base import HasBalance
+from asyncpipe.pricing.money import MOST_USD, usd_text
 
 logger = logging.getLogger("asyncpipe.funds")
 
@@ -128,3 +128,11 @@ def checked_least(amount: Decimal | None) -> Decimal | None:
             f"min_balance: {amount!r} must be an amount of USD as Decimal, from 0 to {MOST_USD}"
         )
     return exact
+
+
+@runtime_checkable
+class HasBalance(Protocol):
+    """What a provider may have besides: it says how much money the account has."""
+
+    async def balance(self) -> Decimal:
+        """USD that submits can still spend; raises ProviderError when it cannot be told."""

@@ -7,14 +7,13 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from asyncpipe.errors import AsyncpipeError, UsageError
-from asyncpipe.funds import Funds, checked_least
 from asyncpipe.jobs.job import Job
-from asyncpipe.pricing.book import PriceBook, books_of
+from asyncpipe.pricing.balance import Funds, checked_least
 from asyncpipe.pricing.budget import Budget, Fit
-from asyncpipe.pricing.price import Price, checked_cap
-from asyncpipe.pricing.prices import Prices
-from asyncpipe.pricing.rate import Rate
-from asyncpipe.quoting import Quoting, Tell, ask_unpriced
+from asyncpipe.pricing.money import checked_cap
+from asyncpipe.pricing.price import Price, Prices
+from asyncpipe.pricing.quotes import Quoting, Tell, ask_unpriced
+from asyncpipe.pricing.rates import PriceBook, Rate, books_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

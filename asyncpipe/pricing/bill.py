@@ -1,0 +1,28 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from decimal import Decimal
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BilledDay:
+    """One day of the bill, in UTC: USD by model, and how far the bill knows the day.
+
+    ``partial``: more may come. ``covered_until`` is where the API says its knowledge ends.
+    """
+
+    day: date
+    amounts: Mapping[str, Decimal]
+    covered_until: datetime | None = None
+    partial: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bill:
+    """What the provider says it charged, by day; days it said nothing of are not in it."""
+
+    days: Mapping[date, BilledDay] = field(default_factory=dict)
