@@ -21,11 +21,11 @@ from asyncpipe.jobs.states import JobState
 from asyncpipe.ledger.queries import pending_models
 from asyncpipe.ledger.runs import Named
 from asyncpipe.ledger.sqlite import Ledger
+from asyncpipe.media.disk import Room
 from asyncpipe.pricing.budget import Budget, Fit
 from asyncpipe.pricing.price import Price
 from asyncpipe.pricing.spending import Purse
 from asyncpipe.providers.base import Prediction
-from asyncpipe.volume import Room
 
 STEP_S = 3600.0
 """Longest sleep of admission when nothing is due; any news wakes it at once."""

@@ -8,7 +8,7 @@ from asyncpipe.errors import JobFileError, Problem
 from asyncpipe.jobfile.place import MOST_PROBLEMS
 from asyncpipe.jobs.inputs import may_take_media
 from asyncpipe.jobs.job import Job
-from asyncpipe.localfiles import BadInputs, LocalFiles
+from asyncpipe.media.local import BadInputs, LocalFiles
 from asyncpipe.providers.base import Provider, uploader
 
 

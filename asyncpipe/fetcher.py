@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
-from asyncpipe.downloader import Downloader, StoredFile, Target
 from asyncpipe.errors import (
     AsyncpipeError,
     DiskError,
@@ -27,6 +26,7 @@ from asyncpipe.jobs.record import JobRecord
 from asyncpipe.ledger.sqlite import Ledger
 from asyncpipe.ledger.statements import INLINE
 from asyncpipe.ledger.stems import claim_parts
+from asyncpipe.media.downloader import Downloader, StoredFile, Target
 from asyncpipe.providers.base import Provider
 
 logger = logging.getLogger("asyncpipe.fetcher")

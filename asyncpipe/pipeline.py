@@ -16,7 +16,6 @@ from typing import Any, Self
 from asyncpipe._fs import FolderLock, forget_parts, make_folders
 from asyncpipe._tasks import tasks_apart, ungrouped, within
 from asyncpipe.collector import Collector, Hook, Totals
-from asyncpipe.downloader import Downloader
 from asyncpipe.errors import AsyncpipeError, DiskError, LedgerError, UsageError
 from asyncpipe.firstpass import JobLike, mark_interrupted, one_job
 from asyncpipe.handover import Handover
@@ -33,6 +32,8 @@ from asyncpipe.ledger.sqlite import STATE_FOLDER, Ledger, Origin
 from asyncpipe.left import count_open, left_s
 from asyncpipe.lookahead import Lookahead
 from asyncpipe.manifest import MANIFEST_NAME, Manifest, ManifestWriter
+from asyncpipe.media.disk import GIB
+from asyncpipe.media.downloader import Downloader
 from asyncpipe.pricing.budget import Budget
 from asyncpipe.pricing.price import ESTIMATE_FACTOR
 from asyncpipe.pricing.quotes import Quoting, Tell
@@ -43,7 +44,7 @@ from asyncpipe.recording import Recording
 from asyncpipe.results import Result, ask_result, read_totals
 from asyncpipe.settling import Settling
 from asyncpipe.stops import Stops
-from asyncpipe.volume import GIB, check_local
+from asyncpipe.volume import check_local
 from asyncpipe.waiters import Waiters
 from asyncpipe.wiring import Calls, Limits, join_parts
 

@@ -23,7 +23,7 @@ from asyncpipe.jobs.record import JobRecord
 from asyncpipe.jobs.states import JobState
 from asyncpipe.ledger.sqlite import Ledger
 from asyncpipe.ledger.uploads import find_upload, forget_uploads, keep_upload
-from asyncpipe.localfiles import trouble_with
+from asyncpipe.media.local import trouble_with
 from asyncpipe.providers.base import Prediction, Provider, uploader
 
 logger = logging.getLogger("asyncpipe.uploads")

@@ -9,7 +9,6 @@ from random import Random
 from typing import Any
 
 from asyncpipe.admission import Admission
-from asyncpipe.downloader import Downloader
 from asyncpipe.driver import Driver, Policy, Stop
 from asyncpipe.errors import AsyncpipeError
 from asyncpipe.fetcher import Emit, Fetcher
@@ -25,12 +24,13 @@ from asyncpipe.jobs.record import JobRecord
 from asyncpipe.jobs.settings import Caps, Deadlines, Polling
 from asyncpipe.latencies import LATENCY, Latencies, latencies_of, recall
 from asyncpipe.ledger.sqlite import Ledger
+from asyncpipe.media.disk import Room
+from asyncpipe.media.downloader import Downloader
 from asyncpipe.memory import Memory
 from asyncpipe.pricing.budget import Budget
 from asyncpipe.pricing.spending import Purse
 from asyncpipe.providers.base import Provider, account_of
 from asyncpipe.uploads import Uploads
-from asyncpipe.volume import Room
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

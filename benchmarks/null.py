@@ -8,8 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from asyncpipe.downloader import StoredFile, Target
 from asyncpipe.jobs.job import Job
+from asyncpipe.media.downloader import StoredFile, Target
 from asyncpipe.providers.base import Prediction, PredictionStatus
 
 _DIGEST = "0" * 64

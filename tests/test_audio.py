@@ -17,7 +17,7 @@ from asyncpipe.cli.check import validate_jobs
 from asyncpipe.errors import UsageError
 from asyncpipe.jobs.job import Job, JobType, type_of_model
 from asyncpipe.jobs.settings import Deadlines
-from asyncpipe.media import sniff
+from asyncpipe.media.formats import sniff
 from asyncpipe.pricing.price import price
 from asyncpipe.pricing.rates import PriceBook
 from asyncpipe.providers.atlas_reader import TEXTS, read_poll, read_submit

@@ -18,11 +18,11 @@ from typing import Any, ClassVar, cast
 import pytest
 from aiohttp import web
 
-from asyncpipe.downloader import SMALL, Downloader, StoredFile, Target
 from asyncpipe.errors import DiskError, DownloadError, MediaGone, TooLarge
 from asyncpipe.http.body import Body
 from asyncpipe.http.hosts import PublicResolver, is_public
-from asyncpipe.media import broken_promise, extension, is_page, read_data_uri, sniff
+from asyncpipe.media.downloader import SMALL, Downloader, StoredFile, Target
+from asyncpipe.media.formats import broken_promise, extension, is_page, read_data_uri, sniff
 from asyncpipe.testing import PIXEL, run_virtual
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
@@ -570,7 +570,7 @@ def test_a_disk_that_refuses_is_not_a_failed_download(
     with monkeypatch.context() as broken:
         broken.setattr(f"asyncpipe.parts.{place[step]}", refuse)
         if step == "open" and body is LARGE:
-            broken.setattr("asyncpipe.parts.Part", refuse)
+            broken.setattr("asyncpipe.media.parts.Part", refuse)
         with pytest.raises(DiskError, match=r"run the same command again") as caught:
             fetch(tmp_path, answer)
     assert str(tmp_path) in str(caught.value)

@@ -23,12 +23,12 @@ import orjson
 import pytest
 from aiohttp import web
 
-from asyncpipe import parts
-from asyncpipe.downloader import PIECE, SMALL, Downloader, StoredFile, Target
 from asyncpipe.errors import DownloadError, MediaGone, TooLarge
 from asyncpipe.http.body import Body
 from asyncpipe.http.headers import Entity, is_rest, validator
-from asyncpipe.parts import KEPT_S, Part, left_in
+from asyncpipe.media import parts
+from asyncpipe.media.downloader import PIECE, SMALL, Downloader, StoredFile, Target
+from asyncpipe.media.parts import KEPT_S, Part, left_in
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LONG_AGO = "Sat, 28 Feb 2026 08:00:00 GMT"

@@ -12,7 +12,6 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from asyncpipe.downloader import StoredFile, Target
 from asyncpipe.errors import (
     AsyncpipeError,
     DiskError,
@@ -26,6 +25,7 @@ from asyncpipe.jobs.events import Event, FetchFailed, Lost, Succeeded
 from asyncpipe.jobs.job import Job
 from asyncpipe.jobs.record import JobRecord
 from asyncpipe.jobs.states import JobState
+from asyncpipe.media.downloader import StoredFile, Target
 from asyncpipe.providers.base import Prediction, PredictionStatus
 from asyncpipe.testing import FakeProvider, run_virtual
 

@@ -12,6 +12,7 @@ import pytest
 
 from asyncpipe import Job, JobState, Manifest, Pipeline, read_manifest
 from asyncpipe.errors import BalanceExhausted, DiskError, Rejected, SubmitUnknown
+from asyncpipe.media.disk import GIB, Room
 from asyncpipe.results import read_totals
 from asyncpipe.simulator.books import Books
 from asyncpipe.simulator.faults import Faults
@@ -19,7 +20,6 @@ from asyncpipe.simulator.server import Simulator
 from asyncpipe.simulator.settings import SimulatorSettings
 from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual
 from asyncpipe.verify import Verified, verify
-from asyncpipe.volume import GIB, Room
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
 IMAGEN = "google/imagen4-ultra/text-to-image"
@@ -292,7 +292,7 @@ def test_a_disk_that_takes_nothing_stops_the_run_and_keeps_what_is_paid(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A download that cannot be written: no more submits; the next run only downloads."""
-    from asyncpipe.downloader import Downloader
+    from asyncpipe.media.downloader import Downloader
 
     async def full(self: Downloader, url: str, target: object) -> Any:
         raise DiskError("no space left")

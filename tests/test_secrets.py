@@ -25,11 +25,11 @@ from aiohttp import web
 import asyncpipe
 from asyncpipe import AtlasCloud, Job, JobType, Pipeline, Polling
 from asyncpipe.cli.app import app, run_command
-from asyncpipe.downloader import Downloader, Target
 from asyncpipe.errors import DownloadError, NotSent, ProviderError
 from asyncpipe.jobs.events import Event
 from asyncpipe.jobs.record import JobRecord
 from asyncpipe.ledger.sqlite import ledger_path
+from asyncpipe.media.downloader import Downloader, Target
 from asyncpipe.providers.secret import Secret
 
 ROOT = Path(__file__).resolve().parent.parent

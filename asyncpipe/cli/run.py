@@ -28,12 +28,12 @@ from asyncpipe.cli.question import ask_first, on_terminal
 from asyncpipe.cli.session import End, Output, run_session, work_in
 from asyncpipe.cli.unspent import still_to_buy
 from asyncpipe.jobfile.load import JobFile, open_jobs
+from asyncpipe.media.disk import GIB
 from asyncpipe.pipeline import Pipeline
 from asyncpipe.pricing.price import Prices
 from asyncpipe.pricing.quotes import Quoting
 from asyncpipe.progress import Progress
 from asyncpipe.providers.atlas import AtlasCloud
-from asyncpipe.volume import GIB
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

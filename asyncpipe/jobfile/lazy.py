@@ -13,7 +13,7 @@ from asyncpipe.jobfile.place import MOST_PROBLEMS, Place
 from asyncpipe.jobfile.seen import Seen
 from asyncpipe.jobfile.validate import JobRow
 from asyncpipe.jobs.job import Job
-from asyncpipe.localfiles import LocalFiles
+from asyncpipe.media.local import LocalFiles
 
 Read = Callable[[Place], Iterator[JobRow]]
 

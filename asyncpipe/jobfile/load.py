@@ -25,7 +25,7 @@ from asyncpipe.jobfile.top import read_top
 from asyncpipe.jobfile.validate import JobRow, read_row, read_rows, read_template
 from asyncpipe.jobs.job import Job
 from asyncpipe.jobs.settings import RunSettings
-from asyncpipe.localfiles import LocalFiles
+from asyncpipe.media.local import LocalFiles
 
 EXAMPLE = """a job file looks like this:
 jobs:

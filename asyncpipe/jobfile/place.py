@@ -22,7 +22,7 @@ from asyncpipe.jobfile.holes import (
 from asyncpipe.jobfile.source import Unclear, line_of
 from asyncpipe.jobs.inputs import DIRECT_FIELDS
 from asyncpipe.jobs.job import Job
-from asyncpipe.localfiles import BadInputs, LocalFiles
+from asyncpipe.media.local import BadInputs, LocalFiles
 
 MOST_PROBLEMS = 1000
 """Problems of one file that are kept: who has more has one mistake, many times."""

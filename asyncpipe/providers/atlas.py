@@ -22,7 +22,7 @@ from asyncpipe.http.client import DEFAULT_TIMEOUTS, HttpAnswer, HttpClient, Time
 from asyncpipe.http.hosts import is_loopback
 from asyncpipe.http.multipart import FilePart
 from asyncpipe.jobs.job import Job, JobType
-from asyncpipe.media import media_type
+from asyncpipe.media.formats import media_type
 from asyncpipe.pricing.quotes import Quote
 from asyncpipe.providers.atlas_answer import open_answer
 from asyncpipe.providers.atlas_billing import read_balance

@@ -11,7 +11,7 @@ from pathlib import Path
 from asyncpipe.errors import UsageError
 from asyncpipe.jobs.inputs import LocalFile, local_media, may_take_media
 from asyncpipe.jobs.job import Job
-from asyncpipe.media import HEAD_BYTES, sniff
+from asyncpipe.media.formats import HEAD_BYTES, sniff
 
 MOST_BYTES = 50 * 1024 * 1024 - 4096
 """The API answers 413 to requests over 50 MB, and the file is not the whole of one."""

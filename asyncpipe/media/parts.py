@@ -30,7 +30,7 @@ import orjson
 from asyncpipe._fs import sync_folder
 from asyncpipe.errors import DiskError
 from asyncpipe.http.headers import Entity
-from asyncpipe.media import HEAD_BYTES
+from asyncpipe.media.formats import HEAD_BYTES
 
 KEPT_S = 14 * 86_400.0
 """How long a part is kept that nobody asks for: by then the provider has dropped the media."""

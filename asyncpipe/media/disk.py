@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from asyncpipe.parts import Small, Written, disk_trouble, write_small
+from asyncpipe.errors import DiskError
+from asyncpipe.media.parts import Small, Written, disk_trouble, write_small
 
 T = TypeVar("T")
 
@@ -84,3 +86,66 @@ class Disk:
             else:
                 waiter.set_result(result)
         self._hand_over()
+
+
+GIB = 1024**3
+
+LOOK_EVERY_S = 1.0
+"""Free space is asked for at most so often."""
+
+
+class Room:
+    """Whether there is room for what submits would bring: ``minimum`` bytes free, looked at often.
+
+    ``clock`` gives seconds; ``give_up`` is called when there was too little for ``patience_s``
+    (None: never). ``free`` is for tests.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        minimum: int,
+        clock: Callable[[], float],
+        patience_s: float | None = None,
+        give_up: Callable[[DiskError], None] = lambda _: None,
+        *,
+        free: Callable[[Path], int] | None = None,
+    ) -> None:
+        self._folder, self._minimum, self._clock = folder, minimum, clock
+        self._patience_s, self._give_up = patience_s, give_up
+        self._free = free or (lambda path: shutil.disk_usage(path).free)
+        self._next_look = 0.0
+        self._low_since: float | None = None
+        self._left = 0
+
+    def enough(self) -> bool:
+        """Whether a submit may go out now."""
+        now = self._clock()
+        if not self._minimum:
+            return True
+        if now >= self._next_look:
+            self._next_look = now + LOOK_EVERY_S
+            self._left = self._free(self._folder)
+            if self._left >= self._minimum:
+                self._low_since = None
+            elif self._low_since is None:
+                self._low_since = now
+            self._lose_patience(now)
+        return self._low_since is None
+
+    def _lose_patience(self, now: float) -> None:
+        problem = self.problem
+        if problem is None or self._low_since is None or self._patience_s is None:
+            return
+        if now - self._low_since > self._patience_s:
+            self._give_up(problem)
+
+    @property
+    def problem(self) -> DiskError | None:
+        """What to tell people while there is too little, or None."""
+        if self._low_since is None:
+            return None
+        return DiskError(
+            f"only {self._left / GIB:.2f} GiB are free where {self._folder} is, and submits stop "
+            f"below {self._minimum / GIB:.2f}: make room, or lower the floor with --min-free"
+        )

@@ -18,14 +18,21 @@ from urllib.parse import urljoin, urlsplit
 import aiohttp
 from aiofiles.threadpool import wrap
 
-from asyncpipe.disk import Disk
 from asyncpipe.errors import DownloadError, TooLarge, UsageError
 from asyncpipe.http.body import Body, check_answer
 from asyncpipe.http.client import USER_AGENT
 from asyncpipe.http.headers import Entity, ask_for_rest, is_rest, source_of, told_total, validator
 from asyncpipe.http.hosts import check_host, connector_options, proxy_for
-from asyncpipe.media import HEAD_BYTES, broken_promise, extension, is_page, read_data_uri, sniff
-from asyncpipe.parts import Left, Part, Small, disk_trouble, keep, left_in, take_up
+from asyncpipe.media.disk import Disk
+from asyncpipe.media.formats import (
+    HEAD_BYTES,
+    broken_promise,
+    extension,
+    is_page,
+    read_data_uri,
+    sniff,
+)
+from asyncpipe.media.parts import Left, Part, Small, disk_trouble, keep, left_in, take_up
 
 READ_BUFFER = 256 * 1024
 """aiohttp's read buffer: with it and ``iter_any`` large bodies move a third faster than in 64 KiB
