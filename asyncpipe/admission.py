@@ -14,7 +14,7 @@ from pathlib import Path
 from asyncpipe.backlog import Backlog, read_page
 from asyncpipe.errors import AsyncpipeError, ProviderError
 from asyncpipe.flow.decide import limits_of
-from asyncpipe.flow.traffic import Traffic
+from asyncpipe.flow.limiter import Traffic
 from asyncpipe.handover import Handover
 from asyncpipe.jobs.record import JobRecord
 from asyncpipe.jobs.states import JobState

@@ -24,6 +24,7 @@ from asyncpipe.errors import (
     SubmitUnknown,
 )
 from asyncpipe.fetcher import Emit, Fetcher
+from asyncpipe.flow.backoff import backoff_s
 from asyncpipe.flow.decide import (
     after_deadline,
     after_failure,
@@ -33,9 +34,8 @@ from asyncpipe.flow.decide import (
     next_wait_s,
 )
 from asyncpipe.flow.namesakes import Namesakes
+from asyncpipe.flow.polling import PollClock, Trouble, Watches
 from asyncpipe.flow.refusals import FIRST, Refusals
-from asyncpipe.flow.schedule import PollClock, Trouble, backoff_s
-from asyncpipe.flow.watch import Watches
 from asyncpipe.jobs.events import (
     Event,
     Generated,

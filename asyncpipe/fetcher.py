@@ -19,7 +19,7 @@ from asyncpipe.errors import (
     ProviderError,
     TooLarge,
 )
-from asyncpipe.flow.schedule import backoff_s
+from asyncpipe.flow.backoff import backoff_s
 from asyncpipe.jobs.events import AssetStored, Event, FetchFailed, Lost, Succeeded, now
 from asyncpipe.jobs.job import JobType
 from asyncpipe.jobs.record import JobRecord

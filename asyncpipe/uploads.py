@@ -15,7 +15,7 @@ from random import Random
 import anyio
 
 from asyncpipe.errors import NotAccepted, ProviderError, RateLimited, Rejected
-from asyncpipe.flow.schedule import backoff_s
+from asyncpipe.flow.backoff import backoff_s
 from asyncpipe.jobs.events import now
 from asyncpipe.jobs.inputs import LocalFile
 from asyncpipe.jobs.job import Job

@@ -13,20 +13,18 @@ from asyncpipe.driver import Driver, Policy, Stop
 from asyncpipe.errors import AsyncpipeError
 from asyncpipe.fetcher import Emit, Fetcher
 from asyncpipe.flow.gate import Gate
-from asyncpipe.flow.kept import Windows, lessons
 from asyncpipe.flow.learned import Latency
+from asyncpipe.flow.limiter import Traffic, Windows, lessons
+from asyncpipe.flow.memory import LATENCY, Latencies, Memory, latencies_of, recall
 from asyncpipe.flow.pace import Pace
 from asyncpipe.flow.paced import Paced
-from asyncpipe.flow.traffic import Traffic
-from asyncpipe.flow.watch import Watches
+from asyncpipe.flow.polling import Watches
 from asyncpipe.http.hosts import on_loopback
 from asyncpipe.jobs.record import JobRecord
 from asyncpipe.jobs.settings import Caps, Deadlines, Polling
-from asyncpipe.latencies import LATENCY, Latencies, latencies_of, recall
 from asyncpipe.ledger.sqlite import Ledger
 from asyncpipe.media.disk import Room
 from asyncpipe.media.downloader import Downloader
-from asyncpipe.memory import Memory
 from asyncpipe.pricing.budget import Budget
 from asyncpipe.pricing.spending import Purse
 from asyncpipe.providers.base import Provider, account_of

@@ -21,10 +21,8 @@ from dataclasses import dataclass, field
 from random import Random
 
 from asyncpipe import Job, Polling
-from asyncpipe.flow.learned import PRICE_S, TAIL_PRICE_S
-from asyncpipe.flow.plan import plan_of
-from asyncpipe.flow.polls import watches_of
-from asyncpipe.flow.watch import Counted, Found, Watch, Watches
+from asyncpipe.flow.learned import PRICE_S, TAIL_PRICE_S, plan_of, watches_of
+from asyncpipe.flow.polling import Counted, Found, Watch, Watches
 
 SLOTS = 50
 BATCH = 500
@@ -229,7 +227,7 @@ def _broken_on_lognormal(row: dict[str, Row] | None) -> list[str]:
 
 def planning_ms() -> tuple[float, float]:
     """What bringing a law up to date and planning takes: median and worst of a run, in ms."""
-    from asyncpipe.flow.law import Law
+    from asyncpipe.flow.lifetimes import Law
 
     law, taken = Law(), []
     for n, generation_s in enumerate(draw("lognormal", 300, seed=5)):

@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 
 from asyncpipe import AtlasCloud, Deadlines, Job, JobState, Manifest, Pipeline, Polling
-from asyncpipe.flow.schedule import backoff_s
+from asyncpipe.flow.backoff import backoff_s
 from asyncpipe.results import Result
 from asyncpipe.simulator.books import BookedPrediction, Books
 from asyncpipe.simulator.faults import Faults

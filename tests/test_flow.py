@@ -23,12 +23,12 @@ from asyncpipe.errors import (
     Rejected,
     SubmitUnknown,
 )
+from asyncpipe.flow.backoff import RELEASED, Pause, backoff_s
 from asyncpipe.flow.decide import after_deadline, after_failure, after_submit, next_wait_s
 from asyncpipe.flow.gate import Gate
+from asyncpipe.flow.limiter import Answer, Traffic, Verdict
 from asyncpipe.flow.pace import Pace
-from asyncpipe.flow.pause import RELEASED, Pause
-from asyncpipe.flow.schedule import PollClock, backoff_s, poll_gap
-from asyncpipe.flow.traffic import Answer, Traffic, Verdict
+from asyncpipe.flow.polling import PollClock, poll_gap
 from asyncpipe.flow.window import Window
 from asyncpipe.jobs.events import (
     Expired,

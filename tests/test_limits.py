@@ -16,8 +16,8 @@ from asyncpipe import AtlasCloud, Job, Manifest, Pipeline, Polling
 from asyncpipe.admission import Queue
 from asyncpipe.errors import RateLimited, UsageError
 from asyncpipe.flow.gate import Gate
+from asyncpipe.flow.limiter import Answer, Traffic, Verdict
 from asyncpipe.flow.pace import Pace
-from asyncpipe.flow.traffic import Answer, Traffic, Verdict
 from asyncpipe.flow.window import Window
 from asyncpipe.jobs.job import JobType
 from asyncpipe.jobs.record import JobRecord

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from asyncpipe import AtlasCloud
-from asyncpipe.memory import STALE, Memory
+from asyncpipe.flow.memory import STALE, Memory
 from asyncpipe.providers.base import account_of
 from asyncpipe.testing import FakeProvider
 from asyncpipe.wiring import memory_of

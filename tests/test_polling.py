@@ -11,23 +11,35 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncpipe.errors import PollFailed, PredictionGone, ProviderError, UsageError
-from asyncpipe.flow import law as law_module
 from asyncpipe.flow import learned as learned_module
+from asyncpipe.flow import lifetimes as law_module
 from asyncpipe.flow.decide import found_by
-from asyncpipe.flow.law import MEMORY, YESTERDAY_JOBS, Law
 from asyncpipe.flow.learned import (
     CLASS_JOBS,
     COLD_FIRST_S,
     COLD_JOBS,
+    LEAST_GAP_S,
     MOST_CLASSES,
+    MOST_GAP_S,
     Learned,
     LearnedWatch,
+    Plan,
     class_of,
+    plan_of,
+    watches_of,
 )
-from asyncpipe.flow.plan import LEAST_GAP_S, MOST_GAP_S, Plan, plan_of
-from asyncpipe.flow.polls import watches_of
-from asyncpipe.flow.shape import BINS, EDGES, LAST_S, UNKNOWN, position, shape_of
-from asyncpipe.flow.watch import Found
+from asyncpipe.flow.lifetimes import (
+    BINS,
+    EDGES,
+    LAST_S,
+    MEMORY,
+    UNKNOWN,
+    YESTERDAY_JOBS,
+    Law,
+    position,
+    shape_of,
+)
+from asyncpipe.flow.polling import Found
 from asyncpipe.jobs.job import Job
 from asyncpipe.jobs.settings import Polling
 from asyncpipe.providers.base import Prediction, PredictionStatus

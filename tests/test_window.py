@@ -23,9 +23,8 @@ from asyncpipe.errors import (
 )
 from asyncpipe.flow.decide import limits_of
 from asyncpipe.flow.gate import IN_A_ROW, Gate
-from asyncpipe.flow.kept import Windows, lessons
+from asyncpipe.flow.limiter import TOGETHER_S, Traffic, Windows, lessons
 from asyncpipe.flow.pace import CUT_EVERY_S, FIRST_CUT, FORGOTTEN_S, Pace
-from asyncpipe.flow.traffic import TOGETHER_S, Traffic
 from asyncpipe.flow.window import CUT, LOOK_S, LOOK_SUBMITS, START, STRIDE, Window
 from asyncpipe.jobs.settings import Caps
 from asyncpipe.providers.base import Prediction, PredictionStatus

@@ -14,8 +14,8 @@ from asyncpipe.errors import (
     Rejected,
     SubmitStopped,
 )
-from asyncpipe.flow.traffic import Answer, Verdict
-from asyncpipe.flow.watch import Found
+from asyncpipe.flow.limiter import Answer, Verdict
+from asyncpipe.flow.polling import Found
 from asyncpipe.jobs.events import (
     Event,
     Expired,

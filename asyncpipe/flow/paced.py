@@ -8,7 +8,7 @@ from typing import Self
 
 from asyncpipe.errors import ProviderError
 from asyncpipe.flow.decide import limits_of
-from asyncpipe.flow.traffic import Traffic
+from asyncpipe.flow.limiter import Traffic
 from asyncpipe.jobs.job import Job
 from asyncpipe.providers.base import Prediction, Provider
 

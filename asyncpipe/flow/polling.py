@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from random import Random
+from typing import Protocol
 
+from asyncpipe.jobs.job import Job
 from asyncpipe.jobs.settings import Polling
 
 JITTER = 0.1
@@ -53,17 +57,6 @@ class PollClock:
         return now >= self.started + self.deadline_s
 
 
-def backoff_s(
-    failures: int, rng: Random, *, initial_s: float = 4.0, maximum_s: float = 60.0
-) -> float:
-    """Seconds to wait after the ``failures``-th refusal in a row: the article's 4, 8, 16 … capped.
-
-    Drawn from the upper half of the interval, so that neither all come at once nor any at once.
-    """
-    exponent = min(max(failures, 1) - 1, 30)
-    return min(initial_s * 2.0**exponent, maximum_s) * rng.uniform(0.5, 1.0)
-
-
 @dataclass(slots=True)
 class Trouble:
     """What a prediction's latest polls had in common, so that one odd answer decides nothing."""
@@ -82,3 +75,55 @@ class Trouble:
         """Whether it has gone on for WARM_UP_S and three polls; sooner with a short deadline."""
         long_enough = now - self.since >= min(WARM_UP_S, deadline_s / 10)
         return self.kind is not None and self.count >= 3 and long_enough
+
+
+class Found(Enum):
+    """What a poll found out about a prediction's age at its end."""
+
+    RUNNING = "running"
+    ENDED = "ended"
+    NOTHING = "nothing"
+
+
+class Watch(Protocol):
+    """When to poll one prediction; ages and gaps in seconds of our clock."""
+
+    def gap_s(self, age_s: float) -> float:
+        """How long to wait from ``age_s``, just polled or just submitted, to the next poll."""
+
+    def note(self, age_s: float, found: Found) -> None:
+        """Take what the poll answered at ``age_s`` found."""
+
+
+class Watches(Protocol):
+    """A policy: makes the watches."""
+
+    def watch(self, job: Job, *, resumed: bool = False) -> Watch:
+        """The watch of a prediction of ``job``; ``resumed``: an earlier run submitted it."""
+
+
+@dataclass(slots=True)
+class CountedWatch:
+    """Gaps by the number of polls alone."""
+
+    gap_after: Callable[[int], float]
+    polls: int = 0
+
+    def gap_s(self, age_s: float) -> float:
+        """How long to wait for the next poll."""
+        return self.gap_after(self.polls)
+
+    def note(self, age_s: float, found: Found) -> None:
+        """Count a poll."""
+        self.polls += 1
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """A policy that goes by the number of polls: backoff, fixed."""
+
+    gap_after: Callable[[int], float]
+
+    def watch(self, job: Job, *, resumed: bool = False) -> CountedWatch:
+        """The watch of one prediction."""
+        return CountedWatch(self.gap_after)
