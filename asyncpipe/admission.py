@@ -18,9 +18,9 @@ from asyncpipe.flow.limiter import Traffic
 from asyncpipe.handover import Handover
 from asyncpipe.jobs.record import JobRecord
 from asyncpipe.jobs.states import JobState
+from asyncpipe.ledger.database import Ledger
 from asyncpipe.ledger.queries import pending_models
 from asyncpipe.ledger.runs import Named
-from asyncpipe.ledger.sqlite import Ledger
 from asyncpipe.media.disk import Room
 from asyncpipe.pricing.budget import Budget, Fit
 from asyncpipe.pricing.price import Price

@@ -10,9 +10,9 @@ from sqlite3 import Connection
 
 from asyncpipe.errors import AsyncpipeError
 from asyncpipe.jobs.record import JobRecord
+from asyncpipe.ledger.asset_names import claim_stems
 from asyncpipe.ledger.queries import pending
 from asyncpipe.ledger.runs import Named
-from asyncpipe.ledger.stems import claim_stems
 
 
 @dataclass(slots=True)

@@ -51,7 +51,7 @@ from asyncpipe.jobs.job import Job
 from asyncpipe.jobs.record import JobRecord
 from asyncpipe.jobs.settings import Deadlines
 from asyncpipe.jobs.states import JobState
-from asyncpipe.ledger.sqlite import Ledger
+from asyncpipe.ledger.database import Ledger
 from asyncpipe.pricing.money import told_micro
 from asyncpipe.providers.base import Prediction, PredictionStatus, Provider
 from asyncpipe.uploads import Uploads

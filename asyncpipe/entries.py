@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from asyncpipe.jobs.states import JobState
-from asyncpipe.ledger.sqlite import reading
-from asyncpipe.ledger.trouble import rows_of
+from asyncpipe.ledger.database import reading
+from asyncpipe.ledger.errors import rows_of
 
 GIVEN_UP_FREE = "given up: submitted, and the answer was lost; it was not charged"
 """The error of a job that was given up because the bill has it not."""

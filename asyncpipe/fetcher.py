@@ -23,9 +23,9 @@ from asyncpipe.flow.backoff import backoff_s
 from asyncpipe.jobs.events import AssetStored, Event, FetchFailed, Lost, Succeeded, now
 from asyncpipe.jobs.job import JobType
 from asyncpipe.jobs.record import JobRecord
-from asyncpipe.ledger.sqlite import Ledger
-from asyncpipe.ledger.statements import INLINE
-from asyncpipe.ledger.stems import claim_parts
+from asyncpipe.ledger.asset_names import claim_parts
+from asyncpipe.ledger.database import Ledger
+from asyncpipe.ledger.write import INLINE
 from asyncpipe.media.downloader import Downloader, StoredFile, Target
 from asyncpipe.providers.base import Provider
 

@@ -18,8 +18,8 @@ from asyncpipe.jobs.job import Job
 from asyncpipe.jobs.record import JobRecord
 from asyncpipe.jobs.states import JobState
 from asyncpipe.ledger import queries
-from asyncpipe.ledger.sqlite import Ledger
-from asyncpipe.ledger.stems import claim_stems
+from asyncpipe.ledger.asset_names import claim_stems
+from asyncpipe.ledger.database import Ledger
 from asyncpipe.pricing.spending import Purse
 
 JobLike = Job | Mapping[str, Any]

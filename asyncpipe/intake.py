@@ -22,8 +22,8 @@ from asyncpipe.jobs.job import Job
 from asyncpipe.jobs.record import JobRecord
 from asyncpipe.jobs.states import JobState
 from asyncpipe.ledger import queries, runs
+from asyncpipe.ledger.database import Ledger
 from asyncpipe.ledger.runs import Named
-from asyncpipe.ledger.sqlite import Ledger
 from asyncpipe.pricing.money import from_micro
 from asyncpipe.pricing.price import Prices
 from asyncpipe.pricing.spending import Purse

@@ -20,7 +20,7 @@ from asyncpipe._fs import whole_file
 from asyncpipe.collector import MANIFEST_PAUSE, Totals
 from asyncpipe.errors import DiskError
 from asyncpipe.jobs.events import now
-from asyncpipe.ledger.sqlite import Ledger, reading
+from asyncpipe.ledger.database import Ledger, reading
 from asyncpipe.pricing.money import usd_text
 from asyncpipe.results import Result, iter_results, read_totals
 

@@ -13,7 +13,7 @@ from random import Random
 from types import TracebackType
 from typing import Any, Self
 
-from asyncpipe._fs import FolderLock, forget_parts, make_folders
+from asyncpipe._fs import forget_parts
 from asyncpipe._tasks import tasks_apart, ungrouped, within
 from asyncpipe.collector import Collector, Hook, Totals
 from asyncpipe.errors import AsyncpipeError, DiskError, LedgerError, UsageError
@@ -28,7 +28,8 @@ from asyncpipe.jobs.record import JobRecord
 from asyncpipe.jobs.settings import Caps, Deadlines, Polling, checked_window
 from asyncpipe.jobs.states import ENDED, JobState
 from asyncpipe.ledger import queries
-from asyncpipe.ledger.sqlite import STATE_FOLDER, Ledger, Origin
+from asyncpipe.ledger.database import Ledger
+from asyncpipe.ledger.folder import STATE_FOLDER, FolderLock, Origin, check_local, make_folders
 from asyncpipe.left import count_open, left_s
 from asyncpipe.lookahead import Lookahead
 from asyncpipe.manifest import MANIFEST_NAME, Manifest, ManifestWriter
@@ -44,7 +45,6 @@ from asyncpipe.recording import Recording
 from asyncpipe.results import Result, ask_result, read_totals
 from asyncpipe.settling import Settling
 from asyncpipe.stops import Stops
-from asyncpipe.volume import check_local
 from asyncpipe.waiters import Waiters
 from asyncpipe.wiring import Calls, Limits, join_parts
 

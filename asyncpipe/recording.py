@@ -8,7 +8,7 @@ from asyncpipe.collector import Collector
 from asyncpipe.errors import AsyncpipeError
 from asyncpipe.jobs.events import Event
 from asyncpipe.jobs.record import MOVES_MONEY, JobRecord, fold
-from asyncpipe.ledger.sqlite import Ledger
+from asyncpipe.ledger.database import Ledger
 from asyncpipe.pricing.budget import Budget
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from asyncpipe._fs import FolderLock
 from asyncpipe._tasks import within
 from asyncpipe.entries import GIVEN_UP_FREE
 from asyncpipe.errors import LedgerError, UsageError
@@ -15,8 +14,9 @@ from asyncpipe.jobs.events import Event, Failed, LostSettled, Resubmitted, now
 from asyncpipe.jobs.record import JobRecord, fold
 from asyncpipe.jobs.states import JobState
 from asyncpipe.ledger import queries
+from asyncpipe.ledger.database import Ledger
+from asyncpipe.ledger.folder import STATE_FOLDER, FolderLock, ledger_path
 from asyncpipe.ledger.queries import LostAnswer
-from asyncpipe.ledger.sqlite import STATE_FOLDER, Ledger, ledger_path
 from asyncpipe.manifest import write_manifest
 
 GIVEN_UP = "given up: submitted, and the answer was lost; counted as charged"

@@ -16,8 +16,8 @@ import orjson
 from asyncpipe.collector import Totals
 from asyncpipe.jobs.job import JobType
 from asyncpipe.jobs.states import JobState
-from asyncpipe.ledger.sqlite import Ledger
-from asyncpipe.ledger.trouble import MADE_NO_SENSE, makes_no_sense, rows_of
+from asyncpipe.ledger.database import Ledger
+from asyncpipe.ledger.errors import MADE_NO_SENSE, makes_no_sense, rows_of
 from asyncpipe.pricing.money import from_micro
 
 

@@ -21,8 +21,8 @@ from asyncpipe.jobs.inputs import LocalFile
 from asyncpipe.jobs.job import Job
 from asyncpipe.jobs.record import JobRecord
 from asyncpipe.jobs.states import JobState
-from asyncpipe.ledger.sqlite import Ledger
-from asyncpipe.ledger.uploads import find_upload, forget_uploads, keep_upload
+from asyncpipe.ledger.database import Ledger
+from asyncpipe.ledger.queries import find_upload, forget_uploads, keep_upload
 from asyncpipe.media.local import trouble_with
 from asyncpipe.providers.base import Prediction, Provider, uploader
 

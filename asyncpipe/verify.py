@@ -15,14 +15,14 @@ from functools import partial
 from pathlib import Path
 from sqlite3 import Connection
 
-from asyncpipe._fs import FolderLock
 from asyncpipe._tasks import within
 from asyncpipe.errors import DiskError, LedgerError
 from asyncpipe.jobs.events import Damaged, Event, now
 from asyncpipe.jobs.record import JobRecord, fold
 from asyncpipe.jobs.states import JobState
 from asyncpipe.ledger import queries
-from asyncpipe.ledger.sqlite import STATE_FOLDER, Ledger, ledger_path
+from asyncpipe.ledger.database import Ledger
+from asyncpipe.ledger.folder import STATE_FOLDER, FolderLock, ledger_path
 from asyncpipe.manifest import write_manifest
 
 PAGE = 1000

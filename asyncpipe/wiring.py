@@ -22,7 +22,7 @@ from asyncpipe.flow.polling import Watches
 from asyncpipe.http.hosts import on_loopback
 from asyncpipe.jobs.record import JobRecord
 from asyncpipe.jobs.settings import Caps, Deadlines, Polling
-from asyncpipe.ledger.sqlite import Ledger
+from asyncpipe.ledger.database import Ledger
 from asyncpipe.media.disk import Room
 from asyncpipe.media.downloader import Downloader
 from asyncpipe.pricing.budget import Budget

@@ -13,9 +13,9 @@ from typing import Any
 import orjson
 
 from asyncpipe.jobs.events import EVENTS_VERSION
-from asyncpipe.jobs.record import job_to_spec
+from asyncpipe.ledger.folder import ledger_path
+from asyncpipe.ledger.queries import job_to_spec
 from asyncpipe.ledger.schema import prepare
-from asyncpipe.ledger.sqlite import ledger_path
 from benchmarks.peers.ours import named_jobs
 
 DIGEST = "benchmark"

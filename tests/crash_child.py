@@ -23,7 +23,7 @@ from typing import Any
 import aiohttp
 
 from asyncpipe import AtlasCloud, Pipeline, Polling
-from asyncpipe.ledger.sqlite import Ledger
+from asyncpipe.ledger.database import Ledger
 from asyncpipe.verify import verify
 
 _lock = threading.Lock()

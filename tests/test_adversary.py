@@ -20,7 +20,7 @@ from asyncpipe.errors import (
     SubmitUnknown,
     UsageError,
 )
-from asyncpipe.ledger.sqlite import ledger_path
+from asyncpipe.ledger.folder import ledger_path
 from asyncpipe.providers.base import Prediction, PredictionStatus
 from asyncpipe.resolve import Decision, resolve
 from asyncpipe.results import read_totals

@@ -30,7 +30,8 @@ from asyncpipe.flow.decide import after_submit
 from asyncpipe.flow.namesakes import Namesakes
 from asyncpipe.jobs.events import Released, now
 from asyncpipe.jobs.record import JobRecord
-from asyncpipe.ledger.sqlite import ledger_path, reading
+from asyncpipe.ledger.database import reading
+from asyncpipe.ledger.folder import ledger_path
 from asyncpipe.pricing.bill import Bill, BilledDay
 from asyncpipe.pricing.budget import Budget
 from asyncpipe.pricing.money import from_micro, to_micro

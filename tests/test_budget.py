@@ -22,7 +22,7 @@ from asyncpipe.errors import (
     SubmitUnknown,
     UsageError,
 )
-from asyncpipe.ledger.sqlite import ledger_path
+from asyncpipe.ledger.folder import ledger_path
 from asyncpipe.pricing.budget import Budget, Fit
 from asyncpipe.pricing.money import from_micro
 from asyncpipe.pricing.price import Price

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from asyncpipe import read_manifest
-from asyncpipe.ledger.sqlite import reading
+from asyncpipe.ledger.database import reading
 from asyncpipe.simulator.books import Books
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -23,7 +23,7 @@ import pytest
 
 from asyncpipe import read_manifest
 from asyncpipe.errors import LedgerError
-from asyncpipe.ledger.sqlite import reading
+from asyncpipe.ledger.database import reading
 from asyncpipe.simulator.books import Books
 from asyncpipe.simulator.server import Simulator
 from asyncpipe.simulator.settings import SimulatorSettings

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from asyncpipe import Deadlines, Job, Pipeline
 from asyncpipe.errors import BalanceExhausted, DiskError, LedgerError, SubmitUnknown, UsageError
+from asyncpipe.ledger.database import Ledger
+from asyncpipe.ledger.folder import STATE_FOLDER, ledger_path
 from asyncpipe.ledger.queries import add_jobs
-from asyncpipe.ledger.sqlite import STATE_FOLDER, Ledger, ledger_path
 from asyncpipe.providers.base import PredictionStatus
 from asyncpipe.report import export
 from asyncpipe.report.export import COLUMNS, cell, export_file

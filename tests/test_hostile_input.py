@@ -17,13 +17,14 @@ import pytest
 from aiohttp import web
 
 from asyncpipe import Job, Pipeline, load_jobs
-from asyncpipe._fs import make_folders, safe_stem
+from asyncpipe._fs import safe_stem
 from asyncpipe._text import printable
 from asyncpipe.cli.app import run_command
 from asyncpipe.errors import DownloadError, JobFileError, UsageError
 from asyncpipe.http.hosts import PublicResolver, check_host, is_public
 from asyncpipe.jobfile.place import MOST_PROBLEMS
 from asyncpipe.jobs.settings import Polling
+from asyncpipe.ledger.folder import make_folders
 from asyncpipe.media.downloader import Downloader, Target
 from asyncpipe.testing import FakeProvider, run_virtual
 

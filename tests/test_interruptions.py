@@ -25,7 +25,8 @@ from asyncpipe.jobs.events import Event, Intended, now
 from asyncpipe.jobs.record import JobRecord
 from asyncpipe.jobs.states import JobState
 from asyncpipe.ledger import queries
-from asyncpipe.ledger.sqlite import Ledger, Origin, reading
+from asyncpipe.ledger.database import Ledger, reading
+from asyncpipe.ledger.folder import Origin
 from asyncpipe.providers.base import Prediction, PredictionStatus
 from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual
 

@@ -12,7 +12,7 @@ import pytest
 
 from asyncpipe import Job, Pipeline, load_jobs
 from asyncpipe.errors import JobFileError
-from asyncpipe.jobs.record import job_from_spec, job_to_spec
+from asyncpipe.ledger.queries import job_from_spec, job_to_spec
 from asyncpipe.report.export import BOM, COLUMNS, export_file
 from asyncpipe.testing import FakeProvider, run_virtual
 

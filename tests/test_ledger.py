@@ -33,9 +33,10 @@ from asyncpipe.jobs.events import (
 from asyncpipe.jobs.job import Job
 from asyncpipe.jobs.record import JobRecord, fold
 from asyncpipe.ledger import queries
+from asyncpipe.ledger.asset_names import claim_parts, claim_stems
+from asyncpipe.ledger.database import Ledger, reading
+from asyncpipe.ledger.folder import Origin, ledger_path
 from asyncpipe.ledger.runs import Named
-from asyncpipe.ledger.sqlite import Ledger, Origin, ledger_path, reading
-from asyncpipe.ledger.stems import claim_parts, claim_stems
 
 ORIGIN = Origin(provider="atlas", origin="simulator", simulated=True)
 JOBS = [Job(name=f"杯子 {n}", model="m/text-to-image", prompt="a mug") for n in range(5)]

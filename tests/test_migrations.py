@@ -13,7 +13,8 @@ import pytest
 from asyncpipe.errors import LedgerError
 from asyncpipe.jobs.states import JobState
 from asyncpipe.ledger import queries, schema
-from asyncpipe.ledger.sqlite import Ledger, Origin, ledger_path, reading
+from asyncpipe.ledger.database import Ledger, reading
+from asyncpipe.ledger.folder import Origin, ledger_path
 from asyncpipe.results import iter_results, read_totals
 
 ORIGIN = Origin(provider="atlas", origin="simulator", simulated=True)

@@ -52,12 +52,12 @@ from asyncpipe.jobs.events import (
 from asyncpipe.jobs.record import JobRecord, fold
 from asyncpipe.jobs.states import TRANSITIONS
 from asyncpipe.ledger import queries
+from asyncpipe.ledger.asset_names import claim_stems
+from asyncpipe.ledger.database import Ledger, reading
+from asyncpipe.ledger.folder import Origin, ledger_path
 from asyncpipe.ledger.queries import LostAnswer
 from asyncpipe.ledger.schema import prepare
-from asyncpipe.ledger.sqlite import Ledger, Origin, ledger_path, reading
-from asyncpipe.ledger.statements import INLINE, statements
-from asyncpipe.ledger.stems import claim_stems
-from asyncpipe.ledger.writing import write
+from asyncpipe.ledger.write import INLINE, statements, write
 from asyncpipe.pricing.money import to_micro
 from asyncpipe.results import iter_results, read_totals
 from asyncpipe.testing import FakeProvider, Script, run_virtual

@@ -22,7 +22,7 @@ from asyncpipe.errors import (
     RateLimited,
     Rejected,
 )
-from asyncpipe.ledger.sqlite import ledger_path
+from asyncpipe.ledger.folder import ledger_path
 from asyncpipe.pricing.quotes import (
     AGAIN_S,
     AT_ONCE,

@@ -20,7 +20,7 @@ from asyncpipe import AtlasCloud, Job, Pipeline, Polling, read_manifest
 from asyncpipe.entries import Entries, Ledgered, read_entries
 from asyncpipe.errors import KeyRefused, PollFailed, ProviderError
 from asyncpipe.http.client import HttpAnswer
-from asyncpipe.ledger.sqlite import ledger_path
+from asyncpipe.ledger.folder import ledger_path
 from asyncpipe.pricing.bill import Bill, BilledDay
 from asyncpipe.pricing.price import Price, Prices
 from asyncpipe.providers.atlas_billing import (

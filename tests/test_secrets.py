@@ -28,7 +28,7 @@ from asyncpipe.cli.app import app, run_command
 from asyncpipe.errors import DownloadError, NotSent, ProviderError
 from asyncpipe.jobs.events import Event
 from asyncpipe.jobs.record import JobRecord
-from asyncpipe.ledger.sqlite import ledger_path
+from asyncpipe.ledger.folder import ledger_path
 from asyncpipe.media.downloader import Downloader, Target
 from asyncpipe.providers.secret import Secret
 

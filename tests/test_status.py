@@ -14,8 +14,8 @@ import orjson
 import pytest
 
 from asyncpipe import Deadlines, Job, JobState, Pipeline
-from asyncpipe._fs import FolderLock, holder
 from asyncpipe.errors import BalanceExhausted, FolderInUse, RateLimited, Rejected, SubmitUnknown
+from asyncpipe.ledger.folder import FolderLock, holder
 from asyncpipe.pricing.money import from_micro
 from asyncpipe.providers.base import PredictionStatus
 from asyncpipe.report.status import (

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from asyncpipe import Job, Pipeline
-from asyncpipe.ledger import stems
+from asyncpipe.ledger import asset_names as stems
 from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual
 from asyncpipe.verify import verify
 

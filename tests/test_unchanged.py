@@ -11,7 +11,7 @@ import pytest
 from asyncpipe import Job, Manifest, Pipeline
 from asyncpipe.collector import Totals
 from asyncpipe.errors import Rejected, UsageError
-from asyncpipe.ledger.sqlite import reading
+from asyncpipe.ledger.database import reading
 from asyncpipe.testing import FakeProvider, Script, run_virtual
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"

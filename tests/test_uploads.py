@@ -33,8 +33,8 @@ from asyncpipe.errors import (
 )
 from asyncpipe.http.multipart import FilePart
 from asyncpipe.jobs.inputs import LocalFile, is_local, local_media, with_media
-from asyncpipe.jobs.record import job_from_spec, job_to_spec
-from asyncpipe.ledger.sqlite import Ledger, reading
+from asyncpipe.ledger.database import Ledger, reading
+from asyncpipe.ledger.queries import job_from_spec, job_to_spec
 from asyncpipe.media.formats import media_type
 from asyncpipe.media.local import MOST_BYTES, BadInputs, LocalFiles, trouble_with
 from asyncpipe.providers.atlas_reader import read_upload

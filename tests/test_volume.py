@@ -9,9 +9,9 @@ import pytest
 
 from asyncpipe import Pipeline
 from asyncpipe.errors import UsageError
+from asyncpipe.ledger.folder import linux_mounts, mac_mounts, mounted_as
 from asyncpipe.media.disk import GIB, Room
 from asyncpipe.testing import FakeProvider, run_virtual
-from asyncpipe.volume import linux_mounts, mac_mounts, mounted_as
 
 LINUX = """\
 22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw

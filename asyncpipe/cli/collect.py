@@ -16,7 +16,7 @@ from asyncpipe.cli.exits import of_verify
 from asyncpipe.cli.session import End, Output, echo, run_session, work_in
 from asyncpipe.jobs.settings import Deadlines, Polling
 from asyncpipe.jobs.states import JobState
-from asyncpipe.ledger.sqlite import origin_of
+from asyncpipe.ledger.database import origin_of
 from asyncpipe.manifest import read_manifest
 from asyncpipe.pipeline import Pipeline
 from asyncpipe.progress import Progress

@@ -9,10 +9,9 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from asyncpipe._fs import make_folders
 from asyncpipe.jobs.job import JobType
 from asyncpipe.jobs.settings import Deadlines, Polling
-from asyncpipe.ledger.sqlite import STATE_FOLDER
+from asyncpipe.ledger.folder import STATE_FOLDER, make_folders
 from asyncpipe.providers.atlas import AtlasCloud
 
 SPEED = 20.0

@@ -15,8 +15,9 @@ from asyncpipe.jobfile.load import JobFile
 from asyncpipe.jobfile.prices import load_price_file
 from asyncpipe.jobfile.validate import JobRow
 from asyncpipe.jobs.job import Job
+from asyncpipe.ledger.database import reading
+from asyncpipe.ledger.folder import ledger_path
 from asyncpipe.ledger.runs import Taken, taken
-from asyncpipe.ledger.sqlite import ledger_path, reading
 from asyncpipe.pricing.price import Price, Prices, Unpriced
 from asyncpipe.pricing.quotes import Quoting, price_key
 from asyncpipe.pricing.rates import books_of

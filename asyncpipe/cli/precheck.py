@@ -17,7 +17,8 @@ from asyncpipe.http.hosts import on_loopback
 from asyncpipe.jobfile.load import JobFile
 from asyncpipe.jobfile.validate import JobRow
 from asyncpipe.jobs.states import JobState
-from asyncpipe.ledger.sqlite import ledger_path, reading
+from asyncpipe.ledger.database import reading
+from asyncpipe.ledger.folder import ledger_path
 from asyncpipe.providers.atlas import AtlasCloud
 from asyncpipe.schemas import fetch_schemas
 

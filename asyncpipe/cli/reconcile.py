@@ -17,7 +17,8 @@ from asyncpipe.cli.connect import Simulated, connect, loop_factory
 from asyncpipe.cli.exits import Exit
 from asyncpipe.entries import Ledgered, read_entries
 from asyncpipe.errors import UsageError
-from asyncpipe.ledger.sqlite import Origin, origin_of
+from asyncpipe.ledger.database import origin_of
+from asyncpipe.ledger.folder import Origin
 from asyncpipe.pricing.bill import Bill
 from asyncpipe.pricing.money import usd
 from asyncpipe.providers.atlas import AtlasCloud

@@ -20,7 +20,7 @@ from asyncpipe.cli.exits import of_run
 from asyncpipe.cli.signals import draining
 from asyncpipe.errors import AsyncpipeError
 from asyncpipe.flow.window import Window
-from asyncpipe.ledger.sqlite import ledger_path
+from asyncpipe.ledger.folder import ledger_path
 from asyncpipe.manifest import Manifest, read_manifest
 from asyncpipe.pipeline import Pipeline
 from asyncpipe.progress import Progress

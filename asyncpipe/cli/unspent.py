@@ -10,7 +10,8 @@ from pathlib import Path
 from asyncpipe.errors import LedgerError
 from asyncpipe.jobs.job import Job
 from asyncpipe.jobs.states import JobState
-from asyncpipe.ledger.sqlite import ledger_path, reading
+from asyncpipe.ledger.database import reading
+from asyncpipe.ledger.folder import ledger_path
 
 _BOUGHT = (
     "SELECT j.state, coalesce(a.charged, 0), coalesce(a.moderated, 0) FROM jobs j"

@@ -27,8 +27,7 @@ from asyncpipe.jobs.events import (
     Succeeded,
     Unknown,
 )
-from asyncpipe.jobs.inputs import LocalFile
-from asyncpipe.jobs.job import Job, JobType
+from asyncpipe.jobs.job import Job
 from asyncpipe.jobs.states import JobState, advance
 
 
@@ -248,35 +247,3 @@ PARTS: dict[type[Event], tuple[Part, ...]] = {
     Lost: (_error,),
 }
 """What each kind of event changes besides the state; of the others nothing."""
-
-
-def job_to_spec(job: Job) -> dict[str, Any]:
-    """Everything of a job the ledger must keep to submit it later; JSON types only.
-
-    Of the files it takes in, what is written, path, size, time and sha256; never their bytes.
-    """
-    spec = {
-        "name": job.name,
-        "type": job.kind.value,
-        "model": job.model,
-        "prompt": job.prompt,
-        "params": dict(job.params),
-        "occurrence": job.occurrence,
-        "retries": job.retries,
-        "deadline_s": job.deadline_s,
-    }
-    if job.labels:
-        spec["labels"] = dict(job.labels)
-    if job.inputs:
-        files = job.inputs.items()
-        spec["inputs"] = {text: [f.path, f.size, f.mtime_ns, f.sha256] for text, f in files}
-    return spec
-
-
-def job_from_spec(spec: dict[str, Any]) -> Job:
-    """Rebuild the job that ``job_to_spec`` wrote."""
-    inputs = {
-        text: LocalFile(path=path, size=size, mtime_ns=mtime_ns, sha256=sha256)
-        for text, (path, size, mtime_ns, sha256) in spec.get("inputs", {}).items()
-    }
-    return Job(**{**spec, "type": JobType(spec["type"]), "inputs": inputs})

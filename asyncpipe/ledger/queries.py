@@ -10,11 +10,12 @@ from typing import Any
 
 import orjson
 
-from asyncpipe.jobs.job import Job
-from asyncpipe.jobs.record import JobRecord, job_from_spec, job_to_spec
+from asyncpipe.jobs.inputs import LocalFile
+from asyncpipe.jobs.job import Job, JobType
+from asyncpipe.jobs.record import JobRecord
 from asyncpipe.jobs.states import PAID_OPEN, JobState
+from asyncpipe.ledger.errors import MADE_NO_SENSE, makes_no_sense, rows_of
 from asyncpipe.ledger.runs import Named
-from asyncpipe.ledger.trouble import MADE_NO_SENSE, makes_no_sense
 
 
 def _earlier(sum_: str) -> str:
@@ -274,3 +275,58 @@ def pending(
         (model, after, named.run, named.single, named.last, limit),
     )
     return [_record(row) for row in rows]
+
+
+def job_to_spec(job: Job) -> dict[str, Any]:
+    """Everything of a job the ledger must keep to submit it later; JSON types only.
+
+    Of the files it takes in, what is written, path, size, time and sha256; never their bytes.
+    """
+    spec = {
+        "name": job.name,
+        "type": job.kind.value,
+        "model": job.model,
+        "prompt": job.prompt,
+        "params": dict(job.params),
+        "occurrence": job.occurrence,
+        "retries": job.retries,
+        "deadline_s": job.deadline_s,
+    }
+    if job.labels:
+        spec["labels"] = dict(job.labels)
+    if job.inputs:
+        files = job.inputs.items()
+        spec["inputs"] = {text: [f.path, f.size, f.mtime_ns, f.sha256] for text, f in files}
+    return spec
+
+
+def job_from_spec(spec: dict[str, Any]) -> Job:
+    """Rebuild the job that ``job_to_spec`` wrote."""
+    inputs = {
+        text: LocalFile(path=path, size=size, mtime_ns=mtime_ns, sha256=sha256)
+        for text, (path, size, mtime_ns, sha256) in spec.get("inputs", {}).items()
+    }
+    return Job(**{**spec, "type": JobType(spec["type"]), "inputs": inputs})
+
+
+def find_upload(connection: sqlite3.Connection, sha256: str) -> tuple[str, datetime] | None:
+    """The URL of a file and when it was uploaded, or None."""
+    query = "SELECT url, uploaded_at FROM uploads WHERE sha256=?"
+    row = connection.execute(query, (sha256,)).fetchone()
+    with rows_of(f"the upload {sha256[:12]}"):
+        return (str(row[0]), datetime.fromisoformat(row[1])) if row else None
+
+
+def keep_upload(
+    connection: sqlite3.Connection, sha256: str, *, url: str, size: int, at: datetime
+) -> None:
+    """Keep the URL of a file, in place of an older one."""
+    connection.execute(
+        "INSERT OR REPLACE INTO uploads(sha256, url, size, uploaded_at) VALUES(?,?,?,?)",
+        (sha256, url, size, at.isoformat()),
+    )
+
+
+def forget_uploads(connection: sqlite3.Connection, digests: Iterable[str]) -> None:
+    """Forget the URLs of files: they lead nowhere any more."""
+    connection.executemany("DELETE FROM uploads WHERE sha256=?", ((each,) for each in digests))

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from asyncpipe.ledger.trouble import rows_of
+from asyncpipe.ledger.errors import rows_of
 from asyncpipe.pricing.money import from_micro
 from asyncpipe.results import TOLD
 

@@ -16,9 +16,9 @@ import orjson
 from asyncpipe._fs import whole_file
 from asyncpipe._text import json_text
 from asyncpipe.errors import DiskError, UsageError
-from asyncpipe.jobs.record import job_from_spec
-from asyncpipe.ledger.sqlite import reading
-from asyncpipe.ledger.trouble import rows_of
+from asyncpipe.ledger.database import reading
+from asyncpipe.ledger.errors import rows_of
+from asyncpipe.ledger.queries import job_from_spec
 from asyncpipe.manifest import money
 from asyncpipe.pricing.money import to_micro
 from asyncpipe.report.attempts import ATTEMPT_COLUMNS, attempt_rows

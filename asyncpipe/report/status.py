@@ -13,13 +13,13 @@ from typing import Any
 
 import orjson
 
-from asyncpipe._fs import Holder, holder
 from asyncpipe._text import columns, printable, wrapped
 from asyncpipe.collector import Totals
 from asyncpipe.jobs.events import now
 from asyncpipe.jobs.states import JobState
-from asyncpipe.ledger.sqlite import STATE_FOLDER, reading
-from asyncpipe.ledger.trouble import rows_of
+from asyncpipe.ledger.database import reading
+from asyncpipe.ledger.errors import rows_of
+from asyncpipe.ledger.folder import STATE_FOLDER, Holder, holder
 from asyncpipe.left import about, count_open, left_s, measured
 from asyncpipe.manifest import money
 from asyncpipe.pricing.money import usd

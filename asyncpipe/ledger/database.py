@@ -3,53 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import anyio
 
-from asyncpipe.errors import DiskError, LedgerError, UsageError
+from asyncpipe.errors import DiskError, LedgerError
 from asyncpipe.jobs.events import Event
-from asyncpipe.ledger.ballast import Ballast
+from asyncpipe.ledger.errors import LedgerFull, ledger_error, mapped
+from asyncpipe.ledger.folder import Origin, _check_origin, _origin, ledger_path
 from asyncpipe.ledger.schema import SETTINGS, prepare, show_as_today
-from asyncpipe.ledger.trouble import LedgerFull, ledger_error, mapped
-from asyncpipe.ledger.writing import write
+from asyncpipe.ledger.write import write
 
 T = TypeVar("T")
 
 Query = Callable[[sqlite3.Connection], T]
 
-STATE_FOLDER = ".asyncpipe"
-
 GATHERED_TICKS = 3
 """After how many ticks of the loop what was appended goes to the writer thread."""
-
-LEDGER_NAME = "ledger.sqlite3"
-
-
-def ledger_path(folder: Path) -> Path:
-    """Where the ledger of an output folder is."""
-    return folder / STATE_FOLDER / LEDGER_NAME
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Origin:
-    """Which provider a folder's predictions were bought from; a folder belongs to one."""
-
-    provider: str
-    origin: str
-    simulated: bool
-
-    def __str__(self) -> str:
-        if self.simulated:
-            return f"simulator ({self.provider})"
-        return f"{self.origin} ({self.provider})"
 
 
 class Ledger:
@@ -246,31 +223,6 @@ def origin_of(folder: Path) -> Origin:
     return _origin(meta)
 
 
-def _origin(meta: Mapping[str, str]) -> Origin:
-    return Origin(
-        provider=meta.get("provider", "none"),
-        origin=meta.get("origin", "none"),
-        simulated=meta.get("simulated") == "1",
-    )
-
-
-def _check_origin(connection: sqlite3.Connection, origin: Origin, folder: Path) -> None:
-    """Note the origin of a new ledger; refuse another one than a folder has."""
-    ours = {
-        "provider": origin.provider,
-        "origin": origin.origin,
-        "simulated": str(int(origin.simulated)),
-    }
-    theirs = dict(connection.execute("SELECT key, value FROM meta"))
-    if not theirs:
-        connection.executemany("INSERT INTO meta VALUES(?,?)", ours.items())
-    if theirs and theirs != ours:
-        raise UsageError(
-            f"{folder} holds predictions of {_origin(theirs)}, this run would use {origin}: "
-            "choose another folder with --output-dir, or run against the same provider as before"
-        )
-
-
 @contextmanager
 def reading(folder: Path) -> Iterator[sqlite3.Connection]:
     """Open a folder's ledger read-only, beside a run that may be writing it.
@@ -287,3 +239,36 @@ def reading(folder: Path) -> Iterator[sqlite3.Connection]:
             yield connection
     except (sqlite3.Error, UnicodeDecodeError) as exc:
         raise ledger_error(path, exc) from exc
+
+
+BALLAST_BYTES = 4 * 1024 * 1024
+"""Room for the answers of some hundred submits that are out when the disk runs full."""
+
+
+class Ballast:
+    """A file of no use but its size; released when the ledger finds the disk full."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.spent = False
+
+    def hold(self) -> None:
+        """Make the file where there is room for it; without, there is nothing to release."""
+        try:
+            if self._path.exists() and self._path.stat().st_size == BALLAST_BYTES:
+                return
+            with self._path.open("wb") as file:
+                file.write(os.urandom(BALLAST_BYTES))  # zeros take no room on some file systems
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            self._path.unlink(missing_ok=True)
+
+    def release(self) -> bool:
+        """Delete the file; False if there was none."""
+        try:
+            self._path.unlink()
+        except OSError:
+            return False
+        self.spent = True
+        return True

@@ -1,0 +1,275 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from asyncpipe.errors import FolderInUse, UsageError
+
+
+def make_folders(folder: Path, names: Iterable[str]) -> None:
+    """Make folders inside ``folder``; raises UsageError when they cannot be made or written."""
+    try:
+        for name in names:
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            if not os.access(folder / name, os.W_OK):
+                raise PermissionError(errno.EACCES, f"no right to write into {folder / name}")
+    except (OSError, ValueError) as exc:  # ValueError: a NUL in the name
+        raise UsageError(
+            f"the output folder {folder} cannot be used: {getattr(exc, 'strerror', None) or exc}; "
+            "make it writable, or choose another with --output-dir"
+        ) from exc
+
+
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL})
+
+
+class FolderLock:
+    """Hold an output folder for one run; the system lets go when the process ends, however it ends.
+
+    The file is never deleted (a second owner could slip in between) and not inherited by child
+    processes; the pid and host in it serve the message only.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: BinaryIO | None = None
+
+    def __enter__(self) -> Self:
+        """Take the lock; raises FolderInUse naming who holds it, UsageError where none can be."""
+        try:
+            file = self._path.open("a+b")
+        except OSError as exc:
+            raise UsageError(
+                f"{self._path.parent.parent} cannot be written ({exc.strerror or exc}): "
+                "make it writable, or choose another folder with --output-dir"
+            ) from exc
+        try:
+            _lock_patiently(file)
+        except OSError as exc:
+            if exc.errno in _NO_LOCKS:
+                file.close()
+                raise UsageError(
+                    f"{self._path.parent.parent} is on a file system without locks "
+                    f"({exc.strerror}): choose a folder on a disk of this machine"
+                ) from exc
+            file.seek(0)
+            owner = file.read(200).decode("utf-8", "replace").strip() or "another process"
+            file.close()
+            raise FolderInUse(
+                f"{self._path.parent.parent} is in use by {owner}: wait for it to end "
+                "(asyncpipe status shows how far it is), or run into another one with --output-dir"
+            ) from exc
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
+        file.flush()
+        self._file = file
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._file is not None
+        self._file.close()
+        self._file = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Holder:
+    """Who holds an output folder, in the lock's words, and since when (wall time in UTC)."""
+
+    who: str
+    since: datetime
+
+
+def holder(path: Path) -> Holder | None:
+    """Return who holds the lock at ``path``; None if nobody does, or nobody can tell.
+
+    The text alone does not say so: it stays when its process is killed. So the lock is tried for
+    an instant; ``FolderLock`` tries twice, lest a run that begins just then be turned away.
+    """
+    try:
+        with path.open("rb") as file:
+            try:
+                _try_lock(file)
+            except OSError as exc:
+                if exc.errno not in _TAKEN:
+                    return None
+                since = datetime.fromtimestamp(os.fstat(file.fileno()).st_mtime, UTC)
+                file.seek(0)
+                text = file.read(200).decode("utf-8", "replace").strip()
+                return Holder(who=text or "another process", since=since)
+    except OSError:
+        pass
+    return None
+
+
+_TAKEN = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK})
+
+_LOOK_S = 0.05
+
+
+def _lock_patiently(file: BinaryIO) -> None:
+    """Lock; once more after an instant, which is longer than ``holder`` looks."""
+    try:
+        _lock(file)
+    except OSError as exc:
+        if exc.errno not in _TAKEN:
+            raise
+        time.sleep(_LOOK_S)
+        _lock(file)
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    _LOCKED_BYTE = 1 << 30  # far behind the text, which others may then read
+
+    def _lock(file: BinaryIO) -> None:
+        file.seek(_LOCKED_BYTE)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        file.seek(0)
+
+    _try_lock = _lock
+else:
+    import fcntl
+
+    def _lock(file: BinaryIO) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def _try_lock(file: BinaryIO) -> None:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
+STATE_FOLDER = ".asyncpipe"
+
+LEDGER_NAME = "ledger.sqlite3"
+
+
+def ledger_path(folder: Path) -> Path:
+    """Where the ledger of an output folder is."""
+    return folder / STATE_FOLDER / LEDGER_NAME
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Origin:
+    """Which provider a folder's predictions were bought from; a folder belongs to one."""
+
+    provider: str
+    origin: str
+    simulated: bool
+
+    def __str__(self) -> str:
+        if self.simulated:
+            return f"simulator ({self.provider})"
+        return f"{self.origin} ({self.provider})"
+
+
+def _origin(meta: Mapping[str, str]) -> Origin:
+    return Origin(
+        provider=meta.get("provider", "none"),
+        origin=meta.get("origin", "none"),
+        simulated=meta.get("simulated") == "1",
+    )
+
+
+def _check_origin(connection: sqlite3.Connection, origin: Origin, folder: Path) -> None:
+    """Note the origin of a new ledger; refuse another one than a folder has."""
+    ours = {
+        "provider": origin.provider,
+        "origin": origin.origin,
+        "simulated": str(int(origin.simulated)),
+    }
+    theirs = dict(connection.execute("SELECT key, value FROM meta"))
+    if not theirs:
+        connection.executemany("INSERT INTO meta VALUES(?,?)", ours.items())
+    if theirs and theirs != ours:
+        raise UsageError(
+            f"{folder} holds predictions of {_origin(theirs)}, this run would use {origin}: "
+            "choose another folder with --output-dir, or run against the same provider as before"
+        )
+
+
+_NETWORK = re.compile(
+    r"(fuse\.)?(nfs\d*|cifs|smb\d*|smbfs|afpfs|webdav|davfs\d*|sshfs|afs|ceph|glusterfs|lustre|ncpfs"
+    r"|s3fs|rclone|goofys|gcsfuse|blobfuse\d*|ossfs|juicefs)$"
+)
+
+
+def check_local(folder: Path) -> None:
+    """Raise UsageError when ``folder`` is on a network file system.
+
+    SQLite's write-ahead log needs memory that all its users share, and locks that hold; a network
+    file system has neither, and would lose what was recorded.
+    """
+    kind = _kind(folder.resolve())
+    if kind is not None:
+        raise UsageError(
+            f"{folder} is on a network file system ({kind}), which cannot keep a safe record: "
+            "choose a folder on a disk of this machine with --output-dir, and copy the results"
+        )
+
+
+def _kind(folder: Path) -> str | None:
+    if sys.platform == "win32":
+        import ctypes
+
+        remote = 4  # DRIVE_REMOTE
+        drive = ctypes.windll.kernel32.GetDriveTypeW(f"{folder.anchor}")
+        return "network drive" if drive == remote else None
+    try:
+        if sys.platform == "darwin":
+            shown = subprocess.run(["/sbin/mount"], capture_output=True, check=False, timeout=5)
+            mounts = mac_mounts(shown.stdout.decode("utf-8", "replace"))
+        else:
+            mounts = linux_mounts(Path("/proc/self/mountinfo").read_text(errors="replace"))
+    except (OSError, subprocess.SubprocessError):
+        return None  # nobody can tell; a refusal would be worse
+    kind = mounted_as(str(folder), mounts)
+    return kind if _NETWORK.match(kind) else None
+
+
+def linux_mounts(table: str) -> list[tuple[str, str]]:
+    """Read (mount point, kind) from /proc/self/mountinfo."""
+    mounts = []
+    for line in table.splitlines():
+        before, _, after = line.partition(" - ")
+        fields = before.split()
+        if len(fields) > 4 and after:
+            point = re.sub(r"\\(\d{3})", lambda found: chr(int(found[1], 8)), fields[4])
+            mounts.append((point, after.split()[0]))
+    return mounts
+
+
+def mac_mounts(table: str) -> list[tuple[str, str]]:
+    """Read (mount point, kind) from what ``mount`` prints on macOS."""
+    return re.findall(r"^.* on (/.*) \((\w+)[,)]", table, re.MULTILINE)
+
+
+def mounted_as(folder: str, mounts: list[tuple[str, str]]) -> str:
+    """The kind of the file system that ``folder`` is on; "" when no mount holds it.
+
+    The longest mount point counts, and of equal ones the last, which covers the others.
+    """
+    best, kind = -1, ""
+    for point, found in mounts:
+        inside = folder == point or folder.startswith(point.rstrip("/") + os.sep)
+        if inside and len(point) >= best:
+            best, kind = len(point), found
+    return kind
