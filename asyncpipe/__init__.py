@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from asyncpipe.manifest import Manifest, read_manifest
     from asyncpipe.pipeline import Pipeline
     from asyncpipe.pricing.rates import Rate
-    from asyncpipe.providers.atlas import AtlasCloud
+    from asyncpipe.providers.atlas.client import AtlasCloud
     from asyncpipe.providers.base import Prediction, PredictionStatus, Provider
     from asyncpipe.results import Asset, Outcome, Result
 
@@ -58,7 +58,7 @@ __all__ = [
 _HOMES = {
     "Asset": "results",
     "AsyncpipeError": "errors",
-    "AtlasCloud": "providers.atlas",
+    "AtlasCloud": "providers.atlas.client",
     "Deadlines": "jobs.settings",
     "DownloadError": "errors",
     "FolderInUse": "errors",

@@ -33,8 +33,8 @@ from asyncpipe.http import client as http
 from asyncpipe.http.client import HttpClient, Timeouts
 from asyncpipe.http.hosts import proxy_for
 from asyncpipe.jobs.job import Job, JobType
-from asyncpipe.providers.atlas import AtlasCloud
-from asyncpipe.providers.atlas_reader import ARTICLE
+from asyncpipe.providers.atlas.client import AtlasCloud
+from asyncpipe.providers.atlas.reader import ARTICLE
 from asyncpipe.providers.base import Provider
 
 KEY = "apikey-0123456789abcdef"

@@ -26,8 +26,8 @@ from asyncpipe.errors import (
     SubmitUnknown,
 )
 from asyncpipe.http.headers import retry_after_s
-from asyncpipe.providers.atlas_fields import outputs
-from asyncpipe.providers.atlas_reader import ARTICLE, read_poll, read_submit
+from asyncpipe.providers.atlas.fields import outputs
+from asyncpipe.providers.atlas.reader import ARTICLE, read_poll, read_submit
 from asyncpipe.providers.base import Prediction, PredictionStatus
 
 RUNNING, COMPLETED, FAILED = (

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from asyncpipe.errors import ProviderError
-from asyncpipe.providers import atlas_reader
-from asyncpipe.providers.atlas_reader import read_poll, read_submit, read_usual
+from asyncpipe.providers.atlas import reader as atlas_reader
+from asyncpipe.providers.atlas.reader import read_poll, read_submit, read_usual
 from asyncpipe.providers.base import Prediction, PredictionStatus
 
 RECORDED = (

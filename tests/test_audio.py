@@ -20,7 +20,7 @@ from asyncpipe.jobs.settings import Deadlines
 from asyncpipe.media.formats import sniff
 from asyncpipe.pricing.price import price
 from asyncpipe.pricing.rates import PriceBook
-from asyncpipe.providers.atlas_reader import TEXTS, read_poll, read_submit
+from asyncpipe.providers.atlas.reader import TEXTS, read_poll, read_submit
 from asyncpipe.simulator.server import Simulator
 from asyncpipe.simulator.settings import SimulatorSettings
 from tests.simulator_client import KEY, Client

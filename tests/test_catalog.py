@@ -17,24 +17,24 @@ from hypothesis import strategies as st
 
 from asyncpipe import AtlasCloud, Job
 from asyncpipe._text import width
-from asyncpipe.catalog.body import BodyCheck
-from asyncpipe.catalog.builtin import BUILT_IN
-from asyncpipe.catalog.lookup import Lookup, look_up
-from asyncpipe.catalog.models import CatalogModel, read_models
 from asyncpipe.catalog.rows import RowCheck
-from asyncpipe.catalog.schema import MOST_PARTS, read_schema
-from asyncpipe.cli.catalogue import (
+from asyncpipe.cli.models import choose, table
+from asyncpipe.errors import DownloadError, ProviderError
+from asyncpipe.jobfile.validate import JobRow
+from asyncpipe.providers.catalog.body import BodyCheck
+from asyncpipe.providers.catalog.live import (
+    LARGEST_SCHEMA,
     Catalogue,
     cache_path,
+    check_address,
+    fetch_schemas,
     find_models,
     get_catalogue,
     read_cache,
     write_cache,
 )
-from asyncpipe.cli.models import choose, table
-from asyncpipe.errors import DownloadError, ProviderError
-from asyncpipe.jobfile.validate import JobRow
-from asyncpipe.schemas import LARGEST_SCHEMA, check_address, fetch_schemas
+from asyncpipe.providers.catalog.models import BUILT_IN, CatalogModel, Lookup, look_up, read_models
+from asyncpipe.providers.catalog.schema import MOST_PARTS, read_schema
 
 VEO = "google/veo3.1/text-to-video"
 IMAGEN = "google/imagen4-ultra"
@@ -382,7 +382,7 @@ def test_equal_bodies_keep_their_own_prompts_faults() -> None:
 
 def test_what_is_remembered_of_bodies_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A million seeds must not be a million entries."""
-    monkeypatch.setattr("asyncpipe.catalog.body._MOST_SEEN", 3)
+    monkeypatch.setattr("asyncpipe.providers.catalog.body._MOST_SEEN", 3)
     judge = check()
     for n in range(10):
         assert judge.faults({"model": VEO, "prompt": "", "seed": n}) == ()

@@ -12,10 +12,10 @@ import pytest
 from aiohttp import web
 
 from asyncpipe import AtlasCloud, load_jobs
-from asyncpipe.catalog.models import CatalogModel
 from asyncpipe.cli.app import run_command
 from asyncpipe.cli.precheck import ModelCheck
 from asyncpipe.errors import JobFileError, ProviderError
+from asyncpipe.providers.catalog.models import CatalogModel
 from asyncpipe.simulator.server import Simulator
 from asyncpipe.simulator.settings import SimulatorSettings
 from tests.test_cli import CONFIGS, asyncpipe, books, manifest, write_jobs

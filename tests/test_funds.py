@@ -22,7 +22,7 @@ from asyncpipe.errors import (
 )
 from asyncpipe.http.client import HttpAnswer
 from asyncpipe.pricing.balance import ASKED_S, ENOUGH_S
-from asyncpipe.providers.atlas_billing import read_balance
+from asyncpipe.providers.atlas.billing import read_balance
 from asyncpipe.simulator.faults import Faults
 from asyncpipe.simulator.server import Simulator
 from asyncpipe.simulator.settings import SimulatorSettings

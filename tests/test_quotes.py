@@ -21,7 +21,7 @@ from asyncpipe.jobs.job import Job, JobType
 from asyncpipe.pricing.price import Prices
 from asyncpipe.pricing.quotes import Quote, Quotes, price_key
 from asyncpipe.pricing.rates import built_in
-from asyncpipe.providers.atlas_quote import read_quote
+from asyncpipe.providers.atlas.quote import read_quote
 
 AT = datetime(2026, 11, 25, 6, 30, tzinfo=UTC)
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"

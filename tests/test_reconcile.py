@@ -23,7 +23,7 @@ from asyncpipe.http.client import HttpAnswer
 from asyncpipe.ledger.folder import ledger_path
 from asyncpipe.pricing.bill import Bill, BilledDay
 from asyncpipe.pricing.price import Price, Prices
-from asyncpipe.providers.atlas_billing import (
+from asyncpipe.providers.atlas.billing import (
     LONGEST_WAIT_S,
     TRIES,
     costs_path,

@@ -30,7 +30,7 @@ from asyncpipe.jobs.events import Event
 from asyncpipe.jobs.record import JobRecord
 from asyncpipe.ledger.folder import ledger_path
 from asyncpipe.media.downloader import Downloader, Target
-from asyncpipe.providers.secret import Secret
+from asyncpipe.providers.atlas.key import Secret
 
 ROOT = Path(__file__).resolve().parent.parent
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"

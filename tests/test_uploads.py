@@ -37,7 +37,7 @@ from asyncpipe.ledger.database import Ledger, reading
 from asyncpipe.ledger.queries import job_from_spec, job_to_spec
 from asyncpipe.media.formats import media_type
 from asyncpipe.media.local import MOST_BYTES, BadInputs, LocalFiles, trouble_with
-from asyncpipe.providers.atlas_reader import read_upload
+from asyncpipe.providers.atlas.reader import read_upload
 from asyncpipe.providers.base import PredictionStatus
 from asyncpipe.simulator.faults import Faults
 from asyncpipe.simulator.server import Simulator

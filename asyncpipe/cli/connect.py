@@ -12,7 +12,7 @@ from pathlib import Path
 from asyncpipe.jobs.job import JobType
 from asyncpipe.jobs.settings import Deadlines, Polling
 from asyncpipe.ledger.folder import STATE_FOLDER, make_folders
-from asyncpipe.providers.atlas import AtlasCloud
+from asyncpipe.providers.atlas.client import AtlasCloud
 
 SPEED = 20.0
 """How much faster the simulator's time runs unless told otherwise."""

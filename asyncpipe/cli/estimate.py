@@ -21,7 +21,7 @@ from asyncpipe.jobfile.load import JobFile, open_jobs
 from asyncpipe.pricing.money import to_micro, usd
 from asyncpipe.pricing.price import Prices
 from asyncpipe.pricing.quotes import Quoting
-from asyncpipe.providers.atlas import AtlasCloud, has_key
+from asyncpipe.providers.atlas.client import AtlasCloud, has_key
 from asyncpipe.wiring import learned_before
 
 OFFLINE = "by tables only, nothing was asked: "

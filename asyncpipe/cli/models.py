@@ -9,10 +9,10 @@ import click
 import orjson
 
 from asyncpipe._text import fit, printable, width
-from asyncpipe.catalog.models import CatalogModel
-from asyncpipe.cli.catalogue import Catalogue, get_catalogue
 from asyncpipe.pricing.money import usd
-from asyncpipe.providers.atlas import AtlasCloud
+from asyncpipe.providers.atlas.client import AtlasCloud
+from asyncpipe.providers.catalog.live import Catalogue, get_catalogue
+from asyncpipe.providers.catalog.models import CatalogModel
 
 _WIDEST = 60
 

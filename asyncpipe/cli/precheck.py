@@ -7,11 +7,7 @@ from pathlib import Path
 from sqlite3 import Connection
 
 from asyncpipe._text import printable
-from asyncpipe.catalog.body import BodyCheck
-from asyncpipe.catalog.lookup import Lookup
 from asyncpipe.catalog.rows import RowCheck
-from asyncpipe.catalog.schema import read_schema
-from asyncpipe.cli.catalogue import Catalogue, find_models
 from asyncpipe.errors import LedgerError, Problem
 from asyncpipe.http.hosts import on_loopback
 from asyncpipe.jobfile.load import JobFile
@@ -19,8 +15,11 @@ from asyncpipe.jobfile.validate import JobRow
 from asyncpipe.jobs.states import JobState
 from asyncpipe.ledger.database import reading
 from asyncpipe.ledger.folder import ledger_path
-from asyncpipe.providers.atlas import AtlasCloud
-from asyncpipe.schemas import fetch_schemas
+from asyncpipe.providers.atlas.client import AtlasCloud
+from asyncpipe.providers.catalog.body import BodyCheck
+from asyncpipe.providers.catalog.live import Catalogue, fetch_schemas, find_models
+from asyncpipe.providers.catalog.models import Lookup
+from asyncpipe.providers.catalog.schema import read_schema
 
 _UNSPENT = (JobState.PENDING, JobState.CANCELLED)
 

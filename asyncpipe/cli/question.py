@@ -18,7 +18,7 @@ from asyncpipe.jobs.job import Job
 from asyncpipe.pricing.money import to_micro
 from asyncpipe.pricing.price import Prices
 from asyncpipe.pricing.quotes import Quoting
-from asyncpipe.providers.atlas import AtlasCloud
+from asyncpipe.providers.atlas.client import AtlasCloud
 from asyncpipe.wiring import learned_before
 
 UNASKED_USD = Decimal(1)

@@ -21,8 +21,8 @@ from asyncpipe.ledger.database import origin_of
 from asyncpipe.ledger.folder import Origin
 from asyncpipe.pricing.bill import Bill
 from asyncpipe.pricing.money import usd
-from asyncpipe.providers.atlas import AtlasCloud
-from asyncpipe.providers.atlas_billing import read_bill
+from asyncpipe.providers.atlas.billing import read_bill
+from asyncpipe.providers.atlas.client import AtlasCloud
 from asyncpipe.reconcile import Compared, ModelCheck, Reconciled, Verdict, compare
 
 COLUMNS = 78

@@ -33,7 +33,7 @@ from asyncpipe.pipeline import Pipeline
 from asyncpipe.pricing.price import Prices
 from asyncpipe.pricing.quotes import Quoting
 from asyncpipe.progress import Progress
-from asyncpipe.providers.atlas import AtlasCloud
+from asyncpipe.providers.atlas.client import AtlasCloud
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

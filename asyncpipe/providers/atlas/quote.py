@@ -12,8 +12,8 @@ from asyncpipe.errors import BalanceExhausted, KeyRefused, ProviderError, RateLi
 from asyncpipe.http.headers import retry_after_s
 from asyncpipe.pricing.money import MOST_USD
 from asyncpipe.pricing.quotes import Quote
-from asyncpipe.providers.atlas_answer import Answer, open_answer
-from asyncpipe.providers.atlas_fields import clean
+from asyncpipe.providers.atlas.answer import Answer, open_answer
+from asyncpipe.providers.atlas.fields import clean
 
 _AMOUNTS = ("price", "origin_price")
 

@@ -21,7 +21,7 @@ from asyncpipe.errors import KeyRefused, PollFailed, ProviderError
 from asyncpipe.http.client import HttpAnswer
 from asyncpipe.http.headers import header, retry_after_s
 from asyncpipe.pricing.bill import Bill, BilledDay
-from asyncpipe.providers.atlas_fields import clean, read_json
+from asyncpipe.providers.atlas.fields import clean, read_json
 
 LONGEST_RANGE = timedelta(days=180)
 """The most days one request may ask for."""

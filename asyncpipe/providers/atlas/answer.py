@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from asyncpipe.http.headers import header
-from asyncpipe.providers import atlas_fields as fields
+from asyncpipe.providers.atlas import fields
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,7 +16,6 @@ from urllib.parse import quote
 from multidict import CIMultiDict
 from yarl import URL
 
-from asyncpipe.catalog.models import CatalogModel, read_models
 from asyncpipe.errors import KeyRefused, PollFailed, PredictionGone, ProviderError, UsageError
 from asyncpipe.http.client import DEFAULT_TIMEOUTS, HttpAnswer, HttpClient, Timeouts
 from asyncpipe.http.hosts import is_loopback
@@ -24,12 +23,13 @@ from asyncpipe.http.multipart import FilePart
 from asyncpipe.jobs.job import Job, JobType
 from asyncpipe.media.formats import media_type
 from asyncpipe.pricing.quotes import Quote
-from asyncpipe.providers.atlas_answer import open_answer
-from asyncpipe.providers.atlas_billing import read_balance
-from asyncpipe.providers.atlas_quote import read_quote
-from asyncpipe.providers.atlas_reader import ARTICLE, TEXTS, read_poll, read_submit, read_upload
+from asyncpipe.providers.atlas.answer import open_answer
+from asyncpipe.providers.atlas.billing import read_balance
+from asyncpipe.providers.atlas.key import Secret
+from asyncpipe.providers.atlas.quote import read_quote
+from asyncpipe.providers.atlas.reader import ARTICLE, TEXTS, read_poll, read_submit, read_upload
 from asyncpipe.providers.base import Prediction
-from asyncpipe.providers.secret import Secret
+from asyncpipe.providers.catalog.models import CatalogModel, read_models
 
 BASE_URL = "https://api.atlascloud.ai/api/v1"
 

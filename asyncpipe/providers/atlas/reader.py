@@ -25,8 +25,8 @@ from asyncpipe.errors import (
     SubmitUnknown,
 )
 from asyncpipe.http.headers import header, retry_after_s
-from asyncpipe.providers import atlas_fields as fields
-from asyncpipe.providers.atlas_answer import Answer, open_answer, trace_id
+from asyncpipe.providers.atlas import fields
+from asyncpipe.providers.atlas.answer import Answer, open_answer, trace_id
 from asyncpipe.providers.base import Prediction, PredictionStatus
 
 ARTICLE = "article"
