@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from asyncpipe.errors import JobFileError, Problem
-from asyncpipe.jobfile.place import MOST_PROBLEMS
+from asyncpipe.jobfile.problems import MOST_PROBLEMS
 from asyncpipe.jobs.inputs import may_take_media
 from asyncpipe.jobs.job import Job
 from asyncpipe.media.local import BadInputs, LocalFiles

@@ -22,7 +22,7 @@ from asyncpipe._text import printable
 from asyncpipe.cli.app import run_command
 from asyncpipe.errors import DownloadError, JobFileError, UsageError
 from asyncpipe.http.hosts import PublicResolver, check_host, is_public
-from asyncpipe.jobfile.place import MOST_PROBLEMS
+from asyncpipe.jobfile.problems import MOST_PROBLEMS
 from asyncpipe.jobs.settings import Polling
 from asyncpipe.ledger.folder import make_folders
 from asyncpipe.media.downloader import Downloader, Target

@@ -13,8 +13,9 @@ import pytest
 
 from asyncpipe.errors import JobFileError, UsageError
 from asyncpipe.jobfile.load import JobFile, load_jobs, parse_jobs
+from asyncpipe.jobfile.settings import RunSettings
 from asyncpipe.jobs.job import Job, JobType
-from asyncpipe.jobs.settings import Caps, Deadlines, Polling, RunSettings
+from asyncpipe.jobs.settings import Caps, Deadlines, Polling
 from asyncpipe.pricing.rates import Rate
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"

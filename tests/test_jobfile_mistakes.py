@@ -13,8 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncpipe.errors import UsageError
-from asyncpipe.jobfile.load import load_jobs
-from asyncpipe.jobfile.read import FORMATS
+from asyncpipe.jobfile.load import FORMATS, load_jobs
 from asyncpipe.jobfile.source import Unreadable
 from tests.test_jobfile import FLUX, ROW, load, problems
 

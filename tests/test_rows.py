@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 
 from asyncpipe.cli.app import run_command
 from asyncpipe.errors import JobFileError
-from asyncpipe.jobfile.json_source import iter_jsonl
-from asyncpipe.jobfile.lazy import LazyRows
+from asyncpipe.jobfile.from_json import iter_jsonl
+from asyncpipe.jobfile.lazy import LazyRows, Seen
 from asyncpipe.jobfile.load import JobFile, load_jobs, open_jobs
-from asyncpipe.jobfile.seen import Seen
 from asyncpipe.jobs.job import Job
 from tests.test_jobfile import FLUX, VEO
 

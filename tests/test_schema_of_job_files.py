@@ -13,9 +13,9 @@ from jsonschema import Draft7Validator
 from asyncpipe.cli.app import run_command
 from asyncpipe.errors import JobFileError
 from asyncpipe.jobfile.fields import DEFAULT_FIELDS, JOB_FIELDS
-from asyncpipe.jobfile.json_schema import job_file_schema
 from asyncpipe.jobfile.load import load_jobs
-from asyncpipe.jobfile.top import TOP_FIELDS
+from asyncpipe.jobfile.schema import job_file_schema
+from asyncpipe.jobfile.settings import TOP_FIELDS
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"

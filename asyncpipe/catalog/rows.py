@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 
 from asyncpipe.errors import Problem
-from asyncpipe.jobfile.place import LONGEST_MESSAGE, MOST_PROBLEMS
+from asyncpipe.jobfile.problems import LONGEST_MESSAGE, MOST_PROBLEMS
 from asyncpipe.jobfile.validate import JobRow
 from asyncpipe.providers.catalog.body import BodyCheck
 from asyncpipe.providers.catalog.models import Lookup

@@ -5,8 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from asyncpipe._text import shown
-from asyncpipe.jobfile.checks import Check, Wrong, number, positive, says, text, whole
-from asyncpipe.jobfile.params import labels, params
+from asyncpipe.jobfile.checks import (
+    Check,
+    Wrong,
+    labels,
+    number,
+    params,
+    positive,
+    says,
+    text,
+    whole,
+)
 from asyncpipe.jobfile.source import Unclear
 from asyncpipe.jobs.inputs import DIRECT_FIELDS
 from asyncpipe.jobs.job import BODY_FIELDS, JobType, any_type

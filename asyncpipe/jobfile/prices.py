@@ -13,10 +13,10 @@ from asyncpipe.errors import JobFileError, UsageError
 from asyncpipe.jobfile.checks import Check, Wrong, mapping, says, text, usd
 from asyncpipe.jobfile.encoding import check_ordinary
 from asyncpipe.jobfile.fields import resolution
-from asyncpipe.jobfile.json_source import read_json
-from asyncpipe.jobfile.place import Place
+from asyncpipe.jobfile.from_json import read_json
+from asyncpipe.jobfile.from_yaml import read_yaml
+from asyncpipe.jobfile.problems import Place
 from asyncpipe.jobfile.source import Listing, Unclear, Unreadable, line_of
-from asyncpipe.jobfile.yaml_source import read_yaml
 from asyncpipe.pricing.money import MOST_USD
 from asyncpipe.pricing.rates import CONDITIONS, UNITS, PriceBook, Rate, Tier, plain_size
 

@@ -10,7 +10,7 @@ from asyncpipe.errors import UsageError
 from asyncpipe.jobfile.checks import mapping
 from asyncpipe.jobfile.expand import Defaults, Layer, copies, is_wordless
 from asyncpipe.jobfile.fields import DEFAULT_FIELDS, JOB_FIELDS, MEDIA, job_type
-from asyncpipe.jobfile.place import Place
+from asyncpipe.jobfile.problems import Place
 from asyncpipe.jobfile.source import Unclear, line_of
 from asyncpipe.jobfile.template import Template
 from asyncpipe.jobs.job import BODY_FIELDS, Job, JobType, any_type

@@ -5,15 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asyncpipe.errors import UsageError
 
 if TYPE_CHECKING:
     from asyncpipe.jobs.job import JobType
-    from asyncpipe.pricing.rates import Rate
 
 TINY = 5e-324
 """The smallest float above zero: as a minimum it means "greater than 0"."""
@@ -148,34 +145,3 @@ def checked_window(window: str) -> str:
     if window not in WINDOWS:
         raise UsageError(f"window: {window!r} must be {' or '.join(WINDOWS)}")
     return window
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunSettings:
-    """A job file's top level, defaults filled in.
-
-    ``max_workers`` bounds the predictions in flight; below it ``window`` learns what the API takes,
-    or is ``fixed``; ``limits`` are caps of the user's own; ``max_cost`` is the most that the
-    folder's jobs may cost, in USD (None: no limit); ``retries`` is how often a failure that is not
-    charged is submitted again; ``prices`` maps model ids to rates. Nothing is submitted while the
-    account has less than ``min_balance`` USD (None: not asked). A quote that the provider only
-    estimates is reserved times ``estimate_factor``. Raises UsageError naming the field that is
-    wrong.
-    """
-
-    output_dir: Path = Path("pipeline_output")
-    max_workers: int = 64
-    window: str = "learned"
-    limits: Caps = field(default_factory=Caps)
-    max_cost: Decimal | None = None
-    min_balance: Decimal | None = None
-    estimate_factor: Decimal = Decimal("1.25")
-    retries: int = 2
-    deadlines: Deadlines = field(default_factory=Deadlines)
-    polling: Polling = field(default_factory=Polling)
-    prices: Mapping[str, Rate] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name, minimum in (("max_workers", 1), ("retries", 0)):
-            check_whole(name, getattr(self, name), minimum)
-        checked_window(self.window)

@@ -9,7 +9,13 @@ from typing import Any
 from asyncpipe.jobfile.checks import Check, Schema, schema_of, usd
 from asyncpipe.jobfile.fields import DEFAULT_FIELDS, JOB_FIELDS
 from asyncpipe.jobfile.prices import TIER_FIELDS
-from asyncpipe.jobfile.top import DEADLINE_FIELDS, IGNORED, LIMIT_FIELDS, POLLING_FIELDS, TOP_FIELDS
+from asyncpipe.jobfile.settings import (
+    DEADLINE_FIELDS,
+    IGNORED,
+    LIMIT_FIELDS,
+    POLLING_FIELDS,
+    TOP_FIELDS,
+)
 from asyncpipe.jobs.job import JobType
 from asyncpipe.pricing.rates import UNITS
 

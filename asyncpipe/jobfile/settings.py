@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from asyncpipe._text import shown
 from asyncpipe.errors import UsageError
 from asyncpipe.jobfile.checks import Check, Wrong, mapping, number, positive, says, text, usd, whole
 from asyncpipe.jobfile.expand import Defaults
-from asyncpipe.jobfile.holes import Columns
-from asyncpipe.jobfile.place import Place
+from asyncpipe.jobfile.placeholders import Columns
 from asyncpipe.jobfile.prices import read_prices
+from asyncpipe.jobfile.problems import Place
 from asyncpipe.jobfile.source import Block
 from asyncpipe.jobfile.validate import read_defaults
 from asyncpipe.jobs.job import JobType
@@ -24,10 +24,14 @@ from asyncpipe.jobs.settings import (
     Caps,
     Deadlines,
     Polling,
-    RunSettings,
     check_policy,
+    check_whole,
+    checked_window,
 )
 from asyncpipe.pricing.price import MOST_FACTOR
+
+if TYPE_CHECKING:
+    from asyncpipe.pricing.rates import Rate
 
 IGNORED = "x-"
 """Top-level keys that begin so are nobody's: a place for YAML anchors."""
@@ -141,3 +145,34 @@ def _polling(value: Mapping[str, Any], place: Place) -> Polling:
     except UsageError as exc:
         place.report(str(exc))
         return Polling()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunSettings:
+    """A job file's top level, defaults filled in.
+
+    ``max_workers`` bounds the predictions in flight; below it ``window`` learns what the API takes,
+    or is ``fixed``; ``limits`` are caps of the user's own; ``max_cost`` is the most that the
+    folder's jobs may cost, in USD (None: no limit); ``retries`` is how often a failure that is not
+    charged is submitted again; ``prices`` maps model ids to rates. Nothing is submitted while the
+    account has less than ``min_balance`` USD (None: not asked). A quote that the provider only
+    estimates is reserved times ``estimate_factor``. Raises UsageError naming the field that is
+    wrong.
+    """
+
+    output_dir: Path = Path("pipeline_output")
+    max_workers: int = 64
+    window: str = "learned"
+    limits: Caps = field(default_factory=Caps)
+    max_cost: Decimal | None = None
+    min_balance: Decimal | None = None
+    estimate_factor: Decimal = Decimal("1.25")
+    retries: int = 2
+    deadlines: Deadlines = field(default_factory=Deadlines)
+    polling: Polling = field(default_factory=Polling)
+    prices: Mapping[str, Rate] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, minimum in (("max_workers", 1), ("retries", 0)):
+            check_whole(name, getattr(self, name), minimum)
+        checked_window(self.window)

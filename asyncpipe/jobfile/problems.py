@@ -9,7 +9,7 @@ from typing import Any
 from asyncpipe._text import brief, meant
 from asyncpipe.errors import Problem, UsageError
 from asyncpipe.jobfile.checks import Check, Fault, Wrong
-from asyncpipe.jobfile.holes import (
+from asyncpipe.jobfile.placeholders import (
     Cells,
     Columns,
     Hole,
