@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from asyncpipe.jobs.job import Job, JobType
     from asyncpipe.jobs.settings import Deadlines, Polling
     from asyncpipe.jobs.states import JobState
-    from asyncpipe.manifest import Manifest, read_manifest
     from asyncpipe.pipeline import Pipeline
     from asyncpipe.pricing.rates import Rate
     from asyncpipe.providers.atlas.client import AtlasCloud
     from asyncpipe.providers.base import Prediction, PredictionStatus, Provider
-    from asyncpipe.results import Asset, Outcome, Result
+    from asyncpipe.report.manifest import Manifest, read_manifest
+    from asyncpipe.report.results import Asset, Outcome, Result
 
 __version__ = "0.1.0"
 
@@ -56,7 +56,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Asset": "results",
+    "Asset": "report.results",
     "AsyncpipeError": "errors",
     "AtlasCloud": "providers.atlas.client",
     "Deadlines": "jobs.settings",
@@ -67,8 +67,8 @@ _HOMES = {
     "JobState": "jobs.states",
     "JobType": "jobs.job",
     "LedgerError": "errors",
-    "Manifest": "manifest",
-    "Outcome": "results",
+    "Manifest": "report.manifest",
+    "Outcome": "report.results",
     "Pipeline": "pipeline",
     "Polling": "jobs.settings",
     "Prediction": "providers.base",
@@ -76,10 +76,10 @@ _HOMES = {
     "Provider": "providers.base",
     "ProviderError": "errors",
     "Rate": "pricing.rates",
-    "Result": "results",
+    "Result": "report.results",
     "UsageError": "errors",
     "load_jobs": "jobfile.load",
-    "read_manifest": "manifest",
+    "read_manifest": "report.manifest",
 }
 
 

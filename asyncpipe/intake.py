@@ -13,7 +13,6 @@ import anyio
 from asyncpipe.admission import Admission
 from asyncpipe.attachments import Attachments
 from asyncpipe.backlog import Backlog
-from asyncpipe.collector import Totals
 from asyncpipe.errors import AsyncpipeError, BalanceExhausted, UsageError
 from asyncpipe.fetcher import Emit
 from asyncpipe.firstpass import PAGE, Counted, JobLike, add_one, check_prices, write_jobs
@@ -28,7 +27,7 @@ from asyncpipe.pricing.money import from_micro
 from asyncpipe.pricing.price import Prices
 from asyncpipe.pricing.spending import Purse
 from asyncpipe.providers.base import Provider
-from asyncpipe.results import count_removed
+from asyncpipe.report.totals import Totals, count_removed
 from asyncpipe.stops import Stops
 from asyncpipe.verify import Comparison
 

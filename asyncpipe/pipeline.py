@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from asyncpipe._fs import forget_parts
 from asyncpipe._tasks import tasks_apart, ungrouped, within
-from asyncpipe.collector import Collector, Hook, Totals
+from asyncpipe.collector import Collector, Hook
 from asyncpipe.errors import AsyncpipeError, DiskError, LedgerError, UsageError
 from asyncpipe.firstpass import JobLike, mark_interrupted, one_job
 from asyncpipe.handover import Handover
@@ -30,9 +30,7 @@ from asyncpipe.jobs.states import ENDED, JobState
 from asyncpipe.ledger import queries
 from asyncpipe.ledger.database import Ledger
 from asyncpipe.ledger.folder import STATE_FOLDER, FolderLock, Origin, check_local, make_folders
-from asyncpipe.left import count_open, left_s
 from asyncpipe.lookahead import Lookahead
-from asyncpipe.manifest import MANIFEST_NAME, Manifest, ManifestWriter
 from asyncpipe.media.disk import GIB
 from asyncpipe.media.downloader import Downloader
 from asyncpipe.pricing.budget import Budget
@@ -42,7 +40,10 @@ from asyncpipe.pricing.rates import Rate
 from asyncpipe.pricing.spending import Spending
 from asyncpipe.providers.base import Provider
 from asyncpipe.recording import Recording
-from asyncpipe.results import Result, ask_result, read_totals
+from asyncpipe.report.eta import count_open, left_s
+from asyncpipe.report.manifest import MANIFEST_NAME, Manifest, ManifestWriter
+from asyncpipe.report.results import Result, ask_result
+from asyncpipe.report.totals import Totals, read_totals
 from asyncpipe.settling import Settling
 from asyncpipe.stops import Stops
 from asyncpipe.waiters import Waiters

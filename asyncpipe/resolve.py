@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 from asyncpipe._tasks import within
-from asyncpipe.entries import GIVEN_UP_FREE
 from asyncpipe.errors import LedgerError, UsageError
 from asyncpipe.jobs.events import Event, Failed, LostSettled, Resubmitted, now
 from asyncpipe.jobs.record import JobRecord, fold
@@ -17,7 +16,8 @@ from asyncpipe.ledger import queries
 from asyncpipe.ledger.database import Ledger
 from asyncpipe.ledger.folder import STATE_FOLDER, FolderLock, ledger_path
 from asyncpipe.ledger.queries import LostAnswer
-from asyncpipe.manifest import write_manifest
+from asyncpipe.report.manifest import write_manifest
+from asyncpipe.report.purchases import GIVEN_UP_FREE
 
 GIVEN_UP = "given up: submitted, and the answer was lost; counted as charged"
 

@@ -23,7 +23,7 @@ from asyncpipe.jobs.states import JobState
 from asyncpipe.ledger import queries
 from asyncpipe.ledger.database import Ledger
 from asyncpipe.ledger.folder import STATE_FOLDER, FolderLock, ledger_path
-from asyncpipe.manifest import write_manifest
+from asyncpipe.report.manifest import write_manifest
 
 PAGE = 1000
 """Jobs whose assets are compared at once."""

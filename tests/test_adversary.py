@@ -22,8 +22,8 @@ from asyncpipe.errors import (
 )
 from asyncpipe.ledger.folder import ledger_path
 from asyncpipe.providers.base import Prediction, PredictionStatus
+from asyncpipe.report.totals import read_totals
 from asyncpipe.resolve import Decision, resolve
-from asyncpipe.results import read_totals
 from asyncpipe.testing import FakeProvider, Script, run_virtual
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"

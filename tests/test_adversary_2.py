@@ -16,7 +16,6 @@ from typing import Any, cast
 import pytest
 
 from asyncpipe import Job, Manifest, Pipeline
-from asyncpipe.collector import Totals
 from asyncpipe.errors import (
     AsyncpipeError,
     BalanceTooLow,
@@ -38,7 +37,7 @@ from asyncpipe.jobs.events import now
 from asyncpipe.pricing.quotes import Quote
 from asyncpipe.pricing.rates import Rate
 from asyncpipe.providers.base import PredictionStatus
-from asyncpipe.results import read_totals
+from asyncpipe.report.totals import Totals, read_totals
 from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"

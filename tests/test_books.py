@@ -17,7 +17,6 @@ import anyio
 import pytest
 
 from asyncpipe import Job, JobState, Manifest, Pipeline, Rate, read_manifest
-from asyncpipe.entries import read_entries
 from asyncpipe.errors import (
     BudgetReached,
     ProviderError,
@@ -38,12 +37,13 @@ from asyncpipe.pricing.money import from_micro, to_micro
 from asyncpipe.pricing.price import Price, Prices, price
 from asyncpipe.pricing.rates import books_of
 from asyncpipe.providers.base import Prediction, PredictionStatus
-from asyncpipe.reconcile import CauseKind, compare
 from asyncpipe.report.export import export_file
+from asyncpipe.report.purchases import read_entries
+from asyncpipe.report.reconcile import CauseKind, compare
+from asyncpipe.report.results import Outcome, Result
 from asyncpipe.report.status import next_steps, read_status, status_document, status_lines
 from asyncpipe.report.summary import summary
 from asyncpipe.resolve import Decision, resolve
-from asyncpipe.results import Outcome, Result
 from asyncpipe.settling import Settling
 from asyncpipe.stops import Stops
 from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual

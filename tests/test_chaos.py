@@ -25,7 +25,7 @@ import pytest
 
 from asyncpipe import AtlasCloud, Deadlines, Job, JobState, Manifest, Pipeline, Polling
 from asyncpipe.flow.backoff import backoff_s
-from asyncpipe.results import Result
+from asyncpipe.report.results import Result
 from asyncpipe.simulator.books import BookedPrediction, Books
 from asyncpipe.simulator.faults import Faults
 from asyncpipe.simulator.server import Simulator

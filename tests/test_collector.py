@@ -7,11 +7,13 @@ from collections import Counter
 
 import pytest
 
-from asyncpipe.collector import Collector, Totals, manifest_due_s
+from asyncpipe.collector import Collector
 from asyncpipe.jobs.events import AssetStored, now
 from asyncpipe.jobs.job import Job
 from asyncpipe.jobs.record import JobRecord
 from asyncpipe.jobs.states import JobState
+from asyncpipe.report.manifest import manifest_due_s
+from asyncpipe.report.totals import Totals
 from asyncpipe.testing import run_virtual
 
 

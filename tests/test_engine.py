@@ -30,7 +30,7 @@ from asyncpipe.jobs.job import JobType
 from asyncpipe.jobs.record import JobRecord
 from asyncpipe.jobs.states import JobState
 from asyncpipe.providers.base import Prediction, PredictionStatus
-from asyncpipe.results import read_totals
+from asyncpipe.report.totals import read_totals
 from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"

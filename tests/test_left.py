@@ -13,9 +13,9 @@ import pytest
 from asyncpipe import Job, Pipeline
 from asyncpipe.cli.costs import Costs
 from asyncpipe.flow.learned import Latency
-from asyncpipe.left import FEWEST, Open, about, left_s
 from asyncpipe.pricing.price import Price
-from asyncpipe.progress import BEAT_S, Progress
+from asyncpipe.report.eta import FEWEST, Open, about, left_s
+from asyncpipe.report.progress import BEAT_S, Progress
 from asyncpipe.report.status import read_status, status_document, status_lines
 from asyncpipe.testing import FakeProvider, Script, run_virtual
 

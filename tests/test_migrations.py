@@ -15,7 +15,8 @@ from asyncpipe.jobs.states import JobState
 from asyncpipe.ledger import queries, schema
 from asyncpipe.ledger.database import Ledger, reading
 from asyncpipe.ledger.folder import Origin, ledger_path
-from asyncpipe.results import iter_results, read_totals
+from asyncpipe.report.results import iter_results
+from asyncpipe.report.totals import read_totals
 
 ORIGIN = Origin(provider="atlas", origin="simulator", simulated=True)
 

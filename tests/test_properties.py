@@ -23,7 +23,6 @@ from hypothesis import strategies as st
 
 from asyncpipe import Job, JobState, Pipeline, read_manifest
 from asyncpipe._fs import folded, safe_stem
-from asyncpipe.collector import Totals
 from asyncpipe.errors import IllegalTransition, LedgerError, UsageError
 from asyncpipe.fetcher import Fetcher
 from asyncpipe.jobs.events import (
@@ -59,7 +58,8 @@ from asyncpipe.ledger.queries import LostAnswer
 from asyncpipe.ledger.schema import prepare
 from asyncpipe.ledger.write import INLINE, statements, write
 from asyncpipe.pricing.money import to_micro
-from asyncpipe.results import iter_results, read_totals
+from asyncpipe.report.results import iter_results
+from asyncpipe.report.totals import Totals, read_totals
 from asyncpipe.testing import FakeProvider, Script, run_virtual
 
 T = TypeVar("T")

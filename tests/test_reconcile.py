@@ -17,7 +17,6 @@ import aiohttp
 import pytest
 
 from asyncpipe import AtlasCloud, Job, Pipeline, Polling, read_manifest
-from asyncpipe.entries import Entries, Ledgered, read_entries
 from asyncpipe.errors import KeyRefused, PollFailed, ProviderError
 from asyncpipe.http.client import HttpAnswer
 from asyncpipe.ledger.folder import ledger_path
@@ -31,7 +30,8 @@ from asyncpipe.providers.atlas.billing import (
     read_bill,
     read_page,
 )
-from asyncpipe.reconcile import CauseKind, ModelCheck, Reconciled, Verdict, compare
+from asyncpipe.report.purchases import Entries, Ledgered, read_entries
+from asyncpipe.report.reconcile import CauseKind, ModelCheck, Reconciled, Verdict, compare
 from asyncpipe.simulator.books import Books
 from asyncpipe.simulator.faults import Faults
 from asyncpipe.simulator.server import Simulator

@@ -13,7 +13,7 @@ import pytest
 from asyncpipe import Job, JobState, Manifest, Pipeline, read_manifest
 from asyncpipe.errors import BalanceExhausted, DiskError, Rejected, SubmitUnknown
 from asyncpipe.media.disk import GIB, Room
-from asyncpipe.results import read_totals
+from asyncpipe.report.totals import read_totals
 from asyncpipe.simulator.books import Books
 from asyncpipe.simulator.faults import Faults
 from asyncpipe.simulator.server import Simulator

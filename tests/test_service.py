@@ -15,9 +15,7 @@ from typing import Any
 
 import pytest
 
-from asyncpipe import manifest as manifest_module
 from asyncpipe import testing
-from asyncpipe.collector import MOST_CAUSES, OTHER_CAUSES, Totals
 from asyncpipe.errors import (
     AsyncpipeError,
     BalanceExhausted,
@@ -32,11 +30,13 @@ from asyncpipe.jobs.events import Failed, RetryAsked, now
 from asyncpipe.jobs.job import Job, JobType
 from asyncpipe.jobs.record import JobRecord, fold
 from asyncpipe.jobs.states import JobState
-from asyncpipe.manifest import Manifest
 from asyncpipe.pipeline import Pipeline
 from asyncpipe.pricing import quotes as quoting_module
 from asyncpipe.pricing.quotes import Quote
 from asyncpipe.providers.base import Prediction
+from asyncpipe.report import manifest as manifest_module
+from asyncpipe.report.manifest import Manifest
+from asyncpipe.report.totals import MOST_CAUSES, OTHER_CAUSES, Totals
 from asyncpipe.testing import FakeAccount, FakeProvider, Script, run_virtual
 
 MODEL = "google/veo3.1/text-to-video"
@@ -129,7 +129,7 @@ def test_nothing_grows_with_the_jobs_that_are_done(
     """Neither what callers left behind, nor quotes, nor reasons that are never the same twice."""
     monkeypatch.setattr(quoting_module, "MOST_KEPT", 40)
     monkeypatch.setattr(namesakes_module.Namesakes.__init__, "__defaults__", (40,))
-    monkeypatch.setattr("asyncpipe.collector.MOST_CAUSES", 10)
+    monkeypatch.setattr("asyncpipe.report.totals.MOST_CAUSES", 10)
     monkeypatch.setattr("asyncpipe.pricing.price._MOST_KEPT", 40)
     told: list[str] = []
 
@@ -365,7 +365,7 @@ def test_a_large_folder_is_not_written_at_the_end_of_every_batch(
     """Its totals and results are today's, and the file is when the pipeline was closed."""
     monkeypatch.setattr(manifest_module, "LONG_S", -1.0)
     monkeypatch.setattr(manifest_module, "MANIFEST_PAUSE", 1e9)
-    monkeypatch.setattr("asyncpipe.collector.MANIFEST_EVERY_S", 1e6)
+    monkeypatch.setattr("asyncpipe.report.manifest.MANIFEST_EVERY_S", 1e6)
     path = tmp_path / "manifest.json"
 
     async def main() -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from asyncpipe import Job, Manifest, Pipeline
-from asyncpipe.collector import Totals
 from asyncpipe.errors import Rejected, UsageError
 from asyncpipe.ledger.database import reading
+from asyncpipe.report.totals import Totals
 from asyncpipe.testing import FakeProvider, Script, run_virtual
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncpipe.collector import Totals
 from asyncpipe.errors import (
     NotSent,
     Overloaded,
@@ -29,6 +28,7 @@ from asyncpipe.flow.window import CUT, LOOK_S, LOOK_SUBMITS, START, STRIDE, Wind
 from asyncpipe.jobs.settings import Caps
 from asyncpipe.providers.base import Prediction, PredictionStatus
 from asyncpipe.report.summary import summary
+from asyncpipe.report.totals import Totals
 from asyncpipe.testing import run_virtual
 
 DONE = Prediction(id="p", status=PredictionStatus.COMPLETED, outputs=("u",))

@@ -12,9 +12,9 @@ from asyncpipe._text import fit, json_text, printable
 from asyncpipe.cli.look import Pricing, prices_of
 from asyncpipe.jobfile.load import JobFile, open_jobs
 from asyncpipe.jobfile.validate import JobRow
-from asyncpipe.manifest import money
 from asyncpipe.pricing.money import usd
 from asyncpipe.pricing.price import Price
+from asyncpipe.report.manifest import money
 
 SHOWN = 5
 """Jobs that ``validate`` shows."""

@@ -17,9 +17,9 @@ from asyncpipe.cli.session import End, Output, echo, run_session, work_in
 from asyncpipe.jobs.settings import Deadlines, Polling
 from asyncpipe.jobs.states import JobState
 from asyncpipe.ledger.database import origin_of
-from asyncpipe.manifest import read_manifest
 from asyncpipe.pipeline import Pipeline
-from asyncpipe.progress import Progress
+from asyncpipe.report.manifest import read_manifest
+from asyncpipe.report.progress import Progress
 from asyncpipe.verify import Verified, verify
 
 SHOWN = 20

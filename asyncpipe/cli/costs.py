@@ -10,9 +10,9 @@ from asyncpipe._text import columns, printable, seconds
 from asyncpipe.cli.typical import typical_s
 from asyncpipe.flow.learned import Latency
 from asyncpipe.jobs.job import Job
-from asyncpipe.manifest import money
 from asyncpipe.pricing.money import usd
 from asyncpipe.pricing.price import Price
+from asyncpipe.report.manifest import money
 
 Measured = Callable[[str, Mapping[str, Any]], Latency | None]
 

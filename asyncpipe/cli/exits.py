@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from asyncpipe.collector import Totals
 from asyncpipe.errors import AsyncpipeError, UsageError
 from asyncpipe.jobs.states import JobState
+from asyncpipe.report.totals import Totals
 
 
 class Exit(IntEnum):

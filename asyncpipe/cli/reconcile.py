@@ -15,7 +15,6 @@ import orjson
 from asyncpipe._text import json_text, printable
 from asyncpipe.cli.connect import Simulated, connect, loop_factory
 from asyncpipe.cli.exits import Exit
-from asyncpipe.entries import Ledgered, read_entries
 from asyncpipe.errors import UsageError
 from asyncpipe.ledger.database import origin_of
 from asyncpipe.ledger.folder import Origin
@@ -23,7 +22,8 @@ from asyncpipe.pricing.bill import Bill
 from asyncpipe.pricing.money import usd
 from asyncpipe.providers.atlas.billing import read_bill
 from asyncpipe.providers.atlas.client import AtlasCloud
-from asyncpipe.reconcile import Compared, ModelCheck, Reconciled, Verdict, compare
+from asyncpipe.report.purchases import Ledgered, read_entries
+from asyncpipe.report.reconcile import Compared, ModelCheck, Reconciled, Verdict, compare
 
 COLUMNS = 78
 

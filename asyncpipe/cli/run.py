@@ -32,8 +32,8 @@ from asyncpipe.media.disk import GIB
 from asyncpipe.pipeline import Pipeline
 from asyncpipe.pricing.price import Prices
 from asyncpipe.pricing.quotes import Quoting
-from asyncpipe.progress import Progress
 from asyncpipe.providers.atlas.client import AtlasCloud
+from asyncpipe.report.progress import Progress
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

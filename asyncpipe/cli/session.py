@@ -21,9 +21,9 @@ from asyncpipe.cli.signals import draining
 from asyncpipe.errors import AsyncpipeError
 from asyncpipe.flow.window import Window
 from asyncpipe.ledger.folder import ledger_path
-from asyncpipe.manifest import Manifest, read_manifest
 from asyncpipe.pipeline import Pipeline
-from asyncpipe.progress import Progress
+from asyncpipe.report.manifest import Manifest, read_manifest
+from asyncpipe.report.progress import Progress
 from asyncpipe.report.summary import summary
 
 

@@ -14,16 +14,15 @@ from typing import Any
 import orjson
 
 from asyncpipe._text import columns, printable, wrapped
-from asyncpipe.collector import Totals
 from asyncpipe.jobs.events import now
 from asyncpipe.jobs.states import JobState
 from asyncpipe.ledger.database import reading
 from asyncpipe.ledger.errors import rows_of
 from asyncpipe.ledger.folder import STATE_FOLDER, Holder, holder
-from asyncpipe.left import about, count_open, left_s, measured
-from asyncpipe.manifest import money
 from asyncpipe.pricing.money import usd
-from asyncpipe.results import read_totals
+from asyncpipe.report.eta import about, count_open, left_s, measured
+from asyncpipe.report.manifest import money
+from asyncpipe.report.totals import Totals, read_totals
 
 COLUMNS = 78
 

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from asyncpipe._text import columns, printable, seconds, wrapped
-from asyncpipe.collector import Totals
 from asyncpipe.errors import AsyncpipeError
 from asyncpipe.flow.window import Window
 from asyncpipe.jobs.states import JobState
-from asyncpipe.manifest import remarks
 from asyncpipe.pricing.money import usd
+from asyncpipe.report.manifest import remarks
+from asyncpipe.report.totals import Totals
 
 COLUMNS = 78
 

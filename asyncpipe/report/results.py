@@ -13,11 +13,10 @@ from typing import Any
 
 import orjson
 
-from asyncpipe.collector import Totals
 from asyncpipe.jobs.job import JobType
 from asyncpipe.jobs.states import JobState
 from asyncpipe.ledger.database import Ledger
-from asyncpipe.ledger.errors import MADE_NO_SENSE, makes_no_sense, rows_of
+from asyncpipe.ledger.errors import MADE_NO_SENSE, makes_no_sense
 from asyncpipe.pricing.money import from_micro
 
 
@@ -239,62 +238,3 @@ async def ask_result(ledger: Ledger, job_id: int) -> Result:
     result = await ledger.ask(partial(result_of, job_id=job_id))
     assert result is not None, "a job that was waited for was started"
     return result
-
-
-def count_removed(connection: sqlite3.Connection) -> int:
-    """Jobs that were never submitted and that the last session did not name any more."""
-    (count,) = connection.execute(
-        "SELECT count(*) FROM jobs WHERE state='pending' AND used=0"
-        " AND seen_run < (SELECT coalesce(max(session), 0) FROM runs)"
-    ).fetchone()
-    return int(count)
-
-
-def read_totals(connection: sqlite3.Connection) -> Totals:
-    """Sum up a folder's ledger; what the collector goes on from."""
-    with rows_of("a total"):
-        return _sum_up(connection)
-
-
-def _sum_up(connection: sqlite3.Connection) -> Totals:
-    totals = Totals(removed=count_removed(connection))
-    for state, count in connection.execute("SELECT state, count(*) FROM jobs GROUP BY state"):
-        totals.jobs[JobState(state)] = count
-    totals.jobs[JobState.PENDING] -= totals.removed
-    _add_money(connection, totals)
-    rows = connection.execute(
-        "SELECT j.state, coalesce(a.error, ''), count(*) FROM jobs j JOIN attempts a"
-        " ON a.job_id=j.id AND a.n=j.used+1 WHERE j.state IN ('failed', 'lost') GROUP BY 1, 2"
-    )
-    for state, error, count in rows:
-        totals.count_cause(JobState(state), error, count)
-    totals.assets, totals.bytes = connection.execute(
-        "SELECT count(*), coalesce(sum(size), 0) FROM assets"
-    ).fetchone()
-    return totals
-
-
-def _add_money(connection: sqlite3.Connection, totals: Totals) -> None:
-    rows = connection.execute(
-        "SELECT j.model, total(a.charged), total(a.reserved), total(a.overrun),"
-        " count(nullif(a.overrun, 0)),"
-        " total(CASE WHEN a.estimated AND a.told IS NULL THEN a.charged END),"
-        " total(CASE WHEN a.n<=j.used THEN a.reserved END),"
-        " count(CASE WHEN a.n<=j.used AND a.settled IS NULL THEN 1 END)"
-        " FROM attempts a JOIN jobs j ON j.id=a.job_id GROUP BY j.model"
-    )
-    for model, charged, reserved, overrun, overruns, estimated, held, lost in rows:
-        totals.charged += int(charged)
-        totals.reserved += int(reserved)
-        totals.overrun += int(overrun)
-        totals.overruns += overruns
-        totals.estimated += int(estimated)
-        totals.held += int(held)
-        totals.lost_answers += lost
-        if charged:
-            totals.cost_by_model[model] += int(charged)
-    (totals.in_doubt,) = connection.execute(
-        "SELECT count(*) FROM jobs j JOIN attempts a ON a.job_id=j.id AND a.n=j.used+1"
-        " WHERE j.state='failed' AND a.settled IS NOT 'charged' AND EXISTS(SELECT 1"
-        " FROM attempts e WHERE e.job_id=j.id AND e.n<=j.used AND e.settled IS NULL)"
-    ).fetchone()

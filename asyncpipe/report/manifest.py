@@ -17,12 +17,12 @@ import anyio
 import orjson
 
 from asyncpipe._fs import whole_file
-from asyncpipe.collector import MANIFEST_PAUSE, Totals
 from asyncpipe.errors import DiskError
 from asyncpipe.jobs.events import now
 from asyncpipe.ledger.database import Ledger, reading
 from asyncpipe.pricing.money import usd_text
-from asyncpipe.results import Result, iter_results, read_totals
+from asyncpipe.report.results import Result, iter_results
+from asyncpipe.report.totals import Totals, read_totals
 
 MANIFEST_NAME = "manifest.json"
 
@@ -274,3 +274,21 @@ class ManifestWriter:
 
 def _changes(connection: sqlite3.Connection) -> int:
     return connection.total_changes
+
+
+MANIFEST_EVERY_S = 10.0
+"""Shortest time between two interim manifests."""
+
+MANIFEST_PAUSE = 50
+"""A pause of so many times as long as it took follows on a manifest."""
+
+ABOUT_S = 0.001
+"""What is left by rounding is not waited for: a clock that is far on does not show it."""
+
+ROW_S = 2e-5
+"""About what one row of it takes; the first one's duration is not known otherwise."""
+
+
+def manifest_due_s(rows: int, took_s: float) -> float:
+    """How long after the last manifest the next is due: it shall take 2 % of the time at most."""
+    return max(MANIFEST_EVERY_S, MANIFEST_PAUSE * max(took_s, rows * ROW_S))

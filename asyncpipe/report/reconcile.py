@@ -14,9 +14,9 @@ from datetime import date
 from decimal import Decimal
 from enum import StrEnum
 
-from asyncpipe.entries import Entries, Ledgered
 from asyncpipe.pricing.bill import Bill
 from asyncpipe.pricing.money import from_micro
+from asyncpipe.report.purchases import Entries, Ledgered
 
 _ROUNDING = Decimal("0.0000005")
 

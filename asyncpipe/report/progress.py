@@ -9,13 +9,13 @@ from typing import Protocol
 import anyio
 
 from asyncpipe._text import fit, printable
-from asyncpipe.collector import Totals
 from asyncpipe.errors import AsyncpipeError
 from asyncpipe.jobs.events import AssetStored, Event, NotBought, Polled, Released
 from asyncpipe.jobs.record import JobRecord
 from asyncpipe.jobs.states import JobState
-from asyncpipe.left import about
 from asyncpipe.pricing.money import usd
+from asyncpipe.report.eta import about
+from asyncpipe.report.totals import Totals
 
 EACH_UP_TO = 100
 """Up to so many jobs every one that ends gets a line; above, only the total does."""
