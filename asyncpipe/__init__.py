@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from asyncpipe.engine.pipeline import Pipeline
     from asyncpipe.errors import (
         AsyncpipeError,
         DownloadError,
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from asyncpipe.jobs.job import Job, JobType
     from asyncpipe.jobs.settings import Deadlines, Polling
     from asyncpipe.jobs.states import JobState
-    from asyncpipe.pipeline import Pipeline
     from asyncpipe.pricing.rates import Rate
     from asyncpipe.providers.atlas.client import AtlasCloud
     from asyncpipe.providers.base import Prediction, PredictionStatus, Provider
@@ -69,7 +69,7 @@ _HOMES = {
     "LedgerError": "errors",
     "Manifest": "report.manifest",
     "Outcome": "report.results",
-    "Pipeline": "pipeline",
+    "Pipeline": "engine.pipeline",
     "Polling": "jobs.settings",
     "Prediction": "providers.base",
     "PredictionStatus": "providers.base",

@@ -23,8 +23,8 @@ from typing import Any
 import aiohttp
 
 from asyncpipe import AtlasCloud, Pipeline, Polling
+from asyncpipe.engine.verify import verify
 from asyncpipe.ledger.database import Ledger
-from asyncpipe.verify import verify
 
 _lock = threading.Lock()
 _left: int | None = None

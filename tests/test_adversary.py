@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from asyncpipe import Job, JobState, Manifest, Pipeline, Polling
+from asyncpipe.engine.resolve import Decision, resolve
 from asyncpipe.errors import (
     AsyncpipeError,
     BalanceExhausted,
@@ -23,7 +24,6 @@ from asyncpipe.errors import (
 from asyncpipe.ledger.folder import ledger_path
 from asyncpipe.providers.base import Prediction, PredictionStatus
 from asyncpipe.report.totals import read_totals
-from asyncpipe.resolve import Decision, resolve
 from asyncpipe.testing import FakeProvider, Script, run_virtual
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"

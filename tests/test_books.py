@@ -17,6 +17,10 @@ import anyio
 import pytest
 
 from asyncpipe import Job, JobState, Manifest, Pipeline, Rate, read_manifest
+from asyncpipe.engine.decide import Namesakes, after_submit
+from asyncpipe.engine.drive import Settling
+from asyncpipe.engine.resolve import Decision, resolve
+from asyncpipe.engine.tickets import Stops, Waiters
 from asyncpipe.errors import (
     BudgetReached,
     ProviderError,
@@ -25,8 +29,6 @@ from asyncpipe.errors import (
     SubmitUnknown,
     UsageError,
 )
-from asyncpipe.flow.decide import after_submit
-from asyncpipe.flow.namesakes import Namesakes
 from asyncpipe.jobs.events import Released, now
 from asyncpipe.jobs.record import JobRecord
 from asyncpipe.ledger.database import reading
@@ -43,11 +45,7 @@ from asyncpipe.report.reconcile import CauseKind, compare
 from asyncpipe.report.results import Outcome, Result
 from asyncpipe.report.status import next_steps, read_status, status_document, status_lines
 from asyncpipe.report.summary import summary
-from asyncpipe.resolve import Decision, resolve
-from asyncpipe.settling import Settling
-from asyncpipe.stops import Stops
 from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual
-from asyncpipe.waiters import Waiters
 from tests.test_migrations import version_1
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"  # 0.04 USD

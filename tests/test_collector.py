@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from asyncpipe.collector import Collector
+from asyncpipe.engine.recorder import Collector
 from asyncpipe.jobs.events import AssetStored, now
 from asyncpipe.jobs.job import Job
 from asyncpipe.jobs.record import JobRecord

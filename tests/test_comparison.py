@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from asyncpipe import Job, Manifest, Pipeline
+from asyncpipe.engine.verify import Comparison
 from asyncpipe.errors import DiskError
 from asyncpipe.jobs.record import JobRecord
 from asyncpipe.providers.base import Prediction
 from asyncpipe.testing import FakeProvider, run_virtual
-from asyncpipe.verify import Comparison
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
 
@@ -67,7 +67,7 @@ def test_whoever_leaves_does_not_wait_for_it(
 ) -> None:
     """A drain ends it after the page it is at."""
     run(tmp_path, FakeProvider(), 3)
-    monkeypatch.setattr("asyncpipe.verify.PAGE", 1)
+    monkeypatch.setattr("asyncpipe.engine.verify.PAGE", 1)
     steps: list[Comparison] = []
     step = Comparison.step
 

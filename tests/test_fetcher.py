@@ -12,6 +12,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from asyncpipe.engine.fetch import STEPS, TRIES, Budget, Fetcher
 from asyncpipe.errors import (
     AsyncpipeError,
     DiskError,
@@ -20,7 +21,6 @@ from asyncpipe.errors import (
     PollFailed,
     TooLarge,
 )
-from asyncpipe.fetcher import STEPS, TRIES, Budget, Fetcher
 from asyncpipe.jobs.events import Event, FetchFailed, Lost, Succeeded
 from asyncpipe.jobs.job import Job
 from asyncpipe.jobs.record import JobRecord

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncpipe.admission import Queue
+from asyncpipe.engine.decide import after_deadline, after_failure, after_submit, next_wait_s
+from asyncpipe.engine.queue import Queue
 from asyncpipe.errors import (
     BalanceExhausted,
     KeyRefused,
@@ -24,7 +25,6 @@ from asyncpipe.errors import (
     SubmitUnknown,
 )
 from asyncpipe.flow.backoff import RELEASED, Pause, backoff_s
-from asyncpipe.flow.decide import after_deadline, after_failure, after_submit, next_wait_s
 from asyncpipe.flow.gate import Gate
 from asyncpipe.flow.limiter import Answer, Traffic, Verdict
 from asyncpipe.flow.pace import Pace

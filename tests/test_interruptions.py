@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from asyncpipe import Job, Manifest, Pipeline, Polling, read_manifest
-from asyncpipe.collector import Hook
+from asyncpipe.engine.recorder import Hook
 from asyncpipe.errors import (
     NotSent,
     Overloaded,

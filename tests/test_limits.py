@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncpipe import AtlasCloud, Job, Manifest, Pipeline, Polling
-from asyncpipe.admission import Queue
+from asyncpipe.engine.queue import Queue
 from asyncpipe.errors import RateLimited, UsageError
 from asyncpipe.flow.gate import Gate
 from asyncpipe.flow.limiter import Answer, Traffic, Verdict

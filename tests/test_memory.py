@@ -9,10 +9,10 @@ import orjson
 import pytest
 
 from asyncpipe import AtlasCloud
+from asyncpipe.engine.engine import memory_of
 from asyncpipe.flow.memory import STALE, Memory
 from asyncpipe.providers.base import account_of
 from asyncpipe.testing import FakeProvider
-from asyncpipe.wiring import memory_of
 
 NOW = datetime(2026, 11, 25, 8, tzinfo=UTC)
 

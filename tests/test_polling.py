@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asyncpipe.engine.decide import found_by
 from asyncpipe.errors import PollFailed, PredictionGone, ProviderError, UsageError
 from asyncpipe.flow import learned as learned_module
 from asyncpipe.flow import lifetimes as law_module
-from asyncpipe.flow.decide import found_by
 from asyncpipe.flow.learned import (
     CLASS_JOBS,
     COLD_FIRST_S,

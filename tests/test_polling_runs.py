@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from asyncpipe import Job, Pipeline, Polling
+from asyncpipe.engine.engine import learned_before
 from asyncpipe.errors import PollFailed
 from asyncpipe.flow.learned import Learned
 from asyncpipe.testing import FakeProvider, Script, run_virtual
-from asyncpipe.wiring import learned_before
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
 

@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 
 from asyncpipe import Job, JobState, Pipeline, read_manifest
 from asyncpipe._fs import folded, safe_stem
+from asyncpipe.engine.fetch import Fetcher
 from asyncpipe.errors import IllegalTransition, LedgerError, UsageError
-from asyncpipe.fetcher import Fetcher
 from asyncpipe.jobs.events import (
     AskedAgain,
     AssetStored,

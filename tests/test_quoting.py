@@ -318,7 +318,7 @@ def test_a_job_whose_only_quote_went_away_stays_pending(
     async def unchecked(*_: Any) -> None:
         return None
 
-    monkeypatch.setattr("asyncpipe.firstpass.check_prices", unchecked)
+    monkeypatch.setattr("asyncpipe.engine.ingest.check_prices", unchecked)
     provider = Quoter(answers=[Rejected("gone", status=404)])
     manifest, stopped = run_batch(tmp_path, provider, [*jobs(2, model=NEW), *jobs(3)[2:]])
     assert (provider.sold, manifest.totals.pending) == (["杯子 2"], 2)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from asyncpipe import Job, JobState, Manifest, Pipeline, read_manifest
+from asyncpipe.engine.verify import Verified, verify
 from asyncpipe.errors import BalanceExhausted, DiskError, Rejected, SubmitUnknown
 from asyncpipe.media.disk import GIB, Room
 from asyncpipe.report.totals import read_totals
@@ -19,7 +20,6 @@ from asyncpipe.simulator.faults import Faults
 from asyncpipe.simulator.server import Simulator
 from asyncpipe.simulator.settings import SimulatorSettings
 from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual
-from asyncpipe.verify import Verified, verify
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
 IMAGEN = "google/imagen4-ultra/text-to-image"

@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 
 from asyncpipe import testing
+from asyncpipe.engine import decide as namesakes_module
+from asyncpipe.engine.pipeline import Pipeline
 from asyncpipe.errors import (
     AsyncpipeError,
     BalanceExhausted,
@@ -25,12 +27,10 @@ from asyncpipe.errors import (
     SubmitUnknown,
     UsageError,
 )
-from asyncpipe.flow import namesakes as namesakes_module
 from asyncpipe.jobs.events import Failed, RetryAsked, now
 from asyncpipe.jobs.job import Job, JobType
 from asyncpipe.jobs.record import JobRecord, fold
 from asyncpipe.jobs.states import JobState
-from asyncpipe.pipeline import Pipeline
 from asyncpipe.pricing import quotes as quoting_module
 from asyncpipe.pricing.quotes import Quote
 from asyncpipe.providers.base import Prediction

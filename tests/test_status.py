@@ -14,6 +14,7 @@ import orjson
 import pytest
 
 from asyncpipe import Deadlines, Job, JobState, Pipeline
+from asyncpipe.engine.resolve import Decision, resolve
 from asyncpipe.errors import BalanceExhausted, FolderInUse, RateLimited, Rejected, SubmitUnknown
 from asyncpipe.ledger.folder import FolderLock, holder
 from asyncpipe.pricing.money import from_micro
@@ -26,7 +27,6 @@ from asyncpipe.report.status import (
     status_document,
     status_lines,
 )
-from asyncpipe.resolve import Decision, resolve
 from asyncpipe.testing import FakeProvider, Script, run_virtual
 from tests.test_cli import asyncpipe
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from asyncpipe import Job, Pipeline
+from asyncpipe.engine.verify import verify
 from asyncpipe.ledger import asset_names as stems
 from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual
-from asyncpipe.verify import verify
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
 

@@ -23,6 +23,7 @@ import pytest
 from aiohttp import web
 
 from asyncpipe import AtlasCloud, Job, JobFileError, Pipeline, Polling, load_jobs
+from asyncpipe.engine.upload import FRESH, Uploads, is_fresh, speaks_of_input
 from asyncpipe.errors import (
     BalanceExhausted,
     KeyRefused,
@@ -43,7 +44,6 @@ from asyncpipe.simulator.faults import Faults
 from asyncpipe.simulator.server import Simulator
 from asyncpipe.simulator.settings import SimulatorSettings
 from asyncpipe.testing import FakeProvider, Script, run_virtual
-from asyncpipe.uploads import FRESH, Uploads, is_fresh, speaks_of_input
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
 KEY = "apikey-a-secret-that-must-not-travel"

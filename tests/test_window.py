@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asyncpipe.engine.decide import limits_of
 from asyncpipe.errors import (
     NotSent,
     Overloaded,
@@ -20,7 +21,6 @@ from asyncpipe.errors import (
     Rejected,
     SubmitUnknown,
 )
-from asyncpipe.flow.decide import limits_of
 from asyncpipe.flow.gate import IN_A_ROW, Gate
 from asyncpipe.flow.limiter import TOGETHER_S, Traffic, Windows, lessons
 from asyncpipe.flow.pace import CUT_EVERY_S, FIRST_CUT, FORGOTTEN_S, Pace

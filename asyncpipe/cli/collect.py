@@ -14,13 +14,13 @@ from asyncpipe._text import printable
 from asyncpipe.cli.connect import Simulated, connect
 from asyncpipe.cli.exits import of_verify
 from asyncpipe.cli.session import End, Output, echo, run_session, work_in
+from asyncpipe.engine.pipeline import Pipeline
+from asyncpipe.engine.verify import Verified, verify
 from asyncpipe.jobs.settings import Deadlines, Polling
 from asyncpipe.jobs.states import JobState
 from asyncpipe.ledger.database import origin_of
-from asyncpipe.pipeline import Pipeline
 from asyncpipe.report.manifest import read_manifest
 from asyncpipe.report.progress import Progress
-from asyncpipe.verify import Verified, verify
 
 SHOWN = 20
 """Bad assets that are named; the others are counted."""

@@ -16,13 +16,13 @@ from asyncpipe.cli.connect import Simulated, connect, loop_factory
 from asyncpipe.cli.costs import Costs
 from asyncpipe.cli.look import Kinds, prices_of
 from asyncpipe.cli.session import echo
+from asyncpipe.engine.engine import learned_before
 from asyncpipe.errors import ProviderError
 from asyncpipe.jobfile.load import JobFile, open_jobs
 from asyncpipe.pricing.money import to_micro, usd
 from asyncpipe.pricing.price import Prices
 from asyncpipe.pricing.quotes import Quoting
 from asyncpipe.providers.atlas.client import AtlasCloud, has_key
-from asyncpipe.wiring import learned_before
 
 OFFLINE = "by tables only, nothing was asked: "
 

@@ -13,13 +13,13 @@ from asyncpipe.cli.costs import Costs
 from asyncpipe.cli.estimate import Estimate, estimate_lines, with_balance
 from asyncpipe.cli.look import Kinds
 from asyncpipe.cli.session import echo
+from asyncpipe.engine.engine import learned_before
 from asyncpipe.jobfile.load import JobFile
 from asyncpipe.jobs.job import Job
 from asyncpipe.pricing.money import to_micro
 from asyncpipe.pricing.price import Prices
 from asyncpipe.pricing.quotes import Quoting
 from asyncpipe.providers.atlas.client import AtlasCloud
-from asyncpipe.wiring import learned_before
 
 UNASKED_USD = Decimal(1)
 """What a run may spend without a question."""

@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 
 from asyncpipe._text import printable
+from asyncpipe.engine.resolve import Decision, Resolved, resolve
 from asyncpipe.jobs.states import JobState
 from asyncpipe.pricing.money import usd
-from asyncpipe.resolve import Decision, Resolved, resolve
 
 
 def decision_of(*, resubmit: bool, give_up: bool, lost_charged: bool, lost_free: bool) -> Decision:

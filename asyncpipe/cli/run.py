@@ -27,9 +27,9 @@ from asyncpipe.cli.precheck import ModelCheck
 from asyncpipe.cli.question import ask_first, on_terminal
 from asyncpipe.cli.session import End, Output, run_session, work_in
 from asyncpipe.cli.unspent import still_to_buy
+from asyncpipe.engine.pipeline import Pipeline
 from asyncpipe.jobfile.load import JobFile, open_jobs
 from asyncpipe.media.disk import GIB
-from asyncpipe.pipeline import Pipeline
 from asyncpipe.pricing.price import Prices
 from asyncpipe.pricing.quotes import Quoting
 from asyncpipe.providers.atlas.client import AtlasCloud

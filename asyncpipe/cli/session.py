@@ -18,10 +18,10 @@ from asyncpipe._text import json_text
 from asyncpipe.cli.connect import loop_factory, prepare_process
 from asyncpipe.cli.exits import of_run
 from asyncpipe.cli.signals import draining
+from asyncpipe.engine.pipeline import Pipeline
 from asyncpipe.errors import AsyncpipeError
 from asyncpipe.flow.window import Window
 from asyncpipe.ledger.folder import ledger_path
-from asyncpipe.pipeline import Pipeline
 from asyncpipe.report.manifest import Manifest, read_manifest
 from asyncpipe.report.progress import Progress
 from asyncpipe.report.summary import summary

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import anyio
 
 from asyncpipe._tasks import ungrouped
-from asyncpipe.pipeline import Pipeline
+from asyncpipe.engine.pipeline import Pipeline
 
 
 @dataclass(slots=True)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable
 
-from asyncpipe.admission import Admission
-from asyncpipe.driver import Driver
+from asyncpipe.engine.admission import Admission
+from asyncpipe.engine.submit import Driver
+from asyncpipe.engine.tickets import Stops, Waiters
 from asyncpipe.errors import AsyncpipeError
 from asyncpipe.jobs.record import JobRecord
 from asyncpipe.jobs.states import JobState
-from asyncpipe.stops import Stops
-from asyncpipe.waiters import Waiters
 
 
 class Settling:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
-import math
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from asyncpipe.backlog import Backlog, read_page
+from asyncpipe.engine.decide import limits_of
+from asyncpipe.engine.queue import Backlog, Handover, Queue, read_page
 from asyncpipe.errors import AsyncpipeError, ProviderError
-from asyncpipe.flow.decide import limits_of
 from asyncpipe.flow.limiter import Traffic
-from asyncpipe.handover import Handover
 from asyncpipe.jobs.record import JobRecord
 from asyncpipe.jobs.states import JobState
 from asyncpipe.ledger.database import Ledger
@@ -29,127 +25,6 @@ from asyncpipe.providers.base import Prediction
 
 STEP_S = 3600.0
 """Longest sleep of admission when nothing is due; any news wakes it at once."""
-
-NO_ROOM_S = 5.0
-"""How soon admission looks again whether the disk has room."""
-
-
-class Queue:
-    """The jobs admission holds in memory, and the choice among them: synchronous, no I/O.
-
-    Paid work comes first; then models take turns, each as its window and its pause allow; jobs
-    that wait for their next attempt come when they are due; expired ones last, when nothing else
-    is left of their run.
-    """
-
-    def __init__(self, traffic: Traffic) -> None:
-        self.traffic = traffic
-        self.paid: deque[JobRecord] = deque()
-        # By id: callers of a service leave by the thousand, each from anywhere in a long row.
-        self.ready: dict[str, OrderedDict[int, JobRecord]] = {}
-        self.later: list[tuple[float, int, JobRecord]] = []
-        self.expired: dict[int, JobRecord] = {}
-        self.unfit: deque[JobRecord] = deque()
-        self._turn: deque[str] = deque()
-        self._order = 0
-
-    def add(self, records: Iterable[JobRecord], *, first: bool = False) -> None:
-        """Take pending jobs; ``first`` puts them before those of the same model."""
-        for record in records:
-            model = record.job.model
-            if model not in self.ready:
-                self.ready[model] = OrderedDict()
-                self._turn.append(model)
-            self.ready[model][record.id] = record
-            if first:
-                self.ready[model].move_to_end(record.id, last=False)
-
-    def add_later(self, record: JobRecord, when: float) -> None:
-        """Take a job that is not to be submitted before ``when``."""
-        self._order += 1
-        heapq.heappush(self.later, (when, self._order, record))
-
-    def waiting(self, model: str) -> int:
-        """How many jobs of ``model`` are ready."""
-        return len(self.ready.get(model, ()))
-
-    @property
-    def empty(self) -> bool:
-        """Whether no job is held, expired ones apart."""
-        return not (self.paid or self.later or any(self.ready.values()))
-
-    def forget_pending(self, model: str | None = None) -> list[JobRecord]:
-        """Drop every job, of ``model`` or of all, that is not paid for; return them."""
-        dropped: list[JobRecord] = []
-        for name, queue in self.ready.items():
-            if model in (None, name):
-                dropped += queue.values()
-                queue.clear()
-        gone = [entry for entry in self.later if model in (None, entry[2].job.model)]
-        self.later = [entry for entry in self.later if model not in (None, entry[2].job.model)]
-        heapq.heapify(self.later)
-        return dropped + [record for _, _, record in gone]
-
-    def remove(self, job_id: int, *, untouched: bool = False) -> JobRecord | None:
-        """Take one unpaid job out; None if it is not here.
-
-        ``untouched``: not one that was submitted before, whose money has to stay in sight.
-        """
-        for queue in self.ready.values():
-            if (record := queue.get(job_id)) is not None:
-                return None if untouched and record.used else queue.pop(job_id)
-        if untouched:  # what waits for its next attempt has had one
-            return None
-        entry = next((entry for entry in self.later if entry[2].id == job_id), None)
-        if entry is None:
-            return None
-        self.later.remove(entry)
-        heapq.heapify(self.later)
-        return entry[2]
-
-    def choose(
-        self,
-        now: float,
-        *,
-        room: bool = True,
-        fit: Callable[[JobRecord], Fit] = lambda _: Fit.NOW,
-    ) -> JobRecord | float:
-        """Take the next job out, or say when there may be one (infinity: when news comes).
-
-        Without ``room`` on the disk nothing is to be submitted; look again soon. A job that does
-        not ``fit`` the budget yet makes its model wait; one that never will goes to ``unfit``.
-        """
-        if self.paid:
-            return self.paid.popleft()
-        if not room:
-            return now + NO_ROOM_S
-        while self.later and self.later[0][0] <= now:
-            self.add([heapq.heappop(self.later)[2]], first=True)
-        due = self.later[0][0] if self.later else math.inf
-        for _ in range(len(self._turn)):
-            model = self._turn[0]
-            at = self.traffic.ready_at(model, now) if self.ready[model] else None
-            if at is not None and at <= now and not self.traffic.gate.submit_free():
-                return due  # the model keeps its turn; news come with that of the request
-            self._turn.rotate(-1)
-            if at is None or at > now:
-                due = due if at is None else min(due, at)
-            elif (chosen := self._first_fitting(model, fit)) is not None:
-                self.traffic.admitted(chosen.id, model)
-                return chosen
-        return due
-
-    def _first_fitting(self, model: str, fit: Callable[[JobRecord], Fit]) -> JobRecord | None:
-        queue = self.ready[model]
-        while queue:
-            verdict = fit(next(iter(queue.values())))
-            if verdict is Fit.LATER:
-                return None
-            _, record = queue.popitem(last=False)
-            if verdict is Fit.NOW:
-                return record
-            self.unfit.append(record)
-        return None
 
 
 class Admission:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from asyncpipe.errors import (
@@ -13,6 +14,7 @@ from asyncpipe.errors import (
     RateLimited,
     Rejected,
     SubmitStopped,
+    without_numbers,
 )
 from asyncpipe.flow.limiter import Answer, Verdict
 from asyncpipe.flow.polling import Found
@@ -218,3 +220,52 @@ def next_wait_s(gap: float, last: Prediction | ProviderError) -> float:
     """Stretch ``gap`` to what the provider asks for."""
     asked = getattr(last, "retry_after_s", None)
     return max(gap, asked) if asked else gap
+
+
+KEPT = 8192
+"""So many ids are remembered, the latest; memory must not grow with the batch."""
+
+
+class Namesakes:
+    """Notice when the provider answers a submit with a prediction that is another job's.
+
+    A prediction is billed once, so charging both jobs for it would be wrong, and so would calling
+    the second one free: a second prediction may have been bought under an id nobody was told.
+    """
+
+    def __init__(self, kept: int = KEPT) -> None:
+        self._jobs: dict[str, int] = {}
+        self._kept = kept
+
+    def claim(self, prediction_id: str, job_id: int) -> bool:
+        """Note that a prediction is this job's; False when it is another's already."""
+        owner = self._jobs.pop(prediction_id, job_id)
+        self._jobs[prediction_id] = owner
+        if len(self._jobs) > self._kept:
+            del self._jobs[next(iter(self._jobs))]
+        return owner == job_id
+
+
+FIRST = 20
+"""So many submits refused for one reason, and none accepted, stop a model."""
+
+
+@dataclass(slots=True)
+class Refusals:
+    """What the submits of one model came to since a run began."""
+
+    count: int = 0
+    reason: str | None = None
+    varied: bool = False
+
+    def accepted(self) -> None:
+        """The provider took a submit: whatever is refused is the job's fault, not the model's."""
+        self.varied = True
+
+    def refused(self, reason: str) -> bool:
+        """Count a refusal for good; True when the model is to be stopped for it."""
+        plain = without_numbers(reason)
+        self.varied = self.varied or self.reason not in (None, plain)
+        self.reason = plain
+        self.count += 1
+        return self.count >= FIRST and not self.varied

@@ -10,12 +10,21 @@ from sqlite3 import Connection
 
 import anyio
 
-from asyncpipe.admission import Admission
-from asyncpipe.attachments import Attachments
-from asyncpipe.backlog import Backlog
+from asyncpipe.engine.admission import Admission
+from asyncpipe.engine.fetch import Emit
+from asyncpipe.engine.ingest import (
+    PAGE,
+    Attachments,
+    Counted,
+    JobLike,
+    add_one,
+    check_prices,
+    write_jobs,
+)
+from asyncpipe.engine.queue import Backlog
+from asyncpipe.engine.tickets import Stops
+from asyncpipe.engine.verify import Comparison
 from asyncpipe.errors import AsyncpipeError, BalanceExhausted, UsageError
-from asyncpipe.fetcher import Emit
-from asyncpipe.firstpass import PAGE, Counted, JobLike, add_one, check_prices, write_jobs
 from asyncpipe.jobs.events import AskedAgain, Resubmitted, RetryAsked, Withdrawn, now
 from asyncpipe.jobs.job import Job
 from asyncpipe.jobs.record import JobRecord
@@ -28,8 +37,6 @@ from asyncpipe.pricing.price import Prices
 from asyncpipe.pricing.spending import Purse
 from asyncpipe.providers.base import Provider
 from asyncpipe.report.totals import Totals, count_removed
-from asyncpipe.stops import Stops
-from asyncpipe.verify import Comparison
 
 Again = type[AskedAgain] | type[RetryAsked] | type[Resubmitted]
 

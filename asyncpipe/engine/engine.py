@@ -8,16 +8,17 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from asyncpipe.admission import Admission
-from asyncpipe.driver import Driver, Policy, Stop
+from asyncpipe.engine.admission import Admission
+from asyncpipe.engine.fetch import Emit, Fetcher
+from asyncpipe.engine.poll import Paced
+from asyncpipe.engine.submit import Driver, Policy, Stop
+from asyncpipe.engine.upload import Uploads
 from asyncpipe.errors import AsyncpipeError
-from asyncpipe.fetcher import Emit, Fetcher
 from asyncpipe.flow.gate import Gate
 from asyncpipe.flow.learned import Latency
 from asyncpipe.flow.limiter import Traffic, Windows, lessons
 from asyncpipe.flow.memory import LATENCY, Latencies, Memory, latencies_of, recall
 from asyncpipe.flow.pace import Pace
-from asyncpipe.flow.paced import Paced
 from asyncpipe.flow.polling import Watches
 from asyncpipe.http.hosts import on_loopback
 from asyncpipe.jobs.record import JobRecord
@@ -28,7 +29,6 @@ from asyncpipe.media.downloader import Downloader
 from asyncpipe.pricing.budget import Budget
 from asyncpipe.pricing.spending import Purse
 from asyncpipe.providers.base import Provider, account_of
-from asyncpipe.uploads import Uploads
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

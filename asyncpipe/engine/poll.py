@@ -1,4 +1,4 @@
-"""A provider whose polls wait for their turn and teach what is known of its limits."""
+"""TODO."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from asyncpipe.engine.decide import limits_of
 from asyncpipe.errors import ProviderError
-from asyncpipe.flow.decide import limits_of
 from asyncpipe.flow.limiter import Traffic
 from asyncpipe.jobs.job import Job
 from asyncpipe.providers.base import Prediction, Provider

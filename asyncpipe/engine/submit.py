@@ -12,7 +12,20 @@ from typing import Protocol
 
 import anyio
 
-from asyncpipe.admission import Admission
+from asyncpipe.engine.admission import Admission
+from asyncpipe.engine.decide import (
+    FIRST,
+    Namesakes,
+    Refusals,
+    after_deadline,
+    after_failure,
+    after_submit,
+    found_by,
+    limits_of,
+    next_wait_s,
+)
+from asyncpipe.engine.fetch import Emit, Fetcher
+from asyncpipe.engine.upload import Uploads
 from asyncpipe.errors import (
     AsyncpipeError,
     KeyRefused,
@@ -23,19 +36,8 @@ from asyncpipe.errors import (
     SubmitStopped,
     SubmitUnknown,
 )
-from asyncpipe.fetcher import Emit, Fetcher
 from asyncpipe.flow.backoff import backoff_s
-from asyncpipe.flow.decide import (
-    after_deadline,
-    after_failure,
-    after_submit,
-    found_by,
-    limits_of,
-    next_wait_s,
-)
-from asyncpipe.flow.namesakes import Namesakes
 from asyncpipe.flow.polling import PollClock, Trouble, Watches
-from asyncpipe.flow.refusals import FIRST, Refusals
 from asyncpipe.jobs.events import (
     Event,
     Generated,
@@ -54,7 +56,6 @@ from asyncpipe.jobs.states import JobState
 from asyncpipe.ledger.database import Ledger
 from asyncpipe.pricing.money import told_micro
 from asyncpipe.providers.base import Prediction, PredictionStatus, Provider
-from asyncpipe.uploads import Uploads
 
 logger = logging.getLogger("asyncpipe.driver")
 

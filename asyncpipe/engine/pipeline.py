@@ -15,12 +15,16 @@ from typing import Any, Self
 
 from asyncpipe._fs import forget_parts
 from asyncpipe._tasks import tasks_apart, ungrouped, within
-from asyncpipe.collector import Collector, Hook
+from asyncpipe.engine.drive import Settling
+from asyncpipe.engine.engine import Calls, Limits, join_parts
+from asyncpipe.engine.ingest import JobLike, mark_interrupted, one_job
+from asyncpipe.engine.intake import Intake, explain
+from asyncpipe.engine.queue import Handover
+from asyncpipe.engine.recorder import Collector, Hook, Recording
+from asyncpipe.engine.stream import Lookahead
+from asyncpipe.engine.tickets import Stops, Waiters
 from asyncpipe.errors import AsyncpipeError, DiskError, LedgerError, UsageError
-from asyncpipe.firstpass import JobLike, mark_interrupted, one_job
-from asyncpipe.handover import Handover
 from asyncpipe.http.hosts import on_loopback
-from asyncpipe.intake import Intake, explain
 from asyncpipe.jobfile.prices import load_price_file
 from asyncpipe.jobs.events import Withdrawn, now
 from asyncpipe.jobs.job import Job, JobType
@@ -30,7 +34,6 @@ from asyncpipe.jobs.states import ENDED, JobState
 from asyncpipe.ledger import queries
 from asyncpipe.ledger.database import Ledger
 from asyncpipe.ledger.folder import STATE_FOLDER, FolderLock, Origin, check_local, make_folders
-from asyncpipe.lookahead import Lookahead
 from asyncpipe.media.disk import GIB
 from asyncpipe.media.downloader import Downloader
 from asyncpipe.pricing.budget import Budget
@@ -39,15 +42,10 @@ from asyncpipe.pricing.quotes import Quoting, Tell
 from asyncpipe.pricing.rates import Rate
 from asyncpipe.pricing.spending import Spending
 from asyncpipe.providers.base import Provider
-from asyncpipe.recording import Recording
 from asyncpipe.report.eta import count_open, left_s
 from asyncpipe.report.manifest import MANIFEST_NAME, Manifest, ManifestWriter
 from asyncpipe.report.results import Result, ask_result
 from asyncpipe.report.totals import Totals, read_totals
-from asyncpipe.settling import Settling
-from asyncpipe.stops import Stops
-from asyncpipe.waiters import Waiters
-from asyncpipe.wiring import Calls, Limits, join_parts
 
 logger = logging.getLogger("asyncpipe.pipeline")
 
