@@ -16,7 +16,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 from asyncpipe import Pipeline, Polling
-from asyncpipe.cli.connect import prepare_process
+from asyncpipe.cli.session import prepare_process
 from benchmarks.machine import Peak, new_loop, pin
 from benchmarks.null import NullDownloader, NullProvider
 from benchmarks.peers.ours import named_jobs

@@ -16,7 +16,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 from asyncpipe import Pipeline, Polling
-from asyncpipe.cli.connect import prepare_process
+from asyncpipe.cli.session import prepare_process
 from asyncpipe.jobs.events import Event, Succeeded
 from asyncpipe.jobs.record import JobRecord
 from benchmarks.bulk import DIGEST

@@ -64,7 +64,7 @@ def _runner(options: argparse.Namespace, lag: Lag | None) -> Callable[[], None]:
         from benchmarks.peers.idiomatic import run
     else:
         import_module("anyio._backends._asyncio")  # anyio would at its first use
-        from asyncpipe.cli.connect import prepare_process
+        from asyncpipe.cli.session import prepare_process
         from benchmarks.peers.ours import run
 
         prepare_process()  # as the command line does

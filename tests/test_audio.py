@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from asyncpipe import AtlasCloud, JobFileError, Pipeline, Polling, Rate, load_jobs
-from asyncpipe.cli.check import validate_jobs
+from asyncpipe.cli.validate import validate_jobs
 from asyncpipe.errors import UsageError
 from asyncpipe.jobs.job import Job, JobType, type_of_model
 from asyncpipe.jobs.settings import Deadlines

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from asyncpipe import AtlasCloud, Job
 from asyncpipe._text import width
-from asyncpipe.catalog.rows import RowCheck
 from asyncpipe.cli.models import choose, table
+from asyncpipe.cli.precheck import RowCheck
 from asyncpipe.errors import DownloadError, ProviderError
 from asyncpipe.jobfile.validate import JobRow
 from asyncpipe.providers.catalog.body import BodyCheck

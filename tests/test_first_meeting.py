@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from asyncpipe.cli.app import run_command
-from asyncpipe.cli.problems import ALIKE, MOST, shortened
+from asyncpipe.cli.precheck import ALIKE, MOST, shortened
 from asyncpipe.errors import JobFileError, Problem, UsageError
 from asyncpipe.http.hosts import proxy_for
 from asyncpipe.jobfile.load import load_jobs

@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from asyncpipe import Job, Pipeline
-from asyncpipe.cli.costs import Costs
+from asyncpipe.cli.estimate import Costs
 from asyncpipe.flow.learned import Latency
 from asyncpipe.pricing.price import Price
 from asyncpipe.report.eta import FEWEST, Open, about, left_s

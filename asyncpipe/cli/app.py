@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ from asyncpipe.cli.options import (
     JOB_FILE,
     OUTPUT,
     PRICE_FILE,
+    estimate,
+    run,
     to_usd,
     with_output,
 )
-from asyncpipe.cli.runoptions import estimate, run
 from asyncpipe.errors import AsyncpipeError, JobFileError
 
 START = """\
@@ -59,7 +61,7 @@ def collect(folder: Path, **options: Any) -> int:
 
     Needs no job file. Jobs that were not submitted yet stay for the next run.
     """
-    from asyncpipe.cli.collect import CollectOptions, collect_folder
+    from asyncpipe.cli.folder import CollectOptions, collect_folder
 
     return collect_folder(CollectOptions(folder=folder, **with_output(options)))
 
@@ -76,7 +78,7 @@ def verify(folder: Path, **options: Any) -> int:
     Costs nothing. A file that was changed is kept beside, as NAME.changed. Exit code 0: every file
     stands, whatever else became of the jobs; 75: some are still to be fetched; 1: media are gone.
     """
-    from asyncpipe.cli.collect import CollectOptions, verify_folder
+    from asyncpipe.cli.folder import CollectOptions, verify_folder
 
     return verify_folder(CollectOptions(folder=folder, **with_output(options)))
 
@@ -87,7 +89,7 @@ def verify(folder: Path, **options: Any) -> int:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def validate(jobfile: Path, **options: Any) -> None:
     """Check JOBFILE and show its first jobs; nothing is sent and nothing is spent."""
-    from asyncpipe.cli.check import validate_jobs
+    from asyncpipe.cli.validate import validate_jobs
 
     validate_jobs(jobfile, **options)
 
@@ -145,7 +147,7 @@ def resolve(folder: Path, jobs: tuple[str, ...], **options: bool) -> None:
     anew, unless --give-up. Where nobody knows, --resubmit keeps the money of the lost answer
     reserved, until you say what the bill says, and --give-up charges it.
     """
-    from asyncpipe.cli.resolve import decision_of, resolve_jobs
+    from asyncpipe.cli.folder import decision_of, resolve_jobs
 
     resolve_jobs(folder, jobs, decision_of(**options))
 
@@ -189,7 +191,6 @@ def simulate(list_faults: bool, **options: object) -> None:
 
 
 def _add_accounts() -> None:
-    from asyncpipe.cli.accounts import add_accounts
 
     add_accounts(app, folder=FOLDER, base_url=BASE_URL, env_file=ENV_FILE)
 
@@ -232,7 +233,7 @@ def _log(*, verbose: bool) -> None:
 def _report(error: Exception, *, verbose: bool) -> int:
     """Say what is wrong, where and what to do; a traceback only when it is asked for."""
     from asyncpipe._text import printable_lines
-    from asyncpipe.cli.exits import of_error
+    from asyncpipe.cli.session import of_error
 
     if isinstance(error, click.ClickException):
         error.show()
@@ -248,7 +249,7 @@ def _report(error: Exception, *, verbose: bool) -> int:
 
 def _lines(error: AsyncpipeError) -> list[str]:
     from asyncpipe._text import printable
-    from asyncpipe.cli.problems import shortened
+    from asyncpipe.cli.precheck import shortened
 
     text = str(error) or type(error).__name__
     if isinstance(error, JobFileError):
@@ -270,3 +271,54 @@ def _report_bug(error: Exception, *, verbose: bool) -> int:
         err=True,
     )
     return 1
+
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+
+Decorator = Callable[[Any], Any]
+
+
+def add_accounts(
+    app: click.Group, *, folder: Decorator, base_url: Decorator, env_file: Decorator
+) -> None:
+    """Add the three commands to ``app``; the decorators are its shared arguments and options."""
+
+    @app.command()
+    @folder
+    @_JSON
+    def status(folder: Path, as_json: bool) -> None:
+        """Say where FOLDER stands: jobs, money, who works in it; also while a run does."""
+        from asyncpipe.cli.folder import show_status
+
+        show_status(folder, as_json=as_json)
+
+    @app.command()
+    @folder
+    @click.option("--format", "form", type=click.Choice(["csv", "jsonl"]), required=True)
+    @click.option(
+        "--rows",
+        type=click.Choice(["jobs", "attempts"]),
+        default="jobs",
+        show_default=True,
+        help="One row per job, or per submit, as an invoice has them.",
+    )
+    @click.option("-o", "--output", type=click.Path(path_type=Path), help="[default: stdout]")
+    def export(folder: Path, form: str, rows: str, output: Path | None) -> int:
+        """Write the jobs of FOLDER, in job-file order, for spreadsheets and programs."""
+        from asyncpipe.cli.folder import export_folder
+
+        return export_folder(folder, form=form, rows=rows, output=output)
+
+    @app.command()
+    @folder
+    @base_url
+    @env_file
+    @_JSON
+    def reconcile(folder: Path, base_url: str | None, as_json: bool) -> int:
+        """Compare the money in FOLDER's ledger with the provider's bill, per model and day.
+
+        Costs nothing. Exit code 0: they agree, or what is reserved explains the difference.
+        """
+        from asyncpipe.cli.reconcile import reconcile_folder
+
+        return reconcile_folder(folder, base_url=base_url, as_json=as_json)

@@ -13,8 +13,7 @@ import click
 import orjson
 
 from asyncpipe._text import json_text, printable
-from asyncpipe.cli.connect import Simulated, connect, loop_factory
-from asyncpipe.cli.exits import Exit
+from asyncpipe.cli.session import Exit, Simulated, connect, loop_factory
 from asyncpipe.errors import UsageError
 from asyncpipe.ledger.database import origin_of
 from asyncpipe.ledger.folder import Origin

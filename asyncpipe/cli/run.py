@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, AsyncExitStack
+import signal
+import sqlite3
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, AsyncExitStack, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
@@ -11,25 +15,31 @@ from pathlib import Path
 import click
 
 from asyncpipe._text import printable
-from asyncpipe.cli.check import made_of
-from asyncpipe.cli.connect import Simulated, connect
-from asyncpipe.cli.look import (
+from asyncpipe.cli.estimate import Costs, Estimate, estimate_lines, with_balance
+from asyncpipe.cli.precheck import ModelCheck
+from asyncpipe.cli.session import End, Output, Simulated, connect, echo, run_session, work_in
+from asyncpipe.cli.validate import (
+    Kinds,
     Wanted,
     Watch,
     ask_quotes,
     known,
     look_through,
+    made_of,
     price_rows,
     prices_of,
     told,
 )
-from asyncpipe.cli.precheck import ModelCheck
-from asyncpipe.cli.question import ask_first, on_terminal
-from asyncpipe.cli.session import End, Output, run_session, work_in
-from asyncpipe.cli.unspent import still_to_buy
+from asyncpipe.engine.engine import learned_before
 from asyncpipe.engine.pipeline import Pipeline
+from asyncpipe.errors import LedgerError
 from asyncpipe.jobfile.load import JobFile, open_jobs
+from asyncpipe.jobs.job import Job
+from asyncpipe.jobs.states import JobState
+from asyncpipe.ledger.database import reading
+from asyncpipe.ledger.folder import ledger_path
 from asyncpipe.media.disk import GIB
+from asyncpipe.pricing.money import to_micro
 from asyncpipe.pricing.price import Prices
 from asyncpipe.pricing.quotes import Quoting
 from asyncpipe.providers.atlas.client import AtlasCloud
@@ -191,3 +201,93 @@ async def _price(
         elif unpriced:
             await ask_quotes(file, quoting, wanted=wanted, models=unpriced)
             price_rows(file, prices, lambda row, price: None, wanted=wanted)
+
+
+UNASKED_USD = Decimal(1)
+"""What a run may spend without a question."""
+
+DECLINED = 128 + signal.SIGINT
+"""The exit code of a no: as Ctrl-C at the question, nothing is done and all can be done later."""
+
+
+def on_terminal() -> bool:
+    """Whether somebody can read a question and answer it."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+async def ask_first(
+    file: JobFile,
+    prices: Prices,
+    quoting: Quoting,
+    provider: AtlasCloud,
+    *,
+    wanted: Callable[[Job], bool],
+    workers: int,
+) -> None:
+    """Price what is still to be bought; above 1 USD show it and ask whether to go on.
+
+    Raises JobFileError for jobs without a price, and ends the command with exit code 130 when the
+    answer is no: nothing was submitted.
+    """
+    costs = Costs(learned_before(provider))
+    kinds = Kinds(file, wanted=wanted, echo=echo)
+    await kinds.ask(quoting)
+    kinds.price(prices, costs.add)
+    if costs.reserved <= to_micro(UNASKED_USD):
+        return
+    estimate = await with_balance(Estimate(costs=costs, remarks=[]), provider)
+    click.echo("Still to be bought:", err=True)
+    for line in estimate_lines(estimate, workers):
+        click.echo(line, err=True)
+    if not _confirmed():
+        click.echo("nothing was submitted", err=True)
+        raise click.exceptions.Exit(DECLINED)
+
+
+def _confirmed() -> bool:
+    """Ask; Ctrl-C is an answer too, which the event loop would otherwise keep to itself."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        # There is no --max-cost: whatever is agreed to is all of it.
+        return click.confirm("Submit them? (--yes skips this question, --max-cost caps)", err=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+_BOUGHT = (
+    "SELECT j.state, coalesce(a.charged, 0), coalesce(a.moderated, 0) FROM jobs j"
+    " LEFT JOIN attempts a ON a.job_id=j.id AND a.n=j.used+1 WHERE j.key=?"
+)
+
+
+@contextmanager
+def still_to_buy(
+    folder: Path, provider: str, *, retry_failed: bool, resubmit: bool
+) -> Iterator[Callable[[Job], bool]]:
+    """Give a test for jobs that a run into ``folder`` would submit.
+
+    A ledger that cannot be read counts every job: the run that opens it says what is wrong.
+    """
+    again = {JobState.PENDING, JobState.CANCELLED, *([JobState.UNKNOWN] if resubmit else [])}
+
+    def wanted(state: str, charged: int, moderated: int) -> bool:
+        if state == JobState.FAILED:
+            return retry_failed and not charged and not moderated
+        return state in again
+
+    if not ledger_path(folder).exists():
+        yield lambda job: True
+        return
+    with ExitStack() as stack:
+        try:
+            connection = stack.enter_context(reading(folder))
+            connection.execute(_BOUGHT, ("",)).fetchone()
+        except (LedgerError, sqlite3.Error):
+            yield lambda job: True
+            return
+
+        def test(job: Job) -> bool:
+            row = connection.execute(_BOUGHT, (job.key(provider),)).fetchone()
+            return row is None or wanted(*row)
+
+        yield test

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
 from pathlib import Path
 
 import anyio
@@ -15,16 +17,18 @@ import click
 
 from asyncpipe._tasks import ungrouped
 from asyncpipe._text import json_text
-from asyncpipe.cli.connect import loop_factory, prepare_process
-from asyncpipe.cli.exits import of_run
-from asyncpipe.cli.signals import draining
 from asyncpipe.engine.pipeline import Pipeline
-from asyncpipe.errors import AsyncpipeError
+from asyncpipe.errors import AsyncpipeError, UsageError
 from asyncpipe.flow.window import Window
-from asyncpipe.ledger.folder import ledger_path
+from asyncpipe.jobs.job import JobType
+from asyncpipe.jobs.settings import Deadlines, Polling
+from asyncpipe.jobs.states import JobState
+from asyncpipe.ledger.folder import STATE_FOLDER, ledger_path, make_folders
+from asyncpipe.providers.atlas.client import AtlasCloud
 from asyncpipe.report.manifest import Manifest, read_manifest
 from asyncpipe.report.progress import Progress
 from asyncpipe.report.summary import summary
+from asyncpipe.report.totals import Totals
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,3 +132,156 @@ def _print_summary(
 def echo(line: str) -> None:
     """Print one line for people."""
     click.echo(line, err=True)
+
+
+SPEED = 20.0
+"""How much faster the simulator's time runs unless told otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Simulated:
+    """How the embedded simulator behaves; its time runs ``speed`` times as fast.
+
+    ``catalog`` is ``article`` or ``live``.
+    """
+
+    speed: float = SPEED
+    faults: str = ""
+    catalog: str = "article"
+
+    def polling(self, polling: Polling) -> Polling:
+        """Poll as much more often."""
+        return replace(polling, speed=self.speed)
+
+    def deadlines(self, deadlines: Deadlines) -> Deadlines:
+        """Give up as much sooner."""
+        return Deadlines(**{k.value: deadlines.of(k) / self.speed for k in JobType})
+
+
+async def connect(
+    stack: AsyncExitStack, folder: Path | None, *, base_url: str | None, simulated: Simulated | None
+) -> AtlasCloud:
+    """Make the provider; ``stack`` closes the simulator, which without a folder keeps no books."""
+    if simulated is None:
+        return AtlasCloud(base_url=base_url)
+    from asyncpipe.simulator.faults import Faults
+    from asyncpipe.simulator.server import Simulator
+    from asyncpipe.simulator.settings import SimulatorSettings
+
+    if folder is not None:
+        make_folders(folder, [STATE_FOLDER])
+    settings = SimulatorSettings(
+        speed=simulated.speed,
+        faults=Faults.parse(simulated.faults),
+        catalog=simulated.catalog,
+        books=folder / STATE_FOLDER / "simulator.sqlite3" if folder else None,
+    )
+    simulator = await stack.enter_async_context(Simulator(settings))
+    return AtlasCloud("simulated", base_url=simulator.base_url, simulated=True)
+
+
+def prepare_process() -> None:
+    """Look for cyclic garbage less often: a process that only runs jobs makes next to none.
+
+    What is loaded by now is never looked at again. Saves a tenth of a run's CPU time; that is why
+    it is done for the command line's own process, and left to a library's user.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return uvloop's loop where it is installed, else None: asyncio's own."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+class Exit(IntEnum):
+    """Why a command ended; the first that applies, in this order, is the one.
+
+    A signal comes before all but USAGE: 128 + its number, 130 or 143; also 130 when the question
+    before a run is answered with no.
+    """
+
+    USAGE = 2
+    STOPPED = 3
+    AGAIN = 75
+    FAILED = 1
+    OK = 0
+
+
+def of_error(error: AsyncpipeError) -> Exit:
+    """The exit code of a command that an error ended."""
+    return Exit.USAGE if isinstance(error, UsageError) else Exit.STOPPED
+
+
+def of_run(totals: Totals, *, stopped: AsyncpipeError | None) -> Exit:
+    """The exit code of a run that came to its end."""
+    if stopped is not None:
+        return Exit.STOPPED
+    if totals.unknown or totals.pending:
+        return Exit.AGAIN
+    return Exit.FAILED if totals.failed else Exit.OK
+
+
+def of_verify(code: int, totals: Totals, *, lost_before: int) -> int:
+    """The exit code of a verify whose repair ended with ``code``: what became of the files.
+
+    75 while some are still to be fetched, 1 when media are gone for good. A failed, unknown or
+    unsubmitted job has no file that could be missing.
+    """
+    if code not in (Exit.AGAIN, Exit.FAILED):
+        return code
+    if totals.jobs[JobState.GENERATED]:
+        return Exit.AGAIN
+    return Exit.FAILED if totals.jobs[JobState.LOST] > lost_before else Exit.OK
+
+
+@dataclass(slots=True)
+class Interruption:
+    """Which signal came first; None while none has."""
+
+    signal: int | None = None
+
+
+@asynccontextmanager
+async def draining(
+    pipeline: Pipeline, *, grace_s: float, echo: Callable[[str], None]
+) -> AsyncIterator[Interruption]:
+    """Run the block; the first signal stops submitting and gives it ``grace_s`` more seconds.
+
+    The second one, or the end of the grace, cuts the block short: the statement after it is the
+    next to run. Submits that are out are still waited for, so that no answer is lost.
+    """
+    seen = Interruption()
+    with ungrouped():
+        async with anyio.create_task_group() as tasks:
+
+            async def listen() -> None:
+                with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+                    async for number in signals:
+                        if seen.signal is not None:
+                            tasks.cancel_scope.cancel()
+                            return
+                        seen.signal = int(number)
+                        tasks.cancel_scope.deadline = anyio.current_time() + grace_s
+                        pipeline.drain()
+                        echo(
+                            f"Interrupted: submitting stopped, {grace_s:g} s for what is quick. "
+                            "Once more leaves at once."
+                        )
+
+            async def listen_where_possible() -> None:
+                try:
+                    await listen()
+                except NotImplementedError:  # Windows: KeyboardInterrupt cancels the run instead
+                    return
+
+            tasks.start_soon(listen_where_possible, name="asyncpipe signals")
+            yield seen
+            tasks.cancel_scope.cancel()

@@ -9,18 +9,23 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 import anyio.lowlevel
+import click
+import orjson
 
+from asyncpipe._text import fit, json_text, printable
 from asyncpipe.errors import JobFileError, LedgerError, Problem, UsageError
-from asyncpipe.jobfile.load import JobFile
+from asyncpipe.jobfile.load import JobFile, open_jobs
 from asyncpipe.jobfile.prices import load_price_file
 from asyncpipe.jobfile.validate import JobRow
 from asyncpipe.jobs.job import Job
 from asyncpipe.ledger.database import reading
 from asyncpipe.ledger.folder import ledger_path
 from asyncpipe.ledger.runs import Taken, taken
+from asyncpipe.pricing.money import usd
 from asyncpipe.pricing.price import Price, Prices, Unpriced
 from asyncpipe.pricing.quotes import Quoting, price_key
 from asyncpipe.pricing.rates import books_of
+from asyncpipe.report.manifest import money
 
 QUOTES_S = 120.0
 """Longest wait for the quotes of one job file."""
@@ -212,3 +217,78 @@ def known(folder: Path, digest: str) -> Taken | None:
             return taken(connection, digest)
     except LedgerError:  # said by the run that opens it; or of a version without digests
         return None
+
+
+SHOWN = 5
+"""Jobs that ``validate`` shows."""
+
+
+def validate_jobs(path: Path, *, as_json: bool, price_file: Path | None = None) -> None:
+    """Check a job file and show what it expands to; raises JobFileError or UsageError.
+
+    A model that no table prices is no mistake here: a run asks the provider.
+    """
+    file = open_jobs(path)
+    pricing = Pricing(file, prices_of(file, price_file))
+    jobs = total = 0
+    first: list[tuple[JobRow, Price | None]] = []
+    for row in file.rows:
+        price = pricing.look(row)
+        jobs += 1
+        total += price.micro if price else 0
+        if len(first) < SHOWN:
+            first.append((row, price))
+    pricing.end(but_for_unpriced=True)
+    unpriced = sorted(pricing.unpriced)
+    if as_json:
+        document = {
+            "valid": True,
+            "jobs": jobs,
+            "total_cost": None if unpriced else money(total),
+            "unpriced_models": unpriced,
+        }
+        click.echo(json_text(orjson.dumps(document | _of_rows(file))))
+        return
+    cost = "" if unpriced else f"; {usd(total)} in all, by tables"
+    click.echo(f"{printable(str(path))}: {jobs} jobs, no problems{cost}")
+    for line in made_of(file):
+        click.echo(f"  {line}")
+    click.echo("The first ones:")
+    for row, price in first:
+        for line in _shown(row, price):
+            click.echo(line)
+    for model in unpriced:
+        click.echo(printable(f"no price is known for {model}: a run asks the provider for it"))
+
+
+def _shown(row: JobRow, price: Price | None) -> Iterator[str]:
+    """One job as people check it before they pay for it."""
+    name, model = row.job.title(row.job.key("atlas")), printable(row.job.model)
+    cost = usd(price.micro) if price else "no price"
+    yield f"  {fit(name, 28)}  {row.job.kind.value:<5}  {cost:>11}  {model}"
+    if row.job.said:
+        yield f"    {printable(row.job.said)[:160]}"
+    if row.job.params:
+        yield f"    {printable(orjson.dumps(dict(row.job.params)).decode())[:160]}"
+
+
+def _of_rows(file: JobFile) -> dict[str, object]:
+    if file.made_of is None:
+        return {}
+    return {"rows": file.made_of, "unused_columns": file.unused, "label_columns": file.kept}
+
+
+def made_of(file: JobFile) -> Iterator[str]:
+    """Lines that say which rows the jobs are made of, and what becomes of their columns."""
+    if file.made_of is None:
+        return
+    yield printable(f"rows: {file.made_of}")
+    unused = {*file.unused}
+    used = [name for name in file.columns if name not in unused]
+    for what, names in (
+        ("columns used", used),
+        ("columns no template names (kept as labels)", file.unused),
+        ("columns kept as labels, not sent", file.kept),
+    ):
+        if names:
+            yield printable(f"{what}: {', '.join(names)}")

@@ -1,0 +1,167 @@
+"""``asyncpipe collect`` and ``asyncpipe verify``: finish and check what was bought; buy nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import click
+import orjson
+
+from asyncpipe._text import json_text, printable
+from asyncpipe.cli.session import (
+    End,
+    Exit,
+    Output,
+    Simulated,
+    connect,
+    echo,
+    of_verify,
+    run_session,
+    work_in,
+)
+from asyncpipe.engine.pipeline import Pipeline
+from asyncpipe.engine.resolve import Decision, Resolved, resolve
+from asyncpipe.engine.verify import Verified, verify
+from asyncpipe.jobs.settings import Deadlines, Polling
+from asyncpipe.jobs.states import JobState
+from asyncpipe.ledger.database import origin_of
+from asyncpipe.pricing.money import usd
+from asyncpipe.report.export import export_file, export_stream
+from asyncpipe.report.manifest import read_manifest
+from asyncpipe.report.progress import Progress
+from asyncpipe.report.status import read_status, status_document, status_lines
+
+SHOWN = 20
+"""Bad assets that are named; the others are counted."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CollectOptions:
+    """The options of both commands."""
+
+    folder: Path
+    base_url: str | None
+    grace: float
+    output: Output
+
+
+def collect_folder(options: CollectOptions) -> int:
+    """Poll and download what was submitted; return the exit code."""
+    simulated = origin_of(options.folder).simulated
+    work = partial(_collect, options, Simulated() if simulated else None)
+    return run_session(options.folder, work, output=options.output, simulated=simulated)
+
+
+def verify_folder(options: CollectOptions) -> int:
+    """Compare every asset; fetch again what is missing or damaged; return the exit code.
+
+    It speaks of files only, whatever jobs came to: 0 when every one stands that was bought.
+    """
+    found = asyncio.run(verify(options.folder))
+    _say(found, options.output)
+    if found.bad_count:
+        lost_before = read_manifest(options.folder).totals.jobs[JobState.LOST]
+        code = collect_folder(options)
+        return of_verify(code, read_manifest(options.folder).totals, lost_before=lost_before)
+    if not options.output.quiet:
+        click.echo(f"{found.checked} assets checked, all as they were bought")
+    return 0
+
+
+def _say(found: Verified, output: Output) -> None:
+    if output.quiet or not found.bad_count:
+        return
+    for bad in found.bad[:SHOWN]:
+        echo(f"  {printable(bad.asset.path)} {printable(bad.problem)}")
+    if found.bad_count > SHOWN:
+        echo(f"  … and {found.bad_count - SHOWN} more")
+    echo(f"{found.bad_count} of {found.checked} assets to be fetched again, at no cost")
+
+
+async def _collect(options: CollectOptions, simulated: Simulated | None) -> End:
+    polling, deadlines = Polling(), Deadlines()
+    if simulated is not None:
+        polling, deadlines = simulated.polling(polling), simulated.deadlines(deadlines)
+    progress = Progress(options.output.echo, verbose=options.output.verbose)
+    async with AsyncExitStack() as stack:
+        pipeline = Pipeline(
+            await connect(stack, options.folder, base_url=options.base_url, simulated=simulated),
+            options.folder,
+            polling=polling,
+            deadlines=deadlines,
+            on_event=progress,
+        )
+        return await work_in(pipeline, pipeline.collect, progress=progress, grace_s=options.grace)
+
+
+def export_folder(folder: Path, *, form: str, rows: str, output: Path | None) -> int:
+    """Export a folder; return the exit code: 3 when the reader of stdout left before the end."""
+    if output is not None and str(output) != "-":
+        count = export_file(folder, output, form, rows=rows)
+        click.echo(f"{printable(str(output))}: {count} {rows}", err=True)
+        return Exit.OK
+    try:
+        stream = sys.stdout.buffer
+        export_stream(folder, stream, form, rows=rows)
+        stream.flush()
+    except BrokenPipeError:
+        return Exit.STOPPED  # whoever read had enough: `| head`
+    return Exit.OK
+
+
+def decision_of(*, resubmit: bool, give_up: bool, lost_charged: bool, lost_free: bool) -> Decision:
+    """Read the options; raises click.UsageError for none, and for those that exclude each other."""
+    if (resubmit and give_up) or (lost_charged and lost_free):
+        both = (
+            "--resubmit and --give-up" if resubmit and give_up else "--lost-charged and --lost-free"
+        )
+        raise click.UsageError(f"{both} exclude each other: say either")
+    if not (resubmit or give_up or lost_charged or lost_free):
+        raise click.UsageError(
+            "say what the bill says of lost answers, --lost-charged or --lost-free; or, where "
+            "nobody knows, what is to become of unknown jobs, --resubmit (may pay twice) or "
+            "--give-up (counts as charged)"
+        )
+    return Decision(
+        resubmit=resubmit if resubmit or give_up else None,
+        lost_charged=lost_charged if lost_charged or lost_free else None,
+    )
+
+
+def resolve_jobs(folder: Path, names: tuple[str, ...], decision: Decision) -> None:
+    """Decide, and say what follows."""
+    resolved = asyncio.run(resolve(folder, names, decision))
+    for one in resolved:
+        click.echo(f"  {printable(one.before.name)}: {_outcome(one)}")
+    again = decision.submits_anew and any(one.after.state is JobState.PENDING for one in resolved)
+    hint = "; run the same job file again to submit them" if again else ""
+    click.echo(f"{len(resolved)} jobs resolved{hint}")
+
+
+def _outcome(one: Resolved) -> str:
+    parts = []
+    if one.after.state is not one.before.state:
+        parts.append({JobState.PENDING: "to be submitted"}.get(one.after.state, "failed"))
+    if one.settled:
+        parts.append(f"{usd(one.charged)} charged")
+    if one.released:
+        parts.append(f"{usd(one.released)} released")
+    if one.after.held:
+        answers = f"{one.after.lost} lost answer" + ("s" if one.after.lost > 1 else "")
+        parts.append(f"{usd(one.after.held)} stay reserved for {answers}")
+    return ", ".join(parts)
+
+
+def show_status(folder: Path, *, as_json: bool) -> None:
+    """Print the status; raises LedgerError without a ledger."""
+    status = read_status(folder)
+    if as_json:
+        document = orjson.dumps(status_document(status), option=orjson.OPT_INDENT_2)
+        click.echo(json_text(document))
+    else:
+        click.echo("\n".join(status_lines(status)))
