@@ -16,9 +16,15 @@ from PIL import Image
 
 from asyncpipe.errors import UsageError
 from asyncpipe.simulator.books import Books
-from asyncpipe.simulator.draw import clip_size, draw_clip, draw_picture, picture_size
 from asyncpipe.simulator.faults import Faults
-from asyncpipe.simulator.fonts import MISSING, drawable
+from asyncpipe.simulator.media import (
+    MISSING,
+    clip_size,
+    draw_clip,
+    draw_picture,
+    drawable,
+    picture_size,
+)
 from asyncpipe.simulator.server import Simulator
 from asyncpipe.simulator.settings import SimulatorSettings
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from asyncpipe.errors import UsageError
-from asyncpipe.simulator.live import LIVE
+from asyncpipe.simulator.models import LIVE
 from asyncpipe.simulator.settings import SimulatorSettings
 from tests.simulator_client import FLUX, KEY, SEEDANCE, Client, run
 

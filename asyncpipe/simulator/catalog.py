@@ -8,8 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
-from asyncpipe.simulator.live import LIVE, refused_live
-from asyncpipe.simulator.prices import MODELS, charge
+from asyncpipe.simulator.models import LIVE, MODELS, charge, refused_live
 from asyncpipe.simulator.submit import read_body
 from asyncpipe.simulator.wire import Service, refusal, root
 

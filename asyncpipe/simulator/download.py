@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from asyncpipe.simulator.books import BookedPrediction
-from asyncpipe.simulator.chance import MediaPlan, dice, media_plan
+from asyncpipe.simulator.faults import MediaPlan, dice, media_plan
 from asyncpipe.simulator.poll import CONTENT_TYPES
 from asyncpipe.simulator.wire import Service, drop, gone, page
 

@@ -15,12 +15,10 @@ from typing import Any
 from aiohttp import web
 
 from asyncpipe.simulator import wire
-from asyncpipe.simulator.answers import Told, nameless, submit_answer
 from asyncpipe.simulator.books import BookedPrediction
-from asyncpipe.simulator.chance import FAILED_IN_A_ROW, Plan, dice, plan_of, refusal
-from asyncpipe.simulator.live import refused_live
-from asyncpipe.simulator.poll import Polls
-from asyncpipe.simulator.prices import charge, outputs_asked
+from asyncpipe.simulator.faults import FAILED_IN_A_ROW, Plan, dice, plan_of, refusal
+from asyncpipe.simulator.models import charge, outputs_asked, refused_live
+from asyncpipe.simulator.poll import Polls, Told, nameless, submit_answer
 from asyncpipe.simulator.upload import Uploads
 from asyncpipe.simulator.wire import Service
 

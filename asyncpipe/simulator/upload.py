@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import BodyPartReader, web
 
-from asyncpipe.simulator.chance import dice
+from asyncpipe.simulator.faults import dice
 from asyncpipe.simulator.wire import Service, broken_gateway, drop, refusal, root
 
 LARGEST = 50 * 1024 * 1024
