@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from asyncpipe.engine.pipeline import Pipeline
+    from asyncpipe.engine import Pipeline
     from asyncpipe.errors import (
         AsyncpipeError,
         DownloadError,
@@ -16,15 +16,12 @@ if TYPE_CHECKING:
         ProviderError,
         UsageError,
     )
-    from asyncpipe.jobfile.load import load_jobs
-    from asyncpipe.jobs.job import Job, JobType
-    from asyncpipe.jobs.settings import Deadlines, Polling
-    from asyncpipe.jobs.states import JobState
-    from asyncpipe.pricing.rates import Rate
-    from asyncpipe.providers.atlas.client import AtlasCloud
-    from asyncpipe.providers.base import Prediction, PredictionStatus, Provider
-    from asyncpipe.report.manifest import Manifest, read_manifest
-    from asyncpipe.report.results import Asset, Outcome, Result
+    from asyncpipe.jobfile import load_jobs
+    from asyncpipe.jobs import Deadlines, Event, Job, JobRecord, JobState, JobType, Polling
+    from asyncpipe.pricing import Rate
+    from asyncpipe.providers import Prediction, PredictionStatus, Provider
+    from asyncpipe.providers.atlas import AtlasCloud
+    from asyncpipe.report import Asset, Manifest, Outcome, Result, read_manifest
 
 __version__ = "0.1.0"
 
@@ -34,9 +31,11 @@ __all__ = [
     "AtlasCloud",
     "Deadlines",
     "DownloadError",
+    "Event",
     "FolderInUse",
     "Job",
     "JobFileError",
+    "JobRecord",
     "JobState",
     "JobType",
     "LedgerError",
@@ -55,39 +54,41 @@ __all__ = [
     "read_manifest",
 ]
 
-_HOMES = {
-    "Asset": "report.results",
+_ROOMS = {
+    "Asset": "report",
     "AsyncpipeError": "errors",
-    "AtlasCloud": "providers.atlas.client",
-    "Deadlines": "jobs.settings",
+    "AtlasCloud": "providers.atlas",
+    "Deadlines": "jobs",
     "DownloadError": "errors",
+    "Event": "jobs",
     "FolderInUse": "errors",
-    "Job": "jobs.job",
+    "Job": "jobs",
     "JobFileError": "errors",
-    "JobState": "jobs.states",
-    "JobType": "jobs.job",
+    "JobRecord": "jobs",
+    "JobState": "jobs",
+    "JobType": "jobs",
     "LedgerError": "errors",
-    "Manifest": "report.manifest",
-    "Outcome": "report.results",
-    "Pipeline": "engine.pipeline",
-    "Polling": "jobs.settings",
-    "Prediction": "providers.base",
-    "PredictionStatus": "providers.base",
-    "Provider": "providers.base",
+    "Manifest": "report",
+    "Outcome": "report",
+    "Pipeline": "engine",
+    "Polling": "jobs",
+    "Prediction": "providers",
+    "PredictionStatus": "providers",
+    "Provider": "providers",
     "ProviderError": "errors",
-    "Rate": "pricing.rates",
-    "Result": "report.results",
+    "Rate": "pricing",
+    "Result": "report",
     "UsageError": "errors",
-    "load_jobs": "jobfile.load",
-    "read_manifest": "report.manifest",
+    "load_jobs": "jobfile",
+    "read_manifest": "report",
 }
 
 
 def __getattr__(name: str) -> Any:
     # Names are imported when they are asked for: `asyncpipe --help` must not wait for aiohttp.
-    if name not in _HOMES:
+    if name not in _ROOMS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
 
 
 def __dir__() -> list[str]:

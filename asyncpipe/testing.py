@@ -33,10 +33,9 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from asyncpipe.errors import BalanceExhausted, PredictionGone, ProviderError, Rejected
-from asyncpipe.jobs.events import now
-from asyncpipe.jobs.job import Job
-from asyncpipe.pricing.quotes import Quote
-from asyncpipe.providers.base import Prediction, PredictionStatus
+from asyncpipe.jobs import Job, now
+from asyncpipe.pricing import Quote
+from asyncpipe.providers import Prediction, PredictionStatus
 
 T = TypeVar("T")
 

@@ -64,7 +64,7 @@ def main() -> None:
     peak.start()
     with (
         asyncio.Runner(loop_factory=new_loop) as runner,
-        patch("asyncpipe.media.downloader.Downloader", NullDownloader),
+        patch("asyncpipe.engine.pipeline.Downloader", NullDownloader),
     ):
         told = runner.run(run(Path(options.folder), options.jobs, options.in_flight))
     peak.stop()

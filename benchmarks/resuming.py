@@ -60,7 +60,7 @@ def main() -> None:
     peak.start()
     with (
         asyncio.Runner(loop_factory=new_loop) as runner,
-        patch("asyncpipe.media.downloader.Downloader", NullDownloader),
+        patch("asyncpipe.engine.pipeline.Downloader", NullDownloader),
     ):
         told = runner.run(run(options.folder, options.most))
     peak.stop()

@@ -64,7 +64,7 @@ def all_sorts(count: int) -> list[Job]:
 @pytest.fixture
 def faster_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits between tries shrink like the simulator's generation times."""
-    for module in ("fetcher", "driver", "flow.pause"):
+    for module in ("engine.fetch", "engine.submit", "flow.backoff"):
         shrunk = partial(shorter, backoff_s)
         monkeypatch.setattr(f"asyncpipe.{module}.backoff_s", shrunk)
 

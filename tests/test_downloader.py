@@ -568,9 +568,9 @@ def test_a_disk_that_refuses_is_not_a_failed_download(
     if body is PNG:
         place |= {"open": "os.open", "write": "os.write", "replace": "os.replace"}
     with monkeypatch.context() as broken:
-        broken.setattr(f"asyncpipe.parts.{place[step]}", refuse)
+        broken.setattr(f"asyncpipe.media.parts.{place[step]}", refuse)
         if step == "open" and body is LARGE:
-            broken.setattr("asyncpipe.media.parts.Part", refuse)
+            broken.setattr("asyncpipe.media.downloader.Part", refuse)
         with pytest.raises(DiskError, match=r"run the same command again") as caught:
             fetch(tmp_path, answer)
     assert str(tmp_path) in str(caught.value)

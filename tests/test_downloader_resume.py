@@ -61,7 +61,7 @@ class Watched(Body):
 @pytest.fixture(autouse=True)
 def watched(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let servers see how much was read."""
-    monkeypatch.setattr("asyncpipe.http.body.Body", Watched)
+    monkeypatch.setattr("asyncpipe.media.downloader.Body", Watched)
 
 
 @dataclass

@@ -594,7 +594,7 @@ def test_a_bug_of_ours_prints_nothing_a_terminal_obeys(
     def broken(path: Path) -> None:
         raise RuntimeError(EVIL)
 
-    for module in ("check", "run"):
+    for module in ("validate", "run"):
         monkeypatch.setattr(f"asyncpipe.cli.{module}.open_jobs", broken)
     assert run_command(["validate", "x.yaml"]) == 1
     assert run_command(["run", "x.yaml", "--verbose"]) == 1

@@ -23,16 +23,8 @@ from asyncpipe.errors import (
     Rejected,
 )
 from asyncpipe.ledger.folder import ledger_path
-from asyncpipe.pricing.quotes import (
-    AGAIN_S,
-    AT_ONCE,
-    FILL_S,
-    FRESH_S,
-    QUOTE_S,
-    Quote,
-    Quoting,
-    price_key,
-)
+from asyncpipe.pricing.quotes import Quote, price_key
+from asyncpipe.pricing.quoting import AGAIN_S, AT_ONCE, FILL_S, FRESH_S, QUOTE_S, Quoting
 from asyncpipe.testing import FakeProvider, Script, run_virtual
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"

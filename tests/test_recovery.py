@@ -243,7 +243,7 @@ def test_nothing_is_submitted_below_the_floor(
 ) -> None:
     """It waits, says why, and goes on when there is room; what is paid for is finished."""
     left = {"bytes": 2 * GIB}
-    monkeypatch.setattr("asyncpipe.volume.shutil.disk_usage", lambda _: _usage(left["bytes"]))
+    monkeypatch.setattr("asyncpipe.media.disk.shutil.disk_usage", lambda _: _usage(left["bytes"]))
     provider = FakeProvider()
     seen: list[tuple[int, str]] = []
 
@@ -270,7 +270,7 @@ def test_nothing_is_submitted_below_the_floor(
 
 def test_patience_ends_the_wait_for_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After as long as a refusing provider is waited for."""
-    monkeypatch.setattr("asyncpipe.volume.shutil.disk_usage", lambda _: _usage(0))
+    monkeypatch.setattr("asyncpipe.media.disk.shutil.disk_usage", lambda _: _usage(0))
     provider = FakeProvider()
     manifest, stopped = run(tmp_path, provider, jobs(3), patience_s=600.0)
     assert isinstance(stopped, DiskError)

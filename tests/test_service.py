@@ -31,7 +31,7 @@ from asyncpipe.jobs.events import Failed, RetryAsked, now
 from asyncpipe.jobs.job import Job, JobType
 from asyncpipe.jobs.record import JobRecord, fold
 from asyncpipe.jobs.states import JobState
-from asyncpipe.pricing import quotes as quoting_module
+from asyncpipe.pricing import quoting as quoting_module
 from asyncpipe.pricing.quotes import Quote
 from asyncpipe.providers.base import Prediction
 from asyncpipe.report import manifest as manifest_module
@@ -366,6 +366,7 @@ def test_a_large_folder_is_not_written_at_the_end_of_every_batch(
     monkeypatch.setattr(manifest_module, "LONG_S", -1.0)
     monkeypatch.setattr(manifest_module, "MANIFEST_PAUSE", 1e9)
     monkeypatch.setattr("asyncpipe.report.manifest.MANIFEST_EVERY_S", 1e6)
+    monkeypatch.setattr("asyncpipe.engine.recorder.MANIFEST_EVERY_S", 1e6)
     path = tmp_path / "manifest.json"
 
     async def main() -> None:

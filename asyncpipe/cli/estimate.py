@@ -17,16 +17,14 @@ import orjson
 from asyncpipe._text import columns, json_text, printable, seconds
 from asyncpipe.cli.session import Simulated, connect, echo, loop_factory
 from asyncpipe.cli.validate import Kinds, prices_of
-from asyncpipe.engine.engine import learned_before
+from asyncpipe.engine import learned_before
 from asyncpipe.errors import ProviderError
-from asyncpipe.flow.learned import Latency
-from asyncpipe.jobfile.load import JobFile, open_jobs
-from asyncpipe.jobs.job import Job, JobType
-from asyncpipe.pricing.money import to_micro, usd
-from asyncpipe.pricing.price import Price, Prices
-from asyncpipe.pricing.quotes import Quoting
-from asyncpipe.providers.atlas.client import AtlasCloud, has_key
-from asyncpipe.report.manifest import money
+from asyncpipe.flow import Latency
+from asyncpipe.jobfile import JobFile, open_jobs
+from asyncpipe.jobs import Job, JobType
+from asyncpipe.pricing import Price, Prices, Quoting, to_micro, usd
+from asyncpipe.providers.atlas import AtlasCloud, has_key
+from asyncpipe.report import money
 
 OFFLINE = "by tables only, nothing was asked: "
 

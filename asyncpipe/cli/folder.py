@@ -24,17 +24,19 @@ from asyncpipe.cli.session import (
     run_session,
     work_in,
 )
-from asyncpipe.engine.pipeline import Pipeline
-from asyncpipe.engine.resolve import Decision, Resolved, resolve
-from asyncpipe.engine.verify import Verified, verify
-from asyncpipe.jobs.settings import Deadlines, Polling
-from asyncpipe.jobs.states import JobState
-from asyncpipe.ledger.database import origin_of
-from asyncpipe.pricing.money import usd
-from asyncpipe.report.export import export_file, export_stream
-from asyncpipe.report.manifest import read_manifest
-from asyncpipe.report.progress import Progress
-from asyncpipe.report.status import read_status, status_document, status_lines
+from asyncpipe.engine import Decision, Pipeline, Resolved, Verified, resolve, verify
+from asyncpipe.jobs import Deadlines, JobState, Polling
+from asyncpipe.ledger import origin_of
+from asyncpipe.pricing import usd
+from asyncpipe.report import (
+    Progress,
+    export_file,
+    export_stream,
+    read_manifest,
+    read_status,
+    status_document,
+    status_lines,
+)
 
 SHOWN = 20
 """Bad assets that are named; the others are counted."""

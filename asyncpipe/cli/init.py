@@ -8,7 +8,7 @@ import click
 import orjson
 
 from asyncpipe.errors import UsageError
-from asyncpipe.jobfile.schema import TITLE, job_file_schema
+from asyncpipe.jobfile import TITLE, job_file_schema
 
 _EN = """\
 # A job file: what asyncpipe is to make. Try it without key, network or money:

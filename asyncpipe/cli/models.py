@@ -9,10 +9,9 @@ import click
 import orjson
 
 from asyncpipe._text import fit, printable, width
-from asyncpipe.pricing.money import usd
-from asyncpipe.providers.atlas.client import AtlasCloud
-from asyncpipe.providers.catalog.live import Catalogue, get_catalogue
-from asyncpipe.providers.catalog.models import CatalogModel
+from asyncpipe.pricing import usd
+from asyncpipe.providers.atlas import AtlasCloud
+from asyncpipe.providers.catalog import CatalogModel, Catalogue, get_catalogue
 
 _WIDEST = 60
 

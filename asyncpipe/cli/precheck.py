@@ -11,18 +11,19 @@ from sqlite3 import Connection
 
 from asyncpipe._text import printable
 from asyncpipe.errors import LedgerError, Problem
-from asyncpipe.http.hosts import on_loopback
-from asyncpipe.jobfile.load import JobFile
-from asyncpipe.jobfile.problems import LONGEST_MESSAGE, MOST_PROBLEMS
-from asyncpipe.jobfile.validate import JobRow
-from asyncpipe.jobs.states import JobState
-from asyncpipe.ledger.database import reading
-from asyncpipe.ledger.folder import ledger_path
-from asyncpipe.providers.atlas.client import AtlasCloud
-from asyncpipe.providers.catalog.body import BodyCheck
-from asyncpipe.providers.catalog.live import Catalogue, fetch_schemas, find_models
-from asyncpipe.providers.catalog.models import Lookup
-from asyncpipe.providers.catalog.schema import read_schema
+from asyncpipe.http import on_loopback
+from asyncpipe.jobfile import LONGEST_MESSAGE, MOST_PROBLEMS, JobFile, JobRow
+from asyncpipe.jobs import JobState
+from asyncpipe.ledger import ledger_path, reading
+from asyncpipe.providers.atlas import AtlasCloud
+from asyncpipe.providers.catalog import (
+    BodyCheck,
+    Catalogue,
+    Lookup,
+    fetch_schemas,
+    find_models,
+    read_schema,
+)
 
 _UNSPENT = (JobState.PENDING, JobState.CANCELLED)
 

@@ -15,14 +15,18 @@ import orjson
 from asyncpipe._text import json_text, printable
 from asyncpipe.cli.session import Exit, Simulated, connect, loop_factory
 from asyncpipe.errors import UsageError
-from asyncpipe.ledger.database import origin_of
-from asyncpipe.ledger.folder import Origin
-from asyncpipe.pricing.bill import Bill
-from asyncpipe.pricing.money import usd
-from asyncpipe.providers.atlas.billing import read_bill
-from asyncpipe.providers.atlas.client import AtlasCloud
-from asyncpipe.report.purchases import Ledgered, read_entries
-from asyncpipe.report.reconcile import Compared, ModelCheck, Reconciled, Verdict, compare
+from asyncpipe.ledger import Origin, origin_of
+from asyncpipe.pricing import Bill, usd
+from asyncpipe.providers.atlas import AtlasCloud, read_bill
+from asyncpipe.report import (
+    Compared,
+    Ledgered,
+    ModelCheck,
+    Reconciled,
+    Verdict,
+    compare,
+    read_entries,
+)
 
 COLUMNS = 78
 

@@ -30,20 +30,15 @@ from asyncpipe.cli.validate import (
     prices_of,
     told,
 )
-from asyncpipe.engine.engine import learned_before
-from asyncpipe.engine.pipeline import Pipeline
+from asyncpipe.engine import Pipeline, learned_before
 from asyncpipe.errors import LedgerError
-from asyncpipe.jobfile.load import JobFile, open_jobs
-from asyncpipe.jobs.job import Job
-from asyncpipe.jobs.states import JobState
-from asyncpipe.ledger.database import reading
-from asyncpipe.ledger.folder import ledger_path
-from asyncpipe.media.disk import GIB
-from asyncpipe.pricing.money import to_micro
-from asyncpipe.pricing.price import Prices
-from asyncpipe.pricing.quotes import Quoting
-from asyncpipe.providers.atlas.client import AtlasCloud
-from asyncpipe.report.progress import Progress
+from asyncpipe.jobfile import JobFile, open_jobs
+from asyncpipe.jobs import Job, JobState
+from asyncpipe.ledger import ledger_path, reading
+from asyncpipe.media import GIB
+from asyncpipe.pricing import Prices, Quoting, to_micro
+from asyncpipe.providers.atlas import AtlasCloud
+from asyncpipe.report import Progress
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,18 +17,13 @@ import click
 
 from asyncpipe._tasks import ungrouped
 from asyncpipe._text import json_text
-from asyncpipe.engine.pipeline import Pipeline
+from asyncpipe.engine import Pipeline
 from asyncpipe.errors import AsyncpipeError, UsageError
-from asyncpipe.flow.window import Window
-from asyncpipe.jobs.job import JobType
-from asyncpipe.jobs.settings import Deadlines, Polling
-from asyncpipe.jobs.states import JobState
-from asyncpipe.ledger.folder import STATE_FOLDER, ledger_path, make_folders
-from asyncpipe.providers.atlas.client import AtlasCloud
-from asyncpipe.report.manifest import Manifest, read_manifest
-from asyncpipe.report.progress import Progress
-from asyncpipe.report.summary import summary
-from asyncpipe.report.totals import Totals
+from asyncpipe.flow import Window
+from asyncpipe.jobs import Deadlines, JobState, JobType, Polling
+from asyncpipe.ledger import STATE_FOLDER, ledger_path, make_folders
+from asyncpipe.providers.atlas import AtlasCloud
+from asyncpipe.report import Manifest, Progress, Totals, read_manifest, summary
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -164,9 +159,7 @@ async def connect(
     """Make the provider; ``stack`` closes the simulator, which without a folder keeps no books."""
     if simulated is None:
         return AtlasCloud(base_url=base_url)
-    from asyncpipe.simulator.faults import Faults
-    from asyncpipe.simulator.server import Simulator
-    from asyncpipe.simulator.settings import SimulatorSettings
+    from asyncpipe.simulator import Faults, Simulator, SimulatorSettings
 
     if folder is not None:
         make_folders(folder, [STATE_FOLDER])

@@ -10,9 +10,7 @@ import anyio
 import click
 
 from asyncpipe.errors import UsageError
-from asyncpipe.simulator.faults import Faults
-from asyncpipe.simulator.server import Simulator
-from asyncpipe.simulator.settings import SimulatorSettings
+from asyncpipe.simulator import Faults, Simulator, SimulatorSettings
 
 
 def serve(

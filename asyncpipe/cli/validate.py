@@ -14,18 +14,11 @@ import orjson
 
 from asyncpipe._text import fit, json_text, printable
 from asyncpipe.errors import JobFileError, LedgerError, Problem, UsageError
-from asyncpipe.jobfile.load import JobFile, open_jobs
-from asyncpipe.jobfile.prices import load_price_file
-from asyncpipe.jobfile.validate import JobRow
-from asyncpipe.jobs.job import Job
-from asyncpipe.ledger.database import reading
-from asyncpipe.ledger.folder import ledger_path
-from asyncpipe.ledger.runs import Taken, taken
-from asyncpipe.pricing.money import usd
-from asyncpipe.pricing.price import Price, Prices, Unpriced
-from asyncpipe.pricing.quotes import Quoting, price_key
-from asyncpipe.pricing.rates import books_of
-from asyncpipe.report.manifest import money
+from asyncpipe.jobfile import JobFile, JobRow, load_price_file, open_jobs
+from asyncpipe.jobs import Job
+from asyncpipe.ledger import Taken, ledger_path, reading, taken
+from asyncpipe.pricing import Price, Prices, Quoting, Unpriced, books_of, price_key, usd
+from asyncpipe.report import money
 
 QUOTES_S = 120.0
 """Longest wait for the quotes of one job file."""

@@ -3,3 +3,18 @@
 ``drive`` shows one job's way from beginning to end; ``Pipeline`` is the public face; ``verify``
 and ``resolve`` mend a folder.
 """
+
+from asyncpipe.engine.engine import learned_before
+from asyncpipe.engine.pipeline import Pipeline
+from asyncpipe.engine.resolve import Decision, Resolved, resolve
+from asyncpipe.engine.verify import Verified, verify
+
+__all__ = [
+    "Decision",
+    "Pipeline",
+    "Resolved",
+    "Verified",
+    "learned_before",
+    "resolve",
+    "verify",
+]

@@ -11,17 +11,12 @@ from pathlib import Path
 from asyncpipe.engine.decide import limits_of
 from asyncpipe.engine.queue import Backlog, Handover, Queue, read_page
 from asyncpipe.errors import AsyncpipeError, ProviderError
-from asyncpipe.flow.limiter import Traffic
-from asyncpipe.jobs.record import JobRecord
-from asyncpipe.jobs.states import JobState
-from asyncpipe.ledger.database import Ledger
-from asyncpipe.ledger.queries import pending_models
-from asyncpipe.ledger.runs import Named
-from asyncpipe.media.disk import Room
-from asyncpipe.pricing.budget import Budget, Fit
-from asyncpipe.pricing.price import Price
-from asyncpipe.pricing.spending import Purse
-from asyncpipe.providers.base import Prediction
+from asyncpipe.flow import Traffic
+from asyncpipe.jobs import JobRecord, JobState
+from asyncpipe.ledger import Ledger, Named, pending_models
+from asyncpipe.media import Room
+from asyncpipe.pricing import Budget, Fit, Price, Purse
+from asyncpipe.providers import Prediction
 
 STEP_S = 3600.0
 """Longest sleep of admission when nothing is due; any news wakes it at once."""

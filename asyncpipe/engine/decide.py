@@ -16,21 +16,20 @@ from asyncpipe.errors import (
     SubmitStopped,
     without_numbers,
 )
-from asyncpipe.flow.limiter import Answer, Verdict
-from asyncpipe.flow.polling import Found
-from asyncpipe.jobs.events import (
+from asyncpipe.flow import Answer, Found, Verdict
+from asyncpipe.jobs import (
     Event,
     Expired,
     Failed,
     Generated,
+    JobRecord,
     NotBought,
     Released,
     Submitted,
     Unknown,
 )
-from asyncpipe.jobs.record import JobRecord
-from asyncpipe.pricing.money import told_micro
-from asyncpipe.providers.base import Prediction, PredictionStatus
+from asyncpipe.pricing import told_micro
+from asyncpipe.providers import Prediction, PredictionStatus
 
 
 def limits_of(answer: Prediction | ProviderError) -> Answer:

@@ -9,8 +9,7 @@ from asyncpipe.engine.admission import Admission
 from asyncpipe.engine.submit import Driver
 from asyncpipe.engine.tickets import Stops, Waiters
 from asyncpipe.errors import AsyncpipeError
-from asyncpipe.jobs.record import JobRecord
-from asyncpipe.jobs.states import JobState
+from asyncpipe.jobs import JobRecord, JobState
 
 
 class Settling:

@@ -14,21 +14,26 @@ from asyncpipe.engine.poll import Paced
 from asyncpipe.engine.submit import Driver, Policy, Stop
 from asyncpipe.engine.upload import Uploads
 from asyncpipe.errors import AsyncpipeError
-from asyncpipe.flow.gate import Gate
-from asyncpipe.flow.learned import Latency
-from asyncpipe.flow.limiter import Traffic, Windows, lessons
-from asyncpipe.flow.memory import LATENCY, Latencies, Memory, latencies_of, recall
-from asyncpipe.flow.pace import Pace
-from asyncpipe.flow.polling import Watches
-from asyncpipe.http.hosts import on_loopback
-from asyncpipe.jobs.record import JobRecord
-from asyncpipe.jobs.settings import Caps, Deadlines, Polling
-from asyncpipe.ledger.database import Ledger
-from asyncpipe.media.disk import Room
-from asyncpipe.media.downloader import Downloader
-from asyncpipe.pricing.budget import Budget
-from asyncpipe.pricing.spending import Purse
-from asyncpipe.providers.base import Provider, account_of
+from asyncpipe.flow import (
+    LATENCY,
+    Gate,
+    Latencies,
+    Latency,
+    Memory,
+    Pace,
+    Traffic,
+    Watches,
+    Windows,
+    latencies_of,
+    lessons,
+    recall,
+)
+from asyncpipe.http import on_loopback
+from asyncpipe.jobs import Caps, Deadlines, JobRecord, Polling
+from asyncpipe.ledger import Ledger
+from asyncpipe.media import Downloader, Room
+from asyncpipe.pricing import Budget, Purse
+from asyncpipe.providers import Provider, account_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

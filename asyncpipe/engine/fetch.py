@@ -19,15 +19,11 @@ from asyncpipe.errors import (
     ProviderError,
     TooLarge,
 )
-from asyncpipe.flow.backoff import backoff_s
-from asyncpipe.jobs.events import AssetStored, Event, FetchFailed, Lost, Succeeded, now
-from asyncpipe.jobs.job import JobType
-from asyncpipe.jobs.record import JobRecord
-from asyncpipe.ledger.asset_names import claim_parts
-from asyncpipe.ledger.database import Ledger
-from asyncpipe.ledger.write import INLINE
-from asyncpipe.media.downloader import Downloader, StoredFile, Target
-from asyncpipe.providers.base import Provider
+from asyncpipe.flow import backoff_s
+from asyncpipe.jobs import AssetStored, Event, FetchFailed, JobRecord, JobType, Lost, Succeeded, now
+from asyncpipe.ledger import INLINE, Ledger, claim_parts
+from asyncpipe.media import Downloader, StoredFile, Target
+from asyncpipe.providers import Provider
 
 logger = logging.getLogger("asyncpipe.fetcher")
 

@@ -12,19 +12,12 @@ from sqlite3 import Connection
 from typing import Any
 
 from asyncpipe.errors import JobFileError, Problem, UsageError
-from asyncpipe.jobfile.load import iter_jobs, parse_jobs
-from asyncpipe.jobfile.problems import MOST_PROBLEMS
-from asyncpipe.jobs.events import Unknown, now
-from asyncpipe.jobs.inputs import may_take_media
-from asyncpipe.jobs.job import Job
-from asyncpipe.jobs.record import JobRecord
-from asyncpipe.jobs.states import JobState
-from asyncpipe.ledger import queries
-from asyncpipe.ledger.asset_names import claim_stems
-from asyncpipe.ledger.database import Ledger
-from asyncpipe.media.local import BadInputs, LocalFiles
-from asyncpipe.pricing.spending import Purse
-from asyncpipe.providers.base import Provider, uploader
+from asyncpipe.jobfile import MOST_PROBLEMS, iter_jobs, parse_jobs
+from asyncpipe.jobs import Job, JobRecord, JobState, Unknown, may_take_media, now
+from asyncpipe.ledger import Ledger, claim_stems, queries
+from asyncpipe.media import BadInputs, LocalFiles
+from asyncpipe.pricing import Purse
+from asyncpipe.providers import Provider, uploader
 
 JobLike = Job | Mapping[str, Any]
 """A job, or a mapping with a job file's keys."""

@@ -25,18 +25,20 @@ from asyncpipe.engine.queue import Backlog
 from asyncpipe.engine.tickets import Stops
 from asyncpipe.engine.verify import Comparison
 from asyncpipe.errors import AsyncpipeError, BalanceExhausted, UsageError
-from asyncpipe.jobs.events import AskedAgain, Resubmitted, RetryAsked, Withdrawn, now
-from asyncpipe.jobs.job import Job
-from asyncpipe.jobs.record import JobRecord
-from asyncpipe.jobs.states import JobState
-from asyncpipe.ledger import queries, runs
-from asyncpipe.ledger.database import Ledger
-from asyncpipe.ledger.runs import Named
-from asyncpipe.pricing.money import from_micro
-from asyncpipe.pricing.price import Prices
-from asyncpipe.pricing.spending import Purse
-from asyncpipe.providers.base import Provider
-from asyncpipe.report.totals import Totals, count_removed
+from asyncpipe.jobs import (
+    AskedAgain,
+    Job,
+    JobRecord,
+    JobState,
+    Resubmitted,
+    RetryAsked,
+    Withdrawn,
+    now,
+)
+from asyncpipe.ledger import Ledger, Named, queries, runs
+from asyncpipe.pricing import Prices, Purse, from_micro
+from asyncpipe.providers import Provider
+from asyncpipe.report import Totals, count_removed
 
 Again = type[AskedAgain] | type[RetryAsked] | type[Resubmitted]
 

@@ -24,28 +24,44 @@ from asyncpipe.engine.recorder import Collector, Hook, Recording
 from asyncpipe.engine.stream import Lookahead
 from asyncpipe.engine.tickets import Stops, Waiters
 from asyncpipe.errors import AsyncpipeError, DiskError, LedgerError, UsageError
-from asyncpipe.http.hosts import on_loopback
-from asyncpipe.jobfile.prices import load_price_file
-from asyncpipe.jobs.events import Withdrawn, now
-from asyncpipe.jobs.job import Job, JobType
-from asyncpipe.jobs.record import JobRecord
-from asyncpipe.jobs.settings import Caps, Deadlines, Polling, checked_window
-from asyncpipe.jobs.states import ENDED, JobState
-from asyncpipe.ledger import queries
-from asyncpipe.ledger.database import Ledger
-from asyncpipe.ledger.folder import STATE_FOLDER, FolderLock, Origin, check_local, make_folders
-from asyncpipe.media.disk import GIB
-from asyncpipe.media.downloader import Downloader
-from asyncpipe.pricing.budget import Budget
-from asyncpipe.pricing.price import ESTIMATE_FACTOR
-from asyncpipe.pricing.quotes import Quoting, Tell
-from asyncpipe.pricing.rates import Rate
-from asyncpipe.pricing.spending import Spending
-from asyncpipe.providers.base import Provider
-from asyncpipe.report.eta import count_open, left_s
-from asyncpipe.report.manifest import MANIFEST_NAME, Manifest, ManifestWriter
-from asyncpipe.report.results import Result, ask_result
-from asyncpipe.report.totals import Totals, read_totals
+from asyncpipe.http import on_loopback
+from asyncpipe.jobfile import load_price_file
+from asyncpipe.jobs import (
+    ENDED,
+    Caps,
+    Deadlines,
+    Job,
+    JobRecord,
+    JobState,
+    JobType,
+    Polling,
+    Withdrawn,
+    checked_window,
+    now,
+)
+from asyncpipe.ledger import (
+    STATE_FOLDER,
+    FolderLock,
+    Ledger,
+    Origin,
+    check_local,
+    make_folders,
+    queries,
+)
+from asyncpipe.media import GIB, Downloader
+from asyncpipe.pricing import ESTIMATE_FACTOR, Budget, Quoting, Rate, Spending, Tell
+from asyncpipe.providers import Provider
+from asyncpipe.report import (
+    MANIFEST_NAME,
+    Manifest,
+    ManifestWriter,
+    Result,
+    Totals,
+    ask_result,
+    count_open,
+    left_s,
+    read_totals,
+)
 
 logger = logging.getLogger("asyncpipe.pipeline")
 

@@ -8,9 +8,9 @@ from typing import Self
 
 from asyncpipe.engine.decide import limits_of
 from asyncpipe.errors import ProviderError
-from asyncpipe.flow.limiter import Traffic
-from asyncpipe.jobs.job import Job
-from asyncpipe.providers.base import Prediction, Provider
+from asyncpipe.flow import Traffic
+from asyncpipe.jobs import Job
+from asyncpipe.providers import Prediction, Provider
 
 
 class Paced:

@@ -13,12 +13,10 @@ from sqlite3 import Connection
 from typing import Self
 
 from asyncpipe.errors import AsyncpipeError
-from asyncpipe.flow.limiter import Traffic
-from asyncpipe.jobs.record import JobRecord
-from asyncpipe.ledger.asset_names import claim_stems
-from asyncpipe.ledger.queries import pending
-from asyncpipe.ledger.runs import Named
-from asyncpipe.pricing.budget import Fit
+from asyncpipe.flow import Traffic
+from asyncpipe.jobs import JobRecord
+from asyncpipe.ledger import Named, claim_stems, pending
+from asyncpipe.pricing import Fit
 
 NO_ROOM_S = 5.0
 """How soon admission looks again whether the disk has room."""

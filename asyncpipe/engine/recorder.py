@@ -9,12 +9,10 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from asyncpipe.errors import AsyncpipeError
-from asyncpipe.jobs.events import Event
-from asyncpipe.jobs.record import MOVES_MONEY, JobRecord, fold
-from asyncpipe.ledger.database import Ledger
-from asyncpipe.pricing.budget import Budget
-from asyncpipe.report.manifest import ABOUT_S, MANIFEST_EVERY_S, manifest_due_s
-from asyncpipe.report.totals import Totals
+from asyncpipe.jobs import MOVES_MONEY, Event, JobRecord, fold
+from asyncpipe.ledger import Ledger
+from asyncpipe.pricing import Budget
+from asyncpipe.report import ABOUT_S, MANIFEST_EVERY_S, Totals, manifest_due_s
 
 
 class Recording:

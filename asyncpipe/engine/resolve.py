@@ -9,15 +9,9 @@ from pathlib import Path
 
 from asyncpipe._tasks import within
 from asyncpipe.errors import LedgerError, UsageError
-from asyncpipe.jobs.events import Event, Failed, LostSettled, Resubmitted, now
-from asyncpipe.jobs.record import JobRecord, fold
-from asyncpipe.jobs.states import JobState
-from asyncpipe.ledger import queries
-from asyncpipe.ledger.database import Ledger
-from asyncpipe.ledger.folder import STATE_FOLDER, FolderLock, ledger_path
-from asyncpipe.ledger.queries import LostAnswer
-from asyncpipe.report.manifest import write_manifest
-from asyncpipe.report.purchases import GIVEN_UP_FREE
+from asyncpipe.jobs import Event, Failed, JobRecord, JobState, LostSettled, Resubmitted, fold, now
+from asyncpipe.ledger import STATE_FOLDER, FolderLock, Ledger, LostAnswer, ledger_path, queries
+from asyncpipe.report import GIVEN_UP_FREE, write_manifest
 
 GIVEN_UP = "given up: submitted, and the answer was lost; counted as charged"
 

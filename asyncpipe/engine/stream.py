@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import anyio
 
-from asyncpipe.jobs.record import JobRecord
+from asyncpipe.jobs import JobRecord
 
 T = TypeVar("T")
 

@@ -36,12 +36,15 @@ from asyncpipe.errors import (
     SubmitStopped,
     SubmitUnknown,
 )
-from asyncpipe.flow.backoff import backoff_s
-from asyncpipe.flow.polling import PollClock, Trouble, Watches
-from asyncpipe.jobs.events import (
+from asyncpipe.flow import PollClock, Trouble, Watches, backoff_s
+from asyncpipe.jobs import (
+    Deadlines,
     Event,
     Generated,
     Intended,
+    Job,
+    JobRecord,
+    JobState,
     NotBought,
     Polled,
     PolledAgain,
@@ -49,13 +52,9 @@ from asyncpipe.jobs.events import (
     Unknown,
     now,
 )
-from asyncpipe.jobs.job import Job
-from asyncpipe.jobs.record import JobRecord
-from asyncpipe.jobs.settings import Deadlines
-from asyncpipe.jobs.states import JobState
-from asyncpipe.ledger.database import Ledger
-from asyncpipe.pricing.money import told_micro
-from asyncpipe.providers.base import Prediction, PredictionStatus, Provider
+from asyncpipe.ledger import Ledger
+from asyncpipe.pricing import told_micro
+from asyncpipe.providers import Prediction, PredictionStatus, Provider
 
 logger = logging.getLogger("asyncpipe.driver")
 

@@ -7,8 +7,7 @@ import logging
 from collections.abc import Callable
 
 from asyncpipe.errors import AsyncpipeError
-from asyncpipe.jobs.record import JobRecord
-from asyncpipe.jobs.states import JobState
+from asyncpipe.jobs import JobRecord, JobState
 
 
 class Waiters:

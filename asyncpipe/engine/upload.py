@@ -15,16 +15,11 @@ from random import Random
 import anyio
 
 from asyncpipe.errors import NotAccepted, ProviderError, RateLimited, Rejected
-from asyncpipe.flow.backoff import backoff_s
-from asyncpipe.jobs.events import now
-from asyncpipe.jobs.inputs import LocalFile
-from asyncpipe.jobs.job import Job
-from asyncpipe.jobs.record import JobRecord
-from asyncpipe.jobs.states import JobState
-from asyncpipe.ledger.database import Ledger
-from asyncpipe.ledger.queries import find_upload, forget_uploads, keep_upload
-from asyncpipe.media.local import trouble_with
-from asyncpipe.providers.base import Prediction, Provider, uploader
+from asyncpipe.flow import backoff_s
+from asyncpipe.jobs import Job, JobRecord, JobState, LocalFile, now
+from asyncpipe.ledger import Ledger, find_upload, forget_uploads, keep_upload
+from asyncpipe.media import trouble_with
+from asyncpipe.providers import Prediction, Provider, uploader
 
 logger = logging.getLogger("asyncpipe.uploads")
 

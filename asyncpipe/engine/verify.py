@@ -17,13 +17,9 @@ from sqlite3 import Connection
 
 from asyncpipe._tasks import within
 from asyncpipe.errors import DiskError, LedgerError
-from asyncpipe.jobs.events import Damaged, Event, now
-from asyncpipe.jobs.record import JobRecord, fold
-from asyncpipe.jobs.states import JobState
-from asyncpipe.ledger import queries
-from asyncpipe.ledger.database import Ledger
-from asyncpipe.ledger.folder import STATE_FOLDER, FolderLock, ledger_path
-from asyncpipe.report.manifest import write_manifest
+from asyncpipe.jobs import Damaged, Event, JobRecord, JobState, fold, now
+from asyncpipe.ledger import STATE_FOLDER, FolderLock, Ledger, ledger_path, queries
+from asyncpipe.report import write_manifest
 
 PAGE = 1000
 """Jobs whose assets are compared at once."""

@@ -1,3 +1,36 @@
-"""When to submit, poll, wait, retry and give up: pure decisions."""
+"""When: windows, pace, backoff and polling; pure but for one gate.
 
-from __future__ import annotations
+``Traffic`` says whether a submit may go now and learns from each ``Answer``; the policies of
+polling say when a prediction is asked for next. No provider's types, no job is known here.
+"""
+
+from asyncpipe.flow.backoff import backoff_s
+from asyncpipe.flow.gate import Gate
+from asyncpipe.flow.learned import Latency
+from asyncpipe.flow.limiter import Answer, Traffic, Verdict, Windows, lessons
+from asyncpipe.flow.memory import LATENCY, Latencies, Memory, latencies_of, recall
+from asyncpipe.flow.pace import Pace
+from asyncpipe.flow.polling import Found, PollClock, Trouble, Watches
+from asyncpipe.flow.window import Window
+
+__all__ = [
+    "LATENCY",
+    "Answer",
+    "Found",
+    "Gate",
+    "Latencies",
+    "Latency",
+    "Memory",
+    "Pace",
+    "PollClock",
+    "Traffic",
+    "Trouble",
+    "Verdict",
+    "Watches",
+    "Window",
+    "Windows",
+    "backoff_s",
+    "latencies_of",
+    "lessons",
+    "recall",
+]

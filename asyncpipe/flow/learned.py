@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 
 from asyncpipe.flow.lifetimes import BINS, EDGES, UNKNOWN, Law, Shape, position
 from asyncpipe.flow.polling import Counted, Found, Watches, fixed_gap, poll_gap
-from asyncpipe.jobs.job import Job
-from asyncpipe.jobs.settings import Polling
+from asyncpipe.jobs import Job, Polling
 
 PRICE_S = 2.0
 """Seconds of delay that one poll less is worth."""

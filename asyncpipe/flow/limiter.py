@@ -11,7 +11,7 @@ from typing import Any
 from asyncpipe.flow.backoff import LATE, Pause
 from asyncpipe.flow.gate import Gate
 from asyncpipe.flow.window import Window
-from asyncpipe.jobs.settings import Caps
+from asyncpipe.jobs import Caps
 
 TOGETHER_S = 2.0
 """Submits refused so shortly before polls are were refused for the same reason: the rate."""

@@ -14,7 +14,7 @@ import orjson
 from asyncpipe._fs import cache_folder, safe_stem, whole_file
 from asyncpipe.flow.learned import Latency, Learned, watches_of
 from asyncpipe.flow.polling import Watches
-from asyncpipe.jobs.settings import Polling
+from asyncpipe.jobs import Polling
 
 STALE = timedelta(days=30)
 """What was learned longer ago says nothing of an API today."""

@@ -9,8 +9,7 @@ from enum import Enum
 from random import Random
 from typing import Protocol
 
-from asyncpipe.jobs.job import Job
-from asyncpipe.jobs.settings import Polling
+from asyncpipe.jobs import Job, Polling
 
 JITTER = 0.1
 """Every gap is stretched or shrunk by up to this share, so that jobs do not poll in step."""

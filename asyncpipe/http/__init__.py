@@ -3,3 +3,42 @@
 It knows what was surely not sent, which hosts may be asked, and through which proxy; which API it
 talks to is its caller's affair.
 """
+
+from asyncpipe.http.body import Body, check_answer
+from asyncpipe.http.client import DEFAULT_TIMEOUTS, USER_AGENT, HttpAnswer, HttpClient, Timeouts
+from asyncpipe.http.headers import (
+    Entity,
+    ask_for_rest,
+    header,
+    is_rest,
+    retry_after_s,
+    source_of,
+    told_total,
+    validator,
+)
+from asyncpipe.http.hosts import check_host, connector_options, is_loopback, on_loopback, proxy_for
+from asyncpipe.http.multipart import FilePart
+
+__all__ = [
+    "DEFAULT_TIMEOUTS",
+    "USER_AGENT",
+    "Body",
+    "Entity",
+    "FilePart",
+    "HttpAnswer",
+    "HttpClient",
+    "Timeouts",
+    "ask_for_rest",
+    "check_answer",
+    "check_host",
+    "connector_options",
+    "header",
+    "is_loopback",
+    "is_rest",
+    "on_loopback",
+    "proxy_for",
+    "retry_after_s",
+    "source_of",
+    "told_total",
+    "validator",
+]

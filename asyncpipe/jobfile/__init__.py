@@ -1,6 +1,24 @@
-"""Job files: read, validate, expand."""
+"""From files to jobs: YAML, JSON, JSONL and CSV; every mistake at once, with its line.
+
+``open_jobs`` reads a job file lazily, ``load_jobs`` at once; ``load_price_file`` reads prices.
+"""
 
 from asyncpipe.jobfile.load import JobFile, iter_jobs, load_jobs, open_jobs, parse_jobs
+from asyncpipe.jobfile.prices import load_price_file
+from asyncpipe.jobfile.problems import LONGEST_MESSAGE, MOST_PROBLEMS
+from asyncpipe.jobfile.schema import TITLE, job_file_schema
 from asyncpipe.jobfile.validate import JobRow
 
-__all__ = ["JobFile", "JobRow", "iter_jobs", "load_jobs", "open_jobs", "parse_jobs"]
+__all__ = [
+    "LONGEST_MESSAGE",
+    "MOST_PROBLEMS",
+    "TITLE",
+    "JobFile",
+    "JobRow",
+    "iter_jobs",
+    "job_file_schema",
+    "load_jobs",
+    "load_price_file",
+    "open_jobs",
+    "parse_jobs",
+]

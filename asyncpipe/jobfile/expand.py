@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from asyncpipe.jobfile.fields import MEDIA
-from asyncpipe.jobs.inputs import is_media_field
-from asyncpipe.jobs.job import BODY_FIELDS, Job, JobType, type_of_model
+from asyncpipe.jobs import BODY_FIELDS, Job, JobType, is_media_field, type_of_model
 
 IN_BODY = frozenset({*BODY_FIELDS, *MEDIA})
 

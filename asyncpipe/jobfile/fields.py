@@ -17,8 +17,7 @@ from asyncpipe.jobfile.checks import (
     whole,
 )
 from asyncpipe.jobfile.source import Unclear
-from asyncpipe.jobs.inputs import DIRECT_FIELDS
-from asyncpipe.jobs.job import BODY_FIELDS, JobType, any_type
+from asyncpipe.jobs import BODY_FIELDS, DIRECT_FIELDS, JobType, any_type
 
 MOST_COPIES = 10_000
 """The largest ``count``."""

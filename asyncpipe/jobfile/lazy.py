@@ -11,8 +11,8 @@ from asyncpipe.errors import JobFileError, UsageError
 from asyncpipe.jobfile.encoding import TextFile
 from asyncpipe.jobfile.problems import MOST_PROBLEMS, Place
 from asyncpipe.jobfile.validate import JobRow
-from asyncpipe.jobs.job import Job
-from asyncpipe.media.local import LocalFiles
+from asyncpipe.jobs import Job
+from asyncpipe.media import LocalFiles
 
 Read = Callable[[Place], Iterator[JobRow]]
 

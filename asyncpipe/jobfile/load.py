@@ -35,8 +35,8 @@ from asyncpipe.jobfile.settings import RunSettings, read_top
 from asyncpipe.jobfile.source import Block, Listing, Unclear, Unreadable
 from asyncpipe.jobfile.template import LONGEST_LABEL, Template
 from asyncpipe.jobfile.validate import JobRow, read_row, read_rows, read_template
-from asyncpipe.jobs.job import Job
-from asyncpipe.media.local import LocalFiles
+from asyncpipe.jobs import Job
+from asyncpipe.media import LocalFiles
 
 EXAMPLE = """a job file looks like this:
 jobs:

@@ -17,8 +17,7 @@ from asyncpipe.jobfile.from_json import read_json
 from asyncpipe.jobfile.from_yaml import read_yaml
 from asyncpipe.jobfile.problems import Place
 from asyncpipe.jobfile.source import Listing, Unclear, Unreadable, line_of
-from asyncpipe.pricing.money import MOST_USD
-from asyncpipe.pricing.rates import CONDITIONS, UNITS, PriceBook, Rate, Tier, plain_size
+from asyncpipe.pricing import CONDITIONS, MOST_USD, UNITS, PriceBook, Rate, Tier, plain_size
 
 _FORMATS = {".yaml": read_yaml, ".yml": read_yaml, ".json": read_json}
 

@@ -20,9 +20,8 @@ from asyncpipe.jobfile.placeholders import (
     text_hole,
 )
 from asyncpipe.jobfile.source import Unclear, line_of
-from asyncpipe.jobs.inputs import DIRECT_FIELDS
-from asyncpipe.jobs.job import Job
-from asyncpipe.media.local import BadInputs, LocalFiles
+from asyncpipe.jobs import DIRECT_FIELDS, Job
+from asyncpipe.media import BadInputs, LocalFiles
 
 MOST_PROBLEMS = 1000
 """Problems of one file that are kept: who has more has one mistake, many times."""

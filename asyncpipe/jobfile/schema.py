@@ -16,8 +16,8 @@ from asyncpipe.jobfile.settings import (
     POLLING_FIELDS,
     TOP_FIELDS,
 )
-from asyncpipe.jobs.job import JobType
-from asyncpipe.pricing.rates import UNITS
+from asyncpipe.jobs import JobType
+from asyncpipe.pricing import UNITS
 
 TITLE = "asyncpipe job file"
 

@@ -17,21 +17,21 @@ from asyncpipe.jobfile.prices import read_prices
 from asyncpipe.jobfile.problems import Place
 from asyncpipe.jobfile.source import Block
 from asyncpipe.jobfile.validate import read_defaults
-from asyncpipe.jobs.job import JobType
-from asyncpipe.jobs.settings import (
+from asyncpipe.jobs import (
     POLICIES,
     WINDOWS,
     Caps,
     Deadlines,
+    JobType,
     Polling,
     check_policy,
     check_whole,
     checked_window,
 )
-from asyncpipe.pricing.price import MOST_FACTOR
+from asyncpipe.pricing import MOST_FACTOR
 
 if TYPE_CHECKING:
-    from asyncpipe.pricing.rates import Rate
+    from asyncpipe.pricing import Rate
 
 IGNORED = "x-"
 """Top-level keys that begin so are nobody's: a place for YAML anchors."""

@@ -10,7 +10,7 @@ from asyncpipe.jobfile.checks import Wrong
 from asyncpipe.jobfile.expand import IN_BODY, Defaults, Layer, copies, is_wordless
 from asyncpipe.jobfile.placeholders import Cells, Columns, Hole, filled, label_text
 from asyncpipe.jobfile.problems import Place
-from asyncpipe.jobs.job import Job, JobType, any_type, type_of_model
+from asyncpipe.jobs import Job, JobType, any_type, type_of_model
 
 LONGEST_LABEL = 80
 

@@ -13,7 +13,7 @@ from asyncpipe.jobfile.fields import DEFAULT_FIELDS, JOB_FIELDS, MEDIA, job_type
 from asyncpipe.jobfile.problems import Place
 from asyncpipe.jobfile.source import Unclear, line_of
 from asyncpipe.jobfile.template import Template
-from asyncpipe.jobs.job import BODY_FIELDS, Job, JobType, any_type
+from asyncpipe.jobs import BODY_FIELDS, Job, JobType, any_type
 
 _NO_PARAMS = frozenset({"model", "prompt", *BODY_FIELDS, *MEDIA})
 

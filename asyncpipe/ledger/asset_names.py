@@ -10,8 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from asyncpipe._fs import folded, make_durable, safe_stem
-from asyncpipe.jobs.job import JobType
-from asyncpipe.jobs.record import JobRecord, changed
+from asyncpipe.jobs import JobRecord, JobType, changed
 
 FLAT_UP_TO = 10_000
 """Jobs of a ledger whose assets lie in one folder; file managers are slow beyond."""

@@ -15,7 +15,7 @@ from typing import TypeVar
 import anyio
 
 from asyncpipe.errors import DiskError, LedgerError
-from asyncpipe.jobs.events import Event
+from asyncpipe.jobs import Event
 from asyncpipe.ledger.errors import LedgerFull, ledger_error, mapped
 from asyncpipe.ledger.folder import Origin, _check_origin, _origin, ledger_path
 from asyncpipe.ledger.schema import SETTINGS, prepare, show_as_today

@@ -10,10 +10,7 @@ from typing import Any
 
 import orjson
 
-from asyncpipe.jobs.inputs import LocalFile
-from asyncpipe.jobs.job import Job, JobType
-from asyncpipe.jobs.record import JobRecord
-from asyncpipe.jobs.states import PAID_OPEN, JobState
+from asyncpipe.jobs import PAID_OPEN, Job, JobRecord, JobState, JobType, LocalFile
 from asyncpipe.ledger.errors import MADE_NO_SENSE, makes_no_sense, rows_of
 from asyncpipe.ledger.runs import Named
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from asyncpipe.jobs.events import (
+from asyncpipe.jobs import (
     EVENTS_VERSION,
     AssetStored,
     Damaged,
@@ -20,6 +20,7 @@ from asyncpipe.jobs.events import (
     FetchFailed,
     Generated,
     Intended,
+    JobState,
     Lost,
     LostSettled,
     NotBought,
@@ -31,7 +32,6 @@ from asyncpipe.jobs.events import (
     Succeeded,
     Unknown,
 )
-from asyncpipe.jobs.states import JobState
 
 Statement = tuple[str, tuple[Any, ...]]
 

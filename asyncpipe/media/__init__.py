@@ -3,3 +3,20 @@
 ``Downloader`` brings outputs to disk whole or not at all; ``LocalFiles`` takes in what jobs name;
 ``Room`` watches the free space of the disk.
 """
+
+from asyncpipe.media.disk import GIB, Room
+from asyncpipe.media.downloader import Downloader, StoredFile, Target
+from asyncpipe.media.formats import media_type
+from asyncpipe.media.local import BadInputs, LocalFiles, trouble_with
+
+__all__ = [
+    "GIB",
+    "BadInputs",
+    "Downloader",
+    "LocalFiles",
+    "Room",
+    "StoredFile",
+    "Target",
+    "media_type",
+    "trouble_with",
+]

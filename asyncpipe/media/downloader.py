@@ -19,10 +19,20 @@ import aiohttp
 from aiofiles.threadpool import wrap
 
 from asyncpipe.errors import DownloadError, TooLarge, UsageError
-from asyncpipe.http.body import Body, check_answer
-from asyncpipe.http.client import USER_AGENT
-from asyncpipe.http.headers import Entity, ask_for_rest, is_rest, source_of, told_total, validator
-from asyncpipe.http.hosts import check_host, connector_options, proxy_for
+from asyncpipe.http import (
+    USER_AGENT,
+    Body,
+    Entity,
+    ask_for_rest,
+    check_answer,
+    check_host,
+    connector_options,
+    is_rest,
+    proxy_for,
+    source_of,
+    told_total,
+    validator,
+)
 from asyncpipe.media.disk import Disk
 from asyncpipe.media.formats import (
     HEAD_BYTES,

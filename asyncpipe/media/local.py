@@ -9,8 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from asyncpipe.errors import UsageError
-from asyncpipe.jobs.inputs import LocalFile, local_media, may_take_media
-from asyncpipe.jobs.job import Job
+from asyncpipe.jobs import Job, LocalFile, local_media, may_take_media
 from asyncpipe.media.formats import HEAD_BYTES, sniff
 
 MOST_BYTES = 50 * 1024 * 1024 - 4096

@@ -29,7 +29,7 @@ import orjson
 
 from asyncpipe._fs import sync_folder
 from asyncpipe.errors import DiskError
-from asyncpipe.http.headers import Entity
+from asyncpipe.http import Entity
 from asyncpipe.media.formats import HEAD_BYTES
 
 KEPT_S = 14 * 86_400.0

@@ -1,28 +1,45 @@
-"""What a job costs, by which price book; no network."""
+"""What a job costs, and what may be spent.
 
+Prices come from the provider's quotes or from price books; ``Budget`` holds the cap. Whoever can
+tell a quote or a balance is asked through two small protocols of this room's own.
+"""
+
+from asyncpipe.pricing.bill import Bill, BilledDay
 from asyncpipe.pricing.budget import Budget, Fit
-from asyncpipe.pricing.money import checked_cap, from_micro, to_micro
-from asyncpipe.pricing.price import ESTIMATE_FACTOR, Price, Prices, Unpriced, price
-from asyncpipe.pricing.quotes import Quote, Quotes, price_key
-from asyncpipe.pricing.rates import PriceBook, Rate, Tier, books_of, built_in
+from asyncpipe.pricing.money import MOST_USD, from_micro, to_micro, told_micro, usd, usd_text
+from asyncpipe.pricing.price import ESTIMATE_FACTOR, MOST_FACTOR, Price, Prices, Unpriced
+from asyncpipe.pricing.quotes import Quote, price_key
+from asyncpipe.pricing.quoting import Quoting, Tell
+from asyncpipe.pricing.rates import CONDITIONS, UNITS, PriceBook, Rate, Tier, books_of, plain_size
+from asyncpipe.pricing.spending import Purse, Spending
 
 __all__ = [
+    "CONDITIONS",
     "ESTIMATE_FACTOR",
+    "MOST_FACTOR",
+    "MOST_USD",
+    "UNITS",
+    "Bill",
+    "BilledDay",
     "Budget",
     "Fit",
     "Price",
     "PriceBook",
     "Prices",
+    "Purse",
     "Quote",
-    "Quotes",
+    "Quoting",
     "Rate",
+    "Spending",
+    "Tell",
     "Tier",
     "Unpriced",
     "books_of",
-    "built_in",
-    "checked_cap",
     "from_micro",
-    "price",
+    "plain_size",
     "price_key",
     "to_micro",
+    "told_micro",
+    "usd",
+    "usd_text",
 ]

@@ -11,7 +11,7 @@ from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
 from asyncpipe.errors import UsageError
-from asyncpipe.jobs.job import Job, JobType
+from asyncpipe.jobs import Job, JobType
 from asyncpipe.pricing.money import MOST_USD, from_micro, to_micro
 from asyncpipe.pricing.quotes import Quote, Quotes, price_key
 from asyncpipe.pricing.rates import PriceBook, Rate, features_of

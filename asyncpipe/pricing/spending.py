@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from asyncpipe.errors import AsyncpipeError, UsageError
-from asyncpipe.jobs.job import Job
+from asyncpipe.jobs import Job
 from asyncpipe.pricing.balance import Funds, checked_least
 from asyncpipe.pricing.budget import Budget, Fit
 from asyncpipe.pricing.money import checked_cap
 from asyncpipe.pricing.price import Price, Prices
-from asyncpipe.pricing.quotes import Quoting, Tell, ask_unpriced
+from asyncpipe.pricing.quoting import Quoting, Tell, ask_unpriced
 from asyncpipe.pricing.rates import PriceBook, Rate, books_of
 
 

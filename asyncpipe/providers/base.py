@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self, cast
 
-from asyncpipe.jobs.job import Job
+from asyncpipe.jobs import Job
 
 
 class PredictionStatus(StrEnum):

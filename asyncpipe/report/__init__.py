@@ -1,3 +1,61 @@
-"""Results for people."""
+"""From the ledger to what people read: totals, results, manifest, status, export.
 
-from __future__ import annotations
+Nothing here changes a job; ``compare`` holds the ledger against a provider's bill.
+"""
+
+from asyncpipe.report.eta import count_open, left_s
+from asyncpipe.report.export import export_file, export_stream
+from asyncpipe.report.manifest import (
+    ABOUT_S,
+    MANIFEST_EVERY_S,
+    MANIFEST_NAME,
+    Manifest,
+    ManifestWriter,
+    manifest_due_s,
+    money,
+    read_manifest,
+    write_manifest,
+)
+from asyncpipe.report.progress import Progress
+from asyncpipe.report.purchases import GIVEN_UP_FREE, Ledgered, read_entries
+from asyncpipe.report.reconcile import Compared, ModelCheck, Reconciled, Verdict, compare
+from asyncpipe.report.results import Asset, Outcome, Result, ask_result
+from asyncpipe.report.status import read_status, status_document, status_lines
+from asyncpipe.report.summary import summary
+from asyncpipe.report.totals import Totals, count_removed, read_totals
+
+__all__ = [
+    "ABOUT_S",
+    "GIVEN_UP_FREE",
+    "MANIFEST_EVERY_S",
+    "MANIFEST_NAME",
+    "Asset",
+    "Compared",
+    "Ledgered",
+    "Manifest",
+    "ManifestWriter",
+    "ModelCheck",
+    "Outcome",
+    "Progress",
+    "Reconciled",
+    "Result",
+    "Totals",
+    "Verdict",
+    "ask_result",
+    "compare",
+    "count_open",
+    "count_removed",
+    "export_file",
+    "export_stream",
+    "left_s",
+    "manifest_due_s",
+    "money",
+    "read_entries",
+    "read_manifest",
+    "read_status",
+    "read_totals",
+    "status_document",
+    "status_lines",
+    "summary",
+    "write_manifest",
+]

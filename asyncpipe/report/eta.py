@@ -8,9 +8,8 @@ from datetime import datetime
 from sqlite3 import Connection
 from statistics import fmean, median, quantiles
 
-from asyncpipe.flow.learned import Latency
-from asyncpipe.jobs.events import now
-from asyncpipe.jobs.states import JobState
+from asyncpipe.flow import Latency
+from asyncpipe.jobs import JobState, now
 
 LATEST = 100
 """So many of a model's latest predictions tell how long it takes."""

@@ -16,10 +16,8 @@ import orjson
 from asyncpipe._fs import whole_file
 from asyncpipe._text import json_text
 from asyncpipe.errors import DiskError, UsageError
-from asyncpipe.ledger.database import reading
-from asyncpipe.ledger.errors import rows_of
-from asyncpipe.ledger.queries import job_from_spec
-from asyncpipe.pricing.money import from_micro, to_micro
+from asyncpipe.ledger import job_from_spec, reading, rows_of
+from asyncpipe.pricing import from_micro, to_micro
 from asyncpipe.report.manifest import money
 from asyncpipe.report.results import TOLD, Outcome, Result, result_of
 

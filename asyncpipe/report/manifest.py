@@ -18,9 +18,9 @@ import orjson
 
 from asyncpipe._fs import whole_file
 from asyncpipe.errors import DiskError
-from asyncpipe.jobs.events import now
-from asyncpipe.ledger.database import Ledger, reading
-from asyncpipe.pricing.money import usd_text
+from asyncpipe.jobs import now
+from asyncpipe.ledger import Ledger, reading
+from asyncpipe.pricing import usd_text
 from asyncpipe.report.results import Result, iter_results
 from asyncpipe.report.totals import Totals, read_totals
 

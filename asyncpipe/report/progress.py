@@ -10,10 +10,8 @@ import anyio
 
 from asyncpipe._text import fit, printable
 from asyncpipe.errors import AsyncpipeError
-from asyncpipe.jobs.events import AssetStored, Event, NotBought, Polled, Released
-from asyncpipe.jobs.record import JobRecord
-from asyncpipe.jobs.states import JobState
-from asyncpipe.pricing.money import usd
+from asyncpipe.jobs import AssetStored, Event, JobRecord, JobState, NotBought, Polled, Released
+from asyncpipe.pricing import usd
 from asyncpipe.report.eta import about
 from asyncpipe.report.totals import Totals
 

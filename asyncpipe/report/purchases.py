@@ -9,9 +9,8 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from asyncpipe.jobs.states import JobState
-from asyncpipe.ledger.database import reading
-from asyncpipe.ledger.errors import rows_of
+from asyncpipe.jobs import JobState
+from asyncpipe.ledger import reading, rows_of
 
 GIVEN_UP_FREE = "given up: submitted, and the answer was lost; it was not charged"
 """The error of a job that was given up because the bill has it not."""

@@ -14,8 +14,7 @@ from datetime import date
 from decimal import Decimal
 from enum import StrEnum
 
-from asyncpipe.pricing.bill import Bill
-from asyncpipe.pricing.money import from_micro
+from asyncpipe.pricing import Bill, from_micro
 from asyncpipe.report.purchases import Entries, Ledgered
 
 _ROUNDING = Decimal("0.0000005")

@@ -13,11 +13,9 @@ from typing import Any
 
 import orjson
 
-from asyncpipe.jobs.job import JobType
-from asyncpipe.jobs.states import JobState
-from asyncpipe.ledger.database import Ledger
-from asyncpipe.ledger.errors import MADE_NO_SENSE, makes_no_sense
-from asyncpipe.pricing.money import from_micro
+from asyncpipe.jobs import JobState, JobType
+from asyncpipe.ledger import MADE_NO_SENSE, Ledger, makes_no_sense
+from asyncpipe.pricing import from_micro
 
 
 class Outcome(StrEnum):

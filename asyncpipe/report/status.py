@@ -14,12 +14,9 @@ from typing import Any
 import orjson
 
 from asyncpipe._text import columns, printable, wrapped
-from asyncpipe.jobs.events import now
-from asyncpipe.jobs.states import JobState
-from asyncpipe.ledger.database import reading
-from asyncpipe.ledger.errors import rows_of
-from asyncpipe.ledger.folder import STATE_FOLDER, Holder, holder
-from asyncpipe.pricing.money import usd
+from asyncpipe.jobs import JobState, now
+from asyncpipe.ledger import STATE_FOLDER, Holder, holder, reading, rows_of
+from asyncpipe.pricing import usd
 from asyncpipe.report.eta import about, count_open, left_s, measured
 from asyncpipe.report.manifest import money
 from asyncpipe.report.totals import Totals, read_totals

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from asyncpipe._text import columns, printable, seconds, wrapped
 from asyncpipe.errors import AsyncpipeError
-from asyncpipe.flow.window import Window
-from asyncpipe.jobs.states import JobState
-from asyncpipe.pricing.money import usd
+from asyncpipe.flow import Window
+from asyncpipe.jobs import JobState
+from asyncpipe.pricing import usd
 from asyncpipe.report.manifest import remarks
 from asyncpipe.report.totals import Totals
 

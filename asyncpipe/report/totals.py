@@ -7,10 +7,16 @@ import sqlite3
 from collections import Counter
 from dataclasses import dataclass, field
 
-from asyncpipe.jobs.events import AssetStored, Damaged, Event, LostSettled
-from asyncpipe.jobs.record import MOVES_MONEY, JobRecord
-from asyncpipe.jobs.states import JobState
-from asyncpipe.ledger.errors import rows_of
+from asyncpipe.jobs import (
+    MOVES_MONEY,
+    AssetStored,
+    Damaged,
+    Event,
+    JobRecord,
+    JobState,
+    LostSettled,
+)
+from asyncpipe.ledger import rows_of
 
 
 @dataclass(slots=True, kw_only=True)

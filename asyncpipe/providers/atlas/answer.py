@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from asyncpipe.http.headers import header
+from asyncpipe.http import header
 from asyncpipe.providers.atlas import fields
 
 

@@ -18,9 +18,8 @@ from typing import Any, Protocol
 from urllib.parse import urlencode
 
 from asyncpipe.errors import KeyRefused, PollFailed, ProviderError
-from asyncpipe.http.client import HttpAnswer
-from asyncpipe.http.headers import header, retry_after_s
-from asyncpipe.pricing.bill import Bill, BilledDay
+from asyncpipe.http import HttpAnswer, header, retry_after_s
+from asyncpipe.pricing import Bill, BilledDay
 from asyncpipe.providers.atlas.fields import clean, read_json
 
 LONGEST_RANGE = timedelta(days=180)

@@ -17,19 +17,17 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from asyncpipe.errors import KeyRefused, PollFailed, PredictionGone, ProviderError, UsageError
-from asyncpipe.http.client import DEFAULT_TIMEOUTS, HttpAnswer, HttpClient, Timeouts
-from asyncpipe.http.hosts import is_loopback
-from asyncpipe.http.multipart import FilePart
-from asyncpipe.jobs.job import Job, JobType
-from asyncpipe.media.formats import media_type
-from asyncpipe.pricing.quotes import Quote
+from asyncpipe.http import DEFAULT_TIMEOUTS, FilePart, HttpAnswer, HttpClient, Timeouts, is_loopback
+from asyncpipe.jobs import Job, JobType
+from asyncpipe.media import media_type
+from asyncpipe.pricing import Quote
+from asyncpipe.providers import Prediction
 from asyncpipe.providers.atlas.answer import open_answer
 from asyncpipe.providers.atlas.billing import read_balance
 from asyncpipe.providers.atlas.key import Secret
 from asyncpipe.providers.atlas.quote import read_quote
 from asyncpipe.providers.atlas.reader import ARTICLE, TEXTS, read_poll, read_submit, read_upload
-from asyncpipe.providers.base import Prediction
-from asyncpipe.providers.catalog.models import CatalogModel, read_models
+from asyncpipe.providers.catalog import CatalogModel, read_models
 
 BASE_URL = "https://api.atlascloud.ai/api/v1"
 

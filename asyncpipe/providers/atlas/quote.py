@@ -9,9 +9,8 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from asyncpipe.errors import BalanceExhausted, KeyRefused, ProviderError, RateLimited, Rejected
-from asyncpipe.http.headers import retry_after_s
-from asyncpipe.pricing.money import MOST_USD
-from asyncpipe.pricing.quotes import Quote
+from asyncpipe.http import retry_after_s
+from asyncpipe.pricing import MOST_USD, Quote
 from asyncpipe.providers.atlas.answer import Answer, open_answer
 from asyncpipe.providers.atlas.fields import clean
 

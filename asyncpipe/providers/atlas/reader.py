@@ -24,10 +24,10 @@ from asyncpipe.errors import (
     Rejected,
     SubmitUnknown,
 )
-from asyncpipe.http.headers import header, retry_after_s
+from asyncpipe.http import header, retry_after_s
+from asyncpipe.providers import Prediction, PredictionStatus
 from asyncpipe.providers.atlas import fields
 from asyncpipe.providers.atlas.answer import Answer, open_answer, trace_id
-from asyncpipe.providers.base import Prediction, PredictionStatus
 
 ARTICLE = "article"
 """The route of a prediction known by a bare ``request_id``: the article's wire."""

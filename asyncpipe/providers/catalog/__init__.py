@@ -1,23 +1,21 @@
-"""The provider's catalogue: which models there are, and what each one's requests may hold; pure."""
+"""A provider's catalogue: which models there are, and what their requests may hold.
+
+``models`` lists and finds them, ``schema`` and ``body`` check a request, ``live`` gets both.
+"""
 
 from asyncpipe.providers.catalog.body import BodyCheck
-from asyncpipe.providers.catalog.models import (
-    BUILT_IN,
-    BUILT_IN_AS_OF,
-    CatalogModel,
-    Lookup,
-    look_up,
-    read_models,
-)
+from asyncpipe.providers.catalog.live import Catalogue, fetch_schemas, find_models, get_catalogue
+from asyncpipe.providers.catalog.models import CatalogModel, Lookup, read_models
 from asyncpipe.providers.catalog.schema import read_schema
 
 __all__ = [
-    "BUILT_IN",
-    "BUILT_IN_AS_OF",
     "BodyCheck",
     "CatalogModel",
+    "Catalogue",
     "Lookup",
-    "look_up",
+    "fetch_schemas",
+    "find_models",
+    "get_catalogue",
     "read_models",
     "read_schema",
 ]

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from asyncpipe._text import brief, meant, shown
-from asyncpipe.jobs.job import BODY_FIELDS
+from asyncpipe.jobs import BODY_FIELDS
 from asyncpipe.providers.catalog.schema import Schema
 
 ALWAYS = frozenset({"model", "prompt", "webhook_url"})

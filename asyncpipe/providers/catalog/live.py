@@ -19,8 +19,14 @@ import orjson
 
 from asyncpipe._fs import cache_folder, safe_stem, whole_file
 from asyncpipe.errors import DownloadError, ProviderError, UsageError
-from asyncpipe.http.client import USER_AGENT
-from asyncpipe.http.hosts import check_host, connector_options, is_loopback, on_loopback, proxy_for
+from asyncpipe.http import (
+    USER_AGENT,
+    check_host,
+    connector_options,
+    is_loopback,
+    on_loopback,
+    proxy_for,
+)
 from asyncpipe.providers.catalog.models import (
     BUILT_IN,
     BUILT_IN_AS_OF,

@@ -10,7 +10,7 @@ from datetime import date
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from asyncpipe.jobs.job import type_of_model
+from asyncpipe.jobs import type_of_model
 
 LONGEST_ID = 300
 

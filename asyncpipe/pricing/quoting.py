@@ -1,0 +1,239 @@
+"""Ask the provider what jobs cost: once per price key, bounded, and without it if need be."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from decimal import Decimal
+from itertools import islice
+from typing import Protocol, runtime_checkable
+
+import anyio
+
+from asyncpipe.errors import ProviderError, RateLimited, Rejected, SubmitStopped, without_numbers
+from asyncpipe.jobs import Job
+from asyncpipe.pricing.money import MOST_USD
+from asyncpipe.pricing.price import Prices
+from asyncpipe.pricing.quotes import Quote, Quotes, price_key
+
+
+@runtime_checkable
+class HasQuotes(Protocol):
+    """What a provider may have besides: it says beforehand what a job will cost."""
+
+    async def quote(self, job: Job) -> Quote:
+        """Ask what a submit would cost; buys nothing.
+
+        Raises Rejected when there is no quote for this job, SubmitStopped when there are none at
+        all, and any other ProviderError when asking again may help.
+        """
+
+
+logger = logging.getLogger("asyncpipe.quoting")
+
+AT_ONCE = 8
+"""Quotes that are asked for at once."""
+
+QUOTE_S = 10.0
+"""Longest wait for one quote, second tries included."""
+
+FILL_S = 60.0
+"""Longest wait for all that are asked for in one go."""
+
+TRIES = 3
+
+LONGEST_WISH_S = 5.0
+"""The longest Retry-After that is waited for: prices are worth no more."""
+
+FRESH_S = 3600.0
+"""How long a quote holds in a process that lives long."""
+
+AGAIN_S = 600.0
+"""When a quote that was not to be had is asked for again."""
+
+IN_A_ROW = 3
+"""After so many failures without any answer between them nothing more is asked for a while."""
+
+MOST_NAMED = 3
+
+MOST_KEPT = 10_000
+"""Price keys that are remembered, the latest, and reasons; an older one is asked for again."""
+
+Tell = Callable[[str], None]
+
+
+class Quoting:
+    """Ask for quotes and hold them in ``quotes``; a provider without any is never asked.
+
+    ``want`` notes what is to be asked, ``fill`` asks it. What cannot be had is told to ``tell``
+    once per reason and model; then prices come from the price books. Nothing here raises for a
+    quote that is not to be had, and nothing here costs money.
+    """
+
+    def __init__(self, provider: object, *, tell: Tell = logger.warning) -> None:
+        self.quotes = Quotes()
+        self.asked = 0
+        self._provider = provider if isinstance(provider, HasQuotes) else None
+        self._tell = tell
+        self._told: set[tuple[str, str]] = set()
+        self._wanted: dict[bytes, Job] = {}
+        self._asking: dict[bytes, Job] = {}
+        self._due: dict[bytes, float] = {}
+        self._silent_until = -1.0
+        self._silent_why = ""
+        self._failed_in_a_row = 0
+        self._turn = anyio.Lock()
+
+    @property
+    def wanted(self) -> bool:
+        """Whether ``fill`` has something to ask, or to wait for."""
+        return bool(self._wanted or self._asking)
+
+    def want(self, job: Job) -> bool:
+        """Note a job whose quote is to be asked; False when nothing is to be asked for it now."""
+        if self._provider is None:
+            return False
+        key, clock = price_key(job), _clock()
+        if key in self._wanted or key in self._asking:
+            return True
+        if clock < max(self._due.get(key, -1.0), self._silent_until):
+            return False
+        self._wanted[key] = job
+        return True
+
+    async def fill(self, *, limit_s: float = FILL_S) -> None:
+        """Ask for everything wanted; what has no answer within ``limit_s`` is done without."""
+        if not self.wanted:
+            return
+        async with self._turn:
+            if not self._wanted:  # somebody else's turn was ours too
+                return
+            self._asking, self._wanted = self._wanted, {}
+            try:
+                answers = await self._ask_all(limit_s)
+                self._settle(self._asking, answers, limit_s)
+            finally:
+                self._asking = {}
+
+    async def _ask_all(self, limit_s: float) -> dict[bytes, Quote | ProviderError]:
+        answers: dict[bytes, Quote | ProviderError] = {}
+        left = iter(self._asking.items())
+        with anyio.move_on_after(limit_s):
+            async with anyio.create_task_group() as tasks:
+                for n in range(min(AT_ONCE, len(self._asking))):
+                    name = f"asyncpipe quote {n + 1}"
+                    tasks.start_soon(self._ask_each, left, answers, name=name)
+        return answers
+
+    async def _ask_each(
+        self, left: Iterator[tuple[bytes, Job]], answers: dict[bytes, Quote | ProviderError]
+    ) -> None:
+        for key, job in left:
+            if _clock() < self._silent_until:
+                return
+            answers[key] = answer = await self._ask(job)
+            if isinstance(answer, Quote | Rejected):
+                self._failed_in_a_row = 0
+                continue
+            self._failed_in_a_row += 1
+            if isinstance(answer, SubmitStopped) or self._failed_in_a_row >= IN_A_ROW:
+                self._failed_in_a_row = 0
+                self._silent_until = _clock() + AGAIN_S
+                self._silent_why = str(answer)
+
+    async def _ask(self, job: Job) -> Quote | ProviderError:
+        """One quote, or why there is none."""
+        answer: Quote | ProviderError = ProviderError(f"no quote came within {QUOTE_S:g} s")
+        with anyio.move_on_after(QUOTE_S):
+            for attempt in range(1, TRIES + 1):
+                answer = await self._once(job)
+                wait_s = _wait_s(answer, attempt)
+                if wait_s is None:
+                    break
+                await anyio.sleep(wait_s)
+        return answer
+
+    async def _once(self, job: Job) -> Quote | ProviderError:
+        assert self._provider is not None, "only then is anything wanted"
+        self.asked += 1
+        try:
+            return _sane(await self._provider.quote(job))
+        except ProviderError as exc:
+            return exc
+        except Exception as exc:
+            # A bug in a provider costs a quote, not the run.
+            logger.exception("quote failed", extra={"action": "quote.failed"})
+            return ProviderError(f"the provider's code failed during a quote: {exc!r}"[:300])
+
+    def _settle(
+        self, wanted: dict[bytes, Job], answers: dict[bytes, Quote | ProviderError], limit_s: float
+    ) -> None:
+        """Keep what came, and say once what did not."""
+        clock = _clock()
+        self._forget(len(wanted))
+        late = f"no answer within {limit_s:g} s"
+        lacking: dict[str, set[str]] = defaultdict(set)
+        for key, job in wanted.items():
+            answer = answers.get(key)
+            self._due.pop(key, None)  # what is asked last is forgotten last
+            if isinstance(answer, Quote):
+                self.quotes.add(key, answer)
+                self._due[key] = clock + FRESH_S
+                continue
+            self._due[key] = clock + AGAIN_S
+            if key in self.quotes:  # an older one tells more than a table
+                continue
+            why = str(answer) if answer is not None else self._silent_why or late
+            if (known := (without_numbers(why), job.model)) not in self._told:
+                self._told.add(known)
+                lacking[why].add(job.model)
+        for why, models in lacking.items():
+            self._tell(_remark(sorted(models), why))
+
+    def _forget(self, coming: int) -> None:
+        """Make room: a service whose jobs are all different must not remember each of them."""
+        for key in [*islice(self._due, max(len(self._due) + coming - MOST_KEPT, 0))]:
+            del self._due[key]
+            self.quotes.drop(key)
+        if len(self._told) >= MOST_KEPT:
+            self._told.clear()
+
+
+def _sane(quote: Quote) -> Quote | ProviderError:
+    """A quote that a budget can be held by: of a nonsense, or of nothing, it would leak."""
+    amount: object = quote.amount
+    if isinstance(amount, Decimal) and amount.is_finite() and 0 < amount <= MOST_USD:
+        return quote
+    return ProviderError(f"a quote of {amount!r} USD is no price")
+
+
+def _wait_s(answer: Quote | ProviderError, attempt: int) -> float | None:
+    """Seconds until the same quote is asked for again; None: it is not."""
+    if isinstance(answer, Quote | Rejected | SubmitStopped) or attempt == TRIES:
+        return None
+    if isinstance(answer, RateLimited) and answer.retry_after_s is not None:
+        return answer.retry_after_s if answer.retry_after_s <= LONGEST_WISH_S else None
+    if answer.status is not None and answer.status < 500 and answer.status not in (408, 429):
+        return None  # a page that says no will say so again
+    return 0.5 * attempt
+
+
+async def ask_unpriced(quoting: Quoting, prices: Prices, jobs: Iterable[Job]) -> None:
+    """Ask for quotes of those jobs that no price book can price."""
+    for job in jobs:
+        if prices.lacks(job):
+            quoting.want(job)
+    await quoting.fill()
+
+
+def _remark(models: list[str], why: str) -> str:
+    left = len(models) - MOST_NAMED
+    more = f" and {left} more models" if left > 0 else ""
+    named = ", ".join(models[:MOST_NAMED])
+    return f"no quote for {named}{more}, priced from files and tables instead: {why}"
+
+
+def _clock() -> float:
+    return asyncio.get_running_loop().time()
