@@ -586,7 +586,7 @@ def test_a_disk_that_refuses_is_not_a_failed_download(
 LIMITED = """
 import asyncio, resource, sys
 from pathlib import Path
-from asyncpipe.downloader import Downloader, Target
+from asyncpipe.media import Downloader, Target
 from asyncpipe.errors import DiskError
 
 async def main():

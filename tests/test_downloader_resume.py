@@ -526,7 +526,7 @@ def test_a_complete_part_needs_no_request(tmp_path: Path) -> None:
 KILLED = """
 import asyncio, sys
 from pathlib import Path
-from asyncpipe.downloader import Downloader, Target
+from asyncpipe.media import Downloader, Target
 
 async def main():
     target = Target(stem="videos/a", part="1_0.part", default_extension="mp4")
