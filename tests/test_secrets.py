@@ -536,4 +536,4 @@ def test_the_package_never_logs_or_prints_headers() -> None:
         for path in package.rglob("*.py")
         if "Authorization" in path.read_text(encoding="utf-8") and "simulator" not in path.parts
     }
-    assert users == {str(Path("providers") / "atlas.py")}
+    assert users == {str(Path("providers", "atlas", "client.py"))}
