@@ -1,0 +1,625 @@
+"""The ledger's money: margins, overruns, lost answers, prices of nothing; one sum everywhere."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import anyio
+import pytest
+
+from asyncpipe import Job, JobState, Manifest, Pipeline, Rate, read_manifest
+from asyncpipe.engine.decide import Namesakes, after_submit
+from asyncpipe.engine.drive import Settling
+from asyncpipe.engine.resolve import Decision, resolve
+from asyncpipe.engine.tickets import Stops, Waiters
+from asyncpipe.errors import (
+    BudgetReached,
+    ProviderError,
+    RateLimited,
+    Rejected,
+    SubmitUnknown,
+    UsageError,
+)
+from asyncpipe.jobs.events import Released, now
+from asyncpipe.jobs.record import JobRecord
+from asyncpipe.ledger.database import reading
+from asyncpipe.ledger.folder import ledger_path
+from asyncpipe.pricing.bill import Bill, BilledDay
+from asyncpipe.pricing.budget import Budget
+from asyncpipe.pricing.money import from_micro, to_micro
+from asyncpipe.pricing.price import Price, Prices, price
+from asyncpipe.pricing.rates import books_of
+from asyncpipe.providers.base import Prediction, PredictionStatus
+from asyncpipe.report.export import export_file
+from asyncpipe.report.purchases import read_entries
+from asyncpipe.report.reconcile import CauseKind, compare
+from asyncpipe.report.results import Outcome, Result
+from asyncpipe.report.status import next_steps, read_status, status_document, status_lines
+from asyncpipe.report.summary import summary
+from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual
+from tests.support.old_ledgers import version_1
+
+FLUX = "black-forest-labs/flux-2-pro/text-to-image"  # 0.04 USD
+COMPLETED, FAILED = PredictionStatus.COMPLETED, PredictionStatus.FAILED
+LOST = SubmitUnknown("reset")
+
+
+@pytest.fixture
+def estimated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every price be an estimate of the provider's: a quarter more is reserved."""
+
+    exact = Prices.of
+
+    def estimate(prices: Prices, job: Job) -> Price:
+        found = exact(prices, job)
+        return replace(found, source="quote", estimated=True, margin=found.micro // 4)
+
+    monkeypatch.setattr(Prices, "of", estimate)
+
+
+def jobs(count: int, model: str = FLUX) -> list[Job]:
+    return [Job(name=f"杯 {n}", model=model, prompt="x") for n in range(count)]
+
+
+def run(
+    folder: Path,
+    provider: FakeProvider,
+    batch: list[Job],
+    *,
+    cap: str | None = None,
+    retry_failed: bool = False,
+    **options: Any,
+) -> tuple[Manifest, Exception | None]:
+    async def main() -> tuple[Manifest, Exception | None]:
+        given = {"max_workers": 4, "seed": 1, "retries": 0, **options}
+        limit = None if cap is None else Decimal(cap)
+        async with Pipeline(provider, folder, max_cost=limit, **given) as pipeline:
+            manifest = await pipeline.batch_generate(batch, retry_failed=retry_failed)
+            return manifest, pipeline.stopped
+
+    return run_virtual(main())
+
+
+def decide(folder: Path, *names: str, **decision: bool) -> None:
+    run_virtual(resolve(folder, names, Decision(**decision)))
+
+
+def results(folder: Path) -> dict[str, Result]:
+    return {result.name: result for result in read_manifest(folder)}
+
+
+def document(folder: Path) -> dict[str, Any]:
+    text = (folder / "manifest.json").read_text(encoding="utf-8")
+    return json.loads(text, parse_float=Decimal)  # type: ignore[no-any-return]
+
+
+# -- margins ------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("estimated")
+def test_a_margin_is_reserved_and_what_is_not_charged_of_it_released(tmp_path: Path) -> None:
+    """0.05 reserved while it runs, 0.04 charged when it is there, marked as estimated."""
+    reserved: list[int] = []
+
+    def look(event: object, record: JobRecord) -> None:
+        if record.state is JobState.SUBMITTED:
+            reserved.append(record.reserved)
+
+    manifest, _ = run(tmp_path, FakeProvider(), jobs(2), on_event=look)
+    assert set(reserved) == {50_000}
+    totals = manifest.totals
+    assert (totals.charged, totals.estimated, totals.reserved) == (80_000, 80_000, 0)
+    head = document(tmp_path)
+    assert (head["total_cost"], head["estimated_cost"], head["overrun"]) == (
+        Decimal("0.08"), Decimal("0.08"), 0
+    )  # fmt: skip
+    assert all(row["estimated"] for row in head["results"])
+    assert "estimates" in head["remarks"][0]
+    text = "\n".join(summary(totals, elapsed_s=1, manifest="m", simulated=False))
+    assert "0.08 USD, 0.08 USD of it estimated" in text
+    assert "estimated" in "\n".join(status_lines(read_status(tmp_path)))
+
+
+@pytest.mark.usefixtures("estimated")
+def test_margins_count_against_the_cap_until_they_come_back(tmp_path: Path) -> None:
+    """Four at 0.05 fill 0.20; delivered at 0.04 they leave 0.04, too little for a fifth."""
+    provider = FakeProvider()
+    manifest, stopped = run(tmp_path, provider, jobs(10), cap="0.20")
+    assert (manifest.totals.successful, manifest.totals.charged) == (4, 160_000)
+    assert isinstance(stopped, BudgetReached)
+    assert "0.01 of it against a low estimate" in str(stopped)
+    manifest, stopped = run(tmp_path, provider, jobs(10), cap="0.21")
+    assert manifest.totals.successful == 5
+    manifest, stopped = run(tmp_path, provider, jobs(10), cap="0.41")
+    assert (manifest.totals.successful, stopped) == (10, None)
+
+
+@pytest.mark.usefixtures("estimated")
+def test_a_job_waits_for_a_margin_that_comes_back(tmp_path: Path) -> None:
+    """0.05 and 0.05 do not fit 0.09; 0.04 and 0.05 do, once the first is there."""
+    provider = FakeProvider()
+    manifest, stopped = run(tmp_path, provider, jobs(2), cap="0.09")
+    assert (manifest.totals.successful, stopped, provider.peak_in_flight) == (2, None, 1)
+
+
+def test_a_cheap_job_behind_an_expensive_one_of_its_model_waits_and_is_not_forgotten(
+    tmp_path: Path,
+) -> None:
+    """Job-file order per model while money may come back; then what fits goes; the reason says so.
+
+    The expensive one waits for the first to end, and the cheap one with it, though it would fit.
+    Another model's jobs go on meanwhile.
+    """
+    prices = {"a/x/text-to-image": Rate(per_image=Decimal("0.10"))}
+    prices["b/x/text-to-image"] = Rate(per_image=Decimal("0.01"))
+
+    def job(name: str, count: int, model: str = "a/x/text-to-image") -> Job:
+        return Job(name=name, model=model, prompt="x", params={"num_images": count})
+
+    batch = [job("first", 2), job("dear", 4), job("cheap", 1), job("b", 1, "b/x/text-to-image")]
+    order: list[str] = []
+
+    def look(event: object, record: JobRecord) -> None:
+        if record.state is JobState.SUBMITTED:
+            order.append(record.name)
+
+    options: dict[str, Any] = {"prices": prices, "on_event": look}
+    manifest, stopped = run(tmp_path, FakeProvider(), batch, cap="0.45", **options)
+    assert list(dict.fromkeys(order)) == ["first", "b", "cheap"]
+    assert isinstance(stopped, BudgetReached)
+    assert "in job-file order per model" in str(stopped)
+    assert {r.name for r in manifest if r.outcome is Outcome.SUCCEEDED} == {"first", "b", "cheap"}
+    order.clear()
+    manifest, stopped = run(tmp_path, FakeProvider(), batch, cap="0.71", **options)
+    assert (order, stopped, manifest.totals.charged) == (["dear"] * len(order), None, 710_000)
+
+
+# -- overruns -----------------------------------------------------------------------------------
+
+
+def test_an_overrun_is_booked_shown_and_stops_admission(tmp_path: Path) -> None:
+    """Charged at the true amount; a remark says so; above the cap nothing more is submitted."""
+    provider = FakeProvider(scripts={"杯 1": Script(charged=Decimal("0.15"))})
+    manifest, stopped = run(tmp_path, provider, jobs(10), cap="0.16", max_workers=2)
+    assert provider.sold == ["杯 0", "杯 1"]
+    assert isinstance(stopped, BudgetReached)
+    assert "exceeded: 0.19 are charged" in str(stopped)
+    totals = manifest.totals
+    assert (totals.charged, totals.overrun, totals.overruns) == (190_000, 110_000, 1)
+    assert (totals.reserved, totals.pending) == (0, 8)
+    head = document(tmp_path)
+    assert (head["total_cost"], head["overrun"]) == (Decimal("0.19"), Decimal("0.11"))
+    assert "0.11 USD more than was reserved" in head["remarks"][0]
+    rows = {row["name"]: row["overrun"] for row in head["results"]}
+    assert (rows["杯 0"], rows["杯 1"]) == (0, Decimal("0.11"))
+    text = "\n".join(summary(totals, elapsed_s=1, manifest="m", simulated=False, stopped=stopped))
+    assert "0.11 USD more" in text
+    assert "1 cost more than was reserved" in "\n".join(status_lines(read_status(tmp_path)))
+    manifest, stopped = run(tmp_path, provider, jobs(10), cap="0.16")
+    assert (len(provider.sold), "exceeded" in str(stopped)) == (2, True)
+    manifest, stopped = run(tmp_path, provider, jobs(10), cap="0.51")
+    assert (manifest.totals.successful, stopped, manifest.totals.charged) == (10, None, 510_000)
+
+
+def test_an_overrun_of_the_last_job_above_the_cap_is_no_quiet_success(tmp_path: Path) -> None:
+    """Everything is there and too much was paid: the run says so and exits 3."""
+    provider = FakeProvider(default=Script(charged=Decimal("0.15")))
+    manifest, stopped = run(tmp_path, provider, jobs(1), cap="0.10")
+    assert (manifest.totals.successful, isinstance(stopped, BudgetReached)) == (1, True)
+    assert run(tmp_path, provider, jobs(1), cap="0.10")[1] is None
+
+
+def test_a_prediction_may_cost_less_than_its_price(tmp_path: Path) -> None:
+    """The provider's word goes before the price, downwards too; nonsense is no word."""
+    scripts = {
+        "杯 0": Script(charged=Decimal("0.01")),
+        "杯 1": Script(charged=Decimal(0)),
+        "杯 2": Script(charged=Decimal("nan")),
+        "杯 3": Script(charged=Decimal(-1)),
+    }
+    manifest, _ = run(tmp_path, FakeProvider(scripts=scripts), jobs(4), cap="0.16")
+    assert [int(r.cost * 10**6) for r in manifest] == [10_000, 0, 40_000, 40_000]
+    assert manifest.totals.overruns == 0
+    assert all(r.charged for r in manifest)
+
+
+def test_a_cap_lowered_below_what_is_committed_admits_nothing(tmp_path: Path) -> None:
+    """Not even a cheap job; and a folder with nothing left to do ends well."""
+    provider = FakeProvider()
+    run(tmp_path, provider, jobs(5), cap="0.40")
+    manifest, stopped = run(tmp_path, provider, jobs(10), cap="0.10")
+    assert (len(provider.sold), manifest.totals.pending) == (5, 5)
+    assert "0.10 USD is exceeded: 0.20 are charged" in str(stopped)
+    assert run(tmp_path, provider, jobs(5), cap="0.10")[1] is None
+
+
+def test_a_job_on_its_way_goes_back_when_its_money_is_gone(tmp_path: Path) -> None:
+    """It was admitted, and before its intent another prediction cost more than it had reserved."""
+    budget, record = Budget(100_000), JobRecord(id=1, key="k", name="杯", job=jobs(1)[0])
+    budget.hold(1, price(record.job, books_of(None)))
+    budget.move(committed=70_000, releasable=0)
+    done: list[str] = []
+
+    class Desk:
+        """Admission and driver, as far as a job is put down."""
+
+        def __getattr__(self, name: str) -> Any:
+            return lambda *_: done.append(name)
+
+    desk: Any = Desk()
+    desk.budget = budget
+    settling = Settling(desk, desk, Stops(), Waiters())
+
+    async def main() -> None:
+        send, receive = anyio.create_memory_object_stream[JobRecord](1)
+        send.send_nowait(record)
+        send.close()
+        await settling.drive(receive)
+        receive.close()
+
+    run_virtual(main())
+    assert done == ["put_back", "next_attempt_at", "give_back", "put_down"]
+
+
+class Watching(FakeProvider):
+    """Reads the ledger at every submit: but for overruns, never more than the cap."""
+
+    path: Path
+    cap: int
+    submitted_above: int = 0
+
+    async def submit(self, job: Job) -> Prediction:
+        with closing(sqlite3.connect(self.path)) as other:
+            query = "SELECT total(charged)+total(reserved), total(overrun) FROM attempts"
+            committed, overrun = map(int, other.execute(query).fetchone())
+        assert committed - overrun <= self.cap, f"{committed} of {self.cap}"
+        self.submitted_above += committed > self.cap
+        return await super().submit(job)
+
+
+def script(rng: Random) -> Script:
+    refusals: list[ProviderError] = [RateLimited("429"), LOST, LOST, Rejected("400")]
+    costs = [None, None, Decimal("0.02"), Decimal("0.09"), Decimal("0.30"), Decimal(0)]
+    return Script(
+        submits=rng.choices(refusals, k=rng.choice([0, 0, 0, 1, 2])),
+        generation_s=rng.choice([0.0, 5.0, 60.0]),
+        submit_s=rng.choice([0.0, 0.5]),
+        end=rng.choice([COMPLETED, COMPLETED, FAILED]),
+        error="gpu",
+        released=rng.choice([True, True, False]),
+        charged=rng.choice(costs),
+        outputs=rng.choice([(PIXEL,), (PIXEL,), (PIXEL, PIXEL), ("data:image/png;base64,xx",)]),
+    )
+
+
+@pytest.mark.usefixtures("estimated")
+@pytest.mark.parametrize("seed", range(6))
+def test_every_account_of_a_folder_says_the_same_after_any_history(
+    tmp_path: Path, seed: int
+) -> None:
+    """Margins, overruns, lost answers, decisions, several runs: manifest, summary, status, export
+    and reconcile agree to the micro-dollar, and the cap holds but for overruns."""
+    rng = Random(seed)
+    models = [f"m/{n}/text-to-image" for n in range(3)]
+    rates = ["0", "0.05", "0.11"]
+    prices = {m: Rate(per_image=Decimal(c)) for m, c in zip(models, rates, strict=True)}
+    batch = [Job(name=f"杯 {n}", model=rng.choice(models), prompt="x") for n in range(60)]
+    provider = Watching(scripts={str(job.name): script(rng) for job in batch})
+    provider.path = ledger_path(tmp_path)
+    choices = [
+        {"resubmit": True},
+        {"resubmit": True, "lost_charged": False},
+        {"lost_charged": True},
+        {"lost_charged": False},
+        {"resubmit": False},
+    ]
+    caps = ["0.60", "1.50", "0.90", "99", "99"]
+    for cap, decision in zip(caps, rng.sample(choices, len(choices)), strict=True):
+        provider.cap = to_micro(Decimal(cap))
+        ambiguous = rng.choice([True, False])
+        options: dict[str, Any] = {"prices": prices, "resubmit_unknown": ambiguous, "retries": 1}
+        retry = rng.choice([True, False])
+        named = [job for job in batch if rng.random() < 0.8]  # the job file changed
+        manifest, _ = run(
+            tmp_path, provider, named, cap=cap, max_workers=16, retry_failed=retry, **options
+        )
+        agree(tmp_path, manifest)
+        decide(tmp_path, **decision)
+        agree(tmp_path, read_manifest(tmp_path))
+    seen = {result.outcome for result in read_manifest(tmp_path)}
+    assert len(seen) >= 4
+    assert provider.submitted_above <= 16  # whose intents were durable when another cost too much
+
+
+def agree(folder: Path, manifest: Manifest) -> None:
+    """Five accounts of one folder."""
+    totals, status = manifest.totals, read_status(folder)
+    shown = json.loads(_dumped(status_document(status)), parse_float=Decimal)
+    export_file(folder, folder / "rows.jsonl", "jsonl")
+    export_file(folder, folder / "attempts.jsonl", "jsonl", rows="attempts")
+    lines = (folder / "rows.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line, parse_float=Decimal) for line in lines]
+    lines = (folder / "attempts.jsonl").read_text(encoding="utf-8").splitlines()
+    attempts = [json.loads(line, parse_float=Decimal) for line in lines]
+    written, entries = document(folder), read_entries(folder).entries.values()
+    listed = written["results"]
+    charged, reserved = from_micro(totals.charged), from_micro(totals.reserved)
+    assert written["total_cost"] == shown["money"]["charged"] == charged
+    assert sum(row["cost"] for row in listed) == charged
+    assert sum(row["charged_usd"] for row in rows) == charged
+    assert sum(row["charged_usd"] for row in attempts) == charged
+    assert sum(entry.charged for entry in entries) == totals.charged
+    assert written["reserved"] == shown["money"]["reserved"] == reserved
+    assert sum(row["reserved"] for row in listed) == reserved
+    assert sum(row["reserved_usd"] for row in rows) == reserved
+    assert sum(row["reserved_usd"] for row in attempts) == reserved
+    assert sum(entry.reserved for entry in entries) == totals.reserved
+    assert written["estimated_cost"] == shown["money"]["estimated"] == from_micro(totals.estimated)
+    told = (row["charged_usd"] for row in attempts if row["estimated"])
+    assert sum(told) == from_micro(totals.estimated)
+    overrun = from_micro(totals.overrun)
+    assert written["overrun"] == shown["money"]["overrun"] == overrun
+    assert sum(row["overrun"] for row in listed) == overrun
+    assert sum(row["overrun_usd"] for row in attempts) == overrun
+    by_model = {m: shown["money_by_model"][m]["charged"] for m in written["cost_by_model"]}
+    assert by_model == written["cost_by_model"]
+    counts = {"unknown": totals.unknown, "failed": totals.failed, "success": totals.successful}
+    for word, count in counts.items():
+        assert sum(row["status"] == word for row in listed) == count
+        assert sum(row["status"] == word for row in rows) == count
+    assert written["unknown"] == status.counts["unknown"] == totals.unknown
+    assert status.counts["failed, charged"] == sum(
+        row["outcome"] == "failed, charged" for row in rows
+    )
+    assert sum(row["lost_answers"] for row in listed) == totals.lost_answers
+    assert sum(row["attempts_charged"] for row in rows) == sum(
+        row["money"] == "charged" for row in attempts
+    )
+    text = " ".join(" ".join(summary(totals, elapsed_s=1, manifest="m", simulated=False)).split())
+    assert (totals.lost_answers > 0) == ("of jobs that were submitted anew" in text)
+    assert (totals.overruns > 0) == ("more than was reserved" in text)
+
+
+def _dumped(found: Mapping[str, Any]) -> bytes:
+    import orjson
+
+    return orjson.dumps(found)
+
+
+# -- lost answers -------------------------------------------------------------------------------
+
+
+def resubmitted(folder: Path, end: Script) -> None:
+    """One job whose first answer was lost, and that was submitted anew and ended."""
+    provider = FakeProvider(scripts={"杯 0": Script(submits=[LOST])})
+    run(folder, provider, jobs(1))
+    decide(folder, resubmit=True)
+    provider.scripts = {"杯 0": end}
+    provider._refusals.clear()
+    run(folder, provider, jobs(1))
+
+
+@pytest.mark.parametrize(("charged", "cost"), [(True, "0.08"), (False, "0.04")])
+def test_a_lost_answer_of_a_job_that_succeeded_can_be_settled(
+    tmp_path: Path, charged: bool, cost: str
+) -> None:
+    """Until then its money stays reserved, and status and summary name the remedy."""
+    resubmitted(tmp_path, Script())
+    totals = read_manifest(tmp_path).totals
+    assert (totals.reserved, totals.held, totals.lost_answers) == (40_000, 40_000, 1)
+    (step,) = next_steps(read_status(tmp_path))
+    text = "\n".join(summary(totals, elapsed_s=1, manifest="out/m", simulated=False))
+    assert "--lost-charged" in step
+    assert "asyncpipe resolve out --lost-charged" in " ".join(text.split())
+    decide(tmp_path, lost_charged=charged)
+    (result,) = read_manifest(tmp_path)
+    assert (result.outcome, result.cost) == (Outcome.SUCCEEDED, Decimal(cost))
+    assert (result.reserved, result.lost_answers) == (Decimal(0), 0)
+    assert document(tmp_path)["total_cost"] == Decimal(cost)
+    assert next_steps(read_status(tmp_path)) == ["Nothing is left to do."]
+    with pytest.raises(UsageError, match="no job with a lost answer"):
+        decide(tmp_path, "杯 0", lost_charged=True)
+
+
+def test_a_job_that_failed_after_a_lost_answer_is_unknown_until_it_is_settled(
+    tmp_path: Path,
+) -> None:
+    """Nobody can say that it cost nothing: not in the manifest, not in the export, not by exit 1;
+    and it is not submitted a third time."""
+    resubmitted(tmp_path, Script(end=FAILED, error="gpu"))
+    manifest = read_manifest(tmp_path)
+    (result,) = manifest
+    assert (result.state, result.outcome) == (JobState.FAILED, Outcome.UNKNOWN)
+    assert "gpu; an earlier submit lost its answer" in str(result.error)
+    assert (manifest.totals.failed, manifest.totals.unknown) == (0, 1)
+    provider = FakeProvider()
+    run(tmp_path, provider, jobs(1), retry_failed=True)
+    assert provider.submits == 0
+    decide(tmp_path, "杯 0", lost_charged=False)
+    (result,) = read_manifest(tmp_path)
+    assert (result.outcome, result.cost) == (Outcome.FAILED_NOT_CHARGED, Decimal(0))
+    run(tmp_path, provider, jobs(1), retry_failed=True)
+    assert provider.submits == 1
+
+
+def test_giving_up_settles_every_lost_answer_of_a_job(tmp_path: Path) -> None:
+    """Two answers lost: both are charged, not the latest only; or neither, if the bill says so."""
+    for name, lost_charged, cost in (("a", None, "0.08"), ("b", False, "0")):
+        folder = tmp_path / name
+        provider = FakeProvider(scripts={"杯 0": Script(submits=[LOST, LOST])})
+        run(folder, provider, jobs(1))
+        decide(folder, resubmit=True)
+        run(folder, provider, jobs(1))
+        assert read_manifest(folder).totals.reserved == 80_000
+        told = {} if lost_charged is None else {"lost_charged": lost_charged}
+        decide(folder, resubmit=False, **told)
+        (result,) = read_manifest(folder)
+        assert (result.cost, result.reserved) == (Decimal(cost), Decimal(0))
+        assert result.outcome.startswith("failed, charged" if cost != "0" else "failed, not")
+        assert result.attempts_charged == (2 if cost != "0" else 0)
+        assert "given up" in str(result.error)
+
+
+@pytest.mark.parametrize("charged", [True, False])
+def test_what_the_bill_says_decides_about_unknown_jobs(tmp_path: Path, charged: bool) -> None:
+    """Bought: failed and charged, its media cannot be had. Not bought: submitted anew, unafraid."""
+    provider = FakeProvider(scripts={"杯 0": Script(submits=[LOST])})
+    run(tmp_path, provider, jobs(1))
+    decide(tmp_path, lost_charged=charged)
+    (result,) = read_manifest(tmp_path)
+    expected = Outcome.FAILED_CHARGED if charged else Outcome.PENDING
+    assert (result.outcome, result.reserved) == (expected, Decimal(0))
+    assert result.cost == (Decimal("0.04") if charged else 0)
+    run(tmp_path, provider, jobs(1), cap="0.04", retry_failed=True)
+    assert len(provider.sold) == (0 if charged else 1)
+
+
+def test_lost_answers_that_were_called_free_are_remembered(tmp_path: Path) -> None:
+    """By either decision; what the bill has all the same may come from them."""
+    provider = FakeProvider(scripts={f"杯 {n}": Script(submits=[LOST]) for n in range(3)})
+    run(tmp_path, provider, jobs(3))
+    decide(tmp_path, "杯 0", resubmit=False, lost_charged=False)
+    decide(tmp_path, "杯 1", lost_charged=False)
+    decide(tmp_path, "杯 2", resubmit=False)
+    found = read_entries(tmp_path)
+    assert found.settled_free == {FLUX: 2}
+    (day,) = found.days
+    bill = Bill(days={day: BilledDay(day=day, amounts={FLUX: Decimal("0.12")}, partial=False)})
+    (check,) = compare(found, bill).models
+    assert check.causes[0].kind is CauseKind.SETTLED_FREE
+
+
+def test_submitting_anew_with_the_bill_at_hand_keeps_nothing_reserved(tmp_path: Path) -> None:
+    """The bill has it not: its money is free for the next attempt, even under a cap."""
+    provider = FakeProvider(scripts={"杯 0": Script(submits=[LOST])})
+    run(tmp_path, provider, jobs(1), cap="0.04")
+    decide(tmp_path, resubmit=True, lost_charged=False)
+    manifest, stopped = run(tmp_path, provider, jobs(1), cap="0.04")
+    assert (manifest.totals.successful, manifest.totals.charged, stopped) == (1, 40_000, None)
+
+
+# -- facts apart from amounts -------------------------------------------------------------------
+
+FREE = {"free/x/text-to-image": Rate(per_image=Decimal(0))}
+
+
+def test_a_price_of_nothing_is_still_a_charge(tmp_path: Path) -> None:
+    """Delivered at price 0 is charged; failed and not returned is charged, and not tried again."""
+    scripts = {"杯 1": Script(end=FAILED, released=False), "杯 2": Script(end=FAILED)}
+    provider, batch = FakeProvider(scripts=scripts), jobs(3, "free/x/text-to-image")
+    run(tmp_path, provider, batch, prices=FREE, cap="0")
+    found = results(tmp_path)
+    assert [found[f"杯 {n}"].outcome for n in range(3)] == [
+        Outcome.SUCCEEDED, Outcome.FAILED_CHARGED, Outcome.FAILED_NOT_CHARGED
+    ]  # fmt: skip
+    assert [row["charged"] for row in document(tmp_path)["results"]] == [True, True, False]
+    assert read_status(tmp_path).counts["failed, charged"] == 1
+    run(tmp_path, provider, batch, prices=FREE, retry_failed=True)
+    assert provider.sold[3:] == ["杯 2"]
+    (entry,) = read_entries(tmp_path).entries.values()
+    assert (entry.delivered, entry.failed_charged, entry.returned) == (1, 1, 2)
+
+
+def test_one_prediction_for_two_jobs_is_charged_once_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The second job's submit may have bought one under an id nobody was told: unknown, reserved,
+    never the first one's media."""
+    same = Script(prediction_id="same")
+    provider = FakeProvider(scripts={"杯 0": same, "杯 1": same})
+    manifest, _ = run(tmp_path, provider, jobs(3), max_workers=1)
+    assert [r.outcome.value for r in manifest] == ["succeeded", "unknown", "succeeded"]
+    assert (manifest.totals.charged, manifest.totals.reserved) == (80_000, 40_000)
+    assert "prediction same, which is another job's" in caplog.text
+    assert "another job's" in str(results(tmp_path)["杯 1"].error)
+
+
+def test_the_same_job_may_be_answered_with_the_same_prediction(tmp_path: Path) -> None:
+    """Submitted anew after a failure, as a provider may that knows the request."""
+    again = Script(prediction_id="same", end=FAILED, error="gpu")
+    manifest, _ = run(tmp_path, FakeProvider(default=again), jobs(1), retries=1)
+    assert (manifest.totals.failed, manifest.totals.charged) == (1, 0)
+
+
+def test_only_so_many_predictions_are_remembered() -> None:
+    """The latest; one that is claimed again is late."""
+    known = Namesakes(kept=2)
+    assert [known.claim(name, n) for n, name in enumerate("aba")] == [True, True, False]
+    assert known.claim("c", 3)  # b is forgotten
+    assert known.claim("b", 4)
+    assert len(known._jobs) == 2
+
+
+def test_an_attempt_that_fails_at_once_and_is_retried_keeps_its_prediction() -> None:
+    """The bill may have it charged and returned: the row has to say which one it was."""
+    job = Job(name="杯", model=FLUX, prompt="x")
+    record = JobRecord(id=1, key="k", name="杯", job=job, state=JobState.SUBMITTING)
+    answer = Prediction(id="p7", status=FAILED, error="gpu")
+    event = after_submit(record, answer, now(), retries=1)
+    assert isinstance(event, Released)
+    assert event.prediction_id == "p7"
+
+
+def test_lost_media_are_charged_and_say_so_everywhere(tmp_path: Path) -> None:
+    """Grouped by cause in the summary, whatever their URLs; failed and charged elsewhere."""
+    run(tmp_path, FakeProvider(), jobs(3))
+    with closing(sqlite3.connect(ledger_path(tmp_path))) as connection, connection:
+        connection.execute("UPDATE jobs SET state='lost' WHERE id<3")
+        connection.execute(
+            "UPDATE attempts SET error='https://h/' || job_id || '.png answers 404' WHERE job_id<3"
+        )
+    totals = read_manifest(tmp_path).totals
+    lines = summary(totals, elapsed_s=1, manifest="m", simulated=False)
+    at = lines.index("  paid for, and the media are gone, because")
+    assert lines[at + 1] == "    2 x its URL answers 404"
+    assert (totals.failed, totals.charged) == (2, 120_000)
+    found = results(tmp_path)
+    assert (found["杯 0"].outcome, found["杯 0"].cost) == (Outcome.FAILED_CHARGED, Decimal("0.04"))
+    assert read_status(tmp_path).counts["failed, charged"] == 2
+
+
+def test_accounts_of_an_older_ledger_can_be_read_before_it_is_migrated(tmp_path: Path) -> None:
+    """Columns that it lacks are shown as they will be; the file is not touched."""
+    version_1(tmp_path)
+    with closing(sqlite3.connect(ledger_path(tmp_path))) as connection, connection:
+        connection.execute(
+            "INSERT INTO jobs SELECT 2, 'bb', '杯', type, model, spec, 2, 1, 'failed', 1, 0, NULL"
+            " FROM jobs"
+        )
+        for n, charged in ((1, 30_000), (2, 0)):
+            at = datetime(2026, 11, 20, tzinfo=UTC).isoformat()
+            connection.execute(
+                "INSERT INTO attempts(job_id, n, reserved, charged, price_source, intended_at)"
+                " VALUES(2, ?, 0, ?, 'built-in', ?)",
+                (n, charged, at),
+            )
+        connection.execute(
+            "INSERT INTO events(job_id, at, kind, version, fields)"
+            " VALUES(2, '', 'Failed', 1, '{\"charged\":false}')"
+        )
+    found = results(tmp_path)
+    assert found["杯子"].reserved == Decimal("0.04")
+    assert (found["杯"].outcome, found["杯"].attempts_charged) == (Outcome.FAILED_CHARGED, 1)
+    assert read_status(tmp_path).money.charged == 30_000
+    assert sum(e.charged for e in read_entries(tmp_path).entries.values()) == 30_000
+    assert export_file(tmp_path, tmp_path / "rows.csv", "csv") == 2
+    with reading(tmp_path) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+        view = facts(connection)
+    run(tmp_path, FakeProvider(origin="simulator"), jobs(1))  # migrates
+    with reading(tmp_path) as connection:
+        assert facts(connection)[: len(view)] == view
+
+
+def facts(connection: sqlite3.Connection) -> list[Any]:
+    query = "SELECT job_id, n, charged, settled FROM attempts WHERE job_id=2 ORDER BY 1, 2"
+    return connection.execute(query).fetchall()
