@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, fields
 from importlib.metadata import version
-from types import SimpleNamespace, TracebackType
+from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
@@ -95,12 +95,9 @@ class HttpClient:
             self._proxy = proxy_for(self._base_url)
             submits = aiohttp.TCPConnector(limit=_POOL, keepalive_timeout=SUBMIT_KEEP_ALIVE_S)
             polls = aiohttp.TCPConnector(limit=_POOL, ttl_dns_cache=60)
-            tracing = aiohttp.TraceConfig()
-            tracing.on_request_headers_sent.append(_note_sent)
             # Who waits for a connection waits here: in aiohttp each would hold 8 KB meanwhile.
             self._posting, self._polling = asyncio.Semaphore(_POOL), asyncio.Semaphore(_POOL)
-            self._submits = self._session(submits, self._timeouts.submit_s, tracing)
-            # Whether a poll was sent is of no interest, and tracing costs a tenth of a request.
+            self._submits = self._session(submits, self._timeouts.submit_s)
             self._polls = self._session(polls, self._timeouts.poll_s)
             # Their own: a file on its way must not hold up a submit or a poll.
             uploads = aiohttp.TCPConnector(limit=_POOL, keepalive_timeout=SUBMIT_KEEP_ALIVE_S)
@@ -123,15 +120,12 @@ class HttpClient:
             # Apart from self, so that entering again meanwhile opens what this does not close.
             await self._exit.pop_all().aclose()
 
-    def _session(
-        self, connector: aiohttp.TCPConnector, total_s: float, *tracing: aiohttp.TraceConfig
-    ) -> aiohttp.ClientSession:
+    def _session(self, connector: aiohttp.TCPConnector, total_s: float) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=self._headers,
             timeout=aiohttp.ClientTimeout(total=total_s, connect=self._timeouts.connect_s),
-            trace_configs=list(tracing),
             trust_env=False,  # it would let a .netrc entry replace the key
         )
 
@@ -204,8 +198,9 @@ class HttpClient:
                 return Lost(sent=False, text="no connection was free in time")
         else:
             await self._posting.acquire()  # at once
+        body = OnceBody(data)
         try:
-            return await self._exchange(self._submits, "POST", path, data)
+            return await self._exchange(self._submits, "POST", path, body, headers=body.headers)
         finally:
             self._posting.release()
 
@@ -214,7 +209,7 @@ class HttpClient:
         session: aiohttp.ClientSession | None,
         method: str,
         path: str,
-        data: bytes | AsyncIterator[bytes] | None,
+        data: bytes | OnceBody | AsyncIterator[bytes] | None,
         *,
         base_url: str | None = None,
         headers: Mapping[str, str] | None = None,
@@ -226,7 +221,6 @@ class HttpClient:
         """
         if session is None:
             raise RuntimeError("the provider is not open: enter it with `async with` first")
-        progress = SimpleNamespace(sent=False)
         try:
             response = await session.request(
                 method,
@@ -235,7 +229,6 @@ class HttpClient:
                 headers=headers or ({"Content-Type": "application/json"} if data else None),
                 allow_redirects=False,
                 proxy=self._proxy,
-                trace_request_ctx=progress,
             )
             body = _whole_already(response)
             if body is None:
@@ -246,17 +239,31 @@ class HttpClient:
             return HttpAnswer(status=response.status, headers=response.headers, body=body)
         # Everything: whatever broke, a submit that was sent may have been bought.
         except Exception as exc:
-            return lost(exc, started=progress.sent)
+            return lost(exc, started=data.begun if isinstance(data, OnceBody) else True)
 
 
-async def _note_sent(
-    session: aiohttp.ClientSession,
-    context: SimpleNamespace,
-    params: aiohttp.TraceRequestHeadersSentParams,
-) -> None:
-    # aiohttp says so just before the first byte: without this mark, none has left. Its documented
-    # word for it, and no cheaper sign: were that renamed one day, jobs would be paid twice.
-    context.trace_request_ctx.sent = True
+class OnceBody:
+    """The body of a submit: ``begun`` from when it is first asked for, and handed out once.
+
+    Its bytes are nowhere else, so no version of aiohttp can send them unmarked: while nobody has
+    asked, nothing that could be bought has left. Nor can any send them a second time, whatever it
+    makes of a redirect or of a connection that was closed.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.begun = False
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """With its length told beforehand it is sent in one piece, and not in chunks."""
+        return {"Content-Type": "application/json", "Content-Length": str(len(self._data))}
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        if self.begun:
+            raise RuntimeError("a submit is sent once")
+        self.begun = True
+        yield self._data
 
 
 def _whole_already(response: aiohttp.ClientResponse) -> bytes | None:
@@ -334,7 +341,7 @@ _FATES: dict[str, tuple[bool, str]] = {
 
 
 def lost(exc: Exception, *, started: bool) -> Lost:
-    """Tell a request's fate from the exception and from how far it had come."""
+    """Tell a request's fate from the exception and from whether its body was asked for."""
     sent, text = next(
         _FATES[kind.__name__] for kind in type(exc).__mro__ if kind.__name__ in _FATES
     )
