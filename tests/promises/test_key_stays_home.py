@@ -339,7 +339,7 @@ def test_the_command_prints_nothing_of_the_key(tmp_path: Path, kind: str, where:
 
 BUG = """
 import sys
-from asyncpipe.providers import atlas
+from asyncpipe.providers.atlas import client as atlas
 def broken(*args, **kwargs):
     raise RuntimeError("a bug")
 setattr(atlas, sys.argv.pop(1), broken)
