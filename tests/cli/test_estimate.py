@@ -24,6 +24,7 @@ from asyncpipe.simulator.books import Books
 from asyncpipe.simulator.server import Simulator
 from asyncpipe.simulator.settings import SimulatorSettings
 from tests.support import CONFIGS
+from tests.support.servers import serving
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
 VEO = "google/veo3.1/text-to-video"
@@ -60,21 +61,14 @@ def served(steps: Callable[[Simulator], Awaitable[Any]], **settings: Any) -> Any
 
 
 def foreign(
-    answer: Callable[[web.Request], Awaitable[web.Response]],
+    answer: Callable[[web.BaseRequest], Awaitable[web.Response]],
     steps: Callable[[str], Awaitable[None]],
 ) -> None:
     """Let one function answer every request."""
 
     async def main() -> None:
-        app = web.Application()
-        app.router.add_route("*", "/{rest:.*}", answer)
-        runner = web.AppRunner(app, shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        try:
-            await steps(f"http://127.0.0.1:{runner.addresses[0][1]}")
-        finally:
-            await runner.cleanup()
+        async with serving(answer) as origin:
+            await steps(origin)
 
     asyncio.run(main())
 
@@ -156,7 +150,7 @@ def test_without_a_key_a_base_url_is_asked_without_one(
     """Quotes need none; the balance does, and is asked for only with a key."""
     seen: list[tuple[str, str | None]] = []
 
-    async def answer(request: web.Request) -> web.Response:
+    async def answer(request: web.BaseRequest) -> web.Response:
         seen.append((request.path, request.headers.get("Authorization")))
         if request.path.endswith("/balance"):
             return web.json_response({"available": {"value": "0.03", "currency": "usd"}})
@@ -183,7 +177,7 @@ def test_an_api_that_repeats_the_key_does_not_get_it_shown(
     key = "sk-0123456789abcdef"
     monkeypatch.setenv("ATLASCLOUD_API_KEY", key)
 
-    async def answer(request: web.Request) -> web.Response:
+    async def answer(request: web.BaseRequest) -> web.Response:
         said = f"no, {request.headers['Authorization']} and \x1b[31m{key}"
         body = {"code": 400, "msg": said, "error": {"message": said}}
         return web.json_response(body, status=400)

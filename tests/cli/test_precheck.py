@@ -18,6 +18,7 @@ from asyncpipe.providers.catalog.models import CatalogModel, look_up
 from tests.support import CONFIGS
 from tests.support.catalog import MODELS, VEO, check
 from tests.support.command_line import asyncpipe, books, manifest, write_jobs
+from tests.support.servers import serving
 
 LIVE = ("--simulate", "--simulate-catalog", "live", "--simulate-speed", "200")
 WEEKLY = """\
@@ -122,7 +123,7 @@ class Api:
     def __init__(self, *, status: int = 200, schema: Any = None) -> None:
         self.status, self.schema, self.paths = status, schema, list[str]()
 
-    async def answer(self, request: web.Request) -> web.Response:
+    async def answer(self, request: web.BaseRequest) -> web.Response:
         self.paths.append(request.path)
         if request.path == "/schema":
             status = 200 if self.schema else 404
@@ -138,13 +139,7 @@ class Api:
         said: list[str] = []
 
         async def main() -> None:
-            app = web.Application()
-            app.router.add_route("*", "/{rest:.*}", self.answer)
-            runner = web.AppRunner(app, shutdown_timeout=0.1)
-            await runner.setup()
-            try:
-                await web.TCPSite(runner, "127.0.0.1", 0).start()
-                origin = f"http://127.0.0.1:{runner.addresses[0][1]}"
+            async with serving(self.answer) as origin:
                 jobs, provider = load_jobs(file), AtlasCloud("apikey-x", base_url=origin)
                 check = ModelCheck(
                     jobs, provider, file.parent, allow_unknown=False, echo=said.append
@@ -153,8 +148,6 @@ class Api:
                     await check.look(row)
                 if problems := check.problems():
                     raise JobFileError(problems)
-            finally:
-                await runner.cleanup()
 
         asyncio.run(main())
         return said

@@ -44,6 +44,7 @@ from asyncpipe.simulator.faults import Faults
 from asyncpipe.simulator.server import Simulator
 from asyncpipe.simulator.settings import SimulatorSettings
 from asyncpipe.testing import FakeProvider, Script, run_virtual
+from tests.support.servers import serving
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
 KEY = "apikey-a-secret-that-must-not-travel"
@@ -797,22 +798,13 @@ def test_a_quote_names_no_file(tmp_path: Path) -> None:
     photo(tmp_path, "geheim.png")
     bodies: list[Any] = []
 
-    async def calculate(request: web.Request) -> web.Response:
+    async def calculate(request: web.BaseRequest) -> web.Response:
         bodies.append(await request.json())
         return web.json_response({"code": 200, "data": {"price": 0.04, "currency": "usd"}})
 
     async def main() -> None:
-        app = web.Application()
-        app.router.add_post("/api/v1/model/calculate", calculate)
-        runner = web.AppRunner(app)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
-            base = f"http://127.0.0.1:{runner.addresses[0][1]}"
-            async with AtlasCloud(KEY, base_url=base) as provider:
-                await provider.quote(LocalFiles(tmp_path).attach(job("x", ["geheim.png"])))
-        finally:
-            await runner.cleanup()
+        async with serving(calculate) as url, AtlasCloud(KEY, base_url=url) as provider:
+            await provider.quote(LocalFiles(tmp_path).attach(job("x", ["geheim.png"])))
 
     run_virtual(main())
     assert "geheim" not in json.dumps(bodies)
@@ -867,35 +859,26 @@ def test_the_key_follows_no_redirect_of_an_upload(tmp_path: Path) -> None:
     """Neither the key nor the file goes to where an answer points."""
     path, seen = photo(tmp_path, "a.png"), []
 
-    async def elsewhere(request: web.Request) -> web.Response:
+    async def elsewhere(request: web.BaseRequest) -> web.Response:
         seen.append(request.headers.get("Authorization"))
         return web.json_response({"url": "https://x/a.png"})
 
-    async def redirect(request: web.Request) -> web.Response:
+    async def redirect(request: web.BaseRequest) -> web.Response:
         await request.read()
-        raise web.HTTPTemporaryRedirect(f"http://localhost:{ports[1]}/elsewhere")
+        raise web.HTTPTemporaryRedirect(f"http://localhost:{others[0]}/elsewhere")
 
-    ports: list[int] = []
+    others: list[str] = []
 
     async def main() -> None:
-        runners = []
-        for handler in (redirect, elsewhere):
-            app = web.Application()
-            app.router.add_route("*", "/{rest:.*}", handler)
-            runner = web.AppRunner(app)
-            await runner.setup()
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
-            ports.append(runner.addresses[0][1])
-            runners.append(runner)
-        try:
-            base = f"http://127.0.0.1:{ports[0]}"
-            async with AtlasCloud(KEY, base_url=base) as provider:
-                with pytest.raises(Rejected, match="redirects to localhost") as caught:
-                    await provider.upload(path)
-            assert KEY not in repr(caught.value)
-        finally:
-            for runner in runners:
-                await runner.cleanup()
+        async with (
+            serving(elsewhere) as other,
+            serving(redirect) as url,
+            AtlasCloud(KEY, base_url=url) as provider,
+        ):
+            others.append(other.rpartition(":")[2])
+            with pytest.raises(Rejected, match="redirects to localhost") as caught:
+                await provider.upload(path)
+        assert KEY not in repr(caught.value)
 
     asyncio.run(main())
     assert seen == []

@@ -24,40 +24,33 @@ from asyncpipe.http.hosts import PublicResolver, is_public
 from asyncpipe.media.downloader import SMALL, Downloader, StoredFile, Target
 from asyncpipe.media.formats import broken_promise, extension, is_page, read_data_uri, sniff
 from asyncpipe.testing import PIXEL, run_virtual
+from tests.support.servers import serving
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
 LARGE = b"\x00\x00\x00\x18ftypisom" + bytes(range(256)) * (3 * SMALL // 256)
 TARGET = Target(stem="images/杯子", part="1_0.part", default_extension="png")
 
-Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 @asynccontextmanager
-async def serving(answer: Answer) -> AsyncIterator[str]:
-    """A server that answers so; yields a URL on it."""
-    app = web.Application()
-    app.router.add_get("/{name:.*}", answer)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}/x/out?sig=secret"
-    finally:
-        await runner.cleanup()
+async def offering(answer: Answer) -> AsyncIterator[str]:
+    """One output, whatever is asked for; yields its signed URL."""
+    async with serving(answer) as origin:
+        yield f"{origin}/x/out?sig=secret"
 
 
 def fetch(
-    folder: Path, answer: Answer, seen: list[web.Request] | None = None, **options: Any
+    folder: Path, answer: Answer, seen: list[web.BaseRequest] | None = None, **options: Any
 ) -> StoredFile:
-    async def serve(request: web.Request) -> web.StreamResponse:
+    async def serve(request: web.BaseRequest) -> web.StreamResponse:
         if seen is not None:
             seen.append(request)
         return await answer(request)
 
     async def main() -> StoredFile:
         async with (
-            serving(serve) as url,
+            offering(serve) as url,
             Downloader(folder, **({"stalled_s": 1.0} | options)) as downloader,
         ):
             return await downloader.fetch(url, TARGET)
@@ -73,7 +66,7 @@ def left(folder: Path) -> list[str]:
 def test_a_file_stands_whole_with_its_hash(tmp_path: Path, body: bytes) -> None:
     """Small ones in one hop, large ones streamed: same bytes, right extension."""
 
-    async def answer(request: web.Request) -> web.Response:
+    async def answer(request: web.BaseRequest) -> web.Response:
         return web.Response(body=body, content_type="application/octet-stream")
 
     stored = fetch(tmp_path, answer)
@@ -85,9 +78,9 @@ def test_a_file_stands_whole_with_its_hash(tmp_path: Path, body: bytes) -> None:
 
 def test_media_requests_carry_no_credentials(tmp_path: Path) -> None:
     """No Authorization, no cookies, our own User-Agent."""
-    seen: list[web.Request] = []
+    seen: list[web.BaseRequest] = []
 
-    async def answer(request: web.Request) -> web.Response:
+    async def answer(request: web.BaseRequest) -> web.Response:
         return web.Response(body=PNG)
 
     fetch(tmp_path, answer, seen)
@@ -101,7 +94,7 @@ def test_media_requests_carry_no_credentials(tmp_path: Path) -> None:
 def test_a_body_that_breaks_off_is_never_a_file(tmp_path: Path, body: bytes) -> None:
     """Cut before Content-Length: an error, and nothing under the final name."""
 
-    async def answer(request: web.Request) -> web.StreamResponse:
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Length": str(len(body))})
         await response.prepare(request)
         await response.write(body[: len(body) // 2])
@@ -122,7 +115,7 @@ def test_a_body_that_breaks_off_is_never_a_file(tmp_path: Path, body: bytes) -> 
 def test_what_is_not_media_is_never_a_file(tmp_path: Path, body: bytes) -> None:
     """Status 200 alone makes no asset."""
 
-    async def answer(request: web.Request) -> web.Response:
+    async def answer(request: web.BaseRequest) -> web.Response:
         return web.Response(body=body, content_type="image/png")
 
     with pytest.raises(DownloadError):
@@ -134,7 +127,7 @@ def test_what_is_not_media_is_never_a_file(tmp_path: Path, body: bytes) -> None:
 def test_gone_media_says_so_without_the_signature(tmp_path: Path, status: int) -> None:
     """An expired URL is a case of its own; its signature stays out of messages."""
 
-    async def answer(request: web.Request) -> web.Response:
+    async def answer(request: web.BaseRequest) -> web.Response:
         return web.Response(status=status)
 
     with pytest.raises(MediaGone, match=str(status)) as caught:
@@ -145,7 +138,7 @@ def test_gone_media_says_so_without_the_signature(tmp_path: Path, status: int) -
 def test_a_stalled_download_ends(tmp_path: Path) -> None:
     """A server that stops sending does not hold the job for ever."""
 
-    async def answer(request: web.Request) -> web.StreamResponse:
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Length": "1000000"})
         await response.prepare(request)
         await response.write(PNG)
@@ -263,9 +256,9 @@ def test_a_name_that_resolves_inside_is_refused() -> None:
 
 def test_redirects_are_followed_and_checked(tmp_path: Path) -> None:
     """A moved file is fetched; a redirect to another scheme or without an end is not."""
-    seen: list[web.Request] = []
+    seen: list[web.BaseRequest] = []
 
-    async def answer(request: web.Request) -> web.Response:
+    async def answer(request: web.BaseRequest) -> web.Response:
         if request.path == "/x/out":
             return web.Response(status=302, headers={"Location": "/moved"})
         return web.Response(body=PNG)
@@ -273,10 +266,10 @@ def test_redirects_are_followed_and_checked(tmp_path: Path) -> None:
     assert fetch(tmp_path, answer, seen).size == len(PNG)
     assert [request.path for request in seen] == ["/x/out", "/moved"]
 
-    async def away(request: web.Request) -> web.Response:
+    async def away(request: web.BaseRequest) -> web.Response:
         return web.Response(status=302, headers={"Location": "file:///etc/passwd"})
 
-    async def around(request: web.Request) -> web.Response:
+    async def around(request: web.BaseRequest) -> web.Response:
         return web.Response(status=302, headers={"Location": request.path})
 
     for endless in (away, around):
@@ -288,7 +281,7 @@ def test_redirects_are_followed_and_checked(tmp_path: Path) -> None:
 
 
 async def trickle(
-    request: web.Request, *, size: int, every_s: float, first: int = 0
+    request: web.BaseRequest, *, size: int, every_s: float, first: int = 0
 ) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Length": str(len(LARGE)), "ETag": '"v"'})
     await response.prepare(request)
@@ -304,7 +297,7 @@ def timed_fetch(folder: Path, answer: Answer, **options: Any) -> tuple[StoredFil
 
     async def main() -> tuple[StoredFile | str, float]:
         clock = asyncio.get_running_loop().time
-        async with serving(answer) as url, Downloader(folder, **options) as downloader:
+        async with offering(answer) as url, Downloader(folder, **options) as downloader:
             began = clock()
             try:
                 return await downloader.fetch(url, TARGET), clock() - began
@@ -318,7 +311,7 @@ def timed_fetch(folder: Path, answer: Answer, **options: Any) -> tuple[StoredFil
 def test_a_trickle_is_given_up_and_kept(tmp_path: Path, first: int) -> None:
     """Never silent for long, and never done: 100 bytes a second, whatever came before."""
 
-    async def answer(request: web.Request) -> web.StreamResponse:
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
         return await trickle(request, size=100, every_s=1.0, first=first)
 
     said, took_s = timed_fetch(tmp_path, answer)
@@ -331,7 +324,7 @@ def test_a_trickle_is_given_up_and_kept(tmp_path: Path, first: int) -> None:
 def test_slow_is_no_reason_to_give_up(tmp_path: Path) -> None:
     """At 2 KiB/s a film takes long, and arrives: there is no limit on the whole time."""
 
-    async def answer(request: web.Request) -> web.StreamResponse:
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
         return await trickle(request, size=20 * 1024, every_s=10.0)
 
     stored, took_s = timed_fetch(tmp_path, answer)
@@ -411,7 +404,7 @@ def test_an_endless_body_ends(tmp_path: Path) -> None:
     """At the limit, whatever its length is said to be; nothing of it stays on disk."""
     sent = 0
 
-    async def answer(request: web.Request) -> web.StreamResponse:
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
         nonlocal sent
         response = web.StreamResponse(headers={"ETag": '"v"'})
         await response.prepare(request)
@@ -432,7 +425,7 @@ def test_an_endless_body_ends(tmp_path: Path) -> None:
 def test_a_body_that_says_it_is_too_large_is_not_read(tmp_path: Path) -> None:
     """Content-Length is believed there."""
 
-    async def answer(request: web.Request) -> web.StreamResponse:
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Length": str(2**40)})
         await response.prepare(request)
         await asyncio.Event().wait()
@@ -446,7 +439,7 @@ def test_a_body_that_says_it_is_too_large_is_not_read(tmp_path: Path) -> None:
 def test_the_limit_itself_is_allowed(tmp_path: Path, body: bytes) -> None:
     """One byte more is not."""
 
-    async def answer(request: web.Request) -> web.StreamResponse:
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
         response = web.StreamResponse()  # chunked: no length to go by
         await response.prepare(request)
         await response.write(body)
@@ -473,7 +466,7 @@ def test_a_data_uri_has_the_same_limit(tmp_path: Path) -> None:
 def test_a_chunked_body_that_breaks_off_is_never_a_file(tmp_path: Path, size: int) -> None:
     """Without a length the last chunk tells the end; here there is none."""
 
-    async def answer(request: web.Request) -> web.StreamResponse:
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
         response = web.StreamResponse()
         response.enable_chunked_encoding()
         await response.prepare(request)
@@ -489,9 +482,9 @@ def test_a_chunked_body_that_breaks_off_is_never_a_file(tmp_path: Path, size: in
 
 def test_media_are_asked_for_as_they_are(tmp_path: Path) -> None:
     """No compression, whose length and bytes would not be the file's; an answer in it is none."""
-    seen: list[web.Request] = []
+    seen: list[web.BaseRequest] = []
 
-    async def answer(request: web.Request) -> web.Response:
+    async def answer(request: web.BaseRequest) -> web.Response:
         headers = {"Content-Encoding": "gzip"} if len(seen) > 1 else {}
         return web.Response(body=gzip.compress(PNG) if headers else PNG, headers=headers)
 
@@ -534,7 +527,7 @@ def test_noise_called_a_picture_is_never_a_file(tmp_path: Path, size: int) -> No
     """A decrypted wrong, a torn object: not what was paid for. Without a claim it is stored."""
     kind = "image/png"
 
-    async def answer(request: web.Request) -> web.Response:
+    async def answer(request: web.BaseRequest) -> web.Response:
         return web.Response(body=NOISE * (size // len(NOISE)), content_type=kind)
 
     with pytest.raises(DownloadError, match="is no png"):
@@ -558,7 +551,7 @@ def test_a_disk_that_refuses_is_not_a_failed_download(
 ) -> None:
     """Whatever refuses at whatever step: DiskError, no file; and the next run stores it."""
 
-    async def answer(request: web.Request) -> web.Response:
+    async def answer(request: web.BaseRequest) -> web.Response:
         return web.Response(body=body, headers={"ETag": '"v"'})
 
     def refuse(*_: object, **__: object) -> None:
@@ -612,14 +605,14 @@ def test_a_real_refusal_names_folder_cause_and_remedy(
     """The system itself refuses in mid-file; what was written before is gone on with."""
     ranges: list[str | None] = []
 
-    async def answer(request: web.Request) -> web.Response:
+    async def answer(request: web.BaseRequest) -> web.Response:
         ranges.append(request.headers.get("Range"))
         first = request.http_range.start or 0
         told = {"ETag": '"v"', "Content-Range": f"bytes {first}-{len(body) - 1}/{len(body)}"}
         return web.Response(body=body[first:], headers=told, status=206 if first else 200)
 
     async def main() -> tuple[str, StoredFile]:
-        async with serving(answer) as url:
+        async with offering(answer) as url:
             program = (sys.executable, "-c", LIMITED, str(tmp_path), url, str(limit))
             process = await asyncio.create_subprocess_exec(*program, stdout=subprocess.PIPE)
             said, _ = await process.communicate()

@@ -10,25 +10,24 @@ import hashlib
 import os
 import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, closing
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 from random import Random
-from typing import Any, ClassVar
+from typing import Any
 
 import orjson
 import pytest
 from aiohttp import web
 
 from asyncpipe.errors import DownloadError, MediaGone, TooLarge
-from asyncpipe.http.body import Body
 from asyncpipe.http.headers import Entity, is_rest, validator
 from asyncpipe.media import parts
 from asyncpipe.media.downloader import PIECE, SMALL, Downloader, StoredFile, Target
 from asyncpipe.media.parts import KEPT_S, Part, left_in
+from tests.support.servers import Odd, Origin, Watched
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LONG_AGO = "Sat, 28 Feb 2026 08:00:00 GMT"
@@ -37,107 +36,11 @@ CLIP = b"\x00\x00\x00\x18ftypisom" + Random(1).randbytes(3 * SMALL)
 OTHER = b"\x00\x00\x00\x18ftypisom" + Random(2).randbytes(3 * SMALL)
 PICTURE = b"\x89PNG\r\n\x1a\n" + Random(3).randbytes(5000)
 
-Answer = Callable[[web.Request, "Origin"], Awaitable[web.StreamResponse]]
-
-
-class Watched(Body):
-    """A body whose server can see how much of it was read: what is in a buffer at a cut is lost."""
-
-    latest: ClassVar[Watched | None] = None
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        Watched.latest, self._first = self, self.have
-
-    @classmethod
-    async def received(cls, size: int) -> None:
-        """Wait until the latest body has been read so far, a second at most."""
-        for _ in range(500):
-            await asyncio.sleep(0.002)
-            if cls.latest and cls.latest.have - cls.latest._first >= size:
-                break
-
 
 @pytest.fixture(autouse=True)
 def watched(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let servers see how much was read."""
     monkeypatch.setattr("asyncpipe.media.downloader.Body", Watched)
-
-
-@dataclass
-class Origin:
-    """A media server that serves ``body`` by the rules, and breaks off where ``cuts`` say.
-
-    ``cuts``: bytes sent per request before the connection is cut; none left: nothing is cut.
-    ``port``: chosen when it is first served, the same when it is served again.
-    ``odd``: answers that take the place of the rules', by number of the request from 0.
-    """
-
-    body: bytes
-    headers: dict[str, str] = field(default_factory=lambda: {"ETag": '"v1"'})
-    cuts: list[int] = field(default_factory=list)
-    odd: dict[int, Answer] = field(default_factory=dict)
-    asked: list[tuple[str | None, str | None]] = field(default_factory=list)
-    paths: list[str] = field(default_factory=list)
-    sent: int = 0
-    port: int = 0
-    stall: asyncio.Event | None = None
-
-    async def serve(self, request: web.Request) -> web.StreamResponse:
-        Watched.latest, number = None, len(self.asked)
-        self.asked.append((request.headers.get("Range"), request.headers.get("If-Range")))
-        self.paths.append(request.path_qs)
-        if number in self.odd:
-            return await self.odd[number](request, self)
-        return await self.by_the_rules(request)
-
-    async def by_the_rules(self, request: web.Request) -> web.StreamResponse:
-        start = request.http_range.start or 0
-        known = (self.headers.get("ETag"), self.headers.get("Last-Modified"))
-        headers = dict(self.headers)
-        status = 200
-        if start and request.headers.get("If-Range") in known:
-            status = 206
-            headers["Content-Range"] = f"bytes {start}-{len(self.body) - 1}/{len(self.body)}"
-        else:
-            start = 0
-        return await self.send(request, status, headers, self.body[start:])
-
-    async def send(
-        self, request: web.Request, status: int, headers: dict[str, str], body: bytes
-    ) -> web.StreamResponse:
-        length = {} if "Transfer-Encoding" in headers else {"Content-Length": str(len(body))}
-        headers = {k: v for k, v in headers.items() if k != "Transfer-Encoding"}
-        response = web.StreamResponse(status=status, headers=headers | length)
-        await response.prepare(request)
-        cut = self.cuts.pop(0) if self.cuts else None
-        await response.write(body[:cut])
-        self.sent += len(body[:cut])
-        if self.stall is not None:
-            await self.stall.wait()
-        if cut is not None:
-            await Watched.received(len(body[:cut]))
-            if request.transport is not None:
-                request.transport.close()
-        return response
-
-    def url(self, tail: str = "x/out?sig=1") -> str:
-        return f"http://127.0.0.1:{self.port}/{tail}"
-
-
-@asynccontextmanager
-async def serving(origin: Origin) -> AsyncIterator[None]:
-    app = web.Application()
-    app.router.add_get("/{name:.*}", origin.serve)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", origin.port)
-    await site.start()
-    origin.port = runner.addresses[0][1]
-    try:
-        yield
-    finally:
-        await runner.cleanup()
 
 
 def fetch(
@@ -148,7 +51,7 @@ def fetch(
     async def main() -> StoredFile | DownloadError:
         error = DownloadError("not tried")
         urls = iter(tails or [])
-        async with serving(origin):
+        async with origin.serving():
             for tries in runs:
                 async with Downloader(folder, **({"stalled_s": 5.0} | options)) as downloader:
                     for _ in range(tries):
@@ -258,29 +161,29 @@ def test_no_signature_is_written_down(tmp_path: Path) -> None:
 # -- answers that are not the rest ------------------------------------------------------------
 
 
-def partial_answer(start: int, total: int, headers: dict[str, str]) -> Answer:
-    async def answer(request: web.Request, origin: Origin) -> web.StreamResponse:
+def partial_answer(start: int, total: int, headers: dict[str, str]) -> Odd:
+    async def answer(request: web.BaseRequest, origin: Origin) -> web.StreamResponse:
         told = {"Content-Range": f"bytes {start}-{len(OTHER) - 1}/{total}"} | headers
         return await origin.send(request, 206, told, OTHER[start:])
 
     return answer
 
 
-async def not_satisfiable(request: web.Request, origin: Origin) -> web.StreamResponse:
+async def not_satisfiable(request: web.BaseRequest, origin: Origin) -> web.StreamResponse:
     told = {"Content-Range": f"bytes */{len(OTHER)}", "Content-Encoding": "br"}
     return await origin.send(request, 416, told, b"page")
 
 
-async def ranges_ignored(request: web.Request, origin: Origin) -> web.StreamResponse:
+async def ranges_ignored(request: web.BaseRequest, origin: Origin) -> web.StreamResponse:
     return await origin.send(request, 200, origin.headers, origin.body)
 
 
-async def range_not_told(request: web.Request, origin: Origin) -> web.StreamResponse:
+async def range_not_told(request: web.BaseRequest, origin: Origin) -> web.StreamResponse:
     return await origin.send(request, 206, origin.headers, OTHER[SMALL:])
 
 
 V1 = {"ETag": '"v1"'}
-WRONG: dict[str, Answer] = {
+WRONG: dict[str, Odd] = {
     "whole": ranges_ignored,
     "416": not_satisfiable,
     "no Content-Range": range_not_told,
@@ -293,7 +196,7 @@ WRONG: dict[str, Answer] = {
 
 
 @pytest.mark.parametrize("odd", WRONG.values(), ids=WRONG)
-def test_what_is_not_the_rest_is_never_joined(tmp_path: Path, odd: Answer) -> None:
+def test_what_is_not_the_rest_is_never_joined(tmp_path: Path, odd: Odd) -> None:
     """The file is begun anew, within the same try, and is all of one piece."""
     origin = Origin(CLIP, cuts=[SMALL], odd={1: odd})
     assert_stored(tmp_path, fetch(tmp_path, origin, runs=[2]), CLIP)
@@ -306,7 +209,7 @@ def test_a_file_that_changed_is_fetched_anew(tmp_path: Path, validated: str) -> 
     """If-Range lets the server say so; no byte of the old one is left."""
     dates = {"ETag": '"v2"', "Last-Modified": "Sat, 28 Feb 2026 09:00:00 GMT"}
 
-    async def changed(request: web.Request, origin: Origin) -> web.StreamResponse:
+    async def changed(request: web.BaseRequest, origin: Origin) -> web.StreamResponse:
         origin.body, origin.headers = OTHER, {validated: dates[validated]}
         return await origin.by_the_rules(request)
 
@@ -324,12 +227,12 @@ def test_a_file_that_changed_is_fetched_anew(tmp_path: Path, validated: str) -> 
 def test_a_page_in_between_costs_nothing(tmp_path: Path, cut: list[int]) -> None:
     """A login page of some network, an error of a server: what was kept stays."""
 
-    async def page(request: web.Request, origin: Origin) -> web.StreamResponse:
+    async def page(request: web.BaseRequest, origin: Origin) -> web.StreamResponse:
         origin.cuts = list(cut)
         body = b"<!DOCTYPE html><p>Log in to the hotel's network"
         return await origin.send(request, 200, {"ETag": '"page"'}, body)
 
-    async def broken(request: web.Request, origin: Origin) -> web.StreamResponse:
+    async def broken(request: web.BaseRequest, origin: Origin) -> web.StreamResponse:
         return web.Response(status=502, text="<html>")
 
     origin = Origin(CLIP, cuts=[SMALL], odd={1: page, 2: broken})
@@ -340,7 +243,7 @@ def test_a_page_in_between_costs_nothing(tmp_path: Path, cut: list[int]) -> None
 def test_gone_media_keeps_its_part_for_a_fresh_url(tmp_path: Path) -> None:
     """An expired signature is no reason to fetch anything twice."""
 
-    async def expired(request: web.Request, origin: Origin) -> web.StreamResponse:
+    async def expired(request: web.BaseRequest, origin: Origin) -> web.StreamResponse:
         return web.Response(status=403)
 
     origin = Origin(CLIP, cuts=[SMALL], odd={1: expired})
@@ -354,7 +257,7 @@ def test_gone_media_keeps_its_part_for_a_fresh_url(tmp_path: Path) -> None:
 def test_redirects_pass_the_range_on(tmp_path: Path) -> None:
     """Each hop is asked for the rest; a part belongs to the URL we were given."""
 
-    async def moved(request: web.Request, origin: Origin) -> web.StreamResponse:
+    async def moved(request: web.BaseRequest, origin: Origin) -> web.StreamResponse:
         return web.Response(status=302, headers={"Location": f"/edge{len(origin.asked)}"})
 
     origin = Origin(CLIP, cuts=[SMALL], odd={0: moved, 2: moved, 3: moved})
@@ -366,7 +269,7 @@ def test_redirects_pass_the_range_on(tmp_path: Path) -> None:
 def test_a_shorter_range_than_asked_for_is_gone_on_from(tmp_path: Path) -> None:
     """A server may send less; that alone is no whole file."""
 
-    async def short(request: web.Request, origin: Origin) -> web.StreamResponse:
+    async def short(request: web.BaseRequest, origin: Origin) -> web.StreamResponse:
         told = {"Content-Range": f"bytes {SMALL}-{2 * SMALL - 1}/{len(CLIP)}", **V1}
         return await origin.send(request, 206, told, CLIP[SMALL : 2 * SMALL])
 
@@ -439,7 +342,7 @@ def test_a_limit_that_was_lowered_counts_for_parts(tmp_path: Path) -> None:
     """Told by the first words of the answer, before anything is waited for."""
     origin, _, _ = leave(tmp_path, 2 * SMALL)
 
-    async def silent(request: web.Request, origin: Origin) -> web.StreamResponse:
+    async def silent(request: web.BaseRequest, origin: Origin) -> web.StreamResponse:
         told = {"Content-Range": f"bytes {2 * SMALL}-{len(CLIP) - 1}/{len(CLIP)}", **V1}
         response = web.StreamResponse(status=206, headers=told)
         await response.prepare(request)
@@ -543,7 +446,7 @@ def test_what_a_killed_process_left_is_gone_on_with(tmp_path: Path) -> None:
 
     async def main() -> tuple[int, StoredFile]:
         origin.stall = asyncio.Event()
-        async with serving(origin):
+        async with origin.serving():
             program = (sys.executable, "-c", KILLED, str(tmp_path), origin.url())
             process = await asyncio.create_subprocess_exec(*program)
             sizes = [0, 0]
@@ -571,7 +474,7 @@ def test_a_cancelled_download_is_gone_on_with(tmp_path: Path) -> None:
     origin = Origin(CLIP)
 
     async def main() -> StoredFile:
-        async with serving(origin):
+        async with origin.serving():
             while True:
                 async with Downloader(tmp_path) as downloader:
                     fetching = asyncio.ensure_future(downloader.fetch(origin.url(), TARGET))
@@ -596,7 +499,7 @@ def test_a_write_left_in_its_thread_meets_no_other_file(tmp_path: Path) -> None:
     stale.seek(2 * SMALL)
     block = CLIP[2 * SMALL : 2 * SMALL + PIECE]
 
-    async def changed(request: web.Request, origin: Origin) -> web.StreamResponse:
+    async def changed(request: web.BaseRequest, origin: Origin) -> web.StreamResponse:
         stale.write(block)
         stale.flush()
         origin.body, origin.headers = OTHER, {"ETag": '"v2"'}
@@ -614,7 +517,7 @@ def test_a_write_left_in_its_thread_is_harmless_to_the_same_file(tmp_path: Path)
     stale = Part(part, entity, new=False)
     stale.take_up()
 
-    async def late(request: web.Request, origin: Origin) -> web.StreamResponse:
+    async def late(request: web.BaseRequest, origin: Origin) -> web.StreamResponse:
         stale.write(CLIP[2 * SMALL : 2 * SMALL + PIECE])
         return await origin.by_the_rules(request)
 

@@ -11,53 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
 
 from asyncpipe import AtlasCloud, Job, Manifest, Pipeline, Polling, Result
+from tests.support.servers import PNG, Foreign, Shape, serving
 
-PNG = b"\x89PNG\r\n\x1a\n" + bytes(64)
 MODEL = "black-forest-labs/flux-2-pro/text-to-image"
-
-Shape = Callable[[int, str], Any]  # (poll number, media URL) -> JSON
-
-
-class Foreign:
-    """A provider in forty lines: numbers its predictions, is done at the third poll."""
-
-    def __init__(self, submit: Callable[[str], Any], poll: Shape, path: str) -> None:
-        self.submit_shape, self.poll_shape = submit, poll
-        self.bodies: list[dict[str, Any]] = []
-        self.polls: dict[str, int] = {}
-        self.wrong_paths = 0
-        self.authorized_media = 0
-        self.app = web.Application()
-        self.app.router.add_post("/api/v1/model/calculate", self.no_quote)
-        self.app.router.add_post("/api/v1/model/{kind}", self.submit)
-        self.app.router.add_get(path, self.poll)
-        self.app.router.add_get("/media/{name}", self.media)
-        self.app.router.add_route("*", "/{rest:.*}", self.elsewhere)
-
-    async def no_quote(self, request: web.Request) -> web.Response:
-        return web.Response(status=404, text="<h1>404</h1>", content_type="text/html")
-
-    async def submit(self, request: web.Request) -> web.Response:
-        assert request.headers["Authorization"] == "Bearer apikey-x"
-        self.bodies.append(await request.json())
-        return web.json_response(self.submit_shape(f"p-{len(self.bodies)}"))
-
-    async def poll(self, request: web.Request) -> web.Response:
-        name = request.match_info["id"]
-        self.polls[name] = self.polls.get(name, 0) + 1
-        url = f"http://{request.host}/media/{name}"
-        return web.json_response(self.poll_shape(self.polls[name], url))
-
-    async def media(self, request: web.Request) -> web.Response:
-        self.authorized_media += "Authorization" in request.headers
-        return web.Response(body=PNG, content_type="application/octet-stream")
-
-    async def elsewhere(self, request: web.Request) -> web.Response:
-        self.wrong_paths += 1
-        return web.json_response({"code": 401, "msg": "unauthorized", "data": None}, status=401)
 
 
 def canonical(poll: int, url: str) -> Any:
@@ -111,18 +69,12 @@ DIALECTS: dict[str, tuple[Callable[[str], Any], Shape, str]] = {
 
 def run(server: Foreign, folder: Path, jobs: list[Job]) -> tuple[Manifest, list[Result]]:
     async def main() -> tuple[Manifest, list[Result]]:
-        runner = web.AppRunner(server.app, shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        base_url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        try:
+        async with serving(server) as base_url:
             provider = AtlasCloud("apikey-x", base_url=base_url)
             polling = Polling(initial_s=0.01, maximum_s=0.02)
             async with Pipeline(provider, folder, polling=polling) as pipeline:
                 manifest = await pipeline.batch_generate(jobs)
                 return manifest, list(manifest)
-        finally:
-            await runner.cleanup()
 
     return asyncio.run(main())
 
@@ -143,17 +95,8 @@ def test_every_dialect_is_understood(tmp_path: Path, dialect: str) -> None:
 
 def test_a_job_of_another_type_goes_to_its_endpoint(tmp_path: Path) -> None:
     """Video jobs are submitted to generateVideo."""
-    seen: list[str] = []
     server = Foreign(*DIALECTS["documented"])
-
-    @web.middleware
-    async def note(request: web.Request, handler: Any) -> web.StreamResponse:
-        seen.append(request.path)
-        answer: web.StreamResponse = await handler(request)
-        return answer
-
-    server.app.middlewares.append(note)
     clip = Job(name="clip", model="google/veo3.1/text-to-video", prompt="x", params={"duration": 8})
     run(server, tmp_path, [clip])
-    assert seen[:2] == ["/api/v1/model/calculate", "/api/v1/model/generateVideo"]
+    assert server.paths[:2] == ["/api/v1/model/calculate", "/api/v1/model/generateVideo"]
     assert (tmp_path / "videos" / "clip.png").exists()

@@ -8,31 +8,24 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
 
 from asyncpipe import Job, Pipeline, load_jobs
 from asyncpipe._fs import safe_stem
 from asyncpipe._text import printable
 from asyncpipe.cli.app import run_command
-from asyncpipe.errors import DownloadError, JobFileError, UsageError
-from asyncpipe.http.hosts import PublicResolver, check_host, is_public
+from asyncpipe.errors import JobFileError, UsageError
 from asyncpipe.jobfile.problems import MOST_PROBLEMS
 from asyncpipe.jobs.settings import Polling
 from asyncpipe.ledger.folder import make_folders
-from asyncpipe.media.downloader import Downloader, Target
 from asyncpipe.testing import FakeProvider, run_virtual
 from tests.support import ROOT
+from tests.support.servers import EVIL, Evil, serving
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
-PNG = b"\x89PNG\r\n\x1a\n" + bytes(64)
-TARGET = Target(stem="images/x", part="1_0.part", default_extension="png")
-
 HOSTILE = [
     "../../etc/passwd",
     "..\\..\\windows\\system32",
@@ -62,169 +55,8 @@ HOSTILE = [
     "\ufdd0\ufffe\U0010ffff",
     "﷽" * 300,
 ]
-
 # What a terminal obeys: C0 but line break and tab, DEL, C1, and marks that turn the direction.
 OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-
-
-# -- addresses ----------------------------------------------------------------------------------
-
-INSIDE = [
-    "127.0.0.1", "127.1", "127.0.1", "2130706433", "017700000001", "0x7f000001", "0x7f.1",
-    "0177.0.0.1", "0x7f.0x0.0x0.0x1", "127.0.0.1.", "127.000.000.001", "0", "0.0.0.0", "0x0",
-    "１２７.０.０.１", "127。0。0。1", "①②⑦.⓪.⓪.①", "localhost", "LOCALHOST", "localhost.",
-    "ⓛocalhost", "api.localhost", "router", "nas.local", "metadata.google.internal",
-    "10.0.0.1", "172.16.0.1", "192.168.0.1", "169.254.169.254", "100.100.100.200", "224.0.0.1",
-    "240.0.0.1", "255.255.255.255", "3232235521", "0xa9fea9fe", "%31%32%37.0.0.1", "1.2.3",
-    "256.1.1.1", "1.2.3.4.5", "127.0.0.1\u200b", "a b", "", "..", "::", "::1", "::127.0.0.1",
-    "::ffff:127.0.0.1", "::ffff:7f00:1", "::ffff:10.0.0.1", "64:ff9b::7f00:1", "64:ff9b::10.0.0.1",
-    "2002:7f00:1::", "fe80::1", "fe80::1%eth0", "fc00::1", "fd00::1", "fec0::1", "ff02::1",
-    "2001:db8::1", "2001::7f00:1",
-]  # fmt: skip
-
-OUTSIDE = [
-    "8.8.8.8", "198.18.0.7", "198.19.255.254", "atlas-media.oss-us-west-1.aliyuncs.com",
-    "static.atlascloud.ai.", "a_b.example.com", "例え.jp", "1.example.com", "0x7f.example",
-    "2001:4860:4860::8888", "64:ff9b::8.8.8.8", "::ffff:8.8.8.8", "::ffff:198.18.0.1",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("host", INSIDE)
-def test_no_spelling_of_an_inner_address_passes(host: str) -> None:
-    """aiohttp connects to ``127.1`` and wide digits directly: no resolver would see them."""
-    with pytest.raises(DownloadError, match="not a public address"):
-        check_host(host)
-
-
-@pytest.mark.parametrize("host", OUTSIDE)
-def test_public_hosts_pass(host: str) -> None:
-    """Ordinary names and addresses, and those that local proxies stand in for them."""
-    check_host(host)
-
-
-def test_an_embedded_address_is_the_one_that_counts() -> None:
-    """An IPv4 address inside an IPv6 one is judged as itself, both ways."""
-    assert is_public("64:ff9b::1.1.1.1")
-    assert not is_public("64:ff9b::192.168.1.1")
-    assert not is_public("2002:c0a8:0101::1")
-
-
-class Seen(list[str]):
-    """The request lines a server got; ``port`` is where it listens."""
-
-    port = 0
-
-
-@asynccontextmanager
-async def serving(answer: Callable[[web.Request], web.Response]) -> AsyncIterator[Seen]:
-    """A server on loopback, which may be asked as a proxy, too."""
-    seen = Seen()
-
-    async def respond(request: web.BaseRequest) -> web.StreamResponse:
-        seen.append(f"{request.method} {request.raw_path}")
-        assert isinstance(request, web.BaseRequest)
-        return answer(request)  # type: ignore[arg-type]
-
-    runner = web.ServerRunner(web.Server(respond, access_log=None), shutdown_timeout=0.01)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    seen.port = runner.addresses[0][1]
-    try:
-        yield seen
-    finally:
-        await runner.cleanup()
-
-
-def media(request: web.Request) -> web.Response:
-    return web.Response(body=PNG)
-
-
-@pytest.mark.parametrize(
-    "host",
-    [
-        "127.1",
-        "2130706433",
-        "0x7f.1",
-        "0177.0.0.1",
-        "127.0.0.1.",
-        "１２７.０.０.１",
-        "127。0。0。1",
-    ],
-)
-def test_a_guarded_download_never_reaches_this_machine(tmp_path: Path, host: str) -> None:
-    """With the real connector: the server beside us is never asked."""
-
-    async def main() -> None:
-        async with serving(media) as seen, Downloader(tmp_path, public_only=True) as downloader:
-            with pytest.raises(DownloadError, match="not a public address"):
-                await downloader.fetch(f"http://{host}:{seen.port}/a.png", TARGET)
-        assert seen == []
-
-    asyncio.run(main())
-
-
-@pytest.mark.parametrize(
-    "location",
-    [
-        "http://127.0.0.1:{port}/x", "http://127.1:{port}/x", "//2130706433:{port}/x",
-        "http://[::1]:{port}/x", "http://[::ffff:127.0.0.1]:{port}/x", "http://localhost:{port}/x",
-        "http://169.254.169.254/latest", "file:///etc/passwd", "ftp://media.example/x",
-        "javascript:alert(1)", "data:image/png;base64,AAAA", "gopher://127.0.0.1:{port}/x", "http:",
-        "http://[::", "",
-    ],
-)  # fmt: skip
-def test_redirects_lead_only_outside(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, location: str
-) -> None:
-    """A public host, reached through a proxy, sends us inside: one request, and no more."""
-
-    async def main() -> None:
-        def moved(request: web.Request) -> web.Response:
-            return web.Response(status=302, headers={"Location": location.format(port=seen.port)})
-
-        async with serving(moved) as seen, Downloader(tmp_path, public_only=True) as downloader:
-            monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{seen.port}")
-            with pytest.raises(DownloadError):
-                await downloader.fetch("http://media.example/a.png", TARGET)
-        assert set(seen) == {"GET http://media.example/a.png"}
-
-    asyncio.run(main())
-
-
-def test_a_proxy_may_be_on_this_machine_by_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """``localhost`` and the names of company proxies lead inside: that is the user's own wish."""
-
-    async def main() -> None:
-        async with serving(media) as seen, Downloader(tmp_path, public_only=True) as downloader:
-            monkeypatch.setenv("HTTP_PROXY", f"http://localhost:{seen.port}")
-            stored = await downloader.fetch("http://media.example/a.png", TARGET)
-            assert (tmp_path / stored.path).read_bytes() == PNG
-            with pytest.raises(DownloadError, match="not a public address"):
-                await downloader.fetch(f"http://localhost:{seen.port}/a.png", TARGET)
-        assert seen == ["GET http://media.example/a.png"]
-
-    asyncio.run(main())
-
-
-def test_only_the_proxy_itself_is_let_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another port of the proxy's host is as private as ever."""
-    monkeypatch.setenv("HTTP_PROXY", "localhost:3128")
-
-    async def resolve(port: int) -> int:
-        resolver = PublicResolver()
-        try:
-            return len(await resolver.resolve("localhost", port))
-        finally:
-            await resolver.close()
-
-    assert asyncio.run(resolve(3128)) >= 1
-    with pytest.raises(DownloadError):
-        asyncio.run(resolve(3129))
-
-
-# -- job files ----------------------------------------------------------------------------------
 
 
 def problems(folder: Path, text: str, name: str = "jobs.yaml") -> list[str]:
@@ -313,7 +145,6 @@ def test_a_mistake_made_in_every_line_is_told_a_thousand_times_at_most(tmp_path:
 MEASURE = """
 import resource, sys, time
 from asyncpipe import Job, Pipeline, load_jobs
-from asyncpipe._fs import make_folders, safe_stem
 from asyncpipe.cli.app import run_command
 from asyncpipe.errors import JobFileError
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -365,9 +196,6 @@ def test_a_bomb_is_told_in_bounded_memory_and_time(
     assert int(grown) < 10 * size
     assert float(took_s) < 30
     assert int(length) < 2000
-
-
-# -- jobs made by hand --------------------------------------------------------------------------
 
 
 def nested(depth: int) -> Any:
@@ -448,11 +276,6 @@ def test_an_output_folder_with_a_nul_is_a_usage_error() -> None:
         make_folders(Path("a\0b"), ["images"])
 
 
-# -- what is printed ----------------------------------------------------------------------------
-
-EVIL = "\x1b[2J\x1b]0;owned\x07\x9b31m\u202e\r\b\x00\x7f\u2028"
-
-
 def evil_file(folder: Path) -> Path:
     """A job file whose every field is hostile."""
     model = "evil\x1b[2J\x9b31m\u202e/text-to-image"
@@ -469,47 +292,6 @@ def evil_file(folder: Path) -> Path:
     path = folder / "jobs\u202e\x9b.json"
     path.write_text(json.dumps(document), encoding="utf-8")
     return path
-
-
-class Evil:
-    """A provider whose every word is hostile; each job meets another of its answers."""
-
-    def __init__(self) -> None:
-        self.submits = 0
-        self.polls = 0
-
-    def __call__(self, request: web.Request) -> web.Response:
-        if request.method == "POST":
-            self.submits += 1
-            return self.submit(self.submits % 8)
-        return self.poll(request)
-
-    def submit(self, kind: int) -> web.Response:
-        data: dict[str, Any] = {"id": f"p{self.submits}{EVIL}", "status": "processing"}
-        headers = {"X-Request-ID": "\u202e\x9b31m"}
-        match kind:
-            case 0:
-                return web.json_response({"code": 400, "msg": EVIL + "m" * 2**20}, status=400)
-            case 1:
-                data |= {"status": "failed", "error": EVIL * 1000, "error_code": 10**30}
-            case 2:
-                return web.Response(body=EVIL.encode() * 1000, status=502, headers=headers)
-            case 3:
-                return web.Response(text=f"<html><title>{EVIL}</title>", status=403 + 100)
-            case 4:
-                data = {"id": {"id": EVIL}, "status": EVIL}
-            case 5:
-                return web.Response(status=307, headers={"Location": "http://x\u202e\x9b/"})
-        return web.json_response({"code": 200, "data": data}, headers=headers)
-
-    def poll(self, request: web.Request) -> web.Response:
-        self.polls += 1
-        if "p6" in request.raw_path or "p14" in request.raw_path:
-            data: dict[str, Any] = {"status": EVIL, "error": EVIL}
-        else:  # another URL each time: nobody waits before trying it
-            urls = [f"javascript:{self.polls}", f"http://127.0.0.1:1/{EVIL}{self.polls}"]
-            data = {"status": "completed", "outputs": [*urls, f"FTP://x/{EVIL}"]}
-        return web.json_response({"code": 200, "msg": EVIL, "data": data})
 
 
 async def run_cli(*arguments: str, folder: Path, **variables: str) -> tuple[int, str, str]:
@@ -529,10 +311,10 @@ def test_a_hostile_provider_and_job_file_print_nothing_a_terminal_obeys(tmp_path
     """The whole way: screen, log, manifest, files."""
 
     async def run(folder: Path, *options: str) -> None:
-        async with serving(Evil()) as seen:
+        async with serving(Evil()) as url:
             folder.mkdir()
             path = str(evil_file(folder))
-            arguments = ["run", path, "--base-url", f"http://127.0.0.1:{seen.port}", *options]
+            arguments = ["run", path, "--base-url", url, *options]
             key = "hostile-provider-gets-this-key"
             ended = await run_cli(*arguments, folder=folder, ATLASCLOUD_API_KEY=key)
         harmless(folder, options, *ended)

@@ -12,8 +12,6 @@ import ssl
 import subprocess
 import sys
 import traceback
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -32,11 +30,11 @@ from asyncpipe.ledger.folder import ledger_path
 from asyncpipe.media.downloader import Downloader, Target
 from asyncpipe.providers.atlas.key import Secret
 from tests.support import ROOT
+from tests.support.servers import REFUSALS, echoing, serving
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
 KEY = 'Zk7/qV+x9"PmW3<tR>8&yLd2sHf6=jNb5~cGa4Ue'
 """40 characters, not of the form ``apikey-…``; JSON and URLs spell it in several ways."""
-PNG = b"\x89PNG\r\n\x1a\n" + bytes(64)
 
 PIECE = 10
 
@@ -83,99 +81,6 @@ def test_what_holds_no_secret_is_left_alone() -> None:
     """Byte for byte, escapes and all."""
     for body in (b"", b"\xff\xfe", b'{"a":"\\u00e9\\/%20"}', KEY[:-1].encode(), b"A" * 10**6):
         assert Secret(KEY).out_of(body) == body
-
-
-REFUSALS = {"refused": 400, "unauthorized": 401, "limited": 429, "broken": 502, "redirect": 307}
-
-
-class Echo:
-    """A provider that repeats the key in every field and header it has; and a media host."""
-
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
-        self.url = ""
-        self.elsewhere = ""
-        self.requests: list[web.BaseRequest] = []
-        self.polls = 0
-
-    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
-        self.requests.append(request)
-        if request.path.startswith("/media"):
-            return web.Response(body=PNG)
-        key = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        body = self.submit(key) if request.method == "POST" else self.poll(key)
-        status, document = body
-        headers = {
-            "X-Request-ID": f"trace {key}",
-            "Location": f"{self.elsewhere}/{quote(key, safe='')}?k={quote(key)}",
-            "Set-Cookie": f"k={quote(key, safe='')}",
-            "Retry-After": "0",
-            "X-Key": key,
-        }
-        # Half of the answers spell the key the way PHP and Go do.
-        text = json.dumps(document).replace("/", "\\/").replace("<", "\\u003c")
-        text = text if len(self.requests) % 2 else json.dumps(document)
-        return web.Response(
-            text=text, status=status, headers=headers, content_type="application/json"
-        )
-
-    def words(self, key: str) -> dict[str, Any]:
-        return {
-            "msg": f"bad header: Bearer {key}", "message": key, "request_id": key, "error": key,
-            "detail": key, key: key, "urls": {"get": f"{self.elsewhere}/{quote(key)}"},
-        }  # fmt: skip
-
-    def submit(self, key: str) -> tuple[int, Any]:
-        words = self.words(key)
-        if self.kind in REFUSALS:
-            return REFUSALS[self.kind], {"code": REFUSALS[self.kind], **words}
-        data = {
-            "failed": {"id": "p", "status": "failed", **words},
-            "named": {"id": f"p-{key}", "status": key},
-        }.get(self.kind, {"id": f"p{len(self.requests)}", "status": "processing", **words})
-        return 200, {"code": 200, **words, "data": data}
-
-    def poll(self, key: str) -> tuple[int, Any]:
-        self.polls += 1
-        words = self.words(key)
-        if self.kind == "polls":
-            return 500, {"code": 500, **words}
-        if self.kind == "named":
-            return 404, {"code": 404, **words}
-        if self.kind == "odd":
-            return 200, {"code": 200, "data": {**words, "error": None, "status": f"odd {key}"}}
-        token = quote(key, safe="") if self.polls % 2 else key
-        url = f"{self.url}/media/{self.polls}.png?token={token}&plain={key}"
-        return 200, {"code": 200, "data": {**words, "status": "completed", "outputs": [url]}}
-
-
-@asynccontextmanager
-async def serving(
-    answer: Callable[[web.BaseRequest], Any], tls: ssl.SSLContext | None = None
-) -> AsyncIterator[str]:
-    """A server on loopback; yields its origin."""
-    runner = web.ServerRunner(web.Server(answer, access_log=None), shutdown_timeout=0.01)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
-    try:
-        yield f"http{'s' if tls else ''}://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
-
-
-@asynccontextmanager
-async def echoing(kind: str) -> AsyncIterator[tuple[Echo, list[web.BaseRequest]]]:
-    """An echo, and what reached the other host it points to."""
-    reached: list[web.BaseRequest] = []
-
-    async def elsewhere(request: web.BaseRequest) -> web.StreamResponse:
-        reached.append(request)
-        return web.Response(text="{}")
-
-    echo = Echo(kind)
-    async with serving(echo) as url, serving(elsewhere) as other:
-        echo.url, echo.elsewhere = url, other
-        yield echo, reached
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -466,7 +371,7 @@ def test_the_users_own_certificate_authority_is_honoured(tmp_path: Path) -> None
         return web.json_response({"code": 200, "data": {"id": "p1", "status": "processing"}})
 
     async def main() -> None:
-        async with serving(answer, context) as url:
+        async with serving(answer, tls=context) as url:
             ask = ["-c", ASK, url]
             code, printed = await run_cli(tmp_path, *ask, ATLASCLOUD_API_KEY=KEY)
             assert code == 1

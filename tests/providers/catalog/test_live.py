@@ -26,24 +26,18 @@ from asyncpipe.providers.catalog.live import (
 )
 from asyncpipe.providers.catalog.models import BUILT_IN, CatalogModel, read_models
 from tests.support.catalog import MODELS, ROW, VEO, listed
+from tests.support.servers import serving
 
 
 def served(
-    handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
+    handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
     steps: Callable[[str], Awaitable[Any]],
 ) -> Any:
     """Run ``steps`` with the origin of a server that answers everything by ``handler``."""
 
     async def main() -> Any:
-        app = web.Application()
-        app.router.add_route("*", "/{rest:.*}", handler)
-        runner = web.AppRunner(app, shutdown_timeout=0.1)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
-            return await steps(f"http://127.0.0.1:{runner.addresses[0][1]}")
-        finally:
-            await runner.cleanup()
+        async with serving(handler) as origin:
+            return await steps(origin)
 
     return asyncio.run(main())
 
@@ -53,7 +47,7 @@ def test_a_catalogue_is_asked_for_without_a_key(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("ATLASCLOUD_API_KEY", "apikey-not-to-be-sent")
     seen: list[Any] = []
 
-    async def handler(request: web.Request) -> web.Response:
+    async def handler(request: web.BaseRequest) -> web.Response:
         seen.append((request.path, request.headers.get("Authorization")))
         return web.json_response({"code": "200", "data": [ROW]})
 
@@ -77,7 +71,7 @@ def test_a_catalogue_is_asked_for_without_a_key(monkeypatch: pytest.MonkeyPatch)
     ],
 )
 def test_a_catalogue_that_is_none_is_an_error(answer: dict[str, Any], said: str) -> None:
-    async def handler(request: web.Request) -> web.Response:
+    async def handler(request: web.BaseRequest) -> web.Response:
         return web.Response(**answer)
 
     async def steps(origin: str) -> None:
@@ -92,7 +86,7 @@ def test_a_schema_is_fetched_without_credentials_and_within_bounds() -> None:
     """A large one, a page, a redirect away and a broken one are as good as none."""
     seen: list[Any] = []
 
-    async def handler(request: web.Request) -> web.StreamResponse:
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
         seen.append((request.headers.get("Authorization"), request.headers.get("Cookie")))
         if request.path == "/large":
             response = web.StreamResponse()
@@ -131,7 +125,7 @@ def test_a_schema_is_fetched_without_credentials_and_within_bounds() -> None:
 def test_slow_schemas_hold_nobody_up() -> None:
     """What came in time is there; what did not is given up."""
 
-    async def handler(request: web.Request) -> web.Response:
+    async def handler(request: web.BaseRequest) -> web.Response:
         if request.path == "/slow":
             await asyncio.sleep(5)
         return web.Response(text="{}")
