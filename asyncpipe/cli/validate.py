@@ -208,7 +208,7 @@ def known(folder: Path, digest: str) -> Taken | None:
     try:
         with reading(folder) as connection:
             return taken(connection, digest)
-    except LedgerError:  # said by the run that opens it; or of a version without digests
+    except LedgerError:  # said by the run that opens it
         return None
 
 

@@ -37,17 +37,17 @@ class Event:
 class Intended(Event):
     """The job is about to be submitted: ``reserved`` is kept back for it.
 
-    ``booked`` is its price, which is charged for it unless the provider says what it cost (None,
-    as in older events: what is reserved); ``estimated``: the provider itself only estimates that.
+    ``booked`` is its price, which is charged for it unless the provider says what it cost;
+    ``estimated``: the provider itself only estimates that.
     """
 
     target = JobState.SUBMITTING
 
     attempt: int
     reserved: int
+    booked: int
     price_source: str
     assumed: str | None = None
-    booked: int | None = None
     estimated: bool = False
 
 

@@ -132,8 +132,8 @@ def _polled_again(fields: Fields, record: JobRecord, event: PolledAgain) -> None
 
 def _intended(fields: Fields, record: JobRecord, event: Intended) -> None:
     fields.update(_ANEW)
-    fields["reserved"], fields["estimated"] = event.reserved, event.estimated
-    fields["booked"] = event.reserved if event.booked is None else event.booked
+    fields["reserved"], fields["booked"] = event.reserved, event.booked
+    fields["estimated"] = event.estimated
 
 
 _ANEW: Fields = {

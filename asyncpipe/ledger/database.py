@@ -18,7 +18,7 @@ from asyncpipe.errors import DiskError, LedgerError
 from asyncpipe.jobs import Event
 from asyncpipe.ledger.errors import LedgerFull, ledger_error, mapped
 from asyncpipe.ledger.folder import Origin, _check_origin, _origin, ledger_path
-from asyncpipe.ledger.schema import SETTINGS, prepare, show_as_today
+from asyncpipe.ledger.schema import SETTINGS, check_version, prepare
 from asyncpipe.ledger.write import write
 
 T = TypeVar("T")
@@ -55,8 +55,8 @@ class Ledger:
     async def open(self, origin: Origin | None) -> None:
         """Open or make the ledger; ``origin`` None is for work that asks no provider.
 
-        Raises LedgerError when it is damaged or too new, UsageError when it belongs to another
-        ``origin``.
+        Raises LedgerError when it is damaged or of another version, UsageError when it belongs to
+        another ``origin``.
         """
         await self._run(partial(self._open, origin))
 
@@ -235,7 +235,7 @@ def reading(folder: Path) -> Iterator[sqlite3.Connection]:
     uri = f"{path.resolve().as_uri()}?mode=ro"
     try:
         with closing(sqlite3.connect(uri, uri=True)) as connection:
-            show_as_today(connection)
+            check_version(connection)
             yield connection
     except (sqlite3.Error, UnicodeDecodeError) as exc:
         raise ledger_error(path, exc) from exc

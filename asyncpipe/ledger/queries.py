@@ -28,7 +28,7 @@ _RECORD = (
     " (SELECT group_concat(s.position) FROM assets s WHERE s.job_id=j.id AND s.n=j.used+1),"
     f" {_earlier('total(e.reserved)')}, {_earlier('count(*)-count(e.settled)')},"
     f" {_earlier('total(e.charged)')},"
-    " coalesce(a.booked, a.reserved), a.overrun, a.settled='charged',"
+    " a.booked, a.overrun, a.settled='charged',"
     " a.estimated AND a.told IS NULL"
     " FROM jobs j LEFT JOIN attempts a ON a.job_id=j.id AND a.n=j.used+1 "
 )
@@ -134,7 +134,7 @@ class LostAnswer:
 def lost_answers(connection: sqlite3.Connection, job_id: int) -> list[LostAnswer]:
     """The earlier attempts of a job whose outcome nobody knows, oldest first."""
     rows = connection.execute(
-        "SELECT a.n, a.reserved, coalesce(a.booked, a.reserved), a.estimated FROM attempts a"
+        "SELECT a.n, a.reserved, a.booked, a.estimated FROM attempts a"
         " JOIN jobs j ON j.id=a.job_id WHERE j.id=? AND a.n<=j.used AND a.settled IS NULL"
         " ORDER BY a.n",
         (job_id,),

@@ -1,4 +1,4 @@
-"""The tables of a ledger and how older ones become today's."""
+"""The tables of a ledger."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sqlite3
 
 from asyncpipe.errors import LedgerError
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 _TABLES = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -24,7 +24,7 @@ CREATE TABLE stems(folded TEXT PRIMARY KEY, job_id INTEGER NOT NULL) WITHOUT ROW
 CREATE TABLE attempts(
   job_id INTEGER NOT NULL, n INTEGER NOT NULL,
   reserved INTEGER NOT NULL, charged INTEGER NOT NULL DEFAULT 0,
-  booked INTEGER, estimated INTEGER NOT NULL DEFAULT 0,
+  booked INTEGER NOT NULL, estimated INTEGER NOT NULL DEFAULT 0,
   settled TEXT, told INTEGER, overrun INTEGER NOT NULL DEFAULT 0,
   price_source TEXT NOT NULL, assumed TEXT,
   prediction_id TEXT, route TEXT NOT NULL DEFAULT '', request_id TEXT,
@@ -55,85 +55,33 @@ SETTINGS = (
     "PRAGMA cache_size=-8000",
 )
 
-# Whether an attempt was charged is a fact of its own: its price may be nothing.
-_SETTLED = """CASE
- WHEN charged>0 THEN 'charged'
- WHEN reserved>0 THEN NULL
- WHEN n<=(SELECT used FROM jobs WHERE id=job_id) THEN 'released'
- ELSE (SELECT CASE
-  WHEN state IN ('generated', 'succeeded', 'lost') THEN 'charged'
-  WHEN state IN ('submitting', 'submitted', 'expired', 'unknown') THEN NULL
-  WHEN (SELECT fields FROM events e WHERE e.job_id=jobs.id AND e.kind='Failed'
-   ORDER BY e.id DESC LIMIT 1) LIKE '%"charged":true%' THEN 'charged'
-  ELSE 'released' END FROM jobs WHERE id=job_id)
-END"""
 
-MIGRATIONS: dict[int, tuple[str, ...]] = {
-    # An expired job's second deadline used to overwrite when it was bought, which bills go by.
-    1: ("ALTER TABLE attempts ADD COLUMN resumed_at TEXT",),
-    # What is charged for a delivered prediction may be less than what was reserved for it; local
-    # files are uploaded once; a first pass over unchanged jobs is not made again.
-    2: (
-        "ALTER TABLE attempts ADD COLUMN booked INTEGER",
-        "ALTER TABLE attempts ADD COLUMN estimated INTEGER NOT NULL DEFAULT 0",
-        "ALTER TABLE attempts ADD COLUMN settled TEXT",
-        "ALTER TABLE attempts ADD COLUMN told INTEGER",
-        "ALTER TABLE attempts ADD COLUMN overrun INTEGER NOT NULL DEFAULT 0",
-        f"UPDATE attempts SET settled={_SETTLED}",
-        "ALTER TABLE runs ADD COLUMN digest TEXT",
-        "ALTER TABLE runs ADD COLUMN jobs INTEGER",
-        "ALTER TABLE runs ADD COLUMN seen INTEGER",
-        "CREATE TABLE uploads("
-        " sha256 TEXT PRIMARY KEY, url TEXT NOT NULL, size INTEGER NOT NULL,"
-        " uploaded_at TEXT NOT NULL) WITHOUT ROWID",
-    ),
-}
-"""What turns a ledger of each older version into the next one's."""
+def check_version(connection: sqlite3.Connection) -> int:
+    """Return a ledger's version, 0 where it has no tables yet.
 
-_AS_TODAY = (
-    "CREATE TEMP VIEW attempts AS SELECT *, NULL AS booked, 0 AS estimated,"
-    f" {_SETTLED} AS settled, NULL AS told, 0 AS overrun FROM main.attempts"
-)
-"""Shows a reader an older ledger's attempts as today's, without changing the file."""
-
-
-def show_as_today(connection: sqlite3.Connection) -> None:
-    """Let ``connection``, which may only read, read a ledger of any version like today's.
-
-    Raises LedgerError for a ledger of a newer asyncpipe.
+    Raises LedgerError for one that is not this asyncpipe's.
     """
-    check_version(connection)
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if 0 < version < SCHEMA_VERSION:
-        connection.execute(_AS_TODAY)
-
-
-def check_version(connection: sqlite3.Connection) -> None:
-    """Raise LedgerError for a ledger of a newer asyncpipe."""
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > SCHEMA_VERSION:
-        raise LedgerError(
-            f"this output folder's ledger is of version {version}, this asyncpipe knows "
-            f"{SCHEMA_VERSION}: install the asyncpipe that wrote it, or a newer one"
-        )
+    if version in (0, SCHEMA_VERSION):
+        return int(version)
+    remedy = (
+        "finish the folder with the asyncpipe that wrote it, or choose another one with "
+        "--output-dir, which would buy everything again"
+        if version < SCHEMA_VERSION
+        else "install the asyncpipe that wrote it, or a newer one"
+    )
+    raise LedgerError(
+        f"this output folder's ledger is of version {version}, this asyncpipe knows "
+        f"{SCHEMA_VERSION}: {remedy}"
+    )
 
 
 def prepare(connection: sqlite3.Connection) -> None:
-    """Make the tables of a new ledger, or bring an existing one to today's version.
+    """Make the tables of a new ledger, in the caller's transaction; look at an existing one.
 
-    Runs inside the caller's transaction: a ledger is of the old version or of the new one.
-
-    Raises LedgerError for a ledger of a newer asyncpipe.
+    Raises LedgerError for a ledger of another version.
     """
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version == 0:
+    if check_version(connection) == 0:
         for statement in _TABLES.split(";"):
             connection.execute(statement)
-        connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-        return
-    check_version(connection)
-    for older in range(version, SCHEMA_VERSION):
-        for statement in MIGRATIONS[older]:
-            connection.execute(statement)
-    if version < SCHEMA_VERSION:
         connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")

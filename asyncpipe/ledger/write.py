@@ -113,8 +113,8 @@ _GENERATE = (
     " prediction_id=coalesce(?, prediction_id), route=coalesce(?, route),"
     " request_id=coalesce(?, request_id), error=NULL, ended_at=?,"
     " submitted_at=coalesce(submitted_at, ?),"
-    " charged=iif(settled IS NULL, coalesce(?, booked, reserved), charged),"
-    " overrun=iif(settled IS NULL, max(coalesce(?, booked, reserved)-reserved, 0), overrun),"
+    " charged=iif(settled IS NULL, coalesce(?, booked), charged),"
+    " overrun=iif(settled IS NULL, max(coalesce(?, booked)-reserved, 0), overrun),"
     " told=iif(settled IS NULL, ?, told), reserved=iif(settled IS NULL, 0, reserved),"
     f" settled=coalesce(settled, '{CHARGED}') WHERE {_LATEST}"
 )
@@ -128,8 +128,7 @@ _SUCCEED = f"UPDATE attempts SET error=NULL, ended_at=? WHERE {_LATEST}"
 
 
 def _intended(event: Intended, at: str) -> Row:
-    booked = event.reserved if event.booked is None else event.booked
-    head = (event.job_id, event.attempt, event.reserved, booked, int(event.estimated))
+    head = (event.job_id, event.attempt, event.reserved, event.booked, int(event.estimated))
     return *head, event.price_source, event.assumed, at
 
 
@@ -229,8 +228,8 @@ def _ended(
 def _charge(event: Event, told: int | None) -> Statement:
     """Charge the latest attempt once: what the provider says, or else what is booked."""
     return (
-        "UPDATE attempts SET charged=coalesce(?, booked, reserved),"
-        " overrun=max(coalesce(?, booked, reserved)-reserved, 0), told=?, reserved=0,"
+        "UPDATE attempts SET charged=coalesce(?, booked),"
+        " overrun=max(coalesce(?, booked)-reserved, 0), told=?, reserved=0,"
         f" settled='{CHARGED}' WHERE {_LATEST} AND settled IS NULL",
         (told, told, told, *_ids(event)),
     )

@@ -229,7 +229,7 @@ _ATTEMPTS = (
     "SELECT j.id, j.state, a.n<=j.used, a.settled, a.prediction_id IS NOT NULL,"
     " a.estimated AND a.told IS NULL AND a.settled IS NOT 'released', a.told IS NOT NULL,"
     " a.price_source, a.assumed,"
-    " coalesce(a.booked, a.charged + a.reserved), a.charged, a.reserved, a.overrun,"
+    " a.booked, a.charged, a.reserved, a.overrun,"
     " j.name, j.key, j.type, j.model, a.n,"
     " a.prediction_id, a.request_id, a.intended_at, a.submitted_at, a.ended_at, a.error"
     " FROM attempts a JOIN jobs j ON j.id=a.job_id ORDER BY j.seen_run DESC, j.position, a.n"

@@ -99,7 +99,7 @@ _SETTLED_FREE = (
 _ATTEMPTS = (
     "SELECT j.model, j.state, a.n<=j.used, a.charged, a.reserved, a.price_source, a.assumed,"
     " a.prediction_id IS NOT NULL, coalesce(a.submitted_at, a.intended_at), a.ended_at,"
-    " a.settled, a.estimated AND a.told IS NULL, coalesce(a.booked, a.reserved)"
+    " a.settled, a.estimated AND a.told IS NULL, a.booked"
     " FROM attempts a JOIN jobs j ON j.id=a.job_id"
     " WHERE a.settled IS NOT 'released' OR a.prediction_id IS NOT NULL"
 )

@@ -219,8 +219,7 @@ def _add_released(
             continue
         fields = orjson.loads(text)
         if kind == "Intended":
-            booked = fields.get("booked")
-            intended[job_id] = fields["reserved"] if booked is None else booked
+            intended[job_id] = fields["booked"]
             bought.discard(job_id)
             continue
         amount = intended.pop(job_id, 0)

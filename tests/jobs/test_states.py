@@ -31,7 +31,7 @@ def record(state: JobState = JobState.PENDING, **fields: object) -> JobRecord:
 
 
 def intended() -> Intended:
-    return Intended(job_id=1, at=AT, attempt=1, reserved=40_000, price_source="test")
+    return Intended(job_id=1, at=AT, attempt=1, reserved=40_000, booked=40_000, price_source="test")
 
 
 def generated() -> Generated:

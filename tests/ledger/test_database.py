@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,10 @@ from asyncpipe.ledger.asset_names import claim_parts, claim_stems
 from asyncpipe.ledger.database import Ledger, reading
 from asyncpipe.ledger.folder import Origin, ledger_path
 from asyncpipe.ledger.runs import Named
+from asyncpipe.report.export import export_file
+from asyncpipe.report.manifest import read_manifest
+from asyncpipe.report.purchases import read_entries
+from asyncpipe.report.status import read_status
 
 ORIGIN = Origin(provider="atlas", origin="simulator", simulated=True)
 JOBS = [Job(name=f"杯子 {n}", model="m/text-to-image", prompt="a mug") for n in range(5)]
@@ -64,8 +70,9 @@ async def with_jobs(folder: Path, jobs: list[Job] = JOBS) -> tuple[Ledger, list[
 def ways(job_id: int) -> list[list[Event]]:
     """Ways of a job through the table, as events."""
     base: Any = {"job_id": job_id, "at": now()}
-    intended = Intended(**base, attempt=1, reserved=40_000, price_source="test", assumed="5 s")
-    again = Intended(**base, attempt=2, reserved=50_000, price_source="test")
+    price: Any = {"booked": 40_000, "price_source": "test"}
+    intended = Intended(**base, attempt=1, reserved=40_000, **price, assumed="5 s")
+    again = Intended(**base, attempt=2, reserved=50_000, **price)
     submitted = Submitted(**base, prediction_id="p1", route="article", request_id="r1")
     generated = Generated(**base, outputs=("https://x/1", "data:abc"), generation_s=2.5, polls=2)
     stored = AssetStored(**base, index=0, path="images/a.png", size=3, sha256="00")
@@ -255,18 +262,31 @@ def test_another_provider_is_refused(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-def test_a_newer_ledger_is_left_alone(tmp_path: Path) -> None:
-    """A version we do not know is refused with the remedy, untouched."""
+@pytest.mark.parametrize(
+    ("version", "remedy"),
+    [(version, "finish the folder with the asyncpipe that wrote it") for version in (1, 2, 3)]
+    + [(99, "install the asyncpipe that wrote it, or a newer one")],
+)
+def test_a_ledger_of_another_version_is_left_alone(
+    tmp_path: Path, version: int, remedy: str
+) -> None:
+    """It is refused with the remedy, untouched; also by those who would only read."""
 
     async def main() -> None:
         await (await opened(tmp_path)).aclose()
-        connection = sqlite3.connect(ledger_path(tmp_path))
-        connection.execute("PRAGMA user_version=99")
-        connection.close()
+        with closing(sqlite3.connect(ledger_path(tmp_path))) as connection:
+            connection.execute(f"PRAGMA user_version={version}")
+        before = ledger_path(tmp_path).read_bytes()
         ledger = Ledger(tmp_path)
-        with pytest.raises(LedgerError, match="version 99"):
+        with pytest.raises(LedgerError, match=rf"version {version},.*{remedy}"):
             await ledger.open(ORIGIN)
         await ledger.aclose()
+        readers: list[Callable[[Path], object]] = [read_status, read_entries, read_manifest]
+        readers.append(lambda folder: export_file(folder, tmp_path / "rows.csv", "csv"))
+        for reader in readers:
+            with pytest.raises(LedgerError, match=remedy):
+                reader(tmp_path)
+        assert ledger_path(tmp_path).read_bytes() == before
 
     asyncio.run(main())
 

@@ -261,7 +261,7 @@ def event(kind: str, record: JobRecord, amount: int) -> Event:
             attempt=record.attempt,
             reserved=amount + amount // 4 * (amount % 2),
             price_source="t",
-            booked=None if amount % 3 == 1 else amount,
+            booked=amount,
             estimated=amount % 2 == 1,
         ),
         "Submitted": lambda: Submitted(**base, prediction_id=f"p{amount}", route="article"),

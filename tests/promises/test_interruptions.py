@@ -171,7 +171,7 @@ def test_a_process_that_died_while_submitting_leaves_unknown(tmp_path: Path) -> 
         rows = [(job.key("atlas"), job)]
         await ledger.ask(partial(queries.add_jobs, rows=rows, run=1, position=0))
         base: Any = {"job_id": 1, "at": now(), "attempt": 1}
-        ledger.append(Intended(**base, reserved=40_000, price_source="test"))
+        ledger.append(Intended(**base, reserved=40_000, booked=40_000, price_source="t"))
         await ledger.aclose()
 
     async def main() -> Manifest:

@@ -7,7 +7,6 @@ import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
-from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from random import Random
@@ -31,7 +30,6 @@ from asyncpipe.errors import (
 )
 from asyncpipe.jobs.events import Released, now
 from asyncpipe.jobs.record import JobRecord
-from asyncpipe.ledger.database import reading
 from asyncpipe.ledger.folder import ledger_path
 from asyncpipe.pricing.bill import Bill, BilledDay
 from asyncpipe.pricing.budget import Budget
@@ -46,7 +44,6 @@ from asyncpipe.report.results import Outcome, Result
 from asyncpipe.report.status import next_steps, read_status, status_document, status_lines
 from asyncpipe.report.summary import summary
 from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual
-from tests.support.old_ledgers import version_1
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"  # 0.04 USD
 COMPLETED, FAILED = PredictionStatus.COMPLETED, PredictionStatus.FAILED
@@ -585,41 +582,3 @@ def test_lost_media_are_charged_and_say_so_everywhere(tmp_path: Path) -> None:
     found = results(tmp_path)
     assert (found["杯 0"].outcome, found["杯 0"].cost) == (Outcome.FAILED_CHARGED, Decimal("0.04"))
     assert read_status(tmp_path).counts["failed, charged"] == 2
-
-
-def test_accounts_of_an_older_ledger_can_be_read_before_it_is_migrated(tmp_path: Path) -> None:
-    """Columns that it lacks are shown as they will be; the file is not touched."""
-    version_1(tmp_path)
-    with closing(sqlite3.connect(ledger_path(tmp_path))) as connection, connection:
-        connection.execute(
-            "INSERT INTO jobs SELECT 2, 'bb', '杯', type, model, spec, 2, 1, 'failed', 1, 0, NULL"
-            " FROM jobs"
-        )
-        for n, charged in ((1, 30_000), (2, 0)):
-            at = datetime(2026, 11, 20, tzinfo=UTC).isoformat()
-            connection.execute(
-                "INSERT INTO attempts(job_id, n, reserved, charged, price_source, intended_at)"
-                " VALUES(2, ?, 0, ?, 'built-in', ?)",
-                (n, charged, at),
-            )
-        connection.execute(
-            "INSERT INTO events(job_id, at, kind, version, fields)"
-            " VALUES(2, '', 'Failed', 1, '{\"charged\":false}')"
-        )
-    found = results(tmp_path)
-    assert found["杯子"].reserved == Decimal("0.04")
-    assert (found["杯"].outcome, found["杯"].attempts_charged) == (Outcome.FAILED_CHARGED, 1)
-    assert read_status(tmp_path).money.charged == 30_000
-    assert sum(e.charged for e in read_entries(tmp_path).entries.values()) == 30_000
-    assert export_file(tmp_path, tmp_path / "rows.csv", "csv") == 2
-    with reading(tmp_path) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
-        view = facts(connection)
-    run(tmp_path, FakeProvider(origin="simulator"), jobs(1))  # migrates
-    with reading(tmp_path) as connection:
-        assert facts(connection)[: len(view)] == view
-
-
-def facts(connection: sqlite3.Connection) -> list[Any]:
-    query = "SELECT job_id, n, charged, settled FROM attempts WHERE job_id=2 ORDER BY 1, 2"
-    return connection.execute(query).fetchall()
