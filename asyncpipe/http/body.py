@@ -9,11 +9,15 @@ import aiohttp
 from asyncpipe.errors import DownloadError, MediaGone, TooLarge
 from asyncpipe.http.headers import retry_after_s
 
+LARGE = 1024 * 1024
+"""Bodies said to have so many bytes stay in the pieces they came in: to join those costs more than
+to handle several. Of smaller ones it costs less."""
+
 _GONE = frozenset({403, 404, 410})
 
 
 class Body:
-    """Read a body in large pieces.
+    """Read a body in pieces, as they came.
 
     ``have`` of its bytes need not come, they are there. ``largest`` is the most there may be (None:
     no limit); ``slowest`` bytes/s are the least, over each ``window_s`` seconds spent waiting for
@@ -31,39 +35,43 @@ class Body:
     ) -> None:
         self.have = have
         self._stream = response.content
+        self._apart = (response.content_length or 0) >= LARGE
         self._largest = largest
         self._slowest = slowest
         self._window_s = window_s
         self._waited_s, self._got = 0.0, 0
         self._pieces: list[bytes] = []
 
-    async def read(self, size: int) -> bytes:
+    async def read(self, size: int) -> list[bytes]:
         """Read at least ``size`` bytes, less only at the end.
 
         Raises TooLarge, TimeoutError for a server that is too slow, and what aiohttp raises when a
         body breaks off; what had come by then is in ``rest``.
         """
-        if self._stream.is_eof():  # most small ones: there with their head
-            self._take(self._stream.read_nowait())
+        if not self._apart and self._stream.is_eof():  # most small ones: there with their head
+            if piece := self._stream.read_nowait():
+                self._take(piece)
             return self.rest()
         enough = self.have + size
         while self.have < enough and await self._more():
             pass
         return self.rest()
 
-    def rest(self) -> bytes:
+    def rest(self) -> list[bytes]:
         """Hand over what was received and not returned yet."""
-        joined = b"".join(self._pieces)
-        self._pieces.clear()
-        return joined
+        pieces, self._pieces = self._pieces, []
+        return pieces
 
     async def _more(self) -> bool:
         """Receive a piece; False at the end."""
         clock = asyncio.get_running_loop().time
         asked = clock()
-        piece = await self._stream.readany()
-        self._take(piece)
+        if self._apart:
+            piece, _ = await self._stream.readchunk()
+        else:
+            piece = await self._stream.readany()
         if piece:
+            self._take(piece)
             self._pace(clock() - asked, len(piece))
         return bool(piece)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -42,7 +42,7 @@ from asyncpipe.media.formats import (
     read_data_uri,
     sniff,
 )
-from asyncpipe.media.parts import Left, Part, Small, disk_trouble, keep, left_in, take_up
+from asyncpipe.media.parts import Left, Part, Small, disk_trouble, head_of, keep, left_in, take_up
 
 READ_BUFFER = 256 * 1024
 """aiohttp's read buffer: with it and ``iter_any`` large bodies move a third faster than in 64 KiB
@@ -180,7 +180,7 @@ class Downloader:
         if url.startswith("data:"):
             content_type, body = read_data_uri(url)
             self._check_size(len(body))
-            path = self._final(body, content_type, url, target)
+            path = self._final(body[:HEAD_BYTES], content_type, url, target)
             return await self._store_small(body, path, target)
         if not url.startswith(_WEB) and urlsplit(url).scheme not in ("http", "https"):
             raise DownloadError(f"an output is neither http, https nor data: {url[:80]!r}")
@@ -264,21 +264,22 @@ class Downloader:
         self._check_size(total)
         body = self._body(response, 0)
         try:
-            head = await body.read(SMALL)
+            pieces = await body.read(SMALL)
         except _NETWORK:
-            head = body.rest()
-            if len(head) >= _TELLING and (entity := _entity(response, url)):
-                self._final(head, *named, target)
-                await self._keep(head, entity, target, instead_of)
+            pieces = body.rest()
+            if body.have >= _TELLING and (entity := _entity(response, url)):
+                self._final(head_of(pieces), *named, target)
+                await self._keep(pieces, entity, target, instead_of)
             raise
-        path = self._final(head, *named, target)  # no page, of 1 GB or not, is worth a file
+        # No page, of 1 GB or not, is worth a file.
+        path = self._final(head_of(pieces), *named, target)
         if instead_of:
             await self._disk.hop(instead_of.discard)
-        if len(head) < SMALL:
-            return await self._store_small(head, path, target)
+        if body.have < SMALL:
+            return await self._store_small(b"".join(pieces), path, target)
         part = await self._disk.hop(partial(Part, self._part(target), _entity(response, url)))
         with self._held(part, target):
-            await self._write(part, head)
+            await self._write(part, pieces)
             await self._receive(part, body, total)
             return await self._settle(part, *named, target)
 
@@ -295,11 +296,11 @@ class Downloader:
         """Write the rest of a body to its part; what is too large is removed."""
         try:
             self._check_size(total)
-            while block := await body.read(PIECE):
-                await self._write(part, block)
+            while pieces := await body.read(PIECE):
+                await self._write(part, pieces)
         except _NETWORK:
-            if part.entity and (block := body.rest()):
-                await self._write(part, block)
+            if part.entity and (pieces := body.rest()):
+                await self._write(part, pieces)
             raise
         except TooLarge:
             await self._disk.hop(part.discard)
@@ -314,9 +315,9 @@ class Downloader:
         digest = await self._disk.store(small)
         return StoredFile(path=path, size=len(body), sha256=digest)
 
-    async def _write(self, part: Part, block: bytes) -> None:
+    async def _write(self, part: Part, pieces: Sequence[bytes]) -> None:
         with disk_trouble(self._folder):
-            await wrap(part, executor=self._disk.executor).write(block)
+            await wrap(part, executor=self._disk.executor).writelines(pieces)
 
     async def _settle(self, part: Part, content_type: str, url: str, target: Target) -> StoredFile:
         try:
@@ -328,13 +329,13 @@ class Downloader:
         return StoredFile(path=path, size=part.size, sha256=part.sha256.hexdigest())
 
     async def _keep(
-        self, body: bytes, entity: Entity, target: Target, instead_of: Part | None
+        self, pieces: Sequence[bytes], entity: Entity, target: Target, instead_of: Part | None
     ) -> None:
         """Make a part of what came of a small body, for a later try to go on with."""
         if instead_of:
             await self._disk.hop(instead_of.discard)
         path = self._part(target)
-        size = await self._disk.hop(partial(keep, path, entity, body))
+        size = await self._disk.hop(partial(keep, path, entity, pieces))
         self._left[target.part] = Left(path=path, size=size, total=entity.total)
 
     @contextmanager
@@ -356,8 +357,7 @@ class Downloader:
     def _part_name(self, target: Target) -> str:
         return f"{target.part}.{self._run}-{next(self._numbers)}"
 
-    def _final(self, body: bytes, content_type: str, url: str, target: Target) -> str:
-        head = body[:HEAD_BYTES]
+    def _final(self, head: bytes, content_type: str, url: str, target: Target) -> str:
         if not head:
             raise DownloadError(f"{_shown(url)} is empty")
         if is_page(head) and not content_type.startswith("text/plain"):

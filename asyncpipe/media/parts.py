@@ -19,7 +19,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -84,22 +84,31 @@ class Part(io.FileIO):
             self.close()
             raise
 
-    def write(self, block: Any, /) -> int:
-        """Append all of ``block`` (bytes).
+    def writelines(self, pieces: Iterable[Any], /) -> None:
+        """Append all of ``pieces`` (bytes), one by one and never joined.
 
-        The log vouches for it first: so no moment is left in which what is written is not believed.
+        The log vouches for them first: so no moment is left in which what is written is not
+        believed.
         """
+        pieces = list(pieces)
         with self._lock:
-            digest, size = self.sha256.copy(), self.size + len(block)
-            digest.update(block)
+            digest, size = self.sha256.copy(), self.size
+            for piece in pieces:
+                digest.update(piece)
+                size += len(piece)
             if self._log is not None:
                 _write_all(self._log, b"%d %s\n" % (size, digest.hexdigest().encode()))
-            rest = memoryview(block)
-            while rest:
-                rest = rest[super().write(rest) :]
+            for piece in pieces:
+                rest = memoryview(piece)
+                while rest:
+                    rest = rest[super().write(rest) :]
             self.sha256, self.size = digest, size
             if len(self.head) < HEAD_BYTES:
-                self.head = (self.head + block[:HEAD_BYTES])[:HEAD_BYTES]
+                self.head = head_of([self.head, *pieces])
+
+    def write(self, block: Any, /) -> int:
+        """Append all of ``block``, as ``writelines`` does."""
+        self.writelines([block])
         return len(block)
 
     def close(self) -> None:
@@ -154,11 +163,22 @@ class Part(io.FileIO):
         forget(self.path)
 
 
-def keep(path: Path, entity: Entity, body: bytes) -> int:
+def head_of(pieces: Iterable[bytes]) -> bytes:
+    """The first HEAD_BYTES of a body."""
+    head = b""
+    for piece in pieces:
+        head += piece[: HEAD_BYTES - len(head)]
+        if len(head) == HEAD_BYTES:
+            break
+    return head
+
+
+def keep(path: Path, entity: Entity, pieces: Sequence[bytes]) -> int:
     """Make a part of what came of a body that broke off; returns its bytes."""
     part = Part(path, entity)
     try:
-        return part.write(body)
+        part.writelines(pieces)
+        return part.size
     finally:
         part.close()
 

@@ -369,7 +369,7 @@ def test_a_slow_disk_is_not_the_servers_fault(tmp_path: Path) -> None:
             return b"x" * 100
 
     async def main() -> int:
-        response = cast(Any, SimpleNamespace(content=Stream()))
+        response = cast(Any, SimpleNamespace(content=Stream(), content_length=None))
         body = Body(response, have=0, largest=None, slowest=1024.0, window_s=30.0)
         for _ in range(10):
             await body.read(100)
@@ -393,9 +393,9 @@ def test_an_end_that_comes_late_is_an_end(tmp_path: Path) -> None:
             return self.pieces.pop(0)
 
     async def main() -> bytes:
-        response = cast(Any, SimpleNamespace(content=Stream()))
+        response = cast(Any, SimpleNamespace(content=Stream(), content_length=None))
         body = Body(response, have=0, largest=None, slowest=1024.0, window_s=30.0)
-        return bytes(await body.read(SMALL))
+        return b"".join(await body.read(SMALL))
 
     assert run_virtual(main()) == b"x" * 100
 
@@ -557,7 +557,12 @@ def test_a_disk_that_refuses_is_not_a_failed_download(
     def refuse(*_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    place = {"open": "Part", "write": "Part.write", "fsync": "os.fsync", "replace": "Path.replace"}
+    place = {
+        "open": "Part",
+        "write": "Part.writelines",
+        "fsync": "os.fsync",
+        "replace": "Path.replace",
+    }
     if body is PNG:
         place |= {"open": "os.open", "write": "os.write", "replace": "os.replace"}
     with monkeypatch.context() as broken:

@@ -549,7 +549,7 @@ def test_a_thread_that_was_faster_is_no_trouble(tmp_path: Path) -> None:
     """A cancelled run's last step may put in place what the next one was about to."""
     entity = Entity(source="x", validator='"v"', total=len(CLIP), content_type="video/mp4")
     path, final = tmp_path / "a", tmp_path / "videos" / "a.mp4"
-    parts.keep(path, entity, CLIP)
+    parts.keep(path, entity, [CLIP])
     stale, ours = Part(path, entity, new=False), Part(path, entity, new=False)
     for part in (stale, ours):
         part.take_up()
@@ -584,10 +584,10 @@ def test_what_nobody_can_use_goes(tmp_path: Path) -> None:
         "1_0.part.c": 20,
         "2_0.part.a": 5,
     }.items():
-        parts.keep(tmp_path / name, entity, bytes(size))
+        parts.keep(tmp_path / name, entity, [bytes(size)])
     (tmp_path / "3_0.part.a").write_bytes(bytes(99))
     (tmp_path / "4_0.part.a.log").write_bytes(b"{}\n")
-    parts.keep(tmp_path / "5_0.part.a", entity, bytes(9))
+    parts.keep(tmp_path / "5_0.part.a", entity, [bytes(9)])
     old = (tmp_path / "5_0.part.a").stat().st_mtime - KEPT_S - 60
     os.utime(tmp_path / "5_0.part.a", (old, old))
     found = left_in(tmp_path)
