@@ -27,7 +27,7 @@ from asyncpipe.errors import (
 )
 from asyncpipe.http.headers import retry_after_s
 from asyncpipe.providers.atlas.fields import outputs
-from asyncpipe.providers.atlas.reader import ARTICLE, read_poll, read_submit
+from asyncpipe.providers.atlas.reader import ARTICLE, read_poll, read_submit, read_upload
 from asyncpipe.providers.base import Prediction, PredictionStatus
 
 RUNNING, COMPLETED, FAILED = (
@@ -633,3 +633,51 @@ def test_a_failed_prediction_costs_nothing_whatever_it_cost_before() -> None:
         '"cost":{"value":"0.060000","currency":"usd"}}}'
     )
     assert (poll(text).charged, poll(text).released) == (None, True)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {
+            "code": 200,
+            "message": "success",
+            "data": {
+                "type": "image",
+                "download_url": "https://u.example/a.png",
+                "filename": "0b5c.png",
+                "size": 12345,
+            },
+        },
+        {"code": "200", "data": {"url": "https://u.example/a.png"}},
+        {"download_url": "https://u.example/a.png"},
+        {"url": "https://u.example/a.png"},
+        {"file_url": "https://u.example/a.png"},
+    ],
+)
+def test_every_answer_to_an_upload_is_understood(body: dict[str, Any]) -> None:
+    """data.download_url, data.url, download_url, url, file_url."""
+    assert read_upload(200, {}, json.dumps(body).encode()) == "https://u.example/a.png"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (429, b'{"code":429,"msg":"rate limit exceeded"}', RateLimited),
+        (503, b"<html>", NotAccepted),
+        (502, b"", NotAccepted),
+        (200, b'{"code":200,"data":{}}', NotAccepted),
+        (200, b'{"code":200,"data":{"url":"ftp://x/a"}}', NotAccepted),
+        (200, b"not json", NotAccepted),
+        (401, b'{"code":401,"msg":"unauthorized"}', KeyRefused),
+        (200, b'{"code":402,"msg":"insufficient balance"}', BalanceExhausted),
+        (413, b'{"code":413,"msg":"too large"}', Rejected),
+        (400, b'{"code":400,"msg":"unsupported file"}', Rejected),
+        (307, b"", Rejected),
+    ],
+)
+def test_a_refused_upload_is_tried_again_only_where_that_helps(
+    status: int, body: bytes, kind: type[ProviderError]
+) -> None:
+    """Nothing is bought by a file, so nothing about it is ever unknown."""
+    with pytest.raises(kind):
+        read_upload(status, {"Retry-After": "2"}, body)
