@@ -39,7 +39,7 @@ from asyncpipe.flow.lifetimes import (
     position,
     shape_of,
 )
-from asyncpipe.flow.polling import Found
+from asyncpipe.flow.polling import Found, PollClock, poll_gap
 from asyncpipe.jobs.job import Job
 from asyncpipe.jobs.settings import Polling
 from asyncpipe.providers.base import Prediction, PredictionStatus
@@ -444,3 +444,24 @@ def test_no_value_is_accepted_and_ignored(values: dict[str, Any], names: str) ->
     """What a policy does not go by is an error that says so."""
     with pytest.raises(UsageError, match=names):
         Polling(**values)
+
+
+def test_the_articles_backoff() -> None:
+    """5 s, then 1.5 times as much, at most 30 s."""
+    gaps = [poll_gap(Polling(), n, Middle()) for n in range(7)]
+    assert gaps == [5.0, 7.5, 11.25, 16.875, 25.3125, 30.0, 30.0]
+
+
+@given(st.integers(0, 100_000), st.integers())
+def test_gaps_stay_within_jitter_of_the_cap(polls: int, seed: int) -> None:
+    """However often it polled, a job waits at most 33 s and never nothing."""
+    assert 4.5 <= poll_gap(Polling(), polls, Random(seed)) <= 33.0
+
+
+def test_the_last_poll_is_at_the_deadline() -> None:
+    """Never beyond it, and at once when it has passed already."""
+    clock = PollClock(started=100.0, deadline_s=300.0)
+    assert clock.due(390.0, 30.0) == 400.0
+    assert clock.due(100.0, 30.0) == 130.0
+    assert clock.due(5_000.0, 30.0) == 5_000.0
+    assert (clock.expired(399.9), clock.expired(400.0)) == (False, True)

@@ -1,37 +1,20 @@
-"""Windows, paces and their gate at their boundaries, mostly without a loop."""
+"""Windows at their boundaries, without a loop."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from random import Random
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncpipe.engine.decide import limits_of
-from asyncpipe.errors import (
-    NotSent,
-    Overloaded,
-    PollFailed,
-    ProviderError,
-    RateLimited,
-    Rejected,
-    SubmitUnknown,
-)
-from asyncpipe.flow.gate import IN_A_ROW, Gate
-from asyncpipe.flow.limiter import TOGETHER_S, Traffic, Windows, lessons
-from asyncpipe.flow.pace import CUT_EVERY_S, FIRST_CUT, FORGOTTEN_S, Pace
+from asyncpipe.flow.gate import Gate
+from asyncpipe.flow.limiter import Traffic, Windows, lessons
+from asyncpipe.flow.pace import Pace
 from asyncpipe.flow.window import CUT, LOOK_S, LOOK_SUBMITS, START, STRIDE, Window
 from asyncpipe.jobs.settings import Caps
-from asyncpipe.providers.base import Prediction, PredictionStatus
 from asyncpipe.report.summary import summary
 from asyncpipe.report.totals import Totals
-from asyncpipe.testing import run_virtual
-
-DONE = Prediction(id="p", status=PredictionStatus.COMPLETED, outputs=("u",))
 
 
 def fill(window: Window, *, limit: int = 10**9, now: float = 0.0) -> int:
@@ -63,9 +46,6 @@ def turn_over(window: Window, times: int, *, limit: int = 10**9, now: float = 0.
                 refused += 1
                 break
     return refused
-
-
-# -- window ---------------------------------------------------------------------------------------
 
 
 def test_a_window_starts_small_and_grows_with_what_is_in_flight() -> None:
@@ -299,277 +279,6 @@ def test_a_window_is_never_below_one_nor_above_its_ceiling(
         assert 1 <= window.size <= ceiling
         assert window.running >= 0
         assert window.in_flight == window.running + len(out)
-
-
-# -- pace -----------------------------------------------------------------------------------------
-
-
-def flood(pace: Pace, rate: float, seconds: float, *, since: float = 0.0) -> float:
-    """Requests answered evenly; returns the time after them."""
-    for n in range(int(rate * seconds)):
-        pace.sent(since + n / rate)
-        pace.answered(since + n / rate)
-    return since + seconds
-
-
-def test_a_pace_that_never_met_a_limit_costs_nothing() -> None:
-    """Everybody goes at once."""
-    pace = Pace()
-    now = flood(pace, 5_000.0, 1.0)
-    assert pace.limit is None
-    assert pace.ready_at(now) == now
-
-
-def test_two_refusals_are_no_limit_and_many_are() -> None:
-    """Some APIs refuse at random; a pace begins with half of what was taken in a second."""
-    pace = Pace()
-    now = flood(pace, 100.0, 2.0)
-    assert not pace.refused(now)
-    assert not pace.refused(now)
-    assert pace.limit is None
-    for _ in range(5):
-        if pace.refused(now):
-            break
-    assert pace.limit == pytest.approx(100 * FIRST_CUT, rel=0.1)
-
-
-def test_a_pace_is_cut_at_most_every_quarter_of_a_second() -> None:
-    """What was under way belongs to the same refusal."""
-    pace = Pace()
-    now = flood(pace, 100.0, 2.0)
-    assert not any(pace.refused(now) for _ in range(4))
-    cuts = [at for at in (now + n * 0.001 for n in range(200)) if pace.refused(at)]
-    assert len(cuts) == 1
-    assert any(pace.refused(cuts[0] + CUT_EVERY_S + n * 0.001) for n in range(5))
-
-
-def test_random_refusals_do_not_shut_a_pace() -> None:
-    """Four in a hundred, at random and for ever: most of what is asked for still goes."""
-    rng, pace, now, sent = Random(5), Pace(), 0.0, 0
-    while now < 600.0:
-        now = max(pace.ready_at(now), now + 0.1)
-        pace.sent(now)
-        sent += 1
-        pace.refused(now) if rng.random() < 0.04 else pace.answered(now)
-    assert sent > 0.8 * 6_000
-
-
-def test_few_refusals_do_not_slow_a_pace() -> None:
-    """One in twenty-five, for ever: that is nobody's limit."""
-    pace, now = Pace(), 0.0
-    for n in range(20_000):
-        now = max(pace.ready_at(now), now + 0.01)
-        pace.sent(now)
-        pace.refused(now) if n % 25 == 0 else pace.answered(now)
-    assert pace.limit is None
-
-
-@pytest.mark.parametrize(("limit", "share"), [(5.0, 0.08), (40.0, 0.05), (800.0, 0.05)])
-def test_a_pace_stays_near_the_limit(limit: float, share: float) -> None:
-    """A limit of any size: more than 70 % of it is used and few requests are refused."""
-    pace, now, tokens, at, taken, refused = Pace(), 0.0, limit, 0.0, 0, 0
-    seconds = max(60.0, 600 / limit)
-    while now < seconds:
-        now = max(pace.ready_at(now), now + 0.1 / limit)
-        pace.sent(now)
-        tokens, at = min(tokens + (now - at) * limit, limit), now
-        if tokens >= 1:
-            tokens, taken = tokens - 1, taken + 1
-            pace.answered(now)
-        else:
-            refused += 1
-            pace.refused(now)
-    assert taken / seconds > 0.7 * limit
-    assert refused <= share * (taken + refused)
-
-
-def test_a_limit_that_is_gone_is_forgotten() -> None:
-    """After a minute without a refusal nobody waits."""
-    pace = Pace()
-    now = flood(pace, 100.0, 2.0)
-    while not pace.refused(now):
-        pass
-    flood(pace, 10.0, FORGOTTEN_S + 1, since=now)
-    assert pace.rate is None
-
-
-def test_the_users_own_limit_spaces_requests() -> None:
-    """2.5 a second: one every 0.4 s, and no burst after a rest."""
-    pace, now, times = Pace(cap=2.5), 100.0, []
-    for _ in range(4):
-        now = pace.ready_at(now)
-        pace.sent(now)
-        times.append(round(now - 100.0, 3))
-    assert times == [0.0, 0.39, 0.79, 1.19]
-
-
-# -- gate -----------------------------------------------------------------------------------------
-
-
-def in_gate(pace: Pace, test: Callable[[Gate], Any]) -> Any:
-    async def main() -> Any:
-        return await test(Gate(pace, clock=asyncio.get_running_loop().time))
-
-    return run_virtual(main())
-
-
-def test_without_a_limit_nobody_waits() -> None:
-    """Ten thousand polls at once take no time."""
-
-    async def test(gate: Gate) -> float:
-        for _ in range(10_000):
-            await gate.poll_turn()
-            assert gate.submit_free()
-            gate.submit_taken()
-        return asyncio.get_running_loop().time()
-
-    assert in_gate(Pace(), test) == 0.0
-
-
-def test_polls_go_first_come_first_served_and_submits_before_them() -> None:
-    """But after IN_A_ROW submits a waiting poll has its turn, so that neither starves."""
-    order: list[str] = []
-
-    async def poll(gate: Gate, name: str) -> None:
-        await gate.poll_turn()
-        order.append(name)
-
-    async def test(gate: Gate) -> None:
-        gate.submit_taken()  # the first turn is gone
-        async with asyncio.TaskGroup() as tasks:
-            for n in range(4):
-                tasks.create_task(poll(gate, f"p{n}"))
-            await asyncio.sleep(0)
-            news = asyncio.Event()
-            gate.news = news.set
-            for _ in range(6):
-                while not gate.submit_free():
-                    await news.wait()
-                    news.clear()
-                gate.submit_taken()
-                order.append("s")
-
-    in_gate(Pace(cap=1.0), test)
-    assert IN_A_ROW == 2
-    assert order == ["s", "s", "p0", "s", "s", "p1", "s", "s", "p2", "p3"]
-
-
-def test_held_polls_do_not_hold_submits() -> None:
-    """A 429 on a poll with a wish to wait is for polls."""
-
-    async def test(gate: Gate) -> tuple[bool, float]:
-        gate.hold_polls(30.0)
-        free = gate.submit_free()
-        await gate.poll_turn()
-        return free, asyncio.get_running_loop().time()
-
-    assert in_gate(Pace(), test) == (True, 30.0)
-
-
-def test_a_poll_that_is_cancelled_gives_its_place_up() -> None:
-    """The next one moves up."""
-
-    async def test(gate: Gate) -> float:
-        gate.submit_taken()
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(gate.poll_turn(), 0.5)
-        await gate.poll_turn()
-        return asyncio.get_running_loop().time()
-
-    assert in_gate(Pace(cap=1.0), test) <= 1.0
-
-
-# -- traffic --------------------------------------------------------------------------------------
-
-
-def traffic() -> Traffic:
-    return Traffic(Gate(Pace(), clock=lambda: 0.0), Random(1), lambda _: Window(64))
-
-
-def submit(known: Traffic, count: int, answer: Any, *, now: float, first: int = 0) -> None:
-    jobs = range(first, first + count)
-    for job in jobs:
-        known.admitted(job, "m")
-    for job in jobs:
-        known.answered(job, "m", limits_of(answer), now)
-
-
-@pytest.mark.parametrize(
-    "answer", [Overloaded("503"), NotSent("dns"), SubmitUnknown("reset"), Rejected("400")]
-)
-def test_only_a_429_cuts_a_window(answer: ProviderError) -> None:
-    """Not a 503, a broken connection or a lost answer, however many."""
-    known = traffic()
-    submit(known, 12, Prediction(id="p"), now=0.0)
-    before = known.of("m").window.size
-    submit(known, 30, answer, now=1.0, first=100)
-    assert known.of("m").window.size == before
-    assert known.of("m").window.running == 12
-    submit(known, 1, RateLimited("429"), now=2.0, first=200)
-    assert known.of("m").window.size < before
-
-
-def refuse_polls(known: Traffic, now: float) -> None:
-    for _ in range(4):
-        known.polled(limits_of(PollFailed("429", status=429)), now)
-
-
-def test_a_429_on_submits_and_polls_is_the_rate() -> None:
-    """The window stays as it was, the model's pause ends, and everything is paced."""
-    known = traffic()
-    submit(known, 12, Prediction(id="p"), now=0.0)
-    size = known.of("m").window.size
-    submit(known, 3, RateLimited("429"), now=0.5, first=100)
-    assert known.of("m").window.size < size
-    assert known.ready_at("m", 0.6) != 0.6
-    refuse_polls(known, 0.6)
-    assert known.of("m").window.size == size
-    assert known.ready_at("m", 0.6) == 0.6
-    assert known.gate.pace.limit is not None
-    submit(known, 3, RateLimited("429"), now=0.7, first=200)
-    assert known.of("m").window.size == size
-    assert known.ready_at("m", 0.7) == 0.7
-
-
-def test_what_was_refused_long_before_is_not_forgiven() -> None:
-    """A limit of what is in flight stays met when, later, the rate is refused, too."""
-    known = traffic()
-    submit(known, 12, Prediction(id="p"), now=0.0)
-    submit(known, 3, RateLimited("429"), now=1.0, first=100)
-    refuse_polls(known, 1.1 + TOGETHER_S)
-    assert known.of("m").window.found == 12
-
-
-def test_a_wish_to_wait_is_kept_by_whom_it_was_told() -> None:
-    """Told a submit: the model. Told polls: all polls, and no submit."""
-    known = traffic()
-    submit(known, 12, DONE, now=0.0)
-    for job in range(12):
-        known.ended(job, "m")
-    for _ in range(4):
-        known.polled(limits_of(PollFailed("429", status=429, retry_after_s=50.0)), 0.0)
-    assert known.ready_at("m", 0.0) == 0.0
-    known.admitted(99, "m")
-    assert known.answered(99, "m", limits_of(RateLimited("429", retry_after_s=40.0)), 0.1) >= 40.0
-    at = known.ready_at("m", 0.2)
-    assert at is not None
-    assert 40.0 <= at <= 44.2
-
-
-def test_a_prediction_is_counted_once_and_let_go_once() -> None:
-    """However often a job is taken up, put back or let go."""
-    known = traffic()
-    known.resumed(1, "m")
-    known.resumed(1, "m")
-    known.admitted(2, "m")
-    known.put_back(2, "m")
-    known.put_back(2, "m")
-    known.ended(2, "m")
-    assert known.works_on("m")
-    known.ended(1, "m")
-    known.ended(1, "m")
-    assert known.of("m").window.in_flight == 0
-    assert not known.works_on("m")
 
 
 def test_a_window_shut_by_chance_opens_again() -> None:

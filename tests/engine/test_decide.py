@@ -1,0 +1,124 @@
+"""What comes of each answer: bought, refused, unknown, tried again; without a loop."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from asyncpipe.engine.decide import after_deadline, after_failure, after_submit, next_wait_s
+from asyncpipe.errors import (
+    BalanceExhausted,
+    KeyRefused,
+    NotSent,
+    Overloaded,
+    PollFailed,
+    PredictionGone,
+    ProviderError,
+    RateLimited,
+    Rejected,
+    SubmitUnknown,
+)
+from asyncpipe.jobs.events import (
+    Expired,
+    Failed,
+    Generated,
+    NotBought,
+    Released,
+    Submitted,
+    Unknown,
+)
+from asyncpipe.jobs.job import Job, JobType
+from asyncpipe.jobs.record import JobRecord
+from asyncpipe.jobs.states import JobState
+from asyncpipe.providers.base import Prediction, PredictionStatus
+
+AT = datetime(2026, 11, 24, tzinfo=UTC)
+
+
+def record(**fields: Any) -> JobRecord:
+    model = fields.pop("model", "m/text-to-image")
+    job = Job(name="a", type=JobType.IMAGE, model=model, prompt="p")
+    base: Any = {"id": 1, "key": "k" * 32, "name": "a", "job": job, "state": JobState.SUBMITTING}
+    return JobRecord(**(base | fields))
+
+
+@pytest.mark.parametrize(
+    ("answer", "event"),
+    [
+        (RateLimited("429"), NotBought),
+        (Overloaded("503"), NotBought),
+        (NotSent("dns"), NotBought),
+        (KeyRefused("401"), NotBought),
+        (BalanceExhausted("402"), NotBought),
+        (Rejected("400"), Failed),
+        (SubmitUnknown("reset"), Unknown),
+        (ProviderError("a kind nobody thought of"), Unknown),
+        (Prediction(id="p"), Submitted),
+        (Prediction(id="p", status=PredictionStatus.COMPLETED), Submitted),
+        (Prediction(id="p", status=PredictionStatus.COMPLETED, outputs=("u",)), Generated),
+        (Prediction(id="", status=PredictionStatus.COMPLETED, outputs=("u",)), Generated),
+        (Prediction(id=""), Unknown),
+        (Prediction(id="p", status=PredictionStatus.FAILED), Released),
+        (Prediction(id="p", status=PredictionStatus.FAILED, moderated=True), Failed),
+    ],
+)
+def test_every_answer_to_a_submit_has_one_meaning(
+    answer: Prediction | ProviderError, event: type
+) -> None:
+    """What is not surely refused is unknown; what is unknown is never sent again."""
+    assert type(after_submit(record(), answer, AT, retries=2)) is event
+
+
+@pytest.mark.parametrize(
+    ("failures", "fields", "event"),
+    [
+        (0, {}, Released),
+        (1, {}, Released),
+        (2, {}, Failed),
+        (0, {"moderated": True}, Failed),
+        (0, {"released": False}, Failed),
+    ],
+)
+def test_only_a_released_failure_with_retries_left_is_bought_anew(
+    failures: int, fields: dict[str, Any], event: type
+) -> None:
+    """Two retries: the third failure is final."""
+    failed = Prediction(id="p", status=PredictionStatus.FAILED, error="x", **fields)
+    outcome = after_failure(record(failures=failures), failed, AT, retries=2, polls=3)
+    assert type(outcome) is event
+    if isinstance(outcome, Failed):
+        assert outcome.charged is not failed.released
+
+
+@pytest.mark.parametrize(
+    ("last", "event"),
+    [
+        (Prediction(id="p"), Expired),
+        (PollFailed("502"), Expired),
+        (PredictionGone("404"), Unknown),
+        (Prediction(id="p", status=PredictionStatus.COMPLETED), Failed),
+    ],
+)
+@pytest.mark.parametrize("lasting", [True, False])
+def test_the_deadline_judges_by_what_lasts(
+    last: Prediction | ProviderError, event: type, lasting: bool
+) -> None:
+    """Working: expired. Not known: unknown. Completed without outputs: failed and charged.
+
+    Once is not enough for the latter two: the next poll may find the prediction as it should be.
+    """
+    outcome = after_deadline(record(), last, AT, deadline_s=300.0, polls=9, lasting=lasting)
+    if not lasting:
+        assert isinstance(outcome, Expired)
+        return
+    assert type(outcome) is event
+    assert not isinstance(outcome, Failed) or outcome.charged
+
+
+def test_a_poll_waits_as_long_as_the_provider_asks() -> None:
+    """Retry-After stretches a gap and never shortens it."""
+    assert next_wait_s(5.0, PollFailed("429", retry_after_s=20.0)) == 20.0
+    assert next_wait_s(30.0, PollFailed("429", retry_after_s=20.0)) == 30.0
+    assert next_wait_s(5.0, Prediction(id="p")) == 5.0
