@@ -140,3 +140,24 @@ def test_only_the_proxy_itself_is_let_through(monkeypatch: pytest.MonkeyPatch) -
     assert asyncio.run(resolve(3128)) >= 1
     with pytest.raises(DownloadError):
         asyncio.run(resolve(3129))
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [
+        ("8.8.8.8", True),
+        ("198.18.0.7", True),
+        ("2001:4860:4860::8888", True),
+        ("127.0.0.1", False),
+        ("10.1.2.3", False),
+        ("192.168.1.1", False),
+        ("169.254.169.254", False),
+        ("0.0.0.0", False),
+        ("::1", False),
+        ("fe80::1%eth0", False),
+        ("::ffff:127.0.0.1", False),
+    ],
+)
+def test_public_addresses_are_told_from_the_users_own_network(address: str, public: bool) -> None:
+    """Including what a local proxy's DNS answers, which is no target."""
+    assert is_public(address) is public

@@ -20,16 +20,14 @@ from aiohttp import web
 
 from asyncpipe.errors import DiskError, DownloadError, MediaGone, TooLarge
 from asyncpipe.http.body import Body
-from asyncpipe.http.hosts import PublicResolver, is_public
+from asyncpipe.http.hosts import PublicResolver
 from asyncpipe.media.downloader import SMALL, Downloader, StoredFile, Target
-from asyncpipe.media.formats import broken_promise, extension, is_page, read_data_uri, sniff
 from asyncpipe.testing import PIXEL, run_virtual
 from tests.support.servers import serving
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
 LARGE = b"\x00\x00\x00\x18ftypisom" + bytes(range(256)) * (3 * SMALL // 256)
 TARGET = Target(stem="images/杯子", part="1_0.part", default_extension="png")
-
 Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
@@ -172,62 +170,6 @@ def test_data_uris_need_no_network(tmp_path: Path) -> None:
     assert (tmp_path / stored.path).read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("url", ["data:", "data:image/png;base64", "data:image/png;base64,@@@a"])
-def test_broken_data_uris_are_an_error_of_ours(url: str) -> None:
-    """Never another exception."""
-    with pytest.raises(DownloadError):
-        read_data_uri(url)
-
-
-@pytest.mark.parametrize(
-    ("head", "content_type", "url", "told"),
-    [
-        (PNG, "video/mp4", "https://x/a.jpg", "png"),
-        (b"????", "image/webp; q=1", "https://x/a.jpg", "webp"),
-        (b"????", "application/octet-stream", "https://x/a.glb?x=.exe", "glb"),
-        (b"????", None, "https://x/noname", "png"),
-        (b"????", None, "https://x/a.sh%00", "png"),
-        (b"\x00\x00\x00\x14ftypqt  ", None, "", "mov"),
-    ],
-)
-def test_extensions_come_from_bytes_then_type_then_url(
-    head: bytes, content_type: str | None, url: str, told: str
-) -> None:
-    """Magic bytes win over what a server says."""
-    assert extension(head, content_type, url, "png") == told
-
-
-def test_pages_are_told_from_media() -> None:
-    """HTML, XML and JSON are pages; media and unknown binary are not."""
-    assert is_page(b"\n  <html lang='zh'>")
-    assert is_page(b'{"error": 1}')
-    assert is_page(b"[]")
-    assert not is_page(PNG)
-    assert not is_page(b"glTF\x02")
-    assert sniff(b"RIFF\x00\x00\x00\x00WEBPVP8 ") == "webp"
-
-
-@pytest.mark.parametrize(
-    ("address", "public"),
-    [
-        ("8.8.8.8", True),
-        ("198.18.0.7", True),
-        ("2001:4860:4860::8888", True),
-        ("127.0.0.1", False),
-        ("10.1.2.3", False),
-        ("192.168.1.1", False),
-        ("169.254.169.254", False),
-        ("0.0.0.0", False),
-        ("::1", False),
-        ("fe80::1%eth0", False),
-        ("::ffff:127.0.0.1", False),
-    ],
-)
-def test_public_addresses_are_told_from_the_users_own_network(address: str, public: bool) -> None:
-    """Including what a local proxy's DNS answers, which is no target."""
-    assert is_public(address) is public
-
-
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "169.254.169.254", "10.0.0.1"])
 def test_outputs_inside_the_users_network_are_refused(tmp_path: Path, host: str) -> None:
     """Unless the API itself is on loopback; by address and by name, before anything is asked."""
@@ -275,9 +217,6 @@ def test_redirects_are_followed_and_checked(tmp_path: Path) -> None:
     for endless in (away, around):
         with pytest.raises(DownloadError, match="redirected"):
             fetch(tmp_path, endless)
-
-
-# -- slow, endless, unfit ----------------------------------------------------------------------
 
 
 async def trickle(
@@ -499,29 +438,6 @@ def test_media_are_asked_for_as_they_are(tmp_path: Path) -> None:
 NOISE = b"\x07\x01\x02\x03" * 400
 
 
-@pytest.mark.parametrize(
-    ("head", "content_type", "url", "broken"),
-    [
-        (NOISE, "image/png", "https://x/a", "png"),
-        (NOISE, "video/mp4; x=1", "https://x/a.bin", "mp4"),
-        (NOISE, "application/octet-stream", "https://x/a.JPEG?sig=1", "jpeg"),
-        (NOISE, None, "https://x/a.webm", "webm"),
-        (NOISE, "application/octet-stream", "https://x/a", None),
-        (NOISE, "application/octet-stream", "https://x/a.obj", None),
-        (NOISE, "text/plain", "https://x/a.png", None),
-        (PNG, "image/webp", "https://x/a.jpg", None),
-        (LARGE, "image/png", "https://x/a.png", None),
-        (b"\xff\xf3\x84\xc4" + bytes(99), "audio/mpeg", "https://x/a.mp3", None),
-        (b"\x00\x00\x00\x08wide\x00\x00\x01\x00mdat", "video/quicktime", "https://x/a.mov", None),
-    ],
-)
-def test_bytes_that_belie_their_name_are_told(
-    head: bytes, content_type: str | None, url: str, broken: str | None
-) -> None:
-    """Only where a kind is claimed that has first bytes we know; any known media will do."""
-    assert broken_promise(head, content_type, url) == broken
-
-
 @pytest.mark.parametrize("size", [len(NOISE), 2 * SMALL])
 def test_noise_called_a_picture_is_never_a_file(tmp_path: Path, size: int) -> None:
     """A decrypted wrong, a torn object: not what was paid for. Without a claim it is stored."""
@@ -536,9 +452,6 @@ def test_noise_called_a_picture_is_never_a_file(tmp_path: Path, size: int) -> No
     assert not list((tmp_path / ".asyncpipe" / "parts").iterdir())
     kind = "application/octet-stream"
     assert fetch(tmp_path, answer).path == "images/杯子.png"
-
-
-# -- the disk ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

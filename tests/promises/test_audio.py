@@ -17,7 +17,6 @@ from asyncpipe.cli.validate import validate_jobs
 from asyncpipe.errors import UsageError
 from asyncpipe.jobs.job import Job, JobType, type_of_model
 from asyncpipe.jobs.settings import Deadlines
-from asyncpipe.media.formats import sniff
 from asyncpipe.pricing.price import price
 from asyncpipe.pricing.rates import PriceBook
 from asyncpipe.providers.atlas.reader import TEXTS, read_poll, read_submit
@@ -101,23 +100,6 @@ def test_audio_is_priced_by_job_or_by_the_seconds_it_says() -> None:
         price(Job(model=SPEECH, prompt="x"), [book])
     with pytest.raises(UsageError, match=r"acme/voice/text-to-speech: \{per_job: 0\.15\}"):
         price(Job(model=SPEECH, prompt="x"), [])
-
-
-@pytest.mark.parametrize(
-    ("head", "told"),
-    [
-        (b"ID3\x04", "mp3"),
-        (b"\xff\xfb\x90", "mp3"),
-        (b"RIFF\x24\0\0\0WAVEfmt ", "wav"),
-        (b"OggS\0\2", "ogg"),
-        (b"fLaC\0\0", "flac"),
-        (b"\0\0\0\x20ftypM4A ", "m4a"),
-        (b"\xff\xf1\x50", "aac"),
-    ],
-)
-def test_audio_is_known_by_its_first_bytes(head: bytes, told: str) -> None:
-    """Whatever it is called."""
-    assert sniff(head) == told
 
 
 def _answer(outputs: list[Any]) -> bytes:
