@@ -1,139 +1,57 @@
-"""A process that is killed at every step it takes, and goes on; the simulator's books judge.
+"""Paid once: an intent is durable before a submit leaves, the id before the first poll.
 
-ASYNCPIPE_CHAOS=long kills each run at a second and a third step as well, many times over.
+What is killed or cut at any moment goes on; the simulator's books judge. ASYNCPIPE_CHAOS=long kills
+each run at a second and a third step as well, many times over.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
-import os
+import signal
 import subprocess
 import sys
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+import time
+from contextlib import closing
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import anyio
 import pytest
 
-from asyncpipe import read_manifest
-from asyncpipe.errors import LedgerError
-from asyncpipe.ledger.database import reading
+from asyncpipe import Job, JobState, Manifest, Pipeline, Polling, read_manifest
+from asyncpipe.engine.recorder import Hook
+from asyncpipe.errors import (
+    NotSent,
+    Overloaded,
+    PollFailed,
+    PredictionGone,
+    ProviderError,
+    RateLimited,
+)
+from asyncpipe.jobs.events import Event, Intended, now
+from asyncpipe.jobs.record import JobRecord
+from asyncpipe.ledger import queries
+from asyncpipe.ledger.database import Ledger, reading
+from asyncpipe.ledger.folder import Origin
+from asyncpipe.providers.base import Prediction, PredictionStatus
 from asyncpipe.simulator.books import Books
 from asyncpipe.simulator.server import Simulator
-from asyncpipe.simulator.settings import SimulatorSettings
-from tests.support import ROOT
+from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual
+from tests.support.chaos import LONG, MODELS, SEEDS, bought
+from tests.support.command_line import asyncpipe, books, command, environment, manifest, write_jobs
+from tests.support.crashes import judge, killing, patient, runner, settings, submitting, two_jobs
+from tests.support.faulty import run_faulty
 
-LONG = os.environ.get("ASYNCPIPE_CHAOS") == "long"
-FLUX = "black-forest-labs/flux-2-pro/text-to-image"
-VEO = "google/veo3.1/text-to-video"
-
-pytestmark = [
-    pytest.mark.skipif(sys.platform == "win32", reason="needs fork and SIGKILL"),
-    pytest.mark.timeout(600),
-]
+BOTH = ("black-forest-labs/flux-2-pro/text-to-image", "google/veo3.1/text-to-video")
+RUNS = 40
 
 
-class Runner:
-    """Runs in forked processes, each killed at a step or left to end."""
-
-    def __init__(self, process: subprocess.Popen[str], url: str) -> None:
-        self._process, self._url = process, url
-
-    def run(
-        self, folder: Path, jobs: list[dict[str, Any]], *, stop_at: int | None, what: str = "run"
-    ) -> bool:
-        """Run; whether the process was killed. A run that fails by itself fails the test."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        asked = {"folder": str(folder), "url": self._url, "jobs": jobs}
-        self._process.stdin.write(json.dumps({**asked, "stop_at": stop_at, "what": what}) + "\n")
-        self._process.stdin.flush()
-        ended = json.loads(self._process.stdout.readline())
-        assert ended["killed"] or ended["code"] == 0, f"stop_at={stop_at}: {ended}"
-        return bool(ended["killed"])
-
-
-@contextmanager
-def runner(url: str) -> Iterator[Runner]:
-    process = subprocess.Popen(
-        [sys.executable, "-W", "error", "-m", "tests.support.crash_child"],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        encoding="utf-8",
-    )
-    with process:
-        try:
-            yield Runner(process, url)
-        finally:
-            assert process.stdin is not None
-            process.stdin.close()
-
-
-def two_jobs(mark: str) -> list[dict[str, Any]]:
-    """A picture of two outputs and a clip, told apart in the books by ``mark``."""
-    return [
-        {"name": "杯", "model": FLUX, "prompt": f"mug {mark}", "params": {"num_images": 2}},
-        {"name": "clip", "model": VEO, "prompt": f"clip {mark}", "duration": 4},
-    ]
-
-
-def submitting(folder: Path) -> int:
-    """Jobs whose intent is recorded and whose answer is not: they have to become unknown."""
-    try:
-        with reading(folder) as connection:
-            query = "SELECT count(*) FROM jobs WHERE state='submitting'"
-            return int(connection.execute(query).fetchone()[0])
-    except LedgerError:
-        return 0
-
-
-def judge(folder: Path, jobs: list[dict[str, Any]], books: Books, unknown: int) -> None:
-    """Everything the promises say, after the last run."""
-    prompts = {job["prompt"] for job in jobs}
-    sold = [p for p in books.predictions() if p.body["prompt"] in prompts]
-    per_prompt = Counter(p.body["prompt"] for p in sold)
-    assert max(per_prompt.values(), default=0) <= 1, f"paid twice: {per_prompt}"
-    results = list(read_manifest(folder))
-    states = Counter(result.status for result in results)
-    assert states["unknown"] == unknown, [r.error for r in results]
-    assert states["success"] == len(jobs) - unknown, [(r.status, r.error) for r in results]
-    bought = {p.id: p for p in sold}
-    files = set()
-    for result in results:
-        if result.status != "success":
-            assert result.reserved > 0
-            continue
-        assert result.prediction_id in bought, "the manifest names a prediction nobody sold"
-        assert result.cost == Decimal(bought[result.prediction_id].price).scaleb(-6)
-        assert len(result.assets) == bought[result.prediction_id].outputs
-        for asset in result.assets:
-            body = (folder / asset.path).read_bytes()
-            assert (len(body), hashlib.sha256(body).hexdigest()) == (asset.size, asset.sha256)
-            files.add(asset.path)
-    report = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    spent = sum(p.price for p in sold)
-    cost, reserved = (Decimal(str(report[k])).scaleb(6) for k in ("total_cost", "reserved"))
-    assert cost <= spent <= cost + reserved
-    assert unknown or cost == spent
-    standing = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
-    ours = {path for path in standing if path.startswith(".asyncpipe/")}
-    assert standing - ours == files | {"manifest.json"}
-    assert not any(path.startswith(".asyncpipe/parts/") for path in ours), ours
-
-
-def settings(tmp_path: Path) -> SimulatorSettings:
-    return SimulatorSettings(
-        generation_s=(0.2, 1.0), speed=20, body_bytes=3000, books=tmp_path / "books"
-    )
-
-
+@killing
+@patient
 def test_killed_at_every_step_nothing_is_paid_twice_or_lost(tmp_path: Path) -> None:
     """Every ledger write, request, rename and fsync of a run is its last one once.
 
@@ -164,6 +82,8 @@ def test_killed_at_every_step_nothing_is_paid_twice_or_lost(tmp_path: Path) -> N
     assert asyncio.run(main()) > 80, "there are not that few steps in a run"
 
 
+@killing
+@patient
 @pytest.mark.parametrize("what", ["collect", "verify"])
 def test_killed_while_recovering_nothing_is_bought(tmp_path: Path, what: str) -> None:
     """collect and verify, killed at every step: they buy nothing and can be repeated."""
@@ -199,80 +119,204 @@ def test_killed_while_recovering_nothing_is_bought(tmp_path: Path, what: str) ->
     assert asyncio.run(main()) > 20
 
 
-def test_killed_around_a_skipped_pass_nothing_is_lost_or_removed(tmp_path: Path) -> None:
-    """The same file again, killed at every step until it has submitted, and once more."""
-
-    def passes(folder: Path) -> tuple[int, int]:
-        with reading(folder) as connection:
-            whole = connection.execute("SELECT count(*) FROM runs WHERE seen=id").fetchone()
-            skipped = connection.execute("SELECT count(*) FROM runs WHERE seen<id").fetchone()
-            return int(whole[0]), int(skipped[0])
-
-    def kill_everywhere(url: str) -> int:
-        skips = 0
-        with runner(url) as runs, closing(Books(tmp_path / "books")) as books:
-            for stop_at in range(10, 46, 3):
-                folder = tmp_path / f"{stop_at}"
-                jobs = two_jobs(f"same {stop_at}")
-                assert runs.run(folder, jobs, stop_at=45, what="same")  # its pass has ended
-                unknown = submitting(folder)
-                assert runs.run(folder, jobs, stop_at=stop_at, what="same")
-                unknown += submitting(folder)
-                assert not runs.run(folder, jobs, stop_at=None, what="same")
-                judge(folder, jobs, books, unknown)
-                whole, skipped = passes(folder)
-                assert whole == 1, "a pass was made again"
-                skips += skipped
-        return skips
-
-    async def main() -> int:
-        async with Simulator(settings(tmp_path)) as simulator:
-            return await asyncio.to_thread(kill_everywhere, simulator.base_url)
-
-    assert asyncio.run(main()) > 15, "no run was killed after it skipped its pass"
-
-
-def known_uploads(folder: Path) -> int:
-    """Files whose URL the ledger holds."""
-    try:
-        with reading(folder) as connection:
-            return int(connection.execute("SELECT count(*) FROM uploads").fetchone()[0])
-    except LedgerError:
-        return 0
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+@pytest.mark.parametrize("seed", SEEDS)
+def test_killed_at_random_under_faults(tmp_path: Path, seed: int) -> None:
+    """The command, kill -9 at random moments, again and again, then to the end: paid once."""
+    rng = Random(seed)
+    text = "max_workers: 12\nretries: 8\njobs:\n" + "".join(
+        f"  - {{name: 杯 {n}, model: {MODELS[n % 2]}, prompt: mug {n}, width: 64, height: 64}}\n"
+        for n in range(80)
+    )
+    write_jobs(tmp_path / "jobs.yaml", text)
+    faults = "all=0.1,rate_limited=0.02,overloaded=0.02,hung_poll=0.02,slow=0.02"
+    options = ("--simulate", "-o", "out", "--simulate-faults", faults, "--simulate-speed", 60)
+    for _ in range(12 if LONG else 4):
+        process = subprocess.Popen(
+            command("run", "jobs.yaml", *options, "--quiet"), cwd=tmp_path, env=environment()
+        )
+        time.sleep(rng.uniform(0.8, 2.5))
+        process.send_signal(signal.SIGKILL)
+        process.wait(10)
+    for _ in range(5):
+        done = asyncpipe("run", "jobs.yaml", *options, cwd=tmp_path)
+        report = manifest(tmp_path / "out")
+        if not report["pending"]:
+            break
+    assert "Traceback" not in done.stderr
+    assert (report["pending"], report["failed"], report["total_jobs"]) == (0, 0, 80), done.stdout
+    kept = books(tmp_path / "out")
+    assert max(bought(kept.predictions()).values()) == 1
+    cost, reserved = (Decimal(str(report[name])) for name in ("total_cost", "reserved"))
+    assert cost <= kept.charged() <= cost + reserved
+    assert report["unknown"] or cost == kept.charged()
+    assert done.returncode == (75 if report["unknown"] else 0)
+    rows = [row for row in report["results"] if row["status"] == "success"]
+    assert len(list((tmp_path / "out" / "images").iterdir())) == len(rows)
+    verified = asyncpipe("verify", "out", cwd=tmp_path)
+    assert (verified.returncode, json.dumps(report)) != (3, "")
+    assert f"{len(rows)} assets checked, all as they were bought" in verified.stdout
 
 
-def test_killed_around_an_upload_nothing_is_lost_or_sent_again(tmp_path: Path) -> None:
-    """From the start to the submit's answer: a URL the ledger holds is used by the next run.
+def script(rng: Random) -> Script:
+    """A provider's mood for one job: every fault in it can be recovered from."""
+    refusals = [RateLimited("429"), NotSent("dns"), Overloaded("503")]
+    empty = Prediction(id="p", status=PredictionStatus.COMPLETED)
+    mishaps: list[ProviderError | Prediction] = [PollFailed("502"), PredictionGone("404")]
+    mishaps += [empty, Prediction(id="p", said="?")]
+    return Script(
+        submits=rng.choices(refusals, k=rng.choice([0, 0, 0, 1, 3])),
+        polls=rng.choices(mishaps, k=rng.choice([0, 0, 1, 4])),
+        generation_s=rng.choice([0.0, 3.0, 40.0, 200.0]),
+        submit_s=rng.choice([0.0, 0.2, 5.0]),
+        outputs=(PIXEL,) * rng.choice([1, 1, 2]),
+    )
 
-    Before the intent nothing is unknown, however far the upload came.
-    """
 
-    def kill_everywhere(url: str) -> Counter[str]:
-        stop_at, seen = 35, Counter[str]()  # what comes before is the same in every run
-        with runner(url) as runs, closing(Books(tmp_path / "books")) as books:
-            while not seen["bought"]:
-                stop_at += 1
-                folder, photo = tmp_path / f"{stop_at}", tmp_path / f"照片 {stop_at}.png"
-                photo.write_bytes(b"\x89PNG\r\n\x1a\n" + folder.name.encode() + bytes(700_000))
-                digest = hashlib.sha256(photo.read_bytes()).hexdigest()
-                params = {"image": str(photo), "num_images": 1}
-                jobs = [{"name": "杯", "model": FLUX, "prompt": f"up {stop_at}", "params": params}]
-                assert runs.run(folder, jobs, stop_at=stop_at)
-                sent, held, unknown = books.uploads(), known_uploads(folder), submitting(folder)
-                bought = any(p.body["prompt"] == f"up {stop_at}" for p in books.predictions())
-                assert not runs.run(folder, jobs, stop_at=None)
-                judge(folder, jobs, books, unknown)
-                again = books.uploads().get(digest, 0) - sent.get(digest, 0)
-                assert again == (0 if held else 1)
-                assert sent.get(digest, 0) >= held
-                assert unknown <= held
-                seen.update(sent=sent.get(digest, 0) and not held, held=held, bought=bought)
-        return seen
+@pytest.mark.parametrize("seed", range(30))
+def test_cancelled_at_random_moments_every_job_is_paid_once(tmp_path: Path, seed: int) -> None:
+    """However often a run is cut short, no job is bought twice and none is lost."""
+    rng = Random(seed)
+    jobs = [Job(name=f"杯 {n}", model=rng.choice(BOTH), prompt="x") for n in range(12)]
+    scripts = {str(job.name): script(rng) for job in jobs}
+    provider = FakeProvider(scripts=scripts)
+    workers = rng.choice([1, 2, 5])
 
-    async def main() -> Counter[str]:
-        async with Simulator(settings(tmp_path)) as simulator:
-            return await asyncio.to_thread(kill_everywhere, simulator.base_url)
+    async def one(limit_s: float) -> Manifest | None:
+        with anyio.move_on_after(limit_s):
+            async with Pipeline(
+                provider, tmp_path, max_workers=workers, downloads=1, seed=seed
+            ) as pipeline:
+                manifest = await pipeline.batch_generate(jobs)
+                assert pipeline.totals.in_flight == 0
+                return manifest
+        return None
 
-    seen = asyncio.run(main())
-    assert seen["sent"] > 1, "no run was killed between an upload and its record"
-    assert seen["held"] > 1, "no run was killed between an upload and its submit"
+    manifest = None
+    for turn in range(RUNS):
+        limit_s = rng.choice([0.0, 0.1, 1.0, 7.0, 31.0, 90.0]) if turn < RUNS - 1 else 100_000.0
+        provider_clock_restarts(provider)
+        manifest = run_virtual(one(limit_s)) or manifest
+    assert manifest is not None
+    results = list(manifest)
+    assert {result.state for result in results} == {JobState.SUCCEEDED}, results
+    assert sorted(provider.sold) == sorted(str(job.name) for job in jobs)
+    assert provider.peak_in_flight <= workers
+    paths = [asset.path for result in results for asset in result.assets]
+    assert len(paths) == len(set(paths))
+    assert len(paths) == sum(len(scripts[result.name].outputs) for result in results)
+
+
+def provider_clock_restarts(provider: FakeProvider) -> None:
+    """Every run has a virtual clock of its own: what an earlier one bought is ready by now."""
+    for made in provider._made.values():
+        made.ready = 0.0
+
+
+class Auditor(FakeProvider):
+    """A provider that looks into the ledger, as another process would, whenever it is asked."""
+
+    folder: Path
+    early: list[str]
+
+    def look(self, query: str, value: str) -> list[tuple[str]]:
+        with reading(self.folder) as connection:
+            return connection.execute(query, (value,)).fetchall()
+
+    async def submit(self, job: Job) -> Prediction:
+        states = self.look("SELECT state FROM jobs WHERE name=?", str(job.name))
+        if states != [("submitting",)]:
+            self.early.append(f"{job.name} submitted while {states}")
+        return await super().submit(job)
+
+    async def poll(self, prediction_id: str, *, route: str = "") -> Prediction:
+        if not self.look("SELECT 1 FROM attempts WHERE prediction_id=?", prediction_id):
+            self.early.append(f"{prediction_id} polled before it was recorded")
+        return await super().poll(prediction_id, route=route)
+
+
+def test_intent_and_id_are_durable_before_the_network_hears_of_them(tmp_path: Path) -> None:
+    """Seen from another connection: the intent at every submit, the id at every poll."""
+    provider = Auditor()
+    provider.folder, provider.early = tmp_path, []
+
+    provider.default = Script(generation_s=0.0)
+    polling = Polling(initial_s=1e-6, maximum_s=1e-6)
+
+    async def main() -> Manifest:
+        async with Pipeline(provider, tmp_path, max_workers=8, polling=polling) as pipeline:
+            return await pipeline.batch_generate(
+                Job(name=f"杯 {n}", model=BOTH[0], prompt="x") for n in range(40)
+            )
+
+    # In real time: virtual time waits for the ledger's thread and would hide an early request.
+    assert asyncio.run(main()).totals.successful == 40
+    assert provider.early == []
+
+
+def test_cut_while_the_intent_is_being_written_nothing_is_unknown(tmp_path: Path) -> None:
+    """Cancelled between intent and submit: it was not sent, and the ledger says so."""
+    provider = FakeProvider(default=Script(generation_s=0.0))
+    jobs = [Job(name=f"杯 {n}", model=BOTH[0], prompt="x") for n in range(8)]
+    scopes: list[anyio.CancelScope] = []
+
+    def cut(event: Event, record: JobRecord) -> None:
+        if isinstance(event, Intended):
+            scopes[0].cancel()
+
+    async def main(hook: Hook | None) -> Manifest | None:
+        polling = Polling(initial_s=1e-6, maximum_s=1e-6)
+        with anyio.CancelScope() as scope:
+            scopes.append(scope)
+            async with Pipeline(
+                provider, tmp_path, max_workers=8, polling=polling, on_event=hook
+            ) as pipeline:
+                return await pipeline.batch_generate(jobs)
+        return None
+
+    assert asyncio.run(main(cut)) is None
+    interrupted = read_manifest(tmp_path).totals
+    assert interrupted.jobs[JobState.SUBMITTING] == 0
+    manifest = asyncio.run(main(None))
+    assert manifest is not None
+    assert (manifest.totals.successful, manifest.totals.unknown) == (8, 0)
+    assert len(provider.sold) == 8
+
+
+def test_a_process_that_died_while_submitting_leaves_unknown(tmp_path: Path) -> None:
+    """The intent is there and the answer is not: reported, reserved, never sent again."""
+    job = Job(name="杯", model=BOTH[0], prompt="x")
+    provider = FakeProvider()
+
+    async def die() -> None:
+        (tmp_path / ".asyncpipe").mkdir()
+        ledger = Ledger(tmp_path)
+        await ledger.open(Origin(provider="atlas", origin="fake", simulated=True))
+        rows = [(job.key("atlas"), job)]
+        await ledger.ask(partial(queries.add_jobs, rows=rows, run=1, position=0))
+        base: Any = {"job_id": 1, "at": now(), "attempt": 1}
+        ledger.append(Intended(**base, reserved=40_000, booked=40_000, price_source="t"))
+        await ledger.aclose()
+
+    async def main() -> Manifest:
+        async with Pipeline(provider, tmp_path) as pipeline:
+            return await pipeline.batch_generate([job])
+
+    asyncio.run(die())
+    for _ in range(2):
+        totals = run_virtual(main()).totals
+        assert (totals.unknown, totals.reserved, provider.submits) == (1, 40_000, 0)
+
+
+@pytest.mark.parametrize(
+    "fault", ["dropped", "hung_submit", "server_error_submit", "nameless", "huge_answer"]
+)
+def test_a_lost_answer_is_unknown_and_never_sent_again(tmp_path: Path, fault: str) -> None:
+    """However it is lost: sold once each, reserved to the cent, also after a second run."""
+    for _ in range(2):
+        manifest, stopped, books = run_faulty(tmp_path, 2, **{fault: 1.0})
+        assert {result.state for result in manifest} == {JobState.UNKNOWN}
+        assert len(books.predictions()) == books.submits() == 2
+        assert Decimal(manifest.totals.reserved).scaleb(-6) == books.charged()
+        assert stopped is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -43,7 +44,10 @@ from asyncpipe.report.reconcile import CauseKind, compare
 from asyncpipe.report.results import Outcome, Result
 from asyncpipe.report.status import next_steps, read_status, status_document, status_lines
 from asyncpipe.report.summary import summary
+from asyncpipe.simulator.books import Books
+from asyncpipe.simulator.settings import SimulatorSettings
 from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual
+from tests.support.chaos import all_sorts, every_fault, run_simulated
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"  # 0.04 USD
 COMPLETED, FAILED = PredictionStatus.COMPLETED, PredictionStatus.FAILED
@@ -582,3 +586,25 @@ def test_lost_media_are_charged_and_say_so_everywhere(tmp_path: Path) -> None:
     found = results(tmp_path)
     assert (found["杯 0"].outcome, found["杯 0"].cost) == (Outcome.FAILED_CHARGED, Decimal("0.04"))
     assert read_status(tmp_path).counts["failed, charged"] == 2
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("faster_waits")
+def test_lost_answers_end_unknown_and_only_those(tmp_path: Path) -> None:
+    """Among all the other faults; their money stays reserved to the cent."""
+    lost = {"dropped": 0.05, "server_error_submit": 0.05, "nameless": 0.03}
+    faults = every_fault(Random(7), **lost, rate_limited=0.05, overloaded=0.05)
+    settings = SimulatorSettings(
+        speed=100, faults=faults, books=tmp_path / "books", body_bytes=20_000, hang_s=0.5
+    )
+    done, _ = run_simulated(tmp_path / "out", settings, all_sorts(120))
+    results, kept = list(done), Books(tmp_path / "books")
+    states = Counter(result.state for result in results)
+    assert set(states) == {JobState.SUCCEEDED, JobState.UNKNOWN}
+    assert 3 < states[JobState.UNKNOWN] < 60
+    told = {result.prediction_id for result in results if result.state is JobState.SUCCEEDED}
+    unanswered = [p for p in kept.predictions() if p.id not in told and p.outcome == "completed"]
+    assert len(unanswered) <= states[JobState.UNKNOWN]
+    charged = sum(p.price for p in kept.predictions() if p.id in told)
+    assert done.totals.charged == charged
+    assert done.totals.reserved >= sum(p.price for p in unanswered)

@@ -1,4 +1,4 @@
-"""Every shipped job file to the end, on both wires, over real sockets, judged by the books."""
+"""The whole way over real sockets: every shipped job file, every dialect, every final fault."""
 
 from __future__ import annotations
 
@@ -11,13 +11,28 @@ from typing import Any
 
 import pytest
 
-from asyncpipe import AtlasCloud, Deadlines, Manifest, Pipeline, Polling, load_jobs
+from asyncpipe import (
+    AtlasCloud,
+    Deadlines,
+    Job,
+    JobState,
+    Manifest,
+    Pipeline,
+    Polling,
+    Result,
+    load_jobs,
+)
+from asyncpipe.errors import BalanceExhausted, KeyRefused, Rejected
 from asyncpipe.jobfile.load import JobFile
 from asyncpipe.simulator.books import Books
 from asyncpipe.simulator.faults import Faults
 from asyncpipe.simulator.server import Simulator
 from asyncpipe.simulator.settings import SimulatorSettings
 from tests.support import CONFIGS
+from tests.support.faulty import run_faulty
+from tests.support.servers import DIALECTS, PNG, Foreign, serving
+
+MODEL = "black-forest-labs/flux-2-pro/text-to-image"
 
 SPEED = 200.0
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
@@ -97,3 +112,84 @@ def test_moderation_is_final(tmp_path: Path) -> None:
     assert manifest.totals.failed == len(file.jobs) == len(books.predictions())
     assert manifest.totals.charged == 0
     assert all("content policy" in str(result.error) for result in manifest)
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "said"),
+    [("firewall", KeyRefused, "firewall"), ("no_balance", BalanceExhausted, "top it up")],
+)
+def test_what_no_submit_survives_stops_the_run(
+    tmp_path: Path, fault: str, kind: type[Exception], said: str
+) -> None:
+    """One submit, nothing sold, everything still to do; then, without the fault, all is done."""
+    manifest, stopped, books = run_faulty(tmp_path, 3, **{fault: 1.0})
+    assert isinstance(stopped, kind)
+    assert said in str(stopped)
+    assert (books.submits(), len(books.predictions()), manifest.totals.pending) == (1, 0, 3)
+    assert manifest.totals.charged == manifest.totals.reserved == 0
+    assert run_faulty(tmp_path)[0].totals.successful == 3
+
+
+def test_refusals_are_final_until_the_model_is_stopped(tmp_path: Path) -> None:
+    """400: failed, free, with the reason and the trace id; the 21st job is not tried."""
+    manifest, stopped, books = run_faulty(tmp_path, count=25, refused=1.0)
+    assert isinstance(stopped, Rejected)
+    assert (manifest.totals.failed, manifest.totals.pending, books.submits()) == (20, 5, 20)
+    assert manifest.totals.charged == 0
+    failed = [result for result in manifest if result.state is JobState.FAILED]
+    assert all(result.request_id and "400" in str(result.error) for result in failed)
+
+
+def test_moderation_is_final_free_and_never_asked_again(tmp_path: Path) -> None:
+    """Also not by ``retry_failed``; its reason and code are kept."""
+    manifest, _, books = run_faulty(tmp_path, moderated=1.0)
+    assert (manifest.totals.failed, manifest.totals.charged) == (3, 0)
+    assert len(books.predictions()) == 3
+    assert all("content policy" in str(result.error) for result in manifest)
+
+
+def test_media_that_is_gone_for_good_is_lost_and_charged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked for anew first; then counted as failed, charged, with the reason."""
+    monkeypatch.setattr("asyncpipe.engine.fetch.backoff_s", lambda *_, **__: 0.01)
+    manifest, _, books = run_faulty(tmp_path, lost_media=1.0)
+    assert {result.state for result in manifest} == {JobState.LOST}
+    assert manifest.totals.failed == 3
+    assert Decimal(manifest.totals.charged).scaleb(-6) == books.charged()
+    assert all("404" in str(result.error) for result in manifest)
+
+
+def run_against(server: Foreign, folder: Path, jobs: list[Job]) -> tuple[Manifest, list[Result]]:
+    async def main() -> tuple[Manifest, list[Result]]:
+        async with serving(server) as base_url:
+            provider = AtlasCloud("apikey-x", base_url=base_url)
+            polling = Polling(initial_s=0.01, maximum_s=0.02)
+            async with Pipeline(provider, folder, polling=polling) as pipeline:
+                manifest = await pipeline.batch_generate(jobs)
+                return manifest, list(manifest)
+
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_every_dialect_is_understood(tmp_path: Path, dialect: str) -> None:
+    """Each job is bought once, its body is what the job says, and its media stand."""
+    server = Foreign(*DIALECTS[dialect])
+    jobs = [Job(name=f"图 {n}", model=MODEL, prompt="杯子", params={"width": 8}) for n in range(4)]
+    manifest, results = run_against(server, tmp_path, jobs)
+    assert manifest.totals.successful == 4, [result.error for result in results]
+    assert server.bodies == [{"model": MODEL, "prompt": "杯子", "width": 8}] * 4
+    assert all((tmp_path / r.assets[0].path).read_bytes() == PNG for r in results)
+    assert server.authorized_media == 0
+    if dialect == "request_id, canonical polls":
+        assert server.wrong_paths <= 2 * 3, "the path that works is remembered"
+
+
+def test_a_job_of_another_type_goes_to_its_endpoint(tmp_path: Path) -> None:
+    """Video jobs are submitted to generateVideo."""
+    server = Foreign(*DIALECTS["documented"])
+    clip = Job(name="clip", model="google/veo3.1/text-to-video", prompt="x", params={"duration": 8})
+    run_against(server, tmp_path, [clip])
+    assert server.paths[:2] == ["/api/v1/model/calculate", "/api/v1/model/generateVideo"]
+    assert (tmp_path / "videos" / "clip.png").exists()

@@ -220,6 +220,54 @@ class Foreign:
         return web.Response(body=PNG, content_type="application/octet-stream")
 
 
+def canonical(poll: int, url: str) -> Any:
+    done = {"status": "completed", "outputs": [url], "metrics": {"predict_time": 9.5}}
+    return {"code": 200, "data": done if poll > 2 else {"status": "processing", "outputs": None}}
+
+
+def article(poll: int, url: str) -> Any:
+    if poll > 2:
+        return {"status": "completed", "output": {"image_url": url}}
+    return {"status": "processing"}
+
+
+def shouting(poll: int, url: str) -> Any:
+    words = {1: "QUEUED", 2: "Starting"}
+    outputs = [{"url": url}] if poll > 2 else []
+    return {"code": "200", "data": {"status": words.get(poll, "Succeeded"), "outputs": outputs}}
+
+
+CANONICAL = "/api/v1/model/prediction/{id}"
+ARTICLE = "/api/v1/model/prediction/{id}/get"
+DIALECTS: dict[str, tuple[Callable[[str], Any], Shape, str]] = {
+    "documented": (lambda i: {"code": 200, "data": {"id": i}}, canonical, CANONICAL),
+    "article": (lambda i: {"request_id": i}, article, ARTICLE),
+    "request_id, canonical polls": (lambda i: {"request_id": i}, canonical, CANONICAL),
+    "predictionId, shouting": (lambda i: {"predictionId": i}, shouting, CANONICAL),
+    "nested, string code": (
+        lambda i: {"code": "200", "data": {"data": {"id": i, "status": "created"}}},
+        shouting,
+        CANONICAL,
+    ),
+    "with a get url": (
+        lambda i: {
+            "code": 200,
+            "message": "",
+            "data": {
+                "id": i,
+                "status": "processing",
+                "outputs": None,
+                "urls": {"get": f"https://api.atlascloud.ai/api/v1/model/prediction/{i}"},
+                "has_nsfw_contents": None,
+                "error": "",
+            },
+        },
+        canonical,
+        CANONICAL,
+    ),
+}
+
+
 REFUSALS = {"refused": 400, "unauthorized": 401, "limited": 429, "broken": 502, "redirect": 307}
 
 
