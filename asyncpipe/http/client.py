@@ -135,11 +135,7 @@ class HttpClient:
         Raises NotSent when it surely did not reach the API, SubmitUnknown when it may have, and
         Rejected for a body JSON cannot hold.
         """
-        try:
-            data = orjson.dumps(body, option=orjson.OPT_NON_STR_KEYS)
-        except TypeError as exc:
-            raise Rejected(f"the job cannot be sent as JSON: {exc}") from None
-        result = await self._submit_in_turn(path, data)
+        result = await self._submit_in_turn(path, body)
         if isinstance(result, HttpAnswer):
             return result
         if result.sent:
@@ -179,16 +175,12 @@ class HttpClient:
 
     async def ask(self, path: str, body: Mapping[str, Any], *, what: str) -> HttpAnswer:
         """Send ``body`` to a path that buys nothing; raises PollFailed without an answer."""
-        try:
-            data = orjson.dumps(body, option=orjson.OPT_NON_STR_KEYS)
-        except TypeError as exc:
-            raise Rejected(f"the job cannot be sent as JSON: {exc}") from None
-        result = await self._exchange(self._polls, "POST", path, data)
+        result = await self._exchange(self._polls, "POST", path, _json(body))
         if isinstance(result, HttpAnswer):
             return result
         raise PollFailed(f"{what} got no answer: {result.text}")
 
-    async def _submit_in_turn(self, path: str, data: bytes) -> HttpAnswer | Lost:
+    async def _submit_in_turn(self, path: str, body: Mapping[str, Any]) -> HttpAnswer | Lost:
         """Wait for a free connection as long as for a new one, then send."""
         if self._posting.locked():
             try:
@@ -198,9 +190,10 @@ class HttpClient:
                 return Lost(sent=False, text="no connection was free in time")
         else:
             await self._posting.acquire()  # at once
-        body = OnceBody(data)
         try:
-            return await self._exchange(self._submits, "POST", path, body, headers=body.headers)
+            # Written only now: the JSON of a submit that waits would hold 4 KB, however short.
+            once = OnceBody(_json(body))
+            return await self._exchange(self._submits, "POST", path, once, headers=once.headers)
         finally:
             self._posting.release()
 
@@ -240,6 +233,14 @@ class HttpClient:
         # Everything: whatever broke, a submit that was sent may have been bought.
         except Exception as exc:
             return lost(exc, started=data.begun if isinstance(data, OnceBody) else True)
+
+
+def _json(body: Mapping[str, Any]) -> bytes:
+    """A request's body; raises Rejected for what JSON cannot hold."""
+    try:
+        return orjson.dumps(body, option=orjson.OPT_NON_STR_KEYS)
+    except TypeError as exc:
+        raise Rejected(f"the job cannot be sent as JSON: {exc}") from None
 
 
 class OnceBody:

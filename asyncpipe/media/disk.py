@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from asyncpipe.errors import DiskError
-from asyncpipe.media.parts import Small, Written, disk_trouble, write_small
+from asyncpipe.media.parts import Small, Written, disk_error, disk_trouble, write_small
 
 T = TypeVar("T")
 
@@ -53,8 +53,10 @@ class Disk:
         if not self._scheduled:
             self._scheduled = True
             loop.call_soon(self._hand_over)
-        with disk_trouble(self._folder):
+        try:
             return await waiter
+        except OSError as exc:
+            raise disk_error(self._folder, exc) from exc
 
     def close(self) -> None:
         """Take no more; what the threads have is written to its end."""

@@ -298,11 +298,16 @@ def disk_trouble(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as exc:
-        remedy = _REMEDIES.get(exc.errno or 0, "look after the disk")
-        raise DiskError(
-            f"nothing more can be stored in {folder}: {exc.strerror or exc}; {remedy}, "
-            "then run the same command again"
-        ) from exc
+        raise disk_error(folder, exc) from exc
+
+
+def disk_error(folder: Path, exc: OSError) -> DiskError:
+    """What people are told when the disk that ``folder`` is on refuses."""
+    remedy = _REMEDIES.get(exc.errno or 0, "look after the disk")
+    return DiskError(
+        f"nothing more can be stored in {folder}: {exc.strerror or exc}; {remedy}, "
+        "then run the same command again"
+    )
 
 
 def _log_of(path: Path) -> Path:

@@ -76,7 +76,8 @@ def read_json(body: bytes) -> Layer | None:
 
     Stray bytes are replaced, not refused: an id must not be lost to a bad byte in a message.
     """
-    document = read_fast(body)
+    # A long whole number would be a float to orjson.
+    document = None if _LONG_NUMBER.search(body) else parse(body)
     if document is None:
         try:
             document = json.loads(body.decode("utf-8-sig", "replace"))
@@ -85,10 +86,8 @@ def read_json(body: bytes) -> Layer | None:
     return document if isinstance(document, dict) else None
 
 
-def read_fast(body: bytes) -> Any:
-    """What orjson makes of it; None where it may differ: a long whole number would be a float."""
-    if _LONG_NUMBER.search(body):
-        return None
+def parse(body: bytes) -> Any:
+    """What orjson makes of a body; None where it finds no JSON."""
     try:
         return orjson.loads(body)
     except ValueError:

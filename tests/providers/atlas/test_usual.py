@@ -26,6 +26,7 @@ COMPLETED = (
     b'"outputs":["https://media.example/images/a.png"],"urls":{"get":"x"},'
     b'"has_nsfw_contents":[false],"error":"","metrics":{"predict_time":9.5}}}'
 )
+BARE = b'{"code":200,"message":"","data":{"id":"9f3c"}}'
 
 words = st.sampled_from(
     ["processing", "created", "completed", "failed", "error", "Completed", "success", "", "new", 1]
@@ -59,7 +60,7 @@ changes: dict[str, st.SearchStrategy[Any]] = {
 @st.composite
 def documents(draw: st.DrawFn) -> dict[str, Any]:
     """A documented answer with at most two things about it changed."""
-    document: dict[str, Any] = orjson.loads(draw(st.sampled_from([RECORDED, COMPLETED])))
+    document: dict[str, Any] = orjson.loads(draw(st.sampled_from([RECORDED, COMPLETED, BARE])))
     for name in draw(st.lists(st.sampled_from([*changes, *["data.outputs"] * 8]), max_size=2)):
         where, _, key = name.rpartition(".")
         place = document["data"] if where else document
@@ -108,3 +109,10 @@ def test_what_is_documented_goes_the_short_way(
         id="9f3c", status=status, outputs=outputs, request_id="t-1", said=usual.said
     )
     assert read_submit(200, headers, body) == read_poll(200, headers, body) == usual
+
+
+def test_an_id_alone_is_an_answer_to_a_submit_and_none_to_a_poll() -> None:
+    """A poll that names no status says nothing of the prediction."""
+    bought = read_usual(200, CIMultiDict(), BARE, bare=True)
+    assert bought == read_submit(200, CIMultiDict(), BARE) == Prediction(id="9f3c")
+    assert read_usual(200, CIMultiDict(), BARE) is None
