@@ -31,7 +31,7 @@ async def run(folder: Path, jobs: int, in_flight: int) -> dict[str, float]:
     async with Pipeline(
         provider, folder, max_workers=in_flight, window="fixed", polling=polling
     ) as pipeline:
-        manifests = pipeline._manifests
+        manifests = pipeline._parts().manifests
         write = manifests.write
 
         async def note_end_and_write() -> object:

@@ -69,7 +69,7 @@ async def first_pass(path: Path, folder: Path) -> dict[str, Any]:
     async with pipeline:
         pipeline.drain()
         opened = time.perf_counter()
-        await pipeline._intake.take_all(  # the pass alone, without what a run does after it
+        await pipeline._parts().intake.take_all(  # the pass alone, without what a run does after it
             file.jobs,
             job_file=str(path),
             retry_failed=False,

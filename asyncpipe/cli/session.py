@@ -96,7 +96,7 @@ async def work_in(
     ):
         await work()
     stopped = None if seen.signal is not None else pipeline.stopped
-    return End(stopped=stopped, interrupted=seen.signal, windows=pipeline.traffic.limited)
+    return End(stopped=stopped, interrupted=seen.signal, windows=pipeline.limiter.limited)
 
 
 @asynccontextmanager

@@ -1,32 +1,30 @@
-"""Who goes next: one coroutine that hands jobs to the drivers, a permit in hand."""
+"""Who goes next: one coroutine that hands jobs to the drivers, each with its permit."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
+import math
 from functools import partial
 from pathlib import Path
 
-from asyncpipe.engine.decide import limits_of
-from asyncpipe.engine.queue import Backlog, Handover, Queue, read_page
-from asyncpipe.errors import AsyncpipeError, ProviderError
-from asyncpipe.flow import Traffic
+from asyncpipe.engine.queue import Handoff, Queue
+from asyncpipe.engine.tickets import OpenRun, StopReasons, Ticket, Tickets
+from asyncpipe.errors import AsyncpipeError
+from asyncpipe.flow import Limiter, Permit
 from asyncpipe.jobs import JobRecord, JobState
-from asyncpipe.ledger import Ledger, Named, pending_models
+from asyncpipe.ledger import Ledger, Named, draw, pending_models
 from asyncpipe.media import Room
-from asyncpipe.pricing import Budget, Fit, Price, Purse
-from asyncpipe.providers import Prediction
+from asyncpipe.pricing import Fit, Purse
 
 STEP_S = 3600.0
 """Longest sleep of admission when nothing is due; any news wakes it at once."""
 
 
 class Admission:
-    """Draw jobs, take a permit for each, and hand them over one by one.
+    """Choose jobs, give each its permit, and hand them over one by one.
 
-    Only this coroutine takes permits; whoever carries a job gives its permit back with
-    ``release``. In flight are never more than ``max_workers`` predictions.
+    Only ``run`` gives permits, and it awaits nothing but news: pages of jobs are drawn from the
+    ledger by ``draw``, and quotes asked for by ``ask_quotes``, each in a task of its own.
     """
 
     def __init__(
@@ -34,238 +32,288 @@ class Admission:
         ledger: Ledger,
         folder: Path,
         *,
-        max_workers: int,
+        tickets: Tickets,
+        stops: StopReasons,
+        limiter: Limiter,
+        spending: Purse,
         room: Room,
-        budget: Budget,
-        purse: Purse,
-        unfit: Callable[[JobRecord, AsyncpipeError], None],
-        traffic: Traffic,
-        clock: Callable[[], float],
+        news: asyncio.Event,
     ) -> None:
-        self._ledger = ledger
-        self._folder = folder
-        self._clock = clock
-        self._room = room
-        self.budget, self._purse, self._unfit = budget, purse, unfit
-        self._permits = asyncio.Semaphore(max_workers)
-        self._page = 2 * max_workers
-        self._news = asyncio.Event()
-        self._backlogs: list[Backlog] = []
-        self._held: set[int] = set()  # ids that are queued or carried by a driver
+        self._ledger, self._folder = ledger, folder
+        self._tickets, self._stops = tickets, stops
+        self._limiter, self._spending, self._room = limiter, spending, room
+        self._clock = limiter.gate.clock
+        self._news = news
+        self._hungry = asyncio.Event()
+        self._unquoted = asyncio.Event()
+        self._page = 2 * limiter.workers
+        self._runs: list[OpenRun] = []
         self._carried = 0
-        self._price: Price | None = None  # of the job that was last found to fit
-        self.traffic, traffic.gate.news = traffic, self._wake
-        self.queue = Queue(traffic)
+        self._obeyed = 0
+        self.queue = Queue(limiter)
+        self.drivers = Handoff(news)
 
-    def _wake(self) -> None:
-        self._news.set()
+    # -- runs and tickets -----------------------------------------------------------------------
 
-    async def open_run(self, run: Named | None, *, comparing: bool = False) -> Backlog:
-        """Begin to draw the pending jobs of ``run``; whatever is under way now counts as its.
+    async def open_run(self, named: Named | None, *, comparing: bool = False) -> OpenRun:
+        """Begin to draw the pending jobs of a run; whatever is under way now counts as its.
 
         None draws nothing: only what is under way. With ``comparing`` it does not end before
         ``compared`` is called.
         """
         models: list[str] = []
-        if run is not None:
-            models = await self._ledger.ask(partial(pending_models, named=run))
-        backlog = Backlog(
-            named=run,
-            models=dict.fromkeys(models, 0),
-            open=set(self._held),
-            comparing=comparing,
-        )
-        backlog.settle()
-        self._backlogs.append(backlog)
-        self._news.set()
-        return backlog
+        if named is not None:
+            models = await self._ledger.ask(partial(pending_models, named=named))
+        run = OpenRun(named=named, models=dict.fromkeys(models, 0), comparing=comparing)
+        self._join_all(run)
+        self._runs.append(run)
+        self._obeyed = -1  # reasons to stop are this run's, too
+        self._hungry.set()
+        self._settle_runs()
+        return run
 
-    def compared(self, backlog: Backlog) -> None:
+    def compared(self, run: OpenRun) -> None:
         """Note that all assets of a run were looked at."""
-        backlog.comparing = False
-        self._forget(set())
+        run.comparing = False
+        self._settle_runs()
 
-    def offer(self, record: JobRecord, backlog: Backlog | None = None) -> None:
-        """Take a job that is known already; one that is held is not taken twice.
+    def offer(self, record: JobRecord, run: OpenRun | None = None) -> Ticket:
+        """Take a job that is known already, if it is not in memory; return its ticket.
 
-        ``backlog``: the open run that waits for it, too.
+        ``run``: the open run that waits for it, too.
         """
-        if backlog is not None:
-            backlog.open.add(record.id)
-        if record.id in self._held:
-            return
-        self._held.add(record.id)
-        self.budget.move(committed=0, releasable=record.releasable)
-        if record.state is JobState.PENDING:
-            self.queue.add([record])
-        else:
-            self.queue.paid.append(record)
+        ticket = self._tickets.get(record.id)
+        if ticket is None:
+            ticket = self._tickets[record.id] = Ticket(record)
+            if record.state is JobState.PENDING:
+                self.queue.add([ticket])
+            else:
+                self.queue.paid.append(ticket)
+        if run is not None:
+            run.join(ticket)
         self._news.set()
+        return ticket
 
-    def holds(self, job_id: int) -> bool:
-        """Whether a job is queued or under way."""
-        return job_id in self._held
+    def withdraw(self, ticket: Ticket, caller: asyncio.Future[JobRecord]) -> bool:
+        """Let a caller go; True when that takes its job back, which nobody else wants.
+
+        Not one that was submitted before, or that a driver has.
+        """
+        ticket.leave(caller)
+        if ticket.awaited or not ticket.single or self._tickets.get(ticket.id) is not ticket:
+            return False
+        if not self.queue.remove(ticket, untouched=True):
+            return False
+        self._let_go(ticket, ticket.record)
+        return True
+
+    def close_run(self, run: OpenRun) -> None:
+        """Draw no more of a run nobody waits for; jobs that nobody else wants stay pending."""
+        if run not in self._runs:
+            return
+        self._runs.remove(run)
+        for ticket in [ticket for ticket in self._tickets.values() if run in ticket.runs]:
+            ticket.runs.remove(run)
+            if not ticket.runs and not ticket.awaited and self.queue.remove(ticket):
+                self._tickets.close(ticket, ticket.record)
+        self._hungry.set()
+        self._settle_runs()
 
     def tail(self) -> bool:
         """Whether nothing waits to be submitted: what is in flight is all there is."""
-        return self.queue.empty and not any(backlog.models for backlog in self._backlogs)
-
-    def answered(self, record: JobRecord, answer: Prediction | ProviderError) -> float:
-        """Learn from the answer to a submit; returns how long the model pauses, in seconds."""
-        self._news.set()
-        told = limits_of(answer)
-        return self.traffic.answered(record.id, record.job.model, told, self._clock())
-
-    def release(self, record: JobRecord) -> None:
-        """Give one permit back: the provider works on one prediction less."""
-        self.traffic.ended(record.id, record.job.model)
-        self._permits.release()
-        self._news.set()
-
-    def put_back(self, record: JobRecord) -> None:
-        """Take back a permit, the place in its model's turn and money that were not used."""
-        self.budget.take(record.id)
-        self.traffic.put_back(record.id, record.job.model)
-        self.release(record)
-
-    def put_down(self) -> None:
-        """Note that a driver has put its job down."""
-        self._carried -= 1
-        self._news.set()
-
-    def give_back(self, record: JobRecord, when: float | None = None) -> None:
-        """Take back a job that is pending again, to be submitted at ``when`` or in its turn."""
-        if when is None:
-            self.queue.add([record], first=True)
-        else:
-            self.queue.add_later(record, when)
-
-    def last_look(self, record: JobRecord) -> None:
-        """Keep an expired job for one more poll when nothing else is left of its run."""
-        self.queue.expired[record.id] = record
-        self._forget(set())
-
-    def let_go(self, record: JobRecord) -> None:
-        """Forget a job that is done with: what it may still give back is not waited for."""
-        self.budget.move(committed=0, releasable=-record.releasable)
-        self._forget({record.id})
-
-    def close_run(self, backlog: Backlog, *, keep: Callable[[int], bool]) -> None:
-        """Draw no more of a run nobody waits for; jobs that ``keep`` does not want stay pending."""
-        if backlog not in self._backlogs:
-            return
-        self._backlogs.remove(backlog)
-        backlog.comparing = False
-        others = set().union(*(other.open for other in self._backlogs))
-        alone = {i for i in backlog.open - others if not keep(i)}
-        self._forget({i for i in alone if self.queue.remove(i)})
-
-    def withdraw(self, job_id: int) -> JobRecord | None:
-        """Take a job back that was never submitted and that no driver carries; None if not so."""
-        found = self.queue.remove(job_id, untouched=True)
-        if found:
-            self._forget({job_id})
-        return found
+        return self.queue.empty and not any(run.models for run in self._runs)
 
     def abandon(self) -> None:
-        """Let go of everybody who waits for a run: the pipeline is closed."""
-        for backlog in self._backlogs:
-            backlog.abandoned = True
-            backlog.done.set()
-        self._backlogs.clear()
+        """Let go of everybody who waits: the pipeline is closed."""
+        for run in self._runs:
+            run.abandoned = True
+            run.done.set()
+        self._runs.clear()
+        closed = AsyncpipeError("the pipeline was closed before the job ended; it is kept")
+        for ticket in [*self._tickets.values()]:
+            self._tickets.close(ticket, closed)
 
-    def drop_pending(self, model: str | None = None) -> None:
-        """Admit no more unpaid jobs, of ``model`` or of all; they stay pending in the ledger."""
-        for backlog in self._backlogs:
-            for name in [model] if model else list(backlog.models):
-                backlog.models.pop(name, None)
-        self._forget({record.id for record in self.queue.forget_pending(model)})
+    # -- what a driver puts down ----------------------------------------------------------------
 
-    def _forget(self, ids: set[int]) -> None:
-        self._held -= ids
-        for backlog in list(self._backlogs):
-            backlog.open -= ids
-            # In a service that is never idle a run ends all the same.
-            for job_id in backlog.left_over(self.queue.expired):
-                self.queue.paid.append(self.queue.expired.pop(job_id))
-            backlog.settle()
-            if backlog.done.is_set():
-                self._backlogs.remove(backlog)
+    def put_down(self, ticket: Ticket, again_at: float | None) -> None:
+        """Decide what follows for a job that a driver has put down.
+
+        One that is pending again is submitted at ``again_at``, or in its turn; an expired one gets
+        one more poll before its run ends; everything else is let go of.
+        """
+        self._carried -= 1
+        stopped = self._stops.of(ticket.record)
+        if ticket.state is JobState.PENDING and not stopped and not ticket.adopted:
+            if again_at is None:
+                self.queue.add([ticket], first=True)
+            else:
+                self.queue.add_later(ticket, again_at)
+            self._news.set()
+        elif self._looks_again(ticket):
+            ticket.looked_again = True
+            self.queue.expire(ticket)
+            self._settle_runs()
+        else:
+            self._let_go(ticket, stopped or ticket.record)
+
+    def _looks_again(self, ticket: Ticket) -> bool:
+        # Not a caller's: it belongs to no run, and in a service that is never idle an end to wait
+        # for may not come.
+        expired = ticket.state is JobState.EXPIRED and not ticket.claimed
+        return expired and not ticket.looked_again
+
+    def _let_go(self, ticket: Ticket, outcome: JobRecord | AsyncpipeError) -> None:
+        self._tickets.close(ticket, outcome)
+        self._settle_runs()
+
+    def _settle_runs(self) -> None:
+        """End the runs whose end has come; take up their expired jobs when nothing else is left."""
+        for run in list(self._runs):
+            if not run.drawn:
+                continue
+            if run.expired and run.expired == run.open:
+                # In a service that is never idle a run ends all the same.
+                theirs = [ticket for ticket in self.queue.expired.values() if run in ticket.runs]
+                self.queue.paid.extend(self.queue.take_expired(theirs))
+            elif not run.open:
+                run.done.set()
+                self._runs.remove(run)
         self._news.set()
 
-    async def run(self, out: Handover) -> None:
-        """Hand jobs over for ever; one is sent only when a driver is there to take it."""
-        while True:
-            await self._permits.acquire()
-            chosen = await self._wait_for_next()
-            self._carried += 1
-            if chosen.state in (JobState.SUBMITTED, JobState.EXPIRED):
-                self.traffic.resumed(chosen.id, chosen.job.model)
-            await out.give(chosen)
+    def _join_all(self, run: OpenRun) -> None:
+        for ticket in self._tickets.values():
+            run.join(ticket)
+        run.expired = sum(1 for ticket in self.queue.expired.values() if run in ticket.runs)
 
-    async def _wait_for_next(self) -> JobRecord:
+    # -- the choice -----------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Hand jobs over for ever; one is chosen only when a driver is there to take it."""
+        loop = asyncio.get_running_loop()
         while True:
             self._news.clear()
-            await self._draw()
-            await self._purse.quoting.fill()
-            chosen = self._choose()
-            if not isinstance(chosen, float):
-                return chosen
-            if self._purse.quoting.wanted:  # a job came up whose price is to be asked first
-                continue
-            with suppress(TimeoutError):
-                async with asyncio.timeout(min(max(chosen - self._clock(), 0.0), STEP_S)):
-                    await self._news.wait()
+            self._obey()
+            due = self._hand_over()
+            if self._spending.quoting.wanted:
+                self._unquoted.set()
+            at = min(due, self._clock() + STEP_S)
+            timer = loop.call_later(max(at - self._clock(), 0.0), self._news.set)
+            try:
+                await self._news.wait()
+            finally:
+                timer.cancel()
 
-    def _choose(self) -> JobRecord | float:
-        submits = not self.queue.empty
-        room = not submits or self._room.enough()
+    def _hand_over(self) -> float:
+        """Hand over all that may go now; return when there may be more."""
+        while self._limiter.free and self.drivers.awaited:
+            chosen = self._choose()
+            if isinstance(chosen, float):
+                return chosen
+            chosen.permit = self._permit(chosen)
+            self._carried += 1
+            self.drivers.give(chosen)
+        return math.inf
+
+    def _permit(self, ticket: Ticket) -> Permit:
+        model = ticket.job.model
+        if ticket.state is JobState.PENDING:
+            assert ticket.price is not None, "what fits has a price"
+            ticket.hold = self._spending.budget.hold(ticket.price)
+            self._hunger(model)
+            return self._limiter.to_submit(model, ticket.hold)
+        if ticket.state is JobState.GENERATED:
+            return self._limiter.to_fetch()
+        return self._limiter.to_poll(model)
+
+    def _choose(self) -> Ticket | float:
+        room = self.queue.empty or self._room.enough()
         chosen = self.queue.choose(self._clock(), room=room, fit=self._fit)
-        if isinstance(chosen, JobRecord) and chosen.state is JobState.PENDING:
-            assert self._price is not None, "what fits has a price"
-            self.budget.hold(chosen.id, self._price)
         while self.queue.unfit:
-            record = self.queue.unfit.popleft()
-            self._unfit(record, self._purse.why_unfit(self.budget, record.job))
-            self._forget({record.id})
+            ticket = self.queue.unfit.popleft()
+            reason = self._spending.why_unfit(ticket.job)
+            self._stops.remark(reason)
+            self._hunger(ticket.job.model)
+            self._let_go(ticket, reason)
         idle = self._carried == 0 and self.tail()
         if isinstance(chosen, float) and idle and self.queue.expired:
-            return self.queue.expired.pop(next(iter(self.queue.expired)))
+            first = next(iter(self.queue.expired.values()))
+            return next(self.queue.take_expired([first]))
         return chosen
 
-    def _fit(self, record: JobRecord) -> Fit:
-        verdict, self._price = self._purse.fit(self.budget, record.job)
+    def _fit(self, ticket: Ticket) -> Fit:
+        verdict, ticket.price = self._spending.fit(ticket.job)
         return verdict
 
-    async def _draw(self) -> None:
-        """Keep a page of every model at hand."""
-        for backlog in list(self._backlogs):
-            for model in list(backlog.models):
-                while model in backlog.models and self.queue.waiting(model) < self._page // 2:
-                    await self._draw_page(backlog, model)
-
-    async def _draw_page(self, backlog: Backlog, model: str) -> None:
-        assert backlog.named is not None, "without it there is no model to draw"
-        read = partial(
-            read_page,
-            folder=self._folder,
-            named=backlog.named,
-            model=model,
-            after=backlog.models[model],
-            limit=self._page,
-        )
-        records = await self._ledger.ask(read)
-        if model not in backlog.models:  # submitting was stopped meanwhile
+    def _obey(self) -> None:
+        """Let go of what is not to be submitted any more: it stays pending in the ledger."""
+        if self._obeyed == self._stops.noted:
             return
-        if len(records) < self._page:
-            del backlog.models[model]
-            backlog.open |= self._held  # what another run of the same jobs drew meanwhile
-        else:
-            backlog.models[model] = records[-1].id
-        backlog.open.update(record.id for record in records)
-        fresh = [record for record in records if record.id not in self._held]
-        self._held.update(record.id for record in fresh)
-        for record in fresh:
-            self._purse.quoting.want(record.job)
-        self.queue.add(fresh)
-        backlog.settle()
+        self._obeyed = self._stops.noted
+        if (reason := self._stops.run) is not None:
+            self._drop(reason, None)
+        for model, reason in self._stops.models.items():
+            self._drop(reason, model)
+
+    def _drop(self, reason: AsyncpipeError, model: str | None) -> None:
+        for run in self._runs:
+            for name in [model] if model else list(run.models):
+                run.models.pop(name, None)
+        for ticket in self.queue.forget_pending(model):
+            self._tickets.close(ticket, reason)
+        self._settle_runs()
+
+    # -- what is drawn and asked beside it ------------------------------------------------------
+
+    def _hunger(self, model: str) -> None:
+        if any(self._wants(run, model) for run in self._runs):
+            self._hungry.set()
+
+    def _share(self, run: OpenRun) -> int:
+        """How many jobs of a model are held: a page is shared among a run's models."""
+        return max(1, self._page // max(1, len(run.models)))
+
+    def _wants(self, run: OpenRun, model: str) -> bool:
+        return model in run.models and 2 * self.queue.waiting(model) < self._share(run)
+
+    async def draw(self) -> None:
+        """Keep a page of every run's jobs at hand, for ever."""
+        while True:
+            await self._hungry.wait()
+            self._hungry.clear()
+            for run in list(self._runs):
+                while wanted := [model for model in run.models if self._wants(run, model)]:
+                    await self._draw(run, wanted)
+
+    async def _draw(self, run: OpenRun, models: list[str]) -> None:
+        assert run.named is not None, "without it there is no model to draw"
+        limit, after = self._share(run), {model: run.models[model] for model in models}
+        query = partial(draw, named=run.named, after=after, limit=limit, folder=self._folder)
+        pages = await self._ledger.ask(query)
+        for model, records in pages.items():
+            if model not in run.models:  # submitting was stopped meanwhile
+                continue
+            if len(records) < limit:
+                del run.models[model]
+            else:
+                run.models[model] = records[-1].id
+            self._take(run, records)
+        if not run.models:
+            self._join_all(run)  # what another run of the same jobs drew meanwhile
+        self._settle_runs()
+
+    def _take(self, run: OpenRun, records: list[JobRecord]) -> None:
+        for record in records:
+            ticket = self._tickets.get(record.id)
+            if ticket is None:
+                ticket = self._tickets[record.id] = Ticket(record)
+                self.queue.add([ticket])
+                self._spending.quoting.want(ticket.job)
+            run.join(ticket)
+
+    async def ask_quotes(self) -> None:
+        """Ask for the quotes that waiting jobs want, for ever; their models wait meanwhile."""
+        while True:
+            await self._unquoted.wait()
+            self._unquoted.clear()
+            await self._spending.quoting.fill()
+            self._news.set()

@@ -22,6 +22,7 @@ from asyncpipe.jobs import (
     Expired,
     Failed,
     Generated,
+    Job,
     JobRecord,
     NotBought,
     Released,
@@ -30,6 +31,26 @@ from asyncpipe.jobs import (
 )
 from asyncpipe.pricing import told_micro
 from asyncpipe.providers import Prediction, PredictionStatus
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often a failure that the provider does not charge for is submitted again.
+
+    ``usual`` holds where a job has no number of its own. With ``resubmit_unknown`` a submit whose
+    answer was lost counts as such a failure: it may be paid twice.
+    """
+
+    usual: int
+    resubmit_unknown: bool = False
+
+    def of(self, job: Job) -> int:
+        """How many retries a job has."""
+        return self.usual if job.retries is None else job.retries
+
+    def may_resubmit(self, record: JobRecord) -> bool:
+        """Whether a job of unknown outcome may be submitted again."""
+        return self.resubmit_unknown and record.failures < self.of(record.job)
 
 
 def limits_of(answer: Prediction | ProviderError) -> Answer:
@@ -225,7 +246,7 @@ KEPT = 8192
 """So many ids are remembered, the latest; memory must not grow with the batch."""
 
 
-class Namesakes:
+class PredictionOwners:
     """Notice when the provider answers a submit with a prediction that is another job's.
 
     A prediction is billed once, so charging both jobs for it would be wrong, and so would calling
@@ -250,7 +271,7 @@ FIRST = 20
 
 
 @dataclass(slots=True)
-class Refusals:
+class RefusalStreak:
     """What the submits of one model came to since a run began."""
 
     count: int = 0

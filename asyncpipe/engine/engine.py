@@ -1,146 +1,240 @@
-"""Join the parts that carry jobs: room, admission, fetcher, driver."""
+"""One opened pipeline: its parts in the order in which each needs the others, and its tasks."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from asyncpipe._fs import forget_parts
+from asyncpipe._tasks import tasks_apart, within
 from asyncpipe.engine.admission import Admission
-from asyncpipe.engine.fetch import Emit, Fetcher
-from asyncpipe.engine.poll import Paced
-from asyncpipe.engine.submit import Driver, Policy, Stop
+from asyncpipe.engine.decide import PredictionOwners, RetryPolicy
+from asyncpipe.engine.drive import Driver
+from asyncpipe.engine.fetch import Fetcher
+from asyncpipe.engine.ingest import mark_interrupted
+from asyncpipe.engine.intake import Intake
+from asyncpipe.engine.poll import Inquiry, Poller
+from asyncpipe.engine.recorder import Hook, Recorder
+from asyncpipe.engine.submit import Submitter
+from asyncpipe.engine.tickets import StopReasons, Tickets
 from asyncpipe.engine.upload import Uploads
-from asyncpipe.errors import AsyncpipeError
+from asyncpipe.errors import DiskError, LedgerError
 from asyncpipe.flow import (
     LATENCY,
     Gate,
-    Latencies,
     Latency,
+    Limiter,
     Memory,
     Pace,
-    Traffic,
-    Watches,
     Windows,
     latencies_of,
     lessons,
     recall,
 )
 from asyncpipe.http import on_loopback
-from asyncpipe.jobs import Caps, Deadlines, JobRecord, Polling
-from asyncpipe.ledger import Ledger
+from asyncpipe.jobs import Caps, Deadlines, JobType, Polling
+from asyncpipe.ledger import (
+    STATE_FOLDER,
+    FolderLock,
+    Ledger,
+    Origin,
+    check_local,
+    make_folders,
+    queries,
+)
 from asyncpipe.media import Downloader, Room
-from asyncpipe.pricing import Budget, Purse
+from asyncpipe.pricing import Spending
 from asyncpipe.providers import Provider, account_of
+from asyncpipe.report import MANIFEST_NAME, ManifestWriter, read_totals
+
+logger = logging.getLogger("asyncpipe.engine")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Limits:
-    """What a pipeline's constructor was told, checked; but for money."""
+class EngineSettings:
+    """What a pipeline's constructor was told, checked."""
 
     workers: int
     window: str
     caps: Caps
     downloads: int
-    retries: int
+    retries: RetryPolicy
     deadlines: Deadlines
     polling: Polling
     patience_s: float | None
     min_free_bytes: int
-    resubmit_unknown: bool
+    spending: Spending
+    hooks: tuple[Hook, ...]
     rng: Random
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Calls:
-    """What the parts tell their pipeline, and ask it."""
+class Engine:
+    """The parts of one opened pipeline, from the lock to the tasks, each after what it needs."""
 
-    emit: Emit
-    stop: Stop
-    unfit: Callable[[JobRecord, AsyncpipeError], None]
-    wanted: Callable[[JobRecord], bool]
-    stopped: Callable[[JobRecord], bool]
-    clock: Callable[[], float]
+    def __init__(self, provider: Provider, folder: Path, settings: EngineSettings) -> None:
+        self.provider, self.folder, self.settings = provider, folder, settings
+        self.clock = asyncio.get_running_loop().time
+        self.news = asyncio.Event()
+        self.stops = StopReasons(self.news)
+        self.tickets = Tickets()
 
+    async def open(self, stack: AsyncExitStack) -> None:
+        """Open everything; ``stack`` takes it down again.
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Parts:
-    """The parts, joined."""
+        Raises FolderInUse, LedgerError, and UsageError for another provider's folder.
+        """
+        await self._open_ledger(stack)
+        await self._open_connections(stack)
+        self._make_admission(stack)
+        self._make_driver()
+        self.tasks = await stack.enter_async_context(tasks_apart("asyncpipe engine"))
+        self._start()
+        await self.adopt()
 
-    room: Room
-    admission: Admission
-    driver: Driver
-    traffic: Traffic
-    keep_windows: Callable[[], None]
-    latencies: Latencies
+    async def adopt(self) -> None:
+        """Take up paid work that nobody waits for: of earlier runs, or left by a batch."""
+        for record in await self.ledger.ask(queries.paid_open):
+            if record.id not in self.tickets:
+                self.admission.offer(record).adopted = True
 
-    def keep(self) -> None:
-        """Keep for the next run what this one learned; never raises."""
-        self.keep_windows()
-        self.latencies.keep()
+    async def _open_ledger(self, stack: AsyncExitStack) -> None:
+        """Lock the folder, and make sense of what a killed run left."""
+        folder, provider = self.folder, self.provider
+        check_local(folder)
+        make_folders(folder, (JobType.IMAGE.folder, JobType.VIDEO.folder, STATE_FOLDER))
+        stack.enter_context(FolderLock(folder / STATE_FOLDER / "lock"))
+        self.ledger = Ledger(folder, self.stops.note)
+        stack.push_async_callback(within, self.ledger.aclose)
+        await self.ledger.open(
+            Origin(provider=provider.name, origin=provider.origin, simulated=provider.simulated)
+        )
+        await mark_interrupted(self.ledger)
+        forget_parts(folder / MANIFEST_NAME)
+        totals = await self.ledger.ask(read_totals)
+        self.spending = self.settings.spending.open(provider, totals, self.tickets)
+        self.recorder = Recorder(
+            self.ledger, totals, self.spending.budget, self.stops, self.settings.hooks
+        )
+        self.manifests = ManifestWriter(self.ledger, folder)
+        self.intake = Intake(self.ledger, folder, provider, self.spending, self.recorder)
+        stack.push_async_callback(within, self._finish)
 
+    async def _finish(self) -> None:
+        """Write what is left and the manifest; a ledger that failed has said so already."""
+        self.recorder.tell()
+        try:
+            await self.manifests.write_changes()
+            await self.intake.end()
+        except (LedgerError, DiskError) as exc:
+            logger.warning("no manifest: %s", exc, extra={"action": "manifest.failed"})
 
-def join_parts(
-    limits: Limits,
-    calls: Calls,
-    *,
-    provider: Provider,
-    ledger: Ledger,
-    folder: Path,
-    downloader: Downloader,
-    budget: Budget,
-    purse: Purse,
-) -> Parts:
-    """Make the parts of one opened pipeline."""
-    traffic, keep_windows = _traffic(limits, calls.clock, provider)
-    paced = Paced(provider, traffic, calls.clock)
-    room = Room(folder, limits.min_free_bytes, calls.clock, limits.patience_s, calls.stop)
-    admission = Admission(
-        ledger,
-        folder,
-        max_workers=limits.workers,
-        room=room,
-        budget=budget,
-        purse=purse,
-        unfit=calls.unfit,
-        traffic=traffic,
-        clock=calls.clock,
-    )
-    latencies = latencies_of(
-        limits.polling, memory_of(provider, LATENCY), limits.rng, tail=admission.tail
-    )
-    fetcher = Fetcher(
-        provider=paced,
-        ledger=ledger,
-        folder=folder,
-        downloader=downloader,
-        downloads=limits.downloads,
-        emit=calls.emit,
-        stop=calls.stop,
-        rng=limits.rng,
-    )
-    driver = Driver(
-        provider=paced,
-        ledger=ledger,
-        fetcher=fetcher,
-        uploads=Uploads(provider, ledger, limits.rng),
-        admission=admission,
-        policy=_policy(limits, calls, latencies.polls),
-        emit=calls.emit,
-        stop=calls.stop,
-        rng=limits.rng,
-        clock=calls.clock,
-    )
-    return Parts(
-        room=room,
-        admission=admission,
-        driver=driver,
-        traffic=traffic,
-        latencies=latencies,
-        keep_windows=keep_windows,
-    )
+    async def _open_connections(self, stack: AsyncExitStack) -> None:
+        await stack.enter_async_context(self.provider)
+        public_only = not on_loopback(self.provider.origin)
+        self.downloader = await stack.enter_async_context(
+            Downloader(self.folder, public_only=public_only)
+        )
+
+    def _make_admission(self, stack: AsyncExitStack) -> None:
+        """Make what says who goes when, with what earlier runs learned of it."""
+        settings, provider = self.settings, self.provider
+        learned = settings.window == "learned"
+        memory = memory_of(provider, "window") if learned else None
+        windows = Windows(
+            max_workers=settings.workers,
+            caps=settings.caps,
+            learned=learned,
+            kept=memory.load() if memory else {},
+        )
+        pace = Pace(cap=settings.caps.requests_per_second)
+        gate = Gate(pace, clock=self.clock, news=self.news.set)
+        self.limiter = Limiter(gate, settings.rng, windows.of, workers=settings.workers)
+        if memory is not None:
+            stack.callback(_keep_windows, memory, self.limiter)
+        self.room = Room(
+            self.folder, settings.min_free_bytes, self.clock, settings.patience_s, self.stops.note
+        )
+        self.admission = Admission(
+            self.ledger,
+            self.folder,
+            tickets=self.tickets,
+            stops=self.stops,
+            limiter=self.limiter,
+            spending=self.spending,
+            room=self.room,
+            news=self.news,
+        )
+        self.latencies = latencies_of(
+            settings.polling,
+            memory_of(provider, LATENCY),
+            settings.rng,
+            tail=self.admission.tail,
+        )
+        stack.callback(self.latencies.keep)
+
+    def _make_driver(self) -> None:
+        """Make what carries one job, stage by stage."""
+        settings, rng = self.settings, self.settings.rng
+        inquiry, owners = Inquiry(self.provider, self.limiter), PredictionOwners()
+        uploads = Uploads(self.provider, self.ledger, rng)
+        submitter = Submitter(
+            provider=self.provider,
+            ledger=self.ledger,
+            recorder=self.recorder,
+            uploads=uploads,
+            limiter=self.limiter,
+            budget=self.spending.budget,
+            stops=self.stops,
+            owners=owners,
+            retries=settings.retries,
+            patience_s=settings.patience_s,
+            rng=rng,
+        )
+        poller = Poller(
+            inquiry=inquiry,
+            ledger=self.ledger,
+            recorder=self.recorder,
+            policy=self.latencies.polls,
+            deadlines=settings.deadlines,
+            retries=settings.retries,
+            owners=owners,
+            stops=self.stops,
+            clock=self.clock,
+        )
+        fetcher = Fetcher(
+            inquiry=inquiry,
+            ledger=self.ledger,
+            folder=self.folder,
+            downloader=self.downloader,
+            downloads=settings.downloads,
+            emit=self.recorder.append,
+            stop=self.stops.note,
+            rng=rng,
+        )
+        self.driver = Driver(
+            admission=self.admission,
+            uploads=uploads,
+            submitter=submitter,
+            poller=poller,
+            fetcher=fetcher,
+            recorder=self.recorder,
+        )
+
+    def _start(self) -> None:
+        """Start every task there is, streams' and comparisons' apart."""
+        start, settings = self.tasks.start_soon, self.settings
+        start(self.admission.run, name="asyncpipe admission")
+        start(self.admission.draw, name="asyncpipe draw")
+        start(self.admission.ask_quotes, name="asyncpipe quotes")
+        start(self.recorder.keep_manifest, self.manifests.write, name="asyncpipe manifest")
+        for n in range(settings.workers + 2 * settings.downloads):
+            start(self.driver.run, name=f"asyncpipe driver {n + 1}")
 
 
 def memory_of(provider: Provider, subject: str) -> Memory | None:
@@ -158,34 +252,6 @@ def learned_before(provider: Provider) -> Callable[[str, Mapping[str, Any]], Lat
     return recall(memory_of(provider, LATENCY))
 
 
-def _policy(limits: Limits, calls: Calls, polls: Watches) -> Policy:
-    return Policy(
-        polls=polls,
-        deadlines=limits.deadlines,
-        retries=limits.retries,
-        patience_s=limits.patience_s,
-        resubmit_unknown=limits.resubmit_unknown,
-        wanted=calls.wanted,
-        stopped=calls.stopped,
-    )
-
-
-def _traffic(
-    limits: Limits, clock: Callable[[], float], provider: Provider
-) -> tuple[Traffic, Callable[[], None]]:
-    """What is known of the API's limits, and how to keep what is learned for the next run."""
-    memory = memory_of(provider, "window") if limits.window == "learned" else None
-    windows = Windows(
-        max_workers=limits.workers,
-        caps=limits.caps,
-        learned=limits.window == "learned",
-        kept=memory.load() if memory else {},
-    )
-    gate = Gate(Pace(cap=limits.caps.requests_per_second), clock=clock)
-    traffic = Traffic(gate, limits.rng, windows.of)
-
-    def keep() -> None:
-        if memory is not None:
-            memory.save(lessons(traffic.limited))
-
-    return traffic, keep
+def _keep_windows(memory: Memory, limiter: Limiter) -> None:
+    """Keep for the next run what this one learned of limits; never raises."""
+    memory.save(lessons(limiter.limited))

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
+from asyncpipe.engine.poll import Inquiry
 from asyncpipe.errors import (
     AsyncpipeError,
     DiskError,
@@ -23,7 +24,6 @@ from asyncpipe.flow import backoff_s
 from asyncpipe.jobs import AssetStored, Event, FetchFailed, JobRecord, JobType, Lost, Succeeded, now
 from asyncpipe.ledger import INLINE, Ledger, claim_parts
 from asyncpipe.media import Downloader, StoredFile, Target
-from asyncpipe.providers import Provider
 
 logger = logging.getLogger("asyncpipe.fetcher")
 
@@ -70,7 +70,7 @@ class Fetcher:
     def __init__(
         self,
         *,
-        provider: Provider,
+        inquiry: Inquiry,
         ledger: Ledger,
         folder: Path,
         downloader: Downloader,
@@ -79,7 +79,7 @@ class Fetcher:
         stop: Callable[[AsyncpipeError], None],
         rng: Random,
     ) -> None:
-        self._provider = provider
+        self._inquiry = inquiry
         self._ledger = ledger
         self._folder = folder
         self._downloader = downloader
@@ -187,7 +187,7 @@ class Fetcher:
         if not record.prediction_id:
             return ()
         try:
-            answer = await self._provider.poll(record.prediction_id, route=record.route)
+            answer = await self._inquiry.poll(record.prediction_id, route=record.route)
         except PredictionGone:
             return ()
         except ProviderError as exc:

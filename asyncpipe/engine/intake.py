@@ -11,7 +11,6 @@ from sqlite3 import Connection
 import anyio
 
 from asyncpipe.engine.admission import Admission
-from asyncpipe.engine.fetch import Emit
 from asyncpipe.engine.ingest import (
     PAGE,
     Attachments,
@@ -21,8 +20,8 @@ from asyncpipe.engine.ingest import (
     check_prices,
     write_jobs,
 )
-from asyncpipe.engine.queue import Backlog
-from asyncpipe.engine.tickets import Stops
+from asyncpipe.engine.recorder import Recorder
+from asyncpipe.engine.tickets import OpenRun, StopReasons
 from asyncpipe.engine.verify import Comparison
 from asyncpipe.errors import AsyncpipeError, BalanceExhausted, UsageError
 from asyncpipe.jobs import (
@@ -38,7 +37,7 @@ from asyncpipe.jobs import (
 from asyncpipe.ledger import Ledger, Named, queries, runs
 from asyncpipe.pricing import Prices, Purse, from_micro
 from asyncpipe.providers import Provider
-from asyncpipe.report import Totals, count_removed
+from asyncpipe.report import count_removed
 
 Again = type[AskedAgain] | type[RetryAsked] | type[Resubmitted]
 
@@ -48,18 +47,16 @@ class Intake:
 
     def __init__(
         self,
-        *,
         ledger: Ledger,
         folder: Path,
         provider: Provider,
         purse: Purse,
-        totals: Totals,
-        emit: Emit,
+        recorder: Recorder,
     ) -> None:
         self._ledger, self._folder = ledger, folder
         self._provider, self._purse = provider.name, purse
         self._attachments = Attachments(provider)
-        self._totals, self._emit = totals, emit
+        self._totals, self._emit = recorder.totals, recorder.append
         self._session: int | None = None
         self._since = 0  # rows that bear this run or a later one are named by this session
         self._repeats: dict[int, int] = {}  # runs over jobs an earlier run took, by that run
@@ -85,8 +82,10 @@ class Intake:
             add = partial(add_one, key=key, job=job, run=run, since=since, folder=folder)
             (record, counted), cut = await self._ledger.see_through(add)
             if counted in (Counted.NOWHERE, Counted.AS_REMOVED):
-                self._totals.jobs[JobState.PENDING] += 1
-                self._totals.removed -= counted is Counted.AS_REMOVED
+                if counted is Counted.AS_REMOVED:
+                    self._totals.set_removed(self._totals.removed - 1)
+                else:
+                    self._totals.added(1)
             if cut is not None:
                 self._take_back(record, counted)
                 raise cut
@@ -133,10 +132,9 @@ class Intake:
     async def compare(
         self,
         run: int,
-        backlog: Backlog,
+        open_run: OpenRun,
         admission: Admission,
-        stops: Stops,
-        stop: Callable[[AsyncpipeError], None],
+        stops: StopReasons,
     ) -> None:
         """Look at the assets of jobs of ``run`` that succeeded; offer those with one missing.
 
@@ -146,15 +144,15 @@ class Intake:
         comparison = self._comparison(run)
         found: list[JobRecord] | None = []
         try:
-            while found is not None and backlog.comparing and not stops.drained:
+            while found is not None and open_run.comparing and not stops.drained:
                 async with self._turn:
                     found = await comparison.step()
                 for record in found or ():
-                    admission.offer(record, backlog)
+                    admission.offer(record, open_run)
         except AsyncpipeError as exc:
-            stop(exc)
+            stops.note(exc)
         finally:
-            admission.compared(backlog)
+            admission.compared(open_run)
 
     async def _repeat(self, job_file: str | None, digest: str | None) -> int | None:
         """Take the rows of the folder's last run as they are, if they are of the same jobs."""
@@ -188,7 +186,7 @@ class Intake:
                 run=run,
                 provider=self._provider,
                 purse=self._purse,
-                added=self._count_new,
+                added=self._totals.added,
                 attachments=self._attachments,
             )
         finally:
@@ -202,9 +200,6 @@ class Intake:
                 "they are other jobs now and will be bought; the old files stay"
             )
         return run
-
-    def _count_new(self, count: int) -> None:
-        self._totals.jobs[JobState.PENDING] += count
 
     async def end(self, run: int | None = None) -> None:
         """Note that a run is over, or the session."""
@@ -221,20 +216,16 @@ class Intake:
             if self._session is None:
                 (self._session, removed), cut = await self._ledger.see_through(_begin)
                 self._since = self._session
-                self._set_removed(removed)
+                self._totals.set_removed(removed)
                 if cut is not None:
                     raise cut
             return self._session
 
     async def _count_removed(self) -> None:
         removed, cut = await self._ledger.see_through(count_removed)
-        self._set_removed(removed)
+        self._totals.set_removed(removed)
         if cut is not None:
             raise cut
-
-    def _set_removed(self, removed: int) -> None:
-        self._totals.jobs[JobState.PENDING] += self._totals.removed - removed
-        self._totals.removed = removed
 
     async def _again(
         self, select: Callable[[Connection, int], list[int]], run: int, event: Again
@@ -250,7 +241,7 @@ MOST_PRICED = 100_000
 """Jobs that are priced to tell how much is missing; beyond, it is said to be more."""
 
 
-async def explain(stops: Stops, ledger: Ledger, run: Named, purse: Purse) -> None:
+async def explain(stops: StopReasons, ledger: Ledger, run: Named, purse: Purse) -> None:
     """Where ``run`` was stopped for lack of money, say how much is missing."""
     if isinstance(why := stops.first, BalanceExhausted):
         jobs, cost, more = await _left(ledger, run, purse.prices)

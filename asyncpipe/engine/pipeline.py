@@ -1,10 +1,10 @@
-"""The engine's front: the only starter of tasks; admit, drive, collect, drain."""
+"""The public face: a pipeline that is opened, given jobs, and closed."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from decimal import Decimal
 from functools import partial
@@ -13,18 +13,16 @@ from random import Random
 from types import TracebackType
 from typing import Any, Self
 
-from asyncpipe._fs import forget_parts
-from asyncpipe._tasks import tasks_apart, ungrouped, within
-from asyncpipe.engine.drive import Settling
-from asyncpipe.engine.engine import Calls, Limits, join_parts
-from asyncpipe.engine.ingest import JobLike, mark_interrupted, one_job
-from asyncpipe.engine.intake import Intake, explain
-from asyncpipe.engine.queue import Handover
-from asyncpipe.engine.recorder import Collector, Hook, Recording
-from asyncpipe.engine.stream import Lookahead
-from asyncpipe.engine.tickets import Stops, Waiters
-from asyncpipe.errors import AsyncpipeError, DiskError, LedgerError, UsageError
-from asyncpipe.http import on_loopback
+from asyncpipe._tasks import ungrouped
+from asyncpipe.engine.decide import RetryPolicy
+from asyncpipe.engine.engine import Engine, EngineSettings
+from asyncpipe.engine.ingest import JobLike, one_job
+from asyncpipe.engine.intake import explain
+from asyncpipe.engine.recorder import Hook
+from asyncpipe.engine.stream import ResultStream
+from asyncpipe.engine.tickets import Ticket
+from asyncpipe.errors import AsyncpipeError, UsageError
+from asyncpipe.flow import Limiter
 from asyncpipe.jobfile import load_price_file
 from asyncpipe.jobs import (
     ENDED,
@@ -33,37 +31,18 @@ from asyncpipe.jobs import (
     Job,
     JobRecord,
     JobState,
-    JobType,
     Polling,
     Withdrawn,
     checked_window,
     now,
 )
-from asyncpipe.ledger import (
-    STATE_FOLDER,
-    FolderLock,
-    Ledger,
-    Origin,
-    check_local,
-    make_folders,
-    queries,
-)
-from asyncpipe.media import GIB, Downloader
-from asyncpipe.pricing import ESTIMATE_FACTOR, Budget, Quoting, Rate, Spending, Tell
+from asyncpipe.ledger import Named, queries
+from asyncpipe.media import GIB
+from asyncpipe.pricing import ESTIMATE_FACTOR, Quoting, Rate, Spending, Tell
 from asyncpipe.providers import Provider
-from asyncpipe.report import (
-    MANIFEST_NAME,
-    Manifest,
-    ManifestWriter,
-    Result,
-    Totals,
-    ask_result,
-    count_open,
-    left_s,
-    read_totals,
-)
+from asyncpipe.report import Manifest, Result, Totals, ask_result, count_open, left_s
 
-logger = logging.getLogger("asyncpipe.pipeline")
+logger = logging.getLogger("asyncpipe.engine")
 
 
 class Pipeline:
@@ -114,20 +93,7 @@ class Pipeline:
             raise UsageError("max_workers and downloads must be at least 1, retries at least 0")
         self.folder = Path(output_dir)
         self._provider = provider
-        self._limits = Limits(
-            workers=max_workers,
-            window=checked_window(window),
-            caps=Caps.of(limits),
-            downloads=downloads,
-            retries=retries,
-            deadlines=deadlines or Deadlines(),
-            polling=polling or Polling(),
-            patience_s=patience_s,
-            min_free_bytes=min_free_bytes,
-            resubmit_unknown=resubmit_unknown,
-            rng=Random(seed),
-        )
-        self._spending = Spending.checked(
+        spending = Spending.checked(
             max_cost=max_cost,
             min_balance=min_balance,
             prices=prices,
@@ -136,118 +102,66 @@ class Pipeline:
             estimate_factor=estimate_factor,
             tell=on_remark,
         )
-        self._hooks = (on_event,) if on_event else ()
-        self._waiters = Waiters()
-        self._stops = Stops()
-        self._opened = self._built = False
+        self._settings = EngineSettings(
+            workers=max_workers,
+            window=checked_window(window),
+            caps=Caps.of(limits),
+            downloads=downloads,
+            retries=RetryPolicy(retries, resubmit_unknown),
+            deadlines=deadlines or Deadlines(),
+            polling=polling or Polling(),
+            patience_s=patience_s,
+            min_free_bytes=min_free_bytes,
+            spending=spending,
+            hooks=(on_event,) if on_event else (),
+            rng=Random(seed),
+        )
+        self._engine: Engine | None = None
+        self._opened = False
         self._exit = AsyncExitStack()
 
     @property
     def stopped(self) -> AsyncpipeError | None:
         """Why submitting was stopped before the end, for all models or for one, or None."""
-        return self._stops.first
+        return self._engine.stops.first if self._engine else None
 
     @property
     def waiting(self) -> AsyncpipeError | None:
         """What submitting waits for at the moment besides the provider, or None."""
-        return self._room.problem if self._opened else None
-
-    async def left_s(self) -> float | None:
-        """About how many seconds the open jobs will take; None while too little is known."""
-        self._check_open()
-        if self.stopped is not None:
-            return None
-        jobs, totals = await self._ledger.ask(count_open), self.totals
-        return left_s(jobs, totals.jobs[JobState.PENDING], self._latencies.of, totals.in_flight)
+        return self._engine.room.problem if self._engine and self._opened else None
 
     @property
     def totals(self) -> Totals:
         """What the folder's ledger holds, counted along as events come; as it was when closed."""
-        self._check_open(ever=True)
-        return self._collector.totals
+        return self._parts(ever=True).recorder.totals
+
+    @property
+    def limiter(self) -> Limiter:
+        """What is known of the API's limits; as it was when closed."""
+        return self._parts(ever=True).limiter
+
+    async def left_s(self) -> float | None:
+        """About how many seconds the open jobs will take; None while too little is known."""
+        engine = self._parts()
+        if self.stopped is not None:
+            return None
+        jobs, totals = await engine.ledger.ask(count_open), self.totals
+        pending, slots = totals.jobs[JobState.PENDING], totals.in_flight
+        return left_s(jobs, pending, engine.latencies.of, slots)
 
     async def __aenter__(self) -> Self:
+        # Assembled here, not in __init__: a pipeline may be made outside a loop, entered again.
         async with AsyncExitStack() as stack:
-            await self._open(stack)
+            engine = Engine(self._provider, self.folder, self._settings)
+            await engine.open(stack)
             self._exit = stack.pop_all()
-        self._opened = True
+        self._engine, self._opened = engine, True
         return self
 
-    def _check_open(self, *, ever: bool = False) -> None:
-        if not (self._built if ever else self._opened):
+    def _parts(self, *, ever: bool = False) -> Engine:
+        if self._engine is None or not (self._opened or ever):
             raise UsageError("the pipeline is not open: use it inside `async with Pipeline(…)`")
-
-    async def _open(self, stack: AsyncExitStack) -> None:
-        check_local(self.folder)
-        make_folders(self.folder, (JobType.IMAGE.folder, JobType.VIDEO.folder, STATE_FOLDER))
-        stack.enter_context(FolderLock(self.folder / STATE_FOLDER / "lock"))
-        provider = self._provider
-        # Made here, not in __init__: a pipeline may be made outside a loop, and entered again.
-        self._ledger = Ledger(self.folder, self._stop)
-        self._manifests = ManifestWriter(self._ledger, self.folder)
-        stack.push_async_callback(within, self._ledger.aclose)
-        await self._ledger.open(
-            Origin(provider=provider.name, origin=provider.origin, simulated=provider.simulated)
-        )
-        await mark_interrupted(self._ledger)
-        forget_parts(self.folder / MANIFEST_NAME)
-        adopted = await self._ledger.ask(queries.paid_open)
-        totals = await self._ledger.ask(read_totals)
-        self._collector = Collector(totals, self._manifests.write, self._hooks)
-        self._budget = self._spending.budget(totals.charged + totals.reserved)
-        self._purse = self._spending.open(provider)
-        self._emit = Recording(self._ledger, self._collector, self._budget, self._stop)
-        self._intake = Intake(
-            ledger=self._ledger,
-            folder=self.folder,
-            provider=provider,
-            purse=self._purse,
-            totals=totals,
-            emit=self._emit,
-        )
-        stack.push_async_callback(within, self._finish)
-        await stack.enter_async_context(provider)
-        downloader = await stack.enter_async_context(
-            Downloader(self.folder, public_only=not on_loopback(provider.origin))
-        )
-        stack.callback(self._build(downloader, self._budget))
-        await self._start(stack)
-        self._settling.adopted = {record.id for record in adopted}
-        await self._adopt()
-
-    def _build(self, downloader: Downloader, budget: Budget) -> Callable[[], None]:
-        calls = Calls(
-            emit=self._emit,
-            stop=self._stop,
-            unfit=self._leave_out,
-            wanted=lambda record: record.id not in self._settling.adopted,
-            stopped=lambda record: self._stops.of(record) is not None,
-            clock=asyncio.get_running_loop().time,
-        )
-        parts = join_parts(
-            self._limits,
-            calls,
-            provider=self._provider,
-            ledger=self._ledger,
-            folder=self.folder,
-            downloader=downloader,
-            budget=budget,
-            purse=self._purse,
-        )
-        self._room, self._admission, self._driver = parts.room, parts.admission, parts.driver
-        self._latencies, self.traffic = parts.latencies, parts.traffic
-        self._settling = Settling(self._admission, self._driver, self._stops, self._waiters)
-        self._built = True
-        return parts.keep
-
-    async def _start(self, stack: AsyncExitStack) -> None:
-        """Start admission, the drivers and the collector: every task there is."""
-        handover = Handover()
-        self._tasks = await stack.enter_async_context(tasks_apart("asyncpipe engine"))
-        self._tasks.start_soon(self._admission.run, handover, name="asyncpipe admission")
-        self._tasks.start_soon(self._collector.run, name="asyncpipe collector")
-        for n in range(self._limits.workers + 2 * self._limits.downloads):
-            self._tasks.start_soon(self._settling.drive, handover, name=f"asyncpipe driver {n + 1}")
+        return self._engine
 
     async def __aexit__(
         self,
@@ -255,27 +169,14 @@ class Pipeline:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
-        self._opened = False
+        engine, self._opened = self._parts(), False
         try:
             with ungrouped():
                 if not isinstance(exc, asyncio.CancelledError):  # the user's own, in no group
                     return await self._exit.__aexit__(None, None, None) and None
                 return await self._exit.__aexit__(exc_type, exc, traceback)
         finally:
-            closed = AsyncpipeError("the pipeline was closed before the job ended; it is kept")
-            self._waiters.fail(closed, those=lambda _: True)
-            self._admission.abandon()
-            # A stream that is closed later must find nothing to withdraw in a closed ledger.
-            self._admission.drop_pending()
-
-    async def _finish(self) -> None:
-        """Write what is left and the manifest; a ledger that failed has said so already."""
-        self._collector.drain()
-        try:
-            await self._manifests.write_changes()
-            await self._intake.end()
-        except (LedgerError, DiskError) as exc:
-            logger.warning("no manifest: %s", exc, extra={"action": "manifest.failed"})
+            engine.admission.abandon()
 
     async def generate(self, job: JobLike) -> Result:
         """Run one job and return its result; a failed one is a result, never raised.
@@ -286,15 +187,15 @@ class Pipeline:
         cannot be priced, BudgetReached for one that does not fit, what stopped the pipeline before
         this job (KeyRefused, BalanceExhausted …), AsyncpipeError when it was closed meanwhile.
         """
-        record = await self._admit(one_job(job))
-        if record.state not in ENDED:
-            waiter = self._waiters.add(record)
+        found = await self._admit(one_job(job))
+        if isinstance(found, Ticket):
+            caller = found.wait()
             try:
-                await waiter
+                await caller
             except asyncio.CancelledError:
-                self._withdraw(record, waiter)
+                self._withdraw(found, caller)
                 raise
-        return await ask_result(self._ledger, record.id)
+        return await ask_result(self._parts(ever=True).ledger, found.id)
 
     async def stream(
         self, jobs: Iterable[JobLike] | AsyncIterable[JobLike]
@@ -304,21 +205,18 @@ class Pipeline:
         Leaving the loop early withdraws what was not submitted yet and loses nothing else. Raises
         what ``jobs`` raises, and UsageError for a job that is malformed or cannot be priced.
         """
-        self._check_open()
-        ahead = Lookahead(4 * self._limits.workers)
-        self._tasks.start_soon(ahead.feed, jobs, self._admit_watched, name="asyncpipe stream feed")
+        engine = self._parts()
+        ahead = ResultStream(4 * self._settings.workers)
+        engine.tasks.start_soon(ahead.feed, jobs, self._admit_one, name="asyncpipe stream feed")
         try:
             while (record := await ahead.next()) is not None:
-                yield await ask_result(self._ledger, record.id)
+                yield await ask_result(engine.ledger, record.id)
         finally:
-            for record, waiter in ahead.close():
-                self._withdraw(record, waiter)
+            for ticket, caller in ahead.close():
+                self._withdraw(ticket, caller)
 
-    async def _admit_watched(
-        self, job: JobLike
-    ) -> tuple[JobRecord, asyncio.Future[JobRecord] | None]:
-        record = await self._admit(one_job(job))
-        return record, None if record.state in ENDED else self._waiters.add(record)
+    async def _admit_one(self, job: JobLike) -> Ticket | JobRecord:
+        return await self._admit(one_job(job))
 
     async def batch_generate(
         self,
@@ -337,41 +235,40 @@ class Pipeline:
         early. Where ``manifest.json`` takes seconds to write it is written now and then, and when
         the pipeline is closed. Raises JobFileError or UsageError before anything is spent.
         """
-        self._check_open()
-        noted = self._stops.noted
-        named = await self._intake.take_all(
+        engine = self._parts()
+        stops, noted = engine.stops, engine.stops.noted
+        named = await engine.intake.take_all(
             jobs,
             job_file=job_file,
             digest=digest,
             retry_failed=retry_failed,
-            resubmit_unknown=self._limits.resubmit_unknown,
+            resubmit_unknown=self._settings.retries.resubmit_unknown,
         )
-        others = self._settling.adopted | self._settling.alone
-        ours = await self._ledger.ask(partial(queries.named_of, ids=[*others], named=named))
-        self._settling.name(ours)
-        await self._adopt()
-        self._stops.forget(noted)
-        self._driver.begin()
-        await self._purse.check(self._stop)
-        backlog = await self._admission.open_run(named, comparing=True)
-        compare = partial(self._intake.compare, named.run, backlog, self._admission)
-        self._tasks.start_soon(compare, self._stops, self._stop, name="asyncpipe comparison")
-        if self._stops.everything:
-            self._admission.drop_pending()
+        await engine.adopt()
+        await self._name(named)
+        stops.forget(noted)
+        engine.driver.submitter.begin()
+        if (short := await engine.spending.funds.too_little()) is not None:
+            stops.note(short)
+        run = await engine.admission.open_run(named, comparing=True)
+        compare = partial(engine.intake.compare, named.run, run, engine.admission, stops)
+        engine.tasks.start_soon(compare, name="asyncpipe comparison")
         try:
-            await backlog.wait()
+            await run.wait()
         except asyncio.CancelledError:  # what is not submitted yet stays pending
-            self._admission.close_run(backlog, keep=self._waiters.anybody)
+            engine.admission.close_run(run)
             raise
-        await explain(self._stops, self._ledger, named, self._purse)
-        await self._intake.end(named.run)
-        self._collector.drain()
-        return await self._manifests.end_batch()
+        await explain(stops, engine.ledger, named, engine.spending)
+        await engine.intake.end(named.run)
+        return await engine.manifests.end_batch()
 
-    async def _adopt(self) -> None:
-        """Take up paid work of earlier runs, or what an earlier batch of this one left."""
-        for record in await self._ledger.ask(queries.paid_open):
-            self._admission.offer(record)
+    async def _name(self, named: Named) -> None:
+        """Note which jobs in memory a batch wants: whatever they were, they are its own now."""
+        engine = self._parts()
+        others = [t.id for t in engine.tickets.values() if t.adopted or t.single]
+        for job_id in await engine.ledger.ask(partial(queries.named_of, ids=others, named=named)):
+            if (ticket := engine.tickets.get(job_id)) is not None:
+                ticket.adopted = ticket.single = False
 
     async def collect(self) -> Manifest:
         """Poll and download what was submitted before; buy nothing; return the manifest.
@@ -379,43 +276,37 @@ class Pipeline:
         Returns when everything that this folder knows as bought is on disk, failed, or has to
         wait for another run.
         """
-        self._check_open()
-        await self._adopt()
-        backlog = await self._admission.open_run(None)
-        await backlog.wait()
-        self._collector.drain()
-        return await self._manifests.end_batch()
+        engine = self._parts()
+        await engine.adopt()
+        run = await engine.admission.open_run(None)
+        await run.wait()
+        return await engine.manifests.end_batch()
 
-    async def _admit(self, job: Job) -> JobRecord:
-        """Write one job to the ledger and offer it; return it as it stands."""
-        self._check_open()
-        short, noted = await self._purse.funds.too_little(), self._stops.noted
-        record, alone = await self._intake.take(job)
-        self._settling.adopted.discard(record.id)
-        if record.state not in ENDED:
-            self._stops.forget(noted)
-            if record.state is JobState.PENDING and (reason := self._stops.of(record) or short):
-                raise reason
-            if alone:
-                self._settling.alone.add(record.id)
-            self._admission.offer(record)
-        return record
+    async def _admit(self, job: Job) -> Ticket | JobRecord:
+        """Write one job to the ledger and take it up; return its record if it has ended."""
+        engine = self._parts()
+        stops = engine.stops
+        short, noted = await engine.spending.funds.too_little(), stops.noted
+        record, single = await engine.intake.take(job)
+        if record.state in ENDED:
+            return record
+        stops.forget(noted)
+        if record.state is JobState.PENDING and (reason := stops.of(record) or short):
+            raise reason
+        known = engine.tickets.get(record.id)
+        if single and known is not None:  # a batch's job stays the batch's
+            single = known.single or known.adopted
+        ticket = engine.admission.offer(record)
+        ticket.adopted, ticket.single = False, single
+        return ticket
 
-    def _withdraw(self, record: JobRecord, waiter: asyncio.Future[JobRecord]) -> None:
+    def _withdraw(self, ticket: Ticket, caller: asyncio.Future[JobRecord]) -> None:
         """Give up waiting for a job; nobody's any more and untouched, it is withdrawn."""
-        if found := self._settling.withdraw(record, waiter):
-            self._emit(found, Withdrawn(job_id=found.id, at=now()))
-
-    def _leave_out(self, record: JobRecord, reason: AsyncpipeError) -> None:
-        self._settling.leave_out(record, reason)
+        engine = self._parts(ever=True)
+        if engine.admission.withdraw(ticket, caller):
+            engine.recorder.record(ticket, Withdrawn(job_id=ticket.id, at=now()))
 
     def drain(self) -> None:
         """Submit nothing more; what was submitted goes on, the rest stays pending."""
-        self._stop(AsyncpipeError("the run was drained before this job was submitted"))
-        self._stops.keep()
-
-    def _stop(self, reason: AsyncpipeError, model: str | None = None) -> None:
-        """End submitting, of ``model`` or of all: unpaid jobs stay pending, the rest goes on."""
-        self._stops.note(reason, model)
-        if self._built:  # the disk may be full as early as when the ledger is opened
-            self._settling.stop(reason, model)
+        reason = AsyncpipeError("the run was drained before this job was submitted")
+        self._parts(ever=True).stops.drain(reason)

@@ -1,62 +1,173 @@
-"""TODO."""
+"""Poll a prediction to its end: each poll at its turn, when the policy says, up to a deadline."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self
+from datetime import datetime
 
-from asyncpipe.engine.decide import limits_of
-from asyncpipe.errors import ProviderError
-from asyncpipe.flow import Traffic
-from asyncpipe.jobs import Job
-from asyncpipe.providers import Prediction, Provider
+from asyncpipe.engine.decide import (
+    PredictionOwners,
+    RetryPolicy,
+    after_deadline,
+    after_failure,
+    found_by,
+    limits_of,
+    next_wait_s,
+)
+from asyncpipe.engine.recorder import Recorder
+from asyncpipe.engine.tickets import StopReasons, Ticket
+from asyncpipe.errors import KeyRefused, PredictionGone, ProviderError
+from asyncpipe.flow import Limiter, PollClock, Trouble, Watches
+from asyncpipe.jobs import (
+    Deadlines,
+    Event,
+    Generated,
+    JobRecord,
+    JobState,
+    Polled,
+    now,
+)
+from asyncpipe.ledger import Ledger
+from asyncpipe.pricing import told_micro
+from asyncpipe.providers import Prediction, PredictionStatus, Provider
+
+logger = logging.getLogger("asyncpipe.engine")
+
+RESUMED_S = 5.0
+"""A prediction older than this when its polling begins is asked for at once: a run was resumed."""
 
 
-class Paced:
-    """The same provider for whoever polls; admission has waited for the turns of submits."""
+class Inquiry:
+    """Asks for predictions, each poll at its turn, and teaches the limiter what is answered."""
 
-    def __init__(self, provider: Provider, traffic: Traffic, clock: Callable[[], float]) -> None:
-        self._provider, self._traffic, self._clock = provider, traffic, clock
-
-    @property
-    def name(self) -> str:
-        """That of the provider."""
-        return self._provider.name
-
-    @property
-    def origin(self) -> str:
-        """That of the provider."""
-        return self._provider.origin
-
-    @property
-    def simulated(self) -> bool:
-        """Whether the provider is."""
-        return self._provider.simulated
-
-    async def submit(self, job: Job) -> Prediction:
-        """Submit at once."""
-        return await self._provider.submit(job)
+    def __init__(self, provider: Provider, limiter: Limiter) -> None:
+        self._provider, self._limiter = provider, limiter
 
     async def poll(self, prediction_id: str, *, route: str = "") -> Prediction:
-        """Poll when it is this poll's turn; cancelling gives its place up."""
-        await self._traffic.gate.poll_turn()
+        """Poll once; cancelling gives the turn up. Raises what the provider's ``poll`` does."""
+        await self._limiter.gate.poll_turn()
         try:
             answer = await self._provider.poll(prediction_id, route=route)
         except ProviderError as exc:
-            self._traffic.polled(limits_of(exc), self._clock())
+            self._limiter.polled(limits_of(exc))
             raise
-        self._traffic.polled(limits_of(answer), self._clock())
+        self._limiter.polled(limits_of(answer))
         return answer
 
-    async def __aenter__(self) -> Self:
-        await self._provider.__aenter__()
-        return self
 
-    async def __aexit__(
+class Poller:
+    """Polls submitted jobs; ``policy`` says when."""
+
+    def __init__(
         self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
+        *,
+        inquiry: Inquiry,
+        ledger: Ledger,
+        recorder: Recorder,
+        policy: Watches,
+        deadlines: Deadlines,
+        retries: RetryPolicy,
+        owners: PredictionOwners,
+        stops: StopReasons,
+        clock: Callable[[], float],
     ) -> None:
-        await self._provider.__aexit__(exc_type, exc, traceback)
+        self._inquiry = inquiry
+        self._ledger, self._recorder = ledger, recorder
+        self._policy, self._deadlines = policy, deadlines
+        self._retries = retries
+        self._owners = owners
+        self._stops = stops
+        self._clock = clock
+
+    async def poll(self, ticket: Ticket) -> None:
+        """Poll until the provider reports an end or the deadline passes."""
+        record = ticket.record
+        assert record.prediction_id is not None, "a submitted job has a prediction id"
+        self._owners.claim(record.prediction_id, record.id)
+        assert record.submitted_at is not None, "a submitted job knows when"
+        born = self._clock() - _ago_s(record.submitted_at)
+        started = self._clock() - _ago_s(record.resumed_at) if record.resumed_at else born
+        clock = PollClock(started=started, deadline_s=self._deadline_s(record))
+        trouble = Trouble()
+        age_s = self._clock() - born
+        resumed = record.resumed_at is not None or age_s > RESUMED_S
+        watch = self._policy.watch(record.job, resumed=resumed)
+        polls, gap = 0, 0.0 if resumed else watch.gap_s(age_s)
+        while ticket.state is JobState.SUBMITTED:
+            await asyncio.sleep(max(clock.due(self._clock(), gap) - self._clock(), 0.0))
+            last = await self._ask(record)
+            age_s = self._clock() - born
+            polls += 1
+            if isinstance(last, KeyRefused):
+                self._stops.note(last)
+                return  # still submitted: the next run goes on polling
+            trouble.note(_trouble(last), self._clock())
+            watch.note(age_s, found_by(last))
+            self._recorder.record(ticket, self._judge(record, last, clock, polls, trouble))
+            if ticket.state is JobState.SUBMITTED:
+                gap = next_wait_s(watch.gap_s(age_s), last)
+        if ticket.state is not JobState.GENERATED:
+            # Nobody hears of an end that is not on disk. What is generated has not ended: were
+            # that lost, the next run would only poll once more.
+            await self._ledger.durable()
+
+    def _deadline_s(self, record: JobRecord) -> float:
+        own = record.job.deadline_s
+        return self._deadlines.of(record.job.kind) if own is None else own
+
+    async def _ask(self, record: JobRecord) -> Prediction | ProviderError:
+        assert record.prediction_id is not None, "a submitted job has a prediction id"
+        try:
+            return await self._inquiry.poll(record.prediction_id, route=record.route)
+        except ProviderError as exc:
+            return exc
+        except Exception as exc:
+            # A bug in a provider must not lose paid work: it counts as a failed poll.
+            logger.exception("poll failed", extra={"action": "poll.failed"})
+            return ProviderError(f"the provider's code failed during a poll: {exc!r}"[:300])
+
+    def _judge(
+        self,
+        record: JobRecord,
+        last: Prediction | ProviderError,
+        clock: PollClock,
+        polls: int,
+        trouble: Trouble,
+    ) -> Event:
+        at = now()
+        if isinstance(last, Prediction):
+            if last.status is PredictionStatus.FAILED:
+                retries = self._retries.of(record.job)
+                return after_failure(record, last, at, retries=retries, polls=polls)
+            if last.status is PredictionStatus.COMPLETED and last.outputs:
+                return Generated(
+                    job_id=record.id,
+                    at=at,
+                    outputs=last.outputs,
+                    generation_s=round(self._clock() - clock.started, 3),
+                    polls=polls,
+                    request_id=last.request_id,
+                    told=told_micro(last.charged),
+                )
+        if clock.expired(self._clock()):
+            deadline_s = clock.deadline_s
+            lasting = trouble.lasts(self._clock(), deadline_s)
+            return after_deadline(
+                record, last, at, deadline_s=deadline_s, polls=polls, lasting=lasting
+            )
+        if isinstance(last, Prediction):
+            return Polled(job_id=record.id, at=at, said=last.said)
+        return Polled(job_id=record.id, at=at, error=str(last))
+
+
+def _ago_s(at: datetime) -> float:
+    return max((now() - at).total_seconds(), 0.0)
+
+
+def _trouble(last: Prediction | ProviderError) -> str | None:
+    if isinstance(last, PredictionGone):
+        return "gone"
+    empty = isinstance(last, Prediction) and last.status is PredictionStatus.COMPLETED
+    return "empty" if empty else None

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The jobs that wait for a permit, the choice among them, and where they are handed over."""
 
 from __future__ import annotations
 
@@ -6,16 +6,11 @@ import asyncio
 import heapq
 import math
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from sqlite3 import Connection
+from collections.abc import Callable, Iterable, Iterator
 from typing import Self
 
-from asyncpipe.errors import AsyncpipeError
-from asyncpipe.flow import Traffic
-from asyncpipe.jobs import JobRecord
-from asyncpipe.ledger import Named, claim_stems, pending
+from asyncpipe.engine.tickets import Ticket
+from asyncpipe.flow import Limiter
 from asyncpipe.pricing import Fit
 
 NO_ROOM_S = 5.0
@@ -23,39 +18,39 @@ NO_ROOM_S = 5.0
 
 
 class Queue:
-    """The jobs admission holds in memory, and the choice among them: synchronous, no I/O.
+    """The jobs that wait for a permit, and the choice among them: synchronous, no I/O.
 
     Paid work comes first; then models take turns, each as its window and its pause allow; jobs
     that wait for their next attempt come when they are due; expired ones last, when nothing else
     is left of their run.
     """
 
-    def __init__(self, traffic: Traffic) -> None:
-        self.traffic = traffic
-        self.paid: deque[JobRecord] = deque()
+    def __init__(self, limiter: Limiter) -> None:
+        self._limiter = limiter
+        self.paid: deque[Ticket] = deque()
         # By id: callers of a service leave by the thousand, each from anywhere in a long row.
-        self.ready: dict[str, OrderedDict[int, JobRecord]] = {}
-        self.later: list[tuple[float, int, JobRecord]] = []
-        self.expired: dict[int, JobRecord] = {}
-        self.unfit: deque[JobRecord] = deque()
+        self.ready: dict[str, OrderedDict[int, Ticket]] = {}
+        self.later: list[tuple[float, int, Ticket]] = []
+        self.expired: dict[int, Ticket] = {}
+        self.unfit: deque[Ticket] = deque()
         self._turn: deque[str] = deque()
         self._order = 0
 
-    def add(self, records: Iterable[JobRecord], *, first: bool = False) -> None:
+    def add(self, tickets: Iterable[Ticket], *, first: bool = False) -> None:
         """Take pending jobs; ``first`` puts them before those of the same model."""
-        for record in records:
-            model = record.job.model
+        for ticket in tickets:
+            model = ticket.job.model
             if model not in self.ready:
                 self.ready[model] = OrderedDict()
                 self._turn.append(model)
-            self.ready[model][record.id] = record
+            self.ready[model][ticket.id] = ticket
             if first:
-                self.ready[model].move_to_end(record.id, last=False)
+                self.ready[model].move_to_end(ticket.id, last=False)
 
-    def add_later(self, record: JobRecord, when: float) -> None:
+    def add_later(self, ticket: Ticket, when: float) -> None:
         """Take a job that is not to be submitted before ``when``."""
         self._order += 1
-        heapq.heappush(self.later, (when, self._order, record))
+        heapq.heappush(self.later, (when, self._order, ticket))
 
     def waiting(self, model: str) -> int:
         """How many jobs of ``model`` are ready."""
@@ -66,42 +61,45 @@ class Queue:
         """Whether no job is held, expired ones apart."""
         return not (self.paid or self.later or any(self.ready.values()))
 
-    def forget_pending(self, model: str | None = None) -> list[JobRecord]:
+    def forget_pending(self, model: str | None = None) -> list[Ticket]:
         """Drop every job, of ``model`` or of all, that is not paid for; return them."""
-        dropped: list[JobRecord] = []
-        for name, queue in self.ready.items():
+        dropped: list[Ticket] = []
+        for name, row in self.ready.items():
             if model in (None, name):
-                dropped += queue.values()
-                queue.clear()
+                dropped += row.values()
+                row.clear()
         gone = [entry for entry in self.later if model in (None, entry[2].job.model)]
         self.later = [entry for entry in self.later if model not in (None, entry[2].job.model)]
         heapq.heapify(self.later)
-        return dropped + [record for _, _, record in gone]
+        return dropped + [ticket for _, _, ticket in gone]
 
-    def remove(self, job_id: int, *, untouched: bool = False) -> JobRecord | None:
-        """Take one unpaid job out; None if it is not here.
+    def remove(self, ticket: Ticket, *, untouched: bool = False) -> bool:
+        """Take one unpaid job out; False if it is not here.
 
         ``untouched``: not one that was submitted before, whose money has to stay in sight.
         """
-        for queue in self.ready.values():
-            if (record := queue.get(job_id)) is not None:
-                return None if untouched and record.used else queue.pop(job_id)
+        row = self.ready.get(ticket.job.model)
+        if row is not None and ticket.id in row:
+            if untouched and ticket.record.used:
+                return False
+            del row[ticket.id]
+            return True
         if untouched:  # what waits for its next attempt has had one
-            return None
-        entry = next((entry for entry in self.later if entry[2].id == job_id), None)
+            return False
+        entry = next((entry for entry in self.later if entry[2] is ticket), None)
         if entry is None:
-            return None
+            return False
         self.later.remove(entry)
         heapq.heapify(self.later)
-        return entry[2]
+        return True
 
     def choose(
         self,
         now: float,
         *,
         room: bool = True,
-        fit: Callable[[JobRecord], Fit] = lambda _: Fit.NOW,
-    ) -> JobRecord | float:
+        fit: Callable[[Ticket], Fit] = lambda _: Fit.NOW,
+    ) -> Ticket | float:
         """Take the next job out, or say when there may be one (infinity: when news comes).
 
         Without ``room`` on the disk nothing is to be submitted; look again soon. A job that does
@@ -116,95 +114,71 @@ class Queue:
         due = self.later[0][0] if self.later else math.inf
         for _ in range(len(self._turn)):
             model = self._turn[0]
-            at = self.traffic.ready_at(model, now) if self.ready[model] else None
-            if at is not None and at <= now and not self.traffic.gate.submit_free():
+            at = self._limiter.ready_at(model, now) if self.ready[model] else None
+            if at is not None and at <= now and not self._limiter.gate.submit_free():
                 return due  # the model keeps its turn; news come with that of the request
             self._turn.rotate(-1)
             if at is None or at > now:
                 due = due if at is None else min(due, at)
             elif (chosen := self._first_fitting(model, fit)) is not None:
-                self.traffic.admitted(chosen.id, model)
                 return chosen
         return due
 
-    def _first_fitting(self, model: str, fit: Callable[[JobRecord], Fit]) -> JobRecord | None:
-        queue = self.ready[model]
-        while queue:
-            verdict = fit(next(iter(queue.values())))
+    def _first_fitting(self, model: str, fit: Callable[[Ticket], Fit]) -> Ticket | None:
+        row = self.ready[model]
+        while row:
+            verdict = fit(next(iter(row.values())))
             if verdict is Fit.LATER:
                 return None
-            _, record = queue.popitem(last=False)
+            _, ticket = row.popitem(last=False)
             if verdict is Fit.NOW:
-                return record
-            self.unfit.append(record)
+                return ticket
+            self.unfit.append(ticket)
         return None
 
+    # -- a last look ----------------------------------------------------------------------------
 
-@dataclass(slots=True)
-class Backlog:
-    """One run's jobs: those still in the ledger, drawn in small pages, and those under way.
+    def expire(self, ticket: Ticket) -> None:
+        """Keep an expired job for one more poll when nothing else is left of its run."""
+        self.expired[ticket.id] = ticket
+        for run in ticket.runs:
+            run.expired += 1
 
-    ``comparing``: assets of jobs that had succeeded are still being looked at; more may come.
-    """
-
-    named: Named | None  # which rows it draws; None: it draws nothing
-    models: dict[str, int]  # models with jobs not drawn yet -> last id drawn
-    open: set[int]  # ids drawn and not let go
-    comparing: bool = False
-    done: asyncio.Event = field(default_factory=asyncio.Event)
-    abandoned: bool = False
-
-    async def wait(self) -> None:
-        """Wait for the end; raises AsyncpipeError when the pipeline was closed before it."""
-        await self.done.wait()
-        if self.abandoned:
-            raise AsyncpipeError("the pipeline was closed before the jobs ended; they are kept")
-
-    def left_over(self, expired: Mapping[int, object]) -> list[int]:
-        """The jobs that are open, if those that are ``expired`` are all there is."""
-        more = self.models or self.comparing or len(self.open) > len(expired)
-        return [] if more or not self.open <= expired.keys() else sorted(self.open)
-
-    def settle(self) -> None:
-        """Note the end, when it has come."""
-        if not self.models and not self.open and not self.comparing:
-            self.done.set()
+    def take_expired(self, tickets: Iterable[Ticket]) -> Iterator[Ticket]:
+        """Take expired jobs out: their time has come."""
+        for ticket in tickets:
+            del self.expired[ticket.id]
+            for run in ticket.runs:
+                run.expired -= 1
+            yield ticket
 
 
-def read_page(
-    connection: Connection, *, folder: Path, named: Named, model: str, after: int, limit: int
-) -> list[JobRecord]:
-    """The next pending jobs of a run and a model, their stems fixed."""
-    records = pending(connection, named, model, after=after, limit=limit)
-    return claim_stems(connection, records, folder)
-
-
-class Handover:
-    """A meeting point of one giver and many takers; nothing is stored in between.
+class Handoff:
+    """Where admission meets the drivers; nothing is stored in between.
 
     (anyio's memory stream does the same and costs several times as much for each job.)
     """
 
-    def __init__(self) -> None:
-        self._takers: deque[asyncio.Future[JobRecord]] = deque()
-        self._somebody = asyncio.Event()
+    def __init__(self, news: asyncio.Event) -> None:
+        self._takers: deque[asyncio.Future[Ticket]] = deque()
+        self._news = news
 
-    async def give(self, record: JobRecord) -> None:
-        """Wait for a taker, and give it the job."""
-        while True:
-            while self._takers:
-                taker = self._takers.popleft()
-                if not taker.done():  # cancelled meanwhile
-                    taker.set_result(record)
-                    return
-            self._somebody.clear()
-            await self._somebody.wait()
+    @property
+    def awaited(self) -> bool:
+        """Whether a driver is there to take a job."""
+        while self._takers and self._takers[0].done():  # cancelled meanwhile
+            self._takers.popleft()
+        return bool(self._takers)
+
+    def give(self, ticket: Ticket) -> None:
+        """Give a job to the driver that has waited longest; only while one is ``awaited``."""
+        self._takers.popleft().set_result(ticket)
 
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> JobRecord:
-        taker: asyncio.Future[JobRecord] = asyncio.get_running_loop().create_future()
+    async def __anext__(self) -> Ticket:
+        taker: asyncio.Future[Ticket] = asyncio.get_running_loop().create_future()
         self._takers.append(taker)
-        self._somebody.set()
+        self._news.set()
         return await taker

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
-from functools import partial
 from typing import TypeVar
 
 import anyio
 
+from asyncpipe.engine.tickets import Ticket
 from asyncpipe.jobs import JobRecord
 
 T = TypeVar("T")
 
-Admit = Callable[[T], Awaitable[tuple[JobRecord, "asyncio.Future[JobRecord] | None"]]]
-"""Takes a job in; returns it as it stands, and its end, or None if it has ended."""
+Admit = Callable[[T], Awaitable[Ticket | JobRecord]]
+"""Takes a job in; returns its ticket, or its record if it has ended."""
 
 
-class Lookahead:
+class ResultStream:
     """Between the coroutine that reads a stream's jobs and the one that awaits its results.
 
     At most ``limit`` jobs are read and not yet handed out.
@@ -26,7 +26,7 @@ class Lookahead:
     def __init__(self, limit: int) -> None:
         self.scope = anyio.CancelScope()  # of the coroutine that reads
         self._room = anyio.Semaphore(limit)
-        self._open: dict[asyncio.Future[JobRecord], JobRecord] = {}
+        self._open: dict[asyncio.Future[JobRecord], Ticket] = {}
         self._ended: list[JobRecord | BaseException] = []
         self._news = anyio.Event()
         self._fed = False
@@ -42,18 +42,19 @@ class Lookahead:
                         job = await anext(source)
                     except StopAsyncIteration:
                         break
-                    self.watch(*await admit(job))
+                    self.watch(await admit(job))
                 self.feed_ended(None)
             except Exception as exc:  # raised again where the results are awaited
                 self.feed_ended(exc)
 
-    def watch(self, record: JobRecord, future: asyncio.Future[JobRecord] | None) -> None:
-        """Hand ``record`` out when ``future`` is done; None: it has ended already."""
-        if future is None:
-            self._put(record)
+    def watch(self, found: Ticket | JobRecord) -> None:
+        """Hand a job out when it ends; a record has ended already."""
+        if isinstance(found, JobRecord):
+            self._put(found)
         else:
-            self._open[future] = record
-            future.add_done_callback(partial(self._done, record))
+            future = found.wait()
+            self._open[future] = found
+            future.add_done_callback(self._done)
 
     def feed_ended(self, error: BaseException | None) -> None:
         """Note that no more jobs come, because of ``error`` if there is one."""
@@ -78,20 +79,19 @@ class Lookahead:
         self._room.release()
         return ended
 
-    def close(self) -> list[tuple[JobRecord, asyncio.Future[JobRecord]]]:
+    def close(self) -> list[tuple[Ticket, asyncio.Future[JobRecord]]]:
         """Stop reading and waiting; return the jobs that have not ended, and what was awaited."""
         self.scope.cancel()
         left = dict(self._open)
         self._open.clear()
         for future in left:
             future.cancel()
-        return [(record, future) for future, record in left.items()]
+        return [(ticket, future) for future, ticket in left.items()]
 
-    def _done(self, record: JobRecord, future: asyncio.Future[JobRecord]) -> None:
+    def _done(self, future: asyncio.Future[JobRecord]) -> None:
         if self._open.pop(future, None) is None:
             return  # closed: nobody waits any more
-        error = future.exception()
-        self._put(record if error is None else error)
+        self._put(future.exception() or future.result())
 
     def _put(self, ended: JobRecord | BaseException) -> None:
         self._ended.append(ended)

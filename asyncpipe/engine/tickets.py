@@ -1,44 +1,80 @@
-"""Callers that wait for jobs to end."""
+"""The jobs in memory: one ticket each, in one registry; who waits for them, and what stops them."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from asyncpipe.errors import AsyncpipeError
-from asyncpipe.jobs import JobRecord, JobState
+from asyncpipe.flow import Permit
+from asyncpipe.jobs import Job, JobRecord, JobState
+from asyncpipe.ledger import Named
+from asyncpipe.pricing import Hold, Price
+
+logger = logging.getLogger("asyncpipe.engine")
 
 
-class Waiters:
-    """Private futures by job: cancelling one concerns nobody else."""
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """One job, from when admission or a caller takes it up to when everybody lets go of it.
 
-    def __init__(self) -> None:
-        self._futures: dict[int, dict[asyncio.Future[JobRecord], None]] = {}
+    ``runs`` wait for it, and so do ``callers``, each with a future of its own. It is a caller's
+    ``single`` when no batch names it: it goes with its last caller while nothing was sent. An
+    ``adopted`` one is paid work of an earlier run that nobody named in this one: it is brought
+    home, and what fails of it is not bought anew.
+    """
 
-    def __contains__(self, job_id: int) -> bool:
-        return job_id in self._futures
+    record: JobRecord
+    runs: list[OpenRun] = field(default_factory=list)
+    callers: list[asyncio.Future[JobRecord]] = field(default_factory=list)
+    single: bool = False
+    adopted: bool = False
+    looked_again: bool = False
+    price: Price | None = None
+    hold: Hold | None = None
+    permit: Permit | None = None
 
-    def add(self, record: JobRecord) -> asyncio.Future[JobRecord]:
-        """Make a future that the job's end resolves; whoever gives it up says so by ``leave``."""
+    @property
+    def id(self) -> int:
+        """The job's id in the ledger."""
+        return self.record.id
+
+    @property
+    def state(self) -> JobState:
+        """Where the job stands."""
+        return self.record.state
+
+    @property
+    def job(self) -> Job:
+        """What is to be made."""
+        return self.record.job
+
+    @property
+    def claimed(self) -> bool:
+        """Whether callers asked for it: it belongs to no run, whether they still wait or not."""
+        return self.single or bool(self.callers)
+
+    @property
+    def awaited(self) -> bool:
+        """Whether a caller still waits for it."""
+        return any(not future.done() for future in self.callers)
+
+    def wait(self) -> asyncio.Future[JobRecord]:
+        """A future that the job's end resolves; cancelling it concerns nobody else."""
         future: asyncio.Future[JobRecord] = asyncio.get_running_loop().create_future()
-        self._futures.setdefault(record.id, {})[future] = None
+        self.callers.append(future)
         return future
 
-    def leave(self, job_id: int, future: asyncio.Future[JobRecord]) -> None:
+    def leave(self, future: asyncio.Future[JobRecord]) -> None:
         """Wait no more; without it a job that never ends would keep all who ever asked for it."""
-        waiting = self._futures.get(job_id, {})
-        waiting.pop(future, None)
-        if not waiting:
-            self._futures.pop(job_id, None)
+        if future in self.callers:
+            self.callers.remove(future)
 
-    def anybody(self, job_id: int) -> bool:
-        """Whether somebody still waits for a job."""
-        return any(not future.done() for future in self._futures.get(job_id, ()))
-
-    def tell(self, job_id: int, outcome: JobRecord | AsyncpipeError) -> None:
-        """Resolve everybody who waits for a job."""
-        for future in self._futures.pop(job_id, ()):
+    def tell(self, outcome: JobRecord | AsyncpipeError) -> None:
+        """Resolve everybody who waits."""
+        callers, self.callers = self.callers, []
+        for future in callers:
             if future.done():
                 continue
             if isinstance(outcome, JobRecord):
@@ -46,19 +82,67 @@ class Waiters:
             else:
                 future.set_exception(outcome)
 
-    def fail(self, reason: AsyncpipeError, *, those: Callable[[int], bool]) -> None:
-        """Tell the callers of the jobs that ``those`` picks by id that they wait in vain."""
-        for job_id in [job_id for job_id in self._futures if those(job_id)]:
-            self.tell(job_id, reason)
+
+class Tickets(dict[int, Ticket]):
+    """Every job in memory, by its id."""
+
+    def releasable(self) -> int:
+        """Micro-dollars reserved for them that the provider may still give back in this run."""
+        return sum(ticket.record.releasable for ticket in self.values())
+
+    def close(self, ticket: Ticket, outcome: JobRecord | AsyncpipeError) -> None:
+        """Let go of a job: its runs and its callers wait no more."""
+        self.pop(ticket.id, None)
+        for run in ticket.runs:
+            run.open -= 1
+        ticket.runs.clear()
+        ticket.tell(outcome)
 
 
-logger = logging.getLogger("asyncpipe.stops")
+@dataclass(slots=True, eq=False)
+class OpenRun:
+    """One run that somebody waits for: its jobs in the ledger, drawn in pages, and its tickets.
+
+    ``models`` has, for each with jobs not drawn yet, the id drawn last. ``open`` counts its
+    tickets, ``expired`` those of them that wait for a last look. ``comparing``: assets of jobs that
+    had succeeded are still being looked at; more may come.
+    """
+
+    named: Named | None  # which rows it draws; None: it draws nothing
+    models: dict[str, int]
+    comparing: bool = False
+    open: int = 0
+    expired: int = 0
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+    abandoned: bool = False
+
+    def join(self, ticket: Ticket) -> None:
+        """Wait for a job, too."""
+        if self not in ticket.runs:
+            ticket.runs.append(self)
+            self.open += 1
+
+    @property
+    def drawn(self) -> bool:
+        """Whether no more jobs come."""
+        return not self.models and not self.comparing
+
+    async def wait(self) -> None:
+        """Wait for the end; raises AsyncpipeError when the pipeline was closed before it."""
+        await self.done.wait()
+        if self.abandoned:
+            raise AsyncpipeError("the pipeline was closed before the jobs ended; they are kept")
 
 
-class Stops:
-    """The first reason counts; jobs that are paid for are never stopped."""
+class StopReasons:
+    """Why submitting has stopped, for all or for a model: the first reason counts.
 
-    def __init__(self) -> None:
+    Jobs that are paid for are never stopped. Stages read it; ``news`` is set at every reason, for
+    admission to let go of what is not to be submitted any more.
+    """
+
+    def __init__(self, news: asyncio.Event) -> None:
+        self._news = news
         self._run: AsyncpipeError | None = None
         self._models: dict[str, AsyncpipeError] = {}
         self._remark: AsyncpipeError | None = None
@@ -67,9 +151,14 @@ class Stops:
         """How many reasons were told so far: with it those told since are not forgotten."""
 
     @property
-    def everything(self) -> bool:
-        """Whether nothing at all is to be submitted."""
-        return self._run is not None
+    def run(self) -> AsyncpipeError | None:
+        """Why nothing at all is to be submitted, or None."""
+        return self._run
+
+    @property
+    def models(self) -> dict[str, AsyncpipeError]:
+        """Why nothing of some models is to be submitted, by model."""
+        return self._models
 
     @property
     def drained(self) -> bool:
@@ -87,9 +176,10 @@ class Stops:
             return None
         return self._run or self._models.get(record.job.model)
 
-    def note(self, reason: AsyncpipeError, model: str | None) -> None:
-        """Stop ``model``, or everything."""
+    def note(self, reason: AsyncpipeError, model: str | None = None) -> None:
+        """Stop ``model``, or everything: unpaid jobs stay pending, the rest goes on."""
         self.noted += 1
+        self._news.set()
         if self._run is not None or model in self._models:
             return
         if model is None:
@@ -108,9 +198,10 @@ class Stops:
             logger.warning("leaving out: %s", reason, extra={"action": "job.left_out"})
         self._remark = reason
 
-    def keep(self) -> None:
-        """Whoever closes the pipeline means it: no new job starts submitting again."""
+    def drain(self, reason: AsyncpipeError) -> None:
+        """Stop for good: whoever closes the pipeline means it."""
         self._for_good = True
+        self.note(reason)
 
     def forget(self, noted: int) -> None:
         """There are new jobs to try; not, when a reason came while they were taken in.

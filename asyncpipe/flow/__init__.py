@@ -7,8 +7,8 @@ polling say when a prediction is asked for next. No provider's types, no job is 
 from asyncpipe.flow.backoff import backoff_s
 from asyncpipe.flow.gate import Gate
 from asyncpipe.flow.learned import Latency
-from asyncpipe.flow.limiter import Answer, Traffic, Verdict, Windows, lessons
-from asyncpipe.flow.memory import LATENCY, Latencies, Memory, latencies_of, recall
+from asyncpipe.flow.limiter import Answer, Limiter, Permit, Verdict, Windows, lessons
+from asyncpipe.flow.memory import LATENCY, Memory, latencies_of, recall
 from asyncpipe.flow.pace import Pace
 from asyncpipe.flow.polling import Found, PollClock, Trouble, Watches
 from asyncpipe.flow.window import Window
@@ -18,12 +18,12 @@ __all__ = [
     "Answer",
     "Found",
     "Gate",
-    "Latencies",
     "Latency",
+    "Limiter",
     "Memory",
     "Pace",
+    "Permit",
     "PollClock",
-    "Traffic",
     "Trouble",
     "Verdict",
     "Watches",

@@ -25,7 +25,7 @@ class Gate:
     ) -> None:
         self.pace = pace
         self.news = news
-        self._clock = clock
+        self.clock = clock
         self._polls: deque[asyncio.Future[None]] = deque()
         self._held = 0.0
         self._wanted = self._granted = False
@@ -38,7 +38,7 @@ class Gate:
         """Whether a submit may go now; if not, it gets the next turn it is due."""
         if self._granted:
             return True
-        now = self._clock()
+        now = self.clock()
         if not self._polls and self.pace.ready_at(now) <= now:
             return True
         if self.pace.limit is None:  # polls wait because they are held
@@ -52,7 +52,7 @@ class Gate:
         if self._granted:
             self._granted = False
         else:
-            self.pace.sent(self._clock())
+            self.pace.sent(self.clock())
 
     # -- polls ----------------------------------------------------------------------------------
 
@@ -62,7 +62,7 @@ class Gate:
 
     async def poll_turn(self) -> None:
         """Wait for the turn of a poll; cancelling gives the place in the row up."""
-        now = self._clock()
+        now = self.clock()
         if not self._polls and self._poll_at(now) <= now and not self._wanted:
             self.pace.sent(now)
             return
@@ -83,7 +83,7 @@ class Gate:
 
     def _arm(self) -> None:
         """Set the one timer to the next turn of anybody."""
-        now = self._clock()
+        now = self.clock()
         if self._wanted:
             at = self.pace.ready_at(now)
         elif self._polls:
@@ -98,7 +98,7 @@ class Gate:
 
     def _turn(self) -> None:
         self._timer = None
-        now = self._clock()
+        now = self.clock()
         while self._wanted or self._polls:
             poll = bool(self._polls) and self._poll_at(now) <= now
             if self.pace.ready_at(now) > now or not (self._wanted or poll):

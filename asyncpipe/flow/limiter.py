@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from random import Random
-from typing import Any
+from typing import Any, Protocol, Self
 
 from asyncpipe.flow.backoff import LATE, Pause
 from asyncpipe.flow.gate import Gate
@@ -40,6 +40,13 @@ class Answer:
         return self.verdict is Verdict.LIMITED
 
 
+class Hold(Protocol):
+    """Money that is kept back for a submit until it is spent or given back."""
+
+    def end(self) -> None:
+        """Keep it back no longer; more than once is the same as once."""
+
+
 @dataclass(slots=True)
 class _Model:
     window: Window
@@ -47,26 +54,29 @@ class _Model:
     rated: float = float("-inf")  # when a submit was last refused and nothing else was known
 
 
-@dataclass(slots=True)
-class Traffic:
+class Limiter:
     """Who may be submitted now, and what answers teach; ``window_of`` makes a model's window.
 
-    A submit refused with 429 while polls are answered meets a limit of what is in flight: it cuts
-    the model's window and pauses the model. When polls are refused as well, it is the rate of
-    requests: that slows the pace of all of them, and windows stay as they were.
+    At most ``workers`` permits are out at once. A submit refused with 429 while polls are answered
+    meets a limit of what is in flight: it cuts the model's window and pauses the model. When polls
+    are refused as well, it is the rate of requests: that slows the pace of all of them, and windows
+    stay as they were.
     """
 
-    gate: Gate
-    rng: Random
-    window_of: Callable[[str], Window]
-    models: dict[str, _Model] = field(default_factory=dict)
-    _out: dict[int, tuple[int, int]] = field(default_factory=dict)  # submits by job: episodes
-    _running: set[int] = field(default_factory=set)
+    def __init__(
+        self, gate: Gate, rng: Random, window_of: Callable[[str], Window], *, workers: int
+    ) -> None:
+        self.gate = gate
+        self.workers = workers
+        self.out = 0
+        self.models: dict[str, _Model] = {}
+        self._rng = rng
+        self._window_of = window_of
 
     def of(self, model: str) -> _Model:
         """The window and the pause of ``model``."""
         if model not in self.models:
-            self.models[model] = _Model(self.window_of(model), Pause(self.rng))
+            self.models[model] = _Model(self._window_of(model), Pause(self._rng))
         return self.models[model]
 
     @property
@@ -83,35 +93,100 @@ class Traffic:
             if window.met and window.found is not None
         }
 
-    # -- submits --------------------------------------------------------------------------------
+    @property
+    def free(self) -> bool:
+        """Whether another permit may be given."""
+        return self.out < self.workers
 
     def ready_at(self, model: str, now: float) -> float | None:
         """When a submit of ``model`` may go: ``now``, later, or None until news come."""
         known = self.of(model)
         return None if known.window.full else known.pause.ready_at(now)
 
-    def admitted(self, job_id: int, model: str) -> None:
-        """A submit goes out."""
+    def works_on(self, model: str) -> bool:
+        """Whether the provider works on predictions of ``model``."""
+        return self.of(model).window.running > 0
+
+    # -- permits --------------------------------------------------------------------------------
+
+    def to_submit(self, model: str, hold: Hold | None = None) -> Permit:
+        """A permit for a submit that is to go out now, and for its prediction afterwards."""
         known = self.of(model)
-        self._out[job_id] = known.window.admitted(), known.pause.admitted()
+        turn = known.window.admitted(), known.pause.admitted()
         self.gate.submit_taken()
+        return Permit(self, known, turn=turn, hold=hold)
 
-    def put_back(self, job_id: int, model: str) -> None:
-        """A submit was not sent after all."""
-        if (episodes := self._out.pop(job_id, None)) is not None:
-            known = self.of(model)
-            known.window.failed()
-            known.pause.answered(episodes[1])
-
-    def answered(self, job_id: int, model: str, answer: Answer, now: float) -> float:
-        """A submit was answered; returns how long the model pauses now, in seconds."""
-        window_episode, pause_episode = self._out.pop(job_id)
+    def to_poll(self, model: str) -> Permit:
+        """A permit for a prediction that was submitted before."""
         known = self.of(model)
-        limited, wish_s = answer.limited, answer.retry_after_s
-        if not limited:
+        known.window.resume()
+        return Permit(self, known, running=True)
+
+    def to_fetch(self) -> Permit:
+        """A permit for a job that needs the provider no more."""
+        return Permit(self, None)
+
+    # -- polls ----------------------------------------------------------------------------------
+
+    def polled(self, answer: Answer) -> None:
+        """A poll was answered."""
+        now = self.gate.clock()
+        if not answer.limited:
             self.gate.pace.answered(now)
+            return
+        if not self.gate.pace.refused(now):
+            return
+        if answer.retry_after_s is not None:
+            self.gate.hold_polls(now + answer.retry_after_s * self._rng.uniform(1.0, LATE))
+        for known in self.models.values():
+            known.window.forgive(now - TOGETHER_S)
+            if now - known.rated <= TOGETHER_S:
+                known.pause.lift()
+        self.gate.news()
+
+
+class Permit:
+    """One job's leave to be in flight: a worker's place, its model's turn and the money held.
+
+    All three are one object and are given back together, once: on leaving the ``with`` block, or
+    by ``release``. What was neither answered nor said to be unused by then was not sent.
+    """
+
+    __slots__ = ("_known", "_limiter", "_released", "_running", "_turn", "hold")
+
+    def __init__(
+        self,
+        limiter: Limiter,
+        known: _Model | None,
+        *,
+        turn: tuple[int, int] | None = None,
+        running: bool = False,
+        hold: Hold | None = None,
+    ) -> None:
+        self.hold = hold
+        self._limiter, self._known = limiter, known
+        self._turn, self._running = turn, running
+        self._released = False
+        limiter.out += 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def answered(self, answer: Answer) -> float:
+        """The submit was answered; returns how long the model pauses now, in seconds."""
+        assert self._known is not None, "only a submit is answered"
+        assert self._turn is not None, "it is answered once"
+        (window_episode, pause_episode), self._turn = self._turn, None
+        known, gate = self._known, self._limiter.gate
+        gate.news()
+        now, wish_s = gate.clock(), answer.retry_after_s
+        if not answer.limited:
+            gate.pace.answered(now)
         if answer.verdict in (Verdict.TAKEN, Verdict.FINAL):
-            self._running.add(job_id)
+            self._running = True
             known.window.taken(window_episode, now, final=answer.verdict is Verdict.FINAL)
             known.pause.accepted(pause_episode)
             return 0.0
@@ -119,53 +194,38 @@ class Traffic:
             known.window.failed()
             known.pause.answered(pause_episode)
             return 0.0
-        if limited and self.gate.pace.limiting(now):
-            self.gate.pace.refused(now)
+        if answer.limited and gate.pace.limiting(now):
+            gate.pace.refused(now)
             known.window.failed()
             if wish_s is None:
                 known.pause.answered(pause_episode)
                 return 0.0
-        elif limited:
+        elif answer.limited:
             known.window.refused(window_episode, now)
             known.rated = now if wish_s is None else known.rated
         else:
             known.window.failed()
         return known.pause.refused(pause_episode, now, wish_s)
 
-    # -- predictions ----------------------------------------------------------------------------
+    def unused(self) -> None:
+        """Nothing was sent: the turn and the money go back."""
+        if self.hold is not None:
+            self.hold.end()
+        if self._turn is not None and self._known is not None:
+            self._known.window.failed()
+            self._known.pause.answered(self._turn[1])
+            self._turn = None
 
-    def resumed(self, job_id: int, model: str) -> None:
-        """A prediction that was submitted before is taken up again."""
-        if job_id not in self._running:
-            self._running.add(job_id)
-            self.of(model).window.resume()
-
-    def ended(self, job_id: int, model: str) -> None:
-        """A prediction is no longer waited for."""
-        if job_id in self._running:
-            self._running.discard(job_id)
-            self.of(model).window.ended()
-
-    def works_on(self, model: str) -> bool:
-        """Whether the provider works on predictions of ``model``."""
-        return self.of(model).window.running > 0
-
-    # -- polls ----------------------------------------------------------------------------------
-
-    def polled(self, answer: Answer, now: float) -> None:
-        """A poll was answered."""
-        if not answer.limited:
-            self.gate.pace.answered(now)
+    def release(self) -> None:
+        """Give everything back that is still out; more than once is the same as once."""
+        if self._released:
             return
-        if not self.gate.pace.refused(now):
-            return
-        if answer.retry_after_s is not None:
-            self.gate.hold_polls(now + answer.retry_after_s * self.rng.uniform(1.0, LATE))
-        for known in self.models.values():
-            known.window.forgive(now - TOGETHER_S)
-            if now - known.rated <= TOGETHER_S:
-                known.pause.lift()
-        self.gate.news()
+        self._released = True
+        self.unused()
+        if self._running and self._known is not None:
+            self._known.window.ended()
+        self._limiter.out -= 1
+        self._limiter.gate.news()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

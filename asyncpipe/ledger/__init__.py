@@ -20,11 +20,11 @@ from asyncpipe.ledger.folder import (
 )
 from asyncpipe.ledger.queries import (
     LostAnswer,
+    draw,
     find_upload,
     forget_uploads,
     job_from_spec,
     keep_upload,
-    pending,
     pending_models,
 )
 from asyncpipe.ledger.runs import Named, Taken, taken
@@ -44,6 +44,7 @@ __all__ = [
     "check_local",
     "claim_parts",
     "claim_stems",
+    "draw",
     "find_upload",
     "forget_uploads",
     "holder",
@@ -53,7 +54,6 @@ __all__ = [
     "make_folders",
     "makes_no_sense",
     "origin_of",
-    "pending",
     "pending_models",
     "queries",
     "reading",

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain, islice
+from pathlib import Path
 from typing import Any
 
 import orjson
 
 from asyncpipe.jobs import PAID_OPEN, Job, JobRecord, JobState, JobType, LocalFile
+from asyncpipe.ledger.asset_names import claim_stems
 from asyncpipe.ledger.errors import MADE_NO_SENSE, makes_no_sense, rows_of
 from asyncpipe.ledger.runs import Named
 
@@ -260,6 +263,26 @@ def pending_models(connection: sqlite3.Connection, named: Named) -> list[str]:
         (named.run, named.single, named.last),
     )
     return [row[0] for row in rows]
+
+
+def draw(
+    connection: sqlite3.Connection,
+    *,
+    named: Named,
+    after: Mapping[str, int],
+    limit: int,
+    folder: Path,
+) -> dict[str, list[JobRecord]]:
+    """The next pending jobs of a run, at most ``limit`` of each model, their stems fixed.
+
+    ``after`` has the models, each with the id that was drawn last.
+    """
+    pages = {
+        model: pending(connection, named, model, after=last, limit=limit)
+        for model, last in after.items()
+    }
+    records = iter(claim_stems(connection, list(chain.from_iterable(pages.values())), folder))
+    return {model: list(islice(records, len(page))) for model, page in pages.items()}
 
 
 def pending(

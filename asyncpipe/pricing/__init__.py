@@ -5,7 +5,7 @@ tell a quote or a balance is asked through two small protocols of this room's ow
 """
 
 from asyncpipe.pricing.bill import Bill, BilledDay
-from asyncpipe.pricing.budget import Budget, Fit
+from asyncpipe.pricing.budget import Budget, Fit, Hold
 from asyncpipe.pricing.money import MOST_USD, from_micro, to_micro, told_micro, usd, usd_text
 from asyncpipe.pricing.price import ESTIMATE_FACTOR, MOST_FACTOR, Price, Prices, Unpriced
 from asyncpipe.pricing.quotes import Quote, price_key
@@ -23,6 +23,7 @@ __all__ = [
     "BilledDay",
     "Budget",
     "Fit",
+    "Hold",
     "Price",
     "PriceBook",
     "Prices",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Protocol
 
 from asyncpipe.errors import BudgetReached
 from asyncpipe.pricing.money import usd_text
@@ -17,57 +19,77 @@ class Fit(Enum):
     NEVER = auto()  # whatever becomes of what is in flight
 
 
+class Committed(Protocol):
+    """What a folder's jobs are charged and what is reserved for them, in micro-dollars, by now."""
+
+    charged: int
+    reserved: int
+
+
+class InFlight(Protocol):
+    """The jobs that are in memory."""
+
+    def releasable(self) -> int:
+        """Micro-dollars reserved for them that the provider may still give back in this run."""
+
+
+@dataclass(slots=True, eq=False)
+class Hold:
+    """What one job reserves, kept back from its admission until its intent."""
+
+    price: Price
+    _budget: Budget
+    _ended: bool = False
+
+    def end(self) -> None:
+        """Keep it back no longer: the intent reserves it now, or nothing comes of it."""
+        if not self._ended:
+            self._ended = True
+            self._budget.held -= self.price.to_reserve
+
+
 class Budget:
     """Committed money never exceeds ``cap`` micro-dollars by what we submit; None: no cap.
 
-    ``committed`` is what is charged or reserved, ``releasable`` the part of it that predictions in
-    flight may still give back. What a job reserves, its price and margin, is held from its
-    admission until its intent, so that no two jobs are promised the same money. Only a provider
-    that charges more than was reserved, or a cap lowered later, brings it above the cap: then
-    nothing fits.
+    What a job reserves, its price and margin, is held from its admission until its intent, so that
+    no two jobs are promised the same money. Only a provider that charges more than was reserved,
+    or a cap lowered later, brings what is committed above the cap: then nothing fits.
     """
 
-    def __init__(self, cap: int | None, *, committed: int = 0, releasable: int = 0) -> None:
+    def __init__(self, cap: int | None, committed: Committed, in_flight: InFlight) -> None:
         self._cap = cap
-        self.committed = committed
-        self.releasable = releasable
-        self._holds: dict[int, Price] = {}
-        self._held = 0
+        self._committed = committed
+        self._in_flight = in_flight
+        self.held = 0
+
+    @property
+    def committed(self) -> int:
+        """Micro-dollars charged or reserved."""
+        return self._committed.charged + self._committed.reserved
 
     def fit(self, price: Price) -> Fit:
         """Whether a job of this price may go now, later or never."""
         if self._cap is None:
             return Fit.NOW
-        left = self._cap - self.committed - self._held - price.to_reserve
+        left = self._cap - self.committed - self.held - price.to_reserve
         if left >= 0:
             return Fit.NOW
-        return Fit.LATER if left + self.releasable + self._held >= 0 else Fit.NEVER
+        return Fit.LATER if left + self._in_flight.releasable() + self.held >= 0 else Fit.NEVER
 
-    def hold(self, job_id: int, price: Price) -> None:
+    def hold(self, price: Price) -> Hold:
         """Keep back what a job reserves; it must fit now."""
-        self._holds[job_id] = price
-        self._held += price.to_reserve
-
-    def take(self, job_id: int) -> Price:
-        """End a hold: its intent reserves the money now, or nothing comes of it."""
-        price = self._holds.pop(job_id)
-        self._held -= price.to_reserve
-        return price
+        self.held += price.to_reserve
+        return Hold(price, self)
 
     @property
     def covers_holds(self) -> bool:
         """Whether all that was held still fits: no prediction has cost more than it reserved."""
-        return self._cap is None or self.committed + self._held <= self._cap
+        return self._cap is None or self.committed + self.held <= self._cap
 
     @property
     def exceeded(self) -> bool:
         """Whether more is committed than the cap allows."""
         return self._cap is not None and self.committed > self._cap
-
-    def move(self, *, committed: int, releasable: int) -> None:
-        """Note by how much an event changed what is committed, and what may come back."""
-        self.committed += committed
-        self.releasable += releasable
 
     def refusal(self, price: Price) -> BudgetReached:
         """Say why a job of this price is not submitted."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from asyncpipe.errors import AsyncpipeError, UsageError
 from asyncpipe.jobs import Job
 from asyncpipe.pricing.balance import Funds, checked_least
-from asyncpipe.pricing.budget import Budget, Fit
+from asyncpipe.pricing.budget import Budget, Committed, Fit, InFlight
 from asyncpipe.pricing.money import checked_cap
 from asyncpipe.pricing.price import Price, Prices
 from asyncpipe.pricing.quoting import Quoting, Tell, ask_unpriced
@@ -20,6 +20,7 @@ from asyncpipe.pricing.rates import PriceBook, Rate, books_of
 class Purse:
     """What things cost and what there is, while a pipeline is open."""
 
+    budget: Budget
     prices: Prices
     quoting: Quoting
     funds: Funds
@@ -33,7 +34,7 @@ class Purse:
         """Ask for quotes of those jobs that no price book can price."""
         await ask_unpriced(self.quoting, self.prices, jobs)
 
-    def fit(self, budget: Budget, job: Job) -> tuple[Fit, Price | None]:
+    def fit(self, job: Job) -> tuple[Fit, Price | None]:
         """Whether a job may go now, and its price; later, while that is still to be asked."""
         if self.quoting.want(job):
             return Fit.LATER, None
@@ -41,19 +42,14 @@ class Purse:
             price = self.price(job)
         except UsageError:  # its only price was a quote that is not to be had any more
             return Fit.NEVER, None
-        return budget.fit(price), price
+        return self.budget.fit(price), price
 
-    def why_unfit(self, budget: Budget, job: Job) -> AsyncpipeError:
+    def why_unfit(self, job: Job) -> AsyncpipeError:
         """Say why a job is not submitted: its price, or that there is none."""
         try:
-            return budget.refusal(self.price(job))
+            return self.budget.refusal(self.price(job))
         except UsageError as exc:
             return exc
-
-    async def check(self, stop: Callable[[AsyncpipeError], None]) -> None:
-        """Stop submitting when the account has less than it must."""
-        if (short := await self.funds.too_little()) is not None:
-            stop(short)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,16 +83,13 @@ class Spending:
             tell=tell,
         )
 
-    def budget(self, committed: int) -> Budget:
-        """The budget of a folder where so much is charged or reserved, nothing taken up yet."""
-        return Budget(self.cap, committed=committed)
-
-    def open(self, provider: object) -> Purse:
+    def open(self, provider: object, committed: Committed, in_flight: InFlight) -> Purse:
         """Make the parts; in the pipeline's own loop, whose clock they go by."""
         quoting = self.quotes
         if isinstance(quoting, bool):
             quoting = Quoting(provider if quoting else None, tell=self.tell)
         return Purse(
+            budget=Budget(self.cap, committed, in_flight),
             prices=replace(self.prices, quotes=quoting.quotes),
             quoting=quoting,
             funds=Funds(provider, least=self.least, tell=self.tell),

@@ -47,6 +47,15 @@ class Totals:
     assets: int = 0
     bytes: int = 0
 
+    def added(self, count: int) -> None:
+        """Count jobs that were written down for the first time."""
+        self.jobs[JobState.PENDING] += count
+
+    def set_removed(self, removed: int) -> None:
+        """Count so many of the pending jobs apart: they are in the job file no more."""
+        self.jobs[JobState.PENDING] += self.removed - removed
+        self.removed = removed
+
     def fold(self, before: JobRecord, event: Event, after: JobRecord) -> None:
         """Count what ``event`` changed."""
         if before.lost or after.lost:

@@ -83,7 +83,7 @@ def fetch(
 
     async def main() -> float:
         fetcher = Fetcher(
-            provider=provider or Asked(),
+            inquiry=cast(Any, provider or Asked()),
             ledger=cast(Any, FakeLedger()),
             folder=Path("nowhere"),
             downloader=cast(Any, downloader),

@@ -438,7 +438,7 @@ def test_the_collectors_totals_equal_the_ledgers(tmp_path: Path) -> None:
         async with pipeline(tmp_path, provider) as opened:
             await opened.batch_generate(jobs(6))
             folded = opened.totals
-            summed = await opened._ledger.ask(read_totals)
+            summed = await opened._parts().ledger.ask(read_totals)
             folded.jobs += type(folded.jobs)()  # drop zero counts
             summed.jobs += type(summed.jobs)()
             assert folded == summed

@@ -149,7 +149,7 @@ def test_a_run_is_in_its_tail_when_nothing_waits_to_be_submitted(tmp_path: Path)
         async with Pipeline(provider, tmp_path, max_workers=4, min_free_bytes=0) as pipeline:
             batch = asyncio.ensure_future(pipeline.batch_generate(jobs(40)))
             while not batch.done():
-                seen.append((len(provider.sold), pipeline._admission.tail()))
+                seen.append((len(provider.sold), pipeline._parts().admission.tail()))
                 await asyncio.sleep(5.0)
             await batch
         return seen
@@ -173,4 +173,4 @@ def test_a_resumed_prediction_is_asked_at_once_and_then_by_the_law(tmp_path: Pat
     took_s, pipeline = run(tmp_path, provider, 1)
     assert provider.polls == polls + 1
     assert took_s < 1.0
-    assert isinstance(pipeline._latencies.polls, Learned)
+    assert isinstance(pipeline._parts(ever=True).latencies.polls, Learned)

@@ -6,8 +6,9 @@ from random import Random
 from typing import Any
 
 from asyncpipe.engine.queue import Queue
+from asyncpipe.engine.tickets import Ticket
 from asyncpipe.flow.gate import Gate
-from asyncpipe.flow.limiter import Answer, Traffic, Verdict
+from asyncpipe.flow.limiter import Answer, Limiter, Verdict
 from asyncpipe.flow.pace import Pace
 from asyncpipe.flow.window import Window
 from asyncpipe.jobs.job import Job, JobType
@@ -22,26 +23,31 @@ def record(**fields: Any) -> JobRecord:
     return JobRecord(**(base | fields))
 
 
-def traffic(*, ceiling: int = 64, seed: int = 1) -> Traffic:
-    return Traffic(Gate(Pace(), clock=lambda: 0.0), Random(seed), lambda _: Window(ceiling))
+def limiter(*, ceiling: int = 64, seed: int = 1) -> Limiter:
+    gate = Gate(Pace(), clock=lambda: 0.0)
+    return Limiter(gate, Random(seed), lambda _: Window(ceiling), workers=64)
+
+
+def ticket(**fields: Any) -> Ticket:
+    return Ticket(record(**fields))
 
 
 def test_paid_work_goes_first_and_models_take_turns() -> None:
     """Then jobs whose time has come; a paused model does not block another."""
-    queue = Queue(traffic())
-    one, two = record(id=1, model="a"), record(id=2, model="b")
-    queue.add([one, record(id=3, model="a"), two])
-    queue.paid.append(record(id=9, state=JobState.SUBMITTED))
-    assert [
-        chosen.id
-        for chosen in (queue.choose(0.0), queue.choose(0.0))
-        if not isinstance(chosen, float)
-    ] == [9, 1]
-    assert queue.choose(0.0) == two
-    queue.add([record(id=4, model="b")])
-    queue.traffic.answered(1, "a", Answer(Verdict.OVERLOADED, 100.0), 0.0)
+    known = limiter()
+    queue = Queue(known)
+    one, two = ticket(id=1, model="a"), ticket(id=2, model="b")
+    queue.add([one, ticket(id=3, model="a"), two])
+    queue.paid.append(ticket(id=9, state=JobState.SUBMITTED))
+    first, second = queue.choose(0.0), queue.choose(0.0)
+    assert isinstance(first, Ticket)
+    assert (first.id, second) == (9, one)
+    permit = known.to_submit("a")
+    assert queue.choose(0.0) is two
+    queue.add([ticket(id=4, model="b")])
+    permit.answered(Answer(Verdict.OVERLOADED, 100.0))
     chosen = queue.choose(0.0)
-    assert isinstance(chosen, JobRecord)
+    assert isinstance(chosen, Ticket)
     assert chosen.id == 4
     wait = queue.choose(0.0)
     assert isinstance(wait, float)
@@ -50,12 +56,10 @@ def test_paid_work_goes_first_and_models_take_turns() -> None:
 
 def test_a_job_is_not_chosen_before_its_time() -> None:
     """A retry waits for its moment and then goes first in its model."""
-    queue = Queue(traffic())
-    queue.add_later(record(id=7), 50.0)
+    queue = Queue(limiter())
+    queue.add_later(ticket(id=7), 50.0)
     assert queue.choose(0.0) == 50.0
-    queue.add([record(id=8)])
-    assert [c.id for c in (queue.choose(50.0), queue.choose(50.0)) if isinstance(c, JobRecord)] == [
-        7,
-        8,
-    ]
+    queue.add([ticket(id=8)])
+    chosen = [queue.choose(50.0), queue.choose(50.0)]
+    assert [each.id for each in chosen if isinstance(each, Ticket)] == [7, 8]
     assert queue.empty

@@ -36,7 +36,7 @@ def run(
     async def main() -> tuple[Manifest, Exception | None]:
         async with Pipeline(provider, folder, seed=1, **options) as pipeline:
             manifest = await pipeline.batch_generate(batch)
-            folded, summed = pipeline.totals, await pipeline._ledger.ask(read_totals)
+            folded, summed = pipeline.totals, await pipeline._parts().ledger.ask(read_totals)
             folded.jobs += type(folded.jobs)()  # drop zero counts
             summed.jobs += type(summed.jobs)()
             folded.failures += type(folded.failures)()
@@ -141,7 +141,7 @@ def test_collect_finishes_what_was_submitted_and_submits_nothing(tmp_path: Path)
 
     async def cut_short() -> None:
         async with Pipeline(provider, tmp_path, max_workers=3) as pipeline:
-            pipeline._tasks.start_soon(pipeline.batch_generate, jobs(9))
+            pipeline._parts().tasks.start_soon(pipeline.batch_generate, jobs(9))
             await asyncio.sleep(20)
 
     run_virtual(cut_short())
@@ -258,7 +258,7 @@ def test_nothing_is_submitted_below_the_floor(
                 assert pipeline.totals.successful == len(provider.sold)
                 left["bytes"] = 2 * GIB
 
-            pipeline._tasks.start_soon(room_later)
+            pipeline._parts().tasks.start_soon(room_later)
             return await pipeline.batch_generate(jobs(20))
 
     assert run_virtual(main()).totals.successful == 20

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from asyncpipe import testing
-from asyncpipe.engine import decide as namesakes_module
+from asyncpipe.engine import decide
 from asyncpipe.engine.pipeline import Pipeline
 from asyncpipe.errors import (
     AsyncpipeError,
@@ -114,7 +114,7 @@ async def some_days(pipeline: Pipeline, provider: FakeProvider, day: int) -> Non
             tasks.create_task(caller(n))
             await asyncio.sleep(1.0)
             if n == 30:
-                pipeline._stop(KeyRefused("401", status=401))
+                pipeline._parts().stops.note(KeyRefused("401", status=401))
     stream = pipeline.stream(a_job(f"{day}-s{n}", width=1000 * day + n) for n in range(20))
     async for result in stream:
         assert result.name
@@ -128,7 +128,7 @@ def test_nothing_grows_with_the_jobs_that_are_done(
 ) -> None:
     """Neither what callers left behind, nor quotes, nor reasons that are never the same twice."""
     monkeypatch.setattr(quoting_module, "MOST_KEPT", 40)
-    monkeypatch.setattr(namesakes_module.Namesakes.__init__, "__defaults__", (40,))
+    monkeypatch.setattr(decide.PredictionOwners.__init__, "__defaults__", (40,))
     monkeypatch.setattr("asyncpipe.report.totals.MOST_CAUSES", 10)
     monkeypatch.setattr("asyncpipe.pricing.price._MOST_KEPT", 40)
     told: list[str] = []
@@ -147,8 +147,7 @@ def test_nothing_grows_with_the_jobs_that_are_done(
     assert len(after) > 40, "the parts of a pipeline were found"
     grown = {path: (before.get(path, 0), n) for path, n in after.items() if n > 40}
     assert not {path for path in grown if ".law." not in path and "shape" not in path}, grown
-    assert after["._settling.alone"] == after["._admission._held"] == 0
-    assert after["._waiters._futures"] == 0
+    assert after["._engine.tickets"] == after["._engine.admission.queue.expired"] == 0
     assert len(told) < 10, "the same trouble is told once"
 
 
@@ -232,13 +231,13 @@ def test_thousands_of_callers_leave_at_once(tmp_path: Path) -> None:
                 await asyncio.sleep(1.0)
                 looked = Counter[str]()
 
-                class Seen(type(pipeline._admission.queue.ready[MODEL])):  # type: ignore[misc]
+                class Seen(type(pipeline._parts().admission.queue.ready[MODEL])):  # type: ignore[misc]
                     def values(self) -> Any:
                         for record in super().values():
                             looked["at"] += 1
                             yield record
 
-                row = pipeline._admission.queue.ready
+                row = pipeline._parts().admission.queue.ready
                 row[MODEL] = Seen(row[MODEL])
                 for each in reversed(callers):
                     each.cancel()
@@ -266,7 +265,7 @@ def test_manifests_that_are_asked_for_together_are_written_once(
         async with Pipeline(FakeProvider(), tmp_path, min_free_bytes=0) as pipeline:
             await pipeline.generate(a_job("一"))
             written.clear()
-            write = pipeline._manifests.write
+            write = pipeline._parts().manifests.write
             manifests = await asyncio.gather(*(write() for _ in range(12)))
             assert len(written) == 1
             assert {each.totals.successful for each in manifests} == {1}
@@ -371,8 +370,8 @@ def test_a_large_folder_is_not_written_at_the_end_of_every_batch(
 
     async def main() -> None:
         async with Pipeline(FakeProvider(), tmp_path, min_free_bytes=0) as pipeline:
-            pipeline._manifests._ended = time.perf_counter()
-            pipeline._manifests._took_s = 1.0
+            pipeline._parts().manifests._ended = time.perf_counter()
+            pipeline._parts().manifests._took_s = 1.0
             for name in ("一", "二"):
                 manifest = await pipeline.batch_generate([a_job(name)])
                 assert not path.exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -67,7 +68,7 @@ def test_whoever_leaves_does_not_wait_for_it(
 ) -> None:
     """A drain ends it after the page it is at."""
     run(tmp_path, FakeProvider(), 3)
-    monkeypatch.setattr("asyncpipe.engine.verify.PAGE", 1)
+    monkeypatch.setattr(import_module("asyncpipe.engine.verify"), "PAGE", 1)
     steps: list[Comparison] = []
     step = Comparison.step
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncpipe.flow.gate import Gate
-from asyncpipe.flow.limiter import Traffic, Windows, lessons
+from asyncpipe.flow.limiter import Limiter, Windows, lessons
 from asyncpipe.flow.pace import Pace
 from asyncpipe.flow.window import CUT, LOOK_S, LOOK_SUBMITS, START, STRIDE, Window
 from asyncpipe.jobs.settings import Caps
@@ -249,7 +249,8 @@ def test_only_limits_that_were_met_are_kept() -> None:
     recalled.recall(10)
     fill(free)
     windows = {"met": met, "recalled": recalled, "free": free}
-    known = Traffic(Gate(Pace(), clock=lambda: 0.0), Random(1), windows.__getitem__)
+    gate = Gate(Pace(), clock=lambda: 0.0)
+    known = Limiter(gate, Random(1), windows.__getitem__, workers=9)
     for model in windows:
         known.of(model)
     assert lessons(known.limited) == {"met": {"found": 20, "most": 20}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from random import Random
@@ -23,7 +24,7 @@ from asyncpipe.errors import (
     UsageError,
 )
 from asyncpipe.ledger.folder import ledger_path
-from asyncpipe.pricing.budget import Budget, Fit
+from asyncpipe.pricing.budget import Budget, Fit, Hold
 from asyncpipe.pricing.money import from_micro
 from asyncpipe.pricing.price import Price
 from asyncpipe.providers.base import Prediction, PredictionStatus
@@ -45,6 +46,21 @@ def usd(micro: int, margin: int = 0) -> Price:
     )
 
 
+@dataclass
+class Books:
+    """What is charged and reserved."""
+
+    charged: int = 0
+    reserved: int = 0
+
+
+class Flying(list[Price]):
+    """Predictions in flight."""
+
+    def releasable(self) -> int:
+        return sum(price.to_reserve for price in self)
+
+
 @settings(max_examples=400, deadline=None, derandomize=True)
 @given(
     cap=st.integers(0, 1000),
@@ -61,38 +77,38 @@ def test_no_order_of_events_leaks(cap: int, before: int, steps: list[tuple[str, 
     beyond what was reserved goes above the cap, by that much, and a cap that was lowered below what
     earlier runs were charged (``before``): then nothing fits any more.
     """
-    budget, gone = Budget(cap, committed=before), before
-    held, flying, job, overrun = dict[int, Price](), list[Price](), 0, 0
+    books, flying = Books(charged=before), Flying()
+    budget, gone = Budget(cap, books, flying), before
+    held, overrun = list[Hold](), 0
     for what, amount, margin in steps:
         asked = usd(amount, margin)
         fit = budget.fit(asked)
-        promised = sum(p.to_reserve for p in [*held.values(), *flying]) + gone
+        promised = sum(p.to_reserve for p in [*(h.price for h in held), *flying]) + gone
         assert (fit is Fit.NOW) == (promised + asked.to_reserve <= cap)
         assert (fit is Fit.NEVER) == (gone + asked.to_reserve > cap)
         if what == "admit" and fit is Fit.NOW:
-            job += 1
-            budget.hold(job, asked)
-            held[job] = asked
+            held.append(budget.hold(asked))
         elif what in ("intend", "drop") and held:
-            number = next(iter(held))
             if what == "intend" and not budget.covers_holds:
                 continue  # the engine puts it back
-            taken = budget.take(number)
-            assert taken == held.pop(number)
+            hold = held.pop(0)
+            hold.end()
+            hold.end()  # twice is the same as once
             if what == "intend":
-                flying.append(taken)
-                budget.move(committed=taken.to_reserve, releasable=taken.to_reserve)
+                flying.append(hold.price)
+                books.reserved += hold.price.to_reserve
         elif what in ("fail", "charge", "end", "overcharge") and flying:
             taken = flying.pop(0)
             cost = 0 if what == "fail" else taken.micro
             cost = taken.to_reserve + amount if what == "overcharge" else cost
             overrun += max(cost - taken.to_reserve, 0)
             gone += cost
-            budget.move(committed=cost - taken.to_reserve, releasable=-taken.to_reserve)
+            books.reserved -= taken.to_reserve
+            books.charged += cost
         committed = sum(p.to_reserve for p in flying) + gone
         assert budget.committed == committed <= max(cap, before) + overrun
         assert budget.exceeded == (committed > cap)
-        assert budget.covers_holds == (committed + sum(p.to_reserve for p in held.values()) <= cap)
+        assert budget.covers_holds == (committed + sum(h.price.to_reserve for h in held) <= cap)
 
 
 class Watching(FakeProvider):
@@ -145,7 +161,7 @@ def test_the_cap_holds_over_runs_retries_and_lost_answers(tmp_path: Path, seed: 
                 return
             totals = pipeline.totals
             assert totals.charged + totals.reserved <= provider.cap
-            committed = pipeline._budget.committed
+            committed = pipeline._parts(ever=True).spending.budget.committed
             assert committed == totals.charged + totals.reserved
             if totals.jobs[JobState.PENDING]:
                 assert isinstance(pipeline.stopped, BudgetReached)

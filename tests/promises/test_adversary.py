@@ -54,8 +54,8 @@ async def cut_after(seconds: float, pipeline: Pipeline, jobs: list[Job]) -> None
 
 async def agree(pipeline: Pipeline) -> None:
     """The totals that were counted along are those of the ledger."""
-    pipeline._collector.drain()
-    counted, true = pipeline.totals, await pipeline._ledger.ask(read_totals)
+    pipeline._parts().recorder.tell()
+    counted, true = pipeline.totals, await pipeline._parts().ledger.ask(read_totals)
     assert {s: n for s, n in counted.jobs.items() if n} == {s: n for s, n in true.jobs.items() if n}
     assert {c: n for c, n in counted.failures.items() if n} == dict(true.failures)
     assert {c: n for c, n in counted.losses.items() if n} == dict(true.losses)
@@ -123,7 +123,7 @@ def test_asking_again_for_a_withdrawn_job_twice_never_hides_its_submit(tmp_path:
             await asyncio.gather(*blockers)
             callers = [asyncio.ensure_future(pipeline.generate(job("x")))]
             await asyncio.sleep(0)
-            busy = asyncio.ensure_future(pipeline._ledger.ask(lambda _: time.sleep(0.05)))
+            busy = asyncio.ensure_future(pipeline._parts().ledger.ask(lambda _: time.sleep(0.05)))
             await asyncio.sleep(0)
             callers.append(asyncio.ensure_future(pipeline.generate(job("x"))))
             await asyncio.sleep(2.0)

@@ -91,7 +91,7 @@ def test_a_session_that_named_nothing_removes_nothing(tmp_path: Path) -> None:
 
     async def killed() -> None:
         async with opened(tmp_path, provider) as pipeline:
-            await pipeline._intake._begin()
+            await pipeline._parts().intake._begin()
 
     run_virtual(killed())
     assert counts(mugs(tmp_path, provider, "0.08").totals) == (3, 2, 1, 0)
@@ -174,7 +174,7 @@ def test_a_batch_does_not_buy_what_a_caller_beside_it_was_refused(tmp_path: Path
             async def too_little() -> BalanceTooLow:
                 return refusal
 
-            pipeline._purse.funds.too_little = too_little  # type: ignore[method-assign]
+            pipeline._parts().spending.funds.too_little = too_little  # type: ignore[method-assign]
             with pytest.raises(BalanceTooLow):
                 await pipeline.generate(job("own"))
             return (await batch).totals
@@ -222,7 +222,7 @@ def test_a_disk_that_fills_up_while_jobs_are_written_down_stops_the_run(tmp_path
             def jobs() -> Iterator[Job]:
                 for n in range(5):
                     if n == 3:  # what the ledger does when it finds the disk full
-                        pipeline._ledger._ballast.release()
+                        pipeline._parts().ledger._ballast.release()
                     yield job(f"{n}")
 
             manifest = await pipeline.batch_generate(jobs())
@@ -363,7 +363,7 @@ def test_a_job_is_refused_for_money_that_nobody_polls_for(tmp_path: Path) -> Non
             with pytest.raises(BudgetReached):
                 await asyncio.wait_for(pipeline.generate(job("b")), 1_000_000)
             assert (await pipeline.generate(job("a"))).status == "success"
-            assert pipeline._budget.releasable == 0
+            assert pipeline._parts().tickets.releasable() == 0
 
     run_virtual(main())
     assert provider.sold == ["a"]
@@ -468,16 +468,14 @@ async def churn(rng: Random, pipeline: Pipeline, jobs: list[Job]) -> None:
             pipeline.drain()
 
 
-def nothing_leaked(pipeline: Pipeline, workers: int) -> None:
+def nothing_leaked(pipeline: Pipeline) -> None:
     """Every permit, place in a window and held amount was given back, and none twice."""
-    admission, traffic = pipeline._admission, pipeline.traffic
-    assert (admission._carried, admission._held) == (0, set())
-    assert admission._permits._value == workers - 1  # the one that admission waits with
-    assert (traffic._out, traffic._running) == ({}, set())
-    for known in traffic.models.values():
+    engine = pipeline._parts()
+    assert (engine.admission._carried, engine.tickets) == (0, {})
+    assert engine.limiter.out == 0
+    for known in engine.limiter.models.values():
         assert (known.window.in_flight, known.window._waiting, known.pause._out) == (0, 0, 0)
-    assert (admission.budget._holds, admission.budget._held) == ({}, 0)
-    assert admission.budget.releasable == 0
+    assert engine.spending.budget.held == 0
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -502,13 +500,15 @@ def test_after_any_history_nothing_is_held_and_all_counts_agree(tmp_path: Path, 
             await asyncio.gather(*beside)
             await pipeline.batch_generate(jobs)
             await asyncio.sleep(100_000)  # what callers left goes on without them
-            nothing_leaked(pipeline, workers)
-            pipeline._collector.drain()
-            counted, true = pipeline.totals, await pipeline._ledger.ask(read_totals)
+            nothing_leaked(pipeline)
+            pipeline._parts().recorder.tell()
+            counted, true = pipeline.totals, await pipeline._parts().ledger.ask(read_totals)
             assert +counted.jobs == +true.jobs
             for name in ("charged", "reserved", "held", "lost_answers", "in_doubt", "removed"):
                 assert getattr(counted, name) == getattr(true, name), name
-            assert pipeline._budget.committed == true.charged + true.reserved
+            assert (
+                pipeline._parts(ever=True).spending.budget.committed == true.charged + true.reserved
+            )
             assert cap is None or true.charged + true.reserved <= cap * 1_000_000
 
     run_virtual(asyncio.wait_for(main(), 1_000_000))

@@ -130,7 +130,7 @@ def stems_of(connection: sqlite3.Connection, record: JobRecord, outputs: int) ->
     nothing: Any = None
     ledger: Any = Asked(connection)
     fetcher = Fetcher(
-        provider=nothing,
+        inquiry=nothing,
         ledger=ledger,
         folder=Path("nowhere"),
         downloader=nothing,

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from asyncpipe import AtlasCloud, Job, Manifest, Pipeline, Polling
 from asyncpipe.engine.queue import Queue
+from asyncpipe.engine.tickets import Ticket
 from asyncpipe.errors import RateLimited, UsageError
 from asyncpipe.flow.gate import Gate
-from asyncpipe.flow.limiter import Answer, Traffic, Verdict
+from asyncpipe.flow.limiter import Answer, Limiter, Permit, Verdict
 from asyncpipe.flow.pace import Pace
 from asyncpipe.flow.window import Window
 from asyncpipe.jobs.job import JobType
@@ -184,26 +185,28 @@ def test_a_full_window_blocks_nobody_else_and_turns_are_fair(
 ) -> None:
     """Within its window and the permits every model goes on; none is passed over twice."""
     models = {f"m{n}": size for n, size in enumerate(sizes)}
-    traffic = Traffic(
+    known = Limiter(
         Gate(Pace(), clock=lambda: 0.0),
         Random(1),
         lambda model: Window(models[model], learned=False),
+        workers=permits,
     )
-    queue, rng, left = Queue(traffic), Random(seed), Counter[str]()
-    flight: list[JobRecord] = []
+    queue, rng, left = Queue(known), Random(seed), Counter[str]()
+    flight: list[tuple[Ticket, Permit]] = []
     for (model, _), count in zip(models.items(), counts, strict=False):
-        queue.add(record(100 * int(model[1:]) + n, model) for n in range(count))
+        queue.add(Ticket(record(100 * int(model[1:]) + n, model)) for n in range(count))
         left[model] = count
     passed: Counter[str] = Counter()
     while left.total() or flight:
-        busy = Counter(job.job.model for job in flight)
+        busy = Counter(ticket.job.model for ticket, _ in flight)
         able = {m for m, size in models.items() if left[m] and busy[m] < size}
-        chosen = queue.choose(0.0) if len(flight) < permits else 0.0
-        if isinstance(chosen, JobRecord):
+        chosen = queue.choose(0.0) if known.free else 0.0
+        if isinstance(chosen, Ticket):
             model = chosen.job.model
             assert model in able
-            traffic.answered(chosen.id, model, Answer(Verdict.TAKEN), 0.0)
-            flight.append(chosen)
+            permit = known.to_submit(model)
+            permit.answered(Answer(Verdict.TAKEN))
+            flight.append((chosen, permit))
             left[model] -= 1
             passed[model] = 0
             for other in able - {model}:
@@ -211,8 +214,8 @@ def test_a_full_window_blocks_nobody_else_and_turns_are_fair(
                 assert passed[other] < len(models)
             continue
         assert not able or len(flight) == permits
-        ended = flight.pop(rng.randrange(len(flight)))
-        traffic.ended(ended.id, ended.job.model)
+        _, permit = flight.pop(rng.randrange(len(flight)))
+        permit.release()
 
 
 # -- real sockets ---------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 from collections import Counter
@@ -13,14 +14,13 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import anyio
 import pytest
 
 from asyncpipe import Job, JobState, Manifest, Pipeline, Rate, read_manifest
-from asyncpipe.engine.decide import Namesakes, after_submit
-from asyncpipe.engine.drive import Settling
+from asyncpipe.engine.decide import PredictionOwners, RetryPolicy, after_submit
 from asyncpipe.engine.resolve import Decision, resolve
-from asyncpipe.engine.tickets import Stops, Waiters
+from asyncpipe.engine.submit import Submitter
+from asyncpipe.engine.tickets import StopReasons, Ticket, Tickets
 from asyncpipe.errors import (
     BudgetReached,
     ProviderError,
@@ -29,6 +29,10 @@ from asyncpipe.errors import (
     SubmitUnknown,
     UsageError,
 )
+from asyncpipe.flow.gate import Gate
+from asyncpipe.flow.limiter import Limiter
+from asyncpipe.flow.pace import Pace
+from asyncpipe.flow.window import Window
 from asyncpipe.jobs.events import Released, now
 from asyncpipe.jobs.record import JobRecord
 from asyncpipe.ledger.folder import ledger_path
@@ -44,6 +48,7 @@ from asyncpipe.report.reconcile import CauseKind, compare
 from asyncpipe.report.results import Outcome, Result
 from asyncpipe.report.status import next_steps, read_status, status_document, status_lines
 from asyncpipe.report.summary import summary
+from asyncpipe.report.totals import Totals
 from asyncpipe.simulator.books import Books
 from asyncpipe.simulator.settings import SimulatorSettings
 from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual
@@ -243,32 +248,43 @@ def test_a_cap_lowered_below_what_is_committed_admits_nothing(tmp_path: Path) ->
     assert run(tmp_path, provider, jobs(5), cap="0.10")[1] is None
 
 
+def _limiter() -> Limiter:
+    gate = Gate(Pace(), clock=lambda: 0.0)
+    return Limiter(gate, Random(1), lambda _: Window(4), workers=1)
+
+
 def test_a_job_on_its_way_goes_back_when_its_money_is_gone(tmp_path: Path) -> None:
     """It was admitted, and before its intent another prediction cost more than it had reserved."""
-    budget, record = Budget(100_000), JobRecord(id=1, key="k", name="杯", job=jobs(1)[0])
-    budget.hold(1, price(record.job, books_of(None)))
-    budget.move(committed=70_000, releasable=0)
-    done: list[str] = []
-
-    class Desk:
-        """Admission and driver, as far as a job is put down."""
-
-        def __getattr__(self, name: str) -> Any:
-            return lambda *_: done.append(name)
-
-    desk: Any = Desk()
-    desk.budget = budget
-    settling = Settling(desk, desk, Stops(), Waiters())
+    known, tickets = _limiter(), Tickets()
+    totals = Totals()
+    budget = Budget(100_000, totals, tickets)
+    ticket = Ticket(JobRecord(id=1, key="k", name="杯", job=jobs(1)[0]))
+    ticket.hold = budget.hold(price(ticket.job, books_of(None)))
+    ticket.permit = known.to_submit(FLUX, ticket.hold)
+    totals.charged = 70_000
+    nothing: Any = None  # no file is uploaded, no intent written, nothing sent
 
     async def main() -> None:
-        send, receive = anyio.create_memory_object_stream[JobRecord](1)
-        send.send_nowait(record)
-        send.close()
-        await settling.drive(receive)
-        receive.close()
+        submitter = Submitter(
+            provider=nothing,
+            ledger=nothing,
+            recorder=nothing,
+            uploads=nothing,
+            limiter=known,
+            budget=budget,
+            stops=StopReasons(asyncio.Event()),
+            owners=nothing,
+            retries=RetryPolicy(2),
+            patience_s=None,
+            rng=Random(1),
+        )
+        assert ticket.permit is not None
+        with ticket.permit:
+            await submitter.submit(ticket)
 
     run_virtual(main())
-    assert done == ["put_back", "next_attempt_at", "give_back", "put_down"]
+    assert ticket.state is JobState.PENDING
+    assert (budget.held, known.out, known.of(FLUX).window.in_flight) == (0, 0, 0)
 
 
 class Watching(FakeProvider):
@@ -553,7 +569,7 @@ def test_the_same_job_may_be_answered_with_the_same_prediction(tmp_path: Path) -
 
 def test_only_so_many_predictions_are_remembered() -> None:
     """The latest; one that is claimed again is late."""
-    known = Namesakes(kept=2)
+    known = PredictionOwners(kept=2)
     assert [known.claim(name, n) for n, name in enumerate("aba")] == [True, True, False]
     assert known.claim("c", 3)  # b is forgotten
     assert known.claim("b", 4)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from typing import Any
 
 import pytest
 
-from asyncpipe.engine.recorder import Collector
-from asyncpipe.jobs.events import AssetStored, now
+from asyncpipe.engine.recorder import Recorder
+from asyncpipe.engine.tickets import StopReasons, Tickets
+from asyncpipe.jobs.events import AssetStored, Event, now
 from asyncpipe.jobs.job import Job
 from asyncpipe.jobs.record import JobRecord
 from asyncpipe.jobs.states import JobState
+from asyncpipe.pricing.budget import Budget
 from asyncpipe.report.manifest import manifest_due_s
 from asyncpipe.report.totals import Totals
 from asyncpipe.testing import run_virtual
@@ -28,6 +31,20 @@ def test_a_manifest_takes_two_percent_of_the_time_at_most(
     assert manifest_due_s(rows, took_s) == pytest.approx(due_s)
 
 
+class Written:
+    """A ledger that takes everything."""
+
+    def append(self, event: Event) -> None:
+        assert event.stored
+
+
+def a_recorder(totals: Totals) -> Recorder:
+    """One whose events go nowhere."""
+    ledger: Any = Written()
+    budget = Budget(None, totals, Tickets())
+    return Recorder(ledger, totals, budget, StopReasons(asyncio.Event()), ())
+
+
 @pytest.mark.parametrize(("ended", "first_s"), [(500, 10.0), (30_000, 30.0)])
 def test_the_first_manifest_comes_when_it_is_due(ended: int, first_s: float) -> None:
     """After 10 s in a run of ordinary size, later where it is long."""
@@ -42,9 +59,9 @@ def test_the_first_manifest_comes_when_it_is_due(ended: int, first_s: float) -> 
             written.append(clock() - began)
 
         totals = Totals(jobs=Counter({JobState.SUCCEEDED: ended}))
-        collector = Collector(totals, write, ())
-        collector.receive(record, event, record)
-        running = asyncio.create_task(collector.run(), name="collector")
+        recorder = a_recorder(totals)
+        recorder.append(record, event)
+        running = asyncio.create_task(recorder.keep_manifest(write), name="manifest")
         await asyncio.sleep(100.0)
         running.cancel()
         return written
@@ -65,10 +82,10 @@ def test_what_rounding_leaves_is_not_waited_for_for_ever(begin_s: float) -> None
             nonlocal count
             count += 1
 
-        collector = Collector(Totals(), write, ())
-        running = asyncio.create_task(collector.run(), name="collector")
+        recorder = a_recorder(Totals())
+        running = asyncio.create_task(recorder.keep_manifest(write), name="manifest")
         await asyncio.sleep(begin_s)
-        collector.receive(record, event, record)
+        recorder.append(record, event)
         await asyncio.sleep(20.0)
         running.cancel()
         return count
