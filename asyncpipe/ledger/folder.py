@@ -1,4 +1,4 @@
-"""TODO."""
+"""The output folder: its state folder, the lock that one run holds, and whose predictions it has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The threads that write media: small files go over as one list, and come back as one."""
+"""The disk: threads that write media, and whether there is room for more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""A provider's bill: what it says each model cost on each day."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Amounts: Decimal USD outside, whole micro-dollars inside, and how both are written."""
 
 from __future__ import annotations
 

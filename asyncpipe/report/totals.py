@@ -1,4 +1,4 @@
-"""TODO."""
+"""What stands in a ledger, as sums and counts: read once, then folded along as events come."""
 
 from __future__ import annotations
 
