@@ -15,9 +15,8 @@ from typing import Any
 
 import pytest
 
-from asyncpipe import testing
+from asyncpipe import Job, JobState, Manifest, Pipeline, Polling, testing
 from asyncpipe.engine import decide
-from asyncpipe.engine.pipeline import Pipeline
 from asyncpipe.errors import (
     AsyncpipeError,
     BalanceExhausted,
@@ -28,16 +27,17 @@ from asyncpipe.errors import (
     UsageError,
 )
 from asyncpipe.jobs.events import Failed, RetryAsked, now
-from asyncpipe.jobs.job import Job, JobType
+from asyncpipe.jobs.job import JobType
 from asyncpipe.jobs.record import JobRecord, fold
-from asyncpipe.jobs.states import JobState
 from asyncpipe.pricing import quoting as quoting_module
 from asyncpipe.pricing.quotes import Quote
-from asyncpipe.providers.base import Prediction
+from asyncpipe.providers.base import Prediction, PredictionStatus
 from asyncpipe.report import manifest as manifest_module
-from asyncpipe.report.manifest import Manifest
 from asyncpipe.report.totals import MOST_CAUSES, OTHER_CAUSES, Totals
 from asyncpipe.testing import FakeAccount, FakeProvider, Script, run_virtual
+from tests.support.pipelines import counts_agree, job, opened
+
+FAILED, DONE = PredictionStatus.FAILED, PredictionStatus.COMPLETED
 
 MODEL = "google/veo3.1/text-to-video"
 
@@ -404,3 +404,56 @@ def test_a_fake_account_quotes_and_runs_out_of_money(tmp_path: Path) -> None:
         assert len(provider.quoted) == 1, "all cost the same"
 
     run_virtual(main())
+
+
+def test_a_batch_is_told_when_its_pipeline_is_closed(tmp_path: Path) -> None:
+    """Not left waiting for ever."""
+    provider = FakeProvider(default=Script(generation_s=1e6))
+
+    async def main() -> None:
+        async with opened(tmp_path, provider) as pipeline:
+            batch = asyncio.ensure_future(pipeline.batch_generate([job("a")]))
+            await asyncio.sleep(10)
+        with pytest.raises(AsyncpipeError, match="closed"):
+            await asyncio.wait_for(batch, 60)
+
+    run_virtual(main())
+
+
+def test_cancelling_between_two_attempts_is_just_a_cancellation(tmp_path: Path) -> None:
+    """A caller who joined while it was in flight leaves while it waits for its next attempt."""
+    provider = FakeProvider(default=Script(generation_s=10, end=FAILED, error="gpu"))
+
+    async def main() -> None:
+        async with opened(tmp_path, provider, polling=Polling(policy="backoff")) as pipeline:
+            first = asyncio.ensure_future(pipeline.generate(job("a")))
+            await asyncio.sleep(8)
+            second = asyncio.ensure_future(pipeline.generate(job("a")))
+            await asyncio.sleep(5)
+            assert provider.polls == 2
+            for caller in (first, second):
+                caller.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await caller
+            await asyncio.sleep(100)
+            await counts_agree(pipeline)
+
+    run_virtual(main())
+
+
+def test_a_pipeline_that_is_not_open_says_so(tmp_path: Path) -> None:
+    """Before it is entered and after it is left; nothing is spent."""
+    provider = FakeProvider()
+    pipeline = opened(tmp_path, provider)
+
+    async def main() -> None:
+        for call in (pipeline.generate(job("a")), pipeline.collect()):
+            with pytest.raises(UsageError, match="async with"):
+                await call
+        async with pipeline:
+            pass
+        with pytest.raises(UsageError, match="async with"):
+            await pipeline.batch_generate([job("a")])
+
+    run_virtual(main())
+    assert provider.submits == 0

@@ -1,21 +1,26 @@
-"""500 at once against the simulator's books: not a cent above the cap, at any submit."""
+"""The budget holds: charged and reserved money never exceeds ``max_cost``, at any submit."""
 
 from __future__ import annotations
 
 import asyncio
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from asyncpipe import AtlasCloud, Deadlines, Job, Manifest, Pipeline, Polling
-from asyncpipe.errors import BudgetReached
+from asyncpipe.errors import BudgetReached, KeyRefused
+from asyncpipe.jobs.events import now
 from asyncpipe.pricing.budget import Budget, Fit
+from asyncpipe.pricing.quotes import Quote
+from asyncpipe.report.totals import Totals
 from asyncpipe.simulator.books import BookedPrediction
 from asyncpipe.simulator.faults import Faults
 from asyncpipe.simulator.server import Simulator
 from asyncpipe.simulator.settings import SimulatorSettings
+from asyncpipe.testing import FakeProvider, Script, run_virtual
+from tests.support.pipelines import job, opened
 
 MODELS = {
     "black-forest-labs/flux-2-pro/text-to-image": Decimal("0.04"),
@@ -104,7 +109,7 @@ def test_without_the_reservation_the_books_show_it(
     """That the test above can fail: only what is charged counts, not what may be."""
 
     def charged_only(self: Any, price: Any) -> Fit:
-        left = self._cap - (self.committed - self.releasable) - price.micro
+        left = self._cap - self._committed.charged - price.micro
         return Fit.NOW if left >= 0 else Fit.NEVER
 
     monkeypatch.setattr(Budget, "fit", charged_only)
@@ -112,3 +117,52 @@ def test_without_the_reservation_the_books_show_it(
     (tmp_path / "out").mkdir()
     _, _, sampled, _ = asyncio.run(one(tmp_path, batch(120), "2.00"))
     assert sampled.above
+
+
+def test_a_job_is_refused_for_money_that_nobody_polls_for(tmp_path: Path) -> None:
+    """The key was refused while polling; its caller waited for ever for that job's money."""
+    scripts = {"a": Script(polls=[KeyRefused("401")], generation_s=50)}
+    provider = FakeProvider(scripts=scripts)
+
+    async def main() -> None:
+        async with opened(tmp_path, provider, max_cost=Decimal("0.04")) as pipeline:
+            await pipeline.generate(job("a"))
+            with pytest.raises(BudgetReached):
+                await asyncio.wait_for(pipeline.generate(job("b")), 1_000_000)
+            assert (await pipeline.generate(job("a"))).status == "success"
+            assert pipeline._parts().tickets.releasable() == 0
+
+    run_virtual(main())
+    assert provider.sold == ["a"]
+
+
+@pytest.mark.parametrize("amount", [Decimal(-1), Decimal("NaN"), Decimal("1e30"), Decimal(0), 0.04])
+def test_a_quote_of_nonsense_holds_no_budget_and_ends_no_run(tmp_path: Path, amount: Any) -> None:
+    """Below nothing it let jobs go beyond the cap; what is no number ended everybody's run."""
+
+    class Quoting(FakeProvider):
+        async def quote(self, asked: Job) -> Quote:
+            return Quote(amount=amount, asked_at=now())
+
+    provider = Quoting()
+
+    async def main() -> Totals:
+        async with opened(tmp_path, provider, max_cost=Decimal("0.08")) as pipeline:
+            return (await pipeline.batch_generate([job(f"{n}") for n in range(5)])).totals
+
+    assert run_virtual(main()).charged == 80_000  # by the table
+
+
+@pytest.mark.parametrize("amount", [Decimal("NaN"), Decimal("sNaN"), None])
+def test_a_balance_of_nonsense_ends_no_run(tmp_path: Path, amount: Any) -> None:
+    """It cannot be compared, and says nothing of the money."""
+
+    class Telling(FakeProvider):
+        async def balance(self) -> Decimal:
+            return cast("Decimal", amount)
+
+    async def main() -> Totals:
+        async with opened(tmp_path, Telling(), min_balance=Decimal(1)) as pipeline:
+            return (await pipeline.batch_generate([job("a")])).totals
+
+    assert run_virtual(main()).successful == 1

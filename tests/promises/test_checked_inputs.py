@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import os
 from collections import Counter
@@ -12,14 +13,17 @@ from pathlib import Path
 
 import pytest
 
+from asyncpipe import Manifest
 from asyncpipe.errors import LedgerError
 from asyncpipe.ledger.database import reading
 from asyncpipe.media.local import LocalFiles, trouble_with
 from asyncpipe.simulator.books import Books
 from asyncpipe.simulator.server import Simulator
-from asyncpipe.testing import FakeProvider, run_virtual
+from asyncpipe.testing import PIXEL, FakeProvider, run_virtual
 from tests.support.crashes import FLUX, judge, killing, patient, runner, settings, submitting
 from tests.support.photos import PNG, batch, errors, job, photo, pipeline
+from tests.support.pipelines import job as plain_job
+from tests.support.pipelines import opened
 
 
 def test_a_photo_that_changes_under_an_unchanged_job_file_is_another_job(tmp_path: Path) -> None:
@@ -148,3 +152,29 @@ def test_killed_around_an_upload_nothing_is_lost_or_sent_again(tmp_path: Path) -
     seen = asyncio.run(main())
     assert seen["sent"] > 1, "no run was killed between an upload and its record"
     assert seen["held"] > 1, "no run was killed between an upload and its submit"
+
+
+def test_other_bytes_of_the_same_size_and_time_are_not_bought(tmp_path: Path) -> None:
+    """As a copy that keeps times leaves them, or a file system that knows seconds only."""
+    photo, provider = tmp_path / "a.png", FakeProvider()
+
+    def taken(end: bytes) -> None:
+        photo.write_bytes(base64.b64decode(PIXEL.partition(",")[2]) + end)
+        os.utime(photo, ns=(10**18, 10**18))
+
+    async def main() -> Manifest:
+        async with opened(tmp_path / "out", provider, max_workers=1) as pipeline:
+            blocker = asyncio.ensure_future(pipeline.generate(plain_job("blocker")))
+            await asyncio.sleep(1)
+            jobs = [plain_job("a", params={"image": str(photo)})]
+            batch = asyncio.ensure_future(pipeline.batch_generate(jobs))
+            await asyncio.sleep(1)
+            taken(b"2")
+            await blocker
+            return await batch
+
+    taken(b"1")
+    manifest = run_virtual(main())
+    assert provider.sold == ["blocker"]
+    (result,) = [result for result in manifest if result.name == "a"]
+    assert "has changed since it was checked" in (result.error or "")

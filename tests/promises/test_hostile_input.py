@@ -18,12 +18,16 @@ from asyncpipe._fs import safe_stem
 from asyncpipe._text import printable
 from asyncpipe.cli.app import run_command
 from asyncpipe.errors import JobFileError, UsageError
+from asyncpipe.jobfile.load import open_jobs
 from asyncpipe.jobfile.problems import MOST_PROBLEMS
 from asyncpipe.jobs.settings import Polling
 from asyncpipe.ledger.folder import make_folders
 from asyncpipe.testing import FakeProvider, run_virtual
 from tests.support import ROOT
+from tests.support.pipelines import FLUX
 from tests.support.servers import EVIL, Evil, serving
+
+TEMPLATE = f"jobs: [{{name: n, model: {FLUX}, prompt: a}}]\n"
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
 HOSTILE = [
@@ -400,3 +404,82 @@ def test_what_is_printed_keeps_the_joiners_of_emoji_and_persian() -> None:
     """They are formatting to Unicode, and part of the word to readers."""
     assert printable("👩\u200d🚀 می\u200cخواهم") == "👩\u200d🚀 می\u200cخواهم"
     assert printable("a\u202eb\u200fc") == "a�b�c"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
+@pytest.mark.parametrize("name", ["jobs.yaml", "jobs.csv", "jobs.jsonl", "rows.csv"])
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, name: str) -> None:
+    """Nobody may ever write into it; and what came of it could not be read a second time."""
+    os.mkfifo(tmp_path / name)
+    if name == "rows.csv":
+        (tmp_path / "jobs.yaml").write_text("rows: rows.csv\n" + TEMPLATE)
+        name = "jobs.yaml"
+    with pytest.raises((UsageError, JobFileError), match="is a pipe or a device"):
+        open_jobs(tmp_path / name)
+
+
+def test_a_matrix_of_a_milliard_is_refused_at_once(tmp_path: Path) -> None:
+    """Checking it would take hours."""
+    axis = list(range(1000))
+    text = f"matrix: {{a: {axis}, b: {axis}, c: {axis}}}\n"
+    (tmp_path / "jobs.yaml").write_text(text + TEMPLATE)
+    with pytest.raises(JobFileError, match="makes 1000000000 combinations"):
+        open_jobs(tmp_path / "jobs.yaml")
+
+
+def test_a_template_that_swells_is_refused_before_it_is_made(tmp_path: Path) -> None:
+    """Two small files, and a prompt of 2.5 GB: it took the memory before it was refused."""
+    (tmp_path / "rows.csv").write_text("a\n" + "y" * 100_000 + "\n")
+    many = "{a}" * 25_000
+    text = f"rows: rows.csv\njobs: [{{name: n, model: {FLUX}, prompt: '{many}'}}]\n"
+    (tmp_path / "jobs.yaml").write_text(text)
+    with pytest.raises(JobFileError, match="becomes 2500000000 characters"):
+        len(open_jobs(tmp_path / "jobs.yaml").rows)
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_a_line_without_end_is_not_read_to_its_end(tmp_path: Path, ending: str) -> None:
+    """A file of one line would be taken into memory whole."""
+    cell = "x" * 100_000
+    line = ",".join([cell] * 200) if ending == "csv" else f'{{"name": "{cell * 200}"}}'
+    (tmp_path / f"jobs.{ending}").write_text(f"model,prompt\n{line}\n" if ending == "csv" else line)
+    with pytest.raises(JobFileError, match="a line of more than 16777216 characters"):
+        len(open_jobs(tmp_path / f"jobs.{ending}").rows)
+
+
+def test_a_table_of_a_million_columns_is_refused(tmp_path: Path) -> None:
+    """Comparing each with each takes minutes."""
+    (tmp_path / "rows.csv").write_text(",".join(f"c{n}" for n in range(20_000)) + "\n")
+    (tmp_path / "jobs.yaml").write_text("rows: rows.csv\n" + TEMPLATE)
+    with pytest.raises(JobFileError, match="names 20000 columns"):
+        open_jobs(tmp_path / "jobs.yaml")
+
+
+def test_two_columns_that_are_one_label_are_told(tmp_path: Path) -> None:
+    """The second took the place of the first, and nobody heard."""
+    (tmp_path / "jobs.csv").write_text(f"model,prompt,sku,labels.sku\n{FLUX},a,1,2\n")
+    with pytest.raises(JobFileError, match="are one label"):
+        open_jobs(tmp_path / "jobs.csv")
+
+
+@pytest.mark.parametrize("how", ["csv", "jsonl", "rows"])
+def test_a_file_that_changes_while_it_is_read_is_told(tmp_path: Path, how: str) -> None:
+    """Else its new rows would pass for those of the digest, and the old file for unchanged."""
+    path = tmp_path / f"jobs.{how}"
+    if how == "jsonl":
+        path.write_text(f'{{"name": "a", "model": "{FLUX}", "prompt": "a"}}\n')
+    else:
+        path = tmp_path / "jobs.csv"
+        path.write_text(f"name,model,prompt\na,{FLUX},a\n")
+    opened_first = path
+    if how == "rows":
+        opened_first = tmp_path / "jobs.yaml"
+        opened_first.write_text(
+            f"rows: jobs.csv\njobs: [{{name: n, model: {FLUX}, prompt: '{{name}}'}}]"
+        )
+    file = open_jobs(opened_first)
+    assert len(list(file.jobs)) == 1
+    path.write_text(path.read_text().replace("a", "b", 1))
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(JobFileError, match="has changed since it was looked through"):
+        list(file.jobs)

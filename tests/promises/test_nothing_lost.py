@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from decimal import Decimal
 from pathlib import Path
@@ -9,10 +10,17 @@ from random import Random
 
 import pytest
 
-from asyncpipe import JobState
+from asyncpipe import JobState, Manifest
+from asyncpipe.errors import AsyncpipeError, PredictionGone, ProviderError
+from asyncpipe.providers.base import Prediction, PredictionStatus
 from asyncpipe.simulator.books import Books
 from asyncpipe.simulator.settings import SimulatorSettings
+from asyncpipe.testing import FakeProvider, Script, run_virtual
 from tests.support.chaos import SEEDS, all_sorts, bought, every_fault, on_disk, run_simulated
+from tests.support.pipelines import counts_agree, job, opened
+
+FAILED, DONE = PredictionStatus.FAILED, PredictionStatus.COMPLETED
+RUNNING = Prediction(id="p1", said="processing")
 
 
 @pytest.mark.timeout(600)
@@ -40,3 +48,64 @@ def test_500_jobs_with_every_recoverable_fault_all_succeed(tmp_path: Path, seed:
     assert {by_id[str(r.prediction_id)].body["prompt"] for r in results} == {
         job.prompt for job in jobs
     }
+
+
+def test_a_drain_lasts(tmp_path: Path) -> None:
+    """While a batch is still being written, and for callers who come later."""
+    provider = FakeProvider()
+
+    async def main() -> None:
+        async with opened(tmp_path, provider) as pipeline:
+            batch = asyncio.ensure_future(pipeline.batch_generate([job(f"{n}") for n in range(30)]))
+            await asyncio.sleep(0)
+            pipeline.drain()
+            assert (await batch).totals.pending == 30
+            with pytest.raises(AsyncpipeError, match="drained"):
+                await pipeline.generate(job("late"))
+            await asyncio.sleep(1000)
+            assert pipeline.stopped is not None
+        assert provider.submits == 0
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize(
+    "odd", [PredictionGone("404", status=404), Prediction(id="p1", status=DONE)]
+)
+def test_one_odd_answer_at_the_deadline_gives_nothing_up(
+    tmp_path: Path, odd: ProviderError | Prediction
+) -> None:
+    """A 404, or completed without outputs: the next poll finds what is paid for."""
+    provider = FakeProvider(default=Script(generation_s=0, polls=[RUNNING, RUNNING, odd]))
+
+    async def main() -> Manifest:
+        async with opened(tmp_path, provider) as pipeline:
+            return await pipeline.batch_generate([job("a", deadline_s=20.0)])
+
+    assert run_virtual(main()).totals.successful == 1
+    assert provider.submits == 1
+
+
+def test_callers_who_leave_take_nothing_from_a_batch(tmp_path: Path) -> None:
+    """A generate or a stream of jobs that a batch wants as well."""
+    provider = FakeProvider()
+
+    async def main() -> None:
+        async with opened(tmp_path, provider, max_workers=1) as pipeline:
+            names = [job(f"{n}") for n in range(8)]
+            batch = asyncio.ensure_future(pipeline.batch_generate(names))
+            await asyncio.sleep(3)
+            caller = asyncio.ensure_future(pipeline.generate(names[7]))
+
+            async def early() -> None:
+                async for _ in pipeline.stream(names[2:]):
+                    break
+
+            stream = asyncio.ensure_future(early())
+            await asyncio.sleep(3)
+            caller.cancel()
+            stream.cancel()
+            assert (await batch).totals.successful == 8
+            await counts_agree(pipeline)
+
+    run_virtual(main())

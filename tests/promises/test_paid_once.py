@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from decimal import Decimal
 from functools import partial
@@ -25,19 +27,23 @@ import pytest
 from asyncpipe import Job, JobState, Manifest, Pipeline, Polling, read_manifest
 from asyncpipe.engine.recorder import Hook
 from asyncpipe.errors import (
+    AsyncpipeError,
+    BalanceTooLow,
     NotSent,
     Overloaded,
     PollFailed,
     PredictionGone,
     ProviderError,
     RateLimited,
+    UsageError,
 )
 from asyncpipe.jobs.events import Event, Intended, now
 from asyncpipe.jobs.record import JobRecord
 from asyncpipe.ledger import queries
 from asyncpipe.ledger.database import Ledger, reading
-from asyncpipe.ledger.folder import Origin
+from asyncpipe.ledger.folder import Origin, ledger_path
 from asyncpipe.providers.base import Prediction, PredictionStatus
+from asyncpipe.report.totals import Totals
 from asyncpipe.simulator.books import Books
 from asyncpipe.simulator.server import Simulator
 from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual
@@ -45,6 +51,10 @@ from tests.support.chaos import LONG, MODELS, SEEDS, bought
 from tests.support.command_line import asyncpipe, books, command, environment, manifest, write_jobs
 from tests.support.crashes import judge, killing, patient, runner, settings, submitting, two_jobs
 from tests.support.faulty import run_faulty
+from tests.support.mugs import MUGS, counts, mugs
+from tests.support.pipelines import clock_restarts, counts_agree, cut_after, job, opened
+
+FAILED, DONE = PredictionStatus.FAILED, PredictionStatus.COMPLETED
 
 BOTH = ("black-forest-labs/flux-2-pro/text-to-image", "google/veo3.1/text-to-video")
 RUNS = 40
@@ -320,3 +330,162 @@ def test_a_lost_answer_is_unknown_and_never_sent_again(tmp_path: Path, fault: st
         assert len(books.predictions()) == books.submits() == 2
         assert Decimal(manifest.totals.reserved).scaleb(-6) == books.charged()
         assert stopped is None
+
+
+@pytest.mark.parametrize("how", ["collect", "removed", "idle"])
+def test_what_fails_of_earlier_runs_is_not_bought_anew_unasked(tmp_path: Path, how: str) -> None:
+    """By collect, by a job file without it, or by opening the folder; named again, it is."""
+    provider = FakeProvider(default=Script(generation_s=50, end=FAILED, error="gpu"))
+    run_virtual(cut_after(20, opened(tmp_path, provider), [job("a")]))
+    clock_restarts(provider)
+
+    async def again() -> None:
+        async with opened(tmp_path, provider) as pipeline:
+            if how == "collect":
+                await pipeline.collect()
+            elif how == "removed":
+                await pipeline.batch_generate([job("other")])
+            else:
+                await asyncio.sleep(3600)
+
+    run_virtual(again())
+    assert provider.sold.count("a") == 1
+
+    async def asked() -> Manifest:
+        async with opened(tmp_path, provider, retries=5) as pipeline:
+            return await pipeline.batch_generate([job("a")])
+
+    provider.default = Script()
+    assert run_virtual(asked()).totals.successful == 1
+
+
+def test_asking_again_for_a_withdrawn_job_twice_never_hides_its_submit(tmp_path: Path) -> None:
+    """The second caller must not make a job pending in the ledger that is being submitted."""
+    provider = FakeProvider(default=Script(submit_s=5.0))
+
+    async def main() -> None:
+        async with opened(tmp_path, provider, max_workers=2) as pipeline:
+            blockers = [asyncio.ensure_future(pipeline.generate(job(f"b{n}"))) for n in range(2)]
+            await asyncio.sleep(1)
+            first = asyncio.ensure_future(pipeline.generate(job("x")))
+            await asyncio.sleep(1)
+            first.cancel()  # withdrawn
+            await asyncio.gather(*blockers)
+            callers = [asyncio.ensure_future(pipeline.generate(job("x")))]
+            await asyncio.sleep(0)
+            busy = asyncio.ensure_future(pipeline._parts().ledger.ask(lambda _: time.sleep(0.05)))
+            await asyncio.sleep(0)
+            callers.append(asyncio.ensure_future(pipeline.generate(job("x"))))
+            await asyncio.sleep(2.0)
+            assert provider.submits == 3
+            with sqlite3.connect(ledger_path(tmp_path)) as other:
+                query = "SELECT state FROM jobs WHERE name='x'"
+                assert other.execute(query).fetchone() == ("submitting",)
+            other.close()
+            await asyncio.gather(busy, *callers)
+            await counts_agree(pipeline)
+        assert provider.sold.count("x") == 1
+
+    run_virtual(main())
+
+
+def test_a_cancelled_batch_buys_no_more_and_goes_on_when_asked(tmp_path: Path) -> None:
+    """Like generate and stream; what was submitted comes home."""
+    provider = FakeProvider()
+
+    async def main() -> None:
+        async with opened(tmp_path, provider, max_workers=3) as pipeline:
+            batch = [job(f"{n}") for n in range(60)]
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(pipeline.batch_generate(batch), 15)
+            sold = provider.submits
+            await asyncio.sleep(3000)
+            assert provider.submits == sold < 20
+            assert pipeline.totals.successful == sold
+            assert (await pipeline.batch_generate(batch)).totals.successful == 60
+            await counts_agree(pipeline)
+
+    run_virtual(main())
+
+
+def test_two_batches_of_the_same_jobs_end_together(tmp_path: Path) -> None:
+    """Neither returns before its jobs have ended, and nothing is bought twice."""
+    provider = FakeProvider()
+
+    async def main() -> None:
+        async with opened(tmp_path, provider, max_workers=1) as pipeline:
+            names = [job(f"{n}") for n in range(12)]
+            first = asyncio.ensure_future(pipeline.batch_generate(names))
+            await asyncio.sleep(3)
+            second = asyncio.ensure_future(pipeline.batch_generate(names))
+            assert (await first).totals.successful == (await second).totals.successful == 12
+            await counts_agree(pipeline)
+        assert len(provider.sold) == 12
+
+    run_virtual(main())
+
+
+def test_what_a_program_asked_for_and_left_is_not_bought_by_the_file(tmp_path: Path) -> None:
+    """It was refused, and its caller knows; the job file never named it."""
+    provider = FakeProvider()
+    mugs(tmp_path, provider)
+
+    async def between() -> None:
+        async with opened(tmp_path, provider) as pipeline:
+            pipeline.drain()
+            with pytest.raises(AsyncpipeError, match="drained"):
+                await pipeline.generate(job("own"))
+
+    run_virtual(between())
+    assert counts(mugs(tmp_path, provider).totals) == (3, 3, 0, 1)
+    assert "own" not in provider.sold
+
+
+def test_a_batch_does_not_buy_what_a_caller_beside_it_was_refused(tmp_path: Path) -> None:
+    """Its pass was skipped, so its rows bear an older run than the caller's one."""
+    provider = FakeProvider(default=Script(submit_s=5))
+    jobs = [job(name) for name in MUGS]
+
+    async def before() -> None:
+        async with opened(tmp_path, provider, max_cost=Decimal(0)) as pipeline:
+            await pipeline.batch_generate([*jobs, job("own")])  # a row behind those of the mugs
+
+    async def main() -> Totals:
+        async with opened(tmp_path, provider, max_workers=1) as pipeline:
+            batch = asyncio.ensure_future(pipeline.batch_generate(jobs, digest="d1"))
+            await asyncio.sleep(1)
+            refusal = BalanceTooLow("no money")
+
+            async def too_little() -> BalanceTooLow:
+                return refusal
+
+            pipeline._parts().spending.funds.too_little = too_little  # type: ignore[method-assign]
+            with pytest.raises(BalanceTooLow):
+                await pipeline.generate(job("own"))
+            return (await batch).totals
+
+    run_virtual(before())
+    mugs(tmp_path, provider, "0.04")
+    assert run_virtual(main()).successful == 3
+    assert "own" not in provider.sold
+
+
+def test_a_batch_that_is_refused_buys_nothing_through_another(tmp_path: Path) -> None:
+    """Its first jobs were written before the mistake was found; a batch beside it draws on."""
+    provider = FakeProvider(default=Script(generation_s=5))
+
+    def wrong() -> Iterator[Job]:
+        yield job("wrong")
+        yield job("wrong")
+
+    async def main() -> None:
+        async with opened(tmp_path, provider, max_workers=2) as pipeline:
+            good = [job(f"good {n}") for n in range(20)]
+            batch = asyncio.ensure_future(pipeline.batch_generate(good))
+            await asyncio.sleep(1)
+            with pytest.raises(UsageError, match="twice"):
+                await pipeline.batch_generate(wrong())
+            assert (await batch).totals.successful == 20
+        assert "wrong" not in provider.sold
+
+    run_virtual(main())

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
+from asyncpipe import Job, JobState
+from asyncpipe.errors import DiskError, Rejected
 from asyncpipe.ledger.database import reading
+from asyncpipe.report.totals import Totals
 from asyncpipe.simulator.books import Books
 from asyncpipe.simulator.server import Simulator
+from asyncpipe.testing import FakeProvider, Script, run_virtual
 from tests.support.crashes import judge, killing, patient, runner, settings, submitting, two_jobs
+from tests.support.mugs import MUGS, counts, mugs
+from tests.support.pipelines import clock_restarts, job, opened
 
 
 @killing
@@ -45,3 +55,114 @@ def test_killed_around_a_skipped_pass_nothing_is_lost_or_removed(tmp_path: Path)
             return await asyncio.to_thread(kill_everywhere, simulator.base_url)
 
     assert asyncio.run(main()) > 15, "no run was killed after it skipped its pass"
+
+
+def test_a_batch_in_the_same_pipeline_resumes_what_expired(tmp_path: Path) -> None:
+    """No new process is needed; ``collect`` does it, too."""
+    provider = FakeProvider(default=Script(generation_s=1e6))
+
+    async def main() -> None:
+        async with opened(tmp_path, provider) as pipeline:
+            batch = [job("a", deadline_s=20.0)]
+            assert (await pipeline.batch_generate(batch)).totals.jobs[JobState.EXPIRED] == 1
+            polls = provider.polls
+            assert (await pipeline.collect()).totals.jobs[JobState.EXPIRED] == 1
+            assert provider.polls > polls
+            clock_restarts(provider)
+            assert (await pipeline.batch_generate(batch)).totals.successful == 1
+
+    run_virtual(main())
+
+
+def test_jobs_are_not_removed_by_a_program_that_came_between(tmp_path: Path) -> None:
+    """What it bought is its own; what the file still has to do is pending, and in the manifest."""
+    provider = FakeProvider()
+    mugs(tmp_path, provider, "0.04")
+
+    async def between() -> None:
+        async with opened(tmp_path, provider) as pipeline:
+            await pipeline.generate(job("own"))
+
+    run_virtual(between())
+    assert counts(mugs(tmp_path, provider, "0.12").totals) == (4, 3, 1, 0)
+    assert counts(mugs(tmp_path, provider).totals) == (4, 4, 0, 0)
+
+
+def test_a_session_that_named_nothing_removes_nothing(tmp_path: Path) -> None:
+    """As one leaves it that was killed before it came to its jobs."""
+    provider = FakeProvider()
+    mugs(tmp_path, provider, "0.04")
+
+    async def killed() -> None:
+        async with opened(tmp_path, provider) as pipeline:
+            await pipeline._parts().intake._begin()
+
+    run_virtual(killed())
+    assert counts(mugs(tmp_path, provider, "0.08").totals) == (3, 2, 1, 0)
+
+
+def test_a_job_of_the_file_that_a_program_withdrew_is_made(tmp_path: Path) -> None:
+    """The run must not end as if all were well, with the job neither made nor told of."""
+    provider = FakeProvider(scripts={"blocker": Script(submit_s=50)})
+    mugs(tmp_path, provider, "0.04")
+
+    async def between() -> None:
+        async with opened(tmp_path, provider, max_workers=1) as pipeline:
+            blocker = asyncio.ensure_future(pipeline.generate(job("blocker")))
+            await asyncio.sleep(1)
+            withdrawn = asyncio.ensure_future(pipeline.generate(job("mug 2")))
+            await asyncio.sleep(1)
+            withdrawn.cancel()
+            await asyncio.wait([blocker, withdrawn])
+
+    run_virtual(between())
+    assert mugs(tmp_path, provider).totals.successful == 4
+    assert {*MUGS} <= {*provider.sold}
+
+
+def test_a_job_of_the_file_that_a_program_made_is_looked_at_like_the_others(tmp_path: Path) -> None:
+    """Its file is fetched again when it is deleted; so it is when it failed and is wanted again."""
+    provider = FakeProvider(scripts={"mug 1": Script(submits=[Rejected("no")])})
+    mugs(tmp_path, provider, "0")
+
+    async def between() -> None:
+        async with opened(tmp_path, provider) as pipeline:
+            for name in MUGS:
+                await pipeline.generate(job(name))
+
+    async def again() -> Totals:
+        async with opened(tmp_path, provider) as pipeline:
+            jobs = [job(name) for name in MUGS]
+            manifest = await pipeline.batch_generate(jobs, digest="d1", retry_failed=True)
+            return manifest.totals
+
+    run_virtual(between())
+    (deleted,) = (tmp_path / "images").glob("*2.png")
+    deleted.unlink()
+    assert run_virtual(again()).successful == 3
+    assert deleted.exists()
+    assert Counter(provider.sold) == Counter(MUGS)
+
+
+def test_a_disk_that_fills_up_while_jobs_are_written_down_stops_the_run(tmp_path: Path) -> None:
+    """The reason came before the first submit, and no new job makes anybody forget it."""
+    provider = FakeProvider()
+
+    async def main() -> None:
+        async with opened(tmp_path, provider) as pipeline:
+
+            def jobs() -> Iterator[Job]:
+                for n in range(5):
+                    if n == 3:  # what the ledger does when it finds the disk full
+                        pipeline._parts().ledger._ballast.release()
+                    yield job(f"{n}")
+
+            manifest = await pipeline.batch_generate(jobs())
+            assert isinstance(pipeline.stopped, DiskError)
+            assert manifest.totals.pending == 5
+            for name in ("single", "another"):
+                with pytest.raises(DiskError):
+                    await pipeline.generate(job(name))
+        assert provider.submits == 0
+
+    run_virtual(main())

@@ -1,4 +1,4 @@
-"""The ledger's money: margins, overruns, lost answers, prices of nothing; one sum everywhere."""
+"""The truth: ledger, manifest and the provider's books agree on every job and every cent."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import asyncio
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import closing
 from dataclasses import replace
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -22,7 +23,12 @@ from asyncpipe.engine.resolve import Decision, resolve
 from asyncpipe.engine.submit import Submitter
 from asyncpipe.engine.tickets import StopReasons, Ticket, Tickets
 from asyncpipe.errors import (
+    AsyncpipeError,
+    BalanceExhausted,
     BudgetReached,
+    NotAccepted,
+    PollFailed,
+    PredictionGone,
     ProviderError,
     RateLimited,
     Rejected,
@@ -48,13 +54,15 @@ from asyncpipe.report.reconcile import CauseKind, compare
 from asyncpipe.report.results import Outcome, Result
 from asyncpipe.report.status import next_steps, read_status, status_document, status_lines
 from asyncpipe.report.summary import summary
-from asyncpipe.report.totals import Totals
+from asyncpipe.report.totals import Totals, read_totals
 from asyncpipe.simulator.books import Books
 from asyncpipe.simulator.settings import SimulatorSettings
 from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual
 from tests.support.chaos import all_sorts, every_fault, run_simulated
+from tests.support.pipelines import FLUX, counts_agree, job, opened
 
-FLUX = "black-forest-labs/flux-2-pro/text-to-image"  # 0.04 USD
+OTHER = "other/text-to-image"
+
 COMPLETED, FAILED = PredictionStatus.COMPLETED, PredictionStatus.FAILED
 LOST = SubmitUnknown("reset")
 
@@ -624,3 +632,170 @@ def test_lost_answers_end_unknown_and_only_those(tmp_path: Path) -> None:
     charged = sum(p.price for p in kept.predictions() if p.id in told)
     assert done.totals.charged == charged
     assert done.totals.reserved >= sum(p.price for p in unanswered)
+
+
+def test_money_of_lost_answers_stays_in_sight(tmp_path: Path) -> None:
+    """Resubmitted by the user's wish, then left out of the job file: listed, not 'removed'."""
+    provider = FakeProvider(scripts={"x": Script(submits=[SubmitUnknown("reset")])})
+
+    async def one(name: str) -> Manifest:
+        async with opened(tmp_path, provider) as pipeline:
+            return await pipeline.batch_generate([job(name)])
+
+    run_virtual(one("x"))
+    run_virtual(resolve(tmp_path, [], Decision(resubmit=True)))
+    manifest = run_virtual(one("y"))
+    listed = {result.name: result.reserved for result in manifest}
+    assert manifest.totals.reserved == 40_000 == int(listed["x"] * 1_000_000)
+    assert (manifest.totals.removed, manifest.totals.pending) == (0, 1)
+
+
+def test_a_first_pass_that_fails_is_counted(tmp_path: Path) -> None:
+    """Jobs written before the mistake was met are pending, in the totals as in the ledger."""
+    provider = FakeProvider()
+
+    async def main() -> None:
+        async with opened(tmp_path, provider, max_workers=64) as pipeline:
+            batch = [job(f"{n}") for n in range(1000)]
+            with pytest.raises(AsyncpipeError):
+                await pipeline.batch_generate(
+                    [*batch, Job(model="no/price/text-to-image", prompt="x")]
+                )
+            await counts_agree(pipeline)
+            done = await pipeline.batch_generate(batch[:50])
+            assert (done.totals.successful, done.totals.pending) == (50, 950)
+            await counts_agree(pipeline)
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("steps", [*range(12), 15, 20, 30])
+def test_leaving_at_the_very_first_await_leaves_the_totals_right(
+    tmp_path: Path, steps: int
+) -> None:
+    """Whatever the ledger had written by then is counted, and the job is withdrawn."""
+
+    scripts = {"old": Script(submits=[BalanceExhausted("no money")])}
+    provider = FakeProvider(scripts=scripts)
+
+    async def main() -> None:
+        async with opened(tmp_path, provider, max_workers=1) as pipeline:
+            await pipeline.batch_generate([job("old")])
+        async with opened(tmp_path, provider, max_workers=1) as pipeline:
+            call = asyncio.ensure_future(pipeline.generate(job("a")))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+            await counts_agree(pipeline)
+            done = await pipeline.generate(job("a"))
+            assert done.status == "success"
+            await counts_agree(pipeline)
+
+    run_virtual(main())
+
+
+def trouble(rng: Random) -> ProviderError:
+    wish = rng.choice((None, 1.0, 30.0))
+    return rng.choice(
+        (
+            RateLimited("429", status=429, retry_after_s=wish),
+            NotAccepted("no connection"),
+            NotAccepted("503", status=503),
+            Rejected("400", status=400),
+            SubmitUnknown("the answer was lost"),
+        )
+    )
+
+
+def hard_life(rng: Random) -> Script:
+    polls = (PollFailed("500", status=500), PollFailed("429", status=429), PredictionGone("404"))
+    return Script(
+        submits=[trouble(rng) for _ in range(rng.choice((0, 0, 0, 1, 2, 5)))],
+        polls=[rng.choice(polls) for _ in range(rng.choice((0, 0, 0, 1, 3)))],
+        generation_s=rng.choice((0.0, 5.0, 60.0, 1000.0)),
+        submit_s=rng.choice((0.0, 1.0, 10.0, 400.0)),
+        end=rng.choice((*[PredictionStatus.COMPLETED] * 3, PredictionStatus.FAILED)),
+        error="gpu",
+        released=rng.random() < 0.7,
+        moderated=rng.random() < 0.1,
+    )
+
+
+async def let_go(rng: Random, work: Coroutine[Any, Any, object]) -> None:
+    """Begin something, and leave it after a while."""
+    begun = asyncio.ensure_future(work)
+    await asyncio.sleep(rng.choice((0.0, 0.5, 50.0, 500.0)))
+    begun.cancel()
+    await asyncio.wait([begun])
+    if not begun.cancelled():
+        begun.exception()  # a refusal is an answer, too
+
+
+async def churn(rng: Random, pipeline: Pipeline, jobs: list[Job]) -> None:
+    """Callers who come and go beside the run."""
+
+    async def some() -> None:
+        async for _ in pipeline.stream(rng.sample(jobs, 8)):
+            if rng.random() < 0.3:
+                break
+
+    for n in range(12):
+        await asyncio.sleep(rng.choice((0.0, 0.5, 7.0, 100.0)))
+        single = rng.choice(jobs) if rng.random() < 0.5 else job(f"single {n}")
+        again = rng.random() < 0.5
+        works: tuple[Callable[[], Coroutine[Any, Any, object]], ...] = (
+            partial(pipeline.generate, single),
+            partial(pipeline.batch_generate, rng.sample(jobs, 10), retry_failed=again),
+            some,
+        )
+        await let_go(rng, rng.choice(works)())
+        if rng.random() < 0.01:
+            pipeline.drain()
+
+
+def nothing_leaked(pipeline: Pipeline) -> None:
+    """Every permit, place in a window and held amount was given back, and none twice."""
+    engine = pipeline._parts()
+    assert (engine.admission._carried, engine.tickets) == (0, {})
+    assert engine.limiter.out == 0
+    for known in engine.limiter.models.values():
+        assert (known.window.in_flight, known.window._waiting, known.pause._out) == (0, 0, 0)
+    assert engine.spending.budget.held == 0
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_after_any_history_nothing_is_held_and_all_counts_agree(tmp_path: Path, seed: int) -> None:
+    """Jobs refused, lost, failed, put back, cancelled by callers who come and go beside a run."""
+    rng = Random(seed)
+    jobs = [Job(name=f"j{n}", model=rng.choice((FLUX, OTHER)), prompt="a mug") for n in range(30)]
+    provider = FakeProvider(scripts={each.name or "": hard_life(rng) for each in jobs})
+    workers, cap = rng.choice((1, 2, 5, 16)), rng.choice((None, Decimal("0.50")))
+    options: dict[str, Any] = {
+        "max_workers": workers,
+        "max_cost": cap,
+        "prices": {OTHER: Rate(per_image=Decimal("0.03"))},
+        "resubmit_unknown": rng.random() < 0.3,
+        "patience_s": rng.choice((None, 600.0)),
+    }
+
+    async def main() -> None:
+        async with opened(tmp_path, provider, **options) as pipeline:
+            beside = [asyncio.ensure_future(churn(rng, pipeline, jobs)) for _ in range(2)]
+            await pipeline.batch_generate(jobs)
+            await asyncio.gather(*beside)
+            await pipeline.batch_generate(jobs)
+            await asyncio.sleep(100_000)  # what callers left goes on without them
+            nothing_leaked(pipeline)
+            pipeline._parts().recorder.tell()
+            counted, true = pipeline.totals, await pipeline._parts().ledger.ask(read_totals)
+            assert +counted.jobs == +true.jobs
+            for name in ("charged", "reserved", "held", "lost_answers", "in_doubt", "removed"):
+                assert getattr(counted, name) == getattr(true, name), name
+            assert (
+                pipeline._parts(ever=True).spending.budget.committed == true.charged + true.reserved
+            )
+            assert cap is None or true.charged + true.reserved <= cap * 1_000_000
+
+    run_virtual(asyncio.wait_for(main(), 1_000_000))

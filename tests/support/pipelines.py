@@ -1,0 +1,45 @@
+"""Pipelines in virtual time: opened, cut off, and counted by ledger and totals."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from asyncpipe import Job, Pipeline
+from asyncpipe.report.totals import read_totals
+from asyncpipe.testing import FakeProvider
+
+FLUX = "black-forest-labs/flux-2-pro/text-to-image"
+
+
+def job(name: str, **fields: Any) -> Job:
+    return Job(name=name, model=FLUX, prompt="a mug", **fields)
+
+
+def opened(folder: Path, provider: FakeProvider, **options: Any) -> Pipeline:
+    return Pipeline(provider, folder, seed=1, min_free_bytes=0, **options)
+
+
+def clock_restarts(provider: FakeProvider) -> None:
+    for made in provider._made.values():
+        made.ready = 0.0
+
+
+async def cut_after(seconds: float, pipeline: Pipeline, jobs: list[Job]) -> None:
+    async with pipeline:
+        batch = asyncio.ensure_future(pipeline.batch_generate(jobs))
+        await asyncio.sleep(seconds)
+        batch.cancel()
+        await asyncio.wait([batch])
+
+
+async def counts_agree(pipeline: Pipeline) -> None:
+    """The totals that were counted along are those of the ledger."""
+    pipeline._parts().recorder.tell()
+    counted, true = pipeline.totals, await pipeline._parts().ledger.ask(read_totals)
+    assert {s: n for s, n in counted.jobs.items() if n} == {s: n for s, n in true.jobs.items() if n}
+    assert {c: n for c, n in counted.failures.items() if n} == dict(true.failures)
+    assert {c: n for c, n in counted.losses.items() if n} == dict(true.losses)
+    for name in ("charged", "reserved", "held", "lost_answers", "in_doubt", "removed"):
+        assert getattr(counted, name) == getattr(true, name), name
