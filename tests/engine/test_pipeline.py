@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from asyncpipe import Job, Manifest, Outcome, Pipeline, Polling, Result
+from asyncpipe import Job, Outcome, Pipeline, Polling
 from asyncpipe.errors import (
     BalanceExhausted,
     KeyRefused,
     NotAccepted,
     NotSent,
-    PollFailed,
     PredictionGone,
     ProviderError,
     RateLimited,
@@ -32,33 +29,10 @@ from asyncpipe.jobs.states import JobState
 from asyncpipe.providers.base import Prediction, PredictionStatus
 from asyncpipe.report.totals import read_totals
 from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual
+from tests.support.batches import FLUX, jobs, pipeline, run_batch
 
-FLUX = "black-forest-labs/flux-2-pro/text-to-image"
 FAILED = PredictionStatus.FAILED
 GONE = "data:text/html,%3Chtml%3E"
-
-
-def jobs(count: int, **fields: Any) -> list[Job]:
-    return [Job(name=f"杯子 {n}", model=FLUX, prompt="a mug", **fields) for n in range(count)]
-
-
-@asynccontextmanager
-async def pipeline(folder: Path, provider: FakeProvider, **options: Any) -> AsyncIterator[Pipeline]:
-    async with Pipeline(provider, folder, seed=1, **options) as opened:
-        yield opened
-
-
-def run_batch(
-    folder: Path, provider: FakeProvider, batch: list[Job], **options: Any
-) -> tuple[Manifest, list[Result], Exception | None]:
-    retry_failed = options.pop("retry_failed", False)
-
-    async def main() -> tuple[Manifest, list[Result], Exception | None]:
-        async with pipeline(folder, provider, **options) as opened:
-            manifest = await opened.batch_generate(batch, retry_failed=retry_failed)
-            return manifest, list(manifest), opened.stopped
-
-    return run_virtual(main())
 
 
 def test_every_job_succeeds_and_the_books_agree(tmp_path: Path) -> None:
@@ -71,49 +45,6 @@ def test_every_job_succeeds_and_the_books_agree(tmp_path: Path) -> None:
     assert sum(result.cost for result in results) == Decimal("0.40")
     assert all((tmp_path / asset.path).stat().st_size for r in results for asset in r.assets)
     assert [result.name for result in results] == [f"杯子 {n}" for n in range(10)]
-
-
-@pytest.mark.parametrize("max_workers", [1, 3, 7])
-def test_never_more_in_flight_than_max_workers(tmp_path: Path, max_workers: int) -> None:
-    """The provider itself never works on more, and the limit is reached."""
-    provider = FakeProvider(default=Script(submit_s=0.5))
-    run_batch(tmp_path, provider, jobs(20), max_workers=max_workers)
-    assert provider.peak_in_flight == max_workers
-
-
-def test_the_same_command_submits_nothing_more(tmp_path: Path) -> None:
-    """A second run finds everything done."""
-    provider = FakeProvider()
-    run_batch(tmp_path, provider, jobs(5))
-    manifest, _, _ = run_batch(tmp_path, provider, jobs(5))
-    assert (provider.submits, manifest.totals.successful) == (5, 5)
-
-
-def test_new_jobs_join_and_removed_ones_stay_unsubmitted(tmp_path: Path) -> None:
-    """A changed job file: what is new is run, what is gone is reported, nothing is lost."""
-    provider = FakeProvider(
-        scripts={"杯子 1": Script(submits=[BalanceExhausted("empty", status=402)])}
-    )
-    manifest, _, stopped = run_batch(tmp_path, provider, jobs(3), max_workers=1)
-    assert isinstance(stopped, BalanceExhausted)
-    assert (manifest.totals.successful, manifest.totals.pending) == (1, 2)
-    manifest, _, _ = run_batch(tmp_path, provider, [jobs(3)[2], *jobs(5)[4:]])
-    assert provider.sold == ["杯子 0", "杯子 2", "杯子 4"]
-    assert (manifest.totals.successful, manifest.totals.removed, manifest.totals.total) == (3, 1, 3)
-
-
-@pytest.mark.parametrize(
-    "refusal",
-    [RateLimited("429"), NotSent("no route"), RateLimited("429", retry_after_s=77.0)],
-    ids=["429", "connect", "retry-after"],
-)
-def test_refusals_wait_and_use_up_no_attempt(tmp_path: Path, refusal: ProviderError) -> None:
-    """Five refusals in a row are more than ``retries``, and the job still succeeds, paid once."""
-    provider = FakeProvider(default=Script(submits=[refusal] * 5))
-    manifest, results, _ = run_batch(tmp_path, provider, jobs(4), retries=2)
-    assert manifest.totals.successful == 4
-    assert len(provider.sold) == 4
-    assert {result.attempts for result in results} == {1}
 
 
 def test_one_probe_goes_ahead_after_a_pause(tmp_path: Path) -> None:
@@ -145,18 +76,6 @@ def test_a_stop_submits_no_more_and_finishes_what_runs(tmp_path: Path, stop: Pro
     assert manifest.totals.pending == 10 - len(provider.sold)
     manifest, _, stopped = run_batch(tmp_path, provider, jobs(10), max_workers=2)
     assert (stopped, manifest.totals.successful, len(provider.sold)) == (None, 10, 10)
-
-
-def test_an_unknown_submit_is_never_sent_again(tmp_path: Path) -> None:
-    """Its money stays reserved, over any number of runs."""
-    provider = FakeProvider(scripts={"杯子 1": Script(submits=[SubmitUnknown("reset")])})
-    for _ in range(3):
-        manifest, results, _ = run_batch(tmp_path, provider, jobs(3))
-    assert provider.submits == 3
-    assert manifest.totals.unknown == 1
-    assert manifest.totals.reserved == 40_000
-    assert results[1].status == "unknown"
-    assert results[1].error == "reset"
 
 
 def test_a_rejected_job_is_final_and_free(tmp_path: Path) -> None:
@@ -205,26 +124,6 @@ def test_retry_failed_submits_again_what_was_not_charged(tmp_path: Path) -> None
     assert (manifest.totals.failed, provider.submits) == (1, 1)
     manifest, results, _ = run_batch(tmp_path, provider, jobs(1), retry_failed=True)
     assert (manifest.totals.successful, results[0].attempts) == (1, 2)
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [
-        PredictionGone("404", status=404),
-        PollFailed("502 html", status=502),
-        PollFailed("429", status=429, retry_after_s=20.0),
-        Prediction(id="p1", status=PredictionStatus.COMPLETED, outputs=()),
-        Prediction(id="p1", said="queued"),
-    ],
-    ids=["warm-up", "html", "429", "empty-outputs", "backwards"],
-)
-def test_no_fault_while_polling_loses_a_paid_job(
-    tmp_path: Path, fault: ProviderError | Prediction
-) -> None:
-    """Polls go on until the truth is told; nothing is submitted twice."""
-    provider = FakeProvider(default=Script(polls=[fault] * 4))
-    manifest, _, _ = run_batch(tmp_path, provider, jobs(2))
-    assert (manifest.totals.successful, len(provider.sold)) == (2, 2)
 
 
 def test_polling_follows_the_articles_schedule(tmp_path: Path) -> None:
@@ -396,22 +295,6 @@ def test_a_streams_own_error_reaches_its_consumer(tmp_path: Path) -> None:
     run_virtual(main())
 
 
-@pytest.mark.parametrize("after_s", [0.0, 0.25, 0.5, 0.75, 1.0, 4.0, 11.0, 12.0])
-def test_cancelling_the_run_at_any_moment_loses_nothing(tmp_path: Path, after_s: float) -> None:
-    """Cancelled before, during or after a submit: the next run ends with everything paid once."""
-    provider = FakeProvider(default=Script(submit_s=0.5))
-
-    async def cancelled() -> None:
-        async with pipeline(tmp_path, provider, max_workers=5) as opened:
-            await asyncio.wait_for(opened.batch_generate(jobs(8)), after_s)
-
-    with pytest.raises(TimeoutError):
-        run_virtual(cancelled())
-    manifest, _, _ = run_batch(tmp_path, provider, jobs(8))
-    assert manifest.totals.successful == 8
-    assert sorted(provider.sold) == [f"杯子 {n}" for n in range(8)]
-
-
 def test_the_users_own_error_is_not_wrapped(tmp_path: Path) -> None:
     """An exception inside the block leaves it as it is, not in a group."""
 
@@ -516,8 +399,3 @@ def test_a_caller_of_an_expired_job_is_told_under_any_load(tmp_path: Path) -> No
             await asyncio.gather(*load)
 
     run_virtual(main())
-
-
-def provider_restarts(provider: FakeProvider) -> None:
-    for made in provider._made.values():
-        made.ready = 0.0

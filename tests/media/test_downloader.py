@@ -9,8 +9,7 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar, cast
@@ -21,43 +20,9 @@ from aiohttp import web
 from asyncpipe.errors import DiskError, DownloadError, MediaGone, TooLarge
 from asyncpipe.http.body import Body
 from asyncpipe.http.hosts import PublicResolver
-from asyncpipe.media.downloader import SMALL, Downloader, StoredFile, Target
+from asyncpipe.media.downloader import SMALL, Downloader, StoredFile
 from asyncpipe.testing import PIXEL, run_virtual
-from tests.support.servers import serving
-
-PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
-LARGE = b"\x00\x00\x00\x18ftypisom" + bytes(range(256)) * (3 * SMALL // 256)
-TARGET = Target(stem="images/杯子", part="1_0.part", default_extension="png")
-Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-
-
-@asynccontextmanager
-async def offering(answer: Answer) -> AsyncIterator[str]:
-    """One output, whatever is asked for; yields its signed URL."""
-    async with serving(answer) as origin:
-        yield f"{origin}/x/out?sig=secret"
-
-
-def fetch(
-    folder: Path, answer: Answer, seen: list[web.BaseRequest] | None = None, **options: Any
-) -> StoredFile:
-    async def serve(request: web.BaseRequest) -> web.StreamResponse:
-        if seen is not None:
-            seen.append(request)
-        return await answer(request)
-
-    async def main() -> StoredFile:
-        async with (
-            offering(serve) as url,
-            Downloader(folder, **({"stalled_s": 1.0} | options)) as downloader,
-        ):
-            return await downloader.fetch(url, TARGET)
-
-    return asyncio.run(main())
-
-
-def left(folder: Path) -> list[str]:
-    return [p.name for p in folder.rglob("*") if p.is_file() and "parts" not in p.parts]
+from tests.support.media import LARGE, PNG, TARGET, Answer, fetch, left, offering
 
 
 @pytest.mark.parametrize("body", [PNG, LARGE, LARGE[:SMALL], LARGE[: SMALL - 1]])
@@ -72,53 +37,6 @@ def test_a_file_stands_whole_with_its_hash(tmp_path: Path, body: bytes) -> None:
     assert stored.path == ("images/杯子.png" if body is PNG else "images/杯子.mp4")
     assert (stored.size, stored.sha256) == (len(body), hashlib.sha256(body).hexdigest())
     assert not list((tmp_path / ".asyncpipe" / "parts").iterdir())
-
-
-def test_media_requests_carry_no_credentials(tmp_path: Path) -> None:
-    """No Authorization, no cookies, our own User-Agent."""
-    seen: list[web.BaseRequest] = []
-
-    async def answer(request: web.BaseRequest) -> web.Response:
-        return web.Response(body=PNG)
-
-    fetch(tmp_path, answer, seen)
-    headers = seen[0].headers
-    assert "Authorization" not in headers
-    assert "Cookie" not in headers
-    assert headers["User-Agent"].startswith("asyncpipe/")
-
-
-@pytest.mark.parametrize("body", [PNG, LARGE])
-def test_a_body_that_breaks_off_is_never_a_file(tmp_path: Path, body: bytes) -> None:
-    """Cut before Content-Length: an error, and nothing under the final name."""
-
-    async def answer(request: web.BaseRequest) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Length": str(len(body))})
-        await response.prepare(request)
-        await response.write(body[: len(body) // 2])
-        assert request.transport is not None
-        request.transport.close()
-        return response
-
-    with pytest.raises(DownloadError):
-        fetch(tmp_path, answer)
-    assert left(tmp_path) == []
-
-
-@pytest.mark.parametrize(
-    "body",
-    [b"", b"<!DOCTYPE html><p>gone", b'{"code":403}', b"<?xml version='1.0'?><Error/>"],
-    ids=["empty", "html", "json", "xml"],
-)
-def test_what_is_not_media_is_never_a_file(tmp_path: Path, body: bytes) -> None:
-    """Status 200 alone makes no asset."""
-
-    async def answer(request: web.BaseRequest) -> web.Response:
-        return web.Response(body=body, content_type="image/png")
-
-    with pytest.raises(DownloadError):
-        fetch(tmp_path, answer)
-    assert left(tmp_path) == []
 
 
 @pytest.mark.parametrize("status", [403, 404, 410])
@@ -401,24 +319,6 @@ def test_a_data_uri_has_the_same_limit(tmp_path: Path) -> None:
         asyncio.run(main())
 
 
-@pytest.mark.parametrize("size", [1000, 3 * SMALL])
-def test_a_chunked_body_that_breaks_off_is_never_a_file(tmp_path: Path, size: int) -> None:
-    """Without a length the last chunk tells the end; here there is none."""
-
-    async def answer(request: web.BaseRequest) -> web.StreamResponse:
-        response = web.StreamResponse()
-        response.enable_chunked_encoding()
-        await response.prepare(request)
-        await response.write(LARGE[:size])
-        assert request.transport is not None
-        request.transport.close()
-        return response
-
-    with pytest.raises(DownloadError):
-        fetch(tmp_path, answer)
-    assert left(tmp_path) == []
-
-
 def test_media_are_asked_for_as_they_are(tmp_path: Path) -> None:
     """No compression, whose length and bytes would not be the file's; an answer in it is none."""
     seen: list[web.BaseRequest] = []
@@ -433,25 +333,6 @@ def test_media_are_asked_for_as_they_are(tmp_path: Path) -> None:
     with pytest.raises(DownloadError, match="gzip"):
         fetch(tmp_path, answer, seen)
     assert left(tmp_path) == []
-
-
-NOISE = b"\x07\x01\x02\x03" * 400
-
-
-@pytest.mark.parametrize("size", [len(NOISE), 2 * SMALL])
-def test_noise_called_a_picture_is_never_a_file(tmp_path: Path, size: int) -> None:
-    """A decrypted wrong, a torn object: not what was paid for. Without a claim it is stored."""
-    kind = "image/png"
-
-    async def answer(request: web.BaseRequest) -> web.Response:
-        return web.Response(body=NOISE * (size // len(NOISE)), content_type=kind)
-
-    with pytest.raises(DownloadError, match="is no png"):
-        fetch(tmp_path, answer)
-    assert left(tmp_path) == []
-    assert not list((tmp_path / ".asyncpipe" / "parts").iterdir())
-    kind = "application/octet-stream"
-    assert fetch(tmp_path, answer).path == "images/杯子.png"
 
 
 @pytest.mark.parametrize(

@@ -158,9 +158,6 @@ def test_no_signature_is_written_down(tmp_path: Path) -> None:
     assert b"topsecret" not in log.read_bytes()
 
 
-# -- answers that are not the rest ------------------------------------------------------------
-
-
 def partial_answer(start: int, total: int, headers: dict[str, str]) -> Odd:
     async def answer(request: web.BaseRequest, origin: Origin) -> web.StreamResponse:
         told = {"Content-Range": f"bytes {start}-{len(OTHER) - 1}/{total}"} | headers
@@ -353,9 +350,6 @@ def test_a_limit_that_was_lowered_counts_for_parts(tmp_path: Path) -> None:
     error = fetch(tmp_path, origin, runs=[1], largest=3 * SMALL, stalled_s=0.5)
     assert isinstance(error, TooLarge)
     assert (error.have, kept(tmp_path)) == (0, [])
-
-
-# -- crashes ------------------------------------------------------------------------------------
 
 
 def leave(folder: Path, size: int) -> tuple[Origin, Path, Path]:
@@ -557,22 +551,6 @@ def test_a_thread_that_was_faster_is_no_trouble(tmp_path: Path) -> None:
     ours.settle(final)
     assert final.read_bytes() == CLIP
     assert [p.name for p in tmp_path.iterdir()] == ["videos"]
-
-
-@pytest.mark.parametrize("damage", ["gone", "shorter"])
-def test_a_part_that_is_not_what_was_written_is_never_a_file(tmp_path: Path, damage: str) -> None:
-    """Removed or cut under our hands: said so, and nothing put in place of a file that stands."""
-    path, final = tmp_path / "a", tmp_path / "a.mp4"
-    final.write_bytes(b"another")
-    with closing(Part(path, None)) as part:
-        part.write(CLIP)
-        if damage == "gone":
-            path.unlink()
-        else:
-            os.truncate(path, 1000)
-        with pytest.raises(OSError, match=r"No such file|shorter"):
-            part.settle(final)
-    assert final.read_bytes() == b"another"
 
 
 def test_what_nobody_can_use_goes(tmp_path: Path) -> None:

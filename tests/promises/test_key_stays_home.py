@@ -30,6 +30,7 @@ from asyncpipe.ledger.folder import ledger_path
 from asyncpipe.media.downloader import Downloader, Target
 from asyncpipe.providers.atlas.key import Secret
 from tests.support import ROOT
+from tests.support.media import PNG, fetch
 from tests.support.servers import REFUSALS, echoing, serving
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
@@ -442,3 +443,17 @@ def test_the_package_never_logs_or_prints_headers() -> None:
         if "Authorization" in path.read_text(encoding="utf-8") and "simulator" not in path.parts
     }
     assert users == {str(Path("providers", "atlas", "client.py"))}
+
+
+def test_media_requests_carry_no_credentials(tmp_path: Path) -> None:
+    """No Authorization, no cookies, our own User-Agent."""
+    seen: list[web.BaseRequest] = []
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        return web.Response(body=PNG)
+
+    fetch(tmp_path, answer, seen)
+    headers = seen[0].headers
+    assert "Authorization" not in headers
+    assert "Cookie" not in headers
+    assert headers["User-Agent"].startswith("asyncpipe/")

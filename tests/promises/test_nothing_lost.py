@@ -11,11 +11,12 @@ from random import Random
 import pytest
 
 from asyncpipe import JobState, Manifest
-from asyncpipe.errors import AsyncpipeError, PredictionGone, ProviderError
+from asyncpipe.errors import AsyncpipeError, PollFailed, PredictionGone, ProviderError
 from asyncpipe.providers.base import Prediction, PredictionStatus
 from asyncpipe.simulator.books import Books
 from asyncpipe.simulator.settings import SimulatorSettings
 from asyncpipe.testing import FakeProvider, Script, run_virtual
+from tests.support.batches import jobs, pipeline, run_batch
 from tests.support.chaos import SEEDS, all_sorts, bought, every_fault, on_disk, run_simulated
 from tests.support.pipelines import counts_agree, job, opened
 
@@ -109,3 +110,39 @@ def test_callers_who_leave_take_nothing_from_a_batch(tmp_path: Path) -> None:
             await counts_agree(pipeline)
 
     run_virtual(main())
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        PredictionGone("404", status=404),
+        PollFailed("502 html", status=502),
+        PollFailed("429", status=429, retry_after_s=20.0),
+        Prediction(id="p1", status=PredictionStatus.COMPLETED, outputs=()),
+        Prediction(id="p1", said="queued"),
+    ],
+    ids=["warm-up", "html", "429", "empty-outputs", "backwards"],
+)
+def test_no_fault_while_polling_loses_a_paid_job(
+    tmp_path: Path, fault: ProviderError | Prediction
+) -> None:
+    """Polls go on until the truth is told; nothing is submitted twice."""
+    provider = FakeProvider(default=Script(polls=[fault] * 4))
+    manifest, _, _ = run_batch(tmp_path, provider, jobs(2))
+    assert (manifest.totals.successful, len(provider.sold)) == (2, 2)
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.25, 0.5, 0.75, 1.0, 4.0, 11.0, 12.0])
+def test_cancelling_the_run_at_any_moment_loses_nothing(tmp_path: Path, after_s: float) -> None:
+    """Cancelled before, during or after a submit: the next run ends with everything paid once."""
+    provider = FakeProvider(default=Script(submit_s=0.5))
+
+    async def cancelled() -> None:
+        async with pipeline(tmp_path, provider, max_workers=5) as opened:
+            await asyncio.wait_for(opened.batch_generate(jobs(8)), after_s)
+
+    with pytest.raises(TimeoutError):
+        run_virtual(cancelled())
+    manifest, _, _ = run_batch(tmp_path, provider, jobs(8))
+    assert manifest.totals.successful == 8
+    assert sorted(provider.sold) == [f"杯子 {n}" for n in range(8)]

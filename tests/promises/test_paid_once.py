@@ -35,6 +35,7 @@ from asyncpipe.errors import (
     PredictionGone,
     ProviderError,
     RateLimited,
+    SubmitUnknown,
     UsageError,
 )
 from asyncpipe.jobs.events import Event, Intended, now
@@ -47,6 +48,7 @@ from asyncpipe.report.totals import Totals
 from asyncpipe.simulator.books import Books
 from asyncpipe.simulator.server import Simulator
 from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual
+from tests.support.batches import jobs, run_batch
 from tests.support.chaos import LONG, MODELS, SEEDS, bought
 from tests.support.command_line import asyncpipe, books, command, environment, manifest, write_jobs
 from tests.support.crashes import judge, killing, patient, runner, settings, submitting, two_jobs
@@ -489,3 +491,15 @@ def test_a_batch_that_is_refused_buys_nothing_through_another(tmp_path: Path) ->
         assert "wrong" not in provider.sold
 
     run_virtual(main())
+
+
+def test_an_unknown_submit_is_never_sent_again(tmp_path: Path) -> None:
+    """Its money stays reserved, over any number of runs."""
+    provider = FakeProvider(scripts={"杯子 1": Script(submits=[SubmitUnknown("reset")])})
+    for _ in range(3):
+        manifest, results, _ = run_batch(tmp_path, provider, jobs(3))
+    assert provider.submits == 3
+    assert manifest.totals.unknown == 1
+    assert manifest.totals.reserved == 40_000
+    assert results[1].status == "unknown"
+    assert results[1].error == "reset"

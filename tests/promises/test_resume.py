@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from asyncpipe import Job, JobState
-from asyncpipe.errors import DiskError, Rejected
+from asyncpipe.errors import BalanceExhausted, DiskError, Rejected
 from asyncpipe.ledger.database import reading
 from asyncpipe.report.totals import Totals
 from asyncpipe.simulator.books import Books
 from asyncpipe.simulator.server import Simulator
 from asyncpipe.testing import FakeProvider, Script, run_virtual
+from tests.support.batches import jobs, run_batch
 from tests.support.crashes import judge, killing, patient, runner, settings, submitting, two_jobs
 from tests.support.mugs import MUGS, counts, mugs
 from tests.support.pipelines import clock_restarts, job, opened
@@ -166,3 +167,24 @@ def test_a_disk_that_fills_up_while_jobs_are_written_down_stops_the_run(tmp_path
         assert provider.submits == 0
 
     run_virtual(main())
+
+
+def test_the_same_command_submits_nothing_more(tmp_path: Path) -> None:
+    """A second run finds everything done."""
+    provider = FakeProvider()
+    run_batch(tmp_path, provider, jobs(5))
+    manifest, _, _ = run_batch(tmp_path, provider, jobs(5))
+    assert (provider.submits, manifest.totals.successful) == (5, 5)
+
+
+def test_new_jobs_join_and_removed_ones_stay_unsubmitted(tmp_path: Path) -> None:
+    """A changed job file: what is new is run, what is gone is reported, nothing is lost."""
+    provider = FakeProvider(
+        scripts={"杯子 1": Script(submits=[BalanceExhausted("empty", status=402)])}
+    )
+    manifest, _, stopped = run_batch(tmp_path, provider, jobs(3), max_workers=1)
+    assert isinstance(stopped, BalanceExhausted)
+    assert (manifest.totals.successful, manifest.totals.pending) == (1, 2)
+    manifest, _, _ = run_batch(tmp_path, provider, [jobs(3)[2], *jobs(5)[4:]])
+    assert provider.sold == ["杯子 0", "杯子 2", "杯子 4"]
+    assert (manifest.totals.successful, manifest.totals.removed, manifest.totals.total) == (3, 1, 3)

@@ -1,0 +1,36 @@
+"""Batches in virtual time, against a provider that follows a script."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from asyncpipe import Job, Manifest, Pipeline, Result
+from asyncpipe.testing import FakeProvider, run_virtual
+
+FLUX = "black-forest-labs/flux-2-pro/text-to-image"
+
+
+def jobs(count: int, **fields: Any) -> list[Job]:
+    return [Job(name=f"杯子 {n}", model=FLUX, prompt="a mug", **fields) for n in range(count)]
+
+
+@asynccontextmanager
+async def pipeline(folder: Path, provider: FakeProvider, **options: Any) -> AsyncIterator[Pipeline]:
+    async with Pipeline(provider, folder, seed=1, **options) as opened:
+        yield opened
+
+
+def run_batch(
+    folder: Path, provider: FakeProvider, batch: list[Job], **options: Any
+) -> tuple[Manifest, list[Result], Exception | None]:
+    retry_failed = options.pop("retry_failed", False)
+
+    async def main() -> tuple[Manifest, list[Result], Exception | None]:
+        async with pipeline(folder, provider, **options) as opened:
+            manifest = await opened.batch_generate(batch, retry_failed=retry_failed)
+            return manifest, list(manifest), opened.stopped
+
+    return run_virtual(main())
