@@ -104,7 +104,8 @@ class _Plain:
         schema = {**_type(value), **_limits(value), **_allowed(value)}
         required = value.get("required")
         if isinstance(required, list):
-            schema["required"] = [name for name in required if isinstance(name, str)]
+            names = (name for name in required if isinstance(name, str))
+            schema["required"] = list(dict.fromkeys(names))
         fields = value.get("properties")
         if isinstance(fields, Mapping):
             named = fields.items()
@@ -145,7 +146,7 @@ def _merge(schema: Schema, part: Schema) -> None:
         if name == "properties":
             schema[name] = {**value, **schema.get(name, {})}
         elif name == "required":
-            schema[name] = [*schema.get(name, []), *value]
+            schema[name] = list(dict.fromkeys([*schema.get(name, []), *value]))
         elif name != "additionalProperties":
             schema.setdefault(name, value)
 
@@ -156,7 +157,9 @@ def _type(value: Mapping[str, Any]) -> Schema:
     if not isinstance(kinds, list) or not kinds:
         return {}
     fit = all(isinstance(kind, str) and kind in _TYPES for kind in kinds)
-    return {"type": told} if fit else {}
+    if not fit:
+        return {}
+    return {"type": told if isinstance(told, str) else list(dict.fromkeys(kinds))}
 
 
 def _limits(value: Mapping[str, Any]) -> Schema:
@@ -167,7 +170,7 @@ def _limits(value: Mapping[str, Any]) -> Schema:
     if _is_number(value.get("multipleOf")) and value["multipleOf"] > 0:
         found["multipleOf"] = value["multipleOf"]
     counts = {n: value[n] for n in _COUNTS if _is_number(value.get(n)) and value[n] >= 0}
-    return {**found, **counts}
+    return {**found, **{n: int(count) for n, count in counts.items() if count == int(count)}}
 
 
 def _allowed(value: Mapping[str, Any]) -> Schema:
@@ -188,7 +191,7 @@ def _or_null(schema: Schema) -> Schema:
     wider = dict(schema)
     if "type" in wider:
         kinds = wider["type"] if isinstance(wider["type"], list) else [wider["type"]]
-        wider["type"] = [*kinds, "null"]
+        wider["type"] = list(dict.fromkeys([*kinds, "null"]))
     if "enum" in wider:
         wider["enum"] = [*wider["enum"], None]
     if "anyOf" in wider:
