@@ -2,73 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from asyncpipe import JobState, read_manifest
+from asyncpipe import read_manifest
 from tests.support.command_line import (
     asyncpipe,
     books,
     command,
     environment,
+    job_lines,
     manifest,
     submitted,
     write_jobs,
 )
 
 
-def jobs(count: int, size: int = 64) -> str:
-    polling = "polling: {initial_s: 0.05, maximum_s: 0.2}"
-    return f"output_dir: out\nmax_workers: 4\n{polling}\njobs:\n" + "".join(
-        f"  - {{name: 杯 {n}, model: black-forest-labs/flux-2-pro/text-to-image,"
-        f" prompt: mug {n}, width: {size}, height: {size}}}\n"
-        for n in range(count)
-    )
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 12 MiB that the test may fill; only root on Linux can make one."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = (
-        sys.platform == "linux"
-        and not subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", folder],
-            check=False,
-            capture_output=True,
-        ).returncode
-    )
-    if not mounted:
-        pytest.skip("no right to mount a small file system here")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
-
-
-def fill(folder: Path, leave: int) -> Path:
-    """Leave only ``leave`` bytes of a file system."""
-    filler = folder / "filler"
-    with filler.open("wb") as file:
-        while (free := shutil.disk_usage(folder).free) > leave:
-            file.write(b"x" * min(1 << 16, free - leave))
-            file.flush()
-    return filler
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
 def test_collect_after_a_kill_needs_no_job_file(tmp_path: Path) -> None:
     """What was submitted is finished, nothing is submitted, and a run goes on from there."""
-    file = write_jobs(tmp_path / "jobs.yaml", jobs(30))
+    file = write_jobs(tmp_path / "jobs.yaml", job_lines(30))
     run = command("run", "jobs.yaml", "--simulate", "--quiet")
     process = subprocess.Popen(run, cwd=tmp_path, env=environment())
     for _ in range(4000):
@@ -96,7 +55,7 @@ def test_collect_after_a_kill_needs_no_job_file(tmp_path: Path) -> None:
 
 def test_verify_names_what_is_bad_and_brings_it_back(tmp_path: Path) -> None:
     """A deleted file and a changed one come back unpaid; a second look finds nothing."""
-    write_jobs(tmp_path / "jobs.yaml", jobs(3))
+    write_jobs(tmp_path / "jobs.yaml", job_lines(3))
     assert asyncpipe("run", "jobs.yaml", "--simulate", cwd=tmp_path).returncode == 0
     images = tmp_path / "out" / "images"
     bought = {path.name: path.read_bytes() for path in images.iterdir()}
@@ -115,7 +74,7 @@ def test_verify_names_what_is_bad_and_brings_it_back(tmp_path: Path) -> None:
 
 def test_verify_exits_by_the_files_not_by_failed_jobs(tmp_path: Path) -> None:
     """A moderated job has no file: 0 when all files are fine, and 0 after one was repaired."""
-    write_jobs(tmp_path / "jobs.yaml", jobs(6))
+    write_jobs(tmp_path / "jobs.yaml", job_lines(6))
     run = ("run", "jobs.yaml", "--simulate", "--simulate-faults", "moderated=0.5")
     assert asyncpipe(*run, cwd=tmp_path).returncode == 1
     assert asyncpipe("verify", "out", cwd=tmp_path).returncode == 0
@@ -135,7 +94,7 @@ def test_verify_and_collect_of_no_ledger_say_so(tmp_path: Path) -> None:
 
 def test_ambiguous_resubmit_takes_up_held_jobs(tmp_path: Path) -> None:
     """A lost answer is held by a plain run, and sent again by one that is told to."""
-    write_jobs(tmp_path / "jobs.yaml", jobs(2))
+    write_jobs(tmp_path / "jobs.yaml", job_lines(2))
     run = ("run", "jobs.yaml", "--simulate")
     assert asyncpipe(*run, "--simulate-faults", "dropped=1", cwd=tmp_path).returncode == 75
     assert asyncpipe(*run, cwd=tmp_path).returncode == 75
@@ -149,7 +108,7 @@ def test_ambiguous_resubmit_takes_up_held_jobs(tmp_path: Path) -> None:
 
 def test_resolve_settles_what_lost_answers_cost(tmp_path: Path) -> None:
     """Status names the command; the bill decides; afterwards nothing is reserved any more."""
-    write_jobs(tmp_path / "jobs.yaml", jobs(2))
+    write_jobs(tmp_path / "jobs.yaml", job_lines(2))
     run = ("run", "jobs.yaml", "--simulate")
     assert asyncpipe(*run, "--simulate-faults", "dropped=1", cwd=tmp_path).returncode == 75
     done = asyncpipe("resolve", "out", "杯 0", "--resubmit", cwd=tmp_path)
@@ -171,7 +130,7 @@ def test_resolve_settles_what_lost_answers_cost(tmp_path: Path) -> None:
 
 def test_too_little_disk_submits_nothing(tmp_path: Path) -> None:
     """Exit 3 after patience, the reason with the remedy, everything still to do."""
-    write_jobs(tmp_path / "jobs.yaml", jobs(2))
+    write_jobs(tmp_path / "jobs.yaml", job_lines(2))
     options = ("--min-free", 10**9, "--patience", 0)
     done = asyncpipe("run", "jobs.yaml", "--simulate", *options, cwd=tmp_path)
     assert done.returncode == 3
@@ -180,78 +139,11 @@ def test_too_little_disk_submits_nothing(tmp_path: Path) -> None:
     assert asyncpipe("run", "jobs.yaml", "--simulate", cwd=tmp_path).returncode == 0
 
 
-@pytest.mark.parametrize("leave", [200_000, 30_000, 0])
-def test_a_disk_that_fills_up_loses_nothing(small_disk: Path, leave: int) -> None:
-    """In the middle of downloads and ledger writes: a message, exit 3, and a run that completes.
-
-    The simulator's books are on the same disk as little as the ledger: they are kept elsewhere.
-    """
-    home = small_disk.parent
-    write_jobs(home / "jobs.yaml", jobs(24, size=512))
-    server, url = start_simulator(home)
-    try:
-        run = ("run", "jobs.yaml", "--base-url", url, "-o", "disk/out", "--min-free", 0)
-        key = {"ATLASCLOUD_API_KEY": "apikey-" + "1" * 32}
-        process = subprocess.Popen(
-            command(*run, "--no-progress"),
-            cwd=home,
-            env=environment(**key),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-        )
-        out = small_disk / "out"
-        for _ in range(4000):
-            if (out / ".asyncpipe/ledger.sqlite3").exists() and submitted(out) >= 3:
-                break
-            time.sleep(0.005)
-        filler = fill(small_disk, leave)
-        printed, errors = process.communicate(timeout=60)
-        assert process.returncode == 3, (printed, errors)
-        assert "Traceback" not in printed + errors
-        assert "make room" in " ".join((printed + errors).split())
-        images = list((out / "images").iterdir())
-        assert all(path.read_bytes().startswith(b"\x89PNG") for path in images)
-        filler.unlink()
-        done = asyncpipe(*run, cwd=home, **key)
-        totals = read_manifest(out).totals
-        sold = sold_by(url)
-        assert totals.successful + totals.unknown == 24, (errors, done.stdout, done.stderr)
-        assert sold <= 24, "paid twice"
-        assert totals.unknown == 0, (leave, errors, done.stdout)
-    finally:
-        server.terminate()
-        server.communicate(timeout=10)
-
-
-def start_simulator(home: Path) -> tuple[subprocess.Popen[str], str]:
-    """Start a simulator as a server of its own; return its process and base URL."""
-    server = subprocess.Popen(
-        command("simulate", "--port", 0, "--books", home / "books.sqlite3", "--speed", 60),
-        cwd=home,
-        env=environment(PYTHONUNBUFFERED="1"),
-        stdout=subprocess.PIPE,
-        encoding="utf-8",
-    )
-    assert server.stdout is not None
-    return server, server.stdout.readline().split()[2]
-
-
-def sold_by(url: str) -> int:
-    import urllib.request
-
-    request = urllib.request.Request(
-        url.replace("/api/v1", "/books"), headers={"User-Agent": "test"}
-    )
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        return int(json.loads(answer.read())["predictions"])
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
 def test_a_read_only_folder_is_said_to_be_one(small_disk: Path) -> None:
     """Before anything is spent; with the remedy."""
     home = small_disk.parent
-    write_jobs(home / "jobs.yaml", jobs(2))
+    write_jobs(home / "jobs.yaml", job_lines(2))
     run = ("run", "jobs.yaml", "--simulate", "--min-free", 0, "-o", "disk/out")
     assert asyncpipe(*run, cwd=home).returncode == 0
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
@@ -264,7 +156,7 @@ def test_a_read_only_folder_is_said_to_be_one(small_disk: Path) -> None:
 
 def test_a_damaged_ledger_is_said_to_be_one(tmp_path: Path) -> None:
     """Exit 3; it is left alone, and putting a copy back is enough."""
-    write_jobs(tmp_path / "jobs.yaml", jobs(2))
+    write_jobs(tmp_path / "jobs.yaml", job_lines(2))
     run = ("run", "jobs.yaml", "--simulate")
     assert asyncpipe(*run, cwd=tmp_path).returncode == 0
     ledger = tmp_path / "out" / ".asyncpipe" / "ledger.sqlite3"
@@ -281,60 +173,10 @@ def test_a_damaged_ledger_is_said_to_be_one(tmp_path: Path) -> None:
     assert asyncpipe(*run, cwd=tmp_path).returncode == 0
 
 
-def test_answers_that_are_out_when_the_disk_fills_are_recorded(small_disk: Path) -> None:
-    """The ballast makes room for them; the run stops, nothing is unknown or bought again."""
-    from asyncpipe import Job, Manifest, Pipeline, Polling, Prediction
-    from asyncpipe.errors import DiskError
-    from asyncpipe.testing import FakeProvider, Script
-
-    class Filling(FakeProvider):
-        full: asyncio.Event
-
-        async def submit(self, job: Job) -> Prediction:
-            answer = await super().submit(job)
-            if len(self.sold) == 8:
-                fill(small_disk, 0)
-                self.full.set()
-            await self.full.wait()
-            return answer
-
-    provider = Filling(default=Script(generation_s=0.01))
-    model = "black-forest-labs/flux-2-pro/text-to-image"
-    jobs = [Job(name=f"杯 {n}", model=model, prompt="x" * 3000) for n in range(64)]
-    polling = Polling(initial_s=0.01, maximum_s=0.1)
-
-    async def main() -> tuple[Manifest | None, Exception | None]:
-        provider.full = asyncio.Event()
-        if provider.sold:
-            provider.full.set()
-        async with Pipeline(
-            provider,
-            small_disk / "out",
-            window="fixed",
-            max_workers=8,
-            min_free_bytes=0,
-            polling=polling,
-        ) as pipeline:
-            try:
-                return await pipeline.batch_generate(jobs), pipeline.stopped
-            except DiskError as exc:  # no room for the manifest either
-                return None, exc
-
-    _, stopped = asyncio.run(main())
-    assert isinstance(stopped, DiskError)
-    totals = read_manifest(small_disk / "out").totals
-    assert (totals.unknown, totals.jobs[JobState.SUBMITTING]) == (0, 0)
-    (small_disk / "filler").unlink()
-    manifest, stopped = asyncio.run(main())
-    assert manifest is not None
-    assert (manifest.totals.successful, stopped) == (64, None)
-    assert len(provider.sold) == len(set(provider.sold)) == 64
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
 def test_one_process_per_folder_and_no_puzzle_after_a_kill(tmp_path: Path) -> None:
     """The second one names the first and leaves; once that is killed, nobody is in the way."""
-    write_jobs(tmp_path / "jobs.yaml", jobs(12))
+    write_jobs(tmp_path / "jobs.yaml", job_lines(12))
     run = ("run", "jobs.yaml", "--simulate", "--simulate-speed", 1)
     first = subprocess.Popen(command(*run, "--quiet"), cwd=tmp_path, env=environment())
     for _ in range(4000):
@@ -354,7 +196,7 @@ def test_one_process_per_folder_and_no_puzzle_after_a_kill(tmp_path: Path) -> No
 
 def test_a_budget_ends_a_run_and_a_raised_one_goes_on(tmp_path: Path) -> None:
     """Exit 3 with the figures; the option goes before the job file; books never above the cap."""
-    write_jobs(tmp_path / "jobs.yaml", "max_cost: 0.12\n" + jobs(6))
+    write_jobs(tmp_path / "jobs.yaml", "max_cost: 0.12\n" + job_lines(6))
     done = asyncpipe("run", "jobs.yaml", "--simulate", cwd=tmp_path)
     assert done.returncode == 3, done.stderr
     assert "the budget of 0.12 USD is reached" in " ".join(done.stdout.split())
@@ -367,6 +209,6 @@ def test_a_budget_ends_a_run_and_a_raised_one_goes_on(tmp_path: Path) -> None:
     for wrong in ("-1", "viel", "nan"):
         done = asyncpipe("run", "jobs.yaml", "--simulate", "--max-cost", wrong, cwd=tmp_path)
         assert (done.returncode, "Traceback" in done.stderr) == (2, False)
-    write_jobs(tmp_path / "jobs.yaml", "max_cost: lots\n" + jobs(6))
+    write_jobs(tmp_path / "jobs.yaml", "max_cost: lots\n" + job_lines(6))
     done = asyncpipe("run", "jobs.yaml", "--simulate", cwd=tmp_path)
     assert (done.returncode, "jobs.yaml:1: max_cost" in done.stderr) == (2, True)

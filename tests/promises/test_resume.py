@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import subprocess
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
@@ -10,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from asyncpipe import Job, JobState
+from asyncpipe import Job, JobState, read_manifest
 from asyncpipe.errors import BalanceExhausted, DiskError, Rejected
 from asyncpipe.ledger.database import reading
 from asyncpipe.report.totals import Totals
@@ -18,6 +21,16 @@ from asyncpipe.simulator.books import Books
 from asyncpipe.simulator.server import Simulator
 from asyncpipe.testing import FakeProvider, Script, run_virtual
 from tests.support.batches import jobs, run_batch
+from tests.support.command_line import (
+    asyncpipe,
+    command,
+    environment,
+    job_lines,
+    sold_by,
+    start_simulator,
+    submitted,
+    write_jobs,
+)
 from tests.support.crashes import judge, killing, patient, runner, settings, submitting, two_jobs
 from tests.support.mugs import MUGS, counts, mugs
 from tests.support.pipelines import clock_restarts, job, opened
@@ -188,3 +201,107 @@ def test_new_jobs_join_and_removed_ones_stay_unsubmitted(tmp_path: Path) -> None
     manifest, _, _ = run_batch(tmp_path, provider, [jobs(3)[2], *jobs(5)[4:]])
     assert provider.sold == ["杯子 0", "杯子 2", "杯子 4"]
     assert (manifest.totals.successful, manifest.totals.removed, manifest.totals.total) == (3, 1, 3)
+
+
+def fill(folder: Path, leave: int) -> Path:
+    """Leave only ``leave`` bytes of a file system."""
+    filler = folder / "filler"
+    with filler.open("wb") as file:
+        while (free := shutil.disk_usage(folder).free) > leave:
+            file.write(b"x" * min(1 << 16, free - leave))
+            file.flush()
+    return filler
+
+
+@pytest.mark.parametrize("leave", [200_000, 30_000, 0])
+def test_a_disk_that_fills_up_loses_nothing(small_disk: Path, leave: int) -> None:
+    """In the middle of downloads and ledger writes: a message, exit 3, and a run that completes.
+
+    The simulator's books are on the same disk as little as the ledger: they are kept elsewhere.
+    """
+    home = small_disk.parent
+    write_jobs(home / "jobs.yaml", job_lines(24, size=512))
+    server, url = start_simulator(home)
+    try:
+        run = ("run", "jobs.yaml", "--base-url", url, "-o", "disk/out", "--min-free", 0)
+        key = {"ATLASCLOUD_API_KEY": "apikey-" + "1" * 32}
+        process = subprocess.Popen(
+            command(*run, "--no-progress"),
+            cwd=home,
+            env=environment(**key),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+        )
+        out = small_disk / "out"
+        for _ in range(4000):
+            if (out / ".asyncpipe/ledger.sqlite3").exists() and submitted(out) >= 3:
+                break
+            time.sleep(0.005)
+        filler = fill(small_disk, leave)
+        printed, errors = process.communicate(timeout=60)
+        assert process.returncode == 3, (printed, errors)
+        assert "Traceback" not in printed + errors
+        assert "make room" in " ".join((printed + errors).split())
+        images = list((out / "images").iterdir())
+        assert all(path.read_bytes().startswith(b"\x89PNG") for path in images)
+        filler.unlink()
+        done = asyncpipe(*run, cwd=home, **key)
+        totals = read_manifest(out).totals
+        sold = sold_by(url)
+        assert totals.successful + totals.unknown == 24, (errors, done.stdout, done.stderr)
+        assert sold <= 24, "paid twice"
+        assert totals.unknown == 0, (leave, errors, done.stdout)
+    finally:
+        server.terminate()
+        server.communicate(timeout=10)
+
+
+def test_answers_that_are_out_when_the_disk_fills_are_recorded(small_disk: Path) -> None:
+    """The ballast makes room for them; the run stops, nothing is unknown or bought again."""
+    from asyncpipe import Job, Manifest, Pipeline, Polling, Prediction
+    from asyncpipe.errors import DiskError
+    from asyncpipe.testing import FakeProvider, Script
+
+    class Filling(FakeProvider):
+        full: asyncio.Event
+
+        async def submit(self, job: Job) -> Prediction:
+            answer = await super().submit(job)
+            if len(self.sold) == 8:
+                fill(small_disk, 0)
+                self.full.set()
+            await self.full.wait()
+            return answer
+
+    provider = Filling(default=Script(generation_s=0.01))
+    model = "black-forest-labs/flux-2-pro/text-to-image"
+    jobs = [Job(name=f"杯 {n}", model=model, prompt="x" * 3000) for n in range(64)]
+    polling = Polling(initial_s=0.01, maximum_s=0.1)
+
+    async def main() -> tuple[Manifest | None, Exception | None]:
+        provider.full = asyncio.Event()
+        if provider.sold:
+            provider.full.set()
+        async with Pipeline(
+            provider,
+            small_disk / "out",
+            window="fixed",
+            max_workers=8,
+            min_free_bytes=0,
+            polling=polling,
+        ) as pipeline:
+            try:
+                return await pipeline.batch_generate(jobs), pipeline.stopped
+            except DiskError as exc:  # no room for the manifest either
+                return None, exc
+
+    _, stopped = asyncio.run(main())
+    assert isinstance(stopped, DiskError)
+    totals = read_manifest(small_disk / "out").totals
+    assert (totals.unknown, totals.jobs[JobState.SUBMITTING]) == (0, 0)
+    (small_disk / "filler").unlink()
+    manifest, stopped = asyncio.run(main())
+    assert manifest is not None
+    assert (manifest.totals.successful, stopped) == (64, None)
+    assert len(provider.sold) == len(set(provider.sold)) == 64

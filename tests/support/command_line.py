@@ -55,3 +55,35 @@ def submitted(folder: Path) -> int:
             return int(connection.execute(query).fetchone()[0])
     except Exception:  # the ledger is being made
         return 0
+
+
+def job_lines(count: int, size: int = 64) -> str:
+    polling = "polling: {initial_s: 0.05, maximum_s: 0.2}"
+    return f"output_dir: out\nmax_workers: 4\n{polling}\njobs:\n" + "".join(
+        f"  - {{name: 杯 {n}, model: black-forest-labs/flux-2-pro/text-to-image,"
+        f" prompt: mug {n}, width: {size}, height: {size}}}\n"
+        for n in range(count)
+    )
+
+
+def start_simulator(home: Path) -> tuple[subprocess.Popen[str], str]:
+    """Start a simulator as a server of its own; return its process and base URL."""
+    server = subprocess.Popen(
+        command("simulate", "--port", 0, "--books", home / "books.sqlite3", "--speed", 60),
+        cwd=home,
+        env=environment(PYTHONUNBUFFERED="1"),
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+    )
+    assert server.stdout is not None
+    return server, server.stdout.readline().split()[2]
+
+
+def sold_by(url: str) -> int:
+    import urllib.request
+
+    request = urllib.request.Request(
+        url.replace("/api/v1", "/books"), headers={"User-Agent": "test"}
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return int(json.loads(answer.read())["predictions"])

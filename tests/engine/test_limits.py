@@ -1,0 +1,152 @@
+"""Whole runs against limits nobody is told: in virtual time, and over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asyncpipe import Job, Manifest, Pipeline, Polling
+from asyncpipe.errors import RateLimited, UsageError
+from asyncpipe.jobs.record import JobRecord
+from asyncpipe.jobs.states import JobState
+from asyncpipe.providers.base import Prediction
+from asyncpipe.testing import FakeProvider, Script, run_virtual
+from benchmarks import flow
+from benchmarks.limits import Limited, Sliding
+
+FLUX = "black-forest-labs/flux-2-pro/text-to-image"
+SEEDANCE = "bytedance/seedance-v1.5-pro/text-to-video"
+VEO = "google/veo3.1/text-to-video"
+
+
+def jobs(count: int, model: str = FLUX) -> list[Job]:
+    params = {} if model == FLUX else {"duration": 4}
+    return [
+        Job(name=f"{model[:5]} {n}", model=model, prompt="a mug", params=params)
+        for n in range(count)
+    ]
+
+
+def run(
+    folder: Path, provider: Any, batch: list[Job], **options: Any
+) -> tuple[Manifest, Exception | None, float]:
+    """Run a batch in virtual time; returns what came of it, what stopped it, and the seconds."""
+
+    async def main() -> tuple[Manifest, Exception | None, float]:
+        async with Pipeline(provider, folder, seed=1, min_free_bytes=0, **options) as pipeline:
+            manifest = await pipeline.batch_generate(batch)
+            return manifest, pipeline.stopped, asyncio.get_running_loop().time()
+
+    return run_virtual(main())
+
+
+@pytest.mark.parametrize("hidden", flow.SHORT, ids=lambda hidden: str(hidden.limit))
+def test_hidden_limits_are_found_and_hardly_met(hidden: flow.Hidden) -> None:
+    """The benchmark in short: 90 % within a minute, 2 % refused, none lost."""
+    line = flow.hidden_line(hidden, 1)
+    assert line.holds, line.words
+
+
+def test_a_gateway_that_counts_requests_is_kept_busy_and_hardly_met() -> None:
+    """The other half: more done than by clients that retry each for itself, and few refused."""
+    gateway = flow.Gateway(kind=Sliding, gain=1.0, jobs=400, at_once=200, rate=200.0)
+    provider = gateway.provider(seed=1)
+    polling = Polling(initial_s=0.3, maximum_s=2.0)
+    ours = flow.run(provider, gateway.jobs, polling=polling, workers=gateway.at_once)
+    herd = flow.run_herd(gateway, "exponential", gateway.provider(seed=1, wish_s=1.0))
+    assert ours.lost == 0
+    assert provider.refusals <= 0.2 * provider.requests
+    assert ours.done / ours.seconds > 1.4 * herd.done / herd.seconds
+
+
+def test_no_attempt_is_used_up_by_waiting(tmp_path: Path) -> None:
+    """However often a submit was refused for the rate, a job has all its retries."""
+    provider = Limited(median_s=20.0, in_flight=lambda _: 2)
+    manifest, stopped, _ = run(tmp_path, provider, jobs(12), retries=0, window="fixed")
+    assert manifest.totals.successful == 12
+    assert stopped is None
+    assert sum(refused for _, refused in provider.sent) > 5
+    assert {result.attempts for result in manifest} == {1}
+
+
+def test_patience_is_for_runs_that_get_nowhere(tmp_path: Path) -> None:
+    """A limit that our own predictions fill is refused for an hour, and nothing is wrong."""
+    provider = Limited(median_s=1_000.0, sigma=0.1, in_flight=lambda _: 2)
+    batch = [Job(name=f"{n}", model=FLUX, prompt="p", deadline_s=5_000.0) for n in range(6)]
+    manifest, stopped, took_s = run(tmp_path, provider, batch, patience_s=300.0, window="fixed")
+    assert (manifest.totals.successful, stopped) == (6, None)
+    assert took_s > 2_000
+
+
+def test_models_do_not_wait_for_one_another(tmp_path: Path) -> None:
+    """One model's limit is 1 and slow; the others finish as if it were not there."""
+
+    class OneOfVeo(FakeProvider):
+        async def submit(self, job: Job) -> Prediction:
+            running = [made for made in self.sold if made.startswith("googl")]
+            if job.model == VEO and len(running) > asyncio.get_running_loop().time() // 60:
+                self.submits += 1
+                raise RateLimited("one at a time")
+            return await super().submit(job)
+
+    provider = OneOfVeo(
+        scripts={job.name or "": Script(generation_s=60.0) for job in jobs(5, VEO)},
+        default=Script(generation_s=10.0),
+    )
+    batch = [*jobs(5, VEO), *jobs(60), *jobs(60, SEEDANCE)]
+    done: dict[str, float] = {}
+
+    async def main() -> Manifest:
+        def note(event: Any, record: JobRecord) -> None:
+            if record.state is JobState.SUCCEEDED:
+                done[record.job.model] = asyncio.get_running_loop().time()
+
+        async with Pipeline(provider, tmp_path, max_workers=20, seed=1, on_event=note) as pipeline:
+            return await pipeline.batch_generate(batch)
+
+    assert run_virtual(main()).totals.successful == 125
+    assert max(done[FLUX], done[SEEDANCE]) < 150 < done[VEO]
+
+
+def test_a_models_own_limit_and_the_requests_of_all_are_kept(tmp_path: Path) -> None:
+    """``limits``: so many of one model in flight, so many requests a second."""
+    provider = Limited(median_s=5.0)
+    limits = {"requests_per_second": 2.0, "models": {FLUX: 3}}
+    manifest, _, took_s = run(tmp_path, provider, jobs(20), limits=limits)
+    assert manifest.totals.successful == 20
+    assert max(running for _, running in provider.history) == 3
+    assert provider.requests <= 2.0 * took_s + 1
+    with pytest.raises(UsageError, match="unknown key 'request_per_second'"):
+        Pipeline(provider, tmp_path, limits={"request_per_second": 2})
+    with pytest.raises(UsageError, match=r"limits\.models\.m/x: 0 must be a whole number"):
+        Pipeline(provider, tmp_path, limits={"models": {"m/x": 0}})
+    with pytest.raises(UsageError, match="window: 'slow' must be learned or fixed"):
+        Pipeline(provider, tmp_path, window="slow")
+
+
+def test_the_next_run_begins_near_what_this_one_met(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Below it: the first burst is not refused; and nothing is kept of a simulator."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def once(name: str, *, simulated: bool = False) -> Limited:
+        provider = Limited(
+            median_s=20.0,
+            in_flight=lambda _: 26,
+            origin="https://api.example",
+            simulated=simulated,
+        )
+        run(tmp_path / name, provider, jobs(80))
+        return provider
+
+    once("simulated", simulated=True)
+    assert not (tmp_path / "cache").exists()
+    first, second = once("first"), once("second")
+    assert any(refused for _, refused in first.sent[:40])
+    assert not any(refused for _, refused in second.sent[:26])
+    soon = [running for at, running in second.history if at < 0.5]
+    assert max(soon) >= 15
