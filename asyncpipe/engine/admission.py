@@ -7,12 +7,14 @@ import math
 from functools import partial
 from pathlib import Path
 
+import anyio
+
 from asyncpipe.engine.queue import Handoff, Queue
 from asyncpipe.engine.tickets import OpenRun, StopReasons, Ticket, Tickets
 from asyncpipe.errors import AsyncpipeError
 from asyncpipe.flow import Limiter, Permit
 from asyncpipe.jobs import JobRecord, JobState
-from asyncpipe.ledger import Ledger, Named, draw, pending_models
+from asyncpipe.ledger import Ledger, Named, draw, pending_models, queries
 from asyncpipe.media import Room
 from asyncpipe.pricing import Fit, Purse
 
@@ -56,16 +58,19 @@ class Admission:
     # -- runs and tickets -----------------------------------------------------------------------
 
     async def open_run(self, named: Named | None, *, comparing: bool = False) -> OpenRun:
-        """Begin to draw the pending jobs of a run; whatever is under way now counts as its.
+        """Begin to draw the pending jobs of a run; it waits for whatever was sent before, too.
 
         None draws nothing: only what is under way. With ``comparing`` it does not end before
         ``compared`` is called.
         """
-        models: list[str] = []
+        run = OpenRun(named=named, models={}, comparing=comparing)
         if named is not None:
             models = await self._ledger.ask(partial(pending_models, named=named))
-        run = OpenRun(named=named, models=dict.fromkeys(models, 0), comparing=comparing)
-        self._join_all(run)
+            run.models = dict.fromkeys(models, 0)
+            await self._join_named(run, named)
+        for ticket in self._tickets.values():
+            if ticket.state is not JobState.PENDING:
+                self._join(run, ticket)
         self._runs.append(run)
         self._obeyed = -1  # reasons to stop are this run's, too
         self._hungry.set()
@@ -90,7 +95,7 @@ class Admission:
             else:
                 self.queue.paid.append(ticket)
         if run is not None:
-            run.join(ticket)
+            self._join(run, ticket)
         self._news.set()
         return ticket
 
@@ -180,10 +185,18 @@ class Admission:
                 self._runs.remove(run)
         self._news.set()
 
-    def _join_all(self, run: OpenRun) -> None:
-        for ticket in self._tickets.values():
+    async def _join_named(self, run: OpenRun, named: Named) -> None:
+        """Let a run wait for its jobs in memory: whoever took them, they are its own now."""
+        ids = list(self._tickets)
+        for job_id in await self._ledger.ask(partial(queries.named_of, ids=ids, named=named)):
+            if (ticket := self._tickets.get(job_id)) is not None:
+                ticket.adopted = ticket.single = False
+                self._join(run, ticket)
+
+    def _join(self, run: OpenRun, ticket: Ticket) -> None:
+        if run not in ticket.runs:
             run.join(ticket)
-        run.expired = sum(1 for ticket in self.queue.expired.values() if run in ticket.runs)
+            run.expired += ticket.id in self.queue.expired
 
     # -- the choice -----------------------------------------------------------------------------
 
@@ -290,15 +303,14 @@ class Admission:
         query = partial(draw, named=run.named, after=after, limit=limit, folder=self._folder)
         pages = await self._ledger.ask(query)
         for model, records in pages.items():
-            if model not in run.models:  # submitting was stopped meanwhile
-                continue
-            if len(records) < limit:
-                del run.models[model]
-            else:
-                run.models[model] = records[-1].id
-            self._take(run, records)
-        if not run.models:
-            self._join_all(run)  # what another run of the same jobs drew meanwhile
+            if model in run.models:  # else submitting was stopped meanwhile
+                self._take(run, records)
+                run.models[model] = records[-1].id if records else after[model]
+        drawn = {model for model, records in pages.items() if len(records) < limit}
+        if drawn >= run.models.keys():
+            await self._join_named(run, run.named)  # what another run of the same jobs drew
+        for model in drawn:
+            run.models.pop(model, None)
         self._settle_runs()
 
     def _take(self, run: OpenRun, records: list[JobRecord]) -> None:
@@ -308,12 +320,19 @@ class Admission:
                 ticket = self._tickets[record.id] = Ticket(record)
                 self.queue.add([ticket])
                 self._spending.quoting.want(ticket.job)
-            run.join(ticket)
+            self._join(run, ticket)
 
     async def ask_quotes(self) -> None:
-        """Ask for the quotes that waiting jobs want, for ever; their models wait meanwhile."""
-        while True:
-            await self._unquoted.wait()
-            self._unquoted.clear()
-            await self._spending.quoting.fill()
-            self._news.set()
+        """Ask for the quotes that waiting jobs want, for ever; their models wait meanwhile.
+
+        Each lot in a task of its own: one whose quotes hang holds up no other.
+        """
+        async with anyio.create_task_group() as tasks:
+            while True:
+                await self._unquoted.wait()
+                self._unquoted.clear()
+                tasks.start_soon(self._ask_quotes, name="asyncpipe quotes of a lot")
+
+    async def _ask_quotes(self) -> None:
+        await self._spending.quoting.ask()
+        self._news.set()

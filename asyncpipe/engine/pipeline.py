@@ -36,7 +36,6 @@ from asyncpipe.jobs import (
     checked_window,
     now,
 )
-from asyncpipe.ledger import Named, queries
 from asyncpipe.media import GIB
 from asyncpipe.pricing import ESTIMATE_FACTOR, Quoting, Rate, Spending, Tell
 from asyncpipe.providers import Provider
@@ -245,7 +244,6 @@ class Pipeline:
             resubmit_unknown=self._settings.retries.resubmit_unknown,
         )
         await engine.adopt()
-        await self._name(named)
         stops.forget(noted)
         engine.driver.submitter.begin()
         if (short := await engine.spending.funds.too_little()) is not None:
@@ -261,14 +259,6 @@ class Pipeline:
         await explain(stops, engine.ledger, named, engine.spending)
         await engine.intake.end(named.run)
         return await engine.manifests.end_batch()
-
-    async def _name(self, named: Named) -> None:
-        """Note which jobs in memory a batch wants: whatever they were, they are its own now."""
-        engine = self._parts()
-        others = [t.id for t in engine.tickets.values() if t.adopted or t.single]
-        for job_id in await engine.ledger.ask(partial(queries.named_of, ids=others, named=named)):
-            if (ticket := engine.tickets.get(job_id)) is not None:
-                ticket.adopted = ticket.single = False
 
     async def collect(self) -> Manifest:
         """Poll and download what was submitted before; buy nothing; return the manifest.

@@ -1,4 +1,4 @@
-"""The output folder: its state folder, the lock that one run holds, and whose predictions it has."""
+"""The output folder: its state folder, the lock that one run holds, whose predictions it has."""
 
 from __future__ import annotations
 

@@ -84,12 +84,13 @@ class Quoting:
         self._silent_until = -1.0
         self._silent_why = ""
         self._failed_in_a_row = 0
-        self._turn = anyio.Lock()
+        self._lots: list[anyio.Event] = []  # those that are being asked for
+        self._permits = anyio.Semaphore(AT_ONCE)
 
     @property
     def wanted(self) -> bool:
-        """Whether ``fill`` has something to ask, or to wait for."""
-        return bool(self._wanted or self._asking)
+        """Whether ``fill`` has something to ask."""
+        return bool(self._wanted)
 
     def want(self, job: Job) -> bool:
         """Note a job whose quote is to be asked; False when nothing is to be asked for it now."""
@@ -104,25 +105,40 @@ class Quoting:
         return True
 
     async def fill(self, *, limit_s: float = FILL_S) -> None:
-        """Ask for everything wanted; what has no answer within ``limit_s`` is done without."""
-        if not self.wanted:
-            return
-        async with self._turn:
-            if not self._wanted:  # somebody else's turn was ours too
-                return
-            self._asking, self._wanted = self._wanted, {}
-            try:
-                answers = await self._ask_all(limit_s)
-                self._settle(self._asking, answers, limit_s)
-            finally:
-                self._asking = {}
+        """Ask for everything wanted; what has no answer within ``limit_s`` is done without.
 
-    async def _ask_all(self, limit_s: float) -> dict[bytes, Quote | ProviderError]:
+        Returns when others who ask at the moment are done, too: it may be what we want.
+        """
+        others = list(self._lots)
+        await self.ask(limit_s=limit_s)
+        for other in others:
+            await other.wait()
+
+    async def ask(self, *, limit_s: float = FILL_S) -> None:
+        """Like ``fill``, and wait for nobody else."""
+        wanted, self._wanted = self._wanted, {}
+        if not wanted:
+            return
+        done = anyio.Event()
+        self._lots.append(done)
+        self._asking.update(wanted)
+        try:
+            answers = await self._ask_all(wanted, limit_s)
+            self._settle(wanted, answers, limit_s)
+        finally:
+            for key in wanted:
+                self._asking.pop(key, None)
+            self._lots.remove(done)
+            done.set()
+
+    async def _ask_all(
+        self, wanted: dict[bytes, Job], limit_s: float
+    ) -> dict[bytes, Quote | ProviderError]:
         answers: dict[bytes, Quote | ProviderError] = {}
-        left = iter(self._asking.items())
+        left = iter(wanted.items())
         with anyio.move_on_after(limit_s):
             async with anyio.create_task_group() as tasks:
-                for n in range(min(AT_ONCE, len(self._asking))):
+                for n in range(min(AT_ONCE, len(wanted))):
                     name = f"asyncpipe quote {n + 1}"
                     tasks.start_soon(self._ask_each, left, answers, name=name)
         return answers
@@ -133,7 +149,8 @@ class Quoting:
         for key, job in left:
             if _clock() < self._silent_until:
                 return
-            answers[key] = answer = await self._ask(job)
+            async with self._permits:
+                answers[key] = answer = await self._ask(job)
             if isinstance(answer, Quote | Rejected):
                 self._failed_in_a_row = 0
                 continue
@@ -222,10 +239,8 @@ def _wait_s(answer: Quote | ProviderError, attempt: int) -> float | None:
 
 async def ask_unpriced(quoting: Quoting, prices: Prices, jobs: Iterable[Job]) -> None:
     """Ask for quotes of those jobs that no price book can price."""
-    for job in jobs:
-        if prices.lacks(job):
-            quoting.want(job)
-    await quoting.fill()
+    if [job for job in jobs if prices.lacks(job) and quoting.want(job)]:
+        await quoting.fill()
 
 
 def _remark(models: list[str], why: str) -> str:
