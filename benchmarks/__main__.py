@@ -14,10 +14,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.chart import chart
-from benchmarks.line import Line, keep, table
-from benchmarks.machine import describe
-from benchmarks.rounds import FULL, SHORT, Scale
+from benchmarks.harness.chart import chart
+from benchmarks.harness.line import Line, describe, keep, table
+from benchmarks.harness.rounds import FULL, SHORT, Scale
 
 MEASURED = ("throughput", "download", "memory", "resume")
 SIMULATED = ("polling", "flow")
@@ -34,7 +33,7 @@ HERE = Path(__file__).parent
 def measure(part: str, scale: Scale) -> list[Line]:
     """Measure one part, saying each number as it comes."""
     lines = []
-    for each in importlib.import_module(f"benchmarks.{part}").measure(scale):
+    for each in importlib.import_module(f"benchmarks.parts.{part}").measure(scale):
         print(f"  {each.what}: {each.value:.3g} {each.unit}", file=sys.stderr, flush=True)
         lines.append(each)
     return lines
@@ -42,11 +41,7 @@ def measure(part: str, scale: Scale) -> list[Line]:
 
 def simulate(part: str, *, short: bool) -> None:
     """Run a part that prints for itself."""
-    try:
-        module = importlib.import_module(f"benchmarks.{part}")
-    except ModuleNotFoundError:
-        print(f"benchmarks/{part}.py is not here")
-        return
+    module = importlib.import_module(f"benchmarks.parts.{part}")
     module.main(SHORTLY[part] if short else [])
 
 

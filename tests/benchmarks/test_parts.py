@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.chart import chart
-from benchmarks.line import Line, keep, line, table
-from benchmarks.rounds import Scale, compare, ratios, server
+from benchmarks.harness.chart import chart
+from benchmarks.harness.line import Line, keep, line, table
+from benchmarks.harness.rounds import Scale, compare, ratios, server
 
 
 def made(values: list[float], **fields: object) -> Line:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.polling import (
+from benchmarks.parts.polling import (
     BATCH,
     LAWS,
     POLICIES,

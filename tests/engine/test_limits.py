@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from benchmarks.harness.limits import Limited, Sliding
 
 from asyncpipe import Job, Manifest, Pipeline, Polling
 from asyncpipe.errors import RateLimited, UsageError
@@ -14,8 +15,7 @@ from asyncpipe.jobs.record import JobRecord
 from asyncpipe.jobs.states import JobState
 from asyncpipe.providers.base import Prediction
 from asyncpipe.testing import FakeProvider, Script, run_virtual
-from benchmarks import flow
-from benchmarks.limits import Limited, Sliding
+from benchmarks.parts import flow
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
 SEEDANCE = "bytedance/seedance-v1.5-pro/text-to-video"

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from benchmarks.bulk import make_ledger
-from benchmarks.line import Line, line
-from benchmarks.machine import MB, scratch
-from benchmarks.rounds import Scale, server, side, told
+from benchmarks.harness.bulk import make_ledger
+from benchmarks.harness.line import MB, Line, line, scratch
+from benchmarks.harness.rounds import Scale, server, side, told
 
 COMMAND = "python -m benchmarks memory"
 new = partial(line, part="memory", command=COMMAND)
@@ -33,7 +32,7 @@ def _in_flight(scale: Scale) -> Iterator[Line]:
             )
     each = [(one["peak"] - one["base"]) / scale.many / 1024 for one in found]
     yield new(each, what=f"RSS per job in flight, {scale.many:,} in flight", unit="KB",
-              must=20, aim=13, less=True, server=max(at.shares))  # fmt: skip
+              must=16, aim=14, less=True, server=max(at.shares))  # fmt: skip
     yield new([one["lag_p99_ms"] for one in found], unit="ms", must=100, aim=65, less=True,
               what=f"event-loop lag p99, {scale.many:,} in flight",
               server=max(at.shares))  # fmt: skip
@@ -57,7 +56,7 @@ def _queued(scale: Scale) -> Iterator[Line]:
     for queued in (scale.many, scale.rows):
         with scratch() as folder:
             make_ledger(folder / "out", queued, 0, files=False)
-            one = told("resuming", folder / "out", "--most", scale.many // 2)
+            one = told("parts.resume", folder / "out", "--most", scale.many // 2)
         peaks.append(one["peak"])
     yield new([(peaks[1] - peaks[0]) / MB], unit="MB", must=60, aim=15, less=True,
               what=f"peak RSS with {scale.rows:,} queued over {scale.many:,}")  # fmt: skip

@@ -1,6 +1,6 @@
 """The engine alone, in a fresh process: provider and downloader null, ledger on.
 
-    python -m benchmarks.engine FOLDER [--jobs 10000] [--in-flight 64]
+    python -m benchmarks.parts.engine FOLDER [--jobs 10000] [--in-flight 64]
 
 CPU seconds count from the first submit, when the jobs are validated and in the ledger, to the end
 of the last job, and once more with the last manifest.
@@ -16,9 +16,9 @@ from pathlib import Path
 from unittest.mock import patch
 
 from asyncpipe import Pipeline, Polling
-from asyncpipe.cli.session import prepare_process
-from benchmarks.machine import Peak, new_loop, pin
-from benchmarks.null import NullDownloader, NullProvider
+from benchmarks.harness.line import Peak, new_loop, pin
+from benchmarks.harness.null import NullDownloader, NullProvider
+from benchmarks.harness.side import prepare_process
 from benchmarks.peers.ours import named_jobs
 
 
@@ -64,7 +64,7 @@ def main() -> None:
     peak.start()
     with (
         asyncio.Runner(loop_factory=new_loop) as runner,
-        patch("asyncpipe.engine.pipeline.Downloader", NullDownloader),
+        patch("asyncpipe.engine.engine.Downloader", NullDownloader),
     ):
         told = runner.run(run(Path(options.folder), options.jobs, options.in_flight))
     peak.stop()

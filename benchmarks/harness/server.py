@@ -1,6 +1,6 @@
 """The provider of the benchmarks: so cheap that it is never the bottleneck; a process of its own.
 
-    python -m benchmarks.server [--bytes 100000] [--generation 0] [--core 1]
+    python -m benchmarks.harness.server [--bytes 100000] [--generation 0] [--core 1]
 
 Speaks what the simulator speaks of submit, poll and media, with one fixed body, and nothing else:
 no faults, no books. ``GET /stats`` tells its own CPU seconds and how many submits it took.
@@ -15,7 +15,7 @@ import sys
 import time
 from typing import cast
 
-from benchmarks.machine import new_loop, pin
+from benchmarks.harness.line import new_loop, pin
 
 PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
 MP4 = b"\x00\x00\x00\x20ftypisom\x00\x00\x02\x00"
@@ -124,9 +124,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bytes", type=int, default=100_000)
     parser.add_argument("--generation", type=float, default=0.0)
-    parser.add_argument("--core", type=int, default=1)
+    parser.add_argument("--core", type=int, default=1, help="-1: none")
     options = parser.parse_args()
-    pin(options.core)
+    if options.core >= 0:
+        pin(options.core)
     with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(serve(Books(options.bytes, options.generation)))
 

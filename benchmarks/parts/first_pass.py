@@ -1,6 +1,6 @@
 """What a run does before its first submit: read, check and price every row, write it as pending.
 
-    python -m benchmarks.firstpass [--rows 1000000] [--kind csv|jsonl|template] [--again]
+    python -m benchmarks.parts.first_pass [--rows 1000000] [--kind csv|jsonl|template] [--again]
 
 Each part runs in a process of its own, whose peak RSS is its own, too. Nothing is submitted.
 """
@@ -88,7 +88,14 @@ async def first_pass(path: Path, folder: Path) -> dict[str, Any]:
 
 def measure(path: Path, folder: Path) -> dict[str, Any]:
     """The same in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.firstpass", "--inside", str(path), str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.parts.first_pass",
+        "--inside",
+        str(path),
+        str(folder),
+    ]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     found: dict[str, Any] = json.loads(done.stdout)
     return found

@@ -1,6 +1,8 @@
-"""One side, measured once, in a fresh process on core 0; prints one line of JSON.
+"""One side, measured once, in a fresh process; prints one line of JSON.
 
-python -m benchmarks.side asyncpipe http://127.0.0.1:8000/api/v1 /dev/shm/x --jobs 3000
+It is kept on core 0, or with ``--free`` on none, as users run it.
+
+python -m benchmarks.harness.side asyncpipe http://127.0.0.1:8000/api/v1 /dev/shm/x --jobs 3000
 """
 
 from __future__ import annotations
@@ -15,7 +17,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import Peak, new_loop, pin
+from asyncpipe.cli.session import prepare_process
+from benchmarks.harness.line import Peak, new_loop, pin
+
+__all__ = ["prepare_process"]
 
 LOOK_S = 0.01
 
@@ -64,7 +69,6 @@ def _runner(options: argparse.Namespace, lag: Lag | None) -> Callable[[], None]:
         from benchmarks.peers.idiomatic import run
     else:
         import_module("anyio._backends._asyncio")  # anyio would at its first use
-        from asyncpipe.cli.session import prepare_process
         from benchmarks.peers.ours import run
 
         prepare_process()  # as the command line does
@@ -93,10 +97,12 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=500)
     parser.add_argument("--in-flight", type=int, default=64)
     parser.add_argument("--poll", type=float, default=0.001)
+    parser.add_argument("--free", action="store_true")
     parser.add_argument("--lag", action="store_true")
     parser.add_argument("--memory", action="store_true")
     options = parser.parse_args()
-    pin(0)
+    if not options.free:
+        pin(0)
     lag = Lag() if options.lag else None
     measured = _runner(options, lag)
     peak = Peak()

@@ -1,6 +1,6 @@
 """Policies of polling against each other, in virtual time over ten completion-time laws.
 
-    python -m benchmarks.polling [--jobs 4000] [--seeds 8] [--laws lognormal,fast]
+    python -m benchmarks.parts.polling [--jobs 4000] [--seeds 8] [--laws lognormal,fast]
 
 A discrete-event simulation drives the policies that runs use: jobs go through 50 slots, a slot is
 free again when a poll has found its job's end. Warm: the policy has seen 1,000 jobs of the law.

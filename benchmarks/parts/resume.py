@@ -1,8 +1,9 @@
-"""One resume, in a fresh process: how long until the first new submit.
+"""A folder with very many jobs: how long until something new is submitted.
 
-    python -m benchmarks.resuming FOLDER
+    python -m benchmarks.parts.resume FOLDER
 
-FOLDER is one that ``benchmarks.bulk`` made; provider and downloader are null.
+measures one resume of a folder that the part made, in a fresh process; provider and downloader are
+null.
 """
 
 from __future__ import annotations
@@ -12,16 +13,39 @@ import asyncio
 import itertools
 import json
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
 from asyncpipe import Pipeline, Polling
-from asyncpipe.cli.session import prepare_process
 from asyncpipe.jobs.events import Event, Succeeded
 from asyncpipe.jobs.record import JobRecord
-from benchmarks.bulk import DIGEST
-from benchmarks.machine import Peak, new_loop, pin
-from benchmarks.null import NullDownloader, NullProvider
+from benchmarks.harness.bulk import DIGEST, make_ledger
+from benchmarks.harness.line import MB, Line, Peak, line, new_loop, pin, scratch
+from benchmarks.harness.null import NullDownloader, NullProvider
+from benchmarks.harness.rounds import Scale, told
+from benchmarks.harness.side import prepare_process
+
+COMMAND = "python -m benchmarks resume"
+
+
+def measure(scale: Scale) -> Iterator[Line]:
+    """Yield the lines of this part; one round, and a minute to make the folder."""
+    new = partial(line, part="resume", command=COMMAND)
+    with scratch() as folder:
+        make_ledger(folder / "out", scale.rows, scale.rows * 999 // 1000)
+        one = told("parts.resume", folder / "out")
+    name = f"resume of {scale.rows:,} jobs, 99.9 % done"
+    yield new([one["first_submit_s"]], what=f"{name}: first new submit", unit="s",
+              must=10, aim=2, less=True)  # fmt: skip
+    yield new([one["whole_s"]], what=f"{name}: all of it, manifest written", unit="s", less=True)
+    yield new([(one["peak"] - one["base"]) / MB], what=f"{name}: peak RSS over base",
+              unit="MB", less=True)  # fmt: skip
+    with scratch() as folder:
+        found = told("parts.first_pass", "--rows", scale.rows, "--folder", folder)
+    yield new([found["check_s"] + found["write_s"]], unit="s", must=35, aim=25, less=True,
+              what=f"first pass over {scale.rows:,} rows, checked and written")  # fmt: skip
 
 
 async def run(folder: Path, most: int | None) -> dict[str, float]:
@@ -60,7 +84,7 @@ def main() -> None:
     peak.start()
     with (
         asyncio.Runner(loop_factory=new_loop) as runner,
-        patch("asyncpipe.engine.pipeline.Downloader", NullDownloader),
+        patch("asyncpipe.engine.engine.Downloader", NullDownloader),
     ):
         told = runner.run(run(options.folder, options.most))
     peak.stop()

@@ -1,6 +1,6 @@
 """Hidden limits in virtual time: how much of them is used, and how often they are met.
 
-    python -m benchmarks.flow [--seed 1] [--short]
+    python -m benchmarks.parts.flow [--seed 1] [--short]
 
 Drives the whole engine (admission, window, pace, driver, ledger) against a provider that refuses
 without a word beyond a number of predictions in flight, or of requests a second. Exit code 1 when
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from asyncpipe import Job, Pipeline, Polling
 from asyncpipe.testing import run_virtual
-from benchmarks.limits import PRIVATE, Bucket, Limited, Outcome, Sliding, run_private
+from benchmarks.harness.limits import PRIVATE, Bucket, Limited, Outcome, Sliding, run_private
 
 MODEL = "black-forest-labs/flux-2-pro/text-to-image"
 MINUTE_S = 60.0
@@ -247,7 +247,7 @@ def lines(seed: int, *, short: bool) -> Iterator[tuple[tuple[str, ...], Line]]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the tables; 1 when a goal is missed."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.flow", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.parts.flow", description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--short", action="store_true", help="two small limits, in seconds")
     options = parser.parse_args(argv)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from benchmarks.line import Line, shown
+from benchmarks.harness.line import Line, shown
 
 _WIDTH, _ROW, _NAME, _BARS = 880, 26, 430, 330
 _COLOURS = {"aim": "#2a9d5c", "must": "#3b7dd8", "missed": "#d1495b"}

@@ -40,6 +40,7 @@ class Server:
     """The benchmark server in its own process."""
 
     url: str
+    free: bool = False
     shares: list[float] = field(default_factory=list)
 
     def cpu_s(self) -> float:
@@ -49,16 +50,16 @@ class Server:
 
 
 @contextmanager
-def server(size: int, generation_s: float = 0.0) -> Iterator[Server]:
-    """Run the server."""
-    command = [sys.executable, "-m", "benchmarks.server", "--bytes", str(size)]
-    command += ["--generation", str(generation_s)]
+def server(size: int, generation_s: float = 0.0, *, free: bool = False) -> Iterator[Server]:
+    """Run the server on core 1; ``free``: on whichever there is, like the sides it serves."""
+    command = [sys.executable, "-m", "benchmarks.harness.server", "--bytes", str(size)]
+    command += ["--generation", str(generation_s), *(["--core", "-1"] if free else [])]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as child:
         assert child.stdout is not None
         try:
-            yield Server(url=child.stdout.readline().strip())
+            yield Server(url=child.stdout.readline().strip(), free=free)
         finally:
             child.terminate()
 
@@ -77,7 +78,8 @@ def side(name: str, at: Server, folder: Path, *, jobs: int, in_flight: int, more
     shutil.rmtree(folder / "out", ignore_errors=True)
     before = at.cpu_s()
     counts = ["--jobs", jobs, "--in-flight", in_flight]
-    found = told("side", name, at.url, folder / "out", *counts, *more)
+    free = ["--free"] if at.free else []
+    found = told("harness.side", name, at.url, folder / "out", *counts, *free, *more)
     shutil.rmtree(folder / "out", ignore_errors=True)
     share = (at.cpu_s() - before) / found["seconds"]
     at.shares.append(share)
