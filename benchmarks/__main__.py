@@ -1,6 +1,6 @@
 """Measure: ``python -m benchmarks [part …] [--short] [--rounds N] [--write]``.
 
-Parts are throughput, download, memory, resume, polling and flow; without one, all. ``--short`` does
+Parts are start, throughput, download, memory, resume, polling and flow; without one, all. ``--short`` does
 everything once with next to nothing, to see that it runs. ``--write`` keeps the numbers in
 ``results.json`` and ``results.svg`` beside this file.
 """
@@ -18,7 +18,7 @@ from benchmarks.harness.chart import chart
 from benchmarks.harness.line import Line, describe, keep, table
 from benchmarks.harness.rounds import FULL, SHORT, Scale
 
-MEASURED = ("throughput", "download", "memory", "resume")
+MEASURED = ("start", "throughput", "download", "memory", "resume")
 SIMULATED = ("polling", "flow")
 """Parts that are decided in virtual time, and print for themselves."""
 

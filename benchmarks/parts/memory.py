@@ -1,12 +1,24 @@
-"""Resident memory and event-loop lag: of jobs in flight, of queued jobs, of large downloads."""
+"""Resident memory and event-loop lag: of jobs in flight, of queued jobs, of large downloads.
+
+    python -m benchmarks.parts.memory MODELS JOBS
+
+measures once, in a fresh process, what pending jobs of so many models take beside 64 in flight.
+"""
 
 from __future__ import annotations
 
+import argparse
+import asyncio
+import json
 from collections.abc import Iterator
+from decimal import Decimal
 from functools import partial
+from pathlib import Path
 
+from asyncpipe import Job, Pipeline, Rate
+from asyncpipe.testing import FakeProvider, Script, run_virtual
 from benchmarks.harness.bulk import make_ledger
-from benchmarks.harness.line import MB, Line, line, scratch
+from benchmarks.harness.line import MB, Line, line, rss, scratch
 from benchmarks.harness.rounds import Scale, server, side, told
 
 COMMAND = "python -m benchmarks memory"
@@ -18,6 +30,7 @@ def measure(scale: Scale) -> Iterator[Line]:
     yield from _in_flight(scale)
     yield from _full_speed(scale)
     yield from _queued(scale)
+    yield from _of_models(scale)
     yield from _large(scale)
 
 
@@ -62,6 +75,43 @@ def _queued(scale: Scale) -> Iterator[Line]:
               what=f"peak RSS with {scale.rows:,} queued over {scale.many:,}")  # fmt: skip
 
 
+def _of_models(scale: Scale) -> Iterator[Line]:
+    """The same number of jobs, of one model and of very many."""
+    jobs = 49 * scale.rows // 1000
+    one, many = (told("parts.memory", models, jobs)["peak"] for models in (1, 490))
+    yield new([(many - one) / MB], unit="MB", must=5, aim=1, less=True,
+              what=f"peak RSS with {jobs:,} pending jobs of 490 models over 1 model")  # fmt: skip
+
+
+async def _hold(models: int, count: int, folder: Path) -> int:
+    """Keep 64 of the jobs in flight for a while; returns the most resident bytes seen."""
+    names = [f"maker/model-{n}/text-to-image" for n in range(models)]
+    jobs = (Job(name=f"{n}", model=names[n % models], prompt=f"a mug {n}") for n in range(count))
+    provider = FakeProvider(default=Script(generation_s=100.0))
+    prices = dict.fromkeys(names, Rate(per_image=Decimal("0.01")))
+    most = 0
+    async with Pipeline(provider, folder, window="fixed", prices=prices) as pipeline:
+        batch = asyncio.create_task(pipeline.batch_generate(jobs), name="benchmark batch")
+        while pipeline.totals.total < count:
+            await asyncio.sleep(1.0)
+        for _ in range(6):
+            await asyncio.sleep(50.0)
+            most = max(most, rss())
+        pipeline.drain()
+        await batch
+    return most
+
+
+def main() -> None:
+    """Measure once and print JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("models", type=int)
+    parser.add_argument("jobs", type=int)
+    options = parser.parse_args()
+    with scratch() as folder:
+        print(json.dumps({"peak": run_virtual(_hold(options.models, options.jobs, folder))}))
+
+
 def _large(scale: Scale) -> Iterator[Line]:
     size = scale.megabytes * 1_000_000
     with scratch() as folder, server(size) as at:
@@ -72,3 +122,7 @@ def _large(scale: Scale) -> Iterator[Line]:
     yield new([(one["peak"] - one["base"]) / MB for one in found], unit="MB", must=40, aim=25,
               less=True, what=f"peak RSS of 8 x {scale.megabytes} MB at once, over base",
               server=max(at.shares))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks.harness.limits import Limited, Sliding
 
 from asyncpipe import Job, Manifest, Pipeline, Polling
 from asyncpipe.errors import RateLimited, UsageError
@@ -15,6 +14,7 @@ from asyncpipe.jobs.record import JobRecord
 from asyncpipe.jobs.states import JobState
 from asyncpipe.providers.base import Prediction
 from asyncpipe.testing import FakeProvider, Script, run_virtual
+from benchmarks.harness.limits import Limited, Sliding
 from benchmarks.parts import flow
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
