@@ -1,7 +1,7 @@
 """Measure: ``python -m benchmarks [part …] [--short] [--rounds N] [--write]``.
 
-Parts are start, throughput, download, memory, resume, polling and flow; without one, all. ``--short`` does
-everything once with next to nothing, to see that it runs. ``--write`` keeps the numbers in
+Parts are start, throughput, download, memory, resume, polling and flow; without one, all.
+``--short`` does everything once with next to nothing, to see that it runs. ``--write`` keeps the numbers in
 ``results.json`` and ``results.svg`` beside this file.
 """
 

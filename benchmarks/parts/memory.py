@@ -92,9 +92,7 @@ async def _hold(models: int, count: int, folder: Path) -> int:
     most = 0
     async with Pipeline(provider, folder, window="fixed", prices=prices) as pipeline:
         batch = asyncio.create_task(pipeline.batch_generate(jobs), name="benchmark batch")
-        while pipeline.totals.total < count:
-            await asyncio.sleep(1.0)
-        for _ in range(6):
+        for _ in range(8):
             await asyncio.sleep(50.0)
             most = max(most, rss())
         pipeline.drain()
