@@ -1,8 +1,8 @@
 """Measure: ``python -m benchmarks [part …] [--short] [--rounds N] [--write]``.
 
 Parts are start, throughput, download, memory, resume, polling and flow; without one, all.
-``--short`` does everything once with next to nothing, to see that it runs. ``--write`` keeps the numbers in
-``results.json`` and ``results.svg`` beside this file.
+``--short`` does everything once with next to nothing, to see that it runs. ``--write`` keeps the
+numbers in ``results.json`` and ``results.svg`` beside this file.
 """
 
 from __future__ import annotations
