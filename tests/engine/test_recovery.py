@@ -14,36 +14,15 @@ from asyncpipe import Job, JobState, Manifest, Pipeline, read_manifest
 from asyncpipe.engine.verify import Verified, verify
 from asyncpipe.errors import BalanceExhausted, DiskError, Rejected, SubmitUnknown
 from asyncpipe.media.disk import GIB, Room
-from asyncpipe.report.totals import read_totals
 from asyncpipe.simulator.books import Books
 from asyncpipe.simulator.faults import Faults
 from asyncpipe.simulator.server import Simulator
 from asyncpipe.simulator.settings import SimulatorSettings
 from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual
+from tests.support.batches import FLUX, assets, jobs, run_counted
 
-FLUX = "black-forest-labs/flux-2-pro/text-to-image"
 IMAGEN = "google/imagen4-ultra/text-to-image"
 LOST = SubmitUnknown("reset")
-
-
-def jobs(count: int, model: str = FLUX, name: str = "杯子") -> list[Job]:
-    return [Job(name=f"{name} {n}", model=model, prompt="a mug") for n in range(count)]
-
-
-def run(
-    folder: Path, provider: FakeProvider, batch: list[Job], **options: Any
-) -> tuple[Manifest, Exception | None]:
-    async def main() -> tuple[Manifest, Exception | None]:
-        async with Pipeline(provider, folder, seed=1, **options) as pipeline:
-            manifest = await pipeline.batch_generate(batch)
-            folded, summed = pipeline.totals, await pipeline._parts().ledger.ask(read_totals)
-            folded.jobs += type(folded.jobs)()  # drop zero counts
-            summed.jobs += type(summed.jobs)()
-            folded.failures += type(folded.failures)()
-            assert folded == summed
-            return manifest, pipeline.stopped
-
-    return run_virtual(main())
 
 
 def collect(folder: Path, provider: FakeProvider) -> Manifest:
@@ -54,45 +33,10 @@ def collect(folder: Path, provider: FakeProvider) -> Manifest:
     return run_virtual(main())
 
 
-def assets(folder: Path) -> list[Path]:
-    return sorted((folder / "images").iterdir())
-
-
-# -- assets that are not there any more ---------------------------------------------------------
-
-
-def test_an_asset_deleted_by_hand_is_fetched_again_unpaid(tmp_path: Path) -> None:
-    """The same command downloads it from its prediction; nothing is submitted."""
-    provider = FakeProvider()
-    run(tmp_path, provider, jobs(5))
-    whole = {path: path.read_bytes() for path in assets(tmp_path)}
-    for path in list(whole)[1:3]:
-        path.unlink()
-    manifest, _ = run(tmp_path, provider, jobs(5))
-    assert {path: path.read_bytes() for path in assets(tmp_path)} == whole
-    assert (manifest.totals.successful, len(provider.sold)) == (5, 5)
-    assert manifest.totals.assets == 5
-
-
-def test_a_named_job_of_a_service_is_fetched_again_too(tmp_path: Path) -> None:
-    """``generate`` of a job whose file is gone brings it back instead of naming nothing."""
-    provider = FakeProvider()
-
-    async def main() -> None:
-        async with Pipeline(provider, tmp_path) as pipeline:
-            (first,) = (await pipeline.generate(jobs(1)[0])).assets
-            (tmp_path / first.path).unlink()
-            (second,) = (await pipeline.generate(jobs(1)[0])).assets
-            assert (tmp_path / second.path).is_file()
-            assert (first, len(provider.sold)) == (second, 1)
-
-    run_virtual(main())
-
-
 def test_verify_finds_what_is_damaged_and_keeps_what_people_changed(tmp_path: Path) -> None:
     """By size and by sha256; the changed file stays beside, the bought one comes back."""
     provider = FakeProvider()
-    run(tmp_path, provider, jobs(4))
+    run_counted(tmp_path, provider, jobs(4))
     first, second, third, _ = assets(tmp_path)
     bought = first.read_bytes()
     first.write_bytes(bytes([bought[0] ^ 1]) + bought[1:])  # the same size
@@ -115,11 +59,11 @@ def test_verify_finds_what_is_damaged_and_keeps_what_people_changed(tmp_path: Pa
 def test_one_of_several_assets_is_fetched_alone(tmp_path: Path) -> None:
     """The others stay as they are."""
     provider = FakeProvider(default=Script(outputs=(PIXEL, PIXEL, PIXEL)))
-    run(tmp_path, provider, jobs(1))
+    run_counted(tmp_path, provider, jobs(1))
     files = assets(tmp_path)
     files[1].unlink()
     before = files[0].stat().st_mtime_ns
-    manifest, _ = run(tmp_path, provider, jobs(1))
+    manifest, _ = run_counted(tmp_path, provider, jobs(1))
     assert assets(tmp_path) == files
     assert (files[0].stat().st_mtime_ns, manifest.totals.assets) == (before, 3)
 
@@ -130,9 +74,6 @@ def test_verify_of_nothing_says_so(tmp_path: Path) -> None:
 
     with pytest.raises(LedgerError, match="no ledger"):
         asyncio.run(verify(tmp_path))
-
-
-# -- collect ------------------------------------------------------------------------------------
 
 
 def test_collect_finishes_what_was_submitted_and_submits_nothing(tmp_path: Path) -> None:
@@ -150,19 +91,16 @@ def test_collect_finishes_what_was_submitted_and_submits_nothing(tmp_path: Path)
     totals = collect(tmp_path, provider).totals
     assert len(provider.sold) == totals.successful == 3
     assert (totals.pending, totals.removed) == (6, 0)
-    assert run(tmp_path, provider, jobs(9))[0].totals.successful == 9
+    assert run_counted(tmp_path, provider, jobs(9))[0].totals.successful == 9
     assert len(provider.sold) == 9
-
-
-# -- lost answers -------------------------------------------------------------------------------
 
 
 def test_lost_answers_are_submitted_again_where_the_user_said_so(tmp_path: Path) -> None:
     """Held jobs of earlier runs too; what each lost answer may cost stays reserved."""
     provider = FakeProvider(scripts={"杯子 1": Script(submits=[LOST, LOST])})
-    manifest, _ = run(tmp_path, provider, jobs(3))
+    manifest, _ = run_counted(tmp_path, provider, jobs(3))
     assert manifest.totals.unknown == 1
-    manifest, _ = run(tmp_path, provider, jobs(3), resubmit_unknown=True)
+    manifest, _ = run_counted(tmp_path, provider, jobs(3), resubmit_unknown=True)
     assert (manifest.totals.successful, manifest.totals.unknown) == (3, 0)
     assert manifest.totals.reserved == 2 * 40_000
     assert provider.submits == 5
@@ -171,12 +109,9 @@ def test_lost_answers_are_submitted_again_where_the_user_said_so(tmp_path: Path)
 def test_lost_answers_are_not_submitted_for_ever(tmp_path: Path) -> None:
     """At most ``retries`` times each: every one may be paid for."""
     provider = FakeProvider(default=Script(submits=[LOST] * 50))
-    manifest, _ = run(tmp_path, provider, jobs(2), resubmit_unknown=True, retries=3)
+    manifest, _ = run_counted(tmp_path, provider, jobs(2), resubmit_unknown=True, retries=3)
     assert manifest.totals.unknown == 2
     assert provider.submits == 2 * (1 + 3)
-
-
-# -- a model that refuses everything ------------------------------------------------------------
 
 
 def test_a_model_that_refuses_everything_is_stopped_and_others_go_on(tmp_path: Path) -> None:
@@ -193,7 +128,7 @@ def test_a_model_that_refuses_everything_is_stopped_and_others_go_on(tmp_path: P
 
     provider = Picky()
     batch = [*jobs(60), *jobs(30, IMAGEN, "碗")]
-    manifest, stopped = run(tmp_path, provider, batch, max_workers=1)
+    manifest, stopped = run_counted(tmp_path, provider, batch, max_workers=1)
     assert isinstance(stopped, Rejected)
     assert FLUX in str(stopped)
     assert "unknown model" in str(stopped)
@@ -208,7 +143,7 @@ def test_one_accepted_submit_shows_that_it_is_not_the_model(tmp_path: Path, good
     scripts = {f"杯子 {n}": Script(submits=[Rejected("bad prompt")]) for n in range(40)}
     scripts[f"杯子 {good}"] = Script()
     provider = FakeProvider(scripts=scripts)
-    manifest, stopped = run(tmp_path, provider, jobs(40), max_workers=1)
+    manifest, stopped = run_counted(tmp_path, provider, jobs(40), max_workers=1)
     assert (manifest.totals.failed, manifest.totals.successful, stopped) == (39, 1, None)
 
 
@@ -216,7 +151,7 @@ def test_different_reasons_do_not_stop_a_model(tmp_path: Path) -> None:
     """Two kinds of mistakes in a job file are the job file's."""
     words = ["too long", "bad size"]
     scripts = {f"杯子 {n}": Script(submits=[Rejected(words[n % 2])]) for n in range(40)}
-    manifest, stopped = run(tmp_path, FakeProvider(scripts=scripts), jobs(40))
+    manifest, stopped = run_counted(tmp_path, FakeProvider(scripts=scripts), jobs(40))
     assert (manifest.totals.failed, stopped) == (40, None)
 
 
@@ -233,9 +168,6 @@ def test_callers_of_a_stopped_model_are_told(tmp_path: Path) -> None:
         assert all("the first 20 submits" in str(end) for end in told)
 
     run_virtual(main())
-
-
-# -- the disk -----------------------------------------------------------------------------------
 
 
 def test_nothing_is_submitted_below_the_floor(
@@ -272,7 +204,7 @@ def test_patience_ends_the_wait_for_room(tmp_path: Path, monkeypatch: pytest.Mon
     """After as long as a refusing provider is waited for."""
     monkeypatch.setattr("asyncpipe.media.disk.shutil.disk_usage", lambda _: _usage(0))
     provider = FakeProvider()
-    manifest, stopped = run(tmp_path, provider, jobs(3), patience_s=600.0)
+    manifest, stopped = run_counted(tmp_path, provider, jobs(3), patience_s=600.0)
     assert isinstance(stopped, DiskError)
     assert (provider.submits, manifest.totals.pending) == (0, 3)
 
@@ -300,25 +232,22 @@ def test_a_disk_that_takes_nothing_stops_the_run_and_keeps_what_is_paid(
     provider = FakeProvider()
     with monkeypatch.context() as patch:
         patch.setattr(Downloader, "fetch", full)
-        manifest, stopped = run(tmp_path, provider, jobs(30), max_workers=2)
+        manifest, stopped = run_counted(tmp_path, provider, jobs(30), max_workers=2)
     assert isinstance(stopped, DiskError)
     sold = len(provider.sold)
     assert sold < 10
     assert manifest.totals.jobs[JobState.GENERATED] == sold
-    assert run(tmp_path, provider, jobs(30))[0].totals.successful == 30
+    assert run_counted(tmp_path, provider, jobs(30))[0].totals.successful == 30
     assert len(provider.sold) == 30
-
-
-# -- moved folders, other stops -----------------------------------------------------------------
 
 
 def test_a_moved_folder_goes_on_elsewhere(tmp_path: Path) -> None:
     """Nothing in it names where it was."""
     stop = Script(submits=[BalanceExhausted("402")])
     provider = FakeProvider(scripts={"杯子 4": stop})
-    run(tmp_path / "here", provider, jobs(8), max_workers=1)
+    run_counted(tmp_path / "here", provider, jobs(8), max_workers=1)
     (tmp_path / "here").rename(tmp_path / "那里")
-    manifest, _ = run(tmp_path / "那里", provider, jobs(8))
+    manifest, _ = run_counted(tmp_path / "那里", provider, jobs(8))
     assert (manifest.totals.successful, len(provider.sold)) == (8, 8)
     assert len(assets(tmp_path / "那里")) == 8
 
@@ -348,14 +277,14 @@ def test_simulated_runs_move_with_their_books(tmp_path: Path) -> None:
 def test_a_changed_prompt_is_a_new_job_beside_the_old_asset(tmp_path: Path) -> None:
     """The old picture stays and stays in the manifest; other retries make no new job."""
     provider = FakeProvider()
-    run(tmp_path, provider, jobs(2))
+    run_counted(tmp_path, provider, jobs(2))
     old = {path: path.read_bytes() for path in assets(tmp_path)}
     changed = [jobs(2)[0], Job(name="杯子 1", model=FLUX, prompt="another mug")]
-    manifest, _ = run(tmp_path, provider, changed)
+    manifest, _ = run_counted(tmp_path, provider, changed)
     assert (manifest.totals.successful, len(provider.sold)) == (3, 3)
     new = {path: path.read_bytes() for path in assets(tmp_path)}
     assert {path: new[path] for path in old} == old
     assert len(new) == 3
     cheaper = [Job(name=job.name, model=job.model, prompt=job.prompt, retries=9) for job in changed]
-    assert run(tmp_path, provider, cheaper)[0].totals.successful == 3
+    assert run_counted(tmp_path, provider, cheaper)[0].totals.successful == 3
     assert len(provider.sold) == 3

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from asyncpipe import Job, JobState, read_manifest
+from asyncpipe import Job, JobState, Manifest, Pipeline, read_manifest
 from asyncpipe.errors import BalanceExhausted, DiskError, Rejected
 from asyncpipe.ledger.database import reading
 from asyncpipe.report.totals import Totals
 from asyncpipe.simulator.books import Books
 from asyncpipe.simulator.server import Simulator
 from asyncpipe.testing import FakeProvider, Script, run_virtual
-from tests.support.batches import jobs, run_batch
+from tests.support.batches import assets, jobs, run_batch, run_counted
 from tests.support.command_line import (
     asyncpipe,
     command,
@@ -259,7 +259,7 @@ def test_a_disk_that_fills_up_loses_nothing(small_disk: Path, leave: int) -> Non
 
 def test_answers_that_are_out_when_the_disk_fills_are_recorded(small_disk: Path) -> None:
     """The ballast makes room for them; the run stops, nothing is unknown or bought again."""
-    from asyncpipe import Job, Manifest, Pipeline, Polling, Prediction
+    from asyncpipe import Job, Pipeline, Polling, Prediction
     from asyncpipe.errors import DiskError
     from asyncpipe.testing import FakeProvider, Script
 
@@ -305,3 +305,31 @@ def test_answers_that_are_out_when_the_disk_fills_are_recorded(small_disk: Path)
     assert manifest is not None
     assert (manifest.totals.successful, stopped) == (64, None)
     assert len(provider.sold) == len(set(provider.sold)) == 64
+
+
+def test_an_asset_deleted_by_hand_is_fetched_again_unpaid(tmp_path: Path) -> None:
+    """The same command downloads it from its prediction; nothing is submitted."""
+    provider = FakeProvider()
+    run_counted(tmp_path, provider, jobs(5))
+    whole = {path: path.read_bytes() for path in assets(tmp_path)}
+    for path in list(whole)[1:3]:
+        path.unlink()
+    manifest, _ = run_counted(tmp_path, provider, jobs(5))
+    assert {path: path.read_bytes() for path in assets(tmp_path)} == whole
+    assert (manifest.totals.successful, len(provider.sold)) == (5, 5)
+    assert manifest.totals.assets == 5
+
+
+def test_a_named_job_of_a_service_is_fetched_again_too(tmp_path: Path) -> None:
+    """``generate`` of a job whose file is gone brings it back instead of naming nothing."""
+    provider = FakeProvider()
+
+    async def main() -> None:
+        async with Pipeline(provider, tmp_path) as pipeline:
+            (first,) = (await pipeline.generate(jobs(1)[0])).assets
+            (tmp_path / first.path).unlink()
+            (second,) = (await pipeline.generate(jobs(1)[0])).assets
+            assert (tmp_path / second.path).is_file()
+            assert (first, len(provider.sold)) == (second, 1)
+
+    run_virtual(main())

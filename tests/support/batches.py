@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from asyncpipe import Job, Manifest, Pipeline, Result
+from asyncpipe.report.totals import read_totals
 from asyncpipe.testing import FakeProvider, run_virtual
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
 
 
-def jobs(count: int, **fields: Any) -> list[Job]:
-    return [Job(name=f"杯子 {n}", model=FLUX, prompt="a mug", **fields) for n in range(count)]
+def jobs(count: int, model: str = FLUX, name: str = "杯子", **fields: Any) -> list[Job]:
+    return [Job(name=f"{name} {n}", model=model, prompt="a mug", **fields) for n in range(count)]
 
 
 @asynccontextmanager
@@ -34,3 +35,23 @@ def run_batch(
             return manifest, list(manifest), opened.stopped
 
     return run_virtual(main())
+
+
+def run_counted(
+    folder: Path, provider: FakeProvider, batch: list[Job], **options: Any
+) -> tuple[Manifest, Exception | None]:
+    async def main() -> tuple[Manifest, Exception | None]:
+        async with Pipeline(provider, folder, seed=1, **options) as pipeline:
+            manifest = await pipeline.batch_generate(batch)
+            folded, summed = pipeline.totals, await pipeline._parts().ledger.ask(read_totals)
+            folded.jobs += type(folded.jobs)()  # drop zero counts
+            summed.jobs += type(summed.jobs)()
+            folded.failures += type(folded.failures)()
+            assert folded == summed
+            return manifest, pipeline.stopped
+
+    return run_virtual(main())
+
+
+def assets(folder: Path) -> list[Path]:
+    return sorted((folder / "images").iterdir())
