@@ -5,8 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import sqlite3
+import tempfile
 import unicodedata
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from pathlib import Path, PurePosixPath
+from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,9 +22,22 @@ from hypothesis import strategies as st
 
 from asyncpipe import Job, Pipeline
 from asyncpipe._fs import STEM_BYTES, folded, safe_stem
+from asyncpipe.engine.fetch import Fetcher
 from asyncpipe.engine.verify import verify
+from asyncpipe.jobs.record import JobRecord
 from asyncpipe.ledger import asset_names as stems
+from asyncpipe.ledger.asset_names import claim_stems
 from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual
+from tests.support.events import MODELS, T, few, ledger_in_memory, with_jobs
+
+NAMES = st.one_of(
+    st.text(max_size=12),
+    st.text("aAbB_1-. ", max_size=6),
+    st.sampled_from(["a", "A", "a_1", "A_1", "a_2", "a_1_1", "ä", "a\u0308", "Ä", "ß", "SS"]),
+    st.sampled_from(["con", "CON", "con_", "K", "\u212a", "İ", "i\u0307", "ﬁ", "fi", "ſs"]),
+    st.sampled_from(["..", "", "/", ".", "a.", "a.png", "A.PNG", "-", "_", "_1", "µ", "μ"]),
+    st.sampled_from(["ᾳ", "αι", "\u0345", "\u0390", "\u1fd3", "x" * 300, "x" * 301, "1", "١"]),
+)
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
 
@@ -124,3 +145,120 @@ def test_ten_thousand_jobs_lie_flat(tmp_path: Path) -> None:
     """The limit is what people were told; nobody's small folder changes its shape."""
     assert (stems.FLAT_UP_TO, stems.PER_SUBFOLDER) == (10_000, 1000)
     assert run(tmp_path, 2, FakeProvider()) == ["images/杯_0.png", "images/杯_1.png"]
+
+
+def canonical_caseless(text: str) -> str:
+    """What Unicode calls a canonical caseless match (D145): what the strictest systems do."""
+
+    def nfd(s: str) -> str:
+        return unicodedata.normalize("NFD", s)
+
+    return nfd(nfd(nfd(text).casefold()).casefold())
+
+
+@few(max_examples=300)
+@given(one=NAMES, two=NAMES)
+def test_stems_that_some_file_system_takes_for_one_fold_alike(one: str, two: str) -> None:
+    """The ledger's comparison is no weaker than any file system's."""
+    first, second = safe_stem(one), safe_stem(two)
+    if canonical_caseless(first) == canonical_caseless(second):
+        assert folded(first) == folded(second)
+    if first.upper() == second.upper() or first.lower() == second.lower():
+        assert folded(first) == folded(second)
+
+
+class Asked:
+    """A ledger that is asked at once."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    async def ask(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        return query(self._connection)
+
+
+def stems_of(connection: sqlite3.Connection, record: JobRecord, outputs: int) -> list[str]:
+    """The stems that a fetcher takes for a job with so many outputs."""
+    nothing: Any = None
+    ledger: Any = Asked(connection)
+    fetcher = Fetcher(
+        inquiry=nothing,
+        ledger=ledger,
+        folder=Path("nowhere"),
+        downloader=nothing,
+        downloads=1,
+        emit=nothing,
+        stop=nothing,
+        rng=Random(1),
+    )
+    urls = tuple(f"https://h/{n}" for n in range(outputs))
+    return asyncio.run(fetcher._stems(replace(record, outputs=urls)))
+
+
+@few(max_examples=120)
+@given(
+    wanted=st.lists(
+        st.tuples(NAMES, st.sampled_from(MODELS), st.integers(1, 3)), min_size=1, max_size=8
+    ),
+    late=st.integers(0, 8),
+)
+def test_no_two_jobs_share_a_file(wanted: list[tuple[str, str, int]], late: int) -> None:
+    """Whatever they are called, however many outputs they have, whoever comes first."""
+    jobs = [Job(name=name, model=model, prompt=str(n)) for n, (name, model, _) in enumerate(wanted)]
+    with tempfile.TemporaryDirectory() as empty, closing(ledger_in_memory()) as connection:
+        claim = partial(claim_stems, connection, folder=Path(empty))
+        records = with_jobs(connection, jobs)
+        owners: dict[str, int] = {}
+        for page in (range(late), range(late, len(records))):
+            claimed = {n: claim([records[n]])[0] for n in page if n < len(records)}
+            for n, record in claimed.items():
+                for stem in stems_of(connection, record, wanted[n][2]):
+                    check_place(stem, record)
+                    assert owners.setdefault(canonical_caseless(stem), n) == n
+    assert len(owners) == sum(outputs for _, _, outputs in wanted)
+
+
+def check_place(stem: str, record: JobRecord) -> None:
+    path = PurePosixPath(f"{stem}.png")
+    assert path.parts[:-1] == (record.job.kind.folder,)
+    assert len(path.name.encode()) < 255
+    assert not path.name.startswith(".")
+    assert not set(path.name) & set('\\/:*?"<>|')
+    assert path.name.isprintable()
+
+
+def test_names_made_to_take_every_stem_of_another_job() -> None:
+    """A job's key is known beforehand, so others can be called what it falls back to."""
+    victim = Job(name="x", model=MODELS[0], prompt="victim")
+    key = victim.key("atlas")
+    names = ["x", f"x-{key[:6]}", key]
+    takers = [Job(name=name, model=MODELS[0], prompt="taker") for name in names]
+    with tempfile.TemporaryDirectory() as empty, closing(ledger_in_memory()) as connection:
+        records = with_jobs(connection, [*takers, victim])
+        claimed = claim_stems(connection, records, Path(empty))
+    assert len({record.stem for record in claimed}) == 4
+
+
+def test_a_folder_whose_ledger_was_deleted_thrice_still_takes_its_jobs(tmp_path: Path) -> None:
+    """``rm -r .asyncpipe`` to start anew leaves the files, which are strangers' then."""
+    job = Job(name="x", model=MODELS[0], prompt="p")
+    (tmp_path / "images").mkdir()
+    for _ in range(4):
+        with closing(ledger_in_memory()) as connection:
+            (record,) = claim_stems(connection, with_jobs(connection, [job]), tmp_path)
+            assert record.stem is not None
+            (tmp_path / f"{record.stem}.png").write_bytes(b"x")
+
+
+def test_numbered_stems_of_last_resort_are_claimed() -> None:
+    """A job that comes later may be called what an earlier one fell back to."""
+    first = Job(name="x", model=MODELS[0], prompt="first")
+    key = first.key("atlas")
+    names = ["x_1", f"x-{key[:6]}_1", f"{key}_1"]
+    others = [Job(name=name, model=MODELS[0], prompt="other") for name in names]
+    with tempfile.TemporaryDirectory() as empty, closing(ledger_in_memory()) as connection:
+        records = with_jobs(connection, [*others[:2], first, others[2]])
+        claimed = claim_stems(connection, records[:3], Path(empty))
+        taken = stems_of(connection, claimed[2], 2)
+        (later,) = claim_stems(connection, records[3:], Path(empty))
+    assert later.stem not in taken

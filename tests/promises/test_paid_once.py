@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -38,7 +39,7 @@ from asyncpipe.errors import (
     SubmitUnknown,
     UsageError,
 )
-from asyncpipe.jobs.events import Event, Intended, now
+from asyncpipe.jobs.events import Event, Intended, Submitted, now
 from asyncpipe.jobs.record import JobRecord
 from asyncpipe.ledger import queries
 from asyncpipe.ledger.database import Ledger, reading
@@ -503,3 +504,41 @@ def test_an_unknown_submit_is_never_sent_again(tmp_path: Path) -> None:
     assert manifest.totals.reserved == 40_000
     assert results[1].status == "unknown"
     assert results[1].error == "reset"
+
+
+def test_a_copy_taken_at_any_moment_never_buys_again_what_was_bought(tmp_path: Path) -> None:
+    """Power fails, or somebody copies the folder mid-run: what was sold by then is known by it."""
+    script = Script(generation_s=30.0)
+    provider = FakeProvider(default=script)
+    model = "black-forest-labs/flux-2-pro/text-to-image"
+    jobs = [Job(name=f"n{n}", model=model, prompt="p") for n in range(7)]
+    copies: list[tuple[list[str], bytes, bytes]] = []
+    folder = tmp_path / "first"
+    path = ledger_path(folder)
+
+    def copy(event: Event, record: JobRecord) -> None:
+        if not isinstance(event, Intended | Submitted):
+            return
+        sold = list(provider.sold)
+        wal = path.with_name(f"{path.name}-wal")
+        copies.append((sold, path.read_bytes(), wal.read_bytes()))
+
+    async def run(where: Path, **options: Any) -> None:
+        async with Pipeline(provider, where, seed=1, max_workers=3, **options) as pipeline:
+            await pipeline.batch_generate(jobs)
+
+    run_virtual(run(folder, on_event=copy))
+    assert len(provider.sold) == len(jobs)
+    assert len(copies) == 2 * len(jobs)
+    for n, (sold, database, wal) in enumerate(copies):
+        again = tmp_path / f"copy{n}"
+        shutil.copytree(folder / "images", again / "images")
+        ledger_path(again).parent.mkdir()
+        ledger_path(again).write_bytes(database)
+        path_of_wal = ledger_path(again)
+        path_of_wal.with_name(f"{path_of_wal.name}-wal").write_bytes(wal)
+        for made in provider._made.values():
+            made.ready = 0.0
+        before = len(provider.sold)
+        run_virtual(run(again))
+        assert not set(provider.sold[before:]) & set(sold), n

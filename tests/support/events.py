@@ -1,0 +1,164 @@
+"""Legal events in any order, and a ledger in memory to write them to."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+from hypothesis import settings
+from hypothesis import strategies as st
+
+from asyncpipe import Job, JobState
+from asyncpipe.jobs.events import (
+    AskedAgain,
+    AssetStored,
+    Event,
+    Expired,
+    Failed,
+    FetchFailed,
+    Generated,
+    Intended,
+    Lost,
+    LostSettled,
+    NotBought,
+    Polled,
+    PolledAgain,
+    Released,
+    Resubmitted,
+    RetryAsked,
+    Submitted,
+    Succeeded,
+    Unknown,
+    Withdrawn,
+    now,
+)
+from asyncpipe.jobs.record import JobRecord
+from asyncpipe.ledger import queries
+from asyncpipe.ledger.folder import Origin
+from asyncpipe.ledger.queries import LostAnswer
+from asyncpipe.ledger.schema import prepare
+from asyncpipe.ledger.write import INLINE
+
+T = TypeVar("T")
+MODELS = ["m/text-to-image", "m/text-to-video"]
+ORIGIN = Origin(provider="atlas", origin="simulator", simulated=True)
+few = partial(settings, deadline=None, derandomize=True)
+
+
+def ledger_in_memory() -> sqlite3.Connection:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    prepare(connection)
+    return connection
+
+
+def with_jobs(connection: sqlite3.Connection, jobs: list[Job]) -> list[JobRecord]:
+    run = queries.start_run(connection, now(), session=None, job_file=None)
+    rows = [(job.key("atlas"), job) for job in jobs]
+    queries.add_jobs(connection, rows, run=run, position=0)
+    found = [queries.record_by_key(connection, key) for key, _ in rows]
+    return [record for record in found if record is not None]
+
+
+S = JobState
+AMOUNTS = st.integers(0, 10**9)
+
+
+def possible(record: JobRecord) -> list[str]:
+    """The events that the engine may emit for a job as it stands."""
+    return {
+        S.PENDING: ["Intended", "Withdrawn"],
+        S.SUBMITTING: ["Submitted", "Generated", "Failed", "NotBought", "Released", "Unknown"],
+        S.SUBMITTED: ["Generated", "Failed", "Charged", "Released", "Expired", "Unknown", "Polled"],
+        S.EXPIRED: ["PolledAgain"],
+        S.UNKNOWN: ["Resubmitted", "Charged"],
+        S.GENERATED: ["AssetStored", "AssetStored", "FetchFailed", "Succeeded", "Lost"],
+        S.FAILED: [] if record.paid else ["RetryAsked"],
+        S.CANCELLED: ["AskedAgain"],
+        S.SUCCEEDED: ["Generated"],
+    }.get(record.state, [])
+
+
+def with_settling(record: JobRecord) -> list[str]:
+    """The same, and what the user may say of lost answers at any time."""
+    return [*possible(record), *(["LostCharged", "LostFree"] if record.lost else [])]
+
+
+def found_out(lost: LostAnswer, record: JobRecord, *, charged: bool) -> LostSettled:
+    return LostSettled(
+        job_id=record.id,
+        at=now(),
+        attempt=lost.attempt,
+        charged=charged,
+        reserved=lost.reserved,
+        booked=lost.booked,
+        estimated=lost.estimated,
+    )
+
+
+def event(kind: str, record: JobRecord, amount: int) -> Event:
+    """One event of a kind, fitting ``record``."""
+    base: Any = {"job_id": record.id, "at": now()}
+    wrong: Any = {**base, "error": f"错误 {amount}"}
+    polls = amount % 5
+    made: dict[str, Callable[[], Event]] = {
+        "Intended": lambda: Intended(
+            **base,
+            attempt=record.attempt,
+            reserved=amount + amount // 4 * (amount % 2),
+            price_source="t",
+            booked=amount,
+            estimated=amount % 2 == 1,
+        ),
+        "Submitted": lambda: Submitted(**base, prediction_id=f"p{amount}", route="article"),
+        "Generated": lambda: Generated(
+            **base,
+            outputs=("https://h/1", "data:x"),
+            generation_s=1.0,
+            polls=polls,
+            told=told(record, amount),
+        ),
+        "Failed": lambda: Failed(**wrong, polls=polls),
+        "Charged": lambda: Failed(**wrong, charged=True, polls=polls, told=told(record, amount)),
+        "NotBought": lambda: NotBought(**wrong, request_id="r"),
+        "Released": lambda: Released(**wrong, polls=polls, error_code=3, prediction_id="late"),
+        "Unknown": lambda: Unknown(**wrong, polls=polls),
+        "Expired": lambda: Expired(**wrong, polls=polls),
+        "Polled": lambda: Polled(**base, said="processing"),
+        "PolledAgain": lambda: PolledAgain(**base),
+        "Resubmitted": lambda: Resubmitted(**base),
+        "AssetStored": lambda: AssetStored(
+            **base, index=amount % 2, path="images/a.png", size=amount, sha256="0"
+        ),
+        "FetchFailed": lambda: FetchFailed(**wrong),
+        "Succeeded": lambda: Succeeded(**base),
+        "Lost": lambda: Lost(**wrong),
+        "RetryAsked": lambda: RetryAsked(**base),
+        "AskedAgain": lambda: AskedAgain(**base),
+        "Withdrawn": lambda: Withdrawn(**base),
+    }
+    return made[kind]()
+
+
+def told(record: JobRecord, amount: int) -> int | None:
+    """What the provider says it cost: nothing said, less than reserved, nothing, or more."""
+    if record.state is S.UNKNOWN:
+        return None
+    return {0: None, 1: record.booked // 2, 2: 0}.get(amount % 4, record.reserved + amount)
+
+
+def check_same(record: JobRecord, stored: JobRecord) -> None:
+    """The fold and the ledger agree; where an attempt is used up, on what outlives it."""
+    earlier = ("held", "lost", "spent")
+    for name in ("id", "key", "state", "used", "failures", "reserved", *earlier):
+        assert getattr(stored, name) == getattr(record, name), name
+    if record.state in (JobState.PENDING, JobState.CANCELLED):
+        return
+    if record.state is not JobState.SUCCEEDED:  # an expected failure below
+        assert stored.error == record.error
+    money = ("charged", "booked", "overrun", "paid", "estimated", "committed", "in_doubt")
+    for name in (*money, "prediction_id", "route", "stored", "polls"):
+        assert getattr(stored, name) == getattr(record, name), name
+    inline = tuple(INLINE if url.startswith(INLINE) else url for url in record.outputs)
+    assert stored.outputs == inline
