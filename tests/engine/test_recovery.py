@@ -10,70 +10,18 @@ from typing import Any
 
 import pytest
 
-from asyncpipe import Job, JobState, Manifest, Pipeline, read_manifest
-from asyncpipe.engine.verify import Verified, verify
+from asyncpipe import Job, JobState, Manifest, Pipeline
 from asyncpipe.errors import BalanceExhausted, DiskError, Rejected, SubmitUnknown
 from asyncpipe.media.disk import GIB, Room
 from asyncpipe.simulator.books import Books
 from asyncpipe.simulator.faults import Faults
 from asyncpipe.simulator.server import Simulator
 from asyncpipe.simulator.settings import SimulatorSettings
-from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual
-from tests.support.batches import FLUX, assets, jobs, run_counted
+from asyncpipe.testing import FakeProvider, Script, run_virtual
+from tests.support.batches import FLUX, assets, collect, jobs, run_counted
 
 IMAGEN = "google/imagen4-ultra/text-to-image"
 LOST = SubmitUnknown("reset")
-
-
-def collect(folder: Path, provider: FakeProvider) -> Manifest:
-    async def main() -> Manifest:
-        async with Pipeline(provider, folder) as pipeline:
-            return await pipeline.collect()
-
-    return run_virtual(main())
-
-
-def test_verify_finds_what_is_damaged_and_keeps_what_people_changed(tmp_path: Path) -> None:
-    """By size and by sha256; the changed file stays beside, the bought one comes back."""
-    provider = FakeProvider()
-    run_counted(tmp_path, provider, jobs(4))
-    first, second, third, _ = assets(tmp_path)
-    bought = first.read_bytes()
-    first.write_bytes(bytes([bought[0] ^ 1]) + bought[1:])  # the same size
-    second.write_bytes(b"cut")
-    third.unlink()
-    found = asyncio.run(verify(tmp_path))
-    assert isinstance(found, Verified)
-    assert (found.checked, found.bad_count) == (4, 3)
-    problems = {Path(bad.asset.path).name: bad.problem for bad in found.bad}
-    assert problems[third.name] == "is missing"
-    assert f"kept as {second.name}.changed" in problems[second.name]
-    assert read_manifest(tmp_path).totals.successful == 1
-    manifest = collect(tmp_path, provider)
-    assert (manifest.totals.successful, len(provider.sold)) == (4, 4)
-    assert all(path.read_bytes() == bought for path in (first, second, third))
-    assert second.with_name(f"{second.name}.changed").read_bytes() == b"cut"
-    assert asyncio.run(verify(tmp_path)).bad_count == 0
-
-
-def test_one_of_several_assets_is_fetched_alone(tmp_path: Path) -> None:
-    """The others stay as they are."""
-    provider = FakeProvider(default=Script(outputs=(PIXEL, PIXEL, PIXEL)))
-    run_counted(tmp_path, provider, jobs(1))
-    files = assets(tmp_path)
-    files[1].unlink()
-    before = files[0].stat().st_mtime_ns
-    manifest, _ = run_counted(tmp_path, provider, jobs(1))
-    assert assets(tmp_path) == files
-    assert (files[0].stat().st_mtime_ns, manifest.totals.assets) == (before, 3)
-
-
-def test_verify_of_nothing_says_so(tmp_path: Path) -> None:
-    """A folder without a ledger is not verified silently."""
-    from asyncpipe.errors import LedgerError
-
-    with pytest.raises(LedgerError, match="no ledger"):
-        asyncio.run(verify(tmp_path))
 
 
 def test_collect_finishes_what_was_submitted_and_submits_nothing(tmp_path: Path) -> None:

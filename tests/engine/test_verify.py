@@ -8,18 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from asyncpipe import Job, Manifest, Pipeline
-from asyncpipe.engine.verify import Comparison
+from asyncpipe import Job, Manifest, Pipeline, read_manifest
+from asyncpipe.engine.verify import Comparison, Verified, verify
 from asyncpipe.errors import DiskError
 from asyncpipe.jobs.record import JobRecord
 from asyncpipe.providers.base import Prediction
-from asyncpipe.testing import FakeProvider, run_virtual
-
-FLUX = "black-forest-labs/flux-2-pro/text-to-image"
-
-
-def jobs(count: int) -> list[Job]:
-    return [Job(name=f"mug {n}", model=FLUX, prompt="a mug") for n in range(count)]
+from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual
+from tests.support.batches import assets, collect, jobs, run_counted
 
 
 def run(folder: Path, provider: FakeProvider, count: int) -> tuple[Manifest, Exception | None]:
@@ -100,3 +95,46 @@ def test_an_asset_that_cannot_be_read_stops_the_run(
     manifest, stopped = run(tmp_path, FakeProvider(), 2)
     assert isinstance(stopped, DiskError)
     assert manifest.totals.successful == 2
+
+
+def test_verify_finds_what_is_damaged_and_keeps_what_people_changed(tmp_path: Path) -> None:
+    """By size and by sha256; the changed file stays beside, the bought one comes back."""
+    provider = FakeProvider()
+    run_counted(tmp_path, provider, jobs(4))
+    first, second, third, _ = assets(tmp_path)
+    bought = first.read_bytes()
+    first.write_bytes(bytes([bought[0] ^ 1]) + bought[1:])  # the same size
+    second.write_bytes(b"cut")
+    third.unlink()
+    found = asyncio.run(verify(tmp_path))
+    assert isinstance(found, Verified)
+    assert (found.checked, found.bad_count) == (4, 3)
+    problems = {Path(bad.asset.path).name: bad.problem for bad in found.bad}
+    assert problems[third.name] == "is missing"
+    assert f"kept as {second.name}.changed" in problems[second.name]
+    assert read_manifest(tmp_path).totals.successful == 1
+    manifest = collect(tmp_path, provider)
+    assert (manifest.totals.successful, len(provider.sold)) == (4, 4)
+    assert all(path.read_bytes() == bought for path in (first, second, third))
+    assert second.with_name(f"{second.name}.changed").read_bytes() == b"cut"
+    assert asyncio.run(verify(tmp_path)).bad_count == 0
+
+
+def test_one_of_several_assets_is_fetched_alone(tmp_path: Path) -> None:
+    """The others stay as they are."""
+    provider = FakeProvider(default=Script(outputs=(PIXEL, PIXEL, PIXEL)))
+    run_counted(tmp_path, provider, jobs(1))
+    files = assets(tmp_path)
+    files[1].unlink()
+    before = files[0].stat().st_mtime_ns
+    manifest, _ = run_counted(tmp_path, provider, jobs(1))
+    assert assets(tmp_path) == files
+    assert (files[0].stat().st_mtime_ns, manifest.totals.assets) == (before, 3)
+
+
+def test_verify_of_nothing_says_so(tmp_path: Path) -> None:
+    """A folder without a ledger is not verified silently."""
+    from asyncpipe.errors import LedgerError
+
+    with pytest.raises(LedgerError, match="no ledger"):
+        asyncio.run(verify(tmp_path))

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from asyncpipe.errors import DownloadError
-from asyncpipe.http.hosts import PublicResolver, check_host, is_public
+from asyncpipe.errors import DownloadError, UsageError
+from asyncpipe.http.hosts import PublicResolver, check_host, is_public, proxy_for
 from asyncpipe.media.downloader import Downloader, Target
 from tests.support.servers import PNG, noting
 
@@ -161,3 +161,20 @@ def test_only_the_proxy_itself_is_let_through(monkeypatch: pytest.MonkeyPatch) -
 def test_public_addresses_are_told_from_the_users_own_network(address: str, public: bool) -> None:
     """Including what a local proxy's DNS answers, which is no target."""
     assert is_public(address) is public
+
+
+@pytest.mark.parametrize("proxy", ["http://代理:7890", "http://127.0.0.1：7890", "http://h:7x"])
+def test_a_proxy_without_an_address_is_told_before_anything(
+    proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a run waits ten minutes for "its address cannot be asked"."""
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    with pytest.raises(UsageError, match="set HTTPS_PROXY to one like") as caught:
+        proxy_for("https://api.atlascloud.ai/api/v1")
+    assert proxy not in str(caught.value)  # it may hold a password
+
+
+@pytest.mark.parametrize("proxy", ["127.0.0.1:7890", "http://u:p%40@proxy.corp", "http://[::1]:9"])
+def test_a_proxy_with_an_address_is_taken(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    assert (proxy_for("https://api.atlascloud.ai/api/v1") or "").endswith(proxy)

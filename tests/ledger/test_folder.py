@@ -1,4 +1,4 @@
-"""Which file systems can keep a record, and how much room they have."""
+"""Which file systems can keep a record."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 from asyncpipe import Pipeline
 from asyncpipe.errors import UsageError
 from asyncpipe.ledger.folder import linux_mounts, mac_mounts, mounted_as
-from asyncpipe.media.disk import GIB, Room
 from asyncpipe.testing import FakeProvider, run_virtual
 
 LINUX = """\
@@ -76,23 +75,3 @@ def test_network_file_systems_are_refused_before_anything_is_made(
     with pytest.raises(UsageError, match=rf"network file system \({kind}\).*--output-dir"):
         run_virtual(main())
     assert not (tmp_path / "out").exists()
-
-
-def test_room_looks_at_most_once_a_second() -> None:
-    """And changes its mind when there is room again."""
-    now, looks, free = [0.0], [], [GIB]
-
-    def look(_: Path) -> int:
-        looks.append(now[0])
-        return free[0]
-
-    room = Room(Path(), GIB, lambda: now[0], free=look)
-    assert [room.enough() for _ in range(100)] == [True] * 100
-    assert looks == [0.0]
-    free[0] = GIB - 1
-    now[0] = 1.0
-    assert not room.enough()
-    assert "1.00 GiB are free" in str(room.problem)
-    free[0], now[0] = GIB, 2.5
-    assert room.enough()
-    assert room.problem is None

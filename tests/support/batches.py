@@ -55,3 +55,11 @@ def run_counted(
 
 def assets(folder: Path) -> list[Path]:
     return sorted((folder / "images").iterdir())
+
+
+def collect(folder: Path, provider: FakeProvider) -> Manifest:
+    async def main() -> Manifest:
+        async with Pipeline(provider, folder) as pipeline:
+            return await pipeline.collect()
+
+    return run_virtual(main())
