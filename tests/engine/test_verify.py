@@ -44,7 +44,7 @@ def test_the_first_submit_waits_for_no_comparison(
     provider, step = Telling(), Comparison.step
     run(tmp_path, provider, 3)
     provider.begun.clear()
-    (tmp_path / "images" / "mug_1.png").unlink()
+    (tmp_path / "images" / "杯子_1.png").unlink()
 
     async def after_the_submit(self: Comparison) -> list[JobRecord] | None:
         await asyncio.wait_for(provider.begun.wait(), 1e6)
@@ -54,8 +54,8 @@ def test_the_first_submit_waits_for_no_comparison(
     monkeypatch.setattr(Comparison, "step", after_the_submit)
     manifest, stopped = run(tmp_path, provider, 4)
     assert stopped is None
-    assert (manifest.totals.successful, provider.sold) == (4, [f"mug {n}" for n in range(4)])
-    assert (tmp_path / "images" / "mug_1.png").is_file()
+    assert (manifest.totals.successful, provider.sold) == (4, [f"杯子 {n}" for n in range(4)])
+    assert (tmp_path / "images" / "杯子_1.png").is_file()
 
 
 def test_whoever_leaves_does_not_wait_for_it(
