@@ -191,6 +191,56 @@ def test_a_room_says_what_it_is_for(room: str) -> None:
     assert len((ast.get_docstring(tree) or "").splitlines()) >= 1
 
 
+SQL = re.compile(
+    r"\b(SELECT\s.+\sFROM|INSERT\s+(OR\s+\w+\s+)?INTO|UPDATE\s+\w+\s+SET|DELETE\s+FROM|PRAGMA\s"
+    r"|CREATE\s+(TEMP\s+)?(TABLE|VIEW|INDEX))\b",
+    re.DOTALL,
+)
+
+
+def sql_in(path: Path) -> list[str]:
+    """What a file has of databases: the module, and texts that speak to one."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [a.name for a in node.names if a.name.split(".")[0] == "sqlite3"]
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "sqlite3":
+            found.append("sqlite3")
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found += [match[0][:40] for match in SQL.finditer(node.value)]
+        elif isinstance(node, ast.JoinedStr):
+            found += [match[0][:40] for match in SQL.finditer(ast.unparse(node))]
+    return found
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_only_the_ledger_speaks_to_a_database(path: Path) -> None:
+    """A second store is one file behind the same face; the simulator's own books apart."""
+    if path.relative_to(PACKAGE).parts[0] not in ("ledger", "simulator"):
+        assert sql_in(path) == []
+
+
+def test_sql_outside_the_ledger_is_seen(tmp_path: Path) -> None:
+    """The module, whatever is taken of it, and a query that begins on another line."""
+    path = tmp_path / "module.py"
+    for line in [
+        "import sqlite3",
+        "from sqlite3 import Connection",
+        "def f():\n    import sqlite3",
+        'Q = "SELECT id FROM jobs"',
+        'Q = """\nSELECT j.id,\n j.name\nFROM jobs j"""',
+        "Q = f'SELECT {1} FROM jobs'",
+        "Q = 'INSERT OR REPLACE INTO assets VALUES(1)'",
+        "Q = 'UPDATE jobs SET state=1'",
+        "Q = 'DELETE FROM uploads'",
+        "Q = 'PRAGMA user_version'",
+    ]:
+        path.write_text(line, encoding="utf-8")
+        assert sql_in(path) != [], line
+    path.write_text('"""Select what comes from the ledger; insert it into rows."""')
+    assert sql_in(path) == []
+
+
 def test_public_names_are_few_sorted_and_there() -> None:
     """At most 26, and each can be imported and says what it is."""
     names = asyncpipe.__all__

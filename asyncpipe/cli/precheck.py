@@ -6,15 +6,12 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
-from pathlib import Path
-from sqlite3 import Connection
 
 from asyncpipe._text import printable
-from asyncpipe.errors import LedgerError, Problem
+from asyncpipe.errors import Problem
 from asyncpipe.http import on_loopback
 from asyncpipe.jobfile import LONGEST_MESSAGE, MOST_PROBLEMS, JobFile, JobRow
-from asyncpipe.jobs import JobState
-from asyncpipe.ledger import ledger_path, reading
+from asyncpipe.jobs import Job
 from asyncpipe.providers.atlas import AtlasCloud
 from asyncpipe.providers.catalog import (
     BodyCheck,
@@ -25,22 +22,20 @@ from asyncpipe.providers.catalog import (
     read_schema,
 )
 
-_UNSPENT = (JobState.PENDING, JobState.CANCELLED)
-
 
 class ModelCheck:
     """Look at rows one by one: models the catalogue lacks, fields their schemas refuse.
 
-    A catalogue or schema that cannot be had is said in one line and checks nothing. Jobs of
-    ``folder`` that were submitted before are left out: what is paid for is finished, whatever the
-    catalogue has become since.
+    A catalogue or schema that cannot be had is said in one line and checks nothing. Jobs that are
+    not ``wanted`` are left out: what is paid for is finished, whatever the catalogue has become
+    since.
     """
 
     def __init__(
         self,
         file: JobFile,
         provider: AtlasCloud,
-        folder: Path,
+        wanted: Callable[[Job], bool],
         *,
         allow_unknown: bool,
         echo: Callable[[str], None],
@@ -50,9 +45,7 @@ class ModelCheck:
         self._coming = {r.job.model for r in file.rows} if isinstance(file.rows, list) else set()
         self._catalogue: Catalogue | None = None
         self._known: set[str] = set()
-        self._rows = RowCheck(
-            str(file.path), _Spent(folder, provider.name), allow_unknown=allow_unknown
-        )
+        self._rows = RowCheck(str(file.path), wanted, allow_unknown=allow_unknown)
 
     async def look(self, row: JobRow) -> None:
         """Look at one row; a model that is new is looked up first."""
@@ -116,43 +109,18 @@ class ModelCheck:
         return {each: BodyCheck(schema) for each, schema in schemas.items() if schema}
 
 
-class _Spent:
-    """Whether a job was submitted before, by a folder's ledger; asked only where one is refused."""
-
-    def __init__(self, folder: Path, provider: str) -> None:
-        self._folder, self._provider = folder, provider
-        self._keys: set[str] | None = None
-
-    def __call__(self, row: JobRow) -> bool:
-        if self._keys is None:
-            self._keys = self._read()
-        return row.job.key(self._provider) in self._keys
-
-    def _read(self) -> set[str]:
-        if not ledger_path(self._folder).exists():
-            return set()
-        try:
-            with reading(self._folder) as connection:
-                return _spent(connection)
-        except LedgerError:  # said by the run that opens it
-            return set()
-
-
-def _spent(connection: Connection) -> set[str]:
-    query = f"SELECT key FROM jobs WHERE state NOT IN ({','.join('?' * len(_UNSPENT))})"
-    return {key for (key,) in connection.execute(query, _UNSPENT)}
-
-
 class RowCheck:
-    """Check rows one by one; ``spent`` tells whether one was submitted before and is left alone.
+    """Check rows one by one; ``wanted`` tells whether a job is still to be bought.
+
+    It is asked only where one is refused.
 
     ``unlisted`` holds, by model, the fields that its schema neither lists nor forbids.
     """
 
     def __init__(
-        self, file: str, spent: Callable[[JobRow], bool], *, allow_unknown: bool = False
+        self, file: str, wanted: Callable[[Job], bool], *, allow_unknown: bool = False
     ) -> None:
-        self._file, self._spent, self._allow_unknown = file, spent, allow_unknown
+        self._file, self._wanted, self._allow_unknown = file, wanted, allow_unknown
         self._found: dict[str, Lookup] = {}
         self._checks: dict[str, BodyCheck] = {}
         self._unknown: dict[str, Problem] = {}
@@ -171,7 +139,7 @@ class RowCheck:
         if lookup is None:
             return
         unknown = lookup.model is None and not self._allow_unknown
-        if unknown and model not in self._unknown and not self._spent(row):
+        if unknown and model not in self._unknown and self._wanted(row.job):
             self._unknown[model] = self._problem(row, _unknown(lookup))
         if (check := self._checks.get(model)) is not None:
             body = row.job.body
@@ -181,7 +149,7 @@ class RowCheck:
                 self.unlisted.setdefault(model, {})[name] = None
 
     def _refuse(self, row: JobRow, faults: Iterable[str]) -> None:
-        if len(self._faults) >= MOST_PROBLEMS or self._spent(row):
+        if len(self._faults) >= MOST_PROBLEMS or not self._wanted(row.job):
             return
         for text in faults:
             place = (row.file, row.line, text)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, AsyncExitStack, ExitStack, contextmanager
@@ -21,7 +20,6 @@ from asyncpipe.cli.session import End, Output, Simulated, connect, echo, run_ses
 from asyncpipe.cli.validate import (
     Kinds,
     Wanted,
-    Watch,
     ask_quotes,
     known,
     look_through,
@@ -33,8 +31,8 @@ from asyncpipe.cli.validate import (
 from asyncpipe.engine import Pipeline, learned_before
 from asyncpipe.errors import LedgerError
 from asyncpipe.jobfile import JobFile, open_jobs
-from asyncpipe.jobs import Job, JobState
-from asyncpipe.ledger import ledger_path, reading
+from asyncpipe.jobs import Job
+from asyncpipe.ledger import reading
 from asyncpipe.media import GIB
 from asyncpipe.pricing import Prices, Quoting, to_micro
 from asyncpipe.providers.atlas import AtlasCloud
@@ -85,7 +83,7 @@ async def _run(options: RunOptions, file: JobFile, prices: Prices, folder: Path)
     digest = file.digest(prices.books, options.allow_unknown_models, asking)
     before, unpriced = known(folder, digest), set[str]()
     if before is None and not asking:
-        unpriced = await _look(options, file, prices)
+        unpriced, _ = await _look(options, file, prices)
     polling, deadlines = settings.polling, settings.deadlines
     if (simulated := _simulated(options)) is not None:
         polling, deadlines = simulated.polling(polling), simulated.deadlines(deadlines)
@@ -95,10 +93,8 @@ async def _run(options: RunOptions, file: JobFile, prices: Prices, folder: Path)
         provider = await connect(stack, folder, base_url=options.base_url, simulated=simulated)
         await stack.enter_async_context(provider)
         if before is None and asking:
-            allow_unknown = options.allow_unknown_models
-            models = ModelCheck(file, provider, folder, allow_unknown=allow_unknown, echo=echo)
-            unpriced = await _look(options, file, prices, models)
-            digest = digest if models.checked else ""  # the next run looks again
+            unpriced, checked = await _look(options, file, prices, provider)
+            digest = digest if checked else ""  # the next run looks again
         quoting = Quoting(provider, tell=remark)
         prices = replace(prices, quotes=quoting.quotes)
         await _price(options, file, prices, quoting, provider, unpriced=unpriced)
@@ -171,11 +167,19 @@ def _still_to_buy(options: RunOptions, file: JobFile) -> AbstractContextManager[
 
 
 async def _look(
-    options: RunOptions, file: JobFile, prices: Prices, watch: Watch | None = None
-) -> set[str]:
-    """Check the file; return the models no table prices."""
+    options: RunOptions, file: JobFile, prices: Prices, provider: AtlasCloud | None = None
+) -> tuple[set[str], bool]:
+    """Check the file, where a provider is given by its catalogue, too.
+
+    Returns the models no table prices, and whether there was a catalogue to check against.
+    """
+    allow_unknown, echo = options.allow_unknown_models, options.output.echo
     with _still_to_buy(options, file) as wanted:
-        return await look_through(file, prices, options.output.echo, watch=watch, wanted=wanted)
+        models = None
+        if provider is not None:
+            models = ModelCheck(file, provider, wanted, allow_unknown=allow_unknown, echo=echo)
+        unpriced = await look_through(file, prices, echo, watch=models, wanted=wanted)
+    return unpriced, models is not None and models.checked
 
 
 async def _price(
@@ -249,12 +253,6 @@ def _confirmed() -> bool:
         signal.signal(signal.SIGINT, before)
 
 
-_BOUGHT = (
-    "SELECT j.state, coalesce(a.charged, 0), coalesce(a.moderated, 0) FROM jobs j"
-    " LEFT JOIN attempts a ON a.job_id=j.id AND a.n=j.used+1 WHERE j.key=?"
-)
-
-
 @contextmanager
 def still_to_buy(
     folder: Path, provider: str, *, retry_failed: bool, resubmit: bool
@@ -263,26 +261,16 @@ def still_to_buy(
 
     A ledger that cannot be read counts every job: the run that opens it says what is wrong.
     """
-    again = {JobState.PENDING, JobState.CANCELLED, *([JobState.UNKNOWN] if resubmit else [])}
-
-    def wanted(state: str, charged: int, moderated: int) -> bool:
-        if state == JobState.FAILED:
-            return retry_failed and not charged and not moderated
-        return state in again
-
-    if not ledger_path(folder).exists():
-        yield lambda job: True
-        return
     with ExitStack() as stack:
         try:
-            connection = stack.enter_context(reading(folder))
-            connection.execute(_BOUGHT, ("",)).fetchone()
-        except (LedgerError, sqlite3.Error):
+            ledger = stack.enter_context(reading(folder))
+            ledger.left_alone([""], retry_failed=retry_failed, resubmit=resubmit)
+        except LedgerError:
             yield lambda job: True
             return
 
         def test(job: Job) -> bool:
-            row = connection.execute(_BOUGHT, (job.key(provider),)).fetchone()
-            return row is None or wanted(*row)
+            key = job.key(provider)
+            return not ledger.left_alone([key], retry_failed=retry_failed, resubmit=resubmit)
 
         yield test

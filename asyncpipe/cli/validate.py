@@ -16,7 +16,7 @@ from asyncpipe._text import fit, json_text, printable
 from asyncpipe.errors import JobFileError, LedgerError, Problem, UsageError
 from asyncpipe.jobfile import JobFile, JobRow, load_price_file, open_jobs
 from asyncpipe.jobs import Job
-from asyncpipe.ledger import Taken, ledger_path, reading, taken
+from asyncpipe.ledger import Taken, ledger_path, reading
 from asyncpipe.pricing import Price, Prices, Quoting, Unpriced, books_of, price_key, usd
 from asyncpipe.report import money
 
@@ -206,8 +206,8 @@ def known(folder: Path, digest: str) -> Taken | None:
     if not ledger_path(folder).exists():
         return None
     try:
-        with reading(folder) as connection:
-            return taken(connection, digest)
+        with reading(folder) as ledger:
+            return ledger.taken(digest)
     except LedgerError:  # said by the run that opens it
         return None
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from functools import partial
-from pathlib import Path
 
 import anyio
 
@@ -14,7 +12,7 @@ from asyncpipe.engine.tickets import OpenRun, StopReasons, Ticket, Tickets
 from asyncpipe.errors import AsyncpipeError
 from asyncpipe.flow import Limiter, Permit
 from asyncpipe.jobs import JobRecord, JobState
-from asyncpipe.ledger import Ledger, Named, draw, pending_models, queries
+from asyncpipe.ledger import Ledger, Named
 from asyncpipe.media import Room
 from asyncpipe.pricing import Fit, Purse
 
@@ -32,7 +30,6 @@ class Admission:
     def __init__(
         self,
         ledger: Ledger,
-        folder: Path,
         *,
         tickets: Tickets,
         stops: StopReasons,
@@ -41,7 +38,7 @@ class Admission:
         room: Room,
         news: asyncio.Event,
     ) -> None:
-        self._ledger, self._folder = ledger, folder
+        self._ledger = ledger
         self._tickets, self._stops = tickets, stops
         self._limiter, self._spending, self._room = limiter, spending, room
         self._clock = limiter.gate.clock
@@ -65,7 +62,7 @@ class Admission:
         """
         run = OpenRun(named=named, models={}, comparing=comparing)
         if named is not None:
-            models = await self._ledger.ask(partial(pending_models, named=named))
+            models = await self._ledger.pending_models(named)
             run.models = dict.fromkeys(models, 0)
             await self._join_named(run, named)
         for ticket in self._tickets.values():
@@ -188,7 +185,7 @@ class Admission:
     async def _join_named(self, run: OpenRun, named: Named) -> None:
         """Let a run wait for its jobs in memory: whoever took them, they are its own now."""
         ids = list(self._tickets)
-        for job_id in await self._ledger.ask(partial(queries.named_of, ids=ids, named=named)):
+        for job_id in await self._ledger.named_of(ids, named):
             if (ticket := self._tickets.get(job_id)) is not None:
                 ticket.adopted = ticket.single = False
                 self._join(run, ticket)
@@ -300,8 +297,7 @@ class Admission:
     async def _draw(self, run: OpenRun, models: list[str]) -> None:
         assert run.named is not None, "without it there is no model to draw"
         limit, after = self._share(run), {model: run.models[model] for model in models}
-        query = partial(draw, named=run.named, after=after, limit=limit, folder=self._folder)
-        pages = await self._ledger.ask(query)
+        pages = await self._ledger.draw(run.named, after, limit=limit)
         for model, records in pages.items():
             if model in run.models:  # else submitting was stopped meanwhile
                 self._take(run, records)

@@ -38,20 +38,19 @@ from asyncpipe.flow import (
     recall,
 )
 from asyncpipe.http import on_loopback
-from asyncpipe.jobs import Caps, Deadlines, JobType, Polling
+from asyncpipe.jobs import PAID_OPEN, Caps, Deadlines, JobType, Polling
 from asyncpipe.ledger import (
     STATE_FOLDER,
     FolderLock,
-    Ledger,
     Origin,
     check_local,
     make_folders,
-    queries,
+    open_ledger,
 )
 from asyncpipe.media import Downloader, Room
 from asyncpipe.pricing import Spending
 from asyncpipe.providers import Provider, account_of
-from asyncpipe.report import MANIFEST_NAME, ManifestWriter, read_totals
+from asyncpipe.report import MANIFEST_NAME, ManifestWriter, Totals
 
 logger = logging.getLogger("asyncpipe.engine")
 
@@ -99,7 +98,7 @@ class Engine:
 
     async def adopt(self) -> None:
         """Take up paid work that nobody waits for: of earlier runs, or left by a batch."""
-        for record in await self.ledger.ask(queries.paid_open):
+        for record in await self.ledger.records_in(PAID_OPEN):
             if record.id not in self.tickets:
                 self.admission.offer(record).adopted = True
 
@@ -109,14 +108,14 @@ class Engine:
         check_local(folder)
         make_folders(folder, (JobType.IMAGE.folder, JobType.VIDEO.folder, STATE_FOLDER))
         stack.enter_context(FolderLock(folder / STATE_FOLDER / "lock"))
-        self.ledger = Ledger(folder, self.stops.note)
-        stack.push_async_callback(within, self.ledger.aclose)
-        await self.ledger.open(
-            Origin(provider=provider.name, origin=provider.origin, simulated=provider.simulated)
+        origin = Origin(
+            provider=provider.name, origin=provider.origin, simulated=provider.simulated
         )
+        opening = open_ledger(folder, origin, self.stops.note)
+        self.ledger = await stack.enter_async_context(opening)
         await mark_interrupted(self.ledger)
         forget_parts(folder / MANIFEST_NAME)
-        totals = await self.ledger.ask(read_totals)
+        totals = Totals.of(await self.ledger.sums())
         self.spending = self.settings.spending.open(provider, totals, self.tickets)
         self.recorder = Recorder(
             self.ledger, totals, self.spending.budget, self.stops, self.settings.hooks
@@ -162,7 +161,6 @@ class Engine:
         )
         self.admission = Admission(
             self.ledger,
-            self.folder,
             tickets=self.tickets,
             stops=self.stops,
             limiter=self.limiter,
@@ -210,7 +208,6 @@ class Engine:
         fetcher = Fetcher(
             inquiry=inquiry,
             ledger=self.ledger,
-            folder=self.folder,
             downloader=self.downloader,
             downloads=settings.downloads,
             emit=self.recorder.append,

@@ -6,8 +6,6 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
 from random import Random
 
 from asyncpipe.engine.poll import Inquiry
@@ -22,7 +20,7 @@ from asyncpipe.errors import (
 )
 from asyncpipe.flow import backoff_s
 from asyncpipe.jobs import AssetStored, Event, FetchFailed, JobRecord, JobType, Lost, Succeeded, now
-from asyncpipe.ledger import INLINE, Ledger, claim_parts
+from asyncpipe.ledger import INLINE, Ledger
 from asyncpipe.media import Downloader, StoredFile, Target
 
 logger = logging.getLogger("asyncpipe.fetcher")
@@ -72,7 +70,6 @@ class Fetcher:
         *,
         inquiry: Inquiry,
         ledger: Ledger,
-        folder: Path,
         downloader: Downloader,
         downloads: int,
         emit: Emit,
@@ -81,7 +78,6 @@ class Fetcher:
     ) -> None:
         self._inquiry = inquiry
         self._ledger = ledger
-        self._folder = folder
         self._downloader = downloader
         self._permits = asyncio.Semaphore(downloads)
         self._emit = emit
@@ -140,8 +136,7 @@ class Fetcher:
         count = len(record.outputs)
         if count == 1:
             return [record.stem]
-        claim = partial(claim_parts, record=record, count=count, folder=self._folder)
-        return await self._ledger.ask(claim)
+        return await self._ledger.claim_parts(record, count)
 
     async def _fetch_one(self, record: JobRecord, index: int, stem: str) -> StoredFile:
         """Try an output a few times; raises DownloadError, or DiskError at once.

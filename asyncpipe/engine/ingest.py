@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from enum import Enum, auto
-from functools import partial
 from itertools import islice
-from pathlib import Path
-from sqlite3 import Connection
-from typing import Any
+from typing import Any, TypedDict
 
 from asyncpipe.errors import JobFileError, Problem, UsageError
 from asyncpipe.jobfile import MOST_PROBLEMS, iter_jobs, parse_jobs
-from asyncpipe.jobs import Job, JobRecord, JobState, Unknown, may_take_media, now
-from asyncpipe.ledger import Ledger, claim_stems, queries
+from asyncpipe.jobs import Job, JobState, Unknown, may_take_media, now
+from asyncpipe.ledger import Ledger
 from asyncpipe.media import BadInputs, LocalFiles
 from asyncpipe.pricing import Purse
 from asyncpipe.providers import Provider, uploader
 
 JobLike = Job | Mapping[str, Any]
 """A job, or a mapping with a job file's keys."""
+
+
+class Again(TypedDict):
+    """What a run buys besides jobs that were never bought."""
+
+    retry_failed: bool
+    resubmit: bool
+
 
 PAGE = 1000
 """Jobs written to the ledger in one transaction."""
@@ -35,11 +39,12 @@ async def write_jobs(
     purse: Purse,
     added: Callable[[int], None],
     attachments: Attachments,
+    again: Again,
 ) -> tuple[int, bool]:
     """Write every job as pending, or mark it as seen by ``run``; return how many they are.
 
     And whether any takes in a file of this machine: then their sameness is not the job file's
-    alone. ``added`` hears how many are new.
+    alone. ``added`` hears how many are new; ``again`` is what the run buys besides those.
 
     Raises JobFileError or UsageError for a job that is malformed, has no price, or comes twice;
     then nothing of ``run`` is drawn, and so nothing spent.
@@ -54,10 +59,8 @@ async def write_jobs(
         local = local or any(job.inputs for job in page)
         await purse.ask_unpriced(page)
         rows = [(job.key(provider), job) for job in page]
-        await check_prices(rows, purse, ledger)
-        page_added, cut = await ledger.see_through(
-            partial(queries.add_jobs, rows=rows, run=run, position=position)
-        )
+        await check_prices(rows, purse, ledger, again)
+        page_added, cut = await ledger.add_jobs(rows, run=run, position=position)
         added(page_added.new)
         if cut is not None:
             raise cut
@@ -71,7 +74,9 @@ async def write_jobs(
     return position, local
 
 
-async def check_prices(rows: Iterable[tuple[str, Job]], purse: Purse, ledger: Ledger) -> None:
+async def check_prices(
+    rows: Iterable[tuple[str, Job]], purse: Purse, ledger: Ledger, again: Again
+) -> None:
     """Raise UsageError naming every model that cannot be priced and has something to be bought.
 
     What was bought before is finished whatever has become of its price.
@@ -86,7 +91,7 @@ async def check_prices(rows: Iterable[tuple[str, Job]], purse: Purse, ledger: Le
             models[key] = job.model
     if not problems:
         return
-    bought = await ledger.ask(partial(queries.bought, keys=list(models)))
+    bought = await ledger.left_alone(list(models), **again)
     unbought = {model for key, model in models.items() if key not in bought}
     if unbought:
         raise UsageError("\n".join(problems[model] for model in problems if model in unbought))
@@ -97,43 +102,11 @@ def one_job(job: JobLike) -> Job:
     return job if isinstance(job, Job) else next(iter(parse_jobs([job])))
 
 
-class Counted(Enum):
-    """Where totals counted a job before it was added."""
-
-    NOWHERE = auto()
-    AS_REMOVED = auto()
-    ALREADY = auto()
-    IN_A_BATCH = auto()  # named by a run of this session: it is not one caller's alone
-
-
-def add_one(
-    connection: Connection, *, key: str, job: Job, run: int, since: int, folder: Path
-) -> tuple[JobRecord, Counted]:
-    """Write one job unless it is there already, fix its stem, return it as it stands.
-
-    Rows that bear ``since`` or a later run are named by this session; ``run`` is its own.
-    """
-    known = queries.record_by_key(connection, key)
-    counted = Counted.NOWHERE if known is None else Counted.ALREADY
-    if known is None or known.state in (JobState.PENDING, JobState.CANCELLED):
-        if known is not None and known.state is JobState.PENDING:
-            seen = "SELECT seen_run, used FROM jobs WHERE id=?"
-            seen_run, used = connection.execute(seen, (known.id,)).fetchone()
-            if seen_run >= since and seen_run != run:
-                return claim_stems(connection, [known], folder)[0], Counted.IN_A_BATCH
-            counted = Counted.AS_REMOVED if seen_run < since and not used else counted
-        queries.add_jobs(connection, [(key, job)], run=run, position=0)
-        known = queries.record_by_key(connection, key)
-    assert known is not None
-    return claim_stems(connection, [known], folder)[0], counted
-
-
 async def mark_interrupted(ledger: Ledger) -> None:
     """Turn jobs whose submit had no recorded answer when their process ended into unknown ones."""
-    ids = await ledger.ask(partial(queries.ids_in_state, state=JobState.SUBMITTING))
     error = "the process ended between the submit and its answer: it may have been bought"
-    for job_id in ids:
-        ledger.append(Unknown(job_id=job_id, at=now(), error=error))
+    for record in await ledger.records_in([JobState.SUBMITTING]):
+        ledger.append(Unknown(job_id=record.id, at=now(), error=error))
     await ledger.durable()
 
 

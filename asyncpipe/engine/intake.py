@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
-from functools import partial
 from pathlib import Path
-from sqlite3 import Connection
 
 import anyio
 
 from asyncpipe.engine.admission import Admission
 from asyncpipe.engine.ingest import (
     PAGE,
+    Again,
     Attachments,
-    Counted,
     JobLike,
-    add_one,
     check_prices,
     write_jobs,
 )
@@ -26,6 +23,7 @@ from asyncpipe.engine.verify import Comparison
 from asyncpipe.errors import AsyncpipeError, BalanceExhausted, UsageError
 from asyncpipe.jobs import (
     AskedAgain,
+    Event,
     Job,
     JobRecord,
     JobState,
@@ -34,12 +32,9 @@ from asyncpipe.jobs import (
     Withdrawn,
     now,
 )
-from asyncpipe.ledger import Ledger, Named, queries, runs
+from asyncpipe.ledger import Counted, Ledger, Named
 from asyncpipe.pricing import Prices, Purse, from_micro
 from asyncpipe.providers import Provider
-from asyncpipe.report import count_removed
-
-Again = type[AskedAgain] | type[RetryAsked] | type[Resubmitted]
 
 
 class Intake:
@@ -75,12 +70,11 @@ class Intake:
         if job.name is None:
             job = job.once()
         key = job.key(self._provider)
-        await check_prices([(key, job)], self._purse, self._ledger)
+        await check_prices([(key, job)], self._purse, self._ledger, _NOTHING)
         run = await self._begin()
         async with self._turn:
-            since, folder = self._since, self._folder
-            add = partial(add_one, key=key, job=job, run=run, since=since, folder=folder)
-            (record, counted), cut = await self._ledger.see_through(add)
+            one, cut = await self._ledger.add_job(key, job, run=run, since=self._since)
+            record, counted = one.record, one.counted
             if counted in (Counted.NOWHERE, Counted.AS_REMOVED):
                 if counted is Counted.AS_REMOVED:
                     self._totals.set_removed(self._totals.removed - 1)
@@ -117,16 +111,13 @@ class Intake:
         again. Raises JobFileError or UsageError before anything of the run can be drawn.
         """
         session = await self._begin()
+        again = Again(retry_failed=retry_failed, resubmit=resubmit_unknown)
         async with self._turn:
             run = await self._repeat(job_file, digest)
             if run is None:
-                run = await self._write(jobs, job_file, digest)
-            await self._again(queries.withdrawn, run, AskedAgain)
-            if retry_failed:
-                await self._again(queries.retryable, run, RetryAsked)
-            if resubmit_unknown:
-                await self._again(queries.unknown, run, Resubmitted)
-            last = await self._ledger.ask(runs.last_row)
+                run = await self._write(jobs, job_file, digest, again)
+            await self._ask_again(await self._ledger.to_buy(run, **again))
+            last = await self._ledger.last_row()
         return Named(run=run, last=last, single=session)
 
     async def compare(
@@ -156,29 +147,22 @@ class Intake:
 
     async def _repeat(self, job_file: str | None, digest: str | None) -> int | None:
         """Take the rows of the folder's last run as they are, if they are of the same jobs."""
-        before = await self._ledger.ask(partial(runs.taken, digest=digest or ""))
-        if before is None or digest is None:
+        if digest is None:
             return None
-        since = min(self._since, before.seen)
-        note = partial(
-            runs.repeat,
-            at=now(),
-            since=since,
-            job_file=job_file,
-            digest=digest,
-            before=before,
+        repeated = await self._ledger.repeat_run(
+            now(), since=self._since, job_file=job_file, digest=digest
         )
-        self._repeats[before.seen] = await self._ledger.ask(note)
-        self._since = since
+        if repeated is None:
+            return None
+        self._repeats[repeated.seen] = repeated.run
+        self._since = min(self._since, repeated.seen)
         await self._count_removed()
-        return before.seen
+        return repeated.seen
 
     async def _write(
-        self, jobs: Iterable[JobLike], job_file: str | None, digest: str | None
+        self, jobs: Iterable[JobLike], job_file: str | None, digest: str | None, again: Again
     ) -> int:
-        start = partial(queries.start_run, at=now(), session=self._since, job_file=job_file)
-        run = await self._ledger.ask(start)
-        await self._ledger.ask(partial(runs.begin_pass, run=run))
+        run = await self._ledger.start_run(now(), session=self._since, job_file=job_file)
         try:
             count, local = await write_jobs(
                 self._ledger,
@@ -188,13 +172,13 @@ class Intake:
                 purse=self._purse,
                 added=self._totals.added,
                 attachments=self._attachments,
+                again=again,
             )
         finally:
             await self._count_removed()
         if local:  # a photo may change while the job file stays: look at it each time
             digest = None
-        await self._ledger.ask(partial(runs.end_pass, run=run, digest=digest, jobs=count))
-        if changed := await self._ledger.ask(partial(runs.replaced, run=run)):
+        if changed := await self._ledger.end_pass(run, digest=digest, jobs=count):
             self._purse.tell(
                 f"{changed} jobs are finished here under the same name, and have changed since: "
                 "they are other jobs now and will be bought; the old files stay"
@@ -205,7 +189,7 @@ class Intake:
         """Note that a run is over, or the session."""
         over = self._repeats.pop(run, run) if run else self._session
         if over is not None:
-            await self._ledger.ask(partial(queries.end_run, run=over, at=now()))
+            await self._ledger.end_run(over, now())
 
     def _comparison(self, run: int | None) -> Comparison:
         return Comparison(self._ledger, self._folder, self._emit, hashing=False, run=run)
@@ -214,27 +198,33 @@ class Intake:
         """Note, with the first job, that a session began; what it does not name is removed."""
         async with self._beginning:
             if self._session is None:
-                (self._session, removed), cut = await self._ledger.see_through(_begin)
-                self._since = self._session
-                self._totals.set_removed(removed)
+                begun, cut = await self._ledger.begin_session(now())
+                self._session = self._since = begun.id
+                self._totals.set_removed(begun.removed)
                 if cut is not None:
                     raise cut
             return self._session
 
     async def _count_removed(self) -> None:
-        removed, cut = await self._ledger.see_through(count_removed)
+        removed, cut = await self._ledger.removed()
         self._totals.set_removed(removed)
         if cut is not None:
             raise cut
 
-    async def _again(
-        self, select: Callable[[Connection, int], list[int]], run: int, event: Again
-    ) -> None:
-        ids = await self._ledger.ask(lambda connection: select(connection, run))
+    async def _ask_again(self, ids: Sequence[int]) -> None:
+        """Make jobs that ended pending again."""
         for start in range(0, len(ids), PAGE):
-            some = ids[start : start + PAGE]
-            for record in await self._ledger.ask(partial(queries.records_by_id, ids=some)):
-                self._emit(record, event(job_id=record.id, at=now()))
+            for record in await self._ledger.records(ids[start : start + PAGE]):
+                self._emit(record, _AGAIN[record.state](job_id=record.id, at=now()))
+
+
+_NOTHING = Again(retry_failed=False, resubmit=False)
+
+_AGAIN: dict[JobState, Callable[..., Event]] = {
+    JobState.CANCELLED: AskedAgain,
+    JobState.FAILED: RetryAsked,
+    JobState.UNKNOWN: Resubmitted,
+}
 
 
 MOST_PRICED = 100_000
@@ -251,11 +241,9 @@ async def explain(stops: StopReasons, ledger: Ledger, run: Named, purse: Purse) 
 async def _left(ledger: Ledger, run: Named, prices: Prices) -> tuple[int, Decimal, bool]:
     """How many jobs are pending, what they cost in USD, and whether that is not all."""
     jobs = micro = 0
-    for model in await ledger.ask(partial(queries.pending_models, named=run)):
+    for model in await ledger.pending_models(run):
         after = 0
-        while records := await ledger.ask(
-            partial(queries.pending, named=run, model=model, after=after, limit=PAGE)
-        ):
+        while records := await ledger.pending(run, model, after=after, limit=PAGE):
             if jobs >= MOST_PRICED:
                 return jobs, from_micro(micro), True
             for record in records:
@@ -266,9 +254,3 @@ async def _left(ledger: Ledger, run: Named, prices: Prices) -> tuple[int, Decima
                 jobs += 1
             after = records[-1].id
     return jobs, from_micro(micro), False
-
-
-def _begin(connection: Connection) -> tuple[int, int]:
-    """Start a session; return its id, and how many jobs are removed by that."""
-    run = queries.start_run(connection, now(), session=None, job_file=None)
-    return run, count_removed(connection)

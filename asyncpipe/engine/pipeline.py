@@ -39,7 +39,7 @@ from asyncpipe.jobs import (
 from asyncpipe.media import GIB
 from asyncpipe.pricing import ESTIMATE_FACTOR, Quoting, Rate, Spending, Tell
 from asyncpipe.providers import Provider
-from asyncpipe.report import Manifest, Result, Totals, ask_result, count_open, left_s
+from asyncpipe.report import Manifest, Result, Totals, ask_result, left_s
 
 logger = logging.getLogger("asyncpipe.engine")
 
@@ -144,9 +144,9 @@ class Pipeline:
         engine = self._parts()
         if self.stopped is not None:
             return None
-        jobs, totals = await engine.ledger.ask(count_open), self.totals
+        jobs, totals = await engine.ledger.open_work(), self.totals
         pending, slots = totals.jobs[JobState.PENDING], totals.in_flight
-        return left_s(jobs, pending, engine.latencies.of, slots)
+        return left_s(jobs, pending, engine.latencies.of, slots, at=now())
 
     async def __aenter__(self) -> Self:
         # Assembled here, not in __init__: a pipeline may be made outside a loop, entered again.

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-from asyncpipe._tasks import within
 from asyncpipe.errors import LedgerError, UsageError
 from asyncpipe.jobs import Event, Failed, JobRecord, JobState, LostSettled, Resubmitted, fold, now
-from asyncpipe.ledger import STATE_FOLDER, FolderLock, Ledger, LostAnswer, ledger_path, queries
+from asyncpipe.ledger import (
+    STATE_FOLDER,
+    FolderLock,
+    Ledger,
+    LostAnswer,
+    ledger_path,
+    open_ledger,
+)
 from asyncpipe.report import GIVEN_UP_FREE, write_manifest
 
 GIVEN_UP = "given up: submitted, and the answer was lost; counted as charged"
@@ -71,22 +76,17 @@ async def resolve(folder: Path, names: Sequence[str], decision: Decision) -> lis
     """
     if not ledger_path(folder).exists():
         raise LedgerError(f"{folder} has no ledger: no run has used it as its output folder")
-    ledger = Ledger(folder)
     with FolderLock(folder / STATE_FOLDER / "lock"):
-        try:
-            await ledger.open(None)
+        async with open_ledger(folder, None) as ledger:
             records = _chosen(await _concerned(ledger, decision), names, folder, decision)
             resolved = []
             for record in records:
-                lost = await ledger.ask(partial(queries.lost_answers, job_id=record.id))
                 after = record
-                for event in follow(record, lost, decision):
+                for event in follow(record, await ledger.lost_answers(record.id), decision):
                     after = fold(after, event)
                     ledger.append(event)
                 resolved.append(Resolved(before=record, after=after))
             await ledger.durable()
-        finally:
-            await within(ledger.aclose)
         write_manifest(folder)
     return resolved
 
@@ -132,9 +132,7 @@ def _settled(record: JobRecord, answer: LostAnswer, *, charged: bool) -> LostSet
 
 
 async def _concerned(ledger: Ledger, decision: Decision) -> list[JobRecord]:
-    unknown = set(await ledger.ask(partial(queries.ids_in_state, state=JobState.UNKNOWN)))
-    lost = set(await ledger.ask(queries.with_lost_answers))
-    records = await ledger.ask(partial(queries.records_by_id, ids=sorted(unknown | lost)))
+    records = await ledger.unresolved()
     if decision.lost_charged is not None:
         return records
     # A job that is given up failed; one that succeeded, or may yet, only has money to settle.

@@ -8,7 +8,6 @@ import logging
 import re
 from collections import OrderedDict
 from datetime import datetime, timedelta
-from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -17,7 +16,7 @@ import anyio
 from asyncpipe.errors import NotAccepted, ProviderError, RateLimited, Rejected
 from asyncpipe.flow import backoff_s
 from asyncpipe.jobs import Job, JobRecord, JobState, LocalFile, now
-from asyncpipe.ledger import Ledger, find_upload, forget_uploads, keep_upload
+from asyncpipe.ledger import Ledger
 from asyncpipe.media import trouble_with
 from asyncpipe.providers import Prediction, Provider, uploader
 
@@ -118,7 +117,7 @@ class Uploads:
         digests = {file.sha256 for file in record.job.inputs.values()}
         for each in digests:
             self._known.pop(each, None)
-        await self._ledger.ask(partial(forget_uploads, digests=digests))
+        await self._ledger.forget_uploads(digests)
 
     async def _url(self, file: LocalFile) -> str:
         lock = self._locks.setdefault(file.sha256, anyio.Lock())
@@ -132,7 +131,7 @@ class Uploads:
     async def _look_up(self, sha256: str) -> str | None:
         known = self._known.get(sha256)
         if known is None:
-            known = await self._ledger.ask(partial(find_upload, sha256=sha256))
+            known = await self._ledger.find_upload(sha256)
         if known is None or not is_fresh(known[1], now()):
             return None
         self._remember(sha256, *known)
@@ -157,8 +156,7 @@ class Uploads:
                     del self._refused[next(iter(self._refused))]
             raise
         at = now()
-        keep = partial(keep_upload, sha256=file.sha256, url=url, size=file.size, at=at)
-        await self._ledger.ask(keep)
+        await self._ledger.keep_upload(file.sha256, url=url, size=file.size, at=at)
         self._remember(file.sha256, url, at)
         return url
 

@@ -13,29 +13,23 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from sqlite3 import Connection
 
-from asyncpipe._tasks import within
 from asyncpipe.errors import DiskError, LedgerError
 from asyncpipe.jobs import Damaged, Event, JobRecord, JobState, fold, now
-from asyncpipe.ledger import STATE_FOLDER, FolderLock, Ledger, ledger_path, queries
+from asyncpipe.ledger import (
+    STATE_FOLDER,
+    FolderLock,
+    Ledger,
+    StoredAsset,
+    ledger_path,
+    open_ledger,
+)
 from asyncpipe.report import write_manifest
 
 PAGE = 1000
 """Jobs whose assets are compared at once."""
 
 Emit = Callable[[JobRecord, Event], JobRecord]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StoredAsset:
-    """What the ledger says of one asset."""
-
-    job_id: int
-    index: int
-    path: str
-    size: int
-    sha256: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,27 +58,21 @@ async def verify(folder: Path) -> Verified:
     """
     if not ledger_path(folder).exists():
         raise LedgerError(f"{folder} has no ledger: no run has used it as its output folder")
-    ledger = Ledger(folder)
-
-    def emit(record: JobRecord, event: Event) -> JobRecord:
-        after = fold(record, event)
-        ledger.append(event)
-        return after
-
     with FolderLock(folder / STATE_FOLDER / "lock"):
-        try:
-            await ledger.open(None)
-            checked, bad = 0, list[BadAsset]()
-            compare = Comparison(ledger, folder, emit, hashing=True)
-            while await compare.step() is not None:
+        async with open_ledger(folder, None) as ledger:
+
+            def emit(record: JobRecord, event: Event) -> JobRecord:
+                after = fold(record, event)
+                ledger.append(event)
+                return after
+
+            found = Comparison(ledger, folder, emit, hashing=True)
+            while await found.step() is not None:
                 pass
-            checked, bad = compare.checked, compare.bad
             await ledger.durable()
-        finally:
-            await within(ledger.aclose)
-        if bad:
+        if found.bad:
             write_manifest(folder)
-    return Verified(checked=checked, bad_count=compare.bad_count, bad=tuple(bad))
+    return Verified(checked=found.checked, bad_count=found.bad_count, bad=tuple(found.bad))
 
 
 class Comparison:
@@ -105,8 +93,7 @@ class Comparison:
 
     async def step(self) -> list[JobRecord] | None:
         """Compare the next PAGE jobs; return those to be fetched again, None at the end."""
-        read = partial(_assets, run=self._run, after=self._after, limit=PAGE)
-        assets = await self._ledger.ask(read)
+        assets = await self._ledger.assets(run=self._run, after=self._after, limit=PAGE)
         if not assets:
             return None
         self._after = assets[-1].job_id
@@ -114,8 +101,7 @@ class Comparison:
 
     async def of(self, record: JobRecord) -> JobRecord:
         """Compare one job's assets; return it as it stands."""
-        assets = await self._ledger.ask(partial(_assets_of, job_id=record.id))
-        found = await self._compare(assets)
+        found = await self._compare(await self._ledger.assets_of(record.id))
         return found[0] if found else record
 
     async def _compare(self, assets: Sequence[StoredAsset]) -> list[JobRecord]:
@@ -127,8 +113,7 @@ class Comparison:
         if not bad:
             return []
         by_job = {j: list(b) for j, b in itertools.groupby(bad, lambda b: b.asset.job_id)}
-        read = partial(queries.records_by_id, ids=by_job)
-        records = await self._ledger.ask(read)
+        records = await self._ledger.records(by_job)
         # Whoever else looked meanwhile may have found the same.
         return [self._damaged(r, by_job[r.id]) for r in records if r.state is JobState.SUCCEEDED]
 
@@ -184,27 +169,3 @@ def _set_aside(path: Path) -> Path:
         if not aside.exists():
             return path.rename(aside)
     raise AssertionError
-
-
-_ASSETS = (
-    "SELECT s.job_id, s.position, s.path, s.size, s.sha256 FROM jobs j"
-    " JOIN assets s ON s.job_id=j.id AND s.n=j.used+1"
-)
-
-
-def _asset(row: Sequence[object]) -> StoredAsset:
-    fields = dict(zip(StoredAsset.__slots__, row, strict=True))
-    return StoredAsset(**fields)  # type: ignore[arg-type]
-
-
-def _assets(connection: Connection, run: int | None, after: int, limit: int) -> list[StoredAsset]:
-    rows = connection.execute(
-        f"{_ASSETS} WHERE j.id IN (SELECT id FROM jobs WHERE id>? AND +state='succeeded'"
-        " AND seen_run=coalesce(?, seen_run) ORDER BY id LIMIT ?) ORDER BY j.id, s.position",
-        (after, run, limit),
-    )
-    return [_asset(row) for row in rows]
-
-
-def _assets_of(connection: Connection, job_id: int) -> list[StoredAsset]:
-    return [_asset(row) for row in connection.execute(f"{_ASSETS} WHERE j.id=?", (job_id,))]

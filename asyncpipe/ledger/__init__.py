@@ -1,12 +1,11 @@
 """The durable record of one output folder.
 
-Everything that was intended, bought and stored, in SQLite under ``.asyncpipe/``; one writer
-thread, one lock per folder. All SQL of the package lives here.
+Everything that was intended, bought and stored: ``Ledger`` is its face for a run, ``LedgerReader``
+for whoever looks on. What keeps it is SQLite under ``.asyncpipe/``, with one writer thread and one
+lock per folder. All SQL of the package lives here.
 """
 
-from asyncpipe.ledger import queries, runs
-from asyncpipe.ledger.asset_names import claim_parts, claim_stems
-from asyncpipe.ledger.database import Ledger, origin_of, reading
+from asyncpipe.ledger.database import open_ledger, origin_of, reading
 from asyncpipe.ledger.errors import MADE_NO_SENSE, makes_no_sense, rows_of
 from asyncpipe.ledger.folder import (
     STATE_FOLDER,
@@ -18,46 +17,49 @@ from asyncpipe.ledger.folder import (
     ledger_path,
     make_folders,
 )
-from asyncpipe.ledger.queries import (
+from asyncpipe.ledger.protocol import Ledger, LedgerReader
+from asyncpipe.ledger.rows import (
+    AttemptRow,
+    Counted,
     LostAnswer,
-    draw,
-    find_upload,
-    forget_uploads,
-    job_from_spec,
-    keep_upload,
-    pending_models,
+    MoneyRow,
+    Named,
+    OpenWork,
+    Released,
+    ResultRow,
+    StoredAsset,
+    Sums,
+    Taken,
 )
-from asyncpipe.ledger.runs import Named, Taken, taken
 from asyncpipe.ledger.write import INLINE
 
 __all__ = [
     "INLINE",
     "MADE_NO_SENSE",
     "STATE_FOLDER",
+    "AttemptRow",
+    "Counted",
     "FolderLock",
     "Holder",
     "Ledger",
+    "LedgerReader",
     "LostAnswer",
+    "MoneyRow",
     "Named",
+    "OpenWork",
     "Origin",
+    "Released",
+    "ResultRow",
+    "StoredAsset",
+    "Sums",
     "Taken",
     "check_local",
-    "claim_parts",
-    "claim_stems",
-    "draw",
-    "find_upload",
-    "forget_uploads",
     "holder",
-    "job_from_spec",
-    "keep_upload",
     "ledger_path",
     "make_folders",
     "makes_no_sense",
+    "open_ledger",
     "origin_of",
-    "pending_models",
-    "queries",
     "reading",
     "rows_of",
-    "runs",
-    "taken",
 ]

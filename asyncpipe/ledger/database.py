@@ -5,43 +5,71 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import anyio
 
+from asyncpipe._tasks import within
 from asyncpipe.errors import DiskError, LedgerError
-from asyncpipe.jobs import Event
+from asyncpipe.jobs import Event, Job, JobRecord
+from asyncpipe.ledger import accounts, queries, runs
+from asyncpipe.ledger.asset_names import claim_parts
 from asyncpipe.ledger.errors import LedgerFull, ledger_error, mapped
-from asyncpipe.ledger.folder import Origin, _check_origin, _origin, ledger_path
+from asyncpipe.ledger.folder import Origin, check_origin, ledger_path, read_origin
+from asyncpipe.ledger.protocol import Ledger, LedgerReader, Seen
+from asyncpipe.ledger.rows import AddedOne, Named
 from asyncpipe.ledger.schema import SETTINGS, check_version, prepare
 from asyncpipe.ledger.write import write
 
 T = TypeVar("T")
 
+P = ParamSpec("P")
+
 Query = Callable[[sqlite3.Connection], T]
+
+
+def asked(
+    query: Callable[Concatenate[sqlite3.Connection, P], T],
+) -> Callable[Concatenate[SqliteLedger, P], Coroutine[Any, Any, T]]:
+    """A method that runs ``query`` in a transaction, after all that was appended."""
+
+    async def ask(ledger: SqliteLedger, /, *args: P.args, **named: P.kwargs) -> T:
+        return await ledger._ask(lambda connection: query(connection, *args, **named))
+
+    return ask
+
+
+def seen_through(
+    query: Callable[Concatenate[sqlite3.Connection, P], T],
+) -> Callable[Concatenate[SqliteLedger, P], Coroutine[Any, Any, Seen[T]]]:
+    """The same; once begun, its answer comes even if cancelled, the cancellation with it."""
+
+    async def ask(ledger: SqliteLedger, /, *args: P.args, **named: P.kwargs) -> Seen[T]:
+        return await ledger._see_through(lambda connection: query(connection, *args, **named))
+
+    return ask
+
 
 GATHERED_TICKS = 3
 """After how many ticks of the loop what was appended goes to the writer thread."""
 
 
-class Ledger:
-    """The durable record of one output folder.
+class SqliteLedger:
+    """A ledger in a file of the output folder: one writer thread, natural group commit.
 
-    ``append`` is synchronous: what it took will be written, whatever is cancelled meanwhile. The
-    appends of a few loop ticks travel to the writer thread as one list; while that commits, the
-    next list grows. A commit that fails fails every waiter and every later append: LedgerError.
-
-    On a full disk the ballast is released first, and ``on_full`` called in the loop, from then on
-    after every commit: what is under way can still be recorded, and nothing new should begin.
+    The appends of a few loop ticks travel to the thread as one list; while that commits, the next
+    list grows. On a full disk the ballast is released first, and ``on_full`` called in the loop,
+    from then on after every commit: what is under way can still be recorded, and nothing new should
+    begin. Methods are those of ``Ledger``.
     """
 
     def __init__(self, folder: Path, on_full: Callable[[DiskError], None] | None = None) -> None:
-        self._path = ledger_path(folder)
+        self._folder, self._path = folder, ledger_path(folder)
         self._ballast = Ballast(self._path.with_name("ballast"))
         self._on_full = on_full
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="asyncpipe-ledger")
@@ -69,7 +97,7 @@ class Ledger:
                 connection.execute("BEGIN IMMEDIATE")
                 prepare(connection)
                 if origin is not None:
-                    _check_origin(connection, origin, self._path.parent.parent)
+                    check_origin(connection, origin, self._path.parent.parent)
                 connection.execute("COMMIT")
             except BaseException:
                 connection.close()  # rolls back
@@ -97,18 +125,62 @@ class Ledger:
             self._committing.append(waiter)
         await waiter
 
-    async def ask(self, query: Query[T]) -> T:
-        """Run ``query`` in a transaction on the writer thread, after all that was appended."""
+    begin_session = seen_through(runs.begin_session)
+    start_run = asked(runs.start_run)
+    end_pass = asked(runs.end_pass)
+    repeat_run = asked(runs.repeat_run)
+    end_run = asked(runs.end_run)
+    last_row = asked(runs.last_row)
+    removed = seen_through(accounts.removed)
+    add_jobs = seen_through(queries.add_jobs)
+    to_buy = asked(queries.to_buy)
+    left_alone = asked(queries.left_alone)
+    records = asked(queries.records)
+    records_in = asked(queries.records_in)
+    unresolved = asked(queries.unresolved)
+    lost_answers = asked(queries.lost_answers)
+    named_of = asked(queries.named_of)
+    pending_models = asked(queries.pending_models)
+    pending = asked(queries.pending)
+    assets = asked(queries.assets)
+    assets_of = asked(queries.assets_of)
+    find_upload = asked(queries.find_upload)
+    keep_upload = asked(queries.keep_upload)
+    forget_uploads = asked(queries.forget_uploads)
+    sums = asked(accounts.sums)
+    result = asked(accounts.result)
+    open_work = asked(accounts.open_work)
+
+    async def add_job(self, key: str, job: Job, *, run: int, since: int) -> Seen[AddedOne]:
+        """Write one job, its files in this folder."""
+        return await self._see_through(
+            partial(queries.add_one, key=key, job=job, run=run, since=since, folder=self._folder)
+        )
+
+    async def draw(
+        self, named: Named, after: Mapping[str, int], *, limit: int
+    ) -> dict[str, list[JobRecord]]:
+        """Draw pages of pending jobs, their files in this folder."""
+        page = partial(queries.draw, named=named, after=after, limit=limit)
+        return await self._ask(partial(page, folder=self._folder))
+
+    async def claim_parts(self, record: JobRecord, count: int) -> list[str]:
+        """Claim names for a job's files in this folder."""
+        return await self._ask(
+            partial(claim_parts, record=record, count=count, folder=self._folder)
+        )
+
+    async def changes(self) -> int:
+        """Count rows that this connection has written."""
+        return await self._ask(lambda connection: connection.total_changes)
+
+    async def _ask(self, query: Query[T]) -> T:
         await self.durable()
         answer = await self._run(partial(self._transact, query))
         self._tell_full()
         return answer
 
-    async def see_through(self, query: Query[T]) -> tuple[T, asyncio.CancelledError | None]:
-        """Ask for something that is to be counted: once begun, its answer comes even if cancelled.
-
-        The cancellation comes with it, for the caller to raise when it has counted.
-        """
+    async def _see_through(self, query: Query[T]) -> Seen[T]:
         await self.durable()
         loop = asyncio.get_running_loop()
         answer = loop.run_in_executor(self._thread, partial(self._transact, query))
@@ -161,7 +233,7 @@ class Ledger:
 
     def _committed(self, future: asyncio.Future[None]) -> None:
         waiters, self._committing = self._committing or [], None
-        failure = _ledger_error(future.exception())
+        failure = _failure(future.exception())
         if failure is not None:
             self._failure = failure
             waiters = waiters + self._waiters
@@ -207,7 +279,7 @@ class Ledger:
             return answer
 
 
-def _ledger_error(exc: BaseException | None) -> LedgerError | None:
+def _failure(exc: BaseException | None) -> LedgerError | None:
     """Keep waiters from hanging whatever a commit raised, a bug of ours included."""
     if exc is None or isinstance(exc, LedgerError):
         return exc
@@ -216,16 +288,68 @@ def _ledger_error(exc: BaseException | None) -> LedgerError | None:
     return error
 
 
+@asynccontextmanager
+async def open_ledger(
+    folder: Path,
+    origin: Origin | None,
+    on_full: Callable[[DiskError], None] | None = None,
+) -> AsyncIterator[Ledger]:
+    """Open or make the ledger of an output folder that the caller holds the lock of.
+
+    ``origin`` None is for work that asks no provider; ``on_full`` hears when the disk runs full.
+    Raises LedgerError when it is damaged or of another version, UsageError when it belongs to
+    another ``origin``.
+    """
+    ledger = SqliteLedger(folder, on_full)
+    try:
+        await ledger.open(origin)
+        yield ledger
+    finally:
+        await within(ledger.aclose)
+
+
+def read(
+    query: Callable[Concatenate[sqlite3.Connection, P], T],
+) -> Callable[Concatenate[SqliteReader, P], T]:
+    """A method that runs ``query`` at the reader's moment."""
+
+    def ask(reader: SqliteReader, /, *args: P.args, **named: P.kwargs) -> T:
+        with mapped(reader._path):
+            return query(reader._connection, *args, **named)
+
+    return ask
+
+
+class SqliteReader:
+    """One moment of a ledger in a file; methods are those of ``LedgerReader``."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self._path, self._connection = path, connection
+
+    origin = read(read_origin)
+    sums = read(accounts.sums)
+    released = read(accounts.released)
+    results = read(accounts.results)
+    label_names = read(accounts.label_names)
+    attempts = read(accounts.attempts)
+    settled_free = read(accounts.settled_free)
+    open_work = read(accounts.open_work)
+    times = read(accounts.times)
+    last_run = read(accounts.last_run)
+    job_file = read(accounts.job_file)
+    taken = read(runs.taken)
+    left_alone = read(queries.left_alone)
+
+
 def origin_of(folder: Path) -> Origin:
     """Which provider a folder's predictions were bought from; raises LedgerError without ledger."""
-    with reading(folder) as connection:
-        meta = dict(connection.execute("SELECT key, value FROM meta"))
-    return _origin(meta)
+    with reading(folder) as ledger:
+        return ledger.origin() or Origin(provider="none", origin="none", simulated=False)
 
 
 @contextmanager
-def reading(folder: Path) -> Iterator[sqlite3.Connection]:
-    """Open a folder's ledger read-only, beside a run that may be writing it.
+def reading(folder: Path) -> Iterator[LedgerReader]:
+    """Open a folder's ledger read-only, beside a run that may be writing it: one moment of it.
 
     Raises LedgerError when there is none or it cannot be read.
     """
@@ -234,9 +358,10 @@ def reading(folder: Path) -> Iterator[sqlite3.Connection]:
         raise LedgerError(f"{folder} has no ledger: no run has used it as its output folder")
     uri = f"{path.resolve().as_uri()}?mode=ro"
     try:
-        with closing(sqlite3.connect(uri, uri=True)) as connection:
+        with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
             check_version(connection)
-            yield connection
+            connection.execute("BEGIN")
+            yield SqliteReader(path, connection)
     except (sqlite3.Error, UnicodeDecodeError) as exc:
         raise ledger_error(path, exc) from exc
 

@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -181,7 +181,11 @@ class Origin:
         return f"{self.origin} ({self.provider})"
 
 
-def _origin(meta: Mapping[str, str]) -> Origin:
+def read_origin(connection: sqlite3.Connection) -> Origin | None:
+    """Which provider a ledger belongs to; None while it has met none."""
+    meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
+    if not meta:
+        return None
     return Origin(
         provider=meta.get("provider", "none"),
         origin=meta.get("origin", "none"),
@@ -189,19 +193,19 @@ def _origin(meta: Mapping[str, str]) -> Origin:
     )
 
 
-def _check_origin(connection: sqlite3.Connection, origin: Origin, folder: Path) -> None:
-    """Note the origin of a new ledger; refuse another one than a folder has."""
-    ours = {
-        "provider": origin.provider,
-        "origin": origin.origin,
-        "simulated": str(int(origin.simulated)),
-    }
-    theirs = dict(connection.execute("SELECT key, value FROM meta"))
-    if not theirs:
-        connection.executemany("INSERT INTO meta VALUES(?,?)", ours.items())
-    if theirs and theirs != ours:
+def check_origin(connection: sqlite3.Connection, origin: Origin, folder: Path) -> None:
+    """Note the origin of a new ledger; raises UsageError for another one than a folder has."""
+    theirs = read_origin(connection)
+    if theirs is None:
+        ours = {
+            "provider": origin.provider,
+            "origin": origin.origin,
+            "simulated": str(int(origin.simulated)),
+        }
+        connection.executemany("INSERT INTO meta(key, value) VALUES(?,?)", ours.items())
+    elif theirs != origin:
         raise UsageError(
-            f"{folder} holds predictions of {_origin(theirs)}, this run would use {origin}: "
+            f"{folder} holds predictions of {theirs}, this run would use {origin}: "
             "choose another folder with --output-dir, or run against the same provider as before"
         )
 

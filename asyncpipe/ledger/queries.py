@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import chain, islice
 from pathlib import Path
@@ -12,10 +11,10 @@ from typing import Any
 
 import orjson
 
-from asyncpipe.jobs import PAID_OPEN, Job, JobRecord, JobState, JobType, LocalFile
+from asyncpipe.jobs import Job, JobRecord, JobState, JobType, LocalFile
 from asyncpipe.ledger.asset_names import claim_stems
 from asyncpipe.ledger.errors import MADE_NO_SENSE, makes_no_sense, rows_of
-from asyncpipe.ledger.runs import Named
+from asyncpipe.ledger.rows import Added, AddedOne, Counted, LostAnswer, Named, StoredAsset
 
 
 def _earlier(sum_: str) -> str:
@@ -84,54 +83,53 @@ def record_by_key(connection: sqlite3.Connection, key: str) -> JobRecord | None:
     return _record(row) if row else None
 
 
-def records_by_id(connection: sqlite3.Connection, ids: Iterable[int]) -> list[JobRecord]:
+def records(connection: sqlite3.Connection, ids: Iterable[int]) -> list[JobRecord]:
     """The jobs with these ids, in that order."""
     return [_record(connection.execute(_RECORD + "WHERE j.id=?", (i,)).fetchone()) for i in ids]
 
 
-def paid_open(connection: sqlite3.Connection) -> list[JobRecord]:
-    """Every job whose prediction was bought and is not on disk yet, oldest first."""
-    states = [state.value for state in PAID_OPEN]
+def records_in(connection: sqlite3.Connection, states: Collection[JobState]) -> list[JobRecord]:
+    """Every job in one of ``states``, oldest first."""
     marks = ",".join("?" * len(states))
-    rows = connection.execute(_RECORD + f"WHERE j.state IN ({marks}) ORDER BY j.id", states)
-    return [_record(row) for row in rows]
+    query = f"{_RECORD} WHERE j.state IN ({marks}) ORDER BY j.id"
+    return [_record(row) for row in connection.execute(query, [s.value for s in states])]
 
 
-def ids_in_state(connection: sqlite3.Connection, state: JobState) -> list[int]:
-    """The ids of all jobs in ``state``."""
-    rows = connection.execute("SELECT id FROM jobs WHERE state=? ORDER BY id", (state.value,))
-    return [row[0] for row in rows]
+def _again(*, retry_failed: bool, resubmit: bool) -> str:
+    """The states whose jobs a run asks for again."""
+    return ", ".join(["'cancelled'", *["'failed'"] * retry_failed, *["'unknown'"] * resubmit])
 
 
-def bought(connection: sqlite3.Connection, keys: Sequence[str]) -> set[str]:
-    """Those of ``keys`` whose jobs were submitted before, and are not to be again."""
-    query = "SELECT 1 FROM jobs WHERE key=? AND state NOT IN ('pending', 'cancelled')"
+# Of failed jobs those that no attempt was charged for, that no lost answer may have been bought
+# for, and that moderation let pass.
+_RETRYABLE = (
+    "NOT EXISTS(SELECT 1 FROM attempts e WHERE e.job_id=j.id AND"
+    " (e.settled='charged' OR e.settled IS NULL OR (e.n=j.used+1 AND e.moderated)))"
+)
+
+
+def _bought(states: str) -> str:
+    """The one rule for what a run buys: of jobs in ``states``, not those it must leave alone."""
+    return f"(j.state IN ({states}) AND (j.state<>'failed' OR {_RETRYABLE}))"
+
+
+def to_buy(
+    connection: sqlite3.Connection, run: int, *, retry_failed: bool, resubmit: bool
+) -> list[int]:
+    """Those jobs of ``run`` that it buys besides the pending ones, oldest first."""
+    again = _again(retry_failed=retry_failed, resubmit=resubmit)
+    query = f"SELECT j.id FROM jobs j WHERE {_bought(again)} AND j.seen_run=? ORDER BY j.id"
+    return [row[0] for row in connection.execute(query, (run,))]
+
+
+def left_alone(
+    connection: sqlite3.Connection, keys: Iterable[str], *, retry_failed: bool, resubmit: bool
+) -> set[str]:
+    """Those of ``keys`` whose jobs are here, and a run that names them does not buy."""
+    again = _again(retry_failed=retry_failed, resubmit=resubmit)
+    bought = _bought(f"'pending', {again}")
+    query = f"SELECT 1 FROM jobs j WHERE j.key=? AND NOT {bought}"
     return {key for key in keys if connection.execute(query, (key,)).fetchone()}
-
-
-def retryable(connection: sqlite3.Connection, run: int) -> list[int]:
-    """Failed jobs of ``run`` that no attempt was charged for, and not refused by moderation.
-
-    Nor one whose earlier answer was lost: nobody knows whether that was charged.
-    """
-    rows = connection.execute(
-        "SELECT j.id FROM jobs j JOIN attempts a ON a.job_id=j.id AND a.n=j.used+1"
-        " WHERE j.state='failed' AND j.seen_run=? AND a.moderated=0 AND NOT EXISTS(SELECT 1 FROM"
-        " attempts e WHERE e.job_id=j.id AND (e.settled='charged' OR e.settled IS NULL))"
-        " ORDER BY j.id",
-        (run,),
-    )
-    return [row[0] for row in rows]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LostAnswer:
-    """An earlier attempt of a job whose outcome nobody knows; amounts in micro-dollars."""
-
-    attempt: int
-    reserved: int
-    booked: int
-    estimated: bool
 
 
 def lost_answers(connection: sqlite3.Connection, job_id: int) -> list[LostAnswer]:
@@ -148,19 +146,13 @@ def lost_answers(connection: sqlite3.Connection, job_id: int) -> list[LostAnswer
     ]
 
 
-def with_lost_answers(connection: sqlite3.Connection) -> list[int]:
-    """The ids of jobs that have such attempts."""
+def unresolved(connection: sqlite3.Connection) -> list[JobRecord]:
+    """Jobs that are unknown, or have an earlier attempt of unknown outcome, oldest first."""
     rows = connection.execute(
-        "SELECT DISTINCT j.id FROM attempts a JOIN jobs j ON j.id=a.job_id"
-        " WHERE a.n<=j.used AND a.settled IS NULL ORDER BY j.id"
+        _RECORD + "WHERE j.state='unknown' OR EXISTS(SELECT 1 FROM attempts e"
+        " WHERE e.job_id=j.id AND e.n<=j.used AND e.settled IS NULL) ORDER BY j.id"
     )
-    return [row[0] for row in rows]
-
-
-def unknown(connection: sqlite3.Connection, run: int) -> list[int]:
-    """Unknown jobs that ``run`` names."""
-    rows = connection.execute("SELECT id FROM jobs WHERE state='unknown' AND seen_run=?", (run,))
-    return [row[0] for row in rows]
+    return [_record(row) for row in rows]
 
 
 _NAMED = " seen_run>=? AND seen_run<>? AND id<=? "
@@ -171,40 +163,6 @@ def named_of(connection: sqlite3.Connection, ids: Iterable[int], named: Named) -
     query = f"SELECT id FROM jobs WHERE id=? AND {_NAMED}"
     which = (named.run, named.single, named.last)
     return {i for i in ids if connection.execute(query, (i, *which)).fetchone()}
-
-
-def withdrawn(connection: sqlite3.Connection, run: int) -> list[int]:
-    """Withdrawn jobs that ``run`` names again."""
-    rows = connection.execute("SELECT id FROM jobs WHERE state='cancelled' AND seen_run=?", (run,))
-    return [row[0] for row in rows]
-
-
-def start_run(
-    connection: sqlite3.Connection, at: datetime, *, session: int | None, job_file: str | None
-) -> int:
-    """Note a new run and return its id; ``session`` is the first run of the same process."""
-    cursor = connection.execute(
-        "INSERT INTO runs(session, started_at, job_file) VALUES(?,?,?)",
-        (session or 0, at.isoformat(), job_file),
-    )
-    run = cursor.lastrowid
-    assert run is not None
-    if session is None:
-        connection.execute("UPDATE runs SET session=id WHERE id=?", (run,))
-    return run
-
-
-def end_run(connection: sqlite3.Connection, run: int, at: datetime) -> None:
-    """Note that a run is over."""
-    connection.execute("UPDATE runs SET ended_at=? WHERE id=?", (at.isoformat(), run))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Added:
-    """What a pass over jobs found: how many rows are new, and names seen before in this pass."""
-
-    new: int
-    twice: tuple[str, ...]
 
 
 def add_jobs(
@@ -255,6 +213,30 @@ def _twice(
     return tuple(names)
 
 
+def add_one(
+    connection: sqlite3.Connection, key: str, job: Job, *, run: int, since: int, folder: Path
+) -> AddedOne:
+    """Write one job unless it is there already, and fix its stem.
+
+    Rows that bear ``since`` or a later run are named by this session; ``run`` is its own.
+    """
+    known = record_by_key(connection, key)
+    counted = Counted.NOWHERE if known is None else Counted.ALREADY
+    if known is None or known.state in (JobState.PENDING, JobState.CANCELLED):
+        if known is not None and known.state is JobState.PENDING:
+            seen = "SELECT seen_run, used FROM jobs WHERE id=?"
+            seen_run, used = connection.execute(seen, (known.id,)).fetchone()
+            if seen_run >= since and seen_run != run:
+                (record,) = claim_stems(connection, [known], folder)
+                return AddedOne(record=record, counted=Counted.IN_A_BATCH)
+            counted = Counted.AS_REMOVED if seen_run < since and not used else counted
+        add_jobs(connection, [(key, job)], run=run, position=0)
+        known = record_by_key(connection, key)
+    assert known is not None
+    (record,) = claim_stems(connection, [known], folder)
+    return AddedOne(record=record, counted=counted)
+
+
 def pending_models(connection: sqlite3.Connection, named: Named) -> list[str]:
     """The models that have pending jobs of a run, in job-file order of their first."""
     rows = connection.execute(
@@ -267,9 +249,9 @@ def pending_models(connection: sqlite3.Connection, named: Named) -> list[str]:
 
 def draw(
     connection: sqlite3.Connection,
-    *,
     named: Named,
     after: Mapping[str, int],
+    *,
     limit: int,
     folder: Path,
 ) -> dict[str, list[JobRecord]]:
@@ -286,7 +268,12 @@ def draw(
 
 
 def pending(
-    connection: sqlite3.Connection, named: Named, model: str, *, after: int, limit: int
+    connection: sqlite3.Connection,
+    named: Named,
+    model: str,
+    *,
+    after: int,
+    limit: int,
 ) -> list[JobRecord]:
     """Pending jobs of ``model`` that a run names, above id ``after``, by id."""
     rows = connection.execute(
@@ -295,6 +282,36 @@ def pending(
         (model, after, named.run, named.single, named.last, limit),
     )
     return [_record(row) for row in rows]
+
+
+_ASSETS = (
+    "SELECT s.job_id, s.position, s.path, s.size, s.sha256 FROM jobs j"
+    " JOIN assets s ON s.job_id=j.id AND s.n=j.used+1"
+)
+
+
+def assets(
+    connection: sqlite3.Connection, *, run: int | None, after: int, limit: int
+) -> list[StoredAsset]:
+    """The assets of the next ``limit`` jobs above id ``after`` that succeeded, by job.
+
+    Of those that bear ``run``, or of all.
+    """
+    rows = connection.execute(
+        f"{_ASSETS} WHERE j.id IN (SELECT id FROM jobs WHERE id>? AND +state='succeeded'"
+        " AND seen_run=coalesce(?, seen_run) ORDER BY id LIMIT ?) ORDER BY j.id, s.position",
+        (after, run, limit),
+    )
+    return [_asset(row) for row in rows]
+
+
+def assets_of(connection: sqlite3.Connection, job_id: int) -> list[StoredAsset]:
+    """The assets of one job."""
+    return [_asset(row) for row in connection.execute(f"{_ASSETS} WHERE j.id=?", (job_id,))]
+
+
+def _asset(row: Sequence[Any]) -> StoredAsset:
+    return StoredAsset(**dict(zip(StoredAsset.__slots__, row, strict=True)))
 
 
 def job_to_spec(job: Job) -> dict[str, Any]:

@@ -1,34 +1,57 @@
-"""Runs whose jobs were taken whole, so that the same ones need not be taken again."""
+"""Runs and sessions; whose jobs were taken whole need not be taken again."""
 
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
 from datetime import datetime
+
+from asyncpipe.ledger.accounts import removed
+from asyncpipe.ledger.rows import Repeated, Session, Taken
 
 _UNENDED = ""
 """The digest of a run whose pass over its jobs has not ended; of a session's own row it is NULL."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Named:
-    """Which rows a run names: those that bear ``run`` or a later one, up to the id ``last``.
+def _new_run(connection: sqlite3.Connection, **columns: object) -> int:
+    marks = ",".join("?" * len(columns))
+    query = f"INSERT INTO runs({','.join(columns)}) VALUES({marks})"
+    connection.execute(query, tuple(columns.values()))
+    # Not RETURNING: SQLite has it since 3.35, and systems in use have an older one.
+    (run,) = connection.execute("SELECT max(id) FROM runs").fetchone()
+    return int(run)
 
-    Rows above ``last`` were written since, for others. Rows that bear ``single`` are jobs that
-    callers of the same process asked for one by one, and are theirs.
+
+def begin_session(connection: sqlite3.Connection, at: datetime) -> Session:
+    """Note that a process begins to work here; what it does not name counts as removed."""
+    session = _new_run(connection, session=0, started_at=at.isoformat())
+    connection.execute("UPDATE runs SET session=id WHERE id=?", (session,))
+    return Session(id=session, removed=removed(connection))
+
+
+def start_run(
+    connection: sqlite3.Connection, at: datetime, *, session: int, job_file: str | None
+) -> int:
+    """Note a run whose jobs are about to be written, and return its id."""
+    at_text = at.isoformat()
+    return _new_run(
+        connection, session=session, started_at=at_text, job_file=job_file, digest=_UNENDED
+    )
+
+
+def end_pass(connection: sqlite3.Connection, run: int, *, digest: str | None, jobs: int) -> int:
+    """Note that all rows of ``run`` are written; without a digest they are read again next time.
+
+    Returns how many of them wait to be bought under the name of a finished job it lacks.
     """
+    connection.execute(
+        "UPDATE runs SET digest=?, seen=id, jobs=? WHERE id=?", (digest or _UNENDED, jobs, run)
+    )
+    return _replaced(connection, run)
 
-    run: int
-    last: int = 2**63 - 1
-    single: int = 0
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Taken:
-    """The last run that jobs were taken for: ``seen`` is what its jobs bear as seen_run."""
-
-    seen: int
-    jobs: int
+def end_run(connection: sqlite3.Connection, run: int, at: datetime) -> None:
+    """Note that a run, or a session, is over."""
+    connection.execute("UPDATE runs SET ended_at=? WHERE id=?", (at.isoformat(), run))
 
 
 def taken(connection: sqlite3.Connection, digest: str) -> Taken | None:
@@ -54,8 +77,7 @@ def last_row(connection: sqlite3.Connection) -> int:
     return int(last)
 
 
-def replaced(connection: sqlite3.Connection, run: int) -> int:
-    """How many jobs of ``run`` wait to be bought under the name of a finished one it lacks."""
+def _replaced(connection: sqlite3.Connection, run: int) -> int:
     finished = "SELECT name, type FROM jobs WHERE state='succeeded' AND seen_run<?"
     if connection.execute(finished + " LIMIT 1", (run,)).fetchone() is None:
         return 0
@@ -67,36 +89,26 @@ def replaced(connection: sqlite3.Connection, run: int) -> int:
     return int(count)
 
 
-def begin_pass(connection: sqlite3.Connection, run: int) -> None:
-    """Note that ``run`` begins to mark rows."""
-    connection.execute("UPDATE runs SET digest=? WHERE id=?", (_UNENDED, run))
-
-
-def end_pass(connection: sqlite3.Connection, run: int, *, digest: str | None, jobs: int) -> None:
-    """Note that all rows of ``run`` are written; without a digest they are read again next time."""
-    connection.execute(
-        "UPDATE runs SET digest=?, seen=id, jobs=? WHERE id=?", (digest or _UNENDED, jobs, run)
-    )
-
-
-def repeat(
-    connection: sqlite3.Connection,
-    at: datetime,
-    *,
-    since: int,
-    job_file: str | None,
-    digest: str,
-    before: Taken,
-) -> int:
-    """Note a run over the same jobs as ``before`` and return its id.
+def repeat_run(
+    connection: sqlite3.Connection, at: datetime, *, since: int, job_file: str | None, digest: str
+) -> Repeated | None:
+    """Note a run over the jobs of the folder's last one, if those were of the same ``digest``.
 
     Rows are not touched: they go on to bear the earlier run, and this session, like others that
-    began since and named nothing, counts as naming whatever bears ``since`` or a later one.
+    began since and named nothing, counts as naming whatever bears that or a later one.
     """
-    cursor = connection.execute(
-        "INSERT INTO runs(session, started_at, job_file, digest, seen, jobs) VALUES(?,?,?,?,?,?)",
-        (since, at.isoformat(), job_file, digest, before.seen, before.jobs),
+    before = taken(connection, digest)
+    if before is None:
+        return None
+    since = min(since, before.seen)
+    run = _new_run(
+        connection,
+        session=since,
+        started_at=at.isoformat(),
+        job_file=job_file,
+        digest=digest,
+        seen=before.seen,
+        jobs=before.jobs,
     )
     connection.execute("UPDATE runs SET session=? WHERE session>?", (since, since))
-    assert cursor.lastrowid is not None
-    return cursor.lastrowid
+    return Repeated(run=run, seen=before.seen)

@@ -3,7 +3,7 @@
 Nothing here changes a job; ``compare`` holds the ledger against a provider's bill.
 """
 
-from asyncpipe.report.eta import count_open, left_s
+from asyncpipe.report.eta import left_s
 from asyncpipe.report.export import export_file, export_stream
 from asyncpipe.report.manifest import (
     ABOUT_S,
@@ -22,7 +22,7 @@ from asyncpipe.report.reconcile import Compared, ModelCheck, Reconciled, Verdict
 from asyncpipe.report.results import Asset, Outcome, Result, ask_result
 from asyncpipe.report.status import read_status, status_document, status_lines
 from asyncpipe.report.summary import summary
-from asyncpipe.report.totals import Totals, count_removed, read_totals
+from asyncpipe.report.totals import Totals
 
 __all__ = [
     "ABOUT_S",
@@ -43,8 +43,6 @@ __all__ = [
     "Verdict",
     "ask_result",
     "compare",
-    "count_open",
-    "count_removed",
     "export_file",
     "export_stream",
     "left_s",
@@ -53,7 +51,6 @@ __all__ = [
     "read_entries",
     "read_manifest",
     "read_status",
-    "read_totals",
     "status_document",
     "status_lines",
     "summary",

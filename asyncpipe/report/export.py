@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -16,10 +15,10 @@ import orjson
 from asyncpipe._fs import whole_file
 from asyncpipe._text import json_text
 from asyncpipe.errors import DiskError, UsageError
-from asyncpipe.ledger import job_from_spec, reading, rows_of
+from asyncpipe.ledger import AttemptRow, LedgerReader, ResultRow, reading, rows_of
 from asyncpipe.pricing import from_micro, to_micro
 from asyncpipe.report.manifest import money
-from asyncpipe.report.results import TOLD, Outcome, Result, result_of
+from asyncpipe.report.results import Outcome, Result, result_of, source_of
 
 FORMATS = ("csv", "jsonl")
 
@@ -43,13 +42,6 @@ BOM = b"\xef\xbb\xbf"
 MOST_LABEL_COLUMNS = 1000
 """Columns of labels at most; JSON Lines hold the others, too."""
 
-_WHERE = (
-    " WHERE state<>'cancelled' AND (state<>'pending' OR used>0"
-    " OR seen_run >= (SELECT coalesce(max(session), 0) FROM runs))"
-)
-
-_LISTED = f"SELECT id FROM jobs{_WHERE} ORDER BY seen_run DESC, position"
-
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -66,12 +58,12 @@ def export_file(folder: Path, path: Path, form: str, *, rows: str = "jobs") -> i
     if path.is_dir() or not path.parent.is_dir():
         why = "is a folder" if path.is_dir() else f"cannot be: there is no folder {path.parent}"
         raise UsageError(f"{path} {why}; name a file with --output")
-    with reading(folder) as connection:
+    with reading(folder) as ledger:
         try:
             with whole_file(path) as file:
                 if form == "csv":
                     file.write(BOM)
-                return write_rows(connection, file, form, rows=rows)
+                return write_rows(ledger, file, form, rows=rows)
         except OSError as exc:
             raise DiskError(
                 f"{path} cannot be written ({exc.strerror or exc}): make room or make it writable"
@@ -80,55 +72,38 @@ def export_file(folder: Path, path: Path, form: str, *, rows: str = "jobs") -> i
 
 def export_stream(folder: Path, stream: BinaryIO, form: str, *, rows: str = "jobs") -> int:
     """Write to ``stream`` in ``form``, without BOM; raises LedgerError, and OSError as it comes."""
-    with reading(folder) as connection:
-        return write_rows(connection, stream, form, rows=rows)
+    with reading(folder) as ledger:
+        return write_rows(ledger, stream, form, rows=rows)
 
 
-def write_rows(
-    connection: sqlite3.Connection, file: BinaryIO, form: str, *, rows: str = "jobs"
-) -> int:
+def write_rows(ledger: LedgerReader, file: BinaryIO, form: str, *, rows: str = "jobs") -> int:
     """Write one moment of a ledger; return the number of rows. Memory is that of one row."""
-    connection.execute("BEGIN")
     read, names = (job_rows, COLUMNS) if rows == "jobs" else (attempt_rows, ATTEMPT_COLUMNS)
     if form == "jsonl":
-        return sum(1 for row in read(connection) if file.write(_json_line(row)))
+        return sum(1 for row in read(ledger) if file.write(_json_line(row)))
     writer = csv.writer(_Encoded(file), lineterminator="\r\n")
-    labels = label_names(connection) if rows == "jobs" else []
+    labels = ledger.label_names(MOST_LABEL_COLUMNS) if rows == "jobs" else []
     writer.writerow([*names, *(cell(f"{LABEL}{label}") for label in labels)])
     lines = (
         [*(cell(row[name]) for name in names), *(cell(row["labels"].get(k)) for k in labels)]
-        for row in read(connection)
+        for row in read(ledger)
     )
     return sum(1 for line in lines if writer.writerow(line))
 
 
-def label_names(connection: sqlite3.Connection) -> list[str]:
-    """The labels that any listed job has, by their first job; at most MOST_LABEL_COLUMNS."""
-    found: dict[str, None] = {}
-    for job_id, spec in connection.execute(f"SELECT id, spec FROM jobs{_WHERE} ORDER BY id"):
-        with rows_of(f"job {job_id}"):
-            found.update(dict.fromkeys(orjson.loads(spec).get("labels", {})))
-            if len(found) >= MOST_LABEL_COLUMNS:
-                break
-    return list(found)[:MOST_LABEL_COLUMNS]
-
-
-def job_rows(connection: sqlite3.Connection) -> Iterator[dict[str, Any]]:
+def job_rows(ledger: LedgerReader) -> Iterator[dict[str, Any]]:
     """Every job the manifest speaks of, never-started ones too, in job-file order."""
-    for (job_id,) in connection.execute(_LISTED):
-        with rows_of(f"job {job_id}"):
-            yield _row(connection, job_id)
+    for row in ledger.results(started=False):
+        with rows_of(f"job {row['id']}"):
+            yield _job_row(row)
 
 
-def _row(connection: sqlite3.Connection, job_id: int) -> dict[str, Any]:
-    name, key, kind, model, spec = connection.execute(
-        "SELECT name, key, type, model, spec FROM jobs WHERE id=?", (job_id,)
-    ).fetchone()
-    job = job_from_spec(orjson.loads(spec))
-    head = {"name": name, "key": key, "type": kind, "model": model, "prompt": job.prompt}
-    head |= {"params": dict(job.params), "labels": dict(job.labels)}
-    result = result_of(connection, job_id)
-    return {**dict.fromkeys(COLUMNS), **head, **(_NEVER if result is None else _told(result))}
+def _job_row(row: ResultRow) -> dict[str, Any]:
+    spec = orjson.loads(row["spec"])
+    head = {"name": row["name"], "key": row["key"], "type": row["type"], "model": row["model"]}
+    head |= {"prompt": spec["prompt"], "params": spec["params"], "labels": spec.get("labels", {})}
+    told = _NEVER if row["n"] is None else _told(result_of(row))
+    return {**dict.fromkeys(COLUMNS), **head, **told}
 
 
 _NEVER: dict[str, Any] = {
@@ -225,42 +200,34 @@ ATTEMPT_COLUMNS = (
 provider works on it; ``unknown``, reserved too, where its answer was lost; ``released``, bought and
 returned; ``not bought``. ``price_usd`` is what it was to cost by ``cost_source``."""
 
-_ATTEMPTS = (
-    "SELECT j.id, j.state, a.n<=j.used, a.settled, a.prediction_id IS NOT NULL,"
-    " a.estimated AND a.told IS NULL AND a.settled IS NOT 'released', a.told IS NOT NULL,"
-    " a.price_source, a.assumed,"
-    " a.booked, a.charged, a.reserved, a.overrun,"
-    " j.name, j.key, j.type, j.model, a.n,"
-    " a.prediction_id, a.request_id, a.intended_at, a.submitted_at, a.ended_at, a.error"
-    " FROM attempts a JOIN jobs j ON j.id=a.job_id ORDER BY j.seen_run DESC, j.position, a.n"
-)
 
-
-def attempt_rows(connection: sqlite3.Connection) -> Iterator[dict[str, Any]]:
+def attempt_rows(ledger: LedgerReader) -> Iterator[dict[str, Any]]:
     """Every attempt of every job, in job-file order; one that surely bought nothing, too."""
-    for row in connection.execute(_ATTEMPTS):
-        with rows_of(f"an attempt of job {row[0]}"):
+    for row in ledger.attempts():
+        with rows_of(f"an attempt of job {row['id']}"):
             yield _attempt_row(row)
 
 
-def _attempt_row(row: Sequence[Any]) -> dict[str, Any]:
-    _, state, earlier, settled, bought, estimated, told, source, assumed = row[:9]
-    price, charged, reserved, overrun = (from_micro(micro) for micro in row[9:13])
-    source = f"{source} ({assumed} assumed)" if assumed else source
-    head = dict(zip(ATTEMPT_COLUMNS[:5], row[13:18], strict=True))
+def _attempt_row(row: AttemptRow) -> dict[str, Any]:
     return {
-        **head,
-        "money": _money(settled, bought=bool(bought), lost=bool(earlier) or state == "unknown"),
-        "charged_usd": charged,
-        "reserved_usd": reserved,
-        "price_usd": price,
-        "estimated": bool(estimated),
-        "overrun_usd": overrun,
-        "cost_source": TOLD if told else source,
-        "prediction_id": row[18],
-        "request_id": row[19],
-        **dict(zip(ATTEMPT_COLUMNS[14:17], map(_time, row[20:23]), strict=True)),
-        "error": row[23],
+        "name": row["name"],
+        "key": row["key"],
+        "type": row["type"],
+        "model": row["model"],
+        "attempt": row["n"],
+        "money": _money(row),
+        "charged_usd": from_micro(row["charged"]),
+        "reserved_usd": from_micro(row["reserved"]),
+        "price_usd": from_micro(row["booked"]),
+        "estimated": bool(row["estimated"]),
+        "overrun_usd": from_micro(row["overrun"]),
+        "cost_source": source_of(row),
+        "prediction_id": row["prediction_id"],
+        "request_id": row["request_id"],
+        "intended_at": _time(row["intended_at"]),
+        "submitted_at": _time(row["submitted_at"]),
+        "ended_at": _time(row["ended_at"]),
+        "error": row["error"],
     }
 
 
@@ -268,7 +235,8 @@ def _time(text: str | None) -> str | None:
     return datetime.fromisoformat(text).isoformat(timespec="milliseconds") if text else None
 
 
-def _money(settled: str | None, *, bought: bool, lost: bool) -> str:
-    if settled is None:
-        return "unknown" if lost else "reserved"
-    return "not bought" if settled == "released" and not bought else settled
+def _money(row: AttemptRow) -> str:
+    if row["settled"] is None:
+        return "unknown" if row["earlier"] or row["state"] == "unknown" else "reserved"
+    bought = row["prediction_id"] is not None
+    return "not bought" if row["settled"] == "released" and not bought else row["settled"]

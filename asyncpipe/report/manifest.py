@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,10 +18,10 @@ import orjson
 from asyncpipe._fs import whole_file
 from asyncpipe.errors import DiskError
 from asyncpipe.jobs import now
-from asyncpipe.ledger import Ledger, reading
+from asyncpipe.ledger import Ledger, LedgerReader, reading
 from asyncpipe.pricing import usd_text
-from asyncpipe.report.results import Result, iter_results
-from asyncpipe.report.totals import Totals, read_totals
+from asyncpipe.report.results import Result, result_of
+from asyncpipe.report.totals import Totals
 
 MANIFEST_NAME = "manifest.json"
 
@@ -49,15 +48,18 @@ class Manifest:
         return self.folder / MANIFEST_NAME
 
     def __iter__(self) -> Iterator[Result]:
-        with reading(self.folder) as connection:
-            yield from iter_results(connection)
+        with reading(self.folder) as ledger:
+            yield from map(result_of, ledger.results(started=True))
 
 
 def read_manifest(folder: Path) -> Manifest:
     """Read the totals of a folder's ledger; raises LedgerError when it has none."""
-    with reading(folder) as connection:
-        connection.execute("BEGIN")
-        return Manifest(folder=folder, generated_at=now(), totals=read_totals(connection))
+    with reading(folder) as ledger:
+        return _manifest(folder, ledger)
+
+
+def _manifest(folder: Path, ledger: LedgerReader) -> Manifest:
+    return Manifest(folder=folder, generated_at=now(), totals=Totals.of(ledger.sums()))
 
 
 def write_manifest(folder: Path) -> Manifest:
@@ -66,12 +68,11 @@ def write_manifest(folder: Path) -> Manifest:
     Safe beside a run that writes the ledger: it reads one moment of it. Raises DiskError when the
     file cannot be written; the old one stands then.
     """
-    with reading(folder) as connection:
-        connection.execute("BEGIN")
-        manifest = Manifest(folder=folder, generated_at=now(), totals=read_totals(connection))
+    with reading(folder) as ledger:
+        manifest = _manifest(folder, ledger)
         try:
             with whole_file(manifest.path) as file:
-                _write(file, manifest, connection)
+                _write(file, manifest, ledger)
         except OSError as exc:
             raise DiskError(
                 f"{manifest.path} cannot be written ({exc.strerror or exc}): make room or make it "
@@ -80,12 +81,12 @@ def write_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def _write(file: BinaryIO, manifest: Manifest, connection: sqlite3.Connection) -> None:
-    head = orjson.dumps(_head(manifest, connection), option=orjson.OPT_INDENT_2)
+def _write(file: BinaryIO, manifest: Manifest, ledger: LedgerReader) -> None:
+    head = orjson.dumps(_head(manifest, ledger), option=orjson.OPT_INDENT_2)
     file.write(head.removesuffix(b"\n}") + b',\n  "results": [')
     separator = b"\n    "
-    for result in iter_results(connection):
-        file.write(separator + orjson.dumps(_row(result)))
+    for row in ledger.results(started=True):
+        file.write(separator + orjson.dumps(_row(result_of(row))))
         separator = b",\n    "
     file.write(b"\n  ]\n}\n")
 
@@ -124,7 +125,7 @@ def _counted(n: int, what: str) -> str:
     return f"{n} {what}{'' if n == 1 else 's'}"
 
 
-def _head(manifest: Manifest, connection: sqlite3.Connection) -> dict[str, Any]:
+def _head(manifest: Manifest, ledger: LedgerReader) -> dict[str, Any]:
     totals = manifest.totals
     return {
         "generated_at": manifest.generated_at.isoformat(timespec="seconds"),
@@ -141,24 +142,20 @@ def _head(manifest: Manifest, connection: sqlite3.Connection) -> dict[str, Any]:
         "lost_answers": totals.lost_answers,
         "remarks": remarks(totals),
         "cost_by_model": {m: money(c) for m, c in sorted(totals.cost_by_model.items())},
-        "run": _run(connection),
+        "run": _run(ledger),
     }
 
 
-def _run(connection: sqlite3.Connection) -> dict[str, Any]:
-    meta = dict(connection.execute("SELECT key, value FROM meta"))
-    row = connection.execute(
-        "SELECT id, started_at, job_file FROM runs ORDER BY id DESC LIMIT 1"
-    ).fetchone()
-    run, started_at, job_file = row or (None, None, None)
+def _run(ledger: LedgerReader) -> dict[str, Any]:
+    origin, run = ledger.origin(), ledger.last_run()
     return {
         "manifest_version": MANIFEST_VERSION,
-        "id": run,
-        "started_at": started_at,
-        "job_file": job_file,
-        "provider": meta.get("provider"),
-        "origin": meta.get("origin"),
-        "simulated": meta.get("simulated") == "1",
+        "id": run["id"] if run else None,
+        "started_at": run["started_at"] if run else None,
+        "job_file": run["job_file"] if run else None,
+        "provider": origin.provider if origin else None,
+        "origin": origin.origin if origin else None,
+        "simulated": origin is not None and origin.simulated,
         "currency": "USD",
     }
 
@@ -204,11 +201,6 @@ def _money_of(amount: Decimal) -> orjson.Fragment:
     return money(int(amount * 1_000_000) if amount else 0)
 
 
-def micro_of(result: Result) -> int:
-    """A result's cost in micro-dollars."""
-    return int(result.cost * 1_000_000)
-
-
 def _shown(url: str) -> str:
     return url if not url.startswith("data:") else "data:"
 
@@ -237,7 +229,7 @@ class ManifestWriter:
 
     async def write_changes(self) -> None:
         """Like ``write``, unless nothing changed since: a million jobs take a while."""
-        if await self._ledger.ask(_changes) != self._shows:
+        if await self._ledger.changes() != self._shows:
             await self.write()
 
     async def end_batch(self) -> Manifest:
@@ -257,12 +249,12 @@ class ManifestWriter:
 
         Whoever comes while one is being written shares the next one with all others that came.
         """
-        wanted = await self._ledger.ask(_changes)
+        wanted = await self._ledger.changes()
         loop = asyncio.get_running_loop()
         async with self._writing:
             if self._written is not None and self._shows >= wanted:
                 return self._written
-            shows = await self._ledger.ask(_changes)
+            shows = await self._ledger.changes()
             started = time.perf_counter()
             # Shielded: an older manifest must not be put in place after a newer one.
             with anyio.CancelScope(shield=True):
@@ -270,10 +262,6 @@ class ManifestWriter:
             self._shows, self._written, self._ended = shows, manifest, time.perf_counter()
             self._took_s = self._ended - started
         return manifest
-
-
-def _changes(connection: sqlite3.Connection) -> int:
-    return connection.total_changes
 
 
 MANIFEST_EVERY_S = 10.0

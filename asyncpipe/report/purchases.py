@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from asyncpipe.jobs import JobState
-from asyncpipe.ledger import reading, rows_of
+from asyncpipe.ledger import AttemptRow, reading, rows_of
 
 GIVEN_UP_FREE = "given up: submitted, and the answer was lost; it was not charged"
 """The error of a job that was given up because the bill has it not."""
@@ -78,56 +77,44 @@ def read_entries(folder: Path) -> Ledgered:
     """Read what a folder's ledger says was bought, or may have been; raises LedgerError."""
     entries: defaultdict[tuple[str, date], Entries] = defaultdict(Entries)
     days: set[date] = set()
-    with reading(folder) as connection, rows_of("an attempt"):
-        for row in connection.execute(_ATTEMPTS):
+    with reading(folder) as ledger, rows_of("an attempt"):
+        for row in ledger.attempts():
+            # One that surely bought nothing reserves nothing, cost nothing and has no prediction.
+            if row["settled"] == "released" and row["prediction_id"] is None:
+                continue
             entry, at, ended = _entry(row)
-            entries[row[0], at.date()].add(entry)
+            entries[row["model"], at.date()].add(entry)
             days.add(at.date())
             if ended is not None and ended.date() > at.date():
                 days.add(at.date() + timedelta(days=1))
-        settled = dict(connection.execute(_SETTLED_FREE, (f"%{GIVEN_UP_FREE}%",)))
+        settled = ledger.settled_free(GIVEN_UP_FREE)
     return Ledgered(entries=dict(entries), days=frozenset(days), settled_free=settled)
 
 
-_SETTLED_FREE = (
-    "SELECT j.model, count(*) FROM events e JOIN jobs j ON j.id=e.job_id"
-    " WHERE (e.kind='LostSettled' AND e.fields LIKE '%\"charged\":false%')"
-    " OR (e.kind='Failed' AND e.fields LIKE ?) GROUP BY 1"
-)
-
-# Attempts that surely bought nothing reserve nothing, cost nothing and have no prediction.
-_ATTEMPTS = (
-    "SELECT j.model, j.state, a.n<=j.used, a.charged, a.reserved, a.price_source, a.assumed,"
-    " a.prediction_id IS NOT NULL, coalesce(a.submitted_at, a.intended_at), a.ended_at,"
-    " a.settled, a.estimated AND a.told IS NULL, a.booked"
-    " FROM attempts a JOIN jobs j ON j.id=a.job_id"
-    " WHERE a.settled IS NOT 'released' OR a.prediction_id IS NOT NULL"
-)
-
-
-def _entry(row: Sequence[Any]) -> tuple[Entries, datetime, datetime | None]:
-    _, state, earlier, charged, reserved, source, assumed, bought, at_text, ended_text = row[:10]
-    settled, estimated, booked = row[10:]
-    at = datetime.fromisoformat(at_text).astimezone(UTC)
-    ended = datetime.fromisoformat(ended_text).astimezone(UTC) if ended_text else None
-    midnight = datetime(at.year, at.month, at.day, tzinfo=UTC)
-    into_day = at - midnight
-    entry = Entries(charged=int(charged), reserved=int(reserved))
-    if settled is None:
-        unknown = bool(earlier) or JobState(state) is JobState.UNKNOWN
+def _entry(row: AttemptRow) -> tuple[Entries, datetime, datetime | None]:
+    at = _utc(row["submitted_at"] or row["intended_at"])
+    ended = _utc(row["ended_at"]) if row["ended_at"] else None
+    into_day = at - datetime(at.year, at.month, at.day, tzinfo=UTC)
+    state, earlier, bought = JobState(row["state"]), row["earlier"], bool(row["prediction_id"])
+    entry = Entries(charged=row["charged"], reserved=row["reserved"])
+    if row["settled"] is None:
+        unknown = bool(earlier) or state is JobState.UNKNOWN
         entry.unknown, entry.open = int(unknown), int(not unknown)
-        entry.unknown_cost = int(booked) if unknown else 0
-    elif settled == "charged":
-        failed = bool(earlier) or JobState(state) is JobState.FAILED
+        entry.unknown_cost = row["booked"] if unknown else 0
+    elif row["settled"] == "charged":
+        failed = bool(earlier) or state is JobState.FAILED
         entry.given_up = int(failed and not bought)
-        entry.failed_charged = int(failed and bool(bought))
+        entry.failed_charged = int(failed and bought)
         entry.delivered = int(not failed)
     else:
         entry.returned = 1
         entry.returned_later = int(ended is not None and ended.date() > at.date())
-    entry.assumed = int(bool(assumed) and not entry.returned)
-    entry.estimated = int(bool(estimated) and not entry.returned)
     entry.near_midnight = int(min(into_day, timedelta(days=1) - into_day) < NEAR_MIDNIGHT)
     if not entry.returned:
-        entry.sources[source] += 1
+        entry.assumed, entry.estimated = int(bool(row["assumed"])), row["estimated"]
+        entry.sources[row["price_source"]] += 1
     return entry, at, ended
+
+
+def _utc(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone(UTC)

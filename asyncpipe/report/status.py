@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import shlex
-import sqlite3
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from asyncpipe._text import columns, printable, wrapped
+from asyncpipe.flow import Latency
 from asyncpipe.jobs import JobState, now
-from asyncpipe.ledger import STATE_FOLDER, Holder, holder, reading, rows_of
+from asyncpipe.ledger import (
+    STATE_FOLDER,
+    Holder,
+    LedgerReader,
+    MoneyRow,
+    Released,
+    holder,
+    reading,
+    rows_of,
+)
 from asyncpipe.pricing import usd
-from asyncpipe.report.eta import about, count_open, left_s, measured
+from asyncpipe.report.eta import LATEST, about, latency_of, left_s
 from asyncpipe.report.manifest import money
-from asyncpipe.report.totals import Totals, read_totals
+from asyncpipe.report.totals import Totals
 
 COLUMNS = 78
 
@@ -129,110 +136,52 @@ class Status:
 def read_status(folder: Path) -> Status:
     """Read where ``folder`` stands, without holding it; raises LedgerError without a ledger."""
     held = holder(folder / STATE_FOLDER / "lock")
-    with reading(folder) as connection, rows_of("a total"):
-        connection.execute("BEGIN")
-        totals = read_totals(connection)
-        meta = dict(connection.execute("SELECT key, value FROM meta"))
-        models = _reserved_and_charged(connection)
-        returned, refusals = _add_released(connection, models)
+    with reading(folder) as ledger, rows_of("a total"):
+        sums, origin, back = ledger.sums(), ledger.origin(), ledger.released()
+        totals = Totals.of(sums)
         return Status(
             folder=folder,
             at=now(),
-            simulated=meta.get("simulated") == "1",
-            provider=meta.get("provider", "none"),
-            job_file=_job_file(connection),
+            simulated=origin is not None and origin.simulated,
+            provider=origin.provider if origin else "none",
+            job_file=ledger.job_file(),
             holder=held,
             jobs=totals.jobs,
             removed=totals.removed,
-            failed_charged=_failed_charged(connection),
+            failed_charged=sums.failed_charged,
             in_doubt=totals.in_doubt,
             lost_answers=totals.lost_answers,
             overruns=totals.overruns,
-            models=dict(sorted(models.items())),
-            failures_returned=returned,
-            refusals=refusals,
-            left_s=_left_s(connection, totals) if held else None,
+            models=_by_model(sums.money, back),
+            failures_returned=back.returned,
+            refusals=back.refusals,
+            left_s=_left_s(ledger, totals) if held else None,
         )
 
 
-def _left_s(connection: sqlite3.Connection, totals: Totals) -> float | None:
+def _left_s(ledger: LedgerReader, totals: Totals) -> float | None:
     """By the times measured in this folder so far; the run itself may know more."""
+
+    def latency(model: str) -> Latency | None:
+        return latency_of(ledger.times(model, LATEST))
+
     waiting = totals.jobs[JobState.PENDING]
-    times = partial(measured, connection)
-    return left_s(count_open(connection), waiting, times, totals.in_flight)
+    return left_s(ledger.open_work(), waiting, latency, totals.in_flight, at=now())
 
 
-def _job_file(connection: sqlite3.Connection) -> str | None:
-    row = connection.execute(
-        "SELECT job_file FROM runs WHERE job_file IS NOT NULL ORDER BY id DESC LIMIT 1"
-    ).fetchone()
-    return row[0] if row else None
-
-
-def _failed_charged(connection: sqlite3.Connection) -> int:
-    (count,) = connection.execute(
-        "SELECT count(*) FROM jobs j JOIN attempts a ON a.job_id=j.id AND a.n=j.used+1"
-        " WHERE j.state='failed' AND (a.settled='charged' OR ("
-        " EXISTS(SELECT 1 FROM attempts WHERE job_id=j.id AND settled='charged') AND NOT"
-        " EXISTS(SELECT 1 FROM attempts WHERE job_id=j.id AND n<=j.used AND settled IS NULL)))"
-    ).fetchone()
-    return int(count)
-
-
-def _reserved_and_charged(connection: sqlite3.Connection) -> defaultdict[str, Money]:
+def _by_model(rows: Sequence[MoneyRow], back: Released) -> dict[str, Money]:
     models: defaultdict[str, Money] = defaultdict(Money)
-    rows = connection.execute(
-        "SELECT j.model, j.state, a.n<=j.used, total(a.charged), total(a.reserved),"
-        " total(CASE WHEN a.estimated AND a.told IS NULL THEN a.charged END), total(a.overrun)"
-        " FROM attempts a JOIN jobs j ON j.id=a.job_id GROUP BY 1, 2, 3"
-    )
-    for model, state, earlier, charged, reserved, estimated, overrun in rows:
-        models[model].charged += int(charged)
-        models[model].estimated += int(estimated)
-        models[model].overrun += int(overrun)
-        if reserved:
-            kind = "held" if earlier else _RESERVED.get(JobState(state), "other")
-            models[model].reserved[kind] += int(reserved)
-    return models
-
-
-def _add_released(
-    connection: sqlite3.Connection, models: defaultdict[str, Money]
-) -> tuple[int, int]:
-    """Add what came back; return how many predictions that was, and how many submits bought none.
-
-    An attempt forgets what was reserved for it when it is released: the events know.
-    """
-    rows = connection.execute(
-        "SELECT e.job_id, e.kind, e.fields, j.model FROM events e JOIN jobs j ON j.id=e.job_id"
-        " WHERE e.kind IN"
-        " ('Intended', 'Submitted', 'Generated', 'Released', 'Failed', 'NotBought')"
-        " AND e.job_id IN (SELECT job_id FROM events"
-        "  WHERE kind IN ('Released', 'Failed', 'NotBought')) ORDER BY e.id"
-    )
-    intended: dict[int, int] = {}
-    bought: set[int] = set()
-    returned = refusals = 0
-    for job_id, kind, text, model in rows:
-        if kind == "Submitted":
-            bought.add(job_id)
-            continue
-        fields = orjson.loads(text)
-        if kind == "Intended":
-            intended[job_id] = fields["booked"]
-            bought.discard(job_id)
-            continue
-        amount = intended.pop(job_id, 0)
-        was_bought = job_id in bought or bool(fields.get("prediction_id"))
-        bought.discard(job_id)
-        if kind == "Generated" or fields.get("charged"):
-            continue
-        if kind == "Released" or was_bought:
-            models[model].released += amount
-            returned += 1
-        else:
-            refusals += 1
-    return returned, refusals
+    for row in rows:
+        part = models[row["model"]]
+        part.charged += row["charged"]
+        part.estimated += row["estimated"]
+        part.overrun += row["overrun"]
+        if row["reserved"]:
+            kind = "held" if row["earlier"] else _RESERVED.get(JobState(row["state"]), "other")
+            part.reserved[kind] += row["reserved"]
+    for model, amount in back.by_model.items():
+        models[model].released += amount
+    return dict(sorted(models.items()))
 
 
 def status_lines(status: Status) -> list[str]:

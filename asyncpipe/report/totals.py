@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sqlite3
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -16,7 +15,7 @@ from asyncpipe.jobs import (
     JobState,
     LostSettled,
 )
-from asyncpipe.ledger import rows_of
+from asyncpipe.ledger import Sums
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,6 +54,31 @@ class Totals:
         """Count so many of the pending jobs apart: they are in the job file no more."""
         self.jobs[JobState.PENDING] += self.removed - removed
         self.removed = removed
+
+    @classmethod
+    def of(cls, sums: Sums) -> Totals:
+        """What a ledger counted; from then on ``fold`` counts along."""
+        totals = cls(
+            jobs=Counter(sums.states),
+            in_doubt=sums.in_doubt,
+            removed=sums.removed,
+            assets=sums.assets,
+            bytes=sums.bytes,
+        )
+        totals.jobs[JobState.PENDING] -= sums.removed
+        for row in sums.money:
+            totals.charged += row["charged"]
+            totals.estimated += row["estimated"]
+            totals.overrun += row["overrun"]
+            totals.overruns += row["overruns"]
+            totals.reserved += row["reserved"]
+            totals.held += row["reserved"] if row["earlier"] else 0
+            totals.lost_answers += row["lost"]
+            if row["charged"]:
+                totals.cost_by_model[row["model"]] += row["charged"]
+        for state, error, count in sums.causes:
+            totals.count_cause(state, error, count)
+        return totals
 
     def fold(self, before: JobRecord, event: Event, after: JobRecord) -> None:
         """Count what ``event`` changed."""
@@ -161,62 +185,3 @@ _URL = re.compile(r"https?://\S+")
 def cause_of(error: str | None) -> str:
     """What jobs that ended for the same reason have in common: the error without its URLs."""
     return _URL.sub("its URL", error or "")
-
-
-def count_removed(connection: sqlite3.Connection) -> int:
-    """Jobs that were never submitted and that the last session did not name any more."""
-    (count,) = connection.execute(
-        "SELECT count(*) FROM jobs WHERE state='pending' AND used=0"
-        " AND seen_run < (SELECT coalesce(max(session), 0) FROM runs)"
-    ).fetchone()
-    return int(count)
-
-
-def read_totals(connection: sqlite3.Connection) -> Totals:
-    """Sum up a folder's ledger; what the collector goes on from."""
-    with rows_of("a total"):
-        return _sum_up(connection)
-
-
-def _sum_up(connection: sqlite3.Connection) -> Totals:
-    totals = Totals(removed=count_removed(connection))
-    for state, count in connection.execute("SELECT state, count(*) FROM jobs GROUP BY state"):
-        totals.jobs[JobState(state)] = count
-    totals.jobs[JobState.PENDING] -= totals.removed
-    _add_money(connection, totals)
-    rows = connection.execute(
-        "SELECT j.state, coalesce(a.error, ''), count(*) FROM jobs j JOIN attempts a"
-        " ON a.job_id=j.id AND a.n=j.used+1 WHERE j.state IN ('failed', 'lost') GROUP BY 1, 2"
-    )
-    for state, error, count in rows:
-        totals.count_cause(JobState(state), error, count)
-    totals.assets, totals.bytes = connection.execute(
-        "SELECT count(*), coalesce(sum(size), 0) FROM assets"
-    ).fetchone()
-    return totals
-
-
-def _add_money(connection: sqlite3.Connection, totals: Totals) -> None:
-    rows = connection.execute(
-        "SELECT j.model, total(a.charged), total(a.reserved), total(a.overrun),"
-        " count(nullif(a.overrun, 0)),"
-        " total(CASE WHEN a.estimated AND a.told IS NULL THEN a.charged END),"
-        " total(CASE WHEN a.n<=j.used THEN a.reserved END),"
-        " count(CASE WHEN a.n<=j.used AND a.settled IS NULL THEN 1 END)"
-        " FROM attempts a JOIN jobs j ON j.id=a.job_id GROUP BY j.model"
-    )
-    for model, charged, reserved, overrun, overruns, estimated, held, lost in rows:
-        totals.charged += int(charged)
-        totals.reserved += int(reserved)
-        totals.overrun += int(overrun)
-        totals.overruns += overruns
-        totals.estimated += int(estimated)
-        totals.held += int(held)
-        totals.lost_answers += lost
-        if charged:
-            totals.cost_by_model[model] += int(charged)
-    (totals.in_doubt,) = connection.execute(
-        "SELECT count(*) FROM jobs j JOIN attempts a ON a.job_id=j.id AND a.n=j.used+1"
-        " WHERE j.state='failed' AND a.settled IS NOT 'charged' AND EXISTS(SELECT 1"
-        " FROM attempts e WHERE e.job_id=j.id AND e.n<=j.used AND e.settled IS NULL)"
-    ).fetchone()

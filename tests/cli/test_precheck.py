@@ -48,7 +48,7 @@ def test_problems_come_once_and_with_their_lines() -> None:
         row(11, "d", model="x/y/text-to-image"),
     ]
     found = look_up([each.job.model for each in rows], MODELS)
-    check_rows = RowCheck("jobs.yaml", lambda row: row.job.name == "b")
+    check_rows = RowCheck("jobs.yaml", lambda job: job.name != "b")
     check_rows.learn(found, {VEO: check()})
     for each in rows:
         check_rows.look(each)
@@ -142,7 +142,7 @@ class Api:
             async with serving(self.answer) as origin:
                 jobs, provider = load_jobs(file), AtlasCloud("apikey-x", base_url=origin)
                 check = ModelCheck(
-                    jobs, provider, file.parent, allow_unknown=False, echo=said.append
+                    jobs, provider, lambda _: True, allow_unknown=False, echo=said.append
                 )
                 for row in jobs.rows:
                     await check.look(row)
@@ -180,7 +180,8 @@ def test_what_could_not_be_checked_is_looked_at_again_next_time(
     """Without a catalogue the look does not count: the pass is not skipped next time."""
     file = load_jobs(write_jobs(tmp_path / "jobs.yaml", jobs(VEO_ROW)))
     provider: Any = Unreachable(down=down)
-    check = ModelCheck(file, provider, tmp_path, allow_unknown=False, echo=lambda _: None)
+    wanted, said = lambda job: True, lambda line: None
+    check = ModelCheck(file, provider, wanted, allow_unknown=False, echo=said)
 
     async def main() -> None:
         for row in file.rows:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from random import Random
 from typing import Any, cast
 
@@ -85,7 +84,6 @@ def fetch(
         fetcher = Fetcher(
             inquiry=cast(Any, provider or Asked()),
             ledger=cast(Any, FakeLedger()),
-            folder=Path("nowhere"),
             downloader=cast(Any, downloader),
             downloads=1,
             emit=emit,

@@ -10,9 +10,9 @@ import pytest
 
 from asyncpipe import Job, Manifest, Pipeline
 from asyncpipe.errors import Rejected, UsageError
-from asyncpipe.ledger.database import reading
 from asyncpipe.report.totals import Totals
 from asyncpipe.testing import FakeProvider, Script, run_virtual
+from tests.support.tables import tables
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
 
@@ -78,7 +78,7 @@ def test_another_file_in_between_is_noticed(tmp_path: Path) -> None:
     assert mugs.read == 2
     assert last.totals.successful == 3
     assert last.totals.removed == 3
-    with reading(tmp_path) as connection:
+    with tables(tmp_path) as connection:
         left = connection.execute("SELECT name FROM jobs WHERE state='pending'").fetchall()
     assert {name for (name,) in left} == {"a cup 0", "a cup 1", "a cup 2"}
 
@@ -101,7 +101,7 @@ def test_a_pass_killed_in_its_middle_is_no_pass(tmp_path: Path) -> None:
     with pytest.raises(UsageError):
         run(tmp_path, killed, "d1", provider=provider)
     assert provider.sold == []
-    with reading(tmp_path) as connection:  # as a killed process leaves it: 1000 rows, no digest
+    with tables(tmp_path) as connection:  # as a killed process leaves it: 1000 rows, no digest
         assert connection.execute("SELECT count(*) FROM jobs").fetchone() == (1000,)
         assert connection.execute("SELECT max(digest) FROM runs").fetchone() == ("",)
     whole = Counted(1500)

@@ -27,7 +27,7 @@ from asyncpipe.jobs.job import JobType
 from asyncpipe.jobs.record import JobRecord
 from asyncpipe.jobs.states import JobState
 from asyncpipe.providers.base import Prediction, PredictionStatus
-from asyncpipe.report.totals import read_totals
+from asyncpipe.report.totals import Totals
 from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual
 from tests.support.batches import FLUX, jobs, pipeline, run_batch
 
@@ -321,7 +321,7 @@ def test_the_collectors_totals_equal_the_ledgers(tmp_path: Path) -> None:
         async with pipeline(tmp_path, provider) as opened:
             await opened.batch_generate(jobs(6))
             folded = opened.totals
-            summed = await opened._parts().ledger.ask(read_totals)
+            summed = Totals.of(await opened._parts().ledger.sums())
             folded.jobs += type(folded.jobs)()  # drop zero counts
             summed.jobs += type(summed.jobs)()
             assert folded == summed

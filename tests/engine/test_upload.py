@@ -18,13 +18,14 @@ import pytest
 from asyncpipe import AtlasCloud, Job, JobFileError, Polling
 from asyncpipe.engine.upload import FRESH, Uploads, is_fresh, speaks_of_input
 from asyncpipe.errors import KeyRefused, NotAccepted, ProviderError, RateLimited, Rejected
-from asyncpipe.ledger.database import Ledger, reading
+from asyncpipe.ledger.database import SqliteLedger
 from asyncpipe.media.local import LocalFiles
 from asyncpipe.providers.base import PredictionStatus
 from asyncpipe.simulator.faults import Faults
 from asyncpipe.simulator.server import Simulator
 from asyncpipe.testing import FakeProvider, Script, run_virtual
 from tests.support.photos import FLUX, PNG, batch, job, photo, pipeline, simulated
+from tests.support.tables import ledger_of, tables
 
 KEY = "apikey-a-secret-that-must-not-travel"
 
@@ -91,7 +92,7 @@ def test_a_failing_upload_is_repeated_and_costs_nothing(tmp_path: Path) -> None:
     provider = FakeProvider(upload_errors=trouble)
     assert batch(provider, tmp_path, [job("one", "a.png")]) == {"succeeded": 1}
     assert (len(provider.uploads), provider.submits) == (3, 1)
-    with reading(tmp_path / "out") as connection:
+    with tables(tmp_path / "out") as connection:
         kinds = [row[0] for row in connection.execute("SELECT kind FROM events")]
     assert "NotBought" not in kinds, "an upload that is repeated is nobody's submit"
 
@@ -102,15 +103,13 @@ def test_an_upload_limit_says_nothing_of_the_models_window(tmp_path: Path) -> No
     async def main() -> ProviderError | Job:
         provider = FakeProvider(upload_errors=[RateLimited("429", retry_after_s=1.0)] * 9)
         attached = LocalFiles(tmp_path).attach(job("one", "a.png"))
-        ledger = Ledger(tmp_path)
-        await ledger.open(None)
+        ledger = await ledger_of(tmp_path, None)
         try:
             return await Uploads(provider, ledger, Random(1)).ready(attached)
         finally:
             await ledger.aclose()
 
     photo(tmp_path, "a.png")
-    (tmp_path / ".asyncpipe").mkdir()
     assert type(run_virtual(main())) is NotAccepted
 
 
@@ -129,14 +128,14 @@ def test_the_intent_of_a_job_whose_file_cannot_be_had_is_never_alone_on_disk(
 ) -> None:
     """A process that ends then must not take what was never sent for unknown."""
     photo(tmp_path, "a.png")
-    seen, durable = Counter[str](), Ledger.durable
+    seen, durable = Counter[str](), SqliteLedger.durable
 
-    async def looking(self: Ledger) -> None:
+    async def looking(self: SqliteLedger) -> None:
         await durable(self)
-        with reading(tmp_path / "out") as connection:
+        with tables(tmp_path / "out") as connection:
             seen.update(row[0] for row in connection.execute("SELECT state FROM jobs"))
 
-    monkeypatch.setattr(Ledger, "durable", looking)
+    monkeypatch.setattr(SqliteLedger, "durable", looking)
     trouble: list[ProviderError] = [NotAccepted("cut")] * 5
     trouble.append(Rejected("unsupported file", status=400))
     provider = FakeProvider(upload_errors=trouble)

@@ -8,7 +8,6 @@ import shutil
 import sqlite3
 import tempfile
 import unicodedata
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -26,9 +25,9 @@ from asyncpipe.engine.fetch import Fetcher
 from asyncpipe.engine.verify import verify
 from asyncpipe.jobs.record import JobRecord
 from asyncpipe.ledger import asset_names as stems
-from asyncpipe.ledger.asset_names import claim_stems
+from asyncpipe.ledger.asset_names import claim_parts, claim_stems
 from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual
-from tests.support.events import MODELS, T, few, ledger_in_memory, with_jobs
+from tests.support.events import MODELS, few, ledger_in_memory, with_jobs
 
 NAMES = st.one_of(
     st.text(max_size=12),
@@ -173,8 +172,8 @@ class Asked:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
-    async def ask(self, query: Callable[[sqlite3.Connection], T]) -> T:
-        return query(self._connection)
+    async def claim_parts(self, record: JobRecord, count: int) -> list[str]:
+        return claim_parts(self._connection, record, count, Path("nowhere"))
 
 
 def stems_of(connection: sqlite3.Connection, record: JobRecord, outputs: int) -> list[str]:
@@ -184,7 +183,6 @@ def stems_of(connection: sqlite3.Connection, record: JobRecord, outputs: int) ->
     fetcher = Fetcher(
         inquiry=nothing,
         ledger=ledger,
-        folder=Path("nowhere"),
         downloader=nothing,
         downloads=1,
         emit=nothing,

@@ -19,11 +19,10 @@ from asyncpipe import Job, JobState, read_manifest
 from asyncpipe.errors import LedgerError, UsageError
 from asyncpipe.jobs.events import now
 from asyncpipe.jobs.record import fold
-from asyncpipe.ledger import queries
-from asyncpipe.ledger.database import Ledger, reading
+from asyncpipe.ledger.database import open_ledger
 from asyncpipe.ledger.folder import ledger_path
-from asyncpipe.report.totals import read_totals
-from tests.support.events import MODELS, ORIGIN, event, few, possible, with_jobs
+from tests.support.events import MODELS, event, few, possible, with_jobs
+from tests.support.tables import ORIGIN, ledger_of, tables
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,15 +53,13 @@ def history() -> History:
     async def main(folder: Path) -> History:
         path = ledger_path(folder)
         wal = path.with_name(f"{path.name}-wal")
-        path.parent.mkdir()
         with closing(sqlite3.connect(":memory:")) as nothing:
             moments.append((0, dump(nothing)))
-        ledger = Ledger(folder)
-        await ledger.open(ORIGIN)
-        moments.append((wal.stat().st_size, await ledger.ask(dump)))
+        ledger = await ledger_of(folder)
+        moments.append((wal.stat().st_size, await ledger._ask(dump)))
         jobs = [Job(name=f"杯子 {n}", model=MODELS[n % 2], prompt="p") for n in range(6)]
-        records = await ledger.ask(partial(with_jobs, jobs=jobs))
-        moments.append((wal.stat().st_size, await ledger.ask(dump)))
+        records = await ledger._ask(partial(with_jobs, jobs=jobs))
+        moments.append((wal.stat().st_size, await ledger._ask(dump)))
         random = Random(7)
         for _ in range(60):
             n = random.randrange(len(records))
@@ -72,7 +69,7 @@ def history() -> History:
                 if happened.stored:
                     ledger.append(happened)
                     await ledger.durable()
-                    moments.append((wal.stat().st_size, await ledger.ask(dump)))
+                    moments.append((wal.stat().st_size, await ledger._ask(dump)))
         kept = History(database=path.read_bytes(), wal=wal.read_bytes(), moments=moments)
         await ledger.aclose()
         return kept
@@ -94,7 +91,7 @@ def folder_with(database: bytes, wal: bytes) -> Iterator[Path]:
 
 
 def read_back(folder: Path) -> str:
-    with reading(folder) as connection:
+    with tables(folder) as connection:
         return dump(connection)
 
 
@@ -137,13 +134,12 @@ def test_a_damaged_ledger_is_opened_and_used_like_any_other(data: st.DataObject)
     size = data.draw(st.integers(made.moments[2][0], len(made.wal)), label="cut")
 
     async def main(folder: Path) -> None:
-        ledger = Ledger(folder)
-        await ledger.open(ORIGIN)
-        assert await ledger.ask(dump) == made.at(size)
-        run = await ledger.ask(partial(queries.start_run, at=now(), session=None, job_file=None))
+        ledger = await ledger_of(folder)
+        assert await ledger._ask(dump) == made.at(size)
+        begun, _ = await ledger.begin_session(now())
         await ledger.aclose()
-        with reading(folder) as connection:
-            assert connection.execute("SELECT max(id) FROM runs").fetchone() == (run,)
+        with tables(folder) as connection:
+            assert connection.execute("SELECT max(id) FROM runs").fetchone() == (begun.id,)
 
     with folder_with(made.database, made.wal[:size]) as folder:
         asyncio.run(main(folder))
@@ -153,14 +149,9 @@ def look_at_everything(folder: Path) -> None:
     """Read what a run and the manifest would."""
 
     async def main() -> None:
-        ledger = Ledger(folder)
-        try:
-            await ledger.open(ORIGIN)
-            await ledger.ask(lambda c: [queries.ids_in_state(c, state) for state in JobState])
-            await ledger.ask(queries.paid_open)
-            await ledger.ask(read_totals)
-        finally:
-            await ledger.aclose()
+        async with open_ledger(folder, ORIGIN) as ledger:
+            await ledger.records_in([*JobState])
+            await ledger.sums()
 
     asyncio.run(main())
     list(read_manifest(folder))

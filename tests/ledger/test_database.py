@@ -34,17 +34,16 @@ from asyncpipe.jobs.events import (
 )
 from asyncpipe.jobs.job import Job
 from asyncpipe.jobs.record import JobRecord, fold
-from asyncpipe.ledger import queries
-from asyncpipe.ledger.asset_names import claim_parts, claim_stems
-from asyncpipe.ledger.database import Ledger, reading
+from asyncpipe.ledger.asset_names import claim_stems
+from asyncpipe.ledger.database import SqliteLedger
 from asyncpipe.ledger.folder import Origin, ledger_path
-from asyncpipe.ledger.runs import Named
+from asyncpipe.ledger.rows import Named
 from asyncpipe.report.export import export_file
 from asyncpipe.report.manifest import read_manifest
 from asyncpipe.report.purchases import read_entries
 from asyncpipe.report.status import read_status
+from tests.support.tables import ORIGIN, ledger_of, tables
 
-ORIGIN = Origin(provider="atlas", origin="simulator", simulated=True)
 JOBS = [Job(name=f"杯子 {n}", model="m/text-to-image", prompt="a mug") for n in range(5)]
 
 
@@ -52,19 +51,12 @@ def rows(jobs: list[Job]) -> list[tuple[str, Job]]:
     return [(job.key("atlas"), job) for job in jobs]
 
 
-async def opened(folder: Path) -> Ledger:
-    (folder / ".asyncpipe").mkdir(parents=True, exist_ok=True)
-    ledger = Ledger(folder)
-    await ledger.open(ORIGIN)
-    return ledger
-
-
-async def with_jobs(folder: Path, jobs: list[Job] = JOBS) -> tuple[Ledger, list[JobRecord]]:
-    ledger = await opened(folder)
-    run = await ledger.ask(partial(queries.start_run, at=now(), session=None, job_file=None))
-    await ledger.ask(partial(queries.add_jobs, rows=rows(jobs), run=run, position=0))
-    read = partial(queries.pending, named=Named(run=run), model=jobs[0].model, after=0, limit=100)
-    return ledger, await ledger.ask(read)
+async def with_jobs(folder: Path, jobs: list[Job] = JOBS) -> tuple[SqliteLedger, list[JobRecord]]:
+    ledger = await ledger_of(folder)
+    begun, _ = await ledger.begin_session(now())
+    await ledger.add_jobs(rows(jobs), run=begun.id, position=0)
+    named = Named(run=begun.id)
+    return ledger, await ledger.pending(named, jobs[0].model, after=0, limit=100)
 
 
 def ways(job_id: int) -> list[list[Event]]:
@@ -107,7 +99,7 @@ def test_what_is_read_back_equals_the_fold(tmp_path: Path, way: int) -> None:
             record = fold(record, event)
             ledger.append(event)
         await ledger.durable()
-        (stored,) = await ledger.ask(partial(queries.records_by_id, ids=[record.id]))
+        (stored,) = await ledger.records([record.id])
         await ledger.aclose()
         inline = tuple("data:" if url.startswith("data:") else url for url in record.outputs)
         assert stored.submitted_at == record.submitted_at or record.prediction_id is None
@@ -129,7 +121,7 @@ def test_durable_means_another_connection_sees_it(tmp_path: Path) -> None:
         ledger, records = await with_jobs(tmp_path)
         ledger.append(ways(records[0].id)[0][0])
         await ledger.durable()
-        with reading(tmp_path) as other:
+        with tables(tmp_path) as other:
             states = other.execute("SELECT state FROM jobs WHERE id=?", (records[0].id,))
             assert states.fetchone() == ("submitting",)
         await ledger.aclose()
@@ -150,7 +142,7 @@ def test_appends_are_written_even_if_nobody_waits(tmp_path: Path) -> None:
         with pytest.raises(asyncio.CancelledError):
             await waiting
         await ledger.aclose()
-        with reading(tmp_path) as other:
+        with tables(tmp_path) as other:
             assert other.execute("SELECT count(*) FROM events").fetchone() == (5,)
 
     asyncio.run(main())
@@ -161,7 +153,7 @@ def test_a_failed_commit_fails_every_waiter_and_what_follows(tmp_path: Path) -> 
 
     async def main() -> None:
         ledger, records = await with_jobs(tmp_path)
-        await ledger.ask(lambda connection: connection.execute("DROP TABLE events"))
+        await ledger._ask(lambda connection: connection.execute("DROP TABLE events"))
         ledger.append(ways(records[0].id)[0][0])
         waiters = [asyncio.ensure_future(ledger.durable()) for _ in range(3)]
         outcomes = await asyncio.gather(*waiters, return_exceptions=True)
@@ -180,12 +172,10 @@ def test_the_same_jobs_are_added_once(tmp_path: Path) -> None:
     async def main() -> None:
         ledger, first = await with_jobs(tmp_path)
         more = [*JOBS, Job(name="新", model="m/text-to-image", prompt="x")]
-        add = partial(queries.add_jobs, rows=rows(more), run=2, position=0)
-        added = await ledger.ask(add)
+        added, _ = await ledger.add_jobs(rows(more), run=2, position=0)
         assert (added.new, added.twice) == (1, ())
-        named = Named(run=2)
-        read = partial(queries.pending, named=named, model="m/text-to-image", after=0, limit=100)
-        assert [r.id for r in await ledger.ask(read)] == [*(r.id for r in first), 6]
+        found = await ledger.pending(Named(run=2), "m/text-to-image", after=0, limit=100)
+        assert [r.id for r in found] == [*(r.id for r in first), 6]
         await ledger.aclose()
 
     asyncio.run(main())
@@ -195,11 +185,11 @@ def test_the_same_job_twice_in_a_pass_is_named(tmp_path: Path) -> None:
     """Also when its twin came in an earlier page of the same pass."""
 
     async def main() -> None:
-        ledger = await opened(tmp_path)
-        first = partial(queries.add_jobs, rows=rows(JOBS), run=1, position=0)
-        assert (await ledger.ask(first)).twice == ()
-        twin = partial(queries.add_jobs, rows=rows(JOBS[:1]), run=1, position=5)
-        assert (await ledger.ask(twin)).twice == ("杯子 0",)
+        ledger = await ledger_of(tmp_path)
+        first, _ = await ledger.add_jobs(rows(JOBS), run=1, position=0)
+        assert first.twice == ()
+        twin, _ = await ledger.add_jobs(rows(JOBS[:1]), run=1, position=5)
+        assert twin.twice == ("杯子 0",)
         await ledger.aclose()
 
     asyncio.run(main())
@@ -215,7 +205,7 @@ def test_stems_never_clash(tmp_path: Path) -> None:
     async def main() -> list[str | None]:
         ledger, records = await with_jobs(tmp_path, jobs)
         claim = partial(claim_stems, records=records, folder=tmp_path)
-        claimed = await ledger.ask(claim)
+        claimed = await ledger._ask(claim)
         await ledger.aclose()
         return [record.stem for record in claimed]
 
@@ -234,12 +224,11 @@ def test_the_second_of_several_outputs_takes_no_strangers_name(tmp_path: Path) -
         ledger, records = await with_jobs(
             tmp_path, [Job(name="mug", model="m/text-to-image", prompt="x")]
         )
-        (record,) = await ledger.ask(partial(claim_stems, records=records, folder=tmp_path))
-        claim = partial(claim_parts, record=record, count=2, folder=tmp_path)
-        claimed = [await ledger.ask(claim)]
+        (record,) = await ledger._ask(partial(claim_stems, records=records, folder=tmp_path))
+        claimed = [await ledger.claim_parts(record, 2)]
         for stem in claimed[0]:
             (tmp_path / f"{stem}.png").write_bytes(b"ours")
-        claimed.append(await ledger.ask(claim))
+        claimed.append(await ledger.claim_parts(record, 2))
         await ledger.aclose()
         return claimed
 
@@ -252,8 +241,8 @@ def test_another_provider_is_refused(tmp_path: Path) -> None:
     """A simulated folder never counts as done for a real run; both are named."""
 
     async def main() -> None:
-        await (await opened(tmp_path)).aclose()
-        ledger = Ledger(tmp_path)
+        await (await ledger_of(tmp_path)).aclose()
+        ledger = SqliteLedger(tmp_path)
         real = Origin(provider="atlas", origin="https://api.atlascloud.ai", simulated=False)
         with pytest.raises(UsageError, match=r"simulator.*https://api.atlascloud.ai.*--output-dir"):
             await ledger.open(real)
@@ -273,11 +262,11 @@ def test_a_ledger_of_another_version_is_left_alone(
     """It is refused with the remedy, untouched; also by those who would only read."""
 
     async def main() -> None:
-        await (await opened(tmp_path)).aclose()
+        await (await ledger_of(tmp_path)).aclose()
         with closing(sqlite3.connect(ledger_path(tmp_path))) as connection:
             connection.execute(f"PRAGMA user_version={version}")
         before = ledger_path(tmp_path).read_bytes()
-        ledger = Ledger(tmp_path)
+        ledger = SqliteLedger(tmp_path)
         with pytest.raises(LedgerError, match=rf"version {version},.*{remedy}"):
             await ledger.open(ORIGIN)
         await ledger.aclose()
@@ -297,7 +286,7 @@ def test_a_file_that_is_no_ledger_is_said_to_be_none(tmp_path: Path) -> None:
     ledger_path(tmp_path).write_bytes(b"no database at all" * 100)
 
     async def main() -> None:
-        ledger = Ledger(tmp_path)
+        ledger = SqliteLedger(tmp_path)
         with pytest.raises(LedgerError, match=r"ledger\.sqlite3 is damaged.*do not delete"):
             await ledger.open(ORIGIN)
         await ledger.aclose()

@@ -18,11 +18,11 @@ from asyncpipe.errors import IllegalTransition
 from asyncpipe.jobs.events import Event, Failed, now
 from asyncpipe.jobs.record import JobRecord, fold
 from asyncpipe.jobs.states import TRANSITIONS
-from asyncpipe.ledger import queries
+from asyncpipe.ledger import accounts, queries
 from asyncpipe.ledger.write import statements
 from asyncpipe.pricing.money import to_micro
-from asyncpipe.report.results import iter_results
-from asyncpipe.report.totals import Totals, read_totals
+from asyncpipe.report.results import result_of
+from asyncpipe.report.totals import Totals
 from tests.support.events import (
     AMOUNTS,
     MODELS,
@@ -47,7 +47,7 @@ def test_the_fold_the_ledger_and_the_totals_agree_after_any_history(seed: int) -
     jobs = [Job(name=f"杯子 {n}", model=MODELS[n % 2], prompt="p") for n in range(3)]
     with closing(ledger_in_memory()) as connection:
         records = with_jobs(connection, jobs)
-        totals = read_totals(connection)
+        totals = Totals.of(accounts.sums(connection))
         for _ in range(80):
             which, amount = random.randrange(3), random.choice([0, 1, random.randrange(10**9)])
             before = records[which]
@@ -64,7 +64,7 @@ def test_the_fold_the_ledger_and_the_totals_agree_after_any_history(seed: int) -
             for sql, values in statements(happened) if happened.stored else ():
                 connection.execute(sql, values)
             totals.fold(before, happened, after)
-            check_same(after, queries.records_by_id(connection, [after.id])[0])
+            check_same(after, queries.records(connection, [after.id])[0])
             check_money(connection, records, totals)
 
 
@@ -78,17 +78,17 @@ def check_money(connection: sqlite3.Connection, records: list[JobRecord], totals
     assert (totals.reserved, totals.charged) == (
         sum(row[0] for row in rows), sum(row[1] for row in rows)
     )  # fmt: skip
-    again = read_totals(connection)
+    again = Totals.of(accounts.sums(connection))
     for name in MONEY:
         assert getattr(totals, name) == getattr(again, name), name
     assert totals.charged == sum(totals.cost_by_model.values())
     assert totals.in_doubt == sum(r.in_doubt for r in records)
     assert (+totals.failures, +totals.losses) == (+again.failures, +again.losses)
-    outcomes = Counter(result.status for result in iter_results(connection))
+    results = [result_of(row) for row in accounts.results(connection, started=True)]
+    outcomes = Counter(result.status for result in results)
     assert outcomes["unknown"] == totals.unknown
     assert outcomes["failed"] == totals.failed
     assert outcomes["success"] == totals.successful
-    results = [*iter_results(connection)]
     listed = sum(result.cost + result.reserved for result in results)
     cancelled = sum(r.committed for r in records if r.state is S.CANCELLED)
     assert to_micro(Decimal(listed)) + cancelled == totals.charged + totals.reserved

@@ -15,7 +15,6 @@ import pytest
 
 from asyncpipe import Manifest
 from asyncpipe.errors import LedgerError
-from asyncpipe.ledger.database import reading
 from asyncpipe.media.local import LocalFiles, trouble_with
 from asyncpipe.simulator.books import Books
 from asyncpipe.simulator.server import Simulator
@@ -24,6 +23,7 @@ from tests.support.crashes import FLUX, judge, killing, patient, runner, setting
 from tests.support.photos import PNG, batch, errors, job, photo, pipeline
 from tests.support.pipelines import job as plain_job
 from tests.support.pipelines import opened
+from tests.support.tables import tables
 
 
 def test_a_photo_that_changes_under_an_unchanged_job_file_is_another_job(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_a_file_that_is_gone_is_not_needed_while_its_url_is_young(tmp_path: Path
 def known_uploads(folder: Path) -> int:
     """Files whose URL the ledger holds."""
     try:
-        with reading(folder) as connection:
+        with tables(folder) as connection:
             return int(connection.execute("SELECT count(*) FROM uploads").fetchone()[0])
     except LedgerError:
         return 0

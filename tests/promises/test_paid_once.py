@@ -17,7 +17,6 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from decimal import Decimal
-from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -41,8 +40,6 @@ from asyncpipe.errors import (
 )
 from asyncpipe.jobs.events import Event, Intended, Submitted, now
 from asyncpipe.jobs.record import JobRecord
-from asyncpipe.ledger import queries
-from asyncpipe.ledger.database import Ledger, reading
 from asyncpipe.ledger.folder import Origin, ledger_path
 from asyncpipe.providers.base import Prediction, PredictionStatus
 from asyncpipe.report.totals import Totals
@@ -56,6 +53,7 @@ from tests.support.crashes import judge, killing, patient, runner, settings, sub
 from tests.support.faulty import run_faulty
 from tests.support.mugs import MUGS, counts, mugs
 from tests.support.pipelines import clock_restarts, counts_agree, cut_after, job, opened
+from tests.support.tables import ledger_of, tables
 
 FAILED, DONE = PredictionStatus.FAILED, PredictionStatus.COMPLETED
 
@@ -234,7 +232,7 @@ class Auditor(FakeProvider):
     early: list[str]
 
     def look(self, query: str, value: str) -> list[tuple[str]]:
-        with reading(self.folder) as connection:
+        with tables(self.folder) as connection:
             return connection.execute(query, (value,)).fetchall()
 
     async def submit(self, job: Job) -> Prediction:
@@ -303,11 +301,8 @@ def test_a_process_that_died_while_submitting_leaves_unknown(tmp_path: Path) -> 
     provider = FakeProvider()
 
     async def die() -> None:
-        (tmp_path / ".asyncpipe").mkdir()
-        ledger = Ledger(tmp_path)
-        await ledger.open(Origin(provider="atlas", origin="fake", simulated=True))
-        rows = [(job.key("atlas"), job)]
-        await ledger.ask(partial(queries.add_jobs, rows=rows, run=1, position=0))
+        ledger = await ledger_of(tmp_path, Origin(provider="atlas", origin="fake", simulated=True))
+        await ledger.add_jobs([(job.key("atlas"), job)], run=1, position=0)
         base: Any = {"job_id": 1, "at": now(), "attempt": 1}
         ledger.append(Intended(**base, reserved=40_000, booked=40_000, price_source="t"))
         await ledger.aclose()
@@ -376,7 +371,8 @@ def test_asking_again_for_a_withdrawn_job_twice_never_hides_its_submit(tmp_path:
             await asyncio.gather(*blockers)
             callers = [asyncio.ensure_future(pipeline.generate(job("x")))]
             await asyncio.sleep(0)
-            busy = asyncio.ensure_future(pipeline._parts().ledger.ask(lambda _: time.sleep(0.05)))
+            ledger: Any = pipeline._parts().ledger
+            busy = asyncio.ensure_future(ledger._ask(lambda _: time.sleep(0.05)))
             await asyncio.sleep(0)
             callers.append(asyncio.ensure_future(pipeline.generate(job("x"))))
             await asyncio.sleep(2.0)

@@ -10,12 +10,12 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from asyncpipe import Job, JobState, Manifest, Pipeline, read_manifest
 from asyncpipe.errors import BalanceExhausted, DiskError, Rejected
-from asyncpipe.ledger.database import reading
 from asyncpipe.report.totals import Totals
 from asyncpipe.simulator.books import Books
 from asyncpipe.simulator.server import Simulator
@@ -34,6 +34,7 @@ from tests.support.command_line import (
 from tests.support.crashes import judge, killing, patient, runner, settings, submitting, two_jobs
 from tests.support.mugs import MUGS, counts, mugs
 from tests.support.pipelines import clock_restarts, job, opened
+from tests.support.tables import tables
 
 
 @killing
@@ -42,7 +43,7 @@ def test_killed_around_a_skipped_pass_nothing_is_lost_or_removed(tmp_path: Path)
     """The same file again, killed at every step until it has submitted, and once more."""
 
     def passes(folder: Path) -> tuple[int, int]:
-        with reading(folder) as connection:
+        with tables(folder) as connection:
             whole = connection.execute("SELECT count(*) FROM runs WHERE seen=id").fetchone()
             skipped = connection.execute("SELECT count(*) FROM runs WHERE seen<id").fetchone()
             return int(whole[0]), int(skipped[0])
@@ -168,7 +169,8 @@ def test_a_disk_that_fills_up_while_jobs_are_written_down_stops_the_run(tmp_path
             def jobs() -> Iterator[Job]:
                 for n in range(5):
                     if n == 3:  # what the ledger does when it finds the disk full
-                        pipeline._parts().ledger._ballast.release()
+                        ledger: Any = pipeline._parts().ledger
+                        ledger._ballast.release()
                     yield job(f"{n}")
 
             manifest = await pipeline.batch_generate(jobs())

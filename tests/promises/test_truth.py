@@ -54,7 +54,7 @@ from asyncpipe.report.reconcile import CauseKind, compare
 from asyncpipe.report.results import Outcome, Result
 from asyncpipe.report.status import next_steps, read_status, status_document, status_lines
 from asyncpipe.report.summary import summary
-from asyncpipe.report.totals import Totals, read_totals
+from asyncpipe.report.totals import Totals
 from asyncpipe.simulator.books import Books
 from asyncpipe.simulator.settings import SimulatorSettings
 from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual
@@ -789,7 +789,7 @@ def test_after_any_history_nothing_is_held_and_all_counts_agree(tmp_path: Path, 
             await asyncio.sleep(100_000)  # what callers left goes on without them
             nothing_leaked(pipeline)
             pipeline._parts().recorder.tell()
-            counted, true = pipeline.totals, await pipeline._parts().ledger.ask(read_totals)
+            counted, true = pipeline.totals, Totals.of(await pipeline._parts().ledger.sums())
             assert +counted.jobs == +true.jobs
             for name in ("charged", "reserved", "held", "lost_answers", "in_doubt", "removed"):
                 assert getattr(counted, name) == getattr(true, name), name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -13,8 +14,10 @@ import pytest
 from asyncpipe import Job, Pipeline
 from asyncpipe.cli.estimate import Costs
 from asyncpipe.flow.learned import Latency
+from asyncpipe.jobs.events import now
+from asyncpipe.ledger.rows import OpenWork
 from asyncpipe.pricing.price import Price
-from asyncpipe.report.eta import FEWEST, Open, about, left_s
+from asyncpipe.report.eta import FEWEST, about, left_s
 from asyncpipe.report.progress import BEAT_S, Progress
 from asyncpipe.report.status import read_status, status_document, status_lines
 from asyncpipe.testing import FakeProvider, Script, run_virtual
@@ -27,9 +30,11 @@ KNOWN = {FLUX: Latency(10.0, 20.0, 12.0), VEO: Latency(60.0, 120.0, 80.0)}
 def guess(
     listed: dict[str, int], under_way: list[tuple[str, float]], waiting: int | None = None
 ) -> float | None:
-    jobs = Open(waiting=listed, under_way=tuple(under_way))
+    at = now()
+    submits = [(model, (at - timedelta(seconds=age)).isoformat()) for model, age in under_way]
+    jobs = OpenWork(waiting=listed, under_way=tuple(submits))
     waiting = sum(listed.values()) if waiting is None else waiting
-    return left_s(jobs, waiting, KNOWN.get, len(under_way))
+    return left_s(jobs, waiting, KNOWN.get, len(under_way), at=at)
 
 
 def test_those_that_wait_share_the_slots() -> None:

@@ -17,14 +17,13 @@ from hypothesis import strategies as st
 
 from asyncpipe import Deadlines, Job, Pipeline
 from asyncpipe.errors import BalanceExhausted, DiskError, LedgerError, SubmitUnknown, UsageError
-from asyncpipe.ledger.database import Ledger
-from asyncpipe.ledger.folder import STATE_FOLDER, ledger_path
-from asyncpipe.ledger.queries import add_jobs
+from asyncpipe.ledger.folder import ledger_path
 from asyncpipe.providers.base import PredictionStatus
 from asyncpipe.report import export
 from asyncpipe.report.export import COLUMNS, cell, export_file
 from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual
 from tests.support.command_line import asyncpipe, command, environment
+from tests.support.tables import ledger_of
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
 EVIL = '=HYPERLINK("http://x","看")\n第二行\x1b[31m\x00, "quoted"; 完'
@@ -69,14 +68,12 @@ def folder_of(tmp_path: Path) -> Path:
 
 def large(folder: Path, count: int) -> Path:
     """A folder whose jobs were never started; 2 KB each."""
-    (folder / STATE_FOLDER).mkdir(parents=True)
     rows = [Job(name=f"杯 {n}", model=FLUX, prompt="杯" * 700) for n in range(count)]
     keyed = [(job.key("atlas"), job) for job in rows]
 
     async def main() -> None:
-        ledger = Ledger(folder)
-        await ledger.open(None)
-        await ledger.ask(lambda connection: add_jobs(connection, keyed, run=1, position=0))
+        ledger = await ledger_of(folder, None)
+        await ledger.add_jobs(keyed, run=1, position=0)
         await ledger.aclose()
 
     run_virtual(main())

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from asyncpipe import Job, Manifest, Pipeline, Result
-from asyncpipe.report.totals import read_totals
+from asyncpipe.report.totals import Totals
 from asyncpipe.testing import FakeProvider, run_virtual
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
@@ -43,7 +43,8 @@ def run_counted(
     async def main() -> tuple[Manifest, Exception | None]:
         async with Pipeline(provider, folder, seed=1, **options) as pipeline:
             manifest = await pipeline.batch_generate(batch)
-            folded, summed = pipeline.totals, await pipeline._parts().ledger.ask(read_totals)
+            folded = pipeline.totals
+            summed = Totals.of(await pipeline._parts().ledger.sums())
             folded.jobs += type(folded.jobs)()  # drop zero counts
             summed.jobs += type(summed.jobs)()
             folded.failures += type(folded.failures)()

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from asyncpipe.ledger.database import reading
 from asyncpipe.simulator.books import Books
 from tests.support import ROOT
+from tests.support.tables import tables
 
 
 def command(*arguments: object) -> list[str]:
@@ -50,7 +50,7 @@ def write_jobs(path: Path, text: str) -> Path:
 
 def submitted(folder: Path) -> int:
     try:
-        with reading(folder) as connection:
+        with tables(folder) as connection:
             query = "SELECT count(*) FROM attempts WHERE submitted_at IS NOT NULL"
             return int(connection.execute(query).fetchone()[0])
     except Exception:  # the ledger is being made

@@ -24,7 +24,7 @@ import aiohttp
 
 from asyncpipe import AtlasCloud, Pipeline, Polling
 from asyncpipe.engine.verify import verify
-from asyncpipe.ledger.database import Ledger
+from asyncpipe.ledger.database import SqliteLedger
 
 _lock = threading.Lock()
 _left: int | None = None
@@ -44,9 +44,9 @@ def step(*_: object) -> None:
 
 def install() -> None:
     """Put steps around everything that leaves a trace outside this process."""
-    try_ = Ledger._try
+    try_ = SqliteLedger._try
 
-    def stepping_try(self: Ledger, query: Callable[[sqlite3.Connection], Any]) -> Any:
+    def stepping_try(self: SqliteLedger, query: Callable[[sqlite3.Connection], Any]) -> Any:
         def inside(connection: sqlite3.Connection) -> Any:
             answer = query(connection)
             step()
@@ -81,7 +81,7 @@ def install() -> None:
         fsync(descriptor)
         step()
 
-    Ledger._try = stepping_try  # type: ignore[method-assign]
+    SqliteLedger._try = stepping_try  # type: ignore[method-assign]
     aiohttp.ClientSession._request = stepping_request  # type: ignore[method-assign]
     aiohttp.StreamReader.readany = stepping_read  # type: ignore[method-assign]
     os.replace = stepping_replace  # type: ignore[assignment]

@@ -17,10 +17,10 @@ import pytest
 
 from asyncpipe import read_manifest
 from asyncpipe.errors import LedgerError
-from asyncpipe.ledger.database import reading
 from asyncpipe.simulator.books import Books
 from asyncpipe.simulator.settings import SimulatorSettings
 from tests.support import ROOT
+from tests.support.tables import tables
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
 VEO = "google/veo3.1/text-to-video"
@@ -76,7 +76,7 @@ def two_jobs(mark: str) -> list[dict[str, Any]]:
 def submitting(folder: Path) -> int:
     """Jobs whose intent is recorded and whose answer is not: they have to become unknown."""
     try:
-        with reading(folder) as connection:
+        with tables(folder) as connection:
             query = "SELECT count(*) FROM jobs WHERE state='submitting'"
             return int(connection.execute(query).fetchone()[0])
     except LedgerError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -35,15 +35,12 @@ from asyncpipe.jobs.events import (
     now,
 )
 from asyncpipe.jobs.record import JobRecord
-from asyncpipe.ledger import queries
-from asyncpipe.ledger.folder import Origin
-from asyncpipe.ledger.queries import LostAnswer
+from asyncpipe.ledger import queries, runs
+from asyncpipe.ledger.rows import LostAnswer
 from asyncpipe.ledger.schema import prepare
 from asyncpipe.ledger.write import INLINE
 
-T = TypeVar("T")
 MODELS = ["m/text-to-image", "m/text-to-video"]
-ORIGIN = Origin(provider="atlas", origin="simulator", simulated=True)
 few = partial(settings, deadline=None, derandomize=True)
 
 
@@ -54,7 +51,7 @@ def ledger_in_memory() -> sqlite3.Connection:
 
 
 def with_jobs(connection: sqlite3.Connection, jobs: list[Job]) -> list[JobRecord]:
-    run = queries.start_run(connection, now(), session=None, job_file=None)
+    run = runs.begin_session(connection, now()).id
     rows = [(job.key("atlas"), job) for job in jobs]
     queries.add_jobs(connection, rows, run=run, position=0)
     found = [queries.record_by_key(connection, key) for key, _ in rows]

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -35,10 +34,9 @@ from asyncpipe.jobs.events import (
     Withdrawn,
 )
 from asyncpipe.jobs.record import JobRecord, fold
-from asyncpipe.ledger import queries
-from asyncpipe.ledger.database import Ledger
-from asyncpipe.ledger.folder import STATE_FOLDER, Origin
+from asyncpipe.ledger.folder import Origin
 from asyncpipe.report.purchases import GIVEN_UP_FREE
+from tests.support.tables import ledger_of
 
 S = JobState
 ORIGIN = Origin(provider="atlas", origin="https://api.example", simulated=False)
@@ -184,14 +182,11 @@ def write_history(folder: Path, seed: int, *, jobs: int = 12) -> None:
     history = History(seed, jobs)
 
     async def main() -> None:
-        (folder / STATE_FOLDER).mkdir(parents=True)
-        ledger = Ledger(folder)
-        await ledger.open(ORIGIN)
-        start = partial(queries.start_run, at=BEGAN, session=None, job_file="任务.yaml")
-        run = await ledger.ask(start)
+        ledger = await ledger_of(folder, ORIGIN)
+        run = await ledger.start_run(BEGAN, session=1, job_file="任务.yaml")
         rows = [(job.key("atlas"), job) for job in history.jobs]
-        await ledger.ask(partial(queries.add_jobs, rows=rows, run=run, position=0))
-        records = await ledger.ask(partial(queries.records_by_id, ids=range(1, jobs + 1)))
+        await ledger.add_jobs(rows, run=run, position=0)
+        records = await ledger.records(range(1, jobs + 1))
         for _ in range(steps):
             n = history.random.randrange(jobs)
             if (event := history.next(records[n])) is not None:

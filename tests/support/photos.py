@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from asyncpipe import Job, Pipeline
-from asyncpipe.ledger.database import reading
 from asyncpipe.media.local import LocalFiles
 from asyncpipe.simulator.server import Simulator
 from asyncpipe.simulator.settings import SimulatorSettings
 from asyncpipe.testing import run_virtual
+from tests.support.tables import tables
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -52,7 +52,7 @@ def batch(provider: Any, folder: Path, jobs: list[Job], **options: Any) -> Count
 
 
 def errors(folder: Path) -> list[str]:
-    with reading(folder / "out") as connection:
+    with tables(folder / "out") as connection:
         rows = connection.execute("SELECT error FROM attempts WHERE error IS NOT NULL")
         return [row[0] for row in rows]
 

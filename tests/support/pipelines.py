@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from asyncpipe import Job, Pipeline
-from asyncpipe.report.totals import read_totals
+from asyncpipe.report.totals import Totals
 from asyncpipe.testing import FakeProvider
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
@@ -37,7 +37,7 @@ async def cut_after(seconds: float, pipeline: Pipeline, jobs: list[Job]) -> None
 async def counts_agree(pipeline: Pipeline) -> None:
     """The totals that were counted along are those of the ledger."""
     pipeline._parts().recorder.tell()
-    counted, true = pipeline.totals, await pipeline._parts().ledger.ask(read_totals)
+    counted, true = pipeline.totals, Totals.of(await pipeline._parts().ledger.sums())
     assert {s: n for s, n in counted.jobs.items() if n} == {s: n for s, n in true.jobs.items() if n}
     assert {c: n for c, n in counted.failures.items() if n} == dict(true.failures)
     assert {c: n for c, n in counted.losses.items() if n} == dict(true.losses)

@@ -1,0 +1,236 @@
+"""What a ledger can do, whatever keeps it: an asynchronous face for runs, one to read beside them.
+
+A second store is one file with two classes of these methods; tests/contract/ledger.py says what
+they have to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Protocol, TypeAlias, TypeVar
+
+from asyncpipe.jobs import Event, Job, JobRecord, JobState
+from asyncpipe.ledger.folder import Origin
+from asyncpipe.ledger.rows import (
+    Added,
+    AddedOne,
+    AttemptRow,
+    LostAnswer,
+    Named,
+    OpenWork,
+    Released,
+    Repeated,
+    ResultRow,
+    RunRow,
+    Session,
+    StoredAsset,
+    Sums,
+    Taken,
+)
+
+T = TypeVar("T")
+
+Seen: TypeAlias = tuple[T, asyncio.CancelledError | None]
+"""An answer that somebody counts: once begun it comes even if its caller is cancelled, and the
+cancellation with it, for the caller to raise when it has counted."""
+
+
+class Ledger(Protocol):
+    """The durable record of one output folder, while a run holds it.
+
+    ``append`` is synchronous: what it took will be written, whatever is cancelled meanwhile. A
+    commit that fails fails every waiter and every later call: LedgerError, which every method may
+    raise. Every method that is awaited sees all that was appended before it.
+    """
+
+    def append(self, event: Event) -> None:
+        """Take ``event`` to be written; raises LedgerError when the ledger has failed."""
+
+    async def durable(self) -> None:
+        """Wait until everything appended so far is on disk; raises LedgerError if it is not."""
+
+    # -- runs ---------------------------------------------------------------------------------
+
+    async def begin_session(self, at: datetime) -> Seen[Session]:
+        """Note that a process begins to work here; what it does not name counts as removed."""
+
+    async def start_run(self, at: datetime, *, session: int, job_file: str | None) -> int:
+        """Note a run whose jobs are about to be written, and return its id.
+
+        ``session`` is the first run that counts as this process's.
+        """
+
+    async def end_pass(self, run: int, *, digest: str | None, jobs: int) -> int:
+        """Note that all ``jobs`` of ``run`` are written; without a digest it is never repeated.
+
+        Returns how many of them wait to be bought under the name of a finished job it lacks.
+        """
+
+    async def repeat_run(
+        self, at: datetime, *, since: int, job_file: str | None, digest: str
+    ) -> Repeated | None:
+        """Note a run over the jobs of the folder's last one, if those were of the same ``digest``.
+
+        Rows are not touched: they go on to bear the earlier run, which counts as this process's
+        from then on, as whatever bears ``since`` or a later run does.
+        """
+
+    async def end_run(self, run: int, at: datetime) -> None:
+        """Note that a run, or a session, is over."""
+
+    async def last_row(self) -> int:
+        """The id of the newest job; 0 if there is none."""
+
+    async def removed(self) -> Seen[int]:
+        """Count jobs that were never submitted and that the last session named no more."""
+
+    # -- jobs come in -------------------------------------------------------------------------
+
+    async def add_jobs(
+        self, rows: Sequence[tuple[str, Job]], *, run: int, position: int
+    ) -> Seen[Added]:
+        """Write (key, job) rows as pending, or mark those that are there as seen by ``run``.
+
+        ``position`` is the place of the first row in the job file.
+        """
+
+    async def add_job(self, key: str, job: Job, *, run: int, since: int) -> Seen[AddedOne]:
+        """Write one job unless it is there, and fix what its files are called.
+
+        ``run`` is the session's own; rows that bear ``since`` or a later one are named by it.
+        """
+
+    async def to_buy(self, run: int, *, retry_failed: bool, resubmit: bool) -> list[int]:
+        """Those jobs of ``run`` that it buys besides the pending ones, by id.
+
+        That is the one rule for what a run buys: withdrawn ones; with ``retry_failed`` failed ones
+        that were not charged, nor may have been, nor were refused by moderation; with
+        ``resubmit`` unknown ones.
+        """
+
+    async def left_alone(
+        self, keys: Iterable[str], *, retry_failed: bool, resubmit: bool
+    ) -> set[str]:
+        """Those of ``keys`` whose jobs are here, and a run that names them does not buy."""
+
+    # -- jobs come out ------------------------------------------------------------------------
+
+    async def records(self, ids: Iterable[int]) -> list[JobRecord]:
+        """The jobs with these ids, in that order."""
+
+    async def records_in(self, states: Collection[JobState]) -> list[JobRecord]:
+        """Every job in one of ``states``, by id."""
+
+    async def unresolved(self) -> list[JobRecord]:
+        """Jobs that are unknown, or have an earlier attempt of unknown outcome, by id."""
+
+    async def lost_answers(self, job_id: int) -> list[LostAnswer]:
+        """The earlier attempts of a job whose outcome nobody knows, oldest first."""
+
+    async def named_of(self, ids: Iterable[int], named: Named) -> set[int]:
+        """Those of ``ids`` that a run names."""
+
+    async def pending_models(self, named: Named) -> list[str]:
+        """The models that have pending jobs of a run, in job-file order of their first."""
+
+    async def draw(
+        self, named: Named, after: Mapping[str, int], *, limit: int
+    ) -> dict[str, list[JobRecord]]:
+        """The next pending jobs that a run names, at most ``limit`` of each model, by id.
+
+        ``after`` has the models, each with the id that was drawn last. What the jobs' files are
+        called is fixed with it: no two jobs share a name, nor takes one that of a file which is
+        not ours.
+        """
+
+    async def pending(self, named: Named, model: str, *, after: int, limit: int) -> list[JobRecord]:
+        """Pending jobs of ``model`` that a run names, above id ``after``, by id: only looked at."""
+
+    async def claim_parts(self, record: JobRecord, count: int) -> list[str]:
+        """Fix the names of a job with several files: ``name_1``, ``name_2`` and so on."""
+
+    async def assets(self, *, run: int | None, after: int, limit: int) -> list[StoredAsset]:
+        """The assets of the next ``limit`` jobs above id ``after`` that succeeded, by job.
+
+        Of those that bear ``run``, or of all.
+        """
+
+    async def assets_of(self, job_id: int) -> list[StoredAsset]:
+        """The assets of one job."""
+
+    # -- uploads ------------------------------------------------------------------------------
+
+    async def find_upload(self, sha256: str) -> tuple[str, datetime] | None:
+        """The URL of a file and when it was uploaded, or None."""
+
+    async def keep_upload(self, sha256: str, *, url: str, size: int, at: datetime) -> None:
+        """Keep the URL of a file, in place of an older one."""
+
+    async def forget_uploads(self, digests: Iterable[str]) -> None:
+        """Forget the URLs of files: they lead nowhere any more."""
+
+    # -- what it came to ----------------------------------------------------------------------
+
+    async def sums(self) -> Sums:
+        """Count everything."""
+
+    async def result(self, job_id: int) -> ResultRow | None:
+        """One job and what its attempts came to; None if it was never started."""
+
+    async def open_work(self) -> OpenWork:
+        """Count what has not ended."""
+
+    async def changes(self) -> int:
+        """A number that grows with whatever is written."""
+
+
+class LedgerReader(Protocol):
+    """One moment of a folder's ledger, beside a run or without one; rows are streamed.
+
+    Every method may raise LedgerError, and so may the next row.
+    """
+
+    def origin(self) -> Origin | None:
+        """Which provider the folder belongs to; None while it has met none."""
+
+    def sums(self) -> Sums:
+        """Count everything."""
+
+    def released(self) -> Released:
+        """What came back after failures, and how many submits bought nothing."""
+
+    def results(self, *, started: bool) -> Iterator[ResultRow]:
+        """Every listed job, or those ever ``started``: the last run's first, in its order.
+
+        Not listed are withdrawn jobs, and those that were never submitted and that the last session
+        named no more.
+        """
+
+    def label_names(self, most: int) -> list[str]:
+        """The labels that any listed job has, by their first job; at most so many."""
+
+    def attempts(self) -> Iterator[AttemptRow]:
+        """Every attempt of every job, in job-file order; one that surely bought nothing, too."""
+
+    def settled_free(self, given_up: str) -> dict[str, int]:
+        """By model: lost answers that somebody said were not charged, by the error of such jobs."""
+
+    def open_work(self) -> OpenWork:
+        """Count what has not ended."""
+
+    def times(self, model: str, latest: int) -> list[float]:
+        """How many seconds the ``latest`` predictions of ``model`` took in this folder."""
+
+    def last_run(self) -> RunRow | None:
+        """The folder's last run, or None."""
+
+    def job_file(self) -> str | None:
+        """The job file of the last run that had one."""
+
+    def taken(self, digest: str) -> Taken | None:
+        """Whether the folder's last pass over jobs ended, and was over those of ``digest``."""
+
+    def left_alone(self, keys: Iterable[str], *, retry_failed: bool, resubmit: bool) -> set[str]:
+        """Those of ``keys`` whose jobs are here, and a run that names them does not buy."""

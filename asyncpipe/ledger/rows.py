@@ -1,0 +1,236 @@
+"""What a ledger takes in and hands out, by name; micro-dollars, and times as ISO texts in UTC."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import TypedDict
+
+from asyncpipe.jobs import JobRecord, JobState
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Named:
+    """Which rows a run names: those that bear ``run`` or a later one, up to the id ``last``.
+
+    Rows above ``last`` were written since, for others. Rows that bear ``single`` are jobs that
+    callers of the same process asked for one by one, and are theirs.
+    """
+
+    run: int
+    last: int = 2**63 - 1
+    single: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Taken:
+    """The last run that jobs were taken for: ``seen`` is what its jobs bear as seen_run."""
+
+    seen: int
+    jobs: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Repeated:
+    """A run over jobs that an earlier one took: they go on to bear ``seen``."""
+
+    run: int
+    seen: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Session:
+    """A process that works in the folder, and how many jobs count as removed since it began."""
+
+    id: int
+    removed: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Added:
+    """What a pass over jobs found: how many rows are new, and names seen before in this pass."""
+
+    new: int
+    twice: tuple[str, ...]
+
+
+class Counted(Enum):
+    """Where totals counted a job before it was added."""
+
+    NOWHERE = auto()
+    AS_REMOVED = auto()
+    ALREADY = auto()
+    IN_A_BATCH = auto()  # named by a run of this session: it is not one caller's alone
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AddedOne:
+    """A job that one caller asked for, as it stands, and where totals counted it before."""
+
+    record: JobRecord
+    counted: Counted
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredAsset:
+    """What the ledger says of one asset."""
+
+    job_id: int
+    index: int
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LostAnswer:
+    """An earlier attempt of a job whose outcome nobody knows."""
+
+    attempt: int
+    reserved: int
+    booked: int
+    estimated: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OpenWork:
+    """Jobs that have not ended: not submitted by model, and those the provider works on.
+
+    ``waiting`` may include jobs that are gone from the job file. ``under_way`` are a model and the
+    time of the submit.
+    """
+
+    waiting: dict[str, int]
+    under_way: tuple[tuple[str, str | None], ...]
+
+
+class MoneyRow(TypedDict):
+    """What the attempts of one model, state and kind came to; ``earlier`` ones are not the latest.
+
+    ``estimated`` of what is charged is charged by an estimate; ``overruns`` attempts cost
+    ``overrun`` more than was reserved; ``lost`` counts those of unknown outcome.
+    """
+
+    model: str
+    state: str
+    earlier: int
+    charged: int
+    estimated: int
+    reserved: int
+    overrun: int
+    overruns: int
+    lost: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sums:
+    """Everything in a folder's ledger, counted; ``removed`` jobs are pending ones.
+
+    ``in_doubt`` counts failed jobs that an earlier attempt may have been charged for,
+    ``failed_charged`` those that were charged. ``causes`` are the errors of jobs that failed or
+    were lost, and how many have each.
+    """
+
+    states: dict[JobState, int]
+    removed: int
+    in_doubt: int
+    failed_charged: int
+    money: Sequence[MoneyRow]
+    causes: Sequence[tuple[JobState, str, int]]
+    assets: int
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Released:
+    """Money that came back after failures, by model: of ``returned`` predictions.
+
+    ``refusals`` counts submits that surely bought nothing.
+    """
+
+    by_model: dict[str, int]
+    returned: int
+    refusals: int
+
+
+class AssetRow(TypedDict):
+    """One file of a job; ``path`` is relative to the output folder."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+class ResultRow(TypedDict):
+    """A job and what its attempts came to; ``n`` is the last one's number, None before the first.
+
+    ``cost``, ``reserved``, ``overrun``, ``polls``, ``attempts`` (their number), ``charged`` and
+    ``estimated`` (how many were, or are) are over all of them, ``lost`` counts earlier ones of
+    unknown outcome; the rest is the last one's. ``told``: the provider said what it cost.
+    """
+
+    id: int
+    name: str
+    key: str
+    type: str
+    model: str
+    spec: bytes
+    state: str
+    n: int | None
+    cost: int
+    reserved: int
+    overrun: int
+    polls: int
+    attempts: int
+    charged: int
+    estimated: int
+    lost: int
+    paid: int
+    told: int
+    price_source: str
+    assumed: str | None
+    generation_s: float | None
+    prediction_id: str | None
+    request_id: str | None
+    outputs: str | None
+    error: str | None
+    submitted_at: str | None
+    ended_at: str | None
+    assets: Sequence[AssetRow]
+
+
+class AttemptRow(TypedDict):
+    """One attempt of a job; ``earlier``: the job went on after it; ``estimated``: its amount is."""
+
+    id: int
+    name: str
+    key: str
+    type: str
+    model: str
+    state: str
+    n: int
+    earlier: int
+    settled: str | None
+    charged: int
+    reserved: int
+    booked: int
+    overrun: int
+    estimated: int
+    told: int
+    price_source: str
+    assumed: str | None
+    prediction_id: str | None
+    request_id: str | None
+    intended_at: str
+    submitted_at: str | None
+    ended_at: str | None
+    error: str | None
+
+
+class RunRow(TypedDict):
+    """A run over a job file, or a session's own."""
+
+    id: int
+    started_at: str
+    job_file: str | None
