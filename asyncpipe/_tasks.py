@@ -1,14 +1,89 @@
-"""Leaving a scope: close within a time limit, raise what users can catch."""
+"""Trying again, and leaving: a few attempts, close within a limit, raise what users can catch."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from random import Random
+from typing import TypeVar
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from asyncpipe.errors import AsyncpipeError
+
+T = TypeVar("T")
+
+E = TypeVar("E", bound=Exception)
+
+
+def backoff_s(
+    failures: int, rng: Random, *, initial_s: float = 4.0, maximum_s: float = 60.0
+) -> float:
+    """Seconds to wait after the ``failures``-th refusal in a row: the article's 4, 8, 16 … capped.
+
+    Drawn from the upper half of the interval, so that neither all come at once nor any at once.
+    """
+    exponent = min(max(failures, 1) - 1, 30)
+    return min(initial_s * 2.0**exponent, maximum_s) * rng.uniform(0.5, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Retries:
+    """How often something is tried in a row, and how long to wait between; times in seconds.
+
+    Pauses double from ``initial_s`` up to ``maximum_s``, see ``backoff_s``. A wish of the other
+    side (Retry-After) makes one longer, up to ``longest_wish_s`` (None: however long).
+    """
+
+    attempts: int
+    initial_s: float
+    maximum_s: float = 60.0
+    longest_wish_s: float | None = None
+
+    def pause_s(self, failures: int, rng: Random, wish_s: float | None = None) -> float | None:
+        """Seconds until the next attempt after so many failures in a row; None: there is none."""
+        if failures >= self.attempts:
+            return None
+        pause_s = backoff_s(failures, rng, initial_s=self.initial_s, maximum_s=self.maximum_s)
+        wish_s = wish_s or 0.0
+        if self.longest_wish_s is not None:
+            wish_s = min(wish_s, self.longest_wish_s)
+        return max(pause_s, wish_s)
+
+
+async def retrying(
+    attempt: Callable[[], Awaitable[T]],
+    retries: Retries,
+    *,
+    on: type[E] | tuple[type[E], ...],
+    rng: Random | None = None,
+    again: Callable[[E], bool] = lambda _: True,
+    further: Callable[[E], bool] = lambda _: False,
+    between: Callable[[E, int, float], Awaitable[float]] | None = None,
+) -> T:
+    """Return what ``attempt`` returns, trying again where it raises one of ``on``.
+
+    An error is raised when ``again`` says that it would not help, or after too many in a row; one
+    that got ``further`` begins a new row. Its ``retry_after_s``, if it has one, is the other side's
+    wish. ``between`` is given each error that is tried again, how many there were in a row, and the
+    pause, and returns the pause to make.
+    """
+    rng, failures = rng or Random(), 0
+    while True:
+        try:
+            return await attempt()
+        except on as exc:
+            failures = 1 if further(exc) else failures + 1
+            pause_s = retries.pause_s(failures, rng, getattr(exc, "retry_after_s", None))
+            if pause_s is None or not again(exc):
+                raise
+            if between is not None:
+                pause_s = await between(exc, failures, pause_s)
+        await asyncio.sleep(pause_s)
+
 
 CLOSING_S = 30.0
 """Longest that closing one part may take."""

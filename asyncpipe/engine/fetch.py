@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from random import Random
 
+from asyncpipe._tasks import Retries, retrying
 from asyncpipe.engine.poll import Inquiry
 from asyncpipe.errors import (
     AsyncpipeError,
@@ -18,7 +19,6 @@ from asyncpipe.errors import (
     ProviderError,
     TooLarge,
 )
-from asyncpipe.flow import backoff_s
 from asyncpipe.jobs import AssetStored, Event, FetchFailed, JobRecord, JobType, Lost, Succeeded, now
 from asyncpipe.ledger import INLINE, Ledger
 from asyncpipe.media import Downloader, StoredFile, Target
@@ -28,34 +28,29 @@ logger = logging.getLogger("asyncpipe.fetcher")
 Emit = Callable[[JobRecord, Event], JobRecord]
 """Folds an event into a record, appends it to the ledger, tells the collector."""
 
-TRIES = 5
-"""Downloads of an output that fail in a row before the job is left to the next run."""
+RETRIES = Retries(attempts=5, initial_s=2.0, longest_wish_s=600.0)
+"""After so many downloads of an output that fail in a row the job is left to the next run. A media
+server that wants us back later than that is asked all the same: a permit is held."""
 
 STEPS = 256
 """A try that kept this share more than any before starts the count anew: at most so many times."""
-
-LONGEST_WISH_S = 600.0
-"""A media server that wants us back later than this is asked all the same: a permit is held."""
 
 _EXTENSIONS = {JobType.IMAGE: "png", JobType.VIDEO: "mp4", JobType.AUDIO: "mp3"}
 
 
 @dataclass(slots=True)
-class Budget:
-    """How often one output is tried: TRIES times in a row without getting further."""
+class Patience:
+    """How far the tries of one output have come, in bytes."""
 
-    failures: int = 0
     furthest: int = 0
 
-    def allows(self, error: DownloadError) -> bool:
-        """Count a failed try; whether there is to be another one."""
-        if isinstance(error, TooLarge):
-            return False
+    def further(self, error: DownloadError) -> bool:
+        """Whether a failed try kept enough more than any before to be worth another row of them."""
         # Not any byte: a server that gives one per try would hold a download permit for ever.
-        if error.have >= self.furthest + max(1, (error.total or error.have) // STEPS):
-            self.furthest, self.failures = error.have, 0
-        self.failures += 1
-        return self.failures < TRIES
+        if error.have < self.furthest + max(1, (error.total or error.have) // STEPS):
+            return False
+        self.furthest = error.have
+        return True
 
 
 class Fetcher:
@@ -121,14 +116,15 @@ class Fetcher:
 
     async def _inline_again(self, record: JobRecord) -> tuple[str, ...]:
         """Ask again for media that only an answer held; raises MediaGone when that is gone."""
-        for failures in range(1, TRIES + 1):
-            outputs = await self._outputs_again(record)
-            if outputs or not record.prediction_id:
-                break
-            await asyncio.sleep(backoff_s(failures, self._rng, initial_s=2.0))
-        if not outputs:
+
+        async def ask() -> tuple[str, ...]:
+            if outputs := await self._outputs_again(record):
+                return outputs
             raise MediaGone("the media came inside an answer that was lost with its run")
-        return outputs
+
+        return await retrying(
+            ask, RETRIES, on=MediaGone, rng=self._rng, again=lambda _: bool(record.prediction_id)
+        )
 
     async def _stems(self, record: JobRecord) -> list[str]:
         """One stem per output: ``name``, or ``name_1``, ``name_2`` … when there are several."""
@@ -146,30 +142,39 @@ class Fetcher:
         """
         part, extension = f"{record.id}_{index}.part", _EXTENSIONS[record.job.kind]
         target = Target(stem=stem, part=part, default_extension=extension)
-        url, budget, answered = record.outputs[index], Budget(), False
-        while True:
-            try:
-                return await self._downloader.fetch(url, target)
-            except DownloadError as exc:
-                logger.info("%s: %s", record.name, exc, extra={"action": "fetch.failed"})
-                error = exc
-            if not budget.allows(error):
-                if isinstance(error, MediaGone) and not answered:
-                    # Nobody who knows has said that there is no other place.
-                    raise DownloadError(str(error)) from error
-                raise error
+        url, answered = record.outputs[index], False
+
+        async def fetch() -> StoredFile:
+            return await self._downloader.fetch(url, target)
+
+        async def ask_anew(error: DownloadError, failures: int, pause_s: float) -> float:
+            """Whatever went wrong, the provider may know a better URL by now; asking is free."""
+            nonlocal url, answered
+            logger.info("%s: %s", record.name, error, extra={"action": "fetch.failed"})
             tried = url
             try:
-                # Whatever went wrong, the provider may know a better URL by now; asking is free.
                 url, answered = await self._url_again(record, index, url), True
             except DownloadError as exc:
                 logger.info("%s: %s", record.name, exc, extra={"action": "fetch.failed"})
                 answered = False
-            wish_s = min(error.retry_after_s or 0.0, LONGEST_WISH_S)
             # A provider may sign anew for every asking: a new place is tried at once only once.
-            if url == tried or budget.failures > 1 or wish_s:
-                pause_s = backoff_s(budget.failures, self._rng, initial_s=2.0)
-                await asyncio.sleep(max(pause_s, wish_s))
+            return 0.0 if url != tried and failures == 1 and not error.retry_after_s else pause_s
+
+        try:
+            return await retrying(
+                fetch,
+                RETRIES,
+                on=DownloadError,
+                rng=self._rng,
+                again=lambda error: not isinstance(error, TooLarge),
+                further=Patience().further,
+                between=ask_anew,
+            )
+        except MediaGone as exc:
+            if answered:
+                raise
+            # Nobody who knows has said that there is no other place.
+            raise DownloadError(str(exc)) from exc
 
     async def _url_again(self, record: JobRecord, index: int, url: str) -> str:
         return next(iter((await self._outputs_again(record))[index:]), url)

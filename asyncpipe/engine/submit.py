@@ -8,6 +8,7 @@ from random import Random
 
 import anyio
 
+from asyncpipe._tasks import backoff_s
 from asyncpipe.engine.decide import (
     FIRST,
     PredictionOwners,
@@ -27,7 +28,7 @@ from asyncpipe.errors import (
     SubmitStopped,
     SubmitUnknown,
 )
-from asyncpipe.flow import Limiter, backoff_s
+from asyncpipe.flow import Limiter
 from asyncpipe.jobs import Event, Intended, Job, JobRecord, NotBought, Resubmitted, Unknown, now
 from asyncpipe.ledger import Ledger
 from asyncpipe.pricing import Budget

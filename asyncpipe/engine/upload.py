@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import re
 from collections import OrderedDict
@@ -13,8 +12,8 @@ from random import Random
 
 import anyio
 
-from asyncpipe.errors import NotAccepted, ProviderError, RateLimited, Rejected
-from asyncpipe.flow import backoff_s
+from asyncpipe._tasks import Retries, retrying
+from asyncpipe.errors import NotAccepted, ProviderError, Rejected
 from asyncpipe.jobs import Job, JobRecord, JobState, LocalFile, now
 from asyncpipe.ledger import Ledger
 from asyncpipe.media import trouble_with
@@ -28,8 +27,8 @@ FRESH = timedelta(hours=6)
 AT_ONCE = 4
 """Files on their way at the same time."""
 
-TRIES = 4
-"""Uploads of a file that fail in a row before its job waits like one that was not accepted."""
+RETRIES = Retries(attempts=4, initial_s=1.0)
+"""After so many uploads of a file that fail its job waits like one that was not accepted."""
 
 MOST_KNOWN = 4096
 """URLs kept in memory, the others are asked of the ledger; and so many refusals, the latest."""
@@ -161,22 +160,17 @@ class Uploads:
         return url
 
     async def _try(self, file: LocalFile) -> str:
-        for failures in itertools.count(1):
+        async def send() -> str:
             await _check(file, read=False)
-            try:
-                url = await self._send(Path(file.path))
-            except NotAccepted as exc:
-                if failures >= TRIES:
-                    # Not as what it was: a limit of uploads says nothing of the model's window.
-                    raise NotAccepted(str(exc), status=exc.status) from exc
-                logger.info("upload: %s; once more", exc, extra={"action": "upload.failed"})
-                asked_s = exc.retry_after_s if isinstance(exc, RateLimited) else None
-                pause_s = backoff_s(failures, self._rng, initial_s=1.0)
-                await anyio.sleep(max(pause_s, asked_s or 0.0))
-            else:
-                await _check(file, read=True)  # other bytes than the key says must not be bought
-                return url
-        raise AssertionError("there is always another number")
+            url = await self._send(Path(file.path))
+            await _check(file, read=True)  # other bytes than the key says must not be bought
+            return url
+
+        try:
+            return await retrying(send, RETRIES, on=NotAccepted, rng=self._rng, between=_say)
+        except NotAccepted as exc:
+            # Not as what it was: a limit of uploads says nothing of the model's window.
+            raise NotAccepted(str(exc), status=exc.status) from exc
 
     async def _send(self, path: Path) -> str:
         if self._provider is None:
@@ -188,6 +182,11 @@ class Uploads:
         except Exception as exc:  # a bug in a provider must not end everybody's run
             logger.exception("upload failed", extra={"action": "upload.failed"})
             raise Rejected(f"the provider's code failed during an upload: {exc!r}"[:300]) from exc
+
+
+async def _say(error: NotAccepted, failures: int, pause_s: float) -> float:
+    logger.info("upload: %s; once more", error, extra={"action": "upload.failed"})
+    return pause_s
 
 
 async def _check(file: LocalFile, *, read: bool) -> None:

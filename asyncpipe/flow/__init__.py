@@ -4,7 +4,6 @@
 polling say when a prediction is asked for next. No provider's types, no job is known here.
 """
 
-from asyncpipe.flow.backoff import backoff_s
 from asyncpipe.flow.gate import Gate
 from asyncpipe.flow.learned import Latency
 from asyncpipe.flow.limiter import Answer, Limiter, Permit, Verdict, Windows, lessons
@@ -29,7 +28,6 @@ __all__ = [
     "Watches",
     "Window",
     "Windows",
-    "backoff_s",
     "latencies_of",
     "lessons",
     "recall",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
+from asyncpipe._tasks import backoff_s
+
 RELEASED = 4
 """After so many submits were taken in a row nothing is left of a pause."""
 
@@ -67,14 +69,3 @@ class Pause:
     def lift(self) -> None:
         """End the pause: it was for another reason than the model."""
         self.until, self.refusals, self._allowed = 0.0, 0, None
-
-
-def backoff_s(
-    failures: int, rng: Random, *, initial_s: float = 4.0, maximum_s: float = 60.0
-) -> float:
-    """Seconds to wait after the ``failures``-th refusal in a row: the article's 4, 8, 16 … capped.
-
-    Drawn from the upper half of the interval, so that neither all come at once nor any at once.
-    """
-    exponent = min(max(failures, 1) - 1, 30)
-    return min(initial_s * 2.0**exponent, maximum_s) * rng.uniform(0.5, 1.0)

@@ -7,11 +7,13 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
+from functools import partial
 from itertools import islice
 from typing import Protocol, runtime_checkable
 
 import anyio
 
+from asyncpipe._tasks import Retries, retrying
 from asyncpipe.errors import ProviderError, RateLimited, Rejected, SubmitStopped, without_numbers
 from asyncpipe.jobs import Job
 from asyncpipe.pricing.money import MOST_USD
@@ -42,7 +44,7 @@ QUOTE_S = 10.0
 FILL_S = 60.0
 """Longest wait for all that are asked for in one go."""
 
-TRIES = 3
+RETRIES = Retries(attempts=3, initial_s=0.5)
 
 LONGEST_WISH_S = 5.0
 """The longest Retry-After that is waited for: prices are worth no more."""
@@ -162,27 +164,35 @@ class Quoting:
 
     async def _ask(self, job: Job) -> Quote | ProviderError:
         """One quote, or why there is none."""
-        answer: Quote | ProviderError = ProviderError(f"no quote came within {QUOTE_S:g} s")
-        with anyio.move_on_after(QUOTE_S):
-            for attempt in range(1, TRIES + 1):
-                answer = await self._once(job)
-                wait_s = _wait_s(answer, attempt)
-                if wait_s is None:
-                    break
-                await anyio.sleep(wait_s)
-        return answer
+        last = ProviderError(f"no quote came within {QUOTE_S:g} s")
 
-    async def _once(self, job: Job) -> Quote | ProviderError:
+        async def keep(error: ProviderError, failures: int, pause_s: float) -> float:
+            nonlocal last
+            last = error
+            return pause_s
+
+        once = partial(self._once, job)
+        try:
+            with anyio.move_on_after(QUOTE_S):
+                return await retrying(
+                    once, RETRIES, on=ProviderError, again=_may_come, between=keep
+                )
+        except ProviderError as exc:
+            return exc
+        return last
+
+    async def _once(self, job: Job) -> Quote:
         assert self._provider is not None, "only then is anything wanted"
         self.asked += 1
         try:
             return _sane(await self._provider.quote(job))
-        except ProviderError as exc:
-            return exc
+        except ProviderError:
+            raise
         except Exception as exc:
             # A bug in a provider costs a quote, not the run.
             logger.exception("quote failed", extra={"action": "quote.failed"})
-            return ProviderError(f"the provider's code failed during a quote: {exc!r}"[:300])
+            text = f"the provider's code failed during a quote: {exc!r}"[:300]
+            raise ProviderError(text) from exc
 
     def _settle(
         self, wanted: dict[bytes, Job], answers: dict[bytes, Quote | ProviderError], limit_s: float
@@ -218,23 +228,22 @@ class Quoting:
             self._told.clear()
 
 
-def _sane(quote: Quote) -> Quote | ProviderError:
+def _sane(quote: Quote) -> Quote:
     """A quote that a budget can be held by: of a nonsense, or of nothing, it would leak."""
     amount: object = quote.amount
     if isinstance(amount, Decimal) and amount.is_finite() and 0 < amount <= MOST_USD:
         return quote
-    return ProviderError(f"a quote of {amount!r} USD is no price")
+    raise ProviderError(f"a quote of {amount!r} USD is no price")
 
 
-def _wait_s(answer: Quote | ProviderError, attempt: int) -> float | None:
-    """Seconds until the same quote is asked for again; None: it is not."""
-    if isinstance(answer, Quote | Rejected | SubmitStopped) or attempt == TRIES:
-        return None
-    if isinstance(answer, RateLimited) and answer.retry_after_s is not None:
-        return answer.retry_after_s if answer.retry_after_s <= LONGEST_WISH_S else None
-    if answer.status is not None and answer.status < 500 and answer.status not in (408, 429):
-        return None  # a page that says no will say so again
-    return 0.5 * attempt
+def _may_come(error: ProviderError) -> bool:
+    """Whether the same quote is worth being asked for again, and soon."""
+    if isinstance(error, Rejected | SubmitStopped):
+        return False
+    if isinstance(error, RateLimited) and error.retry_after_s is not None:
+        return error.retry_after_s <= LONGEST_WISH_S
+    # A page that says no will say so again.
+    return error.status is None or error.status >= 500 or error.status in (408, 429)
 
 
 async def ask_unpriced(quoting: Quoting, prices: Prices, jobs: Iterable[Job]) -> None:

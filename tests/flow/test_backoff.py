@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from random import Random
 
-from asyncpipe.flow.backoff import RELEASED, Pause, backoff_s
+from asyncpipe._tasks import backoff_s
+from asyncpipe.flow.backoff import RELEASED, Pause
 
 
 class Middle(Random):

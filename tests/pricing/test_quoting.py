@@ -151,7 +151,8 @@ def test_a_failing_quote_is_tried_again() -> None:
     """A 500 or a lost answer is no answer: asked again after a moment, then had."""
     provider = Quoter(answers=[ProviderError("500", status=500), ProviderError("?"), quote("1")])
     quoting, told, elapsed_s = ask(provider, jobs(1))
-    assert (len(provider.quoted), len(quoting.quotes), told, elapsed_s) == (3, 1, [], 1.5)
+    assert (len(provider.quoted), len(quoting.quotes), told) == (3, 1, [])
+    assert 0.75 <= elapsed_s <= 1.5
 
 
 def test_a_short_wish_to_wait_is_granted_and_a_long_one_is_not() -> None:

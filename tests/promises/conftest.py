@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from asyncpipe.flow.backoff import backoff_s
+from asyncpipe._tasks import backoff_s
 
 
 @pytest.fixture
 def faster_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits between tries shrink like the simulator's generation times."""
-    for module in ("engine.fetch", "engine.submit", "flow.backoff"):
+    for module in ("_tasks", "engine.submit", "flow.backoff"):
         shrunk = partial(shorter, backoff_s)
         monkeypatch.setattr(f"asyncpipe.{module}.backoff_s", shrunk)
 

@@ -112,7 +112,7 @@ def test_a_run_that_meets_every_recoverable_fault_gets_everything(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wire: str
 ) -> None:
     """Every job succeeds within the usual retries, is charged once, and no key leaves home."""
-    for module in ("engine.fetch", "engine.submit", "flow.backoff"):
+    for module in ("_tasks", "engine.submit", "flow.backoff"):
         monkeypatch.setattr(f"asyncpipe.{module}.backoff_s", lambda *_, **__: 0.01)
     file = load_jobs(CONFIGS / "quickstart.yaml")
     faults = Faults.parse("all=0.3,rate_limited=0.1")

@@ -6,7 +6,6 @@ The bill is daily and aggregated: it says per model and day what was charged, ne
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from collections import defaultdict
@@ -17,6 +16,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Protocol
 from urllib.parse import urlencode
 
+from asyncpipe._tasks import Retries, retrying
 from asyncpipe.errors import KeyRefused, PollFailed, ProviderError
 from asyncpipe.http import HttpAnswer, header, retry_after_s
 from asyncpipe.pricing import Bill, BilledDay
@@ -27,7 +27,7 @@ LONGEST_RANGE = timedelta(days=180)
 
 ROWS_PER_PAGE = 1000
 
-TRIES = 5
+RETRIES = Retries(attempts=5, initial_s=1.0)
 """How often one page is asked for when the API is busy or failing."""
 
 LONGEST_WAIT_S = 60.0
@@ -129,24 +129,33 @@ async def _days(account: Account, first: date, end: date) -> AsyncIterator[Bille
     raise _nonsense(f"it has more than {_MOST_PAGES} pages")
 
 
+class _Busy(PollFailed):
+    """The API answered that it cannot now."""
+
+    def __init__(self, answer: HttpAnswer) -> None:
+        super().__init__(f"HTTP {answer.status}", retry_after_s=retry_after_s(answer.headers))
+        self.answer = answer
+
+
 async def _ask(account: Account, path: str) -> HttpAnswer:
     """Ask for one page; wait and ask again while the API is busy. A GET costs nothing."""
-    for attempt in range(1, TRIES + 1):
-        try:
-            answer = await account.ask_account(path)
-        except PollFailed as exc:
-            if attempt == TRIES:
-                raise ProviderError(f"the bill cannot be read: {exc}") from None
-            wait_s = float(2**attempt) / 2
-        else:
-            if answer.status not in _BUSY:
-                return answer
-            wish_s = retry_after_s(answer.headers)
-            wait_s = float(2**attempt) / 2 if wish_s is None else wish_s
-            if attempt == TRIES or wait_s > LONGEST_WAIT_S:
-                raise _refusal(answer, wish_s)
-        await asyncio.sleep(wait_s)
-    raise AssertionError("the last try returns or raises")
+
+    async def once() -> HttpAnswer:
+        answer = await account.ask_account(path)
+        if answer.status in _BUSY:
+            raise _Busy(answer)
+        return answer
+
+    try:
+        return await retrying(once, RETRIES, on=PollFailed, again=_soon)
+    except _Busy as exc:
+        raise _refusal(exc.answer, exc.retry_after_s) from None
+    except PollFailed as exc:
+        raise ProviderError(f"the bill cannot be read: {exc}") from None
+
+
+def _soon(error: PollFailed) -> bool:
+    return (error.retry_after_s or 0.0) <= LONGEST_WAIT_S
 
 
 def read_page(answer: HttpAnswer) -> BillPage:
