@@ -18,6 +18,7 @@ from asyncpipe.http.headers import (
 )
 from asyncpipe.http.hosts import check_host, connector_options, is_loopback, on_loopback, proxy_for
 from asyncpipe.http.multipart import FilePart
+from asyncpipe.http.redirects import follow
 
 __all__ = [
     "DEFAULT_TIMEOUTS",
@@ -32,6 +33,7 @@ __all__ = [
     "check_answer",
     "check_host",
     "connector_options",
+    "follow",
     "header",
     "is_loopback",
     "is_rest",

@@ -22,8 +22,8 @@ def validator(headers: Mapping[str, str], now: datetime) -> str | None:
     etag = headers.get("ETag", "").strip()
     if len(etag) > 2 and etag[0] == etag[-1] == '"':
         return etag
-    changed = _date(headers.get("Last-Modified"))
-    served = _date(headers.get("Date")) or now
+    changed = http_date(headers.get("Last-Modified", ""))
+    served = http_date(headers.get("Date", "")) or now
     if changed is None or served - changed < timedelta(seconds=1):
         return None
     return headers["Last-Modified"].strip()
@@ -46,14 +46,6 @@ class Entity:
 def source_of(url: str) -> str:
     """A URL without its query, which may hold a signature, and without its fragment."""
     return url.partition("#")[0].partition("?")[0]
-
-
-def _date(text: str | None) -> datetime | None:
-    try:
-        date = parsedate_to_datetime(text or "")
-    except ValueError:
-        return None
-    return date if date.tzinfo else date.replace(tzinfo=UTC)
 
 
 def ask_for_rest(entity: Entity, have: int) -> dict[str, str]:
@@ -106,14 +98,15 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     wish = header(headers, "Retry-After").strip()
     if re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,6})?", wish):
         return min(float(wish), LONGEST_WAIT_S)
-    until = _http_date(wish)
+    until = http_date(wish)
     if until is None:
         return None
-    since = _http_date(header(headers, "Date")) or datetime.now(UTC)
+    since = http_date(header(headers, "Date")) or datetime.now(UTC)
     return min(max((until - since).total_seconds(), 0.0), LONGEST_WAIT_S)
 
 
-def _http_date(text: str) -> datetime | None:
+def http_date(text: str) -> datetime | None:
+    """Read a date as HTTP has them, in UTC; None for what is none."""
     try:
         date = parsedate_to_datetime(text)
         return date.astimezone(UTC) if date.tzinfo else date.replace(tzinfo=UTC)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import re
 import uuid
@@ -14,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 import aiohttp
 from aiofiles.threadpool import wrap
@@ -28,6 +27,7 @@ from asyncpipe.http import (
     check_answer,
     check_host,
     connector_options,
+    follow,
     is_rest,
     proxy_for,
     source_of,
@@ -63,8 +63,6 @@ _WEB = ("https://", "http://")
 
 _PLACE = re.compile(r"https?://[A-Za-z0-9.-]+(?::[0-9]+)?(?=[/?#]|\Z)")
 """Scheme, host and port of an ordinary URL, in a fifth of the time that ``urlsplit`` takes."""
-
-_MOVED = frozenset({301, 302, 303, 307, 308})
 
 _HOPS = 5
 
@@ -205,33 +203,33 @@ class Downloader:
         Returns a 200 or, when ``headers`` ask for a range, whatever says how that stands; the
         caller closes it.
         """
-        for _ in range(_HOPS + 1):
-            response = await self._get(url, headers)
+        assert self._session is not None, "the downloader is not open"
+        response = await follow(
+            self._session,
+            url,
+            way=self._way,
+            hops=_HOPS,
+            what="an output",
+            headers=headers,
+            head_s=_CONNECT_S + self._stalled_s,
+        )
+        if response.status != 200 or "Content-Encoding" in response.headers:
             try:
-                if response.status not in _MOVED:
-                    if response.status != 200 or "Content-Encoding" in response.headers:
-                        accepted = (200, 206, 416) if headers else (200,)
-                        check_answer(response, accepted, shown=_shown(str(response.url)))
-                    return response
-                url = _moved(url, response)
+                accepted = (200, 206, 416) if headers else (200,)
+                check_answer(response, accepted, shown=_shown(str(response.url)))
             except BaseException:
                 response.close()
                 raise
-            response.release()
-        raise DownloadError(f"an output was redirected too often, at last to {_shown(url)}")
+        return response
 
-    async def _get(self, url: str, headers: dict[str, str]) -> aiohttp.ClientResponse:
-        assert self._session is not None, "the downloader is not open"
+    def _way(self, url: str) -> str | None:
+        """The proxy to a URL, or None; raises DownloadError for an address that is refused."""
         place = plain[0] if (plain := _PLACE.match(url)) else "//".join(urlsplit(url)[:2])
         if place not in self._proxies:  # asking the environment costs as much as a small request
             if self._public_only:
                 check_host(urlsplit(url).hostname)
             self._proxies[place] = proxy_for(url)
-        asking = self._session.get(
-            url, headers=headers, proxy=self._proxies[place], allow_redirects=False
-        )
-        async with asyncio.timeout(_CONNECT_S + self._stalled_s):  # headers may trickle, too
-            return await asking
+        return self._proxies[place]
 
     # -- receive --------------------------------------------------------------------------------
 
@@ -374,16 +372,6 @@ class Downloader:
     def _check_size(self, size: int | None) -> None:
         if size is not None and self._largest is not None and size > self._largest:
             raise TooLarge(f"an output of {size} bytes is larger than the {self._largest} allowed")
-
-
-def _moved(url: str, response: aiohttp.ClientResponse) -> str:
-    location = response.headers.get("Location")
-    if not location:
-        raise DownloadError(f"{_shown(url)} answers {response.status} and does not say where to")
-    target = urljoin(url, location)
-    if urlsplit(target).scheme not in ("http", "https"):
-        raise DownloadError(f"an output was redirected to {target[:80]!r}")
-    return target
 
 
 def _check_whole(size: int, total: int | None) -> None:

@@ -11,18 +11,20 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 import aiohttp
 import anyio
 import orjson
 
 from asyncpipe._fs import cache_folder, safe_stem, whole_file
+from asyncpipe._tasks import Retries, retrying
 from asyncpipe.errors import DownloadError, ProviderError, UsageError
 from asyncpipe.http import (
     USER_AGENT,
     check_host,
     connector_options,
+    follow,
     is_loopback,
     on_loopback,
     proxy_for,
@@ -47,9 +49,10 @@ _ONE_S = 15.0
 
 _AT_ONCE = 8
 
-_HOPS = 3
+_HOPS = 2
 
-_MOVED = frozenset({301, 302, 303, 307, 308})
+RETRIES = Retries(attempts=2, initial_s=0.5)
+"""A connection that breaks off is tried once more."""
 
 
 async def fetch_schemas(
@@ -90,20 +93,27 @@ def _session(*, loopback: bool) -> aiohttp.ClientSession:
 
 async def _fetch(session: aiohttp.ClientSession, url: str, *, loopback: bool) -> Any:
     """The document, or None."""
-    with suppress(RecursionError):
-        try:
-            for _ in range(_HOPS):
-                check_address(url, loopback=loopback)
-                async with session.get(url, allow_redirects=False, proxy=proxy_for(url)) as answer:
-                    if answer.status in _MOVED:
-                        url = urljoin(url, answer.headers.get("Location", ""))
-                        continue
-                    if answer.status != 200:
-                        return None
-                    return json.loads(await _bounded(answer))
-        except (aiohttp.ClientError, OSError, ValueError, DownloadError, UsageError) as exc:
-            logger.info("a schema is not to be had: %s", exc, extra={"action": "schema.failed"})
+
+    def way(hop: str) -> str | None:
+        check_address(hop, loopback=loopback)
+        return proxy_for(hop)
+
+    async def once() -> Any:
+        async with await follow(session, url, way=way, hops=_HOPS, what="a schema") as answer:
+            return json.loads(await _bounded(answer)) if answer.status == 200 else None
+
+    try:
+        return await retrying(once, RETRIES, on=aiohttp.ClientError, again=_may_come)
+    except (aiohttp.ClientError, OSError, ValueError, DownloadError, UsageError) as exc:
+        logger.info("a schema is not to be had: %s", exc, extra={"action": "schema.failed"})
+    except RecursionError:  # deeper than the interpreter goes
+        pass
     return None
+
+
+def _may_come(error: aiohttp.ClientError) -> bool:
+    """Not what hung for as long as may be waited, nor what is no address."""
+    return not isinstance(error, TimeoutError | ValueError)
 
 
 def check_address(url: str, *, loopback: bool) -> None:
