@@ -3,11 +3,12 @@
 ``open_jobs`` reads a job file lazily, ``load_jobs`` at once; ``load_price_file`` reads prices.
 """
 
-from asyncpipe.jobfile.load import JobFile, iter_jobs, load_jobs, open_jobs, parse_jobs
+from asyncpipe.jobfile.file import JobFile
+from asyncpipe.jobfile.lazy import JobRow
+from asyncpipe.jobfile.load import iter_jobs, load_jobs, open_jobs, parse_jobs
 from asyncpipe.jobfile.prices import load_price_file
 from asyncpipe.jobfile.problems import LONGEST_MESSAGE, MOST_PROBLEMS
 from asyncpipe.jobfile.schema import TITLE, job_file_schema
-from asyncpipe.jobfile.validate import JobRow
 
 __all__ = [
     "LONGEST_MESSAGE",

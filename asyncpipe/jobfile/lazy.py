@@ -9,12 +9,20 @@ from typing import overload
 
 from asyncpipe.errors import JobFileError, UsageError
 from asyncpipe.jobfile.encoding import TextFile
-from asyncpipe.jobfile.problems import MOST_PROBLEMS, Place
-from asyncpipe.jobfile.validate import JobRow
+from asyncpipe.jobfile.problems import MOST_PROBLEMS, Problems
 from asyncpipe.jobs import Job
-from asyncpipe.media import LocalFiles
 
-Read = Callable[[Place], Iterator[JobRow]]
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobRow:
+    """One job, the line its row begins on, and the file of rows where that is not the job file."""
+
+    job: Job
+    line: int | None = None
+    file: str | None = None
+
+
+Read = Callable[[Problems], Iterator[JobRow]]
 
 
 class LazyRows(Sequence[JobRow]):
@@ -31,35 +39,34 @@ class LazyRows(Sequence[JobRow]):
         file: str,
         *,
         empty: str,
-        files: LocalFiles | None = None,
         source: TextFile | None = None,
     ) -> None:
         self._source = source
-        self._read, self._file, self._empty, self._files = read, file, empty, files
+        self._read, self._file, self._empty = read, file, empty
         self._count: int | None = None
 
     def __iter__(self) -> Iterator[JobRow]:
-        place = Place(found=[], file=self._file, files=self._files)
+        problems = Problems(found=[], file=self._file)
         twice = None if self._count is not None else _Twice()
         count = 0
-        for row in self._read(place):
+        for row in self._read(problems):
             count += 1
             if twice is not None:
-                twice.look(row, place)
-            if not place.found:
+                twice.look(row, problems)
+            if not problems.found:
                 yield row
-            if len(place.found) >= MOST_PROBLEMS:
+            if len(problems.found) >= MOST_PROBLEMS:
                 break
         if self._source is not None and self._source.changed:
             # Its rows would pass for those of the file that was hashed.
-            changed = replace(place, file=str(self._source.path))
+            changed = replace(problems, file=str(self._source.path))
             changed.report("has changed since it was looked through: run again when it is whole")
-        if count == 0 and not place.found:
-            place.report(self._empty)
+        if count == 0 and not problems.found:
+            problems.report(self._empty)
         if twice is not None:
-            twice.report(self._read(replace(place, found=[])), place)
-        if place.found:
-            raise JobFileError(place.found)
+            twice.report(self._read(replace(problems, found=[])), problems)
+        if problems.found:
+            raise JobFileError(problems.found)
         self._count = count
 
     def __len__(self) -> int:
@@ -121,18 +128,18 @@ class _Twice:
         self._suspects: dict[str, _Suspect] = {}
         self._n = 0
 
-    def look(self, row: JobRow, place: Place) -> None:
+    def look(self, row: JobRow, problems: Problems) -> None:
         """Take the next row; a job that cannot be told from others is reported."""
         self._n += 1
         try:
             key = row.job.key("atlas")
         except UsageError as exc:
-            place.report(str(exc), line=row.line)
+            problems.report(str(exc), line=row.line)
             return
         if self._seen.add(key) and len(self._suspects) < MOST_PROBLEMS:
             self._suspects.setdefault(key, _Suspect(row, self._n))
 
-    def report(self, rows: Iterator[JobRow], place: Place) -> None:
+    def report(self, rows: Iterator[JobRow], problems: Problems) -> None:
         """Read again, if any is suspected, and report those that are the same indeed."""
         open_keys, told = {*self._suspects}, set[int | None]()
         for n, first in enumerate(rows, start=1):
@@ -145,18 +152,41 @@ class _Twice:
             suspect = self._suspects[key]
             if n < suspect.n and (suspect.row.line is None or suspect.row.line not in told):
                 told.add(suspect.row.line)
-                _report(suspect, first, n, place)
+                _report(suspect, first, n, problems)
 
 
-def _report(suspect: _Suspect, first: JobRow, n: int, place: Place) -> None:
+def _report(suspect: _Suspect, first: JobRow, n: int, problems: Problems) -> None:
     row = suspect.row
     where = f"on line {first.line}" if first.line else f"{n} of the file"
     name = row.job.title(row.job.key("atlas"))[:80]
-    own = Place(found=place.found, file=row.file or place.file, line=row.line, job=name)
+    own = Problems(found=problems.found, file=row.file or problems.file, line=row.line, job=name)
     if first.line == row.line and row.line is not None:
         own.report("makes the same job twice: let its name, prompt or another field differ")
     else:
         own.report(f"the same job as {where}: to make several of one, use count:")
+
+
+def note_row(
+    jobs: Sequence[Job], n: int, first: dict[str, tuple[int, int | None]], problems: Problems
+) -> None:
+    """Report a row that stands for a job some earlier row stands for; once per row.
+
+    ``first`` holds the number and line of the first row of each key.
+    """
+    earlier: tuple[int, int | None] | None = None
+    try:
+        keys = [job.key("atlas") for job in jobs]
+    except UsageError as exc:  # a Job made by hand may hold what JSON has not
+        problems.report(str(exc))
+        return
+    for key in keys:
+        known = first.setdefault(key, (n, problems.line))
+        if known[0] != n:
+            earlier = earlier or known
+    if earlier is not None:
+        line = f" on line {earlier[1]}" if earlier[1] else ""
+        why = f"the same job as job {earlier[0]}{line}"
+        problems.report(f"{why}: to make several of one, use count:")
 
 
 _FEWEST = 1 << 10

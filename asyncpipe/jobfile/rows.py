@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from asyncpipe._text import brief, meant, shown
+from asyncpipe._text import brief, shown
 from asyncpipe.errors import UsageError
-from asyncpipe.jobfile.checks import Wrong
 from asyncpipe.jobfile.encoding import NAMES, TextFile, examine
-from asyncpipe.jobfile.expand import NO_DEFAULTS
-from asyncpipe.jobfile.fields import JOB_FIELDS
 from asyncpipe.jobfile.from_csv import ENDINGS, Header, read_cells, read_header
 from asyncpipe.jobfile.from_json import iter_jsonl
-from asyncpipe.jobfile.placeholders import as_number, as_value
-from asyncpipe.jobfile.problems import OPEN_FIELDS, TEXT_FIELDS, Place
-from asyncpipe.jobfile.source import Block, Listing, Unclear, Unreadable
-from asyncpipe.jobfile.validate import JobRow, read_row
+from asyncpipe.jobfile.problems import Problems
+from asyncpipe.jobfile.source import Block, Listing, Unclear, Unreadable, Wrong
 
 JSON_LINES = (".jsonl", ".ndjson")
 
@@ -49,7 +44,7 @@ class Rows(Protocol):
     def told(self) -> str:
         """What they are, in words."""
 
-    def read(self, place: Place) -> Iterator[Row]:
+    def read(self, problems: Problems) -> Iterator[Row]:
         """Yield the rows; those that are none are reported."""
 
 
@@ -70,17 +65,17 @@ class TableRows:
         """Its name, encoding and delimiter."""
         return f"{self.file.path.name} ({NAMES[self.file.encoding]}, {self.header.between})"
 
-    def read(self, place: Place) -> Iterator[Row]:
+    def read(self, problems: Problems) -> Iterator[Row]:
         """Yield rows; ragged ones are reported."""
-        place = replace(place, file=str(self.file.path))
+        problems = replace(problems, file=str(self.file.path))
         try:
             for line, cells in read_cells(self.file, self.header):
                 if isinstance(cells, Unreadable):
-                    place.report(str(cells), line=line)
+                    problems.report(str(cells), line=line)
                 else:
                     yield line, cells
         except Unreadable as exc:
-            place.report(str(exc), line=exc.line)
+            problems.report(str(exc), line=exc.line)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,10 +90,10 @@ class LineRows:
         """Its name."""
         return f"{self.file.path.name} (JSON Lines)"
 
-    def read(self, place: Place) -> Iterator[Row]:
+    def read(self, problems: Problems) -> Iterator[Row]:
         """Yield rows; lines that are no mappings, or have other keys, are reported."""
-        place = replace(place, file=str(self.file.path))
-        yield from _mappings(iter_jsonl(self.file.path), self.columns, place)
+        problems = replace(problems, file=str(self.file.path))
+        yield from _mappings(iter_jsonl(self.file.path), self.columns, problems)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,9 +109,9 @@ class ListRows:
         """How many they are."""
         return f"{len(self.values)} rows of its own"
 
-    def read(self, place: Place) -> Iterator[Row]:
+    def read(self, problems: Problems) -> Iterator[Row]:
         """Yield rows; what is no mapping, or has other keys, is reported."""
-        yield from _mappings(self.values, self.columns, place)
+        yield from _mappings(self.values, self.columns, problems)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,43 +138,43 @@ class Crossed:
         parts = [f"{len(values)} {brief(name)}" for name, values in self.matrix.items()]
         return " x ".join([*([self.rows.told] if self.rows else []), *parts])
 
-    def read(self, place: Place) -> Iterator[Row]:
+    def read(self, problems: Problems) -> Iterator[Row]:
         """Yield rows, the last key's values changing first."""
-        rows: Iterator[Row] = self.rows.read(place) if self.rows else iter([(self.line, ())])
+        rows: Iterator[Row] = self.rows.read(problems) if self.rows else iter([(self.line, ())])
         for line, cells in rows:
             for values in itertools.product(*self.matrix.values()):
                 yield line, (*cells, *values)
 
 
-def _mappings(values: Any, columns: tuple[str, ...], place: Place) -> Iterator[Row]:
+def _mappings(values: Any, columns: tuple[str, ...], problems: Problems) -> Iterator[Row]:
     known = set(columns)
     for value, line in values:
         if not isinstance(value, Mapping):
             why = value.why if isinstance(value, Unclear) else "a row is a mapping of column: value"
-            place.report(why, line=line)
+            problems.report(why, line=line)
         elif other := next((key for key in value if key not in known), None):
             why = f"{shown(other)} is no column: the first row has {', '.join(columns[:20])}"
-            place.report(f"{why}; give every row the same", line=line)
+            problems.report(f"{why}; give every row the same", line=line)
         elif len(value) < len(columns):
             lacking = next(column for column in columns if column not in value)
-            place.report(f"the row has no {shown(lacking)}: give every row the same", line=line)
+            problems.report(f"the row has no {shown(lacking)}: give every row the same", line=line)
         else:
             yield line, [value[column] for column in columns]
 
 
-def open_rows(value: Any, place: Place, folder: Path) -> Rows | None:
+def open_rows(value: Any, problems: Problems, folder: Path) -> Rows | None:
     """Find the rows that ``rows:`` names or holds; None, and a report, where there are none."""
     if isinstance(value, Listing):
-        return _listed(value, place)
+        return _listed(value, problems)
     if isinstance(value, Unclear) or not isinstance(value, str) or not value.strip():
         known = ", ".join((*ENDINGS, *JSON_LINES))
         why = value.why if isinstance(value, Unclear) else f"{shown(value)} is neither"
-        place.report(f"rows: {why}; name a file ({known}), or write a list of mappings")
+        problems.report(f"rows: {why}; name a file ({known}), or write a list of mappings")
         return None
-    return open_file(folder / value, place, what="rows: ")
+    return open_file(folder / value, problems, what="rows: ")
 
 
-def open_file(path: Path, place: Place, *, what: str = "") -> Rows | None:
+def open_file(path: Path, problems: Problems, *, what: str = "") -> Rows | None:
     """Open a file of rows by its ending; None, and a report, where it is none."""
     ending = path.suffix.lower()
     if ending not in (*ENDINGS, *JSON_LINES):
@@ -189,33 +184,33 @@ def open_file(path: Path, place: Place, *, what: str = "") -> Rows | None:
             if ending in SPREADSHEETS
             else f"the ending tells its format; give it one of {known}"
         )
-        place.report(f"{what}{path.name}: {remedy}")
+        problems.report(f"{what}{path.name}: {remedy}")
         return None
-    inside = replace(place, file=str(path), line=None)
+    inside = replace(problems, file=str(path), line=None)
     try:
         file = examine(path, only_utf8=ending in JSON_LINES)
         if ending in JSON_LINES:
             return _lines(file, inside)
         return TableRows(file=file, header=read_header(file))
     except UsageError as exc:
-        place.report(f"{what}{exc}")
+        problems.report(f"{what}{exc}")
     except Unreadable as exc:
         inside.report(str(exc), line=exc.line)
     return None
 
 
-def _lines(file: TextFile, place: Place) -> LineRows | None:
+def _lines(file: TextFile, problems: Problems) -> LineRows | None:
     first = next(iter_jsonl(file.path), None)
     columns = _keys(first[0]) if first else ()
     if not columns:
-        place.report("the first line holds no row: a row is a mapping of column: value")
+        problems.report("the first line holds no row: a row is a mapping of column: value")
         return None
     return LineRows(file=file, columns=columns)
 
 
-def _listed(value: Listing, place: Place) -> ListRows | None:
+def _listed(value: Listing, problems: Problems) -> ListRows | None:
     if not value or not _keys(value[0]):
-        place.report("rows: begins with no row: a row is a mapping of column: value")
+        problems.report("rows: begins with no row: a row is a mapping of column: value")
         return None
     lines: Sequence[int | None] = value.lines or [None] * len(value)
     return ListRows(values=list(zip(value, lines, strict=True)), columns=_keys(value[0]))
@@ -225,26 +220,26 @@ def _keys(value: Any) -> tuple[str, ...]:
     return tuple(value) if isinstance(value, Mapping) else ()
 
 
-def crossed(rows: Rows | None, value: Any, place: Place) -> Rows | None:
+def crossed(rows: Rows | None, value: Any, problems: Problems) -> Rows | None:
     """Cross rows with ``matrix:``; None, and a report, where that is none."""
     if not isinstance(value, Block) or not value:
         why = value.why if isinstance(value, Unclear) else f"is {shown(value)}"
-        place.report(f"matrix: {why}; write lines of name: [value, value] below it")
+        problems.report(f"matrix: {why}; write lines of name: [value, value] below it")
         return None
-    before = len(place.found)
+    before = len(problems.found)
     for name, values in value.items():
         try:
             _check_axis(name, values, rows.columns if rows else ())
         except Wrong as exc:
-            place.report(f"matrix.{name}: {exc}", line=value.lines.get(name))
-    if len(place.found) == before and (count := _combinations(value)) > MOST_COMBINATIONS:
-        place.report(
+            problems.report(f"matrix.{name}: {exc}", line=value.lines.get(name))
+    if len(problems.found) == before and (count := _combinations(value)) > MOST_COMBINATIONS:
+        problems.report(
             f"matrix: makes {count} combinations, at most {MOST_COMBINATIONS} are made: "
             "write fewer values, or the rows that you mean"
         )
-    if len(place.found) > before:
+    if len(problems.found) > before:
         return None
-    return Crossed(rows=rows, matrix=dict(value), line=place.line)
+    return Crossed(rows=rows, matrix=dict(value), line=problems.line)
 
 
 def _combinations(matrix: Mapping[str, Sequence[Any]]) -> int:
@@ -269,101 +264,3 @@ def _check_axis(name: str, values: Any, columns: Sequence[str]) -> None:
         if any(each == other and type(each) is type(other) for other in seen[:1000]):
             raise Wrong(f"{shown(each)} stands in it twice: delete one")
         seen.append(each)
-
-
-PARAM, LABEL = "params.", "labels."
-
-MODEL_FIELDS = frozenset(
-    {
-        *("seed", "size", "aspect_ratio", "negative_prompt", "guidance_scale", "steps", "style"),
-        *("num_inference_steps", "num_images", "max_images", "n", "fps", "quality"),
-        *("mask", "mask_url", "watermark"),
-        *("output_format", "generate_audio", "enable_base64_output"),
-    }
-)
-"""Fields that models are known to have: whoever names a column so means to send it."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Column:
-    """Where a column's cells go: a field of the job, or a name inside ``params`` or ``labels``."""
-
-    at: int
-    field: str
-    name: str
-    convert: Callable[[Any], Any]
-
-
-def _same(cell: Any) -> Any:
-    return cell
-
-
-def _column(at: int, name: str) -> _Column:
-    if name in JOB_FIELDS and name not in OPEN_FIELDS:
-        return _Column(at, name, name, _same if name in TEXT_FIELDS else as_number)
-    if name.startswith(PARAM):
-        return _Column(at, "params", name.removeprefix(PARAM), as_value)
-    return _Column(at, "labels", name.removeprefix(LABEL), _same)
-
-
-def check_columns(columns: tuple[str, ...], place: Place) -> None:
-    """Report columns that are meant for the job and would be labels as they are spelled."""
-    for name in columns:
-        twin = name.removeprefix(LABEL)
-        if twin != name and twin in columns and _column(0, twin).field == "labels":
-            place.report(f"columns {shown(twin)} and {shown(name)} are one label: rename one")
-        if name in JOB_FIELDS or name.startswith((PARAM, LABEL)):
-            continue
-        if name.lower() in MODEL_FIELDS or name.lower() in JOB_FIELDS:
-            right = name.lower() if name.lower() in JOB_FIELDS else f"params.{name}"
-            place.report(
-                f"column {shown(name)}: to send it, call it {right}; to only keep it with the "
-                f"results, labels.{name}"
-            )
-        elif (hint := meant(name, _open(columns), cutoff=0.8)) != "":
-            place.report(f"column {shown(name)}{hint} To keep it as it is, call it labels.{name}")
-    words = {"prompt"} if any(name.startswith(PARAM) for name in columns) else set()  # or params
-    for name in ("model", "prompt"):
-        if name not in {*columns, *words} and not any(
-            problem.job is None for problem in place.found
-        ):
-            known = ", ".join(field for field in JOB_FIELDS if field not in OPEN_FIELDS)
-            place.report(
-                f"no column {name}: a table of jobs needs model and prompt; it may have {known}, "
-                "params.NAME and labels of your own. Other tables are rows: of a job file"
-            )
-
-
-def _open(columns: tuple[str, ...]) -> list[str]:
-    return [name for name in JOB_FIELDS if name not in columns and name not in OPEN_FIELDS]
-
-
-def label_columns(columns: tuple[str, ...]) -> list[str]:
-    """The columns that are kept and not sent."""
-    return [c for c in columns if _column(0, c).field == "labels" and not c.startswith(LABEL)]
-
-
-def table_jobs(rows: TableRows, place: Place) -> Iterator[JobRow]:
-    """The jobs of a table whose columns are their fields; an empty cell says nothing."""
-    columns = [_column(at, name) for at, name in enumerate(rows.columns)]
-    here = replace(place)
-    for n, (line, cells) in enumerate(rows.read(place), start=1):
-        value: dict[str, Any] = {}
-        for column in columns:
-            cell = cells[column.at]
-            if cell == "":
-                continue
-            if column.field in OPEN_FIELDS:
-                value.setdefault(column.field, {})[column.name] = column.convert(cell)
-            else:
-                value[column.field] = column.convert(cell)
-        for job in read_row(value, line, n, NO_DEFAULTS, here):
-            yield JobRow(job=job, line=line)
-
-
-def line_jobs(rows: Any, place: Place) -> Iterator[JobRow]:
-    """The jobs of a JSON Lines file, one a line."""
-    place = replace(place, file=str(rows))
-    for n, (value, line) in enumerate(iter_jsonl(rows), start=1):
-        for job in read_row(value, line, n, NO_DEFAULTS, place):
-            yield JobRow(job=job, line=line)

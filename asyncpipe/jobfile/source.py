@@ -55,6 +55,20 @@ class Unreadable(Exception):
         self.line = line
 
 
-def line_of(mapping: Mapping[str, Any], key: str, otherwise: int | None) -> int | None:
-    """The line on which ``key`` of ``mapping`` stands, or ``otherwise`` where nobody knows."""
-    return mapping.lines.get(key, otherwise) if isinstance(mapping, Block) else otherwise
+class Wrong(Exception):
+    """A value does not fit its place; the message includes the remedy."""
+
+
+def line_at(value: Any, way: Iterable[int | str], otherwise: int | None) -> int | None:
+    """The line of what is found on ``way`` into ``value``, as near as anybody knows."""
+    line = otherwise
+    for step in way:
+        if isinstance(value, Block):
+            line, value = value.lines.get(str(step), line), value.get(str(step))
+        elif isinstance(value, Listing) and isinstance(step, int):
+            line, value = value.lines[step] if value.lines else line, value[step]
+        elif isinstance(value, Mapping):
+            value = value.get(step)
+        else:
+            break
+    return line

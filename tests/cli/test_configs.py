@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from asyncpipe.cli.app import run_command
-from asyncpipe.jobfile.load import JobFile, load_jobs
+from asyncpipe.jobfile.file import JobFile
+from asyncpipe.jobfile.load import load_jobs
 from asyncpipe.pricing.price import price
 from asyncpipe.pricing.rates import built_in
 from tests.support import CONFIGS

@@ -13,7 +13,7 @@ from aiohttp import web
 from asyncpipe import AtlasCloud, Job, load_jobs
 from asyncpipe.cli.precheck import ModelCheck, RowCheck
 from asyncpipe.errors import JobFileError, ProviderError
-from asyncpipe.jobfile.validate import JobRow
+from asyncpipe.jobfile.lazy import JobRow
 from asyncpipe.providers.catalog.models import CatalogModel, look_up
 from tests.support import CONFIGS
 from tests.support.catalog import MODELS, VEO, check

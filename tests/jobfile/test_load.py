@@ -303,6 +303,7 @@ def test_mistakes_in_dicts_are_told_without_a_file() -> None:
         ["no"],
         {"model": FLUX, "prompt": "p"},
         {"model": FLUX, "prompt": "p"},
+        {"model": FLUX, "prompt": "q", 5: 1},
     ]
     with pytest.raises(JobFileError) as caught:
         parse_jobs(rows)
@@ -314,6 +315,7 @@ def test_mistakes_in_dicts_are_told_without_a_file() -> None:
     assert found[4].startswith("job 3: a field of the job cannot be sent as JSON")
     assert found[5].startswith("job 4: a job is a mapping")
     assert found[6] == "job 6: the same job as job 5: to make several of one, use count:"
+    assert found[7].startswith("job 7: 5: unknown key; known are name, type, model")
 
 
 def test_settings_name_the_field_that_is_wrong() -> None:

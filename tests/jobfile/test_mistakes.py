@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncpipe.errors import UsageError
-from asyncpipe.jobfile.load import FORMATS, load_jobs
+from asyncpipe.jobfile.formats import FORMATS
+from asyncpipe.jobfile.load import load_jobs
 from asyncpipe.jobfile.source import Unreadable
 from tests.support.job_files import FLUX, ROW, load, problems
 

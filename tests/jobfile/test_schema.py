@@ -12,10 +12,10 @@ from jsonschema_rs import Draft7Validator
 
 from asyncpipe.cli.app import run_command
 from asyncpipe.errors import JobFileError
-from asyncpipe.jobfile.fields import DEFAULT_FIELDS, JOB_FIELDS
 from asyncpipe.jobfile.load import load_jobs
+from asyncpipe.jobfile.models import DefaultsIn, JobIn, SettingsIn, TypedDefaultsIn
 from asyncpipe.jobfile.schema import job_file_schema
-from asyncpipe.jobfile.settings import TOP_FIELDS
+from asyncpipe.jobs import BODY_FIELDS, DIRECT_FIELDS
 from tests.support import CONFIGS
 
 FILES = sorted(CONFIGS.glob("*.yaml"))
@@ -28,12 +28,15 @@ def faults(value: Any) -> list[str]:
 
 
 def test_the_schema_is_one_and_knows_every_key() -> None:
-    """Valid itself; whatever key is added to the tables is in it."""
+    """Valid itself; whatever key is added to the models is in it, and what jobs have."""
     schema = job_file_schema()
     Draft7Validator(schema)  # raises for one that is none
-    assert set(schema["properties"]) == set(TOP_FIELDS)
-    assert set(schema["definitions"]["job"]["properties"]) == set(JOB_FIELDS)
-    assert set(schema["properties"]["defaults"]["properties"]) >= set(DEFAULT_FIELDS)
+    assert set(schema["properties"]) == set(SettingsIn.__annotations__)
+    for model in (JobIn, DefaultsIn, TypedDefaultsIn):
+        keys = set(schema["definitions"][model.__name__]["properties"])
+        assert keys == set(model.__annotations__)
+        assert keys >= {"model", "prompt", "params", *BODY_FIELDS}
+    assert set(JobIn.__annotations__) >= {*DIRECT_FIELDS, "name", "type", "count"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

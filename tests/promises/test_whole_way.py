@@ -23,7 +23,7 @@ from asyncpipe import (
     load_jobs,
 )
 from asyncpipe.errors import BalanceExhausted, KeyRefused, Rejected
-from asyncpipe.jobfile.load import JobFile
+from asyncpipe.jobfile.file import JobFile
 from asyncpipe.simulator.books import Books
 from asyncpipe.simulator.faults import Faults
 from asyncpipe.simulator.server import Simulator
