@@ -207,7 +207,7 @@ jobs:
         ("prompt: same", "jobs.yaml:4: job 1: uses no column, so each row would make the same"),
         ('name: "{sku}"', "jobs.yaml:4: job 1: prompt: missing; write it on the job or in defaul"),
         ('prompt: "{sku}"\n  wdith: 5', "jobs.yaml:5: job 1: wdith: unknown key: did you mean 'w"),
-        ('prompt: "{sku}"\n  wdith: "{sku}"', "jobs.yaml:5: job 1: wdith: unknown key: did you mean 'w"),
+        ('prompt: "{sku}"\n  wdith: "{sku}"', "jobs.yaml:5: job 1: wdith: unknown key: did you"),
         ('prompt: "{sku}"\n  params: {a: ["{x y}"]}', "jobs.yaml:5: job 1: params.a: {x y} is no"),
         ('prompt: "{sku}"\n  labels: {a: "{b}"}', "jobs.yaml:5: job 1: labels.a: {b} is no colu"),
         ('prompt: "{sku}"\n  params: "{sku}"', "jobs.yaml:5: job 1: params: is '{sku}', not a ma"),
