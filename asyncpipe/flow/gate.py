@@ -30,7 +30,8 @@ class Gate:
         self._held = 0.0
         self._wanted = self._granted = False
         self._row = 0
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._timer_at = 0.0  # uvloop's handles do not say when they are due
 
     # -- submits --------------------------------------------------------------------------------
 
@@ -91,10 +92,10 @@ class Gate:
         else:
             return
         if self._timer is not None:
-            if self._timer.when() <= at and not self._timer.cancelled():
+            if self._timer_at <= at and not self._timer.cancelled():
                 return
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_at(at, self._turn)
+        self._timer, self._timer_at = asyncio.get_running_loop().call_at(at, self._turn), at
 
     def _turn(self) -> None:
         self._timer = None

@@ -67,14 +67,16 @@ class HttpClient:
 
     ``headers`` go with every request, and to no other host: redirects are not followed, .netrc
     is not read, cookies are not kept. ``base_url`` is taken as it is, percent-encoding included.
+    They are no defaults of a session: those aiohttp tells a proxy as well, and of Authorization it
+    makes Proxy-Authorization there.
     """
 
     def __init__(
         self, base_url: str, *, headers: Mapping[str, str], timeouts: Timeouts = DEFAULT_TIMEOUTS
     ) -> None:
         self._base_url = base_url
-        self._headers = {
-            **headers,
+        self._headers = {**headers}
+        self._defaults = {
             "User-Agent": USER_AGENT,
             "Accept": "application/json",
             # A compressed answer could unpack to far more than LARGEST_ANSWER before it is counted.
@@ -124,7 +126,7 @@ class HttpClient:
         return aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers=self._headers,
+            headers=self._defaults,
             timeout=aiohttp.ClientTimeout(total=total_s, connect=self._timeouts.connect_s),
             trust_env=False,  # it would let a .netrc entry replace the key
         )
@@ -205,7 +207,7 @@ class HttpClient:
         data: bytes | OnceBody | AsyncIterator[bytes] | None,
         *,
         base_url: str | None = None,
-        headers: Mapping[str, str] | None = None,
+        headers: dict[str, str] | None = None,
     ) -> HttpAnswer | Lost:
         """Make one request.
 
@@ -214,12 +216,14 @@ class HttpClient:
         """
         if session is None:
             raise RuntimeError("the provider is not open: enter it with `async with` first")
+        if headers is None:
+            headers = {"Content-Type": "application/json"} if data else {}
         try:
             response = await session.request(
                 method,
                 URL((base_url or self._base_url) + path, encoded=True),
                 data=data,
-                headers=headers or ({"Content-Type": "application/json"} if data else None),
+                headers=self._headers | headers,
                 allow_redirects=False,
                 proxy=self._proxy,
             )
