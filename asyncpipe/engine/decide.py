@@ -53,18 +53,19 @@ class RetryPolicy:
         return self.resubmit_unknown and record.failures < self.of(record.job)
 
 
+_TAKEN, _FINAL, _OTHER = Answer(Verdict.TAKEN), Answer(Verdict.FINAL), Answer(Verdict.OTHER)
+_UNREACHED = Answer(Verdict.OVERLOADED)
+
+
 def limits_of(answer: Prediction | ProviderError) -> Answer:
     """What an answer to a submit or a poll says of the API's limits."""
     if isinstance(answer, Prediction):
-        running = answer.status is PredictionStatus.RUNNING
-        return Answer(Verdict.TAKEN if running else Verdict.FINAL)
+        return _TAKEN if answer.status is PredictionStatus.RUNNING else _FINAL
     if isinstance(answer, Overloaded):
         return Answer(Verdict.OVERLOADED, answer.retry_after_s)
-    if isinstance(answer, RateLimited):
+    if isinstance(answer, RateLimited) or (isinstance(answer, PollFailed) and answer.status == 429):
         return Answer(Verdict.LIMITED, answer.retry_after_s)
-    if isinstance(answer, PollFailed) and answer.status == 429:
-        return Answer(Verdict.LIMITED, answer.retry_after_s)
-    return Answer(Verdict.OVERLOADED if isinstance(answer, NotAccepted) else Verdict.OTHER)
+    return _UNREACHED if isinstance(answer, NotAccepted) else _OTHER
 
 
 def found_by(answer: Prediction | ProviderError) -> Found:
