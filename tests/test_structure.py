@@ -251,6 +251,13 @@ def test_public_names_are_few_sorted_and_there() -> None:
     assert set(names) | {"__version__"} == set(dir(asyncpipe))
 
 
+def test_every_public_name_is_used_as_users_write_it() -> None:
+    """In the file that only mypy reads: what a name's types promise is held to there."""
+    tree = ast.parse((PROJECT / "tests" / "typing" / "api.py").read_text(encoding="utf-8"))
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    assert set(asyncpipe.__all__) - used == set()
+
+
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_functions_stay_short(path: Path) -> None:
     """None over 60 lines; a file is as long as its one idea."""
@@ -267,3 +274,14 @@ def test_every_test_that_readme_names_is_there() -> None:
     written = "".join(path.read_text(encoding="utf-8") for path in tests)
     assert len(named) > 10
     assert {name for name in named if f"def {name}(" not in written} == set()
+
+
+def test_no_test_file_is_made_of_another() -> None:
+    """What tests share stands in ``tests/support``; a file of tests can be read, or go, alone."""
+    for path in modules(PROJECT / "tests"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            named = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if isinstance(node, ast.Import):
+                named = [alias.name for alias in node.names]
+            others = [name for name in named if f"{name}.".startswith("tests.")]
+            assert [n for n in others if not f"{n}.".startswith("tests.support.")] == [], path
