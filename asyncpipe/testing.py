@@ -35,7 +35,7 @@ from typing import Any, Self, TypeVar
 from asyncpipe.errors import BalanceExhausted, PredictionGone, ProviderError, Rejected
 from asyncpipe.jobs import Job, now
 from asyncpipe.pricing import Quote
-from asyncpipe.providers import Prediction, PredictionStatus
+from asyncpipe.providers import DEFAULT_PROVIDER, Prediction, PredictionStatus
 
 T = TypeVar("T")
 
@@ -152,7 +152,7 @@ class FakeProvider:
 
     scripts: Mapping[str, Script] = field(default_factory=dict)
     default: Script = field(default_factory=Script)
-    name: str = "atlas"
+    name: str = DEFAULT_PROVIDER
     origin: str = "fake"
     simulated: bool = True
     account: str = ""

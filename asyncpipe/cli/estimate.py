@@ -22,8 +22,9 @@ from asyncpipe.errors import ProviderError
 from asyncpipe.flow import Latency
 from asyncpipe.jobfile import JobFile, open_jobs
 from asyncpipe.jobs import Job, JobType
-from asyncpipe.pricing import Price, Prices, Quoting, to_micro, usd
-from asyncpipe.providers.atlas import AtlasCloud, has_key
+from asyncpipe.pricing import HasBalance, Price, Prices, Quoting, to_micro, usd
+from asyncpipe.providers import Provider, has_key
+from asyncpipe.providers import connect as connect_provider
 from asyncpipe.report import money
 
 OFFLINE = "by tables only, nothing was asked: "
@@ -97,7 +98,7 @@ async def _ask(options: EstimateOptions, file: JobFile, prices: Prices) -> Estim
     async with AsyncExitStack() as stack:
         simulated = Simulated(catalog=options.simulate_catalog) if options.simulate else None
         if simulated is None and not has_key():
-            provider = AtlasCloud(base_url=options.base_url, keyless=True)
+            provider = connect_provider(base_url=options.base_url, keyless=True)
         else:
             provider = await connect(stack, None, base_url=options.base_url, simulated=simulated)
         await stack.enter_async_context(provider)
@@ -107,7 +108,7 @@ async def _ask(options: EstimateOptions, file: JobFile, prices: Prices) -> Estim
         return estimate
 
 
-async def ask_all(file: JobFile, prices: Prices, provider: AtlasCloud) -> Estimate:
+async def ask_all(file: JobFile, prices: Prices, provider: Provider) -> Estimate:
     """Price every job, by quotes where the provider gives them; it must be open."""
     estimate = Estimate(costs=Costs(learned_before(provider)), remarks=[])
     quoting = Quoting(provider, tell=estimate.remarks.append)
@@ -117,8 +118,10 @@ async def ask_all(file: JobFile, prices: Prices, provider: AtlasCloud) -> Estima
     return replace(estimate, asked=quoting.asked)
 
 
-async def with_balance(estimate: Estimate, provider: AtlasCloud) -> Estimate:
+async def with_balance(estimate: Estimate, provider: Provider) -> Estimate:
     """Add the balance, or why it is not known."""
+    if not isinstance(provider, HasBalance):
+        return replace(estimate, remarks=[*estimate.remarks, "the provider tells no balance"])
     try:
         return replace(estimate, balance=await provider.balance())
     except ProviderError as exc:
@@ -257,7 +260,7 @@ _SECONDS: tuple[tuple[str, float, float], ...] = (
     ("sora", 60, 180),
     ("hailuo", 130, 150),
 )
-"""Seconds from submit to end, by a word of the model's id (atlas-api §9)."""
+"""Seconds from submit to end, by a word of the model's id, as its documents say."""
 
 _BY_TYPE = {JobType.IMAGE: (10.0, 30.0), JobType.VIDEO: (60.0, 300.0), JobType.AUDIO: (10.0, 60.0)}
 

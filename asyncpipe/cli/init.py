@@ -9,11 +9,12 @@ import orjson
 
 from asyncpipe.errors import UsageError
 from asyncpipe.jobfile import TITLE, job_file_schema
+from asyncpipe.providers import key_variable
 
 _EN = """\
 # A job file: what asyncpipe is to make. Try it without key, network or money:
 #   asyncpipe run {name} --simulate
-# For real: set ATLASCLOUD_API_KEY, look at `asyncpipe estimate {name}`, leave --simulate out.
+# For real: set {key}, look at `asyncpipe estimate {name}`, leave --simulate out.
 
 output_dir: pipeline_output     # where images/, videos/, audio/ and manifest.json go
 max_workers: 3                  # most predictions in flight at once
@@ -57,7 +58,7 @@ jobs:
 _ZH = """\
 # 任务文件:写明要生成什么。先在模拟器上试跑,不需要密钥、网络,也不花钱:
 #   asyncpipe run {name} --simulate
-# 正式运行:设置 ATLASCLOUD_API_KEY,先看 `asyncpipe estimate {name}`,再去掉 --simulate。
+# 正式运行:设置 {key},先看 `asyncpipe estimate {name}`,再去掉 --simulate。
 
 output_dir: pipeline_output     # 图片、视频、音频和 manifest.json 存放的文件夹
 max_workers: 3                  # 同时进行的生成数上限
@@ -125,7 +126,7 @@ def write_job_file(path: Path, *, lang: str, force: bool) -> None:
         raise UsageError(f"{path}: the template is YAML, name it like jobs.yaml")
     if path.exists() and not force:
         raise UsageError(f"{path} is there already: choose another name, or --force to replace it")
-    text = (_ZH if lang == "zh" else _EN).format(name=path)
+    text = (_ZH if lang == "zh" else _EN).format(name=path, key=key_variable())
     try:
         path.write_text(_link(path.parent) + text, encoding="utf-8", newline="\n")
     except OSError as exc:

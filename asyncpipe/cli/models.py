@@ -10,7 +10,7 @@ import orjson
 
 from asyncpipe._text import fit, printable, width
 from asyncpipe.pricing import usd
-from asyncpipe.providers.atlas import AtlasCloud
+from asyncpipe.providers import Provider, connect
 from asyncpipe.providers.catalog import CatalogModel, Catalogue, get_catalogue
 
 _WIDEST = 60
@@ -20,7 +20,7 @@ def list_models(
     *, kind: str | None, search: str, base_url: str | None, as_json: bool, refresh: bool
 ) -> None:
     """Print the catalogue; never needs a key, and without network prints what is known."""
-    provider = AtlasCloud(base_url=base_url, keyless=True)
+    provider = connect(base_url=base_url, keyless=True)
     catalogue = asyncio.run(_ask(provider, refresh=refresh))
     chosen = choose(catalogue.models, kind=kind, search=search)
     if catalogue.trouble:
@@ -35,7 +35,7 @@ def list_models(
     click.echo("from: what one image, second or generation costs at least, in USD")
 
 
-async def _ask(provider: AtlasCloud, *, refresh: bool) -> Catalogue:
+async def _ask(provider: Provider, *, refresh: bool) -> Catalogue:
     async with provider:
         return await get_catalogue(provider, refresh=refresh)
 

@@ -62,7 +62,7 @@ def shared(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return decorate
 
 
-BASE_URL = click.option("--base-url", help="The API's base URL, if not Atlas Cloud's own.")
+BASE_URL = click.option("--base-url", help="The API's base URL, if not the provider's own.")
 
 PRICE_FILE = click.option(
     "--price-file",
@@ -86,7 +86,7 @@ ENV_FILE = click.option(
     callback=_env_file,
     expose_value=False,
     is_eager=True,
-    help="Read ATLASCLOUD_API_KEY and the like from this file.",
+    help="Read the API key and the like from this file.",
 )
 
 OUTPUT = shared(

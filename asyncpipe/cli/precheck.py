@@ -12,7 +12,7 @@ from asyncpipe.errors import Problem
 from asyncpipe.http import on_loopback
 from asyncpipe.jobfile import LONGEST_MESSAGE, MOST_PROBLEMS, JobFile, JobRow
 from asyncpipe.jobs import Job
-from asyncpipe.providers.atlas import AtlasCloud
+from asyncpipe.providers import DEFAULT_PROVIDER, Provider
 from asyncpipe.providers.catalog import (
     BodyCheck,
     Catalogue,
@@ -34,7 +34,7 @@ class ModelCheck:
     def __init__(
         self,
         file: JobFile,
-        provider: AtlasCloud,
+        provider: Provider,
         wanted: Callable[[Job], bool],
         *,
         allow_unknown: bool,
@@ -164,7 +164,7 @@ class RowCheck:
     def _problem(self, row: JobRow, text: str) -> Problem:
         if len(text) > LONGEST_MESSAGE:
             text = f"{text[:LONGEST_MESSAGE]}…"
-        name = row.job.title(row.job.key("atlas"))
+        name = row.job.title(row.job.key(DEFAULT_PROVIDER))
         file = row.file or self._file
         return Problem(message=text, file=file, line=row.line, job=name[:80])
 

@@ -14,10 +14,10 @@ import orjson
 
 from asyncpipe._text import json_text, printable
 from asyncpipe.cli.session import Exit, Simulated, connect, loop_factory
-from asyncpipe.errors import UsageError
+from asyncpipe.errors import ProviderError, UsageError
 from asyncpipe.ledger import Origin, origin_of
-from asyncpipe.pricing import Bill, usd
-from asyncpipe.providers.atlas import AtlasCloud, read_bill
+from asyncpipe.pricing import Bill, HasBill, usd
+from asyncpipe.providers import Provider
 from asyncpipe.report import (
     Compared,
     Ledgered,
@@ -61,10 +61,12 @@ async def _ask(folder: Path, origin: Origin, ledgered: Ledgered, base_url: str |
         provider = await connect(stack, folder, base_url=base_url, simulated=simulated)
         _check(folder, origin, provider)
         await stack.enter_async_context(provider)
-        return await read_bill(provider, ledgered.days)
+        if not isinstance(provider, HasBill):
+            raise ProviderError(f"{provider.name} tells no bill: there is nothing to compare with")
+        return await provider.bill(ledgered.days)
 
 
-def _check(folder: Path, origin: Origin, provider: AtlasCloud) -> None:
+def _check(folder: Path, origin: Origin, provider: Provider) -> None:
     """Another provider's bill would say nothing of this folder."""
     if provider.origin != origin.origin:
         raise UsageError(

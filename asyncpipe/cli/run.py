@@ -35,7 +35,7 @@ from asyncpipe.jobs import Job
 from asyncpipe.ledger import reading
 from asyncpipe.media import GIB
 from asyncpipe.pricing import Prices, Quoting, to_micro
-from asyncpipe.providers.atlas import AtlasCloud
+from asyncpipe.providers import DEFAULT_PROVIDER, Provider
 from asyncpipe.report import Progress
 
 
@@ -160,14 +160,14 @@ def _remark(output: Output, line: str) -> None:
 def _still_to_buy(options: RunOptions, file: JobFile) -> AbstractContextManager[Wanted]:
     return still_to_buy(
         options.output_dir or file.settings.output_dir,
-        "atlas",
+        DEFAULT_PROVIDER,
         retry_failed=options.retry_failed,
         resubmit=options.ambiguous == "resubmit",
     )
 
 
 async def _look(
-    options: RunOptions, file: JobFile, prices: Prices, provider: AtlasCloud | None = None
+    options: RunOptions, file: JobFile, prices: Prices, provider: Provider | None = None
 ) -> tuple[set[str], bool]:
     """Check the file, where a provider is given by its catalogue, too.
 
@@ -187,7 +187,7 @@ async def _price(
     file: JobFile,
     prices: Prices,
     quoting: Quoting,
-    provider: AtlasCloud,
+    provider: Provider,
     *,
     unpriced: set[str],
 ) -> None:
@@ -218,7 +218,7 @@ async def ask_first(
     file: JobFile,
     prices: Prices,
     quoting: Quoting,
-    provider: AtlasCloud,
+    provider: Provider,
     *,
     wanted: Callable[[Job], bool],
     workers: int,

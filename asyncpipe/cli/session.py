@@ -22,7 +22,8 @@ from asyncpipe.errors import AsyncpipeError, UsageError
 from asyncpipe.flow import Window
 from asyncpipe.jobs import Deadlines, JobState, JobType, Polling
 from asyncpipe.ledger import STATE_FOLDER, ledger_path, make_folders
-from asyncpipe.providers.atlas import AtlasCloud
+from asyncpipe.providers import Provider
+from asyncpipe.providers import connect as connect_provider
 from asyncpipe.report import Manifest, Progress, Totals, read_manifest, summary
 
 
@@ -155,10 +156,10 @@ class Simulated:
 
 async def connect(
     stack: AsyncExitStack, folder: Path | None, *, base_url: str | None, simulated: Simulated | None
-) -> AtlasCloud:
+) -> Provider:
     """Make the provider; ``stack`` closes the simulator, which without a folder keeps no books."""
     if simulated is None:
-        return AtlasCloud(base_url=base_url)
+        return connect_provider(base_url=base_url)
     from asyncpipe.simulator import Faults, Simulator, SimulatorSettings
 
     if folder is not None:
@@ -170,7 +171,7 @@ async def connect(
         books=folder / STATE_FOLDER / "simulator.sqlite3" if folder else None,
     )
     simulator = await stack.enter_async_context(Simulator(settings))
-    return AtlasCloud("simulated", base_url=simulator.base_url, simulated=True)
+    return connect_provider(base_url=simulator.base_url, simulated=True)
 
 
 def prepare_process() -> None:

@@ -18,6 +18,7 @@ from asyncpipe.jobfile import JobFile, JobRow, load_price_file, open_jobs
 from asyncpipe.jobs import Job
 from asyncpipe.ledger import Taken, ledger_path, reading
 from asyncpipe.pricing import Price, Prices, Quoting, Unpriced, books_of, price_key, usd
+from asyncpipe.providers import DEFAULT_PROVIDER
 from asyncpipe.report import money
 
 QUOTES_S = 120.0
@@ -256,7 +257,7 @@ def validate_jobs(path: Path, *, as_json: bool, price_file: Path | None = None) 
 
 def _shown(row: JobRow, price: Price | None) -> Iterator[str]:
     """One job as people check it before they pay for it."""
-    name, model = row.job.title(row.job.key("atlas")), printable(row.job.model)
+    name, model = row.job.title(row.job.key(DEFAULT_PROVIDER)), printable(row.job.model)
     cost = usd(price.micro) if price else "no price"
     yield f"  {fit(name, 28)}  {row.job.kind.value:<5}  {cost:>11}  {model}"
     if row.job.said:

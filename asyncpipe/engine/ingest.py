@@ -13,7 +13,7 @@ from asyncpipe.jobs import Job, JobState, Unknown, may_take_media, now
 from asyncpipe.ledger import Ledger
 from asyncpipe.media import BadInputs, LocalFiles
 from asyncpipe.pricing import Purse
-from asyncpipe.providers import Provider, uploader
+from asyncpipe.providers import Provider, Uploader
 
 JobLike = Job | Mapping[str, Any]
 """A job, or a mapping with a job file's keys."""
@@ -118,7 +118,7 @@ class Attachments:
 
     def __init__(self, provider: Provider) -> None:
         self._files = LocalFiles()
-        self._takes, self._provider = uploader(provider) is not None, provider.name
+        self._takes, self._provider = isinstance(provider, Uploader), provider.name
 
     async def of(self, job: Job) -> Job:
         """The job with its files known; raises JobFileError."""

@@ -17,7 +17,7 @@ from asyncpipe.errors import NotAccepted, ProviderError, Rejected
 from asyncpipe.jobs import Job, JobRecord, JobState, LocalFile, now
 from asyncpipe.ledger import Ledger
 from asyncpipe.media import trouble_with
-from asyncpipe.providers import Prediction, Provider, uploader
+from asyncpipe.providers import Prediction, Provider, Uploader
 
 logger = logging.getLogger("asyncpipe.uploads")
 
@@ -64,7 +64,8 @@ class Uploads:
     """
 
     def __init__(self, provider: Provider, ledger: Ledger, rng: Random) -> None:
-        self._provider, self._ledger, self._rng = uploader(provider), ledger, rng
+        self._uploader = provider if isinstance(provider, Uploader) else None
+        self._ledger, self._rng = ledger, rng
         self._permits = anyio.Semaphore(AT_ONCE)
         self._locks: dict[str, anyio.Lock] = {}
         self._known: OrderedDict[str, tuple[str, datetime]] = OrderedDict()
@@ -173,10 +174,10 @@ class Uploads:
             raise NotAccepted(str(exc), status=exc.status) from exc
 
     async def _send(self, path: Path) -> str:
-        if self._provider is None:
+        if self._uploader is None:
             raise Rejected("this provider takes no files of this machine: give their URLs")
         try:
-            return await self._provider.upload(path)
+            return await self._uploader.upload(path)
         except ProviderError:
             raise
         except Exception as exc:  # a bug in a provider must not end everybody's run

@@ -15,7 +15,7 @@ JITTER = 0.1
 """Every gap is stretched or shrunk by up to this share, so that jobs do not poll in step."""
 
 WARM_UP_S = 30.0
-"""How long after submit a provider may not know its own prediction (atlas-api §3)."""
+"""How long after submit a provider may not know its own prediction."""
 
 
 def poll_gap(polling: Polling, polls: int, rng: Random) -> float:

@@ -132,7 +132,7 @@ class _Twice:
         """Take the next row; a job that cannot be told from others is reported."""
         self._n += 1
         try:
-            key = row.job.key("atlas")
+            key = row.job.key()
         except UsageError as exc:
             problems.report(str(exc), line=row.line)
             return
@@ -145,7 +145,7 @@ class _Twice:
         for n, first in enumerate(rows, start=1):
             if not open_keys:
                 return
-            key = first.job.key("atlas")
+            key = first.job.key()
             if key not in open_keys:
                 continue
             open_keys.discard(key)
@@ -158,7 +158,7 @@ class _Twice:
 def _report(suspect: _Suspect, first: JobRow, n: int, problems: Problems) -> None:
     row = suspect.row
     where = f"on line {first.line}" if first.line else f"{n} of the file"
-    name = row.job.title(row.job.key("atlas"))[:80]
+    name = row.job.title(row.job.key())[:80]
     own = Problems(found=problems.found, file=row.file or problems.file, line=row.line, job=name)
     if first.line == row.line and row.line is not None:
         own.report("makes the same job twice: let its name, prompt or another field differ")
@@ -175,7 +175,7 @@ def note_row(
     """
     earlier: tuple[int, int | None] | None = None
     try:
-        keys = [job.key("atlas") for job in jobs]
+        keys = [job.key() for job in jobs]
     except UsageError as exc:  # a Job made by hand may hold what JSON has not
         problems.report(str(exc))
         return

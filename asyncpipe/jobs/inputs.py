@@ -57,7 +57,7 @@ class LocalFile:
 def is_media_field(name: str) -> bool:
     """Whether a field's text is a medium: a URL, a data URI, or a file of this machine.
 
-    Seen in the provider's documents and clients (atlas-api §2), or spelled like those. They count
+    Seen in providers' documents and clients, or spelled like those. They count
     wherever they stand in ``params``, also inside lists and mappings (``references``).
     """
     return _MEDIA.fullmatch(name) is not None

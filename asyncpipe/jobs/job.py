@@ -48,7 +48,7 @@ def type_of_model(model: str) -> JobType | None:
     """Tell the job type from a model id such as ``google/veo3.1/text-to-video``; None if it can't.
 
     Only the ``…-to-image``, ``…-to-video`` and ``…-to-audio``, ``-speech``, ``-music`` forms tell
-    it (atlas-api: choosing the endpoint).
+    it (the endpoint is chosen by it).
     """
     return next((kind for mark, kind in _TOLD_BY.items() if mark in model.lower()), None)
 
@@ -119,8 +119,10 @@ class Job:
         text = self.params.get("text")
         return self.prompt or (text[:1000] if isinstance(text, str) else "")
 
-    def key(self, provider: str) -> str:
+    def key(self, provider: str = "") -> str:
         """The job's identity at ``provider``: 32 hex digits, the same on every machine and run.
+
+        Without a provider it tells the jobs of one file apart.
 
         A file of this machine counts by its sha256: where it lies and what it is called does not.
         """

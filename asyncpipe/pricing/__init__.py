@@ -1,10 +1,11 @@
 """What a job costs, and what may be spent.
 
 Prices come from the provider's quotes or from price books; ``Budget`` holds the cap. Whoever can
-tell a quote or a balance is asked through two small protocols of this room's own.
+tell a quote, a balance or a bill is asked through small protocols of this room's own.
 """
 
-from asyncpipe.pricing.bill import Bill, BilledDay
+from asyncpipe.pricing.balance import HasBalance
+from asyncpipe.pricing.bill import Bill, BilledDay, HasBill
 from asyncpipe.pricing.budget import Budget, Fit, Hold
 from asyncpipe.pricing.money import MOST_USD, from_micro, to_micro, told_micro, usd, usd_text
 from asyncpipe.pricing.price import ESTIMATE_FACTOR, MOST_FACTOR, Price, Prices, Unpriced
@@ -23,6 +24,8 @@ __all__ = [
     "BilledDay",
     "Budget",
     "Fit",
+    "HasBalance",
+    "HasBill",
     "Hold",
     "Price",
     "PriceBook",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
+from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,3 +27,11 @@ class Bill:
     """What the provider says it charged, by day; days it said nothing of are not in it."""
 
     days: Mapping[date, BilledDay] = field(default_factory=dict)
+
+
+@runtime_checkable
+class HasBill(Protocol):
+    """What a provider may have besides: it says what it charged, day by day."""
+
+    async def bill(self, days: Iterable[date]) -> Bill:
+        """Ask for the bill of ``days`` (UTC); costs nothing. Raises ProviderError."""

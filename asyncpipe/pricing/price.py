@@ -20,7 +20,7 @@ ASSUMED_DURATION_S = 5
 """Seconds a video is priced as when its job does not say: what the article's program asked for."""
 
 OUTPUT_COUNTS = ("num_images", "n", "max_images")
-"""Fields that ask for several outputs, by model (atlas-api §4); each output is paid for."""
+"""Fields that ask for several outputs, by model; each output is paid for."""
 
 _SECONDS = re.compile(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*s?\s*", re.ASCII)
 

@@ -173,7 +173,7 @@ def built_in() -> PriceBook:
     """Return the built-in price book: the article's five models at the article's prices.
 
     They are the article's figures of 2026-02-28 and go stale: real prices have been seen ten times
-    as high (atlas-api §10), and two of the ids are the article's only. A job file's ``prices`` go
+    as high, and two of the ids are the article's only. A job file's ``prices`` go
     before them.
     """
     return PriceBook(

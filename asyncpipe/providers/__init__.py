@@ -1,15 +1,73 @@
 """The APIs that are submitted to, polled, and answer URLs.
 
 ``base`` is what the engine asks of one; ``atlas`` is Atlas Cloud; ``catalog`` is what a catalogue
-of models says. A new provider is a folder beside ``atlas``.
+of models says. A new provider is a folder beside ``atlas`` whose ``__init__`` has ``connect``,
+``has_key`` and ``KEY_VARIABLES``; it is found by the folder's name.
 """
 
-from asyncpipe.providers.base import Prediction, PredictionStatus, Provider, account_of, uploader
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from asyncpipe.errors import UsageError
+from asyncpipe.providers.base import (
+    Prediction,
+    PredictionStatus,
+    Provider,
+    Uploader,
+    account_of,
+)
+
+DEFAULT_PROVIDER = "atlas"
+"""The name of the provider where nobody names one."""
 
 __all__ = [
+    "DEFAULT_PROVIDER",
     "Prediction",
     "PredictionStatus",
     "Provider",
+    "Uploader",
     "account_of",
-    "uploader",
+    "connect",
+    "has_key",
+    "key_variable",
 ]
+
+
+def connect(
+    name: str = DEFAULT_PROVIDER,
+    *,
+    base_url: str | None = None,
+    simulated: bool = False,
+    keyless: bool = False,
+) -> Provider:
+    """Make a provider by its name; its key comes from the environment.
+
+    ``base_url`` is where it is, if not at its own place; ``simulated``: a simulator is there, which
+    takes any key. ``keyless`` reads and sends no key: for what is free to ask. Raises UsageError.
+    """
+    provider: Provider = _folder(name).connect(
+        base_url=base_url, simulated=simulated, keyless=keyless
+    )
+    return provider
+
+
+def has_key(name: str = DEFAULT_PROVIDER) -> bool:
+    """Whether the environment holds a key for a provider; raises UsageError for an unknown one."""
+    return bool(_folder(name).has_key())
+
+
+def key_variable(name: str = DEFAULT_PROVIDER) -> str:
+    """The environment variable that a provider's key is looked for in first."""
+    return str(_folder(name).KEY_VARIABLES[0])
+
+
+def _folder(name: str) -> Any:
+    module = f"{__name__}.{name}"
+    if name.isidentifier() and find_spec(module) is not None:
+        folder = import_module(module)
+        if hasattr(folder, "connect"):
+            return folder
+    raise UsageError(f"there is no provider {name!r}: {DEFAULT_PROVIDER!r} is one")

@@ -7,7 +7,7 @@ from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self, cast
+from typing import Protocol, Self, runtime_checkable
 
 from asyncpipe.jobs import Job
 
@@ -45,8 +45,9 @@ class Prediction:
     charged: Decimal | None = None
 
 
+@runtime_checkable
 class Uploader(Protocol):
-    """A provider that also takes files of this machine; one that is none takes URLs alone."""
+    """What a provider may be besides: it takes files of this machine, and not only URLs."""
 
     async def upload(self, path: Path) -> str:
         """Send the file at ``path`` and return a URL of it that submits may name; costs nothing.
@@ -55,15 +56,12 @@ class Uploader(Protocol):
         """
 
 
-def uploader(provider: object) -> Uploader | None:
-    """The provider as one that takes files, or None."""
-    return cast("Uploader", provider) if callable(getattr(provider, "upload", None)) else None
-
-
+@runtime_checkable
 class Provider(Protocol):
     """An API that is submitted to, polled, and answers URLs.
 
-    One that takes files as well has ``upload``, see Uploader.
+    What it can do besides is asked for where it is needed: Uploader here, HasQuotes, HasBalance and
+    HasBill in pricing, HasCatalogue in catalog.
 
     Entering opens its connections; entered twice, the last exit closes them. It may have
     ``account``: an opaque word that tells accounts apart and is not the key (see ``account_of``).

@@ -4,11 +4,11 @@
 ``quote`` read what things cost.
 """
 
-from asyncpipe.providers.atlas.billing import read_bill
-from asyncpipe.providers.atlas.client import AtlasCloud, has_key
+from asyncpipe.providers.atlas.client import KEY_VARIABLES, AtlasCloud, connect, has_key
 
 __all__ = [
+    "KEY_VARIABLES",
     "AtlasCloud",
+    "connect",
     "has_key",
-    "read_bill",
 ]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
@@ -20,10 +21,10 @@ from asyncpipe.errors import KeyRefused, PollFailed, PredictionGone, ProviderErr
 from asyncpipe.http import DEFAULT_TIMEOUTS, FilePart, HttpAnswer, HttpClient, Timeouts, is_loopback
 from asyncpipe.jobs import Job, JobType
 from asyncpipe.media import media_type
-from asyncpipe.pricing import Quote
+from asyncpipe.pricing import Bill, Quote
 from asyncpipe.providers import Prediction
 from asyncpipe.providers.atlas.answer import open_answer
-from asyncpipe.providers.atlas.billing import read_balance
+from asyncpipe.providers.atlas.billing import read_balance, read_bill
 from asyncpipe.providers.atlas.key import Secret
 from asyncpipe.providers.atlas.quote import read_quote
 from asyncpipe.providers.atlas.reader import ARTICLE, TEXTS, read_poll, read_submit, read_upload
@@ -64,6 +65,11 @@ _SHORTEST_SECRET = 12
 def has_key() -> bool:
     """Whether the environment holds a key."""
     return any(os.environ.get(variable, "").strip() for variable in KEY_VARIABLES)
+
+
+def connect(*, base_url: str | None, simulated: bool, keyless: bool) -> AtlasCloud:
+    """Make the provider, as ``providers.connect`` says."""
+    return AtlasCloud(base_url=base_url, simulated=simulated, keyless=keyless)
 
 
 class AtlasCloud:
@@ -209,6 +215,13 @@ class AtlasCloud:
     async def balance(self) -> Decimal:
         """USD the account has available; free. Raises ProviderError when it cannot be told."""
         return read_balance(await self.ask_account("/balance"))
+
+    async def bill(self, days: Iterable[date]) -> Bill:
+        """What the account's key was charged on ``days`` (UTC); free.
+
+        Raises KeyRefused, or ProviderError when the bill cannot be had or makes no sense.
+        """
+        return await read_bill(self, days)
 
     async def _probe(self, prediction_id: str) -> Prediction:
         """Ask at the path that has answered before, or at the article's, then at the other.

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -159,8 +159,9 @@ class Catalogue:
     trouble: str | None = None
 
 
-class Lister(Protocol):
-    """A provider that lists its models."""
+@runtime_checkable
+class HasCatalogue(Protocol):
+    """What a provider may have besides: it lists its models."""
 
     @property
     def origin(self) -> str:
@@ -170,12 +171,17 @@ class Lister(Protocol):
         """Every model; raises ProviderError."""
 
 
-async def get_catalogue(provider: Lister, *, refresh: bool = False) -> Catalogue:
+async def get_catalogue(provider: object, *, refresh: bool = False) -> Catalogue:
     """Return a kept catalogue of at most a day, or ask; when that fails, the best there is.
 
-    Nothing is kept of an API on this machine: a simulator is another one tomorrow.
+    Nothing is kept of an API on this machine: a simulator is another one tomorrow. A provider that
+    lists no models has an empty catalogue, which says so.
     """
-    now, path = datetime.now(UTC), cache_path(provider.origin)
+    now = datetime.now(UTC)
+    if not isinstance(provider, HasCatalogue):
+        trouble = "the provider lists no models"
+        return Catalogue(models=(), as_of=now, source="live", trouble=trouble)
+    path = cache_path(provider.origin)
     if on_loopback(provider.origin):
         path = None
     kept = read_cache(path) if path else None
@@ -193,7 +199,7 @@ async def get_catalogue(provider: Lister, *, refresh: bool = False) -> Catalogue
 
 
 async def find_models(
-    provider: Lister, ids: Sequence[str], catalogue: Catalogue | None = None
+    provider: object, ids: Sequence[str], catalogue: Catalogue | None = None
 ) -> tuple[Catalogue, dict[str, Lookup]]:
     """Look ids up; what a kept catalogue lacks is asked for anew, as it may be younger."""
     catalogue = catalogue or await get_catalogue(provider)
