@@ -8,7 +8,6 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,9 +16,16 @@ from asyncpipe import Manifest
 from asyncpipe.errors import LedgerError
 from asyncpipe.media.local import LocalFiles, trouble_with
 from asyncpipe.simulator.books import Books
-from asyncpipe.simulator.server import Simulator
 from asyncpipe.testing import PIXEL, FakeProvider, run_virtual
-from tests.support.crashes import FLUX, judge, killing, patient, runner, settings, submitting
+from tests.support.crashes import (
+    FLUX,
+    Runner,
+    against_simulator,
+    judge,
+    killing,
+    patient,
+    submitting,
+)
 from tests.support.photos import PNG, batch, errors, job, photo, pipeline
 from tests.support.pipelines import job as plain_job
 from tests.support.pipelines import opened
@@ -123,33 +129,28 @@ def test_killed_around_an_upload_nothing_is_lost_or_sent_again(tmp_path: Path) -
     Before the intent nothing is unknown, however far the upload came.
     """
 
-    def kill_everywhere(url: str) -> Counter[str]:
+    def kill_everywhere(runs: Runner, books: Books) -> Counter[str]:
         stop_at, seen = 35, Counter[str]()  # what comes before is the same in every run
-        with runner(url) as runs, closing(Books(tmp_path / "books")) as books:
-            while not seen["bought"]:
-                stop_at += 1
-                folder, photo = tmp_path / f"{stop_at}", tmp_path / f"照片 {stop_at}.png"
-                photo.write_bytes(b"\x89PNG\r\n\x1a\n" + folder.name.encode() + bytes(700_000))
-                digest = hashlib.sha256(photo.read_bytes()).hexdigest()
-                params = {"image": str(photo), "num_images": 1}
-                jobs = [{"name": "杯", "model": FLUX, "prompt": f"up {stop_at}", "params": params}]
-                assert runs.run(folder, jobs, stop_at=stop_at)
-                sent, held, unknown = books.uploads(), known_uploads(folder), submitting(folder)
-                bought = any(p.body["prompt"] == f"up {stop_at}" for p in books.predictions())
-                assert not runs.run(folder, jobs, stop_at=None)
-                judge(folder, jobs, books, unknown)
-                again = books.uploads().get(digest, 0) - sent.get(digest, 0)
-                assert again == (0 if held else 1)
-                assert sent.get(digest, 0) >= held
-                assert unknown <= held
-                seen.update(sent=sent.get(digest, 0) and not held, held=held, bought=bought)
+        while not seen["bought"]:
+            stop_at += 1
+            folder, photo = tmp_path / f"{stop_at}", tmp_path / f"照片 {stop_at}.png"
+            photo.write_bytes(b"\x89PNG\r\n\x1a\n" + folder.name.encode() + bytes(700_000))
+            digest = hashlib.sha256(photo.read_bytes()).hexdigest()
+            params = {"image": str(photo), "num_images": 1}
+            jobs = [{"name": "杯", "model": FLUX, "prompt": f"up {stop_at}", "params": params}]
+            assert runs.run(folder, jobs, stop_at=stop_at)
+            sent, held, unknown = books.uploads(), known_uploads(folder), submitting(folder)
+            bought = any(p.body["prompt"] == f"up {stop_at}" for p in books.predictions())
+            assert not runs.run(folder, jobs, stop_at=None)
+            judge(folder, jobs, books, unknown)
+            again = books.uploads().get(digest, 0) - sent.get(digest, 0)
+            assert again == (0 if held else 1)
+            assert sent.get(digest, 0) >= held
+            assert unknown <= held
+            seen.update(sent=sent.get(digest, 0) and not held, held=held, bought=bought)
         return seen
 
-    async def main() -> Counter[str]:
-        async with Simulator(settings(tmp_path)) as simulator:
-            return await asyncio.to_thread(kill_everywhere, simulator.base_url)
-
-    seen = asyncio.run(main())
+    seen = against_simulator(tmp_path, kill_everywhere)
     assert seen["sent"] > 1, "no run was killed between an upload and its record"
     assert seen["held"] > 1, "no run was killed between an upload and its submit"
 

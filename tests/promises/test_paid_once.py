@@ -15,7 +15,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from random import Random
@@ -44,12 +43,19 @@ from asyncpipe.ledger.folder import Origin, ledger_path
 from asyncpipe.providers.base import Prediction, PredictionStatus
 from asyncpipe.report.totals import Totals
 from asyncpipe.simulator.books import Books
-from asyncpipe.simulator.server import Simulator
 from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual
 from tests.support.batches import jobs, run_batch
 from tests.support.chaos import LONG, MODELS, SEEDS, bought
 from tests.support.command_line import asyncpipe, books, command, environment, manifest, write_jobs
-from tests.support.crashes import judge, killing, patient, runner, settings, submitting, two_jobs
+from tests.support.crashes import (
+    Runner,
+    against_simulator,
+    judge,
+    killing,
+    patient,
+    submitting,
+    two_jobs,
+)
 from tests.support.faulty import run_faulty
 from tests.support.mugs import MUGS, counts, mugs
 from tests.support.pipelines import clock_restarts, counts_agree, cut_after, job, opened
@@ -69,28 +75,24 @@ def test_killed_at_every_step_nothing_is_paid_twice_or_lost(tmp_path: Path) -> N
     The run after that goes on; in the long form it is killed as well, at random.
     """
 
-    def kill_everywhere(url: str) -> int:
+    def kill_everywhere(runs: Runner, books: Books) -> int:
         rng, stop_at, killed = Random(1), 0, True
-        with runner(url) as runs, closing(Books(tmp_path / "books")) as books:
-            while killed:
-                stop_at += 1
-                for again in range(20 if LONG else 1):
-                    folder = tmp_path / f"{stop_at}-{again}"
-                    jobs = two_jobs(folder.name)
-                    unknown, at = 0, stop_at
-                    for _ in range(3 if LONG else 1):
-                        killed = runs.run(folder, jobs, stop_at=at) or at != stop_at
-                        unknown += submitting(folder)
-                        at = rng.randrange(1, 120)
-                    assert not runs.run(folder, jobs, stop_at=None)
-                    judge(folder, jobs, books, unknown)
+        while killed:
+            stop_at += 1
+            for again in range(20 if LONG else 1):
+                folder = tmp_path / f"{stop_at}-{again}"
+                jobs = two_jobs(folder.name)
+                unknown, at = 0, stop_at
+                for _ in range(3 if LONG else 1):
+                    killed = runs.run(folder, jobs, stop_at=at) or at != stop_at
+                    unknown += submitting(folder)
+                    at = rng.randrange(1, 120)
+                assert not runs.run(folder, jobs, stop_at=None)
+                judge(folder, jobs, books, unknown)
         return stop_at
 
-    async def main() -> int:
-        async with Simulator(settings(tmp_path)) as simulator:
-            return await asyncio.to_thread(kill_everywhere, simulator.base_url)
-
-    assert asyncio.run(main()) > 80, "there are not that few steps in a run"
+    steps = against_simulator(tmp_path, kill_everywhere)
+    assert steps > 80, "there are not that few steps in a run"
 
 
 @killing
@@ -99,35 +101,30 @@ def test_killed_at_every_step_nothing_is_paid_twice_or_lost(tmp_path: Path) -> N
 def test_killed_while_recovering_nothing_is_bought(tmp_path: Path, what: str) -> None:
     """collect and verify, killed at every step: they buy nothing and can be repeated."""
 
-    def kill_everywhere(url: str) -> int:
+    def kill_everywhere(runs: Runner, books: Books) -> int:
         stop_at, killed = 0, True
-        with runner(url) as runs, closing(Books(tmp_path / "books")) as books:
-            while killed:
-                stop_at += 1
-                folder = tmp_path / f"{stop_at}"
-                jobs = two_jobs(f"{what} {stop_at}")
-                if what == "verify":
-                    assert not runs.run(folder, jobs, stop_at=None)
-                    next((folder / "images").iterdir()).unlink()
-                    clip = next((folder / "videos").iterdir())
-                    clip.write_bytes(clip.read_bytes()[:-1] + b"?")
-                else:
-                    assert runs.run(folder, jobs, stop_at=75)
-                unknown, sold = submitting(folder), len(books.predictions())
-                killed = runs.run(folder, jobs, stop_at=stop_at, what=what)
-                assert not runs.run(folder, jobs, stop_at=None, what=what)
-                assert len(books.predictions()) == sold
+        while killed:
+            stop_at += 1
+            folder = tmp_path / f"{stop_at}"
+            jobs = two_jobs(f"{what} {stop_at}")
+            if what == "verify":
                 assert not runs.run(folder, jobs, stop_at=None)
-                for changed in folder.glob("videos/*.changed"):
-                    changed.unlink()
-                judge(folder, jobs, books, unknown)
+                next((folder / "images").iterdir()).unlink()
+                clip = next((folder / "videos").iterdir())
+                clip.write_bytes(clip.read_bytes()[:-1] + b"?")
+            else:
+                assert runs.run(folder, jobs, stop_at=75)
+            unknown, sold = submitting(folder), len(books.predictions())
+            killed = runs.run(folder, jobs, stop_at=stop_at, what=what)
+            assert not runs.run(folder, jobs, stop_at=None, what=what)
+            assert len(books.predictions()) == sold
+            assert not runs.run(folder, jobs, stop_at=None)
+            for changed in folder.glob("videos/*.changed"):
+                changed.unlink()
+            judge(folder, jobs, books, unknown)
         return stop_at
 
-    async def main() -> int:
-        async with Simulator(settings(tmp_path)) as simulator:
-            return await asyncio.to_thread(kill_everywhere, simulator.base_url)
-
-    assert asyncio.run(main()) > 20
+    assert against_simulator(tmp_path, kill_everywhere) > 20
 
 
 @pytest.mark.timeout(600)

@@ -8,7 +8,6 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from asyncpipe import Job, JobState, Manifest, Pipeline, read_manifest
 from asyncpipe.errors import BalanceExhausted, DiskError, Rejected
 from asyncpipe.report.totals import Totals
 from asyncpipe.simulator.books import Books
-from asyncpipe.simulator.server import Simulator
 from asyncpipe.testing import FakeProvider, Script, run_virtual
 from tests.support.batches import assets, jobs, run_batch, run_counted
 from tests.support.command_line import (
@@ -31,7 +29,15 @@ from tests.support.command_line import (
     submitted,
     write_jobs,
 )
-from tests.support.crashes import judge, killing, patient, runner, settings, submitting, two_jobs
+from tests.support.crashes import (
+    Runner,
+    against_simulator,
+    judge,
+    killing,
+    patient,
+    submitting,
+    two_jobs,
+)
 from tests.support.mugs import MUGS, counts, mugs
 from tests.support.pipelines import clock_restarts, job, opened
 from tests.support.tables import tables
@@ -48,28 +54,24 @@ def test_killed_around_a_skipped_pass_nothing_is_lost_or_removed(tmp_path: Path)
             skipped = connection.execute("SELECT count(*) FROM runs WHERE seen<id").fetchone()
             return int(whole[0]), int(skipped[0])
 
-    def kill_everywhere(url: str) -> int:
+    def kill_everywhere(runs: Runner, books: Books) -> int:
         skips = 0
-        with runner(url) as runs, closing(Books(tmp_path / "books")) as books:
-            for stop_at in range(10, 46, 3):
-                folder = tmp_path / f"{stop_at}"
-                jobs = two_jobs(f"same {stop_at}")
-                assert runs.run(folder, jobs, stop_at=45, what="same")  # its pass has ended
-                unknown = submitting(folder)
-                assert runs.run(folder, jobs, stop_at=stop_at, what="same")
-                unknown += submitting(folder)
-                assert not runs.run(folder, jobs, stop_at=None, what="same")
-                judge(folder, jobs, books, unknown)
-                whole, skipped = passes(folder)
-                assert whole == 1, "a pass was made again"
-                skips += skipped
+        for stop_at in range(10, 46, 3):
+            folder = tmp_path / f"{stop_at}"
+            jobs = two_jobs(f"same {stop_at}")
+            assert runs.run(folder, jobs, stop_at=45, what="same")  # its pass has ended
+            unknown = submitting(folder)
+            assert runs.run(folder, jobs, stop_at=stop_at, what="same")
+            unknown += submitting(folder)
+            assert not runs.run(folder, jobs, stop_at=None, what="same")
+            judge(folder, jobs, books, unknown)
+            whole, skipped = passes(folder)
+            assert whole == 1, "a pass was made again"
+            skips += skipped
         return skips
 
-    async def main() -> int:
-        async with Simulator(settings(tmp_path)) as simulator:
-            return await asyncio.to_thread(kill_everywhere, simulator.base_url)
-
-    assert asyncio.run(main()) > 15, "no run was killed after it skipped its pass"
+    skips = against_simulator(tmp_path, kill_everywhere)
+    assert skips > 15, "no run was killed after it skipped its pass"
 
 
 def test_a_batch_in_the_same_pipeline_resumes_what_expired(tmp_path: Path) -> None:

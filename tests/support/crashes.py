@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import pytest
 
 from asyncpipe import read_manifest
 from asyncpipe.errors import LedgerError
 from asyncpipe.simulator.books import Books
+from asyncpipe.simulator.server import Simulator
 from asyncpipe.simulator.settings import SimulatorSettings
 from tests.support import ROOT
 from tests.support.tables import tables
 
+T = TypeVar("T")
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
 VEO = "google/veo3.1/text-to-video"
 killing = pytest.mark.skipif(sys.platform == "win32", reason="needs fork and SIGKILL")
@@ -31,13 +35,18 @@ patient = pytest.mark.timeout(600)
 class Runner:
     """Runs in forked processes, each killed at a step or left to end."""
 
-    def __init__(self, process: subprocess.Popen[str], url: str) -> None:
-        self._process, self._url = process, url
+    def __init__(
+        self, process: subprocess.Popen[str], url: str, settle: Callable[[], None]
+    ) -> None:
+        self._process, self._url, self._settle = process, url, settle
 
     def run(
         self, folder: Path, jobs: list[dict[str, Any]], *, stop_at: int | None, what: str = "run"
     ) -> bool:
-        """Run; whether the process was killed. A run that fails by itself fails the test."""
+        """Run; whether the process was killed. A run that fails by itself fails the test.
+
+        Whatever it had sent by then is in the simulator's books when this returns.
+        """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         asked = {"folder": str(folder), "url": self._url, "jobs": jobs}
@@ -45,24 +54,63 @@ class Runner:
         self._process.stdin.flush()
         ended = json.loads(self._process.stdout.readline())
         assert ended["killed"] or ended["code"] == 0, f"stop_at={stop_at}: {ended}"
+        self._settle()
         return bool(ended["killed"])
 
 
+async def settled(url: str, ours: set[asyncio.Task[Any] | None]) -> None:
+    """Wait until the simulator on this loop has dealt with all that dead processes sent.
+
+    Connections are taken in the order they were made: once a new one is answered, nobody waits at
+    the door. Each has a task that ends when its client is gone and its last request was served.
+    """
+    there = urlsplit(url)
+    reader, writer = await asyncio.open_connection(there.hostname, there.port)
+    writer.write(b"GET /books HTTP/1.0\r\n\r\n")
+    await reader.read()
+    writer.close()
+    while others := asyncio.all_tasks() - ours - {asyncio.current_task()}:
+        await asyncio.wait(others)
+
+
+def against_simulator(tmp_path: Path, steps: Callable[[Runner, Books], T]) -> T:
+    """Do ``steps`` in a thread beside a simulator: runs that are killed, and its books."""
+    path = tmp_path / "books"
+    simulated = SimulatorSettings(generation_s=(0.2, 1.0), speed=20, body_bytes=3000, books=path)
+
+    async def main() -> T:
+        loop, ours = asyncio.get_running_loop(), {asyncio.current_task()}
+        async with Simulator(simulated) as simulator:
+            url = simulator.base_url
+
+            def settle() -> None:
+                asyncio.run_coroutine_threadsafe(settled(url, ours), loop).result()
+
+            def work() -> T:
+                with process() as child, closing(Books(path)) as books:
+                    return steps(Runner(child, url, settle), books)
+
+            return await asyncio.to_thread(work)
+
+    return asyncio.run(main())
+
+
 @contextmanager
-def runner(url: str) -> Iterator[Runner]:
-    process = subprocess.Popen(
+def process() -> Iterator[subprocess.Popen[str]]:
+    """The process that forks a run for each line it reads."""
+    child = subprocess.Popen(
         [sys.executable, "-W", "error", "-m", "tests.support.crash_child"],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         encoding="utf-8",
     )
-    with process:
+    with child:
         try:
-            yield Runner(process, url)
+            yield child
         finally:
-            assert process.stdin is not None
-            process.stdin.close()
+            assert child.stdin is not None
+            child.stdin.close()
 
 
 def two_jobs(mark: str) -> list[dict[str, Any]]:
@@ -115,9 +163,3 @@ def judge(folder: Path, jobs: list[dict[str, Any]], books: Books, unknown: int) 
     ours = {path for path in standing if path.startswith(".asyncpipe/")}
     assert standing - ours == files | {"manifest.json"}
     assert not any(path.startswith(".asyncpipe/parts/") for path in ours), ours
-
-
-def settings(tmp_path: Path) -> SimulatorSettings:
-    return SimulatorSettings(
-        generation_s=(0.2, 1.0), speed=20, body_bytes=3000, books=tmp_path / "books"
-    )
