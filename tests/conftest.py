@@ -1,13 +1,18 @@
-"""What every test gets: an environment without keys, proxies and what was learned before."""
+"""What every test gets: a clean environment, and no task that outlives its loop; small disks."""
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
+from asyncio import runners
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+# What fails inside what tests share is told like what fails in a test.
+pytest.register_assert_rewrite("tests.support")
 
 _FOREIGN = (
     "ATLASCLOUD_API_KEY",
@@ -18,6 +23,9 @@ _FOREIGN = (
     "ALL_PROXY",
     "NO_PROXY",
 )
+
+
+_NOT_OURS = ("RequestHandler.", "async_generator_athrow")
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +41,26 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, cache_home: str) -> None:
     for name in _FOREIGN:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
+
+
+@pytest.fixture(autouse=True)
+def no_task_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """See that every task has ended when its loop does: ``asyncio.run`` would hide those left.
+
+    Apart from servers of tests, which end with what they still answer, and from generators that
+    are closed when they are collected.
+    """
+    left: list[str] = []
+    cancel = runners._cancel_all_tasks  # type: ignore[attr-defined]
+
+    def look(loop: asyncio.AbstractEventLoop) -> None:
+        told = map(str, asyncio.all_tasks(loop))
+        left.extend(text for text in told if not any(word in text for word in _NOT_OURS))
+        cancel(loop)
+
+    monkeypatch.setattr(runners, "_cancel_all_tasks", look)
+    yield
+    assert not left, "tasks outlived what started them"
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from asyncpipe.http.hosts import PublicResolver
 from asyncpipe.media.downloader import SMALL, Downloader, StoredFile
 from asyncpipe.testing import PIXEL, run_virtual
 from tests.support.media import LARGE, PNG, TARGET, Answer, fetch, left, offering
+from tests.support.servers import listening
 
 
 @pytest.mark.parametrize("body", [PNG, LARGE, LARGE[:SMALL], LARGE[: SMALL - 1]])
@@ -194,19 +195,15 @@ def test_trickling_headers_are_given_up(tmp_path: Path) -> None:
     """Before there is a body, too."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError):
-            writer.write(b"HTTP/1.1 200 OK\r\n")
-            for number in range(10_000):
-                writer.write(b"X-%d: 1\r\n" % number)
-                await writer.drain()
-                await asyncio.sleep(9.0)
-        writer.close()
+        writer.write(b"HTTP/1.1 200 OK\r\n")
+        for number in range(10_000):
+            writer.write(b"X-%d: 1\r\n" % number)
+            await writer.drain()
+            await asyncio.sleep(9.0)
 
     async def main() -> float:
         clock = asyncio.get_running_loop().time
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        async with server, Downloader(tmp_path) as downloader:
+        async with listening(serve) as port, Downloader(tmp_path) as downloader:
             began = clock()
             with pytest.raises(DownloadError):
                 await downloader.fetch(f"http://127.0.0.1:{port}/a.png", TARGET)
