@@ -76,7 +76,7 @@ async def settled(url: str, ours: set[asyncio.Task[Any] | None]) -> None:
 def against_simulator(tmp_path: Path, steps: Callable[[Runner, Books], T]) -> T:
     """Do ``steps`` in a thread beside a simulator: runs that are killed, and its books."""
     path = tmp_path / "books"
-    simulated = SimulatorSettings(generation_s=(0.2, 1.0), speed=20, body_bytes=3000, books=path)
+    simulated = SimulatorSettings(generation_s=(0.2, 1.0), speed=50, body_bytes=3000, books=path)
 
     async def main() -> T:
         loop, ours = asyncio.get_running_loop(), {asyncio.current_task()}
