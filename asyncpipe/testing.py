@@ -129,7 +129,7 @@ class Script:
     outputs: tuple[str, ...] = (PIXEL,)
     error: str | None = None
     moderated: bool = False
-    released: bool = True
+    released: bool | None = True
     charged: Decimal | None = None
     prediction_id: str | None = None
 

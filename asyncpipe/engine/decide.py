@@ -147,19 +147,37 @@ def _submit_refused(record: JobRecord, error: ProviderError, at: datetime) -> Ev
 
 def may_retry(record: JobRecord, answer: Prediction, retries: int) -> bool:
     """Whether a failed prediction may be bought anew: returned, not moderated, retries left."""
-    return not _charged(answer) and not answer.moderated and record.failures < retries
+    free = _charged(answer) is False
+    return free and not answer.moderated and record.failures < retries
 
 
-def _charged(answer: Prediction) -> bool:
-    """Whether a failed prediction's money is gone: what it cost, if told, decides."""
+def _charged(answer: Prediction) -> bool | None:
+    """Whether a failed prediction's money is gone: what it cost, if told, decides.
+
+    None: nobody knows.
+    """
     told = told_micro(answer.charged)
-    return not answer.released if told is None else told > 0
+    if told is not None:
+        return told > 0
+    return None if answer.released is None else not answer.released
 
 
 def after_failure(
     record: JobRecord, answer: Prediction, at: datetime, *, retries: int, polls: int
 ) -> Event:
-    """Turn a failed prediction into another attempt or the job's end."""
+    """Turn a failed prediction into another attempt or the job's end.
+
+    Where nobody knows whether it is charged, the job is unknown and its money stays reserved.
+    """
+    if _charged(answer) is None:
+        return Unknown(
+            job_id=record.id,
+            at=at,
+            error=f"{_reason(answer)}: whether it is charged the provider does not say",
+            polls=polls,
+            prediction_id=answer.id or None,
+            request_id=answer.request_id,
+        )
     if not may_retry(record, answer, retries):
         return _failed(record, answer, at, polls=polls)
     return Released(
@@ -174,7 +192,7 @@ def after_failure(
 
 
 def _failed(record: JobRecord, answer: Prediction, at: datetime, *, polls: int) -> Failed:
-    charged = _charged(answer)
+    charged = _charged(answer) is True
     return Failed(
         job_id=record.id,
         at=at,

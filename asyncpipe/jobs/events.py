@@ -136,12 +136,13 @@ class Failed(Event):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Unknown(Event):
-    """Nobody can tell whether it was bought; the money stays reserved."""
+    """Nobody can tell whether it was bought, or is charged; the money stays reserved."""
 
     target = JobState.UNKNOWN
 
     error: str
     polls: int = 0
+    prediction_id: str | None = None
     request_id: str | None = None
 
 

@@ -167,6 +167,10 @@ def _failed(fields: Fields, record: JobRecord, event: Failed) -> None:
         fields["reserved"] = 0
 
 
+def _unknown(fields: Fields, record: JobRecord, event: Unknown) -> None:
+    fields["prediction_id"] = event.prediction_id or record.prediction_id
+
+
 def _not_bought(fields: Fields, record: JobRecord, event: NotBought) -> None:
     fields["reserved"] = 0
 
@@ -235,7 +239,7 @@ PARTS: dict[type[Event], tuple[Part, ...]] = {
     Generated: (_generated, _polls),
     Released: (_released, _polls, _error),
     Failed: (_failed, _polls, _error),
-    Unknown: (_polls, _error),
+    Unknown: (_unknown, _polls, _error),
     Expired: (_polls, _error),
     RetryAsked: (_retry_asked,),
     Resubmitted: (_resubmitted,),

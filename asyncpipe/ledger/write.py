@@ -211,7 +211,7 @@ def _ended(
         values["error_code"] = event.error_code
     if isinstance(event, Failed):
         values["moderated"] = int(event.moderated)
-    if isinstance(event, Released | Failed) and event.prediction_id:
+    if isinstance(event, Released | Failed | Unknown) and event.prediction_id:
         values["prediction_id"] = event.prediction_id
     polls = getattr(event, "polls", 0)
     if polls:

@@ -26,10 +26,10 @@ class Prediction:
 
     ``outputs`` are URLs (http, https or data) in the provider's order. ``moderated`` means the
     input was refused by content moderation: never send it unchanged again. ``released`` says of
-    a failed one whether its money is known to be returned. ``charged`` is what this prediction
-    cost in USD, where the provider says so; it goes before the price. ``route`` is the provider's
-    own note on how to poll this prediction; the ledger keeps it and hands it back. ``said`` is the
-    provider's own status word.
+    a failed one whether its money is returned: True, False, or None where nobody knows.
+    ``charged`` is what this prediction cost in USD, where the provider says so; it goes before the
+    price. ``route`` is the provider's own note on how to poll this prediction; the ledger keeps it
+    and hands it back. ``said`` is the provider's own status word.
     """
 
     id: str
@@ -38,7 +38,7 @@ class Prediction:
     error: str | None = None
     error_code: int | None = None
     moderated: bool = False
-    released: bool = True
+    released: bool | None = True
     route: str = ""
     request_id: str | None = None
     said: str | None = None

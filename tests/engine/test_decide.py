@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -79,6 +80,10 @@ def test_every_answer_to_a_submit_has_one_meaning(
         (2, {}, Failed),
         (0, {"moderated": True}, Failed),
         (0, {"released": False}, Failed),
+        (0, {"released": None}, Unknown),
+        (2, {"released": None, "moderated": True}, Unknown),
+        (0, {"released": None, "charged": Decimal(0)}, Released),
+        (0, {"released": None, "charged": Decimal("0.1")}, Failed),
     ],
 )
 def test_only_a_released_failure_with_retries_left_is_bought_anew(
@@ -90,6 +95,9 @@ def test_only_a_released_failure_with_retries_left_is_bought_anew(
     assert type(outcome) is event
     if isinstance(outcome, Failed):
         assert outcome.charged is not failed.released
+    if isinstance(outcome, Unknown):
+        assert (outcome.prediction_id, outcome.polls) == ("p", 3)
+        assert outcome.error == "x: whether it is charged the provider does not say"
 
 
 @pytest.mark.parametrize(

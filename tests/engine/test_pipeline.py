@@ -116,6 +116,28 @@ def test_what_must_not_be_bought_again_is_not(tmp_path: Path, script: Script, ch
     assert (len(provider.sold), manifest.totals.charged) == (1, charged)
 
 
+@pytest.mark.parametrize("generation_s", [10.0, 0.0], ids=["polled", "at once"])
+def test_a_failure_of_which_nobody_knows_whether_it_is_charged_is_unknown(
+    tmp_path: Path, generation_s: float
+) -> None:
+    """Neither charged nor free: its money stays reserved, and nothing is bought again."""
+    at_once = Prediction(id="p1", status=FAILED, error="broken", released=None)
+
+    class Odd(FakeProvider):
+        async def submit(self, job: Job) -> Prediction:
+            running = await super().submit(job)
+            return running if generation_s else at_once
+
+    provider = Odd(default=Script(end=FAILED, error="broken", released=None))
+    for retry_failed in (False, True):
+        manifest, results, _ = run_batch(tmp_path, provider, jobs(1), retry_failed=retry_failed)
+        assert (manifest.totals.unknown, manifest.totals.failed) == (1, 0)
+        assert (manifest.totals.reserved, manifest.totals.charged) == (40_000, 0)
+        assert len(provider.sold) == 1
+    assert (results[0].outcome, results[0].prediction_id) == (Outcome.UNKNOWN, "p1")
+    assert str(results[0].error) == "broken: whether it is charged the provider does not say"
+
+
 def test_retry_failed_submits_again_what_was_not_charged(tmp_path: Path) -> None:
     """Only on request, and the attempt counts on."""
     provider = FakeProvider(scripts={"杯子 0": Script(submits=[Rejected("403", status=403)])})

@@ -120,7 +120,7 @@ def event(kind: str, record: JobRecord, amount: int) -> Event:
         "Charged": lambda: Failed(**wrong, charged=True, polls=polls, told=told(record, amount)),
         "NotBought": lambda: NotBought(**wrong, request_id="r"),
         "Released": lambda: Released(**wrong, polls=polls, error_code=3, prediction_id="late"),
-        "Unknown": lambda: Unknown(**wrong, polls=polls),
+        "Unknown": lambda: Unknown(**wrong, polls=polls, prediction_id="seen" if polls else None),
         "Expired": lambda: Expired(**wrong, polls=polls),
         "Polled": lambda: Polled(**base, said="processing"),
         "PolledAgain": lambda: PolledAgain(**base),
