@@ -19,7 +19,7 @@ from asyncpipe.jobfile.from_yaml import read_yaml
 from asyncpipe.jobfile.lazy import JobRow, LazyRows, note_row
 from asyncpipe.jobfile.placeholders import Columns
 from asyncpipe.jobfile.problems import Problems
-from asyncpipe.jobfile.rows import JSON_LINES, Rows, TableRows, crossed, open_file, open_rows
+from asyncpipe.jobfile.rows import JSON_LINES, Rows, crossed, open_file, open_rows
 from asyncpipe.jobfile.settings import RunSettings, read_settings
 from asyncpipe.jobfile.source import Block, Listing, Unclear, Unreadable
 from asyncpipe.jobfile.table import check_columns, label_columns, table_template
@@ -65,9 +65,9 @@ def _table(path: Path, problems: Problems, files: LocalFiles) -> JobFile:
     """A table of jobs: one template of all its columns."""
     with file_of(path):
         rows = open_file(path, problems)
-    if not isinstance(rows, TableRows):
+    if rows is None or rows.file is None:
         return JobFile(path=path, settings=RunSettings(), rows=())
-    check_columns(rows.columns, replace(problems, line=1 + rows.header.skipped))
+    check_columns(rows.columns, replace(problems, line=rows.line))
     name = rows.columns.index("name") if "name" in rows.columns else None
     read = partial(
         _filled,

@@ -12,15 +12,15 @@ from datetime import date
 from decimal import Decimal
 from functools import cache
 from itertools import combinations
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
     GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     PlainValidator,
     Tag,
     TypeAdapter,
@@ -28,12 +28,7 @@ from pydantic import (
     WithJsonSchema,
     WrapValidator,
 )
-from pydantic_core import (
-    CoreSchema,
-    InitErrorDetails,
-    PydanticCustomError,
-    core_schema,
-)
+from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 from typing_extensions import TypedDict, get_type_hints, is_typeddict
 
 from asyncpipe._text import brief
@@ -41,14 +36,7 @@ from asyncpipe.errors import UsageError
 from asyncpipe.jobfile.problems import Problems, unknown_key
 from asyncpipe.jobfile.source import DEEPEST, Unclear, line_at
 from asyncpipe.jobfile.words import words_for
-from asyncpipe.jobs import (
-    Caps,
-    Deadlines,
-    JobType,
-    Polling,
-    any_type,
-    check_policy,
-)
+from asyncpipe.jobs import Caps, Deadlines, JobType, Polling, any_type, check_policy
 from asyncpipe.pricing import MOST_FACTOR, UNITS, Rate, Tier, plain_size
 
 MOST_COPIES = 10_000
@@ -85,30 +73,36 @@ def about(words: str) -> Any:
 
 
 class Told:
-    """Name the kind of error that a value is told by, whatever of its type it does not meet."""
+    """Name the kind of error that a value is told by, whatever of its type it does not meet.
 
-    def __init__(self, kind: str, **context: Any) -> None:
-        self.kind, self.context = kind, context or None
+    ``check`` is how to check it where pydantic's own checks do not say it: it raises ValueError,
+    and ``schema`` is what editors are told of it. ``limits`` are for the words.
+    """
 
-    def __get_pydantic_core_schema__(
-        self, source: Any, handler: GetCoreSchemaHandler
-    ) -> CoreSchema:
+    def __init__(
+        self,
+        kind: str,
+        check: Callable[[Any], Any] | None = None,
+        schema: dict[str, Any] | None = None,
+        **limits: Any,
+    ) -> None:
+        self._kind, self._check, self._schema, self._limits = kind, check, schema, limits or None
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
+        plain = core_schema.no_info_plain_validator_function
         return core_schema.custom_error_schema(
-            handler(source),
-            custom_error_type=self.kind,
-            custom_error_message=self.kind,
-            custom_error_context=self.context,
+            plain(self._check) if self._check else handler(source),
+            custom_error_type=self._kind,
+            custom_error_message=self._kind,
+            custom_error_context=self._limits,
         )
 
+    def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> Any:
+        return handler(core) if self._schema is None else {**self._schema}
 
-def _unfit(kind: str, **context: Any) -> PydanticCustomError:
-    return PydanticCustomError(kind, kind, context or None)
 
-
-def _of_sane_length(text: str) -> str:
-    if 4 * len(text) > MOST_PROMPT_BYTES and len(text.encode()) > MOST_PROMPT_BYTES:
-        raise ValueError
-    return text
+def _unfit(kind: str, **limits: Any) -> PydanticCustomError:
+    return PydanticCustomError(kind, kind, limits or None)
 
 
 def is_number(value: Any) -> bool:
@@ -118,43 +112,52 @@ def is_number(value: Any) -> bool:
     return isinstance(value, float) and math.isfinite(value)
 
 
-def _number(least: float = -math.inf, most: float = math.inf) -> Callable[[Any], int | float]:
-    def check(value: Any) -> int | float:
-        if not is_number(value) or not least <= value <= most:
-            raise ValueError
-        number: int | float = value
-        return number
-
-    return check
+T = TypeVar("T")
 
 
-def _positive(value: Any) -> float:
-    if not is_number(value) or value <= 0:
-        raise ValueError
-    return float(value)
-
-
-def _duration(value: Any) -> Any:
-    if value != "auto" and not (is_number(value) and (value > 0 or value == -1)):
+def _fit(value: T, *, when: bool) -> T:
+    if not when:
         raise ValueError
     return value
 
 
-def _exactly(amount: int | float) -> Decimal:
+def _number(value: Any) -> Any:
+    return _fit(value, when=is_number(value))
+
+
+def _positive(value: Any) -> float:
+    return float(_fit(value, when=is_number(value) and value > 0))
+
+
+def _duration(value: Any) -> Any:
+    return _fit(value, when=value == "auto" or (is_number(value) and (value > 0 or value == -1)))
+
+
+def _usd(value: Any) -> Decimal:
     # The shortest decimal that reads back as this float is the one the file says.
-    return Decimal(repr(amount))
+    return Decimal(repr(_fit(value, when=is_number(value) and value >= 0)))
+
+
+def _factor(value: Any) -> Decimal:
+    return _fit(factor := _usd(value), when=1 <= factor <= MOST_FACTOR)
+
+
+def _of_sane_length(text: str) -> str:
+    short = 4 * len(text) <= MOST_PROMPT_BYTES or len(text.encode()) <= MOST_PROMPT_BYTES
+    return _fit(text, when=short)
 
 
 def _size(text: str) -> str:
-    if (found := plain_size(text)) is None:
-        raise ValueError
-    return found
+    size = plain_size(text)
+    return _fit(size or "", when=size is not None)
 
 
-def _day(text: str) -> date:
-    return date.fromisoformat(text.strip())
+def _day(text: Any) -> date:
+    return date.fromisoformat(str(_fit(text, when=isinstance(text, str))).strip())
 
 
+_NUMBER = {"type": "number"}
+_ABOVE_0 = {"type": "number", "exclusiveMinimum": 0}
 _Said = Annotated[str, Field(strict=True, pattern=r"[^\s\x1c-\x1f]")]
 
 Text = Annotated[_Said, Told("text")]
@@ -169,63 +172,29 @@ Model = Annotated[
     Field(strict=True, pattern=r"^[^\s\x1c-\x1f]+$", max_length=MOST_MODEL),
     Told("model", most=MOST_MODEL),
 ]
-AtLeast0 = Annotated[
-    int, Field(strict=True, ge=0, le=MOST_INTEGER), Told("whole", limits="at least 0")
-]
-AtLeast1 = Annotated[
-    int, Field(strict=True, ge=1, le=MOST_INTEGER), Told("whole", limits="at least 1")
-]
+_Whole = Annotated[int, Field(strict=True, le=MOST_INTEGER)]
+AtLeast0 = Annotated[_Whole, Field(ge=0), Told("whole", limits="at least 0")]
+AtLeast1 = Annotated[_Whole, Field(ge=1), Told("whole", limits="at least 1")]
 Copies = Annotated[
-    int,
-    Field(strict=True, ge=1, le=MOST_COPIES),
-    Told("whole", limits=f"from 1 to {MOST_COPIES}"),
+    int, Field(strict=True, ge=1, le=MOST_COPIES), Told("whole", limits=f"from 1 to {MOST_COPIES}")
 ]
-Number = Annotated[
-    float, PlainValidator(_number()), WithJsonSchema({"type": "number"}), Told("number")
-]
-Positive = Annotated[
-    float,
-    PlainValidator(_positive),
-    WithJsonSchema({"type": "number", "exclusiveMinimum": 0}),
-    Told("positive"),
-]
-Usd = Annotated[
-    Decimal,
-    PlainValidator(_number(0)),
-    AfterValidator(_exactly),
-    WithJsonSchema({"type": "number", "minimum": 0}),
-    Told("usd"),
-]
+Number = Annotated[float, Told("number", _number, _NUMBER)]
+Positive = Annotated[float, Told("positive", _positive, _ABOVE_0)]
+Usd = Annotated[Decimal, Told("usd", _usd, {**_NUMBER, "minimum": 0})]
 Factor = Annotated[
-    Decimal,
-    PlainValidator(_number(1, MOST_FACTOR)),
-    AfterValidator(_exactly),
-    WithJsonSchema({"type": "number", "minimum": 1, "maximum": MOST_FACTOR}),
-    Told("factor"),
+    Decimal, Told("factor", _factor, {**_NUMBER, "minimum": 1, "maximum": MOST_FACTOR})
 ]
 Duration = Annotated[
     float | str,
-    PlainValidator(_duration),
-    WithJsonSchema(
-        {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"const": -1}, {"const": "auto"}]}
-    ),
-    Told("duration"),
+    Told("duration", _duration, {"anyOf": [_ABOVE_0, {"const": -1}, {"const": "auto"}]}),
 ]
 Resolution = Annotated[_Said, Told("resolution")]
 Media = Annotated[_Said | list[_Said], Told("media")]
-Type = Annotated[
-    JobType, WithJsonSchema({"enum": [kind.value for kind in JobType]}), Told("job_type")
-]
+Type = Annotated[JobType, Told("job_type", JobType, {"enum": [kind.value for kind in JobType]})]
 
 
 def _clear(value: Any) -> Any:
-    if isinstance(value, Unclear):
-        raise _unfit("said")
-    return value
-
-
-Elsewhere = Annotated[Any, AfterValidator(_clear)]
-"""Whatever it is, as long as the file says it clearly: who reads it checks it."""
+    return _fit(value, when=not isinstance(value, Unclear))
 
 
 class _Values:
@@ -300,8 +269,7 @@ class TypedDefaultsIn(_Model, total=False):
     retries: Annotated[AtLeast0, about(RETRIES)]
     deadline_s: Annotated[Positive, about(DEADLINE)]
     labels: Annotated[
-        Labels,
-        about("Your own words about the job: kept in manifest and export, never sent."),
+        Labels, about("Your own words about the job: kept in manifest and export, never sent.")
     ]
 
 
@@ -386,14 +354,14 @@ def _rate(value: Any, read: Callable[[Any], dict[str, Any]]) -> Rate:
     return Rate(**said, tiers=tiers)
 
 
-Prices = dict[str, Annotated[_RateIn, WrapValidator(_rate)]]
+PricesIn = dict[str, Annotated[_RateIn, WrapValidator(_rate)]]
 
 
 class PriceFileIn(_Model, total=False):
     """A price file."""
 
-    as_of: Annotated[date, BeforeValidator(_day), Told("day")]
-    prices: Prices
+    as_of: Annotated[date, Told("day", _day)]
+    prices: PricesIn
 
 
 class _PollingIn(_Model, total=False):
@@ -429,12 +397,19 @@ def _deadline_of_all(seconds: float) -> Deadlines:
     return Deadlines(image=seconds, video=seconds, audio=seconds)
 
 
+_MAPPINGS = {"type": "array", "items": {"type": "object", "minProperties": 1}, "minItems": 1}
+_LISTS_BY_NAME = {
+    "type": "object",
+    "additionalProperties": {"type": "array", "minItems": 1, "uniqueItems": True},
+    "minProperties": 1,
+}
+
+
 class SettingsIn(_Model, total=False):
     """The top level of a job file; what others read of it is only looked at."""
 
     output_dir: Annotated[
-        Text,
-        about("Folder for the results, relative to where asyncpipe is called."),
+        Text, about("Folder for the results, relative to where asyncpipe is called.")
     ]
     max_workers: Annotated[AtLeast1, about("Most predictions in flight at once.")]
     window: Annotated[
@@ -459,42 +434,22 @@ class SettingsIn(_Model, total=False):
     ]
     polling: Annotated[_PollingIn, AfterValidator(_polling)]
     prices: Annotated[
-        Prices,
-        about("USD per model: exactly one of per_image, per_second, per_job."),
+        PricesIn, about("USD per model: exactly one of per_image, per_second, per_job.")
     ]
     rows: Annotated[
-        Elsewhere,
-        WithJsonSchema(
-            {
-                "anyOf": [
-                    {"type": "string", "pattern": r"\S"},
-                    {
-                        "type": "array",
-                        "items": {"type": "object", "minProperties": 1},
-                        "minItems": 1,
-                    },
-                ]
-            }
-        ),
+        Any,
+        Told("said", _clear, {"anyOf": [{"type": "string", "pattern": r"\S"}, _MAPPINGS]}),
         about("A CSV, TSV or JSON Lines file, or a list: jobs are made for each row of it."),
     ]
     matrix: Annotated[
-        Elsewhere,
-        WithJsonSchema(
-            {
-                "type": "object",
-                "additionalProperties": {"type": "array", "minItems": 1, "uniqueItems": True},
-                "minProperties": 1,
-            }
-        ),
+        Any,
+        Told("said", _clear, _LISTS_BY_NAME),
         about("Lists by name: jobs are made for each combination of their values."),
     ]
-    defaults: Annotated[
-        dict[str, Any],
-        about("What jobs take where they say nothing themselves."),
-    ]
+    defaults: Annotated[dict[str, Any], about("What jobs take where they say nothing themselves.")]
     jobs: Annotated[
-        Elsewhere,
+        Any,
+        Told("said", _clear, {}),
         about("The jobs; with rows or matrix, templates with {column} in them."),
     ]
 

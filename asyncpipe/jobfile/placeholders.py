@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import orjson
@@ -33,10 +32,11 @@ _TRUTH = {"true": True, "false": False}
 
 Cells = Sequence[Any]
 
-Fill = Callable[[Cells], Any]
-
 Convert = Callable[[Any], Any]
 """What becomes of the cell of a placeholder that stands alone."""
+
+NOTHING: Any = object()
+"""What a row says with an empty cell of a table of jobs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,23 +47,37 @@ class Columns:
     used: set[str] = field(default_factory=set)
 
 
+class Placeholder:
+    """A value that each row says anew."""
+
+    __slots__ = ()
+
+    def fill(self, cells: Cells) -> Any:
+        """The value for a row; raises Wrong where a cell cannot stand there."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True, slots=True)
-class _Cell:
-    """A cell alone: it may be a number, or whatever ``convert`` makes of it."""
+class Cell(Placeholder):
+    """A cell alone, made what it is by ``convert``; an ``optional`` one may be empty."""
 
     at: int
     column: str
     convert: Convert
+    optional: bool = False
 
     def fill(self, cells: Cells) -> Any:
+        """What the cell is."""
         cell = cells[self.at]
         if cell is None or cell == "":
+            if self.optional:
+                return NOTHING
             raise _blank(self.column)
         return self.convert(cell)
 
 
 @dataclass(frozen=True, slots=True)
-class _Text:
+class _Text(Placeholder):
     """Text with cells in it, each of ``parts`` being text or a cell's place and column."""
 
     parts: tuple[str | tuple[int, str], ...]
@@ -78,72 +92,6 @@ class _Text:
         return text
 
 
-class Placeholder:
-    """A value of a job that each row fills anew; ``way`` leads to it: ``("params", "seed")``.
-
-    One that is ``optional`` says nothing where its cell is empty.
-    """
-
-    __slots__ = ("_at", "fill", "optional", "way")
-
-    def __init__(self, way: tuple[str, ...], value: Any, *, optional: bool = False) -> None:
-        self.way, self.optional = way, optional
-        self._at = value.at if optional else -1
-        plain = isinstance(value, _Cell | _Text)
-        self.fill: Fill = value.fill if plain else partial(_filled, value)
-
-    def is_blank(self, cells: Cells) -> bool:
-        """Whether a row leaves it out."""
-        return self.optional and cells[self._at] == ""
-
-
-def value_of(value: Any, cells: Cells) -> Any:
-    """A value for a row; None where it is wrong, which is told when all of them are filled."""
-    if not isinstance(value, Placeholder):
-        return value
-    try:
-        return None if value.is_blank(cells) else value.fill(cells)
-    except Wrong:
-        return None
-
-
-def filled(placeholders: Iterable[Placeholder], cells: Cells, problems: Problems) -> dict[str, Any]:
-    """What a row says, by the keys of a job; what cannot be filled in is reported."""
-    said: dict[str, Any] = {}
-    for each in placeholders:
-        if each.optional and each.is_blank(cells):
-            continue
-        try:
-            value = each.fill(cells)
-        except Wrong as exc:
-            problems.report(f"{'.'.join(each.way)}: {exc}")
-            continue
-        _put(said, each.way, value)
-    return said
-
-
-def nested(placeholders: Iterable[Placeholder]) -> dict[str, Any]:
-    """The placeholders themselves, by the keys of a job."""
-    said: dict[str, Any] = {}
-    for each in placeholders:
-        _put(said, each.way, each)
-    return said
-
-
-def _put(said: dict[str, Any], way: tuple[str, ...], value: Any) -> None:
-    if len(way) == 1:
-        said[way[0]] = value
-    elif way[0] in said:
-        said[way[0]][way[1]] = value
-    else:
-        said[way[0]] = {way[1]: value}
-
-
-def column(way: tuple[str, ...], at: int, name: str, convert: Convert) -> Placeholder:
-    """A column of a table of jobs: its cell as it is, or nothing where that is empty."""
-    return Placeholder(way, _Cell(at, name, convert), optional=True)
-
-
 def has_braces(value: Any) -> bool:
     """Whether there is a brace in any text of ``value``, also a full-width one."""
     if isinstance(value, str):
@@ -153,51 +101,61 @@ def has_braces(value: Any) -> bool:
     return isinstance(value, list) and any(map(has_braces, value))
 
 
-def find(way: tuple[str, ...], value: Any, columns: Columns, convert: Convert | None) -> Any:
-    """``value`` with its braces read: a Placeholder, or the value where no column is named.
+def read_braces(value: Any, columns: Columns, convert: Convert | None) -> Any:
+    """``value`` with a Placeholder for each text that names a column, however deep it stands.
 
     A text that is one placeholder alone is its cell, made what it is by ``convert``; without that
     it is text as all others. Raises Wrong for braces that mean nothing.
     """
-    read = _read(value, columns, convert)
-    return Placeholder(way, read) if _varies(read) else read
-
-
-def _read(value: Any, columns: Columns, convert: Convert | None) -> Any:
     if isinstance(value, str):
         alone = _PART.fullmatch(value.strip()) if convert is not None else None
         if alone is None or alone[1] is None or alone[1].strip().endswith(_AS_TEXT):
             return _text(value, columns)
         assert convert is not None
-        return _Cell(*_place(alone[1], columns), convert)
+        return Cell(*_place(alone[1], columns), convert)
     if isinstance(value, Mapping):
-        return {key: _read(inner, columns, convert) for key, inner in value.items()}
+        return {key: read_braces(inner, columns, convert) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_read(inner, columns, convert) for inner in value]
+        return [read_braces(inner, columns, convert) for inner in value]
     return value
 
 
-def _varies(read: Any) -> bool:
-    if isinstance(read, dict):
-        return any(map(_varies, read.values()))
-    if isinstance(read, list):
-        return any(map(_varies, read))
-    return isinstance(read, _Cell | _Text)
+def varies(value: Any) -> bool:
+    """Whether there is a Placeholder in it."""
+    if isinstance(value, dict):
+        return any(map(varies, value.values()))
+    if isinstance(value, list):
+        return any(map(varies, value))
+    return isinstance(value, Placeholder)
 
 
-def _filled(read: Any, cells: Cells) -> Any:
-    if isinstance(read, _Cell | _Text):
-        return read.fill(cells)
-    if isinstance(read, dict):
-        return {key: _filled(inner, cells) for key, inner in read.items()}
-    if isinstance(read, list):
-        return [_filled(inner, cells) for inner in read]
-    return read
+def fill(value: Any, cells: Cells) -> Any:
+    """``value`` as a row says it; raises Wrong for the first cell that cannot stand there."""
+    if isinstance(value, Placeholder):
+        return value.fill(cells)
+    if isinstance(value, dict):
+        return {
+            key: said for key, inner in value.items() if (said := fill(inner, cells)) is not NOTHING
+        }
+    if isinstance(value, list):
+        return [fill(inner, cells) for inner in value]
+    return value
 
 
-def as_it_is(cell: Any) -> Any:
-    """The cell of a table where its field takes text."""
-    return cell
+def fill_each(
+    values: Mapping[str, Any], cells: Cells, problems: Problems, path: str = ""
+) -> dict[str, Any]:
+    """What a row says by name; what cannot be filled in is reported and left out."""
+    said = {}
+    for key, value in values.items():
+        try:
+            said[key] = fill(value, cells)
+        except Wrong as exc:
+            if isinstance(value, dict) and not path:
+                said[key] = fill_each(value, cells, problems, f"{key}.")
+            else:
+                problems.report(f"{path}{key}: {exc}")
+    return {key: value for key, value in said.items() if value is not NOTHING}
 
 
 def as_number(cell: Any) -> Any:

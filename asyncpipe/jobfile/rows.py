@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from asyncpipe._text import brief, shown
 from asyncpipe.errors import UsageError
@@ -29,121 +30,74 @@ Row = tuple[int | None, Sequence[Any]]
 """The line a row begins on, and its cells in the order of the columns."""
 
 
-class Rows(Protocol):
-    """Rows with named columns; iterating reads them anew each time."""
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The names, in order."""
-
-    @property
-    def file(self) -> TextFile | None:
-        """The file they are in, or None where that is the job file."""
-
-    @property
-    def told(self) -> str:
-        """What they are, in words."""
-
-    def read(self, problems: Problems) -> Iterator[Row]:
-        """Yield the rows; those that are none are reported."""
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TableRows:
-    """Rows of a CSV or TSV file."""
+class Rows:
+    """Rows with named columns; ``read`` reads them anew each time, and reports those that are none.
 
-    file: TextFile
-    header: Header
+    ``told`` says in words what they are; ``file`` is None where they stand in the job file, and
+    ``line`` is where their columns are named.
+    """
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The names in its first line."""
-        return self.header.columns
-
-    @property
-    def told(self) -> str:
-        """Its name, encoding and delimiter."""
-        return f"{self.file.path.name} ({NAMES[self.file.encoding]}, {self.header.between})"
-
-    def read(self, problems: Problems) -> Iterator[Row]:
-        """Yield rows; ragged ones are reported."""
-        problems = replace(problems, file=str(self.file.path))
-        try:
-            for line, cells in read_cells(self.file, self.header):
-                if isinstance(cells, Unreadable):
-                    problems.report(str(cells), line=line)
-                else:
-                    yield line, cells
-        except Unreadable as exc:
-            problems.report(str(exc), line=exc.line)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LineRows:
-    """Rows of a JSON Lines file: a mapping a line; the first one's keys are the columns."""
-
-    file: TextFile
     columns: tuple[str, ...]
-
-    @property
-    def told(self) -> str:
-        """Its name."""
-        return f"{self.file.path.name} (JSON Lines)"
-
-    def read(self, problems: Problems) -> Iterator[Row]:
-        """Yield rows; lines that are no mappings, or have other keys, are reported."""
-        problems = replace(problems, file=str(self.file.path))
-        yield from _mappings(iter_jsonl(self.file.path), self.columns, problems)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ListRows:
-    """Rows written in the job file itself."""
-
-    values: Sequence[tuple[Any, int | None]]
-    columns: tuple[str, ...]
+    told: str
+    read: Callable[[Problems], Iterator[Row]]
     file: TextFile | None = None
-
-    @property
-    def told(self) -> str:
-        """How many they are."""
-        return f"{len(self.values)} rows of its own"
-
-    def read(self, problems: Problems) -> Iterator[Row]:
-        """Yield rows; what is no mapping, or has other keys, is reported."""
-        yield from _mappings(self.values, self.columns, problems)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Crossed:
-    """Every row with every combination of a matrix's values; without rows, these alone."""
-
-    rows: Rows | None
-    matrix: Mapping[str, Sequence[Any]]
     line: int | None = None
-    columns: tuple[str, ...] = field(init=False)
 
-    def __post_init__(self) -> None:
-        own = self.rows.columns if self.rows else ()
-        object.__setattr__(self, "columns", (*own, *self.matrix))
 
-    @property
-    def file(self) -> TextFile | None:
-        """The file of its rows."""
-        return self.rows.file if self.rows else None
+def _table(file: TextFile) -> Rows:
+    """The rows of a CSV or TSV file."""
+    header = read_header(file)
+    return Rows(
+        columns=header.columns,
+        told=f"{file.path.name} ({NAMES[file.encoding]}, {header.between})",
+        read=partial(_table_rows, file, header),
+        file=file,
+        line=1 + header.skipped,
+    )
 
-    @property
-    def told(self) -> str:
-        """Its parts in words."""
-        parts = [f"{len(values)} {brief(name)}" for name, values in self.matrix.items()]
-        return " x ".join([*([self.rows.told] if self.rows else []), *parts])
 
-    def read(self, problems: Problems) -> Iterator[Row]:
-        """Yield rows, the last key's values changing first."""
-        rows: Iterator[Row] = self.rows.read(problems) if self.rows else iter([(self.line, ())])
-        for line, cells in rows:
-            for values in itertools.product(*self.matrix.values()):
-                yield line, (*cells, *values)
+def _table_rows(file: TextFile, header: Header, problems: Problems) -> Iterator[Row]:
+    problems = replace(problems, file=str(file.path))
+    try:
+        for line, cells in read_cells(file, header):
+            if isinstance(cells, Unreadable):
+                problems.report(str(cells), line=line)
+            else:
+                yield line, cells
+    except Unreadable as exc:
+        problems.report(str(exc), line=exc.line)
+
+
+def _lines(file: TextFile, problems: Problems) -> Rows | None:
+    """The rows of a JSON Lines file: a mapping a line; the first one's keys are the columns."""
+    first = next(iter_jsonl(file.path), None)
+    columns = _keys(first[0]) if first else ()
+    if not columns:
+        problems.report("the first line holds no row: a row is a mapping of column: value")
+        return None
+
+    def read(problems: Problems) -> Iterator[Row]:
+        inside = replace(problems, file=str(file.path))
+        return _mappings(iter_jsonl(file.path), columns, inside)
+
+    return Rows(columns=columns, told=f"{file.path.name} (JSON Lines)", read=read, file=file)
+
+
+def _listed(value: Listing, problems: Problems) -> Rows | None:
+    """Rows written in the job file itself."""
+    columns = _keys(value[0]) if value else ()
+    if not columns:
+        problems.report("rows: begins with no row: a row is a mapping of column: value")
+        return None
+    lines: Sequence[int | None] = value.lines or [None] * len(value)
+    told = f"{len(value)} rows of its own"
+    pairs = partial(zip, value, lines, strict=True)
+    return Rows(columns=columns, told=told, read=lambda p: _mappings(pairs(), columns, p))
+
+
+def _keys(value: Any) -> tuple[str, ...]:
+    return tuple(value) if isinstance(value, Mapping) else ()
 
 
 def _mappings(values: Any, columns: tuple[str, ...], problems: Problems) -> Iterator[Row]:
@@ -166,10 +120,12 @@ def open_rows(value: Any, problems: Problems, folder: Path) -> Rows | None:
     """Find the rows that ``rows:`` names or holds; None, and a report, where there are none."""
     if isinstance(value, Listing):
         return _listed(value, problems)
-    if isinstance(value, Unclear) or not isinstance(value, str) or not value.strip():
+    if isinstance(value, Unclear):  # told with the settings
+        return None
+    if not isinstance(value, str) or not value.strip():
         known = ", ".join((*ENDINGS, *JSON_LINES))
-        why = value.why if isinstance(value, Unclear) else f"{shown(value)} is neither"
-        problems.report(f"rows: {why}; name a file ({known}), or write a list of mappings")
+        why = f"{shown(value)} is neither; name a file ({known}), or write a list of mappings"
+        problems.report(f"rows: {why}")
         return None
     return open_file(folder / value, problems, what="rows: ")
 
@@ -191,7 +147,7 @@ def open_file(path: Path, problems: Problems, *, what: str = "") -> Rows | None:
         file = examine(path, only_utf8=ending in JSON_LINES)
         if ending in JSON_LINES:
             return _lines(file, inside)
-        return TableRows(file=file, header=read_header(file))
+        return _table(file)
     except UsageError as exc:
         problems.report(f"{what}{exc}")
     except Unreadable as exc:
@@ -199,32 +155,12 @@ def open_file(path: Path, problems: Problems, *, what: str = "") -> Rows | None:
     return None
 
 
-def _lines(file: TextFile, problems: Problems) -> LineRows | None:
-    first = next(iter_jsonl(file.path), None)
-    columns = _keys(first[0]) if first else ()
-    if not columns:
-        problems.report("the first line holds no row: a row is a mapping of column: value")
-        return None
-    return LineRows(file=file, columns=columns)
-
-
-def _listed(value: Listing, problems: Problems) -> ListRows | None:
-    if not value or not _keys(value[0]):
-        problems.report("rows: begins with no row: a row is a mapping of column: value")
-        return None
-    lines: Sequence[int | None] = value.lines or [None] * len(value)
-    return ListRows(values=list(zip(value, lines, strict=True)), columns=_keys(value[0]))
-
-
-def _keys(value: Any) -> tuple[str, ...]:
-    return tuple(value) if isinstance(value, Mapping) else ()
-
-
 def crossed(rows: Rows | None, value: Any, problems: Problems) -> Rows | None:
     """Cross rows with ``matrix:``; None, and a report, where that is none."""
+    if isinstance(value, Unclear):  # told with the settings
+        return None
     if not isinstance(value, Block) or not value:
-        why = value.why if isinstance(value, Unclear) else f"is {shown(value)}"
-        problems.report(f"matrix: {why}; write lines of name: [value, value] below it")
+        problems.report(f"matrix: is {shown(value)}; write lines of name: [value, value] below it")
         return None
     before = len(problems.found)
     for name, values in value.items():
@@ -239,7 +175,26 @@ def crossed(rows: Rows | None, value: Any, problems: Problems) -> Rows | None:
         )
     if len(problems.found) > before:
         return None
-    return Crossed(rows=rows, matrix=dict(value), line=problems.line)
+    combinations = partial(itertools.product, *value.values())
+    parts = [f"{len(values)} {brief(name)}" for name, values in value.items()]
+    return Rows(
+        columns=(*(rows.columns if rows else ()), *value),
+        told=" x ".join([*([rows.told] if rows else []), *parts]),
+        read=partial(_crossed_rows, rows, combinations, problems.line),
+        file=rows.file if rows else None,
+    )
+
+
+def _crossed_rows(
+    rows: Rows | None,
+    combinations: Callable[[], Iterable[tuple[Any, ...]]],
+    line: int | None,
+    problems: Problems,
+) -> Iterator[Row]:
+    """Every row with every combination of a matrix's values, the last key's changing first."""
+    for at, cells in rows.read(problems) if rows else [(line, ())]:
+        for values in combinations():
+            yield at, (*cells, *values)
 
 
 def _combinations(matrix: Mapping[str, Sequence[Any]]) -> int:

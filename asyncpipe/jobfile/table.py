@@ -4,16 +4,9 @@ from __future__ import annotations
 
 from asyncpipe._text import meant, shown
 from asyncpipe.jobfile.models import JobIn
-from asyncpipe.jobfile.placeholders import (
-    Placeholder,
-    as_it_is,
-    as_number,
-    as_value,
-    column,
-    nested,
-)
+from asyncpipe.jobfile.placeholders import Cell, as_number, as_value
 from asyncpipe.jobfile.problems import Problems
-from asyncpipe.jobfile.template import NO_DEFAULTS, OPEN_FIELDS, TEXT_FIELDS, Fields, Template
+from asyncpipe.jobfile.template import NO_DEFAULTS, OPEN_FIELDS, TEXT_FIELDS, Said, Template
 from asyncpipe.media import LocalFiles
 
 PARAM, LABEL = "params.", "labels."
@@ -33,17 +26,17 @@ _FIELDS = tuple(name for name in JobIn.__annotations__ if name not in OPEN_FIELD
 
 def table_template(columns: tuple[str, ...], files: LocalFiles) -> Template:
     """The template of a table of jobs; an empty cell says nothing."""
-    placeholders = [_placeholder(at, name) for at, name in enumerate(columns)]
-    return Template(Fields().take(nested(placeholders)), NO_DEFAULTS, None, files, varies=True)
-
-
-def _placeholder(at: int, name: str) -> Placeholder:
-    """Where a column's cells go: a field of the job, or a name in ``params`` or ``labels``."""
-    if name in _FIELDS:
-        return column((name,), at, name, as_it_is if name in TEXT_FIELDS else as_number)
-    if name.startswith(PARAM):
-        return column(("params", name.removeprefix(PARAM)), at, name, as_value)
-    return column(("labels", name.removeprefix(LABEL)), at, name, as_it_is)
+    own: Said = {}
+    for at, name in enumerate(columns):
+        if name in _FIELDS:
+            own[name] = Cell(at, name, str if name in TEXT_FIELDS else as_number, optional=True)
+        elif name.startswith(PARAM):
+            cell = Cell(at, name, as_value, optional=True)
+            own.setdefault("params", {})[name.removeprefix(PARAM)] = cell
+        else:
+            cell = Cell(at, name, str, optional=True)
+            own.setdefault("labels", {})[name.removeprefix(LABEL)] = cell
+    return Template(own, NO_DEFAULTS, None, files, varies=True)
 
 
 def label_columns(columns: tuple[str, ...]) -> list[str]:

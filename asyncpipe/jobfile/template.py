@@ -20,12 +20,12 @@ from asyncpipe.jobfile.placeholders import (
     Placeholder,
     as_number,
     as_value,
-    filled,
-    find,
+    fill,
+    fill_each,
     has_braces,
     label_text,
-    nested,
-    value_of,
+    read_braces,
+    varies,
 )
 from asyncpipe.jobfile.problems import Problems
 from asyncpipe.jobfile.source import Block, Unclear, Wrong, line_at
@@ -60,44 +60,21 @@ LONGEST_LABEL = 80
 _NO_ROW: Cells = ()
 
 
-@dataclass(slots=True)
-class Fields:
-    """What one place says of a job, of its request body, and as labels.
+Said = dict[str, Any]
+"""What one place says: checked values by a job's keys, and a Placeholder where a row says it."""
 
-    Values are checked, but for those that are Placeholders: these each row says anew.
+
+def over(own: Said, lower: Said) -> Said:
+    """Both, ``own`` winning, name by name; inside ``params`` and ``labels``, too.
+
+    A field such as ``width`` may stand on the job or in its ``params``: either wins over the other.
     """
-
-    job: dict[str, Any] = field(default_factory=dict)
-    body: dict[str, Any] = field(default_factory=dict)
-    labels: dict[str, Any] = field(default_factory=dict)
-
-    def take(self, said: Mapping[str, Any]) -> Fields:
-        """Add checked fields of a job; ``params`` and fields such as ``width`` are one body."""
-        for key, value in said.items():
-            if key in _IN_BODY:
-                self.body[key] = value
-            elif key == "params":
-                self.body |= value
-            elif key == "labels":
-                self.labels |= value
-            else:
-                self.job[key] = value
-        return self
-
-    def over(self, lower: Fields) -> Fields:
-        """Both, this one winning, name by name."""
-        return Fields(
-            {**lower.job, **self.job},
-            {**lower.body, **self.body},
-            {**lower.labels, **self.labels},
-        )
-
-    def parted(self) -> tuple[Fields, list[Placeholder]]:
-        """What is the same in every row, and what each row says anew."""
-        parts = (self.job, self.body, self.labels)
-        varying = [v for part in parts for v in part.values() if isinstance(v, Placeholder)]
-        same = [{k: v for k, v in part.items() if not isinstance(v, Placeholder)} for part in parts]
-        return Fields(*same), varying
+    said = {**lower, **own}
+    for key in OPEN_FIELDS:
+        said[key] = {**lower.get(key, {}), **own.get(key, {})}
+    for key in _IN_BODY & said.keys() & said["params"].keys():
+        del (said["params"] if key in own else said)[key]
+    return said
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,16 +84,16 @@ class Defaults:
     ``faulty`` are fields that stand there and were reported: no job is said to lack them.
     """
 
-    common: Fields = field(default_factory=Fields)
-    by_type: Mapping[JobType, Fields] = field(default_factory=dict)
+    common: Said = field(default_factory=dict)
+    by_type: Mapping[JobType, Said] = field(default_factory=dict)
     faulty: frozenset[str] = frozenset()
 
-    def under(self, own: Fields, kind: JobType | None) -> Fields:
+    def under(self, own: Said, kind: JobType | None) -> Said:
         """A job of ``kind`` with what it does not say filled in."""
         if self is NO_DEFAULTS:
             return own
         typed = self.by_type.get(kind) if kind else None
-        return own.over(typed.over(self.common) if typed else self.common)
+        return over(own, over(typed, self.common) if typed else self.common)
 
 
 NO_DEFAULTS = Defaults()
@@ -126,69 +103,63 @@ NO_DEFAULTS = Defaults()
 def read_defaults(value: Block, problems: Problems, columns: Columns | None) -> Defaults:
     """Check ``defaults``; ``problems`` are its own, ``columns`` may stand there in braces."""
     typed = {kind: value[kind] for kind in JobType if isinstance(value.get(kind), Mapping)}
-    common = Block(((k, v) for k, v in value.items() if k not in typed), value.lines)
-    fields, faulty = _read_fields(common, DefaultsIn, problems, columns)
+    rest = Block(((k, v) for k, v in value.items() if k not in typed), value.lines)
+    common, faulty = _read(rest, DefaultsIn, problems, columns)
     by_type = {}
     for kind, said in typed.items():
         inside = problems.below(value, kind)
-        by_type[kind], more = _read_fields(said, TypedDefaultsIn, inside, columns)
+        by_type[kind], more = _read(said, TypedDefaultsIn, inside, columns)
         faulty |= more
-    return Defaults(fields, by_type, frozenset(faulty))
+    return Defaults(common, by_type, frozenset(faulty))
 
 
-def _read_fields(
+def _read(
     value: Mapping[str, Any], model: Any, problems: Problems, columns: Columns | None
-) -> tuple[Fields, set[str]]:
+) -> tuple[Said, set[str]]:
     """What a mapping says, and the keys that were reported."""
     if columns is None:
         checked = fitting(value, model, problems, remedy=_REMEDY)
         _check_conflicts(value, problems)
-        return Fields().take(checked), {*value} - {*checked}
+        return checked, {*value} - {*checked}
     braces = _Braces(value, columns, problems)
-    checked = fitting(braces.taken_out(model), model, problems, remedy=_REMEDY)
+    same, varying = braces.parted(model)
+    checked = fitting(same, model, problems, remedy=_REMEDY)
     _check_conflicts(value, problems)
-    braces.take_from_inside(checked)
-    faulty = {*value} - {*checked} - {each.way[0] for each in braces.found}
-    return Fields().take(checked).take(nested(braces.found)), faulty
+    for key, convert in OPEN_FIELDS.items():
+        inside = checked.get(key, {})
+        for name in [name for name, each in inside.items() if has_braces(each)]:
+            braces.read(inside, (key, name), convert)
+    return {**checked, **varying}, {*value} - {*checked} - {*varying}
 
 
+@dataclass(frozen=True, slots=True)
 class _Braces:
-    """Find the placeholders in one mapping; those that mean nothing are reported."""
+    """Read the braces in one mapping; those that mean nothing are reported, their value is gone."""
 
-    def __init__(self, value: Mapping[str, Any], columns: Columns, problems: Problems) -> None:
-        self.found: list[Placeholder] = []
-        self._value, self._columns, self._problems = value, columns, problems
+    value: Mapping[str, Any]
+    columns: Columns
+    problems: Problems
 
-    def taken_out(self, model: Any) -> Block:
-        """The fields that are the same in every row, still unchecked."""
-        known = {*model.__annotations__} - {*OPEN_FIELDS}
-        said = Block(self._value.items(), getattr(self._value, "lines", None))
-        for key, each in self._value.items():
-            lists = isinstance(each, list) and key in DIRECT_FIELDS
-            if key in known and (lists or isinstance(each, str)) and has_braces(each):
-                convert = None if key in TEXT_FIELDS else as_number
-                self._find((key,), said, convert)
-        return said
+    def parted(self, model: Any) -> tuple[Block, Said]:
+        """The fields that are the same in every row, still unchecked, and those that are not."""
+        same, varying = Block(self.value.items(), getattr(self.value, "lines", None)), Said()
+        known = model.__annotations__.keys() - OPEN_FIELDS.keys()
+        for key in [key for key in same if key in known]:
+            lists = isinstance(same[key], list) and key in DIRECT_FIELDS
+            if (lists or isinstance(same[key], str)) and has_braces(same[key]):
+                self.read(same, (key,), None if key in TEXT_FIELDS else as_number)
+                if varies(same.get(key)):
+                    varying[key] = same.pop(key)
+        return same, varying
 
-    def take_from_inside(self, checked: dict[str, Any]) -> None:
-        """Take those inside ``params`` and ``labels`` out of what was ``checked``."""
-        for key, convert in OPEN_FIELDS.items():
-            inside = checked.get(key, {})
-            for name in [name for name, each in inside.items() if has_braces(each)]:
-                self._find((key, name), inside, convert)
-
-    def _find(self, way: tuple[str, ...], said: dict[str, Any], convert: Convert | None) -> None:
-        value = said.pop(way[-1])
+    def read(self, said: Said, way: tuple[str, ...], convert: Convert | None) -> None:
+        """Put placeholders into what ``way`` leads to, of which ``said`` holds the last step."""
         try:
-            read = find(way, value, self._columns, convert)
+            said[way[-1]] = read_braces(said[way[-1]], self.columns, convert)
         except Wrong as exc:
-            line = line_at(self._value, way, self._problems.line)
-            self._problems.report(f"{self._problems.path}{'.'.join(way)}: {exc}", line=line)
-            return
-        if isinstance(read, Placeholder):
-            self.found.append(read)
-        else:
-            said[way[-1]] = read
+            del said[way[-1]]
+            line = line_at(self.value, way, self.problems.line)
+            self.problems.report(f"{self.problems.path}{'.'.join(way)}: {exc}", line=line)
 
 
 def read_template(
@@ -208,9 +179,9 @@ def read_template(
         return None
     before = len(problems.found)
     here = Columns(columns.names) if columns else None
-    own, _ = _read_fields(value, JobIn, problems, here)
+    own, _ = _read(value, JobIn, problems, here)
     template = Template(own, defaults, columns, files, varies=columns is not None)
-    template.check(problems, said={*value})
+    template.check(problems, told={*value})
     if columns is not None and here is not None:
         if len(problems.found) == before and not (here.used or columns.used):
             why = "uses no column, so each row would make the same job"
@@ -280,35 +251,36 @@ class Template:
     do not. One that does not vary says everything itself. ``files`` looks at what jobs take in.
     """
 
-    own: Fields
+    own: Said
     defaults: Defaults
     columns: Columns | None
     files: LocalFiles | None
     varies: bool
-    _parted: dict[JobType | None, tuple[Fields, list[Placeholder]]] = field(default_factory=dict)
+    _parted: dict[JobType | None, tuple[Said, Said]] = field(default_factory=dict)
     _only: JobType | None = None  # of every row
 
-    def check(self, problems: Problems, said: set[str]) -> None:
-        """Report what no row can make good; ``said`` is told already, if it is wrong."""
-        tellers = [fields.job.get(key) for fields in self._tellers for key in ("type", "model")]
-        if not self.varies or not any(isinstance(each, Placeholder) for each in tellers):
+    def check(self, problems: Problems, told: set[str]) -> None:
+        """Report what no row can make good; what is ``told`` already is not told again."""
+        tellers = [said.get(key) for said in self._tellers for key in ("type", "model")]
+        if not self.varies or not any(map(varies, tellers)):
             kind = self._only = self._kind(_NO_ROW)
-            self._check(self.defaults.under(self.own, kind), kind, said, problems)
+            whole = self.defaults.under(self.own, kind)
+            self._check(_with_body({**whole}), kind, told, problems)
             return
-        whole = self.own.over(self.defaults.common)
+        whole = over(self.own, self.defaults.common)
         for typed in self.defaults.by_type.values():  # it may be of any type
-            whole = whole.over(typed)
-        self._check(whole, None, said | {"type"}, problems)
+            whole = over(whole, typed)
+        self._check(_with_body(whole), None, told | {"type"}, problems)
 
     def jobs(self, cells: Cells, problems: Problems) -> Iterator[Job]:
         """The jobs of one row; what is wrong with it is reported."""
         before = len(problems.found)
         kind = self._kind(cells)
-        fields = self._filled(kind, cells, problems)
-        if len(problems.found) > before or kind is None or not self._enough(fields, kind):
+        said = self._filled(kind, cells, problems)
+        if len(problems.found) > before or kind is None or not _is_enough(said, kind):
             return
         try:
-            for job in _copies(fields, kind):
+            for job in _copies(said, kind):
                 yield job if self.files is None else self.files.attach(job)
         except BadInputs as exc:
             for fault in exc.faults:
@@ -316,19 +288,26 @@ class Template:
         except UsageError as exc:
             problems.report(str(exc))
 
-    def _filled(self, kind: JobType | None, cells: Cells, problems: Problems) -> Fields:
+    def _filled(self, kind: JobType | None, cells: Cells, problems: Problems) -> Said:
         if not self.varies:
-            return self.defaults.under(self.own, kind)
+            return _with_body({**self.defaults.under(self.own, kind)})
         if kind not in self._parted:
-            self._parted[kind] = self.defaults.under(self.own, kind).parted()
-        fixed, varying = self._parted[kind]
-        said = filled(varying, cells, problems)
-        fields = Fields({**fixed.job}, {**fixed.body}, self._labels(cells) | fixed.labels)
-        fields.take(fitting(said, JobIn, problems))
-        if kind is None or not self._enough(fields, kind):
-            told = {*said, *(each.way[0] for each in varying if not each.optional)}
-            self._check(fields, kind, told, problems)
-        return fields
+            self._parted[kind] = _parted(self.defaults.under(self.own, kind))
+        same, varying = self._parted[kind]
+        try:
+            filled = fill(varying, cells)
+        except Wrong:
+            filled = fill_each(varying, cells, problems)
+        checked = fitting(filled, JobIn, problems)
+        said = {**same, **checked}
+        said["params"] = {**same["params"], **checked.get("params", {})}
+        said["labels"] = {**self._labels(cells), **same["labels"], **checked.get("labels", {})}
+        if not _IN_BODY.isdisjoint(checked):
+            said = _with_body(said)
+        if kind is None or not _is_enough(said, kind):
+            told = {*filled, *(varying if self.columns else ())}
+            self._check(said, kind, told, problems)
+        return said
 
     def _labels(self, cells: Cells) -> dict[str, str]:
         if self.columns is None:
@@ -340,7 +319,7 @@ class Template:
         }
 
     @property
-    def _tellers(self) -> tuple[Fields, Fields]:
+    def _tellers(self) -> tuple[Said, Said]:
         """What may tell the type, the nearest first: the job, its model included, then defaults."""
         return self.own, self.defaults.common
 
@@ -348,62 +327,89 @@ class Template:
         """The type of a row's job, None where nothing tells it, or what does is wrong."""
         if self._only is not None:
             return self._only
-        for fields in self._tellers:
-            kind = _KINDS.get(value_of(fields.job.get("type"), cells))
-            model = None if kind else value_of(fields.job.get("model"), cells)
-            if kind or (isinstance(model, str) and (kind := type_of_model(model))):
+        for said in self._tellers:
+            if kind := _KINDS.get(_of_row(said.get("type"), cells)):
+                return kind
+            model = _of_row(said.get("model"), cells)
+            if isinstance(model, str) and (kind := type_of_model(model)):
                 return kind
         return None
 
-    @staticmethod
-    def _enough(fields: Fields, kind: JobType) -> bool:
-        return "model" in fields.job and ("prompt" in fields.job or _wordless(fields, kind))
-
-    def _check(
-        self, whole: Fields, kind: JobType | None, said: set[str], problems: Problems
-    ) -> None:
+    def _check(self, said: Said, kind: JobType | None, told: set[str], problems: Problems) -> None:
         """Report what a job lacks; what is there but wrong was reported where it stands."""
-        if kind is not None and self._enough(whole, kind):
+        if kind is not None and _is_enough(said, kind):
             return
-        said = said | self.defaults.faulty
-        needed = ("model",) if _wordless(whole, kind) else ("model", "prompt")
-        lacking = [key for key in needed if key not in whole.job and key not in said]
-        if kind is None and "type" not in said:
-            typed = any("model" in fields.job for fields in self.defaults.by_type.values())
-            if "model" in whole.job:
+        told = told | self.defaults.faulty
+        needed = ("model",) if _is_wordless(said, kind) else ("model", "prompt")
+        lacking = [key for key in needed if key not in said and key not in told]
+        if kind is None and "type" not in told:
+            if "model" in said:
                 lacking.append("type")
-            elif typed and "model" not in said:
+            elif "model" not in told and any("model" in t for t in self.defaults.by_type.values()):
                 lacking = [*(key for key in lacking if key != "model"), "type"]
         where = "on the job or in defaults" if problems.file else "on the job"
         for key in lacking:
-            missing = f"missing; write it {where}" if key != "type" else _no_type(whole)
+            missing = f"missing; write it {where}" if key != "type" else _no_type(said)
             problems.report(f"{key}: {missing}")
 
 
-def _no_type(whole: Fields) -> str:
+def _parted(said: Said) -> tuple[Said, Said]:
+    """What is the same in every row, its body whole, and what each row says anew."""
+    same: Said = {key: {} for key in OPEN_FIELDS}
+    varying: Said = {}
+    for key in sorted(said, key=lambda key: (key in OPEN_FIELDS, key in _IN_BODY)):
+        if key not in OPEN_FIELDS:
+            (varying if varies(said[key]) else same)[key] = said[key]
+            continue
+        for name, each in said[key].items():
+            (varying if varies(each) else same).setdefault(key, {})[name] = each
+    return _with_body(same), varying
+
+
+def _with_body(said: Said) -> Said:
+    """``said`` with what its request body holds in ``params``, all of it."""
+    direct = _IN_BODY & said.keys()
+    if direct or "params" not in said:
+        said["params"] = {**said.get("params", {}), **{key: said.pop(key) for key in direct}}
+    return said
+
+
+def _of_row(value: Any, cells: Cells) -> Any:
+    """A value for a row; None where it is wrong, which is told when all of them are filled."""
+    try:
+        return value.fill(cells) if isinstance(value, Placeholder) else value
+    except Wrong:
+        return None
+
+
+def _no_type(said: Said) -> str:
     why = "no model tells it"
-    if "model" in whole.job:
-        why = f"model {whole.job['model']!r} does not tell what it makes"
+    if "model" in said:
+        why = f"model {said['model']!r} does not tell what it makes"
     return f"missing, and {why}; add type: {any_type()}"
 
 
-def _wordless(fields: Fields, kind: JobType | None) -> bool:
+def _is_enough(said: Said, kind: JobType) -> bool:
+    return "model" in said and ("prompt" in said or _is_wordless(said, kind))
+
+
+def _is_wordless(said: Said, kind: JobType | None) -> bool:
     """Whether a job needs no prompt: it has fields to speak or hear, or a medium to work on."""
-    body = fields.body
+    body = said["params"]
     return bool(body) if kind is JobType.AUDIO else any(map(is_media_field, body))
 
 
-def _copies(fields: Fields, kind: JobType) -> Iterator[Job]:
+def _copies(said: Said, kind: JobType) -> Iterator[Job]:
     """Yield the ``count`` equal jobs that one row stands for: occurrences 1 to n.
 
     With n > 1 a name becomes name-1 to name-n. Raises UsageError where Job does.
     """
-    said = {**fields.job, "type": kind, "labels": fields.labels}
+    said["type"] = kind
     count = said.pop("count", 1)
     if count == 1:
-        yield Job(**said, params=fields.body)
+        yield Job(**said)
         return
-    name = said.pop("name", None)
+    name, params = said.pop("name", None), said.pop("params")
     for n in range(1, count + 1):
         own = f"{name}-{n}" if name is not None else None
-        yield Job(**said, name=own, params=dict(fields.body), occurrence=n)
+        yield Job(**said, name=own, params={**params}, occurrence=n)
