@@ -17,8 +17,8 @@ if TYPE_CHECKING:
         UsageError,
     )
     from asyncpipe.jobfile import load_jobs
-    from asyncpipe.jobs import Deadlines, Event, Job, JobRecord, JobState, JobType, Polling
-    from asyncpipe.pricing import Rate
+    from asyncpipe.jobs import Deadlines, Event, Job, JobRecord, JobState, JobType, Limits, Polling
+    from asyncpipe.pricing import Rate, SpendingLimits
     from asyncpipe.providers import Prediction, PredictionStatus, Provider
     from asyncpipe.providers.atlas import AtlasCloud
     from asyncpipe.report import Asset, Manifest, Outcome, Result, read_manifest
@@ -39,6 +39,7 @@ __all__ = [
     "JobState",
     "JobType",
     "LedgerError",
+    "Limits",
     "Manifest",
     "Outcome",
     "Pipeline",
@@ -49,6 +50,7 @@ __all__ = [
     "ProviderError",
     "Rate",
     "Result",
+    "SpendingLimits",
     "UsageError",
     "load_jobs",
     "read_manifest",
@@ -68,6 +70,7 @@ _ROOMS = {
     "JobState": "jobs",
     "JobType": "jobs",
     "LedgerError": "errors",
+    "Limits": "jobs",
     "Manifest": "report",
     "Outcome": "report",
     "Pipeline": "engine",
@@ -78,6 +81,7 @@ _ROOMS = {
     "ProviderError": "errors",
     "Rate": "pricing",
     "Result": "report",
+    "SpendingLimits": "pricing",
     "UsageError": "errors",
     "load_jobs": "jobfile",
     "read_manifest": "report",

@@ -22,7 +22,7 @@ from asyncpipe.errors import ProviderError
 from asyncpipe.flow import Latency
 from asyncpipe.jobfile import JobFile, open_jobs
 from asyncpipe.jobs import Job, JobType
-from asyncpipe.pricing import HasBalance, Price, Prices, Quoting, to_micro, usd
+from asyncpipe.pricing import HasBalance, Price, Prices, Quotes, to_micro, usd
 from asyncpipe.providers import Provider, has_key
 from asyncpipe.providers import connect as connect_provider
 from asyncpipe.report import money
@@ -111,7 +111,7 @@ async def _ask(options: EstimateOptions, file: JobFile, prices: Prices) -> Estim
 async def ask_all(file: JobFile, prices: Prices, provider: Provider) -> Estimate:
     """Price every job, by quotes where the provider gives them; it must be open."""
     estimate = Estimate(costs=Costs(learned_before(provider)), remarks=[])
-    quoting = Quoting(provider, tell=estimate.remarks.append)
+    quoting = Quotes(provider, tell=estimate.remarks.append)
     kinds = Kinds(file, echo=echo)
     await kinds.ask(quoting)
     kinds.price(replace(prices, quotes=quoting.quotes), estimate.costs.add)

@@ -30,11 +30,11 @@ from asyncpipe.cli.validate import (
 )
 from asyncpipe.engine import Pipeline, learned_before
 from asyncpipe.errors import LedgerError
-from asyncpipe.jobfile import JobFile, open_jobs
+from asyncpipe.jobfile import JobFile, load_price_file, open_jobs
 from asyncpipe.jobs import Job
 from asyncpipe.ledger import reading
 from asyncpipe.media import GIB
-from asyncpipe.pricing import Prices, Quoting, to_micro
+from asyncpipe.pricing import Prices, Quotes, SpendingLimits, to_micro
 from asyncpipe.providers import DEFAULT_PROVIDER, Provider
 from asyncpipe.report import Progress
 
@@ -95,24 +95,25 @@ async def _run(options: RunOptions, file: JobFile, prices: Prices, folder: Path)
         if before is None and asking:
             unpriced, checked = await _look(options, file, prices, provider)
             digest = digest if checked else ""  # the next run looks again
-        quoting = Quoting(provider, tell=remark)
+        quoting = Quotes(provider, tell=remark)
         prices = replace(prices, quotes=quoting.quotes)
         await _price(options, file, prices, quoting, provider, unpriced=unpriced)
         pipeline = Pipeline(
             provider,
             folder,
             max_workers=options.max_workers or settings.max_workers,
-            window=settings.window,
-            limits=settings.limits,
-            max_cost=_cap(options, file),
-            min_balance=_either(options.min_balance, settings.min_balance),
+            limits=replace(settings.limits, window=settings.window),
+            spending=SpendingLimits(
+                max_cost=_cap(options, file),
+                min_balance=_either(options.min_balance, settings.min_balance),
+                prices=settings.prices,
+                price_book=load_price_file(options.price_file) if options.price_file else None,
+                quotes=quoting,
+                estimate_factor=settings.estimate_factor,
+            ),
             retries=settings.retries,
             deadlines=deadlines,
             polling=polling,
-            prices=settings.prices,
-            price_file=options.price_file,
-            quotes=quoting,
-            estimate_factor=settings.estimate_factor,
             patience_s=options.patience,
             min_free_bytes=round(options.min_free * GIB),
             resubmit_unknown=options.ambiguous == "resubmit",
@@ -186,7 +187,7 @@ async def _price(
     options: RunOptions,
     file: JobFile,
     prices: Prices,
-    quoting: Quoting,
+    quoting: Quotes,
     provider: Provider,
     *,
     unpriced: set[str],
@@ -217,7 +218,7 @@ def on_terminal() -> bool:
 async def ask_first(
     file: JobFile,
     prices: Prices,
-    quoting: Quoting,
+    quoting: Quotes,
     provider: Provider,
     *,
     wanted: Callable[[Job], bool],

@@ -17,7 +17,7 @@ from asyncpipe.errors import JobFileError, LedgerError, Problem, UsageError
 from asyncpipe.jobfile import JobFile, JobRow, load_price_file, open_jobs
 from asyncpipe.jobs import Job
 from asyncpipe.ledger import Taken, ledger_path, reading
-from asyncpipe.pricing import Price, Prices, Quoting, Unpriced, books_of, price_key, usd
+from asyncpipe.pricing import Price, Prices, Quotes, Unpriced, books_of, price_key, usd
 from asyncpipe.providers import DEFAULT_PROVIDER
 from asyncpipe.report import money
 
@@ -126,7 +126,7 @@ class Kinds:
                 self._first.setdefault(key, row)
                 self._counts[key] += 1
 
-    async def ask(self, quoting: Quoting) -> None:
+    async def ask(self, quoting: Quotes) -> None:
         """Ask what one of each costs."""
         for row in self._first.values():
             quoting.want(row.job)
@@ -154,7 +154,7 @@ def price_rows(file: JobFile, prices: Prices, take: Take, *, wanted: Wanted = al
 
 async def ask_quotes(
     file: JobFile,
-    quoting: Quoting,
+    quoting: Quotes,
     *,
     wanted: Wanted = all_of_them,
     models: Iterable[str],

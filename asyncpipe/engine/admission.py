@@ -14,7 +14,7 @@ from asyncpipe.flow import Limiter, Permit
 from asyncpipe.jobs import JobRecord, JobState
 from asyncpipe.ledger import Ledger, Named
 from asyncpipe.media import Room
-from asyncpipe.pricing import Fit, Purse
+from asyncpipe.pricing import Fit, Spending
 
 STEP_S = 3600.0
 """Longest sleep of admission when nothing is due; any news wakes it at once."""
@@ -34,7 +34,7 @@ class Admission:
         tickets: Tickets,
         stops: StopReasons,
         limiter: Limiter,
-        spending: Purse,
+        spending: Spending,
         room: Room,
         news: asyncio.Event,
     ) -> None:
@@ -204,7 +204,7 @@ class Admission:
             self._news.clear()
             self._obey()
             due = self._hand_over()
-            if self._spending.quoting.wanted:
+            if self._spending.quotes.wanted:
                 self._unquoted.set()
             at = min(due, self._clock() + STEP_S)
             timer = loop.call_later(max(at - self._clock(), 0.0), self._news.set)
@@ -315,7 +315,7 @@ class Admission:
             if ticket is None:
                 ticket = self._tickets[record.id] = Ticket(record)
                 self.queue.add([ticket])
-                self._spending.quoting.want(ticket.job)
+                self._spending.quotes.want(ticket.job)
             self._join(run, ticket)
 
     async def ask_quotes(self) -> None:
@@ -330,5 +330,5 @@ class Admission:
                 tasks.start_soon(self._ask_quotes, name="asyncpipe quotes of a lot")
 
     async def _ask_quotes(self) -> None:
-        await self._spending.quoting.ask()
+        await self._spending.quotes.ask()
         self._news.set()

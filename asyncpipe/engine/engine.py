@@ -38,7 +38,7 @@ from asyncpipe.flow import (
     recall,
 )
 from asyncpipe.http import on_loopback
-from asyncpipe.jobs import PAID_OPEN, Caps, Deadlines, JobType, Polling
+from asyncpipe.jobs import PAID_OPEN, Deadlines, JobType, Limits, Polling
 from asyncpipe.ledger import (
     STATE_FOLDER,
     FolderLock,
@@ -48,7 +48,7 @@ from asyncpipe.ledger import (
     open_ledger,
 )
 from asyncpipe.media import Downloader, Room
-from asyncpipe.pricing import Spending
+from asyncpipe.pricing import SpendingLimits, Tell
 from asyncpipe.providers import Provider, account_of
 from asyncpipe.report import MANIFEST_NAME, ManifestWriter, Totals
 
@@ -60,15 +60,14 @@ class EngineSettings:
     """What a pipeline's constructor was told, checked."""
 
     workers: int
-    window: str
-    caps: Caps
-    downloads: int
+    limits: Limits
     retries: RetryPolicy
     deadlines: Deadlines
     polling: Polling
     patience_s: float | None
     min_free_bytes: int
-    spending: Spending
+    spending: SpendingLimits
+    tell: Tell
     hooks: tuple[Hook, ...]
     rng: Random
 
@@ -116,7 +115,9 @@ class Engine:
         await mark_interrupted(self.ledger)
         forget_parts(folder / MANIFEST_NAME)
         totals = Totals.of(await self.ledger.sums())
-        self.spending = self.settings.spending.open(provider, totals, self.tickets)
+        self.spending = self.settings.spending.open(
+            provider, totals, self.tickets, tell=self.settings.tell
+        )
         self.recorder = Recorder(
             self.ledger, totals, self.spending.budget, self.stops, self.settings.hooks
         )
@@ -143,15 +144,15 @@ class Engine:
     def _make_admission(self, stack: AsyncExitStack) -> None:
         """Make what says who goes when, with what earlier runs learned of it."""
         settings, provider = self.settings, self.provider
-        learned = settings.window == "learned"
+        learned = settings.limits.window == "learned"
         memory = memory_of(provider, "window") if learned else None
         windows = Windows(
             max_workers=settings.workers,
-            caps=settings.caps,
+            limits=settings.limits,
             learned=learned,
             kept=memory.load() if memory else {},
         )
-        pace = Pace(cap=settings.caps.requests_per_second)
+        pace = Pace(cap=settings.limits.requests_per_second)
         gate = Gate(pace, clock=self.clock, news=self.news.set)
         self.limiter = Limiter(gate, settings.rng, windows.of, workers=settings.workers)
         if memory is not None:
@@ -209,7 +210,7 @@ class Engine:
             inquiry=inquiry,
             ledger=self.ledger,
             downloader=self.downloader,
-            downloads=settings.downloads,
+            downloads=settings.limits.downloads,
             emit=self.recorder.append,
             stop=self.stops.note,
             rng=rng,
@@ -230,7 +231,7 @@ class Engine:
         start(self.admission.draw, name="asyncpipe draw")
         start(self.admission.ask_quotes, name="asyncpipe quotes")
         start(self.recorder.keep_manifest, self.manifests.write, name="asyncpipe manifest")
-        for n in range(settings.workers + 2 * settings.downloads):
+        for n in range(settings.workers + 2 * settings.limits.downloads):
             start(self.driver.run, name=f"asyncpipe driver {n + 1}")
 
 

@@ -12,7 +12,7 @@ from asyncpipe.jobfile import MOST_PROBLEMS, iter_jobs, parse_jobs
 from asyncpipe.jobs import Job, JobState, Unknown, may_take_media, now
 from asyncpipe.ledger import Ledger
 from asyncpipe.media import BadInputs, LocalFiles
-from asyncpipe.pricing import Purse
+from asyncpipe.pricing import Spending
 from asyncpipe.providers import Provider, Uploader
 
 JobLike = Job | Mapping[str, Any]
@@ -36,7 +36,7 @@ async def write_jobs(
     *,
     run: int,
     provider: str,
-    purse: Purse,
+    spending: Spending,
     added: Callable[[int], None],
     attachments: Attachments,
     again: Again,
@@ -57,9 +57,9 @@ async def write_jobs(
             position += len(page)
             continue
         local = local or any(job.inputs for job in page)
-        await purse.ask_unpriced(page)
+        await spending.ask_unpriced(page)
         rows = [(job.key(provider), job) for job in page]
-        await check_prices(rows, purse, ledger, again)
+        await check_prices(rows, spending, ledger, again)
         page_added, cut = await ledger.add_jobs(rows, run=run, position=position)
         added(page_added.new)
         if cut is not None:
@@ -75,7 +75,7 @@ async def write_jobs(
 
 
 async def check_prices(
-    rows: Iterable[tuple[str, Job]], purse: Purse, ledger: Ledger, again: Again
+    rows: Iterable[tuple[str, Job]], spending: Spending, ledger: Ledger, again: Again
 ) -> None:
     """Raise UsageError naming every model that cannot be priced and has something to be bought.
 
@@ -85,7 +85,7 @@ async def check_prices(
     models: dict[str, str] = {}
     for key, job in rows:
         try:
-            purse.price(job)
+            spending.price(job)
         except UsageError as exc:
             problems.setdefault(job.model, str(exc))
             models[key] = job.model

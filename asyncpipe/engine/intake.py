@@ -33,7 +33,7 @@ from asyncpipe.jobs import (
     now,
 )
 from asyncpipe.ledger import Counted, Ledger, Named
-from asyncpipe.pricing import Prices, Purse, from_micro
+from asyncpipe.pricing import Prices, Spending, from_micro
 from asyncpipe.providers import Provider
 
 
@@ -45,11 +45,11 @@ class Intake:
         ledger: Ledger,
         folder: Path,
         provider: Provider,
-        purse: Purse,
+        spending: Spending,
         recorder: Recorder,
     ) -> None:
         self._ledger, self._folder = ledger, folder
-        self._provider, self._purse = provider.name, purse
+        self._provider, self._spending = provider.name, spending
         self._attachments = Attachments(provider)
         self._totals, self._emit = recorder.totals, recorder.append
         self._session: int | None = None
@@ -66,11 +66,11 @@ class Intake:
         And whether it is the caller's alone: a batch that names it wants it, whoever leaves.
         """
         job = await self._attachments.of(job)
-        await self._purse.ask_unpriced([job])
+        await self._spending.ask_unpriced([job])
         if job.name is None:
             job = job.once()
         key = job.key(self._provider)
-        await check_prices([(key, job)], self._purse, self._ledger, _NOTHING)
+        await check_prices([(key, job)], self._spending, self._ledger, _NOTHING)
         run = await self._begin()
         async with self._turn:
             one, cut = await self._ledger.add_job(key, job, run=run, since=self._since)
@@ -169,7 +169,7 @@ class Intake:
                 jobs,
                 run=run,
                 provider=self._provider,
-                purse=self._purse,
+                spending=self._spending,
                 added=self._totals.added,
                 attachments=self._attachments,
                 again=again,
@@ -179,7 +179,7 @@ class Intake:
         if local:  # a photo may change while the job file stays: look at it each time
             digest = None
         if changed := await self._ledger.end_pass(run, digest=digest, jobs=count):
-            self._purse.tell(
+            self._spending.tell(
                 f"{changed} jobs are finished here under the same name, and have changed since: "
                 "they are other jobs now and will be bought; the old files stay"
             )
@@ -231,11 +231,11 @@ MOST_PRICED = 100_000
 """Jobs that are priced to tell how much is missing; beyond, it is said to be more."""
 
 
-async def explain(stops: StopReasons, ledger: Ledger, run: Named, purse: Purse) -> None:
+async def explain(stops: StopReasons, ledger: Ledger, run: Named, spending: Spending) -> None:
     """Where ``run`` was stopped for lack of money, say how much is missing."""
     if isinstance(why := stops.first, BalanceExhausted):
-        jobs, cost, more = await _left(ledger, run, purse.prices)
-        stops.explain(await purse.funds.missing(why, jobs=jobs, cost=cost, more=more))
+        jobs, cost, more = await _left(ledger, run, spending.prices)
+        stops.explain(await spending.balance.missing(why, jobs=jobs, cost=cost, more=more))
 
 
 async def _left(ledger: Ledger, run: Named, prices: Prices) -> tuple[int, Decimal, bool]:

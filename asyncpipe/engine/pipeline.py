@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping
 from contextlib import AsyncExitStack
-from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -23,21 +22,19 @@ from asyncpipe.engine.stream import ResultStream
 from asyncpipe.engine.tickets import Ticket
 from asyncpipe.errors import AsyncpipeError, UsageError
 from asyncpipe.flow import Limiter
-from asyncpipe.jobfile import load_price_file
 from asyncpipe.jobs import (
     ENDED,
-    Caps,
     Deadlines,
     Job,
     JobRecord,
     JobState,
+    Limits,
     Polling,
     Withdrawn,
-    checked_window,
     now,
 )
 from asyncpipe.media import GIB
-from asyncpipe.pricing import ESTIMATE_FACTOR, Quoting, Rate, Spending, Tell
+from asyncpipe.pricing import SpendingLimits, Tell
 from asyncpipe.providers import Provider
 from asyncpipe.report import Manifest, Result, Totals, ask_result, left_s
 
@@ -47,20 +44,15 @@ logger = logging.getLogger("asyncpipe.engine")
 class Pipeline:
     """Run jobs into one output folder; a service keeps one for its lifetime.
 
-    ``max_workers`` bounds the predictions in flight: below it each model's window learns what the
-    API takes, unless ``window`` is ``fixed``; ``limits`` are caps of your own, with a job file's
-    keys (``requests_per_second``, ``models``). ``downloads`` bounds the files fetched at once;
-    ``retries`` is how often a failure that the provider does not charge for is submitted again;
-    ``patience_s`` ends the run when no submit was accepted for so long (None: never). Nothing is
-    submitted while less than ``min_free_bytes`` are free on the disk. With ``resubmit_unknown`` a
-    submit whose answer was lost is sent again, at most ``retries`` times, and may be paid twice.
-    ``max_cost`` in USD caps what the folder's jobs, earlier runs included, are charged or may
-    still be; what does not fit stays pending. Nothing is submitted while the account has less than
-    ``min_balance`` USD. A job's price is the provider's quote (free; ``quotes=False`` asks for
-    none), else that of ``prices`` (by model id), ``price_file`` or the built-in table; an estimated
-    one is reserved times ``estimate_factor``. ``on_event`` is called for every event, ``on_remark``
-    (default: the log) with what users should know. Jobs run in the pipeline's own tasks: leaving
-    early loses nothing paid for. Raises FolderInUse, LedgerError, UsageError (another's folder).
+    ``max_workers`` bounds the predictions in flight, ``limits`` what else may be under way (a
+    mapping with a job file's keys will do), ``spending`` the money. ``retries`` is how often a
+    failure that the provider does not charge for is submitted again; ``patience_s`` ends the run
+    when no submit was accepted for so long (None: never). Nothing is submitted while less than
+    ``min_free_bytes`` are free on the disk. With ``resubmit_unknown`` a submit whose answer was
+    lost is sent again, at most ``retries`` times, and may be paid twice. ``on_event`` is called for
+    every event, ``on_remark`` (default: the log) with what users should know. Jobs run in the
+    pipeline's own tasks: leaving early loses nothing paid for. Raises FolderInUse, LedgerError,
+    UsageError (another's folder).
     """
 
     def __init__(
@@ -69,18 +61,11 @@ class Pipeline:
         output_dir: str | Path = "pipeline_output",
         *,
         max_workers: int = 64,
-        window: str = "learned",
-        limits: Caps | Mapping[str, Any] | None = None,
-        downloads: int = 8,
-        retries: int = 2,
+        limits: Limits | Mapping[str, Any] | None = None,
+        spending: SpendingLimits | None = None,
         deadlines: Deadlines | None = None,
         polling: Polling | None = None,
-        max_cost: Decimal | None = None,
-        min_balance: Decimal | None = None,
-        prices: Mapping[str, Rate] | None = None,
-        price_file: str | Path | None = None,
-        quotes: bool | Quoting = True,
-        estimate_factor: Decimal = ESTIMATE_FACTOR,
+        retries: int = 2,
         patience_s: float | None = None,
         min_free_bytes: int = GIB,
         resubmit_unknown: bool = False,
@@ -88,30 +73,20 @@ class Pipeline:
         on_remark: Tell = logger.warning,
         seed: int | None = None,
     ) -> None:
-        if max_workers < 1 or downloads < 1 or retries < 0:
-            raise UsageError("max_workers and downloads must be at least 1, retries at least 0")
+        if max_workers < 1 or retries < 0:
+            raise UsageError("max_workers must be at least 1, retries at least 0")
         self.folder = Path(output_dir)
         self._provider = provider
-        spending = Spending.checked(
-            max_cost=max_cost,
-            min_balance=min_balance,
-            prices=prices,
-            book=None if price_file is None else load_price_file(price_file),
-            quotes=quotes,
-            estimate_factor=estimate_factor,
-            tell=on_remark,
-        )
         self._settings = EngineSettings(
             workers=max_workers,
-            window=checked_window(window),
-            caps=Caps.of(limits),
-            downloads=downloads,
+            limits=Limits.of(limits),
             retries=RetryPolicy(retries, resubmit_unknown),
             deadlines=deadlines or Deadlines(),
             polling=polling or Polling(),
             patience_s=patience_s,
             min_free_bytes=min_free_bytes,
-            spending=spending,
+            spending=spending or SpendingLimits(),
+            tell=on_remark,
             hooks=(on_event,) if on_event else (),
             rng=Random(seed),
         )
@@ -246,7 +221,7 @@ class Pipeline:
         await engine.adopt()
         stops.forget(noted)
         engine.driver.submitter.begin()
-        if (short := await engine.spending.funds.too_little()) is not None:
+        if (short := await engine.spending.balance.too_little()) is not None:
             stops.note(short)
         run = await engine.admission.open_run(named, comparing=True)
         compare = partial(engine.intake.compare, named.run, run, engine.admission, stops)
@@ -276,7 +251,7 @@ class Pipeline:
         """Write one job to the ledger and take it up; return its record if it has ended."""
         engine = self._parts()
         stops = engine.stops
-        short, noted = await engine.spending.funds.too_little(), stops.noted
+        short, noted = await engine.spending.balance.too_little(), stops.noted
         record, single = await engine.intake.take(job)
         if record.state in ENDED:
             return record

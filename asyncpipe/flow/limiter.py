@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self
 from asyncpipe.flow.backoff import LATE, Pause
 from asyncpipe.flow.gate import Gate
 from asyncpipe.flow.window import Window
-from asyncpipe.jobs import Caps
+from asyncpipe.jobs import Limits
 
 TOGETHER_S = 2.0
 """Submits refused so shortly before polls are were refused for the same reason: the rate."""
@@ -233,13 +233,13 @@ class Windows:
     """How a model's window is made: from the user's caps, and from what earlier runs met."""
 
     max_workers: int
-    caps: Caps
+    limits: Limits
     learned: bool = True
     kept: Mapping[str, Any]
 
     def of(self, model: str) -> Window:
         """A new window for ``model``; what was kept and makes no sense counts as nothing."""
-        ceiling = min(self.max_workers, self.caps.models.get(model, self.max_workers))
+        ceiling = min(self.max_workers, self.limits.models.get(model, self.max_workers))
         window = Window(ceiling, learned=self.learned)
         found = _found(self.kept.get(model))
         if found is not None:

@@ -36,7 +36,7 @@ from asyncpipe.errors import UsageError
 from asyncpipe.jobfile.problems import Problems, unknown_key
 from asyncpipe.jobfile.source import DEEPEST, Unclear, line_at
 from asyncpipe.jobfile.words import words_for
-from asyncpipe.jobs import Caps, Deadlines, JobType, Polling, any_type, check_policy
+from asyncpipe.jobs import Deadlines, JobType, Limits, Polling, any_type, check_policy
 from asyncpipe.pricing import MOST_FACTOR, UNITS, Rate, Tier, plain_size
 
 MOST_COPIES = 10_000
@@ -419,7 +419,7 @@ class SettingsIn(_Model, total=False):
     ]
     limits: Annotated[
         _LimitsIn,
-        AfterValidator(lambda said: Caps(**said)),
+        AfterValidator(lambda said: Limits(**said)),
         about("What the API is known to take: requests a second, predictions of a model at once."),
     ]
     max_cost: Annotated[Usd, about("Most that the folder's jobs may cost in all, in USD.")]

@@ -10,7 +10,7 @@ from pathlib import Path
 from asyncpipe.jobfile.models import IGNORED, SettingsIn, fitting
 from asyncpipe.jobfile.problems import Problems
 from asyncpipe.jobfile.source import Block
-from asyncpipe.jobs import Caps, Deadlines, Polling, check_whole, checked_window
+from asyncpipe.jobs import Deadlines, Limits, Polling, check_whole, checked_window
 from asyncpipe.pricing import Rate
 
 
@@ -30,7 +30,7 @@ class RunSettings:
     output_dir: Path = Path("pipeline_output")
     max_workers: int = 64
     window: str = "learned"
-    limits: Caps = field(default_factory=Caps)
+    limits: Limits = field(default_factory=Limits)
     max_cost: Decimal | None = None
     min_balance: Decimal | None = None
     estimate_factor: Decimal = Decimal("1.25")

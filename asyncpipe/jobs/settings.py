@@ -107,26 +107,32 @@ WINDOWS = ("learned", "fixed")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Caps:
-    """What the user wants of an API at most: ``limits`` in a job file.
+class Limits:
+    """How much may be under way; ``max_workers`` bounds the predictions in flight besides.
 
     ``requests_per_second`` counts submits and polls together (None: no limit); ``models`` maps
-    model ids to the most predictions in flight. Raises UsageError naming the field that is wrong.
+    model ids to the most predictions in flight. Below all that each model's window learns what the
+    API takes, unless ``window`` is ``fixed``. ``downloads`` bounds the files fetched at once.
+    Raises UsageError naming the field that is wrong.
     """
 
     requests_per_second: float | None = None
     models: Mapping[str, int] = field(default_factory=dict)
+    window: str = "learned"
+    downloads: int = 8
 
     def __post_init__(self) -> None:
         if self.requests_per_second is not None:
             _check_number("limits.requests_per_second", self.requests_per_second, TINY)
         for model, workers in self.models.items():
             check_whole(f"limits.models.{model}", workers, 1)
+        checked_window(self.window)
+        check_whole("limits.downloads", self.downloads, 1)
 
     @classmethod
-    def of(cls, said: Caps | Mapping[str, Any] | None) -> Caps:
-        """Take what a library caller gave: a mapping with the job file's keys, or nothing."""
-        if isinstance(said, Caps):
+    def of(cls, said: Limits | Mapping[str, Any] | None) -> Limits:
+        """Take what a library caller gave: a mapping with a job file's keys, or nothing."""
+        if isinstance(said, Limits):
             return said
         unknown = sorted(set(said or ()) - {"requests_per_second", "models"})
         if unknown:

@@ -8,15 +8,14 @@ from asyncpipe.pricing.balance import HasBalance
 from asyncpipe.pricing.bill import Bill, BilledDay, HasBill
 from asyncpipe.pricing.budget import Budget, Fit, Hold
 from asyncpipe.pricing.money import MOST_USD, from_micro, to_micro, told_micro, usd, usd_text
-from asyncpipe.pricing.price import ESTIMATE_FACTOR, MOST_FACTOR, Price, Prices, Unpriced
+from asyncpipe.pricing.price import MOST_FACTOR, Price, Prices, Unpriced
 from asyncpipe.pricing.quotes import Quote, price_key
-from asyncpipe.pricing.quoting import Quoting, Tell
+from asyncpipe.pricing.quoting import Quotes, Tell
 from asyncpipe.pricing.rates import CONDITIONS, UNITS, PriceBook, Rate, Tier, books_of, plain_size
-from asyncpipe.pricing.spending import Purse, Spending
+from asyncpipe.pricing.spending import Spending, SpendingLimits
 
 __all__ = [
     "CONDITIONS",
-    "ESTIMATE_FACTOR",
     "MOST_FACTOR",
     "MOST_USD",
     "UNITS",
@@ -30,11 +29,11 @@ __all__ = [
     "Price",
     "PriceBook",
     "Prices",
-    "Purse",
     "Quote",
-    "Quoting",
+    "Quotes",
     "Rate",
     "Spending",
+    "SpendingLimits",
     "Tell",
     "Tier",
     "Unpriced",

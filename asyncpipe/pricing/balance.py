@@ -25,7 +25,7 @@ ASKED_S = 5.0
 """How long a balance that was too low is not asked for again."""
 
 
-class Funds:
+class Balance:
     """Ask for the balance where a provider tells it; ``least`` in USD, None: do not ask first.
 
     A balance that cannot be read stops nothing: it says nothing of the money, and a submit

@@ -13,7 +13,7 @@ from typing import Any
 from asyncpipe.errors import UsageError
 from asyncpipe.jobs import Job, JobType
 from asyncpipe.pricing.money import MOST_USD, from_micro, to_micro
-from asyncpipe.pricing.quotes import Quote, Quotes, price_key
+from asyncpipe.pricing.quotes import Quote, QuoteBook, price_key
 from asyncpipe.pricing.rates import PriceBook, Rate, features_of
 
 ASSUMED_DURATION_S = 5
@@ -205,7 +205,7 @@ class Prices:
     """
 
     books: tuple[PriceBook, ...]
-    quotes: Quotes = field(default_factory=Quotes)
+    quotes: QuoteBook = field(default_factory=QuoteBook)
     estimate_factor: Decimal = ESTIMATE_FACTOR
     _known: dict[bytes, Price] = field(default_factory=dict, init=False, repr=False, compare=False)
 

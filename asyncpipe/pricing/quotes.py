@@ -34,7 +34,7 @@ class Quote:
     list_amount: Decimal | None = None
 
 
-class Quotes:
+class QuoteBook:
     """The quotes there are, by price key: jobs of one key cost the same."""
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ from asyncpipe.errors import ProviderError, RateLimited, Rejected, SubmitStopped
 from asyncpipe.jobs import Job
 from asyncpipe.pricing.money import MOST_USD
 from asyncpipe.pricing.price import Prices
-from asyncpipe.pricing.quotes import Quote, Quotes, price_key
+from asyncpipe.pricing.quotes import Quote, QuoteBook, price_key
 
 
 @runtime_checkable
@@ -66,7 +66,7 @@ MOST_KEPT = 10_000
 Tell = Callable[[str], None]
 
 
-class Quoting:
+class Quotes:
     """Ask for quotes and hold them in ``quotes``; a provider without any is never asked.
 
     ``want`` notes what is to be asked, ``fill`` asks it. What cannot be had is told to ``tell``
@@ -75,7 +75,7 @@ class Quoting:
     """
 
     def __init__(self, provider: object, *, tell: Tell = logger.warning) -> None:
-        self.quotes = Quotes()
+        self.quotes = QuoteBook()
         self.asked = 0
         self._provider = provider if isinstance(provider, HasQuotes) else None
         self._tell = tell
@@ -246,7 +246,7 @@ def _may_come(error: ProviderError) -> bool:
     return error.status is None or error.status >= 500 or error.status in (408, 429)
 
 
-async def ask_unpriced(quoting: Quoting, prices: Prices, jobs: Iterable[Job]) -> None:
+async def ask_unpriced(quoting: Quotes, prices: Prices, jobs: Iterable[Job]) -> None:
     """Ask for quotes of those jobs that no price book can price."""
     if [job for job in jobs if prices.lacks(job) and quoting.want(job)]:
         await quoting.fill()

@@ -1,4 +1,4 @@
-"""What a pipeline is told about money, and the parts that follow: prices, quotes, funds."""
+"""What a pipeline is told about money, and the parts that follow: prices, quotes, balance."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from decimal import Decimal
 
 from asyncpipe.errors import AsyncpipeError, UsageError
 from asyncpipe.jobs import Job
-from asyncpipe.pricing.balance import Funds, checked_least
+from asyncpipe.pricing.balance import Balance, checked_least
 from asyncpipe.pricing.budget import Budget, Committed, Fit, InFlight
 from asyncpipe.pricing.money import checked_cap
-from asyncpipe.pricing.price import Price, Prices
-from asyncpipe.pricing.quoting import Quoting, Tell, ask_unpriced
+from asyncpipe.pricing.price import ESTIMATE_FACTOR, Price, Prices
+from asyncpipe.pricing.quoting import Quotes, Tell, ask_unpriced
 from asyncpipe.pricing.rates import PriceBook, Rate, books_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Purse:
+class Spending:
     """What things cost and what there is, while a pipeline is open."""
 
     budget: Budget
     prices: Prices
-    quoting: Quoting
-    funds: Funds
+    quotes: Quotes
+    balance: Balance
     tell: Tell
 
     def price(self, job: Job) -> Price:
@@ -32,11 +32,11 @@ class Purse:
 
     async def ask_unpriced(self, jobs: Iterable[Job]) -> None:
         """Ask for quotes of those jobs that no price book can price."""
-        await ask_unpriced(self.quoting, self.prices, jobs)
+        await ask_unpriced(self.quotes, self.prices, jobs)
 
     def fit(self, job: Job) -> tuple[Fit, Price | None]:
         """Whether a job may go now, and its price; later, while that is still to be asked."""
-        if self.quoting.want(job):
+        if self.quotes.want(job):
             return Fit.LATER, None
         try:
             price = self.price(job)
@@ -53,45 +53,46 @@ class Purse:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Spending:
-    """What a pipeline's constructor was told about money, checked; ``cap`` in micro-dollars."""
+class SpendingLimits:
+    """What may be spent, and by which prices; amounts in USD as Decimal.
 
-    cap: int | None
-    least: Decimal | None
-    prices: Prices
-    quotes: bool | Quoting
-    tell: Tell
+    ``max_cost`` caps what a folder's jobs, earlier runs included, are charged or may still be; what
+    does not fit stays pending. Nothing is submitted while the account has less than
+    ``min_balance``. None: no limit. A job's price is the provider's quote (free; ``quotes=False``
+    asks for none), else that of ``prices`` (by model id), of ``price_book`` (see
+    ``load_price_file``) or of the built-in table; one that the provider calls an estimate is
+    reserved times ``estimate_factor``. Raises UsageError naming the field that is wrong.
+    """
 
-    @classmethod
-    def checked(
-        cls,
-        *,
-        max_cost: Decimal | None,
-        min_balance: Decimal | None,
-        prices: Mapping[str, Rate] | None,
-        book: PriceBook | None,
-        quotes: bool | Quoting,
-        estimate_factor: Decimal,
-        tell: Tell,
+    max_cost: Decimal | None = None
+    min_balance: Decimal | None = None
+    prices: Mapping[str, Rate] | None = None
+    price_book: PriceBook | None = None
+    quotes: bool | Quotes = True
+    estimate_factor: Decimal = ESTIMATE_FACTOR
+
+    def __post_init__(self) -> None:
+        if self.max_cost is not None:
+            checked_cap(self.max_cost)
+        checked_least(self.min_balance)
+        self._prices()
+
+    def _prices(self) -> Prices:
+        books = books_of(self.prices, self.price_book)
+        return Prices(books=books, estimate_factor=self.estimate_factor)
+
+    def open(
+        self, provider: object, committed: Committed, in_flight: InFlight, *, tell: Tell
     ) -> Spending:
-        """Check what was told; raises UsageError. ``book`` is that of the user's price file."""
-        return cls(
-            cap=None if max_cost is None else checked_cap(max_cost),
-            least=checked_least(min_balance),
-            prices=Prices(books=books_of(prices, book), estimate_factor=estimate_factor),
-            quotes=quotes,
-            tell=tell,
-        )
-
-    def open(self, provider: object, committed: Committed, in_flight: InFlight) -> Purse:
         """Make the parts; in the pipeline's own loop, whose clock they go by."""
-        quoting = self.quotes
-        if isinstance(quoting, bool):
-            quoting = Quoting(provider if quoting else None, tell=self.tell)
-        return Purse(
-            budget=Budget(self.cap, committed, in_flight),
-            prices=replace(self.prices, quotes=quoting.quotes),
-            quoting=quoting,
-            funds=Funds(provider, least=self.least, tell=self.tell),
-            tell=self.tell,
+        quotes = self.quotes
+        if isinstance(quotes, bool):
+            quotes = Quotes(provider if quotes else None, tell=tell)
+        cap = None if self.max_cost is None else checked_cap(self.max_cost)
+        return Spending(
+            budget=Budget(cap, committed, in_flight),
+            prices=replace(self._prices(), quotes=quotes.quotes),
+            quotes=quotes,
+            balance=Balance(provider, least=self.min_balance, tell=tell),
+            tell=tell,
         )

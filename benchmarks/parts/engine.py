@@ -16,6 +16,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 from asyncpipe import Pipeline, Polling
+from asyncpipe.jobs.settings import Limits
 from benchmarks.harness.line import Peak, new_loop, pin
 from benchmarks.harness.null import NullDownloader, NullProvider
 from benchmarks.harness.side import prepare_process
@@ -29,7 +30,7 @@ async def run(folder: Path, jobs: int, in_flight: int) -> dict[str, float]:
     ended = {"at": 0.0, "cpu": 0.0}
 
     async with Pipeline(
-        provider, folder, max_workers=in_flight, window="fixed", polling=polling
+        provider, folder, max_workers=in_flight, polling=polling, limits=Limits(window="fixed")
     ) as pipeline:
         manifests = pipeline._parts().manifests
         write = manifests.write

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from asyncpipe import Job, Pipeline, Polling
+from asyncpipe.jobs.settings import Limits
 from asyncpipe.testing import run_virtual
 from benchmarks.harness.limits import PRIVATE, Bucket, Limited, Outcome, Sliding, run_private
 
@@ -51,10 +52,10 @@ def run(provider: Limited, jobs: int, *, polling: Polling | None = None, workers
             provider,
             folder,
             max_workers=workers,
-            downloads=64,
             polling=polling,
             min_free_bytes=0,
             seed=provider.seed,
+            limits=Limits(downloads=64),
         ) as pipeline:
             batch = (Job(name=f"{n}", model=MODEL, prompt=f"a mug {n}") for n in range(jobs))
             totals = (await pipeline.batch_generate(batch)).totals

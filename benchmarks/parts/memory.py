@@ -16,6 +16,8 @@ from functools import partial
 from pathlib import Path
 
 from asyncpipe import Job, Pipeline, Rate
+from asyncpipe.jobs.settings import Limits
+from asyncpipe.pricing.spending import SpendingLimits
 from asyncpipe.testing import FakeProvider, Script, run_virtual
 from benchmarks.harness.bulk import make_ledger
 from benchmarks.harness.line import MB, Line, line, rss, scratch
@@ -90,7 +92,9 @@ async def _hold(models: int, count: int, folder: Path) -> int:
     provider = FakeProvider(default=Script(generation_s=100.0))
     prices = dict.fromkeys(names, Rate(per_image=Decimal("0.01")))
     most = 0
-    async with Pipeline(provider, folder, window="fixed", prices=prices) as pipeline:
+    async with Pipeline(
+        provider, folder, spending=SpendingLimits(prices=prices), limits=Limits(window="fixed")
+    ) as pipeline:
         batch = asyncio.create_task(pipeline.batch_generate(jobs), name="benchmark batch")
         for _ in range(8):
             await asyncio.sleep(50.0)

@@ -21,6 +21,7 @@ from unittest.mock import patch
 from asyncpipe import Pipeline, Polling
 from asyncpipe.jobs.events import Event, Succeeded
 from asyncpipe.jobs.record import JobRecord
+from asyncpipe.jobs.settings import Limits
 from benchmarks.harness.bulk import DIGEST, make_ledger
 from benchmarks.harness.line import MB, Line, Peak, line, new_loop, pin, scratch
 from benchmarks.harness.null import NullDownloader, NullProvider
@@ -59,7 +60,12 @@ async def run(folder: Path, most: int | None) -> dict[str, float]:
             pipeline.drain()
 
     async with Pipeline(
-        provider, folder, max_workers=64, window="fixed", polling=polling, on_event=count
+        provider,
+        folder,
+        max_workers=64,
+        polling=polling,
+        on_event=count,
+        limits=Limits(window="fixed"),
     ) as pipeline:
         opened = time.perf_counter()
         manifest = await pipeline.batch_generate((), digest=DIGEST)

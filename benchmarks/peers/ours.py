@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from asyncpipe import AtlasCloud, Job, Pipeline, Polling
+from asyncpipe.jobs.settings import Limits
+from asyncpipe.pricing.spending import SpendingLimits
 from benchmarks.peers.idiomatic import BODY
 
 
@@ -24,11 +26,10 @@ async def run(
         AtlasCloud("apikey-0123456789abcdef0123456789abcdef", base_url=base_url),
         folder,
         max_workers=in_flight,
-        downloads=min(in_flight, 32),
         polling=polling,
-        window="fixed",  # the number in flight is given
-        quotes=False,  # the others ask for no price
         min_free_bytes=0,
+        spending=SpendingLimits(quotes=False),
+        limits=Limits(downloads=min(in_flight, 32), window="fixed"),
     ) as pipeline:
         manifest = await pipeline.batch_generate(named_jobs(jobs))
     assert manifest.totals.successful == jobs, manifest.totals

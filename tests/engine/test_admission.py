@@ -12,10 +12,13 @@ import pytest
 from asyncpipe.engine.pipeline import Pipeline
 from asyncpipe.errors import AsyncpipeError, KeyRefused
 from asyncpipe.jobs.job import Job
+from asyncpipe.jobs.settings import Limits
 from asyncpipe.jobs.states import JobState
 from asyncpipe.pricing.quotes import Quote
 from asyncpipe.pricing.rates import Rate
+from asyncpipe.pricing.spending import SpendingLimits
 from asyncpipe.testing import FakeAccount, FakeProvider, Script, run_virtual
+from tests.support.pipelines import a_pipeline
 
 FLUX, OTHER = "black-forest-labs/flux-2-pro/text-to-image", "m/text-to-image"
 CENT = Rate(per_image=Decimal("0.01"))
@@ -39,7 +42,7 @@ def test_a_model_whose_quotes_hang_holds_up_no_other(tmp_path: Path) -> None:
     async def main() -> None:
         clock = asyncio.get_running_loop().time
         options = {"max_workers": 4, "prices": {OTHER: CENT, FLUX: CENT}, "min_free_bytes": 0}
-        async with Pipeline(provider, tmp_path, **options) as pipeline:  # type: ignore[arg-type]
+        async with a_pipeline(provider, tmp_path, **options) as pipeline:
             began = clock()
             slow = asyncio.ensure_future(pipeline.generate(Job(name="慢", model=FLUX, prompt="x")))
             await asyncio.sleep(0.5)
@@ -66,9 +69,9 @@ def test_memory_follows_neither_jobs_nor_models(tmp_path: Path, models: int) -> 
             provider,
             tmp_path,
             max_workers=4,
-            window="fixed",
-            prices=dict.fromkeys(names, CENT),
             min_free_bytes=0,
+            spending=SpendingLimits(prices=dict.fromkeys(names, CENT)),
+            limits=Limits(window="fixed"),
         ) as pipeline:
 
             async def watch() -> None:

@@ -12,6 +12,7 @@ from asyncpipe import Job, Manifest, Pipeline
 from asyncpipe.errors import Rejected, UsageError
 from asyncpipe.report.totals import Totals
 from asyncpipe.testing import FakeProvider, Script, run_virtual
+from tests.support.pipelines import a_pipeline
 from tests.support.tables import tables
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
@@ -36,7 +37,7 @@ def run(folder: Path, jobs: Iterable[Job], digest: str | None, **options: Any) -
     batch = {name: options.pop(name) for name in ("retry_failed",) if name in options}
 
     async def main() -> Manifest:
-        async with Pipeline(provider, folder, seed=1, **options) as pipeline:
+        async with a_pipeline(provider, folder, seed=1, **options) as pipeline:
             return await pipeline.batch_generate(jobs, digest=digest, **batch)
 
     return run_virtual(main())

@@ -11,11 +11,13 @@ import pytest
 from asyncpipe import Job, Manifest, Pipeline, Polling
 from asyncpipe.errors import RateLimited, UsageError
 from asyncpipe.jobs.record import JobRecord
+from asyncpipe.jobs.settings import Limits
 from asyncpipe.jobs.states import JobState
 from asyncpipe.providers.base import Prediction
 from asyncpipe.testing import FakeProvider, Script, run_virtual
 from benchmarks.harness.limits import Limited, Sliding
 from benchmarks.parts import flow
+from tests.support.pipelines import a_pipeline
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
 SEEDANCE = "bytedance/seedance-v1.5-pro/text-to-video"
@@ -36,7 +38,7 @@ def run(
     """Run a batch in virtual time; returns what came of it, what stopped it, and the seconds."""
 
     async def main() -> tuple[Manifest, Exception | None, float]:
-        async with Pipeline(provider, folder, seed=1, min_free_bytes=0, **options) as pipeline:
+        async with a_pipeline(provider, folder, seed=1, min_free_bytes=0, **options) as pipeline:
             manifest = await pipeline.batch_generate(batch)
             return manifest, pipeline.stopped, asyncio.get_running_loop().time()
 
@@ -135,7 +137,7 @@ def test_a_models_own_limit_and_the_requests_of_all_are_kept(tmp_path: Path) -> 
     with pytest.raises(UsageError, match=r"limits\.models\.m/x: 0 must be a whole number"):
         Pipeline(provider, tmp_path, limits={"models": {"m/x": 0}})
     with pytest.raises(UsageError, match="window: 'slow' must be learned or fixed"):
-        Pipeline(provider, tmp_path, window="slow")
+        Pipeline(provider, tmp_path, limits=Limits(window="slow"))
 
 
 def test_the_next_run_begins_near_what_this_one_met(

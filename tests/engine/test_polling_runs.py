@@ -16,6 +16,7 @@ from asyncpipe.engine.engine import learned_before
 from asyncpipe.errors import PollFailed
 from asyncpipe.flow.learned import Learned
 from asyncpipe.testing import FakeProvider, Script, run_virtual
+from tests.support.pipelines import a_pipeline
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
 
@@ -50,7 +51,7 @@ def run(folder: Path, provider: FakeProvider, count: int, **options: Any) -> tup
     """Run ``count`` jobs; the virtual seconds it took."""
 
     async def main() -> tuple[float, Pipeline]:
-        async with Pipeline(
+        async with a_pipeline(
             provider, folder, min_free_bytes=0, seed=1, **({"max_workers": 20} | options)
         ) as pipeline:
             started = asyncio.get_running_loop().time()

@@ -12,7 +12,7 @@ from asyncpipe.flow.gate import Gate
 from asyncpipe.flow.limiter import Limiter, Windows, lessons
 from asyncpipe.flow.pace import Pace
 from asyncpipe.flow.window import CUT, LOOK_S, LOOK_SUBMITS, START, STRIDE, Window
-from asyncpipe.jobs.settings import Caps
+from asyncpipe.jobs.settings import Limits
 from asyncpipe.report.summary import summary
 from asyncpipe.report.totals import Totals
 
@@ -229,7 +229,7 @@ def test_a_fixed_window_learns_nothing() -> None:
 
 def test_a_window_begins_below_what_an_earlier_run_met() -> None:
     """And gets there in one round; a kept entry that makes no sense is none."""
-    windows = Windows(max_workers=64, caps=Caps(models={"m/b": 4}), kept={"m/a": {"found": 24}})
+    windows = Windows(max_workers=64, limits=Limits(models={"m/b": 4}), kept={"m/a": {"found": 24}})
     window = windows.of("m/a")
     assert (window.size, window.found) == (18, 24)
     fill(window, limit=30)
@@ -238,7 +238,7 @@ def test_a_window_begins_below_what_an_earlier_run_met() -> None:
     assert windows.of("m/b").ceiling == 4
     kept: list[Any] = [{"found": 0}, {"found": "9"}, {"found": True}, [], None, 7]
     for nonsense in kept:
-        odd = Windows(max_workers=64, caps=Caps(), kept={"m/a": nonsense})
+        odd = Windows(max_workers=64, limits=Limits(), kept={"m/a": nonsense})
         assert odd.of("m/a").found is None
 
 

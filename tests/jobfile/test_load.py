@@ -15,7 +15,7 @@ from asyncpipe.errors import JobFileError, UsageError
 from asyncpipe.jobfile.load import parse_jobs
 from asyncpipe.jobfile.settings import RunSettings
 from asyncpipe.jobs.job import Job, JobType
-from asyncpipe.jobs.settings import Caps, Deadlines, Polling
+from asyncpipe.jobs.settings import Deadlines, Limits, Polling
 from asyncpipe.pricing.rates import Rate
 from tests.support.job_files import FLUX, ROW, VEO, load
 
@@ -243,7 +243,7 @@ jobs: [{ROW}]
         output_dir=Path("输出"),
         max_workers=7,
         window="fixed",
-        limits=Caps(requests_per_second=2.5, models={"a/b": 4}),
+        limits=Limits(requests_per_second=2.5, models={"a/b": 4}),
         retries=0,
         deadlines=Deadlines(image=300, video=900),
         polling=Polling(initial_s=2, factor=1, maximum_s=30),

@@ -13,6 +13,7 @@ from asyncpipe.cli.app import run_command
 from asyncpipe.jobfile.prices import load_price_file
 from asyncpipe.pricing.price import price
 from asyncpipe.pricing.rates import PriceBook, Tier, books_of
+from asyncpipe.pricing.spending import SpendingLimits
 from asyncpipe.testing import FakeProvider, run_virtual
 
 VEO = "google/veo3.1/text-to-video"
@@ -73,13 +74,19 @@ def test_a_pipeline_takes_a_price_file(tmp_path: Path) -> None:
     async def main() -> list[tuple[Decimal, str]]:
         prices = {"a/b-to-image": Rate(per_job=D("0.2"))}
         async with Pipeline(
-            FakeProvider(), tmp_path / "out", prices=prices, price_file=path
+            FakeProvider(),
+            tmp_path / "out",
+            spending=SpendingLimits(prices=prices, price_book=load_price_file(path)),
         ) as pipeline:
             return [(result.cost, result.model) for result in await pipeline.batch_generate(jobs)]
 
     assert sorted(run_virtual(main())) == [(D("0.2"), "a/b-to-image"), (D("0.7"), VEO)]
     with pytest.raises(UsageError, match="there is no price file"):
-        Pipeline(FakeProvider(), tmp_path / "out", price_file=tmp_path / "none.yaml")
+        Pipeline(
+            FakeProvider(),
+            tmp_path / "out",
+            spending=SpendingLimits(price_book=load_price_file(tmp_path / "none.yaml")),
+        )
 
 
 def test_the_job_files_that_init_writes_hold_when_uncommented(tmp_path: Path) -> None:

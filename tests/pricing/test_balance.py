@@ -22,12 +22,14 @@ from asyncpipe.errors import (
 )
 from asyncpipe.http.client import HttpAnswer
 from asyncpipe.pricing.balance import ASKED_S, ENOUGH_S
+from asyncpipe.pricing.spending import SpendingLimits
 from asyncpipe.providers.atlas.billing import read_balance
 from asyncpipe.simulator.faults import Faults
 from asyncpipe.simulator.server import Simulator
 from asyncpipe.simulator.settings import SimulatorSettings
 from asyncpipe.testing import FakeProvider, Script, run_virtual
 from tests.support.command_line import environment
+from tests.support.pipelines import a_pipeline
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
 
@@ -99,7 +101,7 @@ def batch(
     folder: Path, provider: FakeProvider, count: int, **options: Any
 ) -> tuple[Manifest, AsyncpipeError | None]:
     async def main() -> tuple[Manifest, AsyncpipeError | None]:
-        async with Pipeline(provider, folder, seed=1, **options) as pipeline:
+        async with a_pipeline(provider, folder, seed=1, **options) as pipeline:
             manifest = await pipeline.batch_generate(jobs(count))
             return manifest, pipeline.stopped
 
@@ -183,7 +185,9 @@ def test_a_service_asks_now_and_then_and_its_callers_hear_of_it(tmp_path: Path) 
     provider = Rich(says=[Decimal(5), Decimal(0), Decimal(5)])
 
     async def main() -> None:
-        async with Pipeline(provider, tmp_path, min_balance=Decimal(5)) as pipeline:
+        async with Pipeline(
+            provider, tmp_path, spending=SpendingLimits(min_balance=Decimal(5))
+        ) as pipeline:
             first, second, *_ = jobs(2)
             await asyncio.gather(pipeline.generate(first), pipeline.generate(first))
             assert len(provider.asked) == 1
@@ -203,7 +207,7 @@ def test_a_service_asks_now_and_then_and_its_callers_hear_of_it(tmp_path: Path) 
 @pytest.mark.parametrize("least", [Decimal(-1), 5, Decimal("Infinity"), Decimal("NaN"), True])
 def test_min_balance_is_an_amount(tmp_path: Path, least: Any) -> None:
     with pytest.raises(UsageError, match="min_balance: "):
-        Pipeline(FakeProvider(), tmp_path, min_balance=least)
+        Pipeline(FakeProvider(), tmp_path, spending=SpendingLimits(min_balance=least))
 
 
 def test_no_money_says_how_much_is_missing(tmp_path: Path) -> None:

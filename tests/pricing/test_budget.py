@@ -10,6 +10,7 @@ import pytest
 
 from asyncpipe import Pipeline
 from asyncpipe.errors import UsageError
+from asyncpipe.pricing.spending import SpendingLimits
 from asyncpipe.testing import FakeProvider
 
 
@@ -17,4 +18,4 @@ from asyncpipe.testing import FakeProvider
 def test_an_impossible_cap_is_refused(tmp_path: Path, amount: Any) -> None:
     """A float is not money."""
     with pytest.raises(UsageError, match="max_cost"):
-        Pipeline(FakeProvider(), tmp_path, max_cost=amount)
+        Pipeline(FakeProvider(), tmp_path, spending=SpendingLimits(max_cost=amount))

@@ -1,4 +1,4 @@
-"""Quotes: what the API answers, read exactly; and which jobs share one."""
+"""QuoteBook: what the API answers, read exactly; and which jobs share one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from asyncpipe.errors import (
 )
 from asyncpipe.jobs.job import Job, JobType
 from asyncpipe.pricing.price import Prices
-from asyncpipe.pricing.quotes import Quote, Quotes, price_key
+from asyncpipe.pricing.quotes import Quote, QuoteBook, price_key
 from asyncpipe.pricing.rates import built_in
 from asyncpipe.providers.atlas.quote import read_quote
 
@@ -202,7 +202,7 @@ def test_fields_json_does_not_have_are_a_usage_error() -> None:
 
 
 def prices(quote: Quote | None, **options: Any) -> Prices:
-    quotes = Quotes()
+    quotes = QuoteBook()
     if quote is not None:
         quotes.add(price_key(job(duration=8)), quote)
     return Prices(books=(built_in(),), quotes=quotes, **options)

@@ -24,8 +24,9 @@ from asyncpipe.errors import (
 )
 from asyncpipe.ledger.folder import ledger_path
 from asyncpipe.pricing.quotes import Quote, price_key
-from asyncpipe.pricing.quoting import AGAIN_S, AT_ONCE, FILL_S, FRESH_S, QUOTE_S, Quoting
+from asyncpipe.pricing.quoting import AGAIN_S, AT_ONCE, FILL_S, FRESH_S, QUOTE_S, Quotes
 from asyncpipe.testing import FakeProvider, Script, run_virtual
+from tests.support.pipelines import a_pipeline
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
 NEW = "new/model/text-to-image"
@@ -73,12 +74,12 @@ def jobs(count: int, *, model: str = FLUX, sizes: int = 1) -> list[Job]:
 
 
 def ask(
-    provider: Quoter, wanted: Sequence[Job], *, rounds: Callable[[Quoting], Any] | None = None
-) -> tuple[Quoting, list[str], float]:
+    provider: Quoter, wanted: Sequence[Job], *, rounds: Callable[[Quotes], Any] | None = None
+) -> tuple[Quotes, list[str], float]:
     told: list[str] = []
 
-    async def main() -> tuple[Quoting, list[str], float]:
-        quoting = Quoting(provider, tell=told.append)
+    async def main() -> tuple[Quotes, list[str], float]:
+        quoting = Quotes(provider, tell=told.append)
         for job in wanted:
             quoting.want(job)
         await quoting.fill()
@@ -93,7 +94,7 @@ def run_batch(
     folder: Path, provider: FakeProvider, wanted: Sequence[Job], **options: Any
 ) -> tuple[Manifest, AsyncpipeError | None]:
     async def main() -> tuple[Manifest, AsyncpipeError | None]:
-        async with Pipeline(provider, folder, seed=1, **options) as pipeline:
+        async with a_pipeline(provider, folder, seed=1, **options) as pipeline:
             manifest = await pipeline.batch_generate(wanted)
             return manifest, pipeline.stopped
 
@@ -191,7 +192,7 @@ def test_a_refused_key_is_not_tried_twice() -> None:
     answers.append(quote("1"))
     provider = Quoter(answers=answers)
 
-    async def later(quoting: Quoting) -> None:
+    async def later(quoting: Quotes) -> None:
         assert not quoting.want(jobs(200, sizes=200)[150])
         await asyncio.sleep(AGAIN_S)
         assert quoting.want(jobs(1)[0])
@@ -206,7 +207,7 @@ def test_quotes_grow_old_and_an_old_one_is_better_than_none() -> None:
     answers: list[Quote | Exception] = [quote("1"), quote("2"), Rejected("no")]
     job = jobs(1)[0]
 
-    async def later(quoting: Quoting) -> None:
+    async def later(quoting: Quotes) -> None:
         for expected in ("2", "2"):
             assert not quoting.want(job)
             await asyncio.sleep(FRESH_S)
@@ -249,7 +250,7 @@ def test_the_margin_counts_against_the_cap(tmp_path: Path, factor: str, bought: 
 
     async def main() -> int:
         options: dict[str, Any] = {"estimate_factor": Decimal(factor), "max_cost": Decimal(4)}
-        async with Pipeline(provider, folder, max_workers=9, **options) as pipeline:
+        async with a_pipeline(provider, folder, max_workers=9, **options) as pipeline:
             task = asyncio.ensure_future(pipeline.batch_generate(jobs(9)))
             await asyncio.sleep(100)
             flying = len(provider.sold)
@@ -351,7 +352,7 @@ def test_a_caller_who_leaves_takes_no_quote_along() -> None:
     provider = Quoter(quote_s=5.0)
 
     async def main() -> None:
-        quoting = Quoting(provider)
+        quoting = Quotes(provider)
         for _ in range(2):
             assert quoting.want(jobs(1)[0])
             task = asyncio.ensure_future(quoting.fill())
@@ -382,7 +383,7 @@ def test_a_job_that_comes_alone_is_priced_by_its_quote_too(tmp_path: Path) -> No
 def test_the_same_trouble_is_told_once() -> None:
     """A run that asks now and again does not fill the screen."""
 
-    async def later(quoting: Quoting) -> None:
+    async def later(quoting: Quotes) -> None:
         for job in jobs(3, sizes=3)[1:]:
             quoting.want(job)
             await quoting.fill()

@@ -19,6 +19,7 @@ from asyncpipe.jobs.job import Job, JobType, type_of_model
 from asyncpipe.jobs.settings import Deadlines
 from asyncpipe.pricing.price import price
 from asyncpipe.pricing.rates import PriceBook
+from asyncpipe.pricing.spending import SpendingLimits
 from asyncpipe.providers.atlas.reader import TEXTS, read_poll, read_submit
 from asyncpipe.simulator.server import Simulator
 from asyncpipe.simulator.settings import SimulatorSettings
@@ -140,7 +141,11 @@ def test_audio_is_made_kept_and_recognised(tmp_path: Path) -> None:
             provider = AtlasCloud("any", base_url=simulator.base_url)
             polling = Polling(initial_s=0.05, maximum_s=0.1)
             pipeline = Pipeline(
-                provider, tmp_path, prices=PRICES, polling=polling, min_free_bytes=0
+                provider,
+                tmp_path,
+                polling=polling,
+                min_free_bytes=0,
+                spending=SpendingLimits(prices=PRICES),
             )
             async with pipeline:
                 manifest = await pipeline.batch_generate(jobs)

@@ -24,11 +24,13 @@ from asyncpipe.errors import (
     SubmitUnknown,
 )
 from asyncpipe.jobs.events import now
+from asyncpipe.jobs.settings import Limits
 from asyncpipe.ledger.folder import ledger_path
 from asyncpipe.pricing.budget import Budget, Fit, Hold
 from asyncpipe.pricing.money import from_micro
 from asyncpipe.pricing.price import Price
 from asyncpipe.pricing.quotes import Quote
+from asyncpipe.pricing.spending import SpendingLimits
 from asyncpipe.providers.base import Prediction, PredictionStatus
 from asyncpipe.report.totals import Totals
 from asyncpipe.simulator.books import BookedPrediction
@@ -36,7 +38,7 @@ from asyncpipe.simulator.faults import Faults
 from asyncpipe.simulator.server import Simulator
 from asyncpipe.simulator.settings import SimulatorSettings
 from asyncpipe.testing import FakeProvider, Script, run_virtual
-from tests.support.pipelines import job, opened
+from tests.support.pipelines import a_pipeline, job, opened
 
 FLUX, FAILED = "black-forest-labs/flux-2-pro/text-to-image", PredictionStatus.FAILED
 STEPS = ["admit", "intend", "end", "fail", "charge", "drop", "overcharge"]
@@ -80,13 +82,12 @@ async def one(
             provider,
             folder / "out",
             max_workers=WORKERS,
-            window="fixed",
-            downloads=32,
-            max_cost=Decimal(cap),
             retries=1,
             polling=Polling(initial_s=0.9, factor=1.0),
             deadlines=Deadlines(image=60),
             seed=1,
+            spending=SpendingLimits(max_cost=Decimal(cap)),
+            limits=Limits(window="fixed", downloads=32),
         ) as pipeline:
             manifest = await pipeline.batch_generate(jobs)
             return manifest, pipeline.stopped, sampled, simulator.books.peak_in_flight()
@@ -159,11 +160,11 @@ def test_a_job_is_refused_for_money_that_nobody_polls_for(tmp_path: Path) -> Non
 def test_a_quote_of_nonsense_holds_no_budget_and_ends_no_run(tmp_path: Path, amount: Any) -> None:
     """Below nothing it let jobs go beyond the cap; what is no number ended everybody's run."""
 
-    class Quoting(FakeProvider):
+    class Quotes(FakeProvider):
         async def quote(self, asked: Job) -> Quote:
             return Quote(amount=amount, asked_at=now())
 
-    provider = Quoting()
+    provider = Quotes()
 
     async def main() -> Totals:
         async with opened(tmp_path, provider, max_cost=Decimal("0.08")) as pipeline:
@@ -305,7 +306,7 @@ def test_the_cap_holds_over_runs_retries_and_lost_answers(tmp_path: Path, seed: 
     async def one(cap: str, limit_s: float) -> None:
         provider.cap = int(Decimal(cap) * 1_000_000)
         options: dict[str, Any] = {"prices": prices, "max_cost": Decimal(cap), "retries": 2}
-        async with Pipeline(provider, tmp_path, max_workers=64, **options) as pipeline:
+        async with a_pipeline(provider, tmp_path, max_workers=64, **options) as pipeline:
             try:
                 await asyncio.wait_for(pipeline.batch_generate(jobs), limit_s)
             except TimeoutError:
@@ -328,7 +329,7 @@ def test_the_cap_holds_over_runs_retries_and_lost_answers(tmp_path: Path, seed: 
 def run(folder: Path, provider: FakeProvider, cap: str, count: int = 10) -> tuple[Manifest, Any]:
     async def main() -> tuple[Manifest, Any]:
         async with Pipeline(
-            provider, folder, max_cost=Decimal(cap), max_workers=4, seed=1
+            provider, folder, max_workers=4, seed=1, spending=SpendingLimits(max_cost=Decimal(cap))
         ) as pipeline:
             batch = [Job(name=f"杯 {n}", model=FLUX, prompt="x") for n in range(count)]
             return await pipeline.batch_generate(batch), pipeline.stopped
@@ -372,7 +373,9 @@ def test_a_caller_is_told_that_the_budget_is_reached(tmp_path: Path) -> None:
     async def main() -> None:
         prices = {"m/x/text-to-image": Rate(per_image=Decimal("0.01"))}
         async with Pipeline(
-            FakeProvider(), tmp_path, max_cost=Decimal("0.05"), prices=prices
+            FakeProvider(),
+            tmp_path,
+            spending=SpendingLimits(max_cost=Decimal("0.05"), prices=prices),
         ) as pipeline:
             for n in range(2):
                 call = pipeline.generate(Job(name=f"{n}", model=FLUX, prompt="x"))

@@ -39,6 +39,7 @@ from asyncpipe.errors import (
 )
 from asyncpipe.jobs.events import Event, Intended, Submitted, now
 from asyncpipe.jobs.record import JobRecord
+from asyncpipe.jobs.settings import Limits
 from asyncpipe.ledger.folder import Origin, ledger_path
 from asyncpipe.providers.base import Prediction, PredictionStatus
 from asyncpipe.report.totals import Totals
@@ -58,7 +59,7 @@ from tests.support.crashes import (
 )
 from tests.support.faulty import run_faulty
 from tests.support.mugs import MUGS, counts, mugs
-from tests.support.pipelines import clock_restarts, counts_agree, cut_after, job, opened
+from tests.support.pipelines import a_pipeline, clock_restarts, counts_agree, cut_after, job, opened
 from tests.support.tables import ledger_of, tables
 
 FAILED, DONE = PredictionStatus.FAILED, PredictionStatus.COMPLETED
@@ -194,7 +195,7 @@ def test_cancelled_at_random_moments_every_job_is_paid_once(tmp_path: Path, seed
     async def one(limit_s: float) -> Manifest | None:
         with anyio.move_on_after(limit_s):
             async with Pipeline(
-                provider, tmp_path, max_workers=workers, downloads=1, seed=seed
+                provider, tmp_path, max_workers=workers, seed=seed, limits=Limits(downloads=1)
             ) as pipeline:
                 manifest = await pipeline.batch_generate(jobs)
                 assert pipeline.totals.in_flight == 0
@@ -455,7 +456,7 @@ def test_a_batch_does_not_buy_what_a_caller_beside_it_was_refused(tmp_path: Path
             async def too_little() -> BalanceTooLow:
                 return refusal
 
-            pipeline._parts().spending.funds.too_little = too_little  # type: ignore[method-assign]
+            pipeline._parts().spending.balance.too_little = too_little  # type: ignore[method-assign]
             with pytest.raises(BalanceTooLow):
                 await pipeline.generate(job("own"))
             return (await batch).totals
@@ -517,7 +518,7 @@ def test_a_copy_taken_at_any_moment_never_buys_again_what_was_bought(tmp_path: P
         copies.append((sold, path.read_bytes(), wal.read_bytes()))
 
     async def run(where: Path, **options: Any) -> None:
-        async with Pipeline(provider, where, seed=1, max_workers=3, **options) as pipeline:
+        async with a_pipeline(provider, where, seed=1, max_workers=3, **options) as pipeline:
             await pipeline.batch_generate(jobs)
 
     run_virtual(run(folder, on_event=copy))

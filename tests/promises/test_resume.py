@@ -15,6 +15,7 @@ import pytest
 
 from asyncpipe import Job, JobState, Manifest, Pipeline, read_manifest
 from asyncpipe.errors import BalanceExhausted, DiskError, Rejected
+from asyncpipe.jobs.settings import Limits
 from asyncpipe.report.totals import Totals
 from asyncpipe.simulator.books import Books
 from asyncpipe.testing import FakeProvider, Script, run_virtual
@@ -290,10 +291,10 @@ def test_answers_that_are_out_when_the_disk_fills_are_recorded(small_disk: Path)
         async with Pipeline(
             provider,
             small_disk / "out",
-            window="fixed",
             max_workers=8,
             min_free_bytes=0,
             polling=polling,
+            limits=Limits(window="fixed"),
         ) as pipeline:
             try:
                 return await pipeline.batch_generate(jobs), pipeline.stopped

@@ -59,7 +59,7 @@ from asyncpipe.simulator.books import Books
 from asyncpipe.simulator.settings import SimulatorSettings
 from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual
 from tests.support.chaos import all_sorts, every_fault, run_simulated
-from tests.support.pipelines import FLUX, counts_agree, job, opened
+from tests.support.pipelines import FLUX, a_pipeline, counts_agree, job, opened
 
 OTHER = "other/text-to-image"
 
@@ -96,7 +96,7 @@ def run(
     async def main() -> tuple[Manifest, Exception | None]:
         given = {"max_workers": 4, "seed": 1, "retries": 0, **options}
         limit = None if cap is None else Decimal(cap)
-        async with Pipeline(provider, folder, max_cost=limit, **given) as pipeline:
+        async with a_pipeline(provider, folder, max_cost=limit, **given) as pipeline:
             manifest = await pipeline.batch_generate(batch, retry_failed=retry_failed)
             return manifest, pipeline.stopped
 

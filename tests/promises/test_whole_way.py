@@ -30,6 +30,7 @@ from asyncpipe.simulator.server import Simulator
 from asyncpipe.simulator.settings import SimulatorSettings
 from tests.support import CONFIGS
 from tests.support.faulty import run_faulty
+from tests.support.pipelines import a_pipeline
 from tests.support.servers import DIALECTS, PNG, Foreign, serving
 
 MODEL = "black-forest-labs/flux-2-pro/text-to-image"
@@ -44,7 +45,7 @@ def run(
     async def main() -> tuple[Manifest, Books]:
         async with Simulator(settings) as simulator:
             provider = AtlasCloud("any", base_url=simulator.base_url, simulated=True)
-            async with Pipeline(
+            async with a_pipeline(
                 provider,
                 folder,
                 max_workers=file.settings.max_workers,

@@ -15,6 +15,7 @@ from asyncpipe import Job, Pipeline
 from asyncpipe.cli.estimate import Costs
 from asyncpipe.flow.learned import Latency
 from asyncpipe.jobs.events import now
+from asyncpipe.jobs.settings import Limits
 from asyncpipe.ledger.rows import OpenWork
 from asyncpipe.pricing.price import Price
 from asyncpipe.report.eta import FEWEST, about, left_s
@@ -98,9 +99,9 @@ def test_progress_and_status_say_it_while_a_run_goes_on(tmp_path: Path) -> None:
                 provider,
                 tmp_path,
                 max_workers=4,
-                window="fixed",
                 on_event=progress,
                 min_free_bytes=0,
+                limits=Limits(window="fixed"),
             ) as pipeline,
             anyio.create_task_group() as tasks,
         ):

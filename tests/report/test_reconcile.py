@@ -16,7 +16,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from asyncpipe import AtlasCloud, Job, Pipeline, Polling, read_manifest
+from asyncpipe import AtlasCloud, Job, Polling, read_manifest
 from asyncpipe.errors import KeyRefused, PollFailed, ProviderError
 from asyncpipe.http.client import HttpAnswer
 from asyncpipe.ledger.folder import ledger_path
@@ -38,6 +38,7 @@ from asyncpipe.simulator.server import Simulator
 from asyncpipe.simulator.settings import SimulatorSettings
 from asyncpipe.testing import run_virtual
 from tests.support.command_line import asyncpipe, books, write_jobs
+from tests.support.pipelines import a_pipeline
 from tests.support.simulator_client import KEY
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"  # 0.04 USD
@@ -58,7 +59,7 @@ def run(folder: Path, settings: SimulatorSettings, count: int = 8, **options: An
                 for n in range(count)
             ]
             options.setdefault("retries", 5)
-            async with Pipeline(
+            async with a_pipeline(
                 provider,
                 folder,
                 polling=Polling(initial_s=0.02, maximum_s=0.1),

@@ -29,6 +29,7 @@ from asyncpipe.report.status import (
 )
 from asyncpipe.testing import FakeProvider, Script, run_virtual
 from tests.support.command_line import asyncpipe
+from tests.support.pipelines import a_pipeline
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"  # 0.04 USD
 IMAGEN = "google/imagen4-ultra/text-to-image"  # 0.06 USD
@@ -41,7 +42,7 @@ def job(name: str, model: str = FLUX) -> Job:
 
 def run(folder: Path, provider: FakeProvider, jobs: list[Job], **options: Any) -> Pipeline:
     async def main() -> Pipeline:
-        pipeline = Pipeline(provider, folder, seed=1, **{"retries": 0, **options})
+        pipeline = a_pipeline(provider, folder, seed=1, **{"retries": 0, **options})
         async with pipeline:
             await pipeline.batch_generate(jobs, job_file="任务.yaml")
         return pipeline

@@ -10,6 +10,7 @@ from typing import Any
 from asyncpipe import Job, Manifest, Pipeline, Result
 from asyncpipe.report.totals import Totals
 from asyncpipe.testing import FakeProvider, run_virtual
+from tests.support.pipelines import a_pipeline
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
 
@@ -20,7 +21,7 @@ def jobs(count: int, model: str = FLUX, name: str = "杯子", **fields: Any) -> 
 
 @asynccontextmanager
 async def pipeline(folder: Path, provider: FakeProvider, **options: Any) -> AsyncIterator[Pipeline]:
-    async with Pipeline(provider, folder, seed=1, **options) as opened:
+    async with a_pipeline(provider, folder, seed=1, **options) as opened:
         yield opened
 
 
@@ -41,7 +42,7 @@ def run_counted(
     folder: Path, provider: FakeProvider, batch: list[Job], **options: Any
 ) -> tuple[Manifest, Exception | None]:
     async def main() -> tuple[Manifest, Exception | None]:
-        async with Pipeline(provider, folder, seed=1, **options) as pipeline:
+        async with a_pipeline(provider, folder, seed=1, **options) as pipeline:
             manifest = await pipeline.batch_generate(batch)
             folded = pipeline.totals
             summed = Totals.of(await pipeline._parts().ledger.sums())

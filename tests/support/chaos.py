@@ -10,6 +10,7 @@ from pathlib import Path
 from random import Random
 
 from asyncpipe import AtlasCloud, Deadlines, Job, Manifest, Pipeline, Polling
+from asyncpipe.jobs.settings import Limits
 from asyncpipe.report.results import Result
 from asyncpipe.simulator.books import BookedPrediction
 from asyncpipe.simulator.faults import Faults
@@ -53,11 +54,10 @@ def run_simulated(
                 provider,
                 folder,
                 max_workers=64,
-                window="fixed",  # it would learn slowly from refusals at random, and this is long
-                downloads=32,
                 retries=8,
                 polling=Polling(initial_s=0.05, maximum_s=0.5),
                 deadlines=Deadlines(image=300, video=300),
+                limits=Limits(window="fixed", downloads=32),
             ) as pipeline:
                 done = await pipeline.batch_generate(jobs)
                 return done, pipeline.stopped

@@ -6,12 +6,13 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from asyncpipe import AtlasCloud, Job, Manifest, Pipeline, Polling
+from asyncpipe import AtlasCloud, Job, Manifest, Polling
 from asyncpipe.http.client import Timeouts
 from asyncpipe.simulator.books import Books
 from asyncpipe.simulator.faults import Faults
 from asyncpipe.simulator.server import Simulator
 from asyncpipe.simulator.settings import SimulatorSettings
+from tests.support.pipelines import a_pipeline
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
 
@@ -31,7 +32,7 @@ def run_faulty(
                 "any", base_url=simulator.base_url, timeouts=timeouts, simulated=True
             )
             options: dict[str, Any] = {"polling": Polling(initial_s=0.02, maximum_s=0.1)}
-            async with Pipeline(provider, tmp_path / "out", max_workers=1, **options) as pipeline:
+            async with a_pipeline(provider, tmp_path / "out", max_workers=1, **options) as pipeline:
                 manifest = await pipeline.batch_generate(jobs)
                 return manifest, pipeline.stopped, Books(tmp_path / "books")
 

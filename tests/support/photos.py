@@ -12,6 +12,7 @@ from asyncpipe.media.local import LocalFiles
 from asyncpipe.simulator.server import Simulator
 from asyncpipe.simulator.settings import SimulatorSettings
 from asyncpipe.testing import run_virtual
+from tests.support.pipelines import a_pipeline
 from tests.support.tables import tables
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
@@ -33,7 +34,7 @@ def job(name: str, image: object, **fields: Any) -> Job:
 
 def pipeline(provider: Any, folder: Path, **options: Any) -> Pipeline:
     options = {"max_workers": 8, "min_free_bytes": 0, "seed": 1, **options}
-    return Pipeline(provider, folder / "out", **options)
+    return a_pipeline(provider, folder / "out", **options)
 
 
 def batch(provider: Any, folder: Path, jobs: list[Job], **options: Any) -> Counter[str]:

@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from asyncpipe import Job, Pipeline
+from asyncpipe.jobs.settings import Limits
+from asyncpipe.pricing.spending import SpendingLimits
+from asyncpipe.providers.base import Provider
 from asyncpipe.report.totals import Totals
 from asyncpipe.testing import FakeProvider
+
+MONEY = {f.name for f in fields(SpendingLimits)}
+UNDER_WAY = {f.name for f in fields(Limits)}
+
+
+def a_pipeline(provider: Provider, folder: Path, **options: Any) -> Pipeline:
+    """A pipeline of options that are told flat: those of its groups are sorted into them."""
+    money = {name: options.pop(name) for name in MONEY & options.keys()}
+    under_way = {name: options.pop(name) for name in UNDER_WAY & options.keys()}
+    if "limits" in options:
+        under_way |= options.pop("limits")
+    groups = {"spending": SpendingLimits(**money), "limits": Limits(**under_way)}
+    return Pipeline(provider, folder, **groups, **options)  # type: ignore[arg-type]
+
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
 
@@ -18,7 +36,7 @@ def job(name: str, **fields: Any) -> Job:
 
 
 def opened(folder: Path, provider: FakeProvider, **options: Any) -> Pipeline:
-    return Pipeline(provider, folder, seed=1, min_free_bytes=0, **options)
+    return a_pipeline(provider, folder, seed=1, min_free_bytes=0, **options)
 
 
 def clock_restarts(provider: FakeProvider) -> None:

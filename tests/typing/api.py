@@ -36,6 +36,9 @@ from asyncpipe import (
     load_jobs,
     read_manifest,
 )
+from asyncpipe.jobfile.prices import load_price_file
+from asyncpipe.jobs.settings import Limits
+from asyncpipe.pricing.spending import SpendingLimits
 from asyncpipe.testing import FakeProvider, Script, run_virtual
 
 JOB = {"name": "mug", "model": "m/text-to-image", "prompt": "a mug"}
@@ -75,23 +78,23 @@ async def every_option(provider: Provider) -> None:
         provider,
         Path("out"),
         max_workers=64,
-        window="learned",
-        limits={"requests_per_second": 2.0, "models": {"m": 3}},
-        downloads=8,
         retries=2,
         deadlines=Deadlines(image=20, video=600),
         polling=Polling(policy="backoff", initial_s=2.0, maximum_s=8.0),
-        max_cost=Decimal(20),
-        min_balance=Decimal(1),
-        prices={"m": Rate(per_image=Decimal("0.04"))},
-        price_file="prices.yaml",
-        quotes=False,
         patience_s=600.0,
         min_free_bytes=0,
         resubmit_unknown=False,
         on_event=heard,
         on_remark=print,
         seed=1,
+        spending=SpendingLimits(
+            max_cost=Decimal(20),
+            min_balance=Decimal(1),
+            prices={"m": Rate(per_image=Decimal("0.04"))},
+            price_book=load_price_file("prices.yaml"),
+            quotes=False,
+        ),
+        limits=Limits(requests_per_second=2.0, models={"m": 3}, window="learned", downloads=8),
     )
     assert_type(pipeline.stopped, AsyncpipeError | None)
     assert_type(await pipeline.left_s(), float | None)
