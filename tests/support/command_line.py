@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +52,35 @@ def write_jobs(path: Path, text: str) -> Path:
 
 def submitted(folder: Path) -> int:
     try:
-        with tables(folder) as connection:
-            query = "SELECT count(*) FROM attempts WHERE submitted_at IS NOT NULL"
-            return int(connection.execute(query).fetchone()[0])
+        return _attempts(folder, "submitted_at IS NOT NULL")
     except Exception:  # the ledger is being made
         return 0
+
+
+def intended(folder: Path) -> int:
+    """Submits that a ledger says were sent, or about to be: a killed run adds none any more.
+
+    (To the books it may: what it still had in a socket is booked when the simulator gets to it.)
+    """
+    return _attempts(folder, "true")
+
+
+def _attempts(folder: Path, which: str) -> int:
+    with tables(folder) as connection:
+        query = f"SELECT count(*) FROM attempts WHERE {which}"
+        return int(connection.execute(query).fetchone()[0])
+
+
+@contextmanager
+def started(*arguments: object, cwd: Path, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """A command that runs beside the test, and not beyond it."""
+    with subprocess.Popen(
+        command(*arguments), cwd=cwd, env=environment(), encoding="utf-8", **options
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def job_lines(count: int, size: int = 64) -> str:
