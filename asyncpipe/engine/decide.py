@@ -100,7 +100,7 @@ def after_submit(
     if isinstance(answer, ProviderError):
         return _submit_refused(record, answer, at)
     if answer.status is PredictionStatus.FAILED:
-        return after_failure(record, answer, at, retries=retries, polls=0)
+        return after_failure(record, answer, at, retries=retries)
     if anothers:
         return Unknown(
             job_id=record.id,
@@ -162,9 +162,7 @@ def _charged(answer: Prediction) -> bool | None:
     return None if answer.released is None else not answer.released
 
 
-def after_failure(
-    record: JobRecord, answer: Prediction, at: datetime, *, retries: int, polls: int
-) -> Event:
+def after_failure(record: JobRecord, answer: Prediction, at: datetime, *, retries: int) -> Event:
     """Turn a failed prediction into another attempt or the job's end.
 
     Where nobody knows whether it is charged, the job is unknown and its money stays reserved.
@@ -174,24 +172,22 @@ def after_failure(
             job_id=record.id,
             at=at,
             error=f"{_reason(answer)}: whether it is charged the provider does not say",
-            polls=polls,
             prediction_id=answer.id or None,
             request_id=answer.request_id,
         )
     if not may_retry(record, answer, retries):
-        return _failed(record, answer, at, polls=polls)
+        return _failed(record, answer, at)
     return Released(
         job_id=record.id,
         at=at,
         error=_reason(answer),
-        polls=polls,
         error_code=answer.error_code,
         prediction_id=answer.id or None,
         request_id=answer.request_id,
     )
 
 
-def _failed(record: JobRecord, answer: Prediction, at: datetime, *, polls: int) -> Failed:
+def _failed(record: JobRecord, answer: Prediction, at: datetime) -> Failed:
     charged = _charged(answer) is True
     return Failed(
         job_id=record.id,
@@ -200,7 +196,6 @@ def _failed(record: JobRecord, answer: Prediction, at: datetime, *, polls: int) 
         charged=charged,
         told=told_micro(answer.charged) if charged else None,
         moderated=answer.moderated,
-        polls=polls,
         error_code=answer.error_code,
         prediction_id=answer.id or None,
         request_id=answer.request_id,
@@ -217,7 +212,6 @@ def after_deadline(
     at: datetime,
     *,
     deadline_s: float,
-    polls: int,
     lasting: bool,
 ) -> Event:
     """Decide what a job is whose deadline passed, by the last thing the provider said.
@@ -227,9 +221,7 @@ def after_deadline(
     """
     if isinstance(last, PredictionGone) and lasting:
         error = f"{last}; the provider has not known the prediction up to the deadline"
-        return Unknown(
-            job_id=record.id, at=at, error=error, polls=polls, request_id=last.request_id
-        )
+        return Unknown(job_id=record.id, at=at, error=error, request_id=last.request_id)
     empty = isinstance(last, Prediction) and last.status is PredictionStatus.COMPLETED
     if empty and lasting:
         return Failed(
@@ -237,7 +229,6 @@ def after_deadline(
             at=at,
             error=NO_OUTPUT,
             charged=True,
-            polls=polls,
             request_id=last.request_id,
             told=told_micro(last.charged) if isinstance(last, Prediction) else None,
         )
@@ -251,7 +242,6 @@ def after_deadline(
         at=at,
         error=f"not finished {deadline_s:g} s after submit: {state}; "
         "the prediction is kept, run the same command again to go on waiting",
-        polls=polls,
     )
 
 

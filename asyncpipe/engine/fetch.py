@@ -99,11 +99,12 @@ class Fetcher:
     async def _fetch_all(self, record: JobRecord) -> JobRecord:
         if INLINE in record.outputs:  # came inside an answer of an earlier run
             record = replace(record, outputs=await self._inline_again(record))
+        stored = {asset.index for asset in record.assets}
         for index, stem in enumerate(await self._stems(record)):
-            if index in record.stored:
+            if index in stored:
                 continue
             file = await self._fetch_one(record, index, stem)
-            stored = AssetStored(
+            event = AssetStored(
                 job_id=record.id,
                 at=now(),
                 index=index,
@@ -111,7 +112,7 @@ class Fetcher:
                 size=file.size,
                 sha256=file.sha256,
             )
-            record = self._emit(record, stored)
+            record = self._emit(record, event)
         return self._emit(record, Succeeded(job_id=record.id, at=now()))
 
     async def _inline_again(self, record: JobRecord) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 
 from asyncpipe.errors import JobFileError, Problem, UsageError
 from asyncpipe.jobfile import MOST_PROBLEMS, iter_jobs, parse_jobs
-from asyncpipe.jobs import Job, JobState, Unknown, may_take_media, now
+from asyncpipe.jobs import Job, JobState, Unknown, fold, may_take_media, now
 from asyncpipe.ledger import Ledger
 from asyncpipe.media import BadInputs, LocalFiles
 from asyncpipe.pricing import Spending
@@ -106,7 +106,7 @@ async def mark_interrupted(ledger: Ledger) -> None:
     """Turn jobs whose submit had no recorded answer when their process ended into unknown ones."""
     error = "the process ended between the submit and its answer: it may have been bought"
     for record in await ledger.records_in([JobState.SUBMITTING]):
-        ledger.append(Unknown(job_id=record.id, at=now(), error=error))
+        ledger.append(fold(record, Unknown(job_id=record.id, at=now(), error=error)))
     await ledger.durable()
 
 

@@ -94,18 +94,19 @@ class Poller:
         age_s = self._clock() - born
         resumed = record.resumed_at is not None or age_s > RESUMED_S
         watch = self._policy.watch(record.job, resumed=resumed)
-        polls, gap = 0, 0.0 if resumed else watch.gap_s(age_s)
+        gap = 0.0 if resumed else watch.gap_s(age_s)
         while ticket.state is JobState.SUBMITTED:
             await asyncio.sleep(max(clock.due(self._clock(), gap) - self._clock(), 0.0))
             last = await self._ask(record)
             age_s = self._clock() - born
-            polls += 1
             if isinstance(last, KeyRefused):
                 self._stops.note(last)
                 return  # still submitted: the next run goes on polling
             trouble.note(_trouble(last), self._clock())
             watch.note(age_s, found_by(last))
-            self._recorder.record(ticket, self._judge(record, last, clock, polls, trouble))
+            self._recorder.record(ticket, _polled(record, last))
+            if (event := self._judge(record, last, clock, trouble)) is not None:
+                self._recorder.record(ticket, event)
             if ticket.state is JobState.SUBMITTED:
                 gap = next_wait_s(watch.gap_s(age_s), last)
         if ticket.state is not JobState.GENERATED:
@@ -133,33 +134,34 @@ class Poller:
         record: JobRecord,
         last: Prediction | ProviderError,
         clock: PollClock,
-        polls: int,
         trouble: Trouble,
-    ) -> Event:
+    ) -> Event | None:
+        """What a poll's answer makes of a job; None: it is polled on."""
         at = now()
         if isinstance(last, Prediction):
             if last.status is PredictionStatus.FAILED:
                 retries = self._retries.of(record.job)
-                return after_failure(record, last, at, retries=retries, polls=polls)
+                return after_failure(record, last, at, retries=retries)
             if last.status is PredictionStatus.COMPLETED and last.outputs:
                 return Generated(
                     job_id=record.id,
                     at=at,
                     outputs=last.outputs,
                     generation_s=round(self._clock() - clock.started, 3),
-                    polls=polls,
                     request_id=last.request_id,
                     told=told_micro(last.charged),
                 )
         if clock.expired(self._clock()):
             deadline_s = clock.deadline_s
             lasting = trouble.lasts(self._clock(), deadline_s)
-            return after_deadline(
-                record, last, at, deadline_s=deadline_s, polls=polls, lasting=lasting
-            )
-        if isinstance(last, Prediction):
-            return Polled(job_id=record.id, at=at, said=last.said)
-        return Polled(job_id=record.id, at=at, error=str(last))
+            return after_deadline(record, last, at, deadline_s=deadline_s, lasting=lasting)
+        return None
+
+
+def _polled(record: JobRecord, last: Prediction | ProviderError) -> Polled:
+    if isinstance(last, Prediction):
+        return Polled(job_id=record.id, at=now(), said=last.said)
+    return Polled(job_id=record.id, at=now(), error=str(last))
 
 
 def _ago_s(at: datetime) -> float:

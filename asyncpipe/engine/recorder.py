@@ -50,11 +50,11 @@ class Recorder:
         """Record an event of any job; return the job as it stands after it."""
         after = fold(record, event)
         if event.stored:
-            self._ledger.append(event)
+            self._ledger.append(after)
             self._changed.set()
         overran = after.overrun > record.overrun
         exceeded = overran and self._budget.exceeded
-        self.totals.fold(record, event, after)
+        self.totals.fold(record, after)
         if self._hooks:
             if not self._heard:
                 # Not a coroutine that is woken: that costs more than all the folding.

@@ -12,13 +12,14 @@ from asyncpipe.ledger import (
     STATE_FOLDER,
     FolderLock,
     Ledger,
-    LostAnswer,
     ledger_path,
     open_ledger,
 )
-from asyncpipe.report import GIVEN_UP_FREE, write_manifest
+from asyncpipe.report import write_manifest
 
 GIVEN_UP = "given up: submitted, and the answer was lost; counted as charged"
+
+GIVEN_UP_FREE = "given up: submitted, and the answer was lost; it was not charged"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,53 +83,41 @@ async def resolve(folder: Path, names: Sequence[str], decision: Decision) -> lis
             resolved = []
             for record in records:
                 after = record
-                for event in follow(record, await ledger.lost_answers(record.id), decision):
+                for event in follow(record, decision):
                     after = fold(after, event)
-                    ledger.append(event)
+                    ledger.append(after)
                 resolved.append(Resolved(before=record, after=after))
             await ledger.durable()
         write_manifest(folder)
     return resolved
 
 
-def follow(record: JobRecord, lost: Sequence[LostAnswer], decision: Decision) -> Iterator[Event]:
-    """Yield what follows for one job; ``lost`` are its earlier attempts of unknown outcome."""
+def follow(record: JobRecord, decision: Decision) -> Iterator[Event]:
+    """Yield what follows for one job."""
     if record.state is JobState.UNKNOWN:
         yield from _latest(record, decision)
     if decision.lost_charged is None and decision.submits_anew:
         return
-    for answer in lost:
-        yield _settled(record, answer, charged=decision.lost_charged is not False)
+    for each in record.earlier:
+        if each.settled is None:
+            yield _settled(record, each.attempt, charged=decision.lost_charged is not False)
 
 
 def _latest(record: JobRecord, decision: Decision) -> Iterator[Event]:
     """What becomes of an unknown job, and of the attempt that made it so."""
     at, charged = now(), decision.lost_charged
-    if not decision.submits_anew:
-        error = GIVEN_UP_FREE if charged is False else GIVEN_UP
-        yield Failed(job_id=record.id, at=at, error=error, charged=charged is not False)
-    else:
+    if decision.submits_anew:
         yield Resubmitted(job_id=record.id, at=at)
         if charged is not None:
-            answer = LostAnswer(
-                attempt=record.attempt,
-                reserved=record.reserved,
-                booked=record.booked,
-                estimated=record.estimated,
-            )
-            yield _settled(record, answer, charged=charged)
+            yield _settled(record, record.attempt, charged=charged)
+    elif charged is False:
+        yield Failed(job_id=record.id, at=at, error=GIVEN_UP_FREE, found_free=True)
+    else:
+        yield Failed(job_id=record.id, at=at, error=GIVEN_UP, charged=True)
 
 
-def _settled(record: JobRecord, answer: LostAnswer, *, charged: bool) -> LostSettled:
-    return LostSettled(
-        job_id=record.id,
-        at=now(),
-        attempt=answer.attempt,
-        charged=charged,
-        reserved=answer.reserved,
-        booked=answer.booked,
-        estimated=answer.estimated,
-    )
+def _settled(record: JobRecord, attempt: int, *, charged: bool) -> LostSettled:
+    return LostSettled(job_id=record.id, at=now(), attempt=attempt, charged=charged)
 
 
 async def _concerned(ledger: Ledger, decision: Decision) -> list[JobRecord]:

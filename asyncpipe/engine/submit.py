@@ -84,12 +84,14 @@ class Submitter:
         assert permit is not None, "admission gives every job its permit"
         if self._stops.of(ticket.record) or not self._budget.covers_holds:
             return permit.unused()
-        job = await self._uploads.ready(ticket.job)
+        urls = await self._uploads.ready(ticket.job)
         if self._stops.of(ticket.record):  # while its files were on their way
             return permit.unused()
-        self._intend(ticket)
-        if isinstance(job, ProviderError):
-            return await self._not_sent(ticket, job)
+        if isinstance(urls, ProviderError):
+            self._intend(ticket, None, ())
+            return await self._not_sent(ticket, urls)
+        job = ticket.job.sent_with(urls)
+        self._intend(ticket, job.digest, tuple(urls.values()))
         try:
             await self._ledger.durable()
         except BaseException:
@@ -121,19 +123,21 @@ class Submitter:
             return None
         return self._clock() + backoff_s(ticket.record.failures, self._rng, initial_s=2.0)
 
-    def _intend(self, ticket: Ticket) -> None:
+    def _intend(self, ticket: Ticket, body: str | None, uploads: tuple[str, ...]) -> None:
         assert ticket.hold is not None, "admission holds the money"
         price = ticket.hold.price
         ticket.hold.end()
         intent = Intended(
             job_id=ticket.id,
             at=now(),
-            attempt=ticket.record.attempt,
+            attempt=ticket.record.next_attempt,
             reserved=price.to_reserve,
             booked=price.micro,
             estimated=price.estimated,
             price_source=price.source,
             assumed=", ".join(price.assumed) or None,
+            body=body,
+            uploads=uploads,
         )
         self._recorder.record(ticket, intent)
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 from collections import OrderedDict
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -72,19 +73,16 @@ class Uploads:
         self._refused: dict[str, Rejected] = {}
         self._anew: set[int] = set()
 
-    async def ready(self, job: Job) -> Job | ProviderError:
-        """Return the job as it is to be submitted, its files' URLs in it, or why it cannot be.
+    async def ready(self, job: Job) -> Mapping[str, str] | ProviderError:
+        """Return the URLs of a job's files, by what is written, or why they cannot be had.
 
         NotAccepted: try again later. Rejected: never with these files. Nothing is bought here;
         a cancelled upload is only lost.
         """
-        if not job.inputs:
-            return job
         try:
-            urls = {text: await self._url(file) for text, file in job.inputs.items()}
+            return {text: await self._url(file) for text, file in job.inputs.items()}
         except ProviderError as exc:
             return exc
-        return job.sent_with(urls)
 
     def once_more(
         self, record: JobRecord, answer: Prediction | ProviderError

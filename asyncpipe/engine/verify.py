@@ -15,12 +15,11 @@ from functools import partial
 from pathlib import Path
 
 from asyncpipe.errors import DiskError, LedgerError
-from asyncpipe.jobs import Damaged, Event, JobRecord, JobState, fold, now
+from asyncpipe.jobs import Damaged, Event, JobRecord, JobState, StoredAsset, fold, now
 from asyncpipe.ledger import (
     STATE_FOLDER,
     FolderLock,
     Ledger,
-    StoredAsset,
     ledger_path,
     open_ledger,
 )
@@ -63,7 +62,7 @@ async def verify(folder: Path) -> Verified:
 
             def emit(record: JobRecord, event: Event) -> JobRecord:
                 after = fold(record, event)
-                ledger.append(event)
+                ledger.append(after)
                 return after
 
             found = Comparison(ledger, folder, emit, hashing=True)
@@ -122,7 +121,6 @@ class Comparison:
             job_id=record.id,
             at=now(),
             indexes=tuple(b.asset.index for b in bad),
-            size=sum(b.asset.size for b in bad),
             error="; ".join(f"{b.asset.path} {b.problem}" for b in bad[:5]) + ": fetched again",
         )
         return self._emit(record, event)

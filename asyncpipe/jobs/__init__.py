@@ -5,7 +5,6 @@ of both the ``JobRecord`` that everybody reads. No I/O, no clock but ``now``.
 """
 
 from asyncpipe.jobs.events import (
-    EVENTS_VERSION,
     AskedAgain,
     AssetStored,
     Damaged,
@@ -37,7 +36,15 @@ from asyncpipe.jobs.inputs import (
     may_take_media,
 )
 from asyncpipe.jobs.job import BODY_FIELDS, Job, JobType, any_type, canonical_json, type_of_model
-from asyncpipe.jobs.record import MOVES_MONEY, JobRecord, changed, fold
+from asyncpipe.jobs.record import (
+    BLANK,
+    Earlier,
+    JobRecord,
+    Settled,
+    StoredAsset,
+    changed,
+    fold,
+)
 from asyncpipe.jobs.settings import (
     POLICIES,
     WINDOWS,
@@ -51,11 +58,10 @@ from asyncpipe.jobs.settings import (
 from asyncpipe.jobs.states import ENDED, PAID_OPEN, JobState
 
 __all__ = [
+    "BLANK",
     "BODY_FIELDS",
     "DIRECT_FIELDS",
     "ENDED",
-    "EVENTS_VERSION",
-    "MOVES_MONEY",
     "PAID_OPEN",
     "POLICIES",
     "WINDOWS",
@@ -63,6 +69,7 @@ __all__ = [
     "AssetStored",
     "Damaged",
     "Deadlines",
+    "Earlier",
     "Event",
     "Expired",
     "Failed",
@@ -84,6 +91,8 @@ __all__ = [
     "Released",
     "Resubmitted",
     "RetryAsked",
+    "Settled",
+    "StoredAsset",
     "Submitted",
     "Succeeded",
     "Unknown",

@@ -1,8 +1,7 @@
-"""What can happen to a job, one frozen class each; the ledger stores them, everybody folds them.
+"""What can happen to a job, one frozen class each: everybody folds them, the ledger keeps the fold.
 
 ``target`` is the state the job is in afterwards (None: unchanged). Times are wall time in UTC.
-Amounts are micro-dollars. ``polls`` counts the polls since the last stored event, since polls
-themselves are not stored.
+Amounts are micro-dollars. What is not ``stored`` reaches the ledger with what happens next.
 """
 
 from __future__ import annotations
@@ -12,9 +11,6 @@ from datetime import UTC, datetime
 from typing import ClassVar
 
 from asyncpipe.jobs.states import JobState
-
-EVENTS_VERSION = 1
-"""Version of the stored form of these classes."""
 
 
 def now() -> datetime:
@@ -38,7 +34,8 @@ class Intended(Event):
     """The job is about to be submitted: ``reserved`` is kept back for it.
 
     ``booked`` is its price, which is charged for it unless the provider says what it cost;
-    ``estimated``: the provider itself only estimates that.
+    ``estimated``: the provider itself only estimates that. ``body`` is the digest of the request
+    as it is sent, ``uploads`` are the URLs of files that went into it.
     """
 
     target = JobState.SUBMITTING
@@ -49,6 +46,8 @@ class Intended(Event):
     price_source: str
     assumed: str | None = None
     estimated: bool = False
+    body: str | None = None
+    uploads: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,7 +73,7 @@ class Submitted(Event):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Polled(Event):
-    """One poll was answered, or failed with ``error``; not stored."""
+    """One poll was answered, or failed with ``error``; what that means is the next event."""
 
     stored = False
 
@@ -95,7 +94,6 @@ class Generated(Event):
 
     outputs: tuple[str, ...]
     generation_s: float
-    polls: int = 0
     prediction_id: str | None = None
     route: str | None = None
     request_id: str | None = None
@@ -109,7 +107,6 @@ class Released(Event):
     target = JobState.PENDING
 
     error: str
-    polls: int = 0
     error_code: int | None = None
     prediction_id: str | None = None
     request_id: str | None = None
@@ -119,15 +116,16 @@ class Released(Event):
 class Failed(Event):
     """The job ended without media; ``charged`` says whether its money is gone.
 
-    ``told`` is what the provider says it cost, if it does.
+    ``told`` is what the provider says it cost, if it does. ``found_free``: its answer was lost, and
+    the user found that it was not charged.
     """
 
     target = JobState.FAILED
 
     error: str
     charged: bool = False
+    found_free: bool = False
     moderated: bool = False
-    polls: int = 0
     error_code: int | None = None
     prediction_id: str | None = None
     request_id: str | None = None
@@ -141,7 +139,6 @@ class Unknown(Event):
     target = JobState.UNKNOWN
 
     error: str
-    polls: int = 0
     prediction_id: str | None = None
     request_id: str | None = None
 
@@ -153,7 +150,6 @@ class Expired(Event):
     target = JobState.EXPIRED
 
     error: str
-    polls: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -182,12 +178,11 @@ class Succeeded(Event):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Damaged(Event):
-    """Assets of a job that succeeded, ``size`` bytes, are missing or changed: fetch them again."""
+    """Assets of a job that succeeded are missing or changed: fetch them again."""
 
     target = JobState.GENERATED
 
     indexes: tuple[int, ...]
-    size: int
     error: str
 
 
@@ -228,16 +223,10 @@ class Resubmitted(Event):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LostSettled(Event):
-    """The user found out what became of an earlier attempt whose answer was lost.
-
-    It had ``reserved``; if it was bought (``charged``), ``booked`` is charged for it.
-    """
+    """The user found out whether an earlier attempt whose answer was lost was ``charged``."""
 
     attempt: int
     charged: bool
-    reserved: int
-    booked: int
-    estimated: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -114,6 +114,11 @@ class Job:
         return {"model": self.model, **prompt, **self.params}
 
     @property
+    def digest(self) -> str:
+        """What tells this request body from others: 32 hex digits."""
+        return hashlib.sha256(canonical_json(self.body)).hexdigest()[:32]
+
+    @property
     def said(self) -> str:
         """The job's words for people: its prompt, or the text it has instead; may be ""."""
         text = self.params.get("text")
@@ -141,6 +146,8 @@ class Job:
 
     def sent_with(self, urls: Mapping[str, str]) -> Job:
         """The job as it is submitted: the URLs of its files, by what is written, in their place."""
+        if not urls:
+            return self
         return replace(self, params=with_media(self.params, urls), inputs={})
 
     def once(self) -> Job:

@@ -52,6 +52,8 @@ LISTED_FROM = 32
 _MADE = {JobType.IMAGE.folder, JobType.VIDEO.folder}
 """What is made with the output folder."""
 
+_CLAIM = "INSERT INTO stems(folded, job_id) VALUES(?,?) ON CONFLICT(folded) DO NOTHING"
+
 _FLAT = {kind.folder for kind in JobType}
 
 
@@ -64,8 +66,7 @@ def _claim_first(
     """Claim for each job the best of its stems, all at once; those that got theirs, by id."""
     best = {r.id: next(stem_candidates(r, places[r.id])) for r in records}
     rows = [(folded(stem), job_id) for job_id, stem in best.items()]
-    query = "INSERT OR IGNORE INTO stems(folded, job_id) VALUES(?,?)"
-    if connection.executemany(query, rows).rowcount < len(rows):
+    if connection.executemany(_CLAIM, rows).rowcount < len(rows):
         for key, job_id in rows:
             owner = connection.execute("SELECT job_id FROM stems WHERE folded=?", (key,))
             if owner.fetchone() != (job_id,):
@@ -90,9 +91,7 @@ def _names_in(folder: Path, place: str, asked: int) -> set[str] | None:
 def _claim_next(connection: sqlite3.Connection, record: JobRecord, place: str, folder: Path) -> str:
     """Claim the next best stem that is free."""
     for stem in itertools.islice(stem_candidates(record, place), 1, None):
-        cursor = connection.execute(
-            "INSERT OR IGNORE INTO stems(folded, job_id) VALUES(?,?)", (folded(stem), record.id)
-        )
+        cursor = connection.execute(_CLAIM, (folded(stem), record.id))
         if cursor.rowcount and not _stranger(folder, stem, record.job.kind):
             return stem
     raise AssertionError("there is always another number")

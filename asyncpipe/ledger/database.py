@@ -16,7 +16,7 @@ import anyio
 
 from asyncpipe._tasks import within
 from asyncpipe.errors import DiskError, LedgerError
-from asyncpipe.jobs import Event, Job, JobRecord
+from asyncpipe.jobs import Job, JobRecord
 from asyncpipe.ledger import accounts, queries, runs
 from asyncpipe.ledger.asset_names import claim_parts
 from asyncpipe.ledger.errors import LedgerFull, ledger_error, mapped
@@ -24,7 +24,7 @@ from asyncpipe.ledger.folder import Origin, check_origin, ledger_path, read_orig
 from asyncpipe.ledger.protocol import Ledger, LedgerReader, Seen
 from asyncpipe.ledger.rows import AddedOne, Named
 from asyncpipe.ledger.schema import SETTINGS, check_version, prepare
-from asyncpipe.ledger.write import write
+from asyncpipe.ledger.write import Batch, reserve
 
 T = TypeVar("T")
 
@@ -74,7 +74,7 @@ class SqliteLedger:
         self._on_full = on_full
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="asyncpipe-ledger")
         self._connection: sqlite3.Connection | None = None
-        self._batch: list[Event] = []
+        self._batch = Batch()
         self._waiters: list[asyncio.Future[None]] = []
         self._committing: list[asyncio.Future[None]] | None = None
         self._scheduled = False
@@ -105,12 +105,20 @@ class SqliteLedger:
             self._connection = connection
         self._ballast.hold()
 
-    def append(self, event: Event) -> None:
-        """Take ``event`` to be written; raises LedgerError when the ledger has failed."""
+    def append(self, record: JobRecord) -> None:
+        """Take ``record`` to be written; raises LedgerError."""
         if self._failure is not None:
             raise self._failure
-        self._batch.append(event)
+        self._batch.add(record)
         self._schedule()
+
+    async def reserve(self, record: JobRecord, *, cap: int | None = None) -> bool:
+        """Write an intent; without a ``cap`` it is never refused: nobody else spends here."""
+        if cap is not None:
+            return await self._ask(partial(reserve, record=record, cap=cap))
+        self.append(record)
+        await self.durable()
+        return True
 
     async def durable(self) -> None:
         """Wait until everything appended so far is on disk; raises LedgerError if it is not."""
@@ -138,7 +146,6 @@ class SqliteLedger:
     records = asked(queries.records)
     records_in = asked(queries.records_in)
     unresolved = asked(queries.unresolved)
-    lost_answers = asked(queries.lost_answers)
     named_of = asked(queries.named_of)
     pending_models = asked(queries.pending_models)
     pending = asked(queries.pending)
@@ -225,9 +232,9 @@ class SqliteLedger:
 
     def _hand_over(self) -> None:
         self._scheduled = False
-        batch, self._batch = self._batch, []
+        batch, self._batch = self._batch, Batch()
         self._committing, self._waiters = self._waiters, []
-        work = partial(self._transact, partial(write, batch))
+        work = partial(self._transact, batch.write)
         future = asyncio.get_running_loop().run_in_executor(self._thread, work)
         future.add_done_callback(self._committed)
 
@@ -237,7 +244,7 @@ class SqliteLedger:
         if failure is not None:
             self._failure = failure
             waiters = waiters + self._waiters
-            self._waiters, self._batch = [], []
+            self._waiters, self._batch = [], Batch()
         for waiter in waiters:
             if waiter.done():
                 continue
@@ -328,11 +335,9 @@ class SqliteReader:
 
     origin = read(read_origin)
     sums = read(accounts.sums)
-    released = read(accounts.released)
     results = read(accounts.results)
     label_names = read(accounts.label_names)
     attempts = read(accounts.attempts)
-    settled_free = read(accounts.settled_free)
     open_work = read(accounts.open_work)
     times = read(accounts.times)
     last_run = read(accounts.last_run)

@@ -11,21 +11,18 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol, TypeAlias, TypeVar
 
-from asyncpipe.jobs import Event, Job, JobRecord, JobState
+from asyncpipe.jobs import Job, JobRecord, JobState, StoredAsset
 from asyncpipe.ledger.folder import Origin
 from asyncpipe.ledger.rows import (
     Added,
     AddedOne,
     AttemptRow,
-    LostAnswer,
     Named,
     OpenWork,
-    Released,
     Repeated,
     ResultRow,
     RunRow,
     Session,
-    StoredAsset,
     Sums,
     Taken,
 )
@@ -45,8 +42,19 @@ class Ledger(Protocol):
     raise. Every method that is awaited sees all that was appended before it.
     """
 
-    def append(self, event: Event) -> None:
-        """Take ``event`` to be written; raises LedgerError when the ledger has failed."""
+    def append(self, record: JobRecord) -> None:
+        """Take a job as it stands, to be written over what the ledger has of it and its attempt.
+
+        Of several in one commit the last is written. One that is older than what the ledger has, by
+        its version, is refused: LedgerError, from here or from whoever waits for the commit.
+        """
+
+    async def reserve(self, record: JobRecord, *, cap: int | None = None) -> bool:
+        """Write an intent durably, or refuse it: False, and nothing is written.
+
+        It is refused when with it more than ``cap`` micro-dollars would be charged or reserved in
+        all, by whoever shares the ledger. Cancelled, it may be written: append what became of it.
+        """
 
     async def durable(self) -> None:
         """Wait until everything appended so far is on disk; raises LedgerError if it is not."""
@@ -126,9 +134,6 @@ class Ledger(Protocol):
     async def unresolved(self) -> list[JobRecord]:
         """Jobs that are unknown, or have an earlier attempt of unknown outcome, by id."""
 
-    async def lost_answers(self, job_id: int) -> list[LostAnswer]:
-        """The earlier attempts of a job whose outcome nobody knows, oldest first."""
-
     async def named_of(self, ids: Iterable[int], named: Named) -> set[int]:
         """Those of ``ids`` that a run names."""
 
@@ -198,9 +203,6 @@ class LedgerReader(Protocol):
     def sums(self) -> Sums:
         """Count everything."""
 
-    def released(self) -> Released:
-        """What came back after failures, and how many submits bought nothing."""
-
     def results(self, *, started: bool) -> Iterator[ResultRow]:
         """Every listed job, or those ever ``started``: the last run's first, in its order.
 
@@ -213,9 +215,6 @@ class LedgerReader(Protocol):
 
     def attempts(self) -> Iterator[AttemptRow]:
         """Every attempt of every job, in job-file order; one that surely bought nothing, too."""
-
-    def settled_free(self, given_up: str) -> dict[str, int]:
-        """By model: lost answers that somebody said were not charged, by the error of such jobs."""
 
     def open_work(self) -> OpenWork:
         """Count what has not ended."""

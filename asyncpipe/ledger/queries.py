@@ -11,88 +11,102 @@ from typing import Any
 
 import orjson
 
-from asyncpipe.jobs import Job, JobRecord, JobState, JobType, LocalFile
+from asyncpipe.jobs import (
+    BLANK,
+    Earlier,
+    Job,
+    JobRecord,
+    JobState,
+    JobType,
+    LocalFile,
+    Settled,
+    StoredAsset,
+)
 from asyncpipe.ledger.asset_names import claim_stems
 from asyncpipe.ledger.errors import MADE_NO_SENSE, makes_no_sense, rows_of
-from asyncpipe.ledger.rows import Added, AddedOne, Counted, LostAnswer, Named, StoredAsset
-
-
-def _earlier(sum_: str) -> str:
-    """A sum over a job's earlier attempts; most jobs have none."""
-    every = f"(SELECT {sum_} FROM attempts e WHERE e.job_id=j.id AND e.n<=j.used)"
-    return f"CASE WHEN j.used THEN {every} ELSE 0 END"
-
+from asyncpipe.ledger.rows import Added, AddedOne, Counted, Named
 
 _RECORD = (
-    "SELECT j.id, j.key, j.name, j.spec, j.state, j.stem, j.used, j.failures,"
-    " a.reserved, a.charged, a.prediction_id, a.route, a.outputs, a.polls, a.submitted_at, a.error,"
-    " a.resumed_at,"
-    " (SELECT group_concat(s.position) FROM assets s WHERE s.job_id=j.id AND s.n=j.used+1),"
-    f" {_earlier('total(e.reserved)')}, {_earlier('count(*)-count(e.settled)')},"
-    f" {_earlier('total(e.charged)')},"
-    " a.booked, a.overrun, a.settled='charged',"
-    " a.estimated AND a.told IS NULL"
-    " FROM jobs j LEFT JOIN attempts a ON a.job_id=j.id AND a.n=j.used+1 "
+    "SELECT id, key, name, spec, state, version, stem, used, failures, attempt, reserved, charged,"
+    " booked, told, overrun, estimated, settled, settled_at, price_source, assumed, body, uploads,"
+    " prediction_id, route, request_id, outputs, polls, refusals, generation_s, error, error_code,"
+    " moderated, intended_at, submitted_at, resumed_at, ended_at FROM latest "
 )
-
-
-def _record(row: Sequence[Any]) -> JobRecord:
-    try:
-        return _read(row)
-    except MADE_NO_SENSE as exc:
-        raise makes_no_sense(f"job {row[0]}", exc) from exc
-
 
 _STATES = {state.value: state for state in JobState}  # a look-up costs less than asking JobState
 
+_TIMES = ("settled_at", "intended_at", "submitted_at", "resumed_at", "ended_at")
 
-def _read(row: Sequence[Any]) -> JobRecord:
-    stored = frozenset(int(index) for index in row[17].split(",")) if row[17] else frozenset()
-    return JobRecord(
-        id=row[0],
-        key=row[1],
-        name=row[2],
-        job=job_from_spec(orjson.loads(row[3])),
-        state=_STATES.get(row[4]) or JobState(row[4]),
-        stem=row[5],
-        used=row[6],
-        failures=row[7],
-        reserved=row[8] or 0,
-        charged=row[9] or 0,
-        prediction_id=row[10],
-        route=row[11] or "",
-        outputs=tuple(orjson.loads(row[12])) if row[12] else (),
-        polls=row[13] or 0,
-        submitted_at=datetime.fromisoformat(row[14]) if row[14] else None,
-        error=row[15],
-        resumed_at=datetime.fromisoformat(row[16]) if row[16] else None,
-        stored=stored,
-        held=int(row[18]),
-        lost=row[19],
-        spent=int(row[20]),
-        booked=row[21] or 0,
-        overrun=row[22] or 0,
-        paid=bool(row[23]),
-        estimated=bool(row[24]),
+
+def _records(connection: sqlite3.Connection, where: str, values: Sequence[Any]) -> list[JobRecord]:
+    cursor = connection.execute(_RECORD + where, values)
+    names = [column[0] for column in cursor.description]
+    return [_record(connection, dict(zip(names, row, strict=True))) for row in cursor.fetchall()]
+
+
+def _record(connection: sqlite3.Connection, fields: dict[str, Any]) -> JobRecord:
+    """Make a record of a row; raises LedgerError for one that no ledger wrote."""
+    try:
+        fields["job"] = job_from_spec(orjson.loads(fields.pop("spec")))
+        fields["state"] = _STATES.get(fields["state"]) or JobState(fields["state"])
+        if fields["attempt"]:
+            _read_attempt(connection, fields)
+        else:
+            fields.update(BLANK)
+        fields["earlier"] = _earlier(connection, fields) if fields["used"] else ()
+    except MADE_NO_SENSE as exc:
+        raise makes_no_sense(f"job {fields['id']}", exc) from exc
+    record = object.__new__(JobRecord)  # its own __init__ costs as much as all of this
+    record.__dict__.update(fields)
+    return record
+
+
+def _read_attempt(connection: sqlite3.Connection, fields: dict[str, Any]) -> None:
+    fields["estimated"], fields["moderated"] = bool(fields["estimated"]), bool(fields["moderated"])
+    fields["settled"] = Settled(fields["settled"]) if fields["settled"] else None
+    fields["uploads"] = tuple(orjson.loads(fields["uploads"])) if fields["uploads"] else ()
+    fields["outputs"] = tuple(orjson.loads(fields["outputs"])) if fields["outputs"] else ()
+    fields["assets"] = tuple(assets_of(connection, fields["id"])) if fields["outputs"] else ()
+    for name in _TIMES:
+        fields[name] = datetime.fromisoformat(fields[name]) if fields[name] else None
+
+
+def _earlier(connection: sqlite3.Connection, fields: dict[str, Any]) -> tuple[Earlier, ...]:
+    """The attempts that a job has left behind; most jobs have none."""
+    rows = connection.execute(
+        "SELECT n, reserved, booked, charged, estimated, settled, settled_at FROM attempts"
+        " WHERE job_id=? AND n<? ORDER BY n",
+        (fields["id"], fields["attempt"] or fields["used"] + 1),
+    )
+    return tuple(
+        Earlier(
+            attempt=n,
+            reserved=reserved,
+            booked=booked,
+            charged=charged,
+            estimated=bool(estimated),
+            settled=Settled(settled) if settled else None,
+            settled_at=datetime.fromisoformat(at) if at else None,
+        )
+        for n, reserved, booked, charged, estimated, settled, at in rows
     )
 
 
 def record_by_key(connection: sqlite3.Connection, key: str) -> JobRecord | None:
     """The job with this key, or None."""
-    row = connection.execute(_RECORD + "WHERE j.key=?", (key,)).fetchone()
-    return _record(row) if row else None
+    return next(iter(_records(connection, "WHERE key=?", (key,))), None)
 
 
 def records(connection: sqlite3.Connection, ids: Iterable[int]) -> list[JobRecord]:
     """The jobs with these ids, in that order."""
-    return [_record(connection.execute(_RECORD + "WHERE j.id=?", (i,)).fetchone()) for i in ids]
+    return [record for i in ids for record in _records(connection, "WHERE id=?", (i,))]
 
 
 def records_in(connection: sqlite3.Connection, states: Collection[JobState]) -> list[JobRecord]:
     """Every job in one of ``states``, oldest first."""
     marks = ",".join("?" * len(states))
-    query = f"{_RECORD} WHERE j.state IN ({marks}) ORDER BY j.id"
-    return [_record(row) for row in connection.execute(query, [s.value for s in states])]
+    words = [state.value for state in states]
+    return _records(connection, f"WHERE state IN ({marks}) ORDER BY id", words)
 
 
 def _again(*, retry_failed: bool, resubmit: bool) -> str:
@@ -100,17 +114,9 @@ def _again(*, retry_failed: bool, resubmit: bool) -> str:
     return ", ".join(["'cancelled'", *["'failed'"] * retry_failed, *["'unknown'"] * resubmit])
 
 
-# Of failed jobs those that no attempt was charged for, that no lost answer may have been bought
-# for, and that moderation let pass.
-_RETRYABLE = (
-    "NOT EXISTS(SELECT 1 FROM attempts e WHERE e.job_id=j.id AND"
-    " (e.settled='charged' OR e.settled IS NULL OR (e.n=j.used+1 AND e.moderated)))"
-)
-
-
 def _bought(states: str) -> str:
     """The one rule for what a run buys: of jobs in ``states``, not those it must leave alone."""
-    return f"(j.state IN ({states}) AND (j.state<>'failed' OR {_RETRYABLE}))"
+    return f"(state IN ({states}) AND (state<>'failed' OR retryable=1))"
 
 
 def to_buy(
@@ -118,7 +124,7 @@ def to_buy(
 ) -> list[int]:
     """Those jobs of ``run`` that it buys besides the pending ones, oldest first."""
     again = _again(retry_failed=retry_failed, resubmit=resubmit)
-    query = f"SELECT j.id FROM jobs j WHERE {_bought(again)} AND j.seen_run=? ORDER BY j.id"
+    query = f"SELECT id FROM outcomes WHERE {_bought(again)} AND seen_run=? ORDER BY id"
     return [row[0] for row in connection.execute(query, (run,))]
 
 
@@ -128,31 +134,14 @@ def left_alone(
     """Those of ``keys`` whose jobs are here, and a run that names them does not buy."""
     again = _again(retry_failed=retry_failed, resubmit=resubmit)
     bought = _bought(f"'pending', {again}")
-    query = f"SELECT 1 FROM jobs j WHERE j.key=? AND NOT {bought}"
+    query = f"SELECT 1 FROM outcomes WHERE key=? AND NOT {bought}"
     return {key for key in keys if connection.execute(query, (key,)).fetchone()}
-
-
-def lost_answers(connection: sqlite3.Connection, job_id: int) -> list[LostAnswer]:
-    """The earlier attempts of a job whose outcome nobody knows, oldest first."""
-    rows = connection.execute(
-        "SELECT a.n, a.reserved, a.booked, a.estimated FROM attempts a"
-        " JOIN jobs j ON j.id=a.job_id WHERE j.id=? AND a.n<=j.used AND a.settled IS NULL"
-        " ORDER BY a.n",
-        (job_id,),
-    )
-    return [
-        LostAnswer(attempt=n, reserved=reserved, booked=booked, estimated=bool(estimated))
-        for n, reserved, booked, estimated in rows
-    ]
 
 
 def unresolved(connection: sqlite3.Connection) -> list[JobRecord]:
     """Jobs that are unknown, or have an earlier attempt of unknown outcome, oldest first."""
-    rows = connection.execute(
-        _RECORD + "WHERE j.state='unknown' OR EXISTS(SELECT 1 FROM attempts e"
-        " WHERE e.job_id=j.id AND e.n<=j.used AND e.settled IS NULL) ORDER BY j.id"
-    )
-    return [_record(row) for row in rows]
+    lost = "SELECT 1 FROM attempts e WHERE e.job_id=id AND e.n<=used AND e.settled IS NULL"
+    return _records(connection, f"WHERE state='unknown' OR EXISTS({lost}) ORDER BY id", ())
 
 
 _NAMED = " seen_run>=? AND seen_run<>? AND id<=? "
@@ -276,17 +265,16 @@ def pending(
     limit: int,
 ) -> list[JobRecord]:
     """Pending jobs of ``model`` that a run names, above id ``after``, by id."""
-    rows = connection.execute(
-        _RECORD + f"WHERE j.state='pending' AND j.model=? AND j.id>? AND {_NAMED}"
-        " ORDER BY j.id LIMIT ?",
+    return _records(
+        connection,
+        f"WHERE state='pending' AND model=? AND id>? AND {_NAMED} ORDER BY id LIMIT ?",
         (model, after, named.run, named.single, named.last, limit),
     )
-    return [_record(row) for row in rows]
 
 
 _ASSETS = (
     "SELECT s.job_id, s.position, s.path, s.size, s.sha256 FROM jobs j"
-    " JOIN assets s ON s.job_id=j.id AND s.n=j.used+1"
+    " JOIN assets s ON s.job_id=j.id AND s.n=j.attempt"
 )
 
 
@@ -359,7 +347,8 @@ def keep_upload(
 ) -> None:
     """Keep the URL of a file, in place of an older one."""
     connection.execute(
-        "INSERT OR REPLACE INTO uploads(sha256, url, size, uploaded_at) VALUES(?,?,?,?)",
+        "INSERT INTO uploads(sha256, url, size, uploaded_at) VALUES(?,?,?,?) ON CONFLICT(sha256)"
+        " DO UPDATE SET url=excluded.url, size=excluded.size, uploaded_at=excluded.uploaded_at",
         (sha256, url, size, at.isoformat()),
     )
 

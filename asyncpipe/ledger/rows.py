@@ -73,27 +73,6 @@ class AddedOne:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StoredAsset:
-    """What the ledger says of one asset."""
-
-    job_id: int
-    index: int
-    path: str
-    size: int
-    sha256: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LostAnswer:
-    """An earlier attempt of a job whose outcome nobody knows."""
-
-    attempt: int
-    reserved: int
-    booked: int
-    estimated: bool
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class OpenWork:
     """Jobs that have not ended: not submitted by model, and those the provider works on.
 
@@ -109,7 +88,9 @@ class MoneyRow(TypedDict):
     """What the attempts of one model, state and kind came to; ``earlier`` ones are not the latest.
 
     ``estimated`` of what is charged is charged by an estimate; ``overruns`` attempts cost
-    ``overrun`` more than was reserved; ``lost`` counts those of unknown outcome.
+    ``overrun`` more than was reserved; ``lost`` counts those of unknown outcome. ``released`` came
+    back of ``returned`` predictions; ``free`` lost answers were found not to be charged, and
+    ``refusals`` submits surely bought nothing.
     """
 
     model: str
@@ -121,6 +102,10 @@ class MoneyRow(TypedDict):
     overrun: int
     overruns: int
     lost: int
+    released: int
+    returned: int
+    free: int
+    refusals: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,18 +127,6 @@ class Sums:
     bytes: int
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Released:
-    """Money that came back after failures, by model: of ``returned`` predictions.
-
-    ``refusals`` counts submits that surely bought nothing.
-    """
-
-    by_model: dict[str, int]
-    returned: int
-    refusals: int
-
-
 class AssetRow(TypedDict):
     """One file of a job; ``path`` is relative to the output folder."""
 
@@ -166,8 +139,8 @@ class ResultRow(TypedDict):
     """A job and what its attempts came to; ``n`` is the last one's number, None before the first.
 
     ``cost``, ``reserved``, ``overrun``, ``polls``, ``attempts`` (their number), ``charged`` and
-    ``estimated`` (how many were, or are) are over all of them, ``lost`` counts earlier ones of
-    unknown outcome; the rest is the last one's. ``told``: the provider said what it cost.
+    ``estimated`` (how many were, or are) are over all of them, ``lost`` counts those left behind
+    whose outcome is unknown; the rest is the last one's. ``outcome`` is how the job ended.
     """
 
     id: int
@@ -177,6 +150,7 @@ class ResultRow(TypedDict):
     model: str
     spec: bytes
     state: str
+    outcome: str
     n: int | None
     cost: int
     reserved: int
@@ -186,8 +160,7 @@ class ResultRow(TypedDict):
     charged: int
     estimated: int
     lost: int
-    paid: int
-    told: int
+    told: int | None
     price_source: str
     assumed: str | None
     generation_s: float | None
@@ -217,7 +190,7 @@ class AttemptRow(TypedDict):
     booked: int
     overrun: int
     estimated: int
-    told: int
+    told: int | None
     price_source: str
     assumed: str | None
     prediction_id: str | None

@@ -1,4 +1,4 @@
-"""The tables of a ledger."""
+"""The tables of a ledger, and the two views that most is read from."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from asyncpipe.errors import LedgerError
 
 SCHEMA_VERSION = 4
 
+# `jobs` keeps its rowid and a UNIQUE key beside it: WITHOUT ROWID on a text key triples the cost
+# of the first pass over a million rows. `spec` comes last: it may be long.
 _TABLES = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE runs(
@@ -15,21 +17,21 @@ CREATE TABLE runs(
   job_file TEXT, digest TEXT, jobs INTEGER, seen INTEGER);
 CREATE TABLE jobs(
   id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE,
-  name TEXT NOT NULL, type TEXT NOT NULL, model TEXT NOT NULL, spec BLOB NOT NULL,
+  name TEXT NOT NULL, type TEXT NOT NULL, model TEXT NOT NULL,
   seen_run INTEGER NOT NULL, position INTEGER NOT NULL,
   state TEXT NOT NULL DEFAULT 'pending', used INTEGER NOT NULL DEFAULT 0,
-  failures INTEGER NOT NULL DEFAULT 0, stem TEXT);
+  failures INTEGER NOT NULL DEFAULT 0, attempt INTEGER NOT NULL DEFAULT 0,
+  version INTEGER NOT NULL DEFAULT 0, stem TEXT, spec BLOB NOT NULL);
 CREATE INDEX jobs_by_state ON jobs(state, model, id);
 CREATE TABLE stems(folded TEXT PRIMARY KEY, job_id INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE attempts(
   job_id INTEGER NOT NULL, n INTEGER NOT NULL,
-  reserved INTEGER NOT NULL, charged INTEGER NOT NULL DEFAULT 0,
-  booked INTEGER NOT NULL, estimated INTEGER NOT NULL DEFAULT 0,
-  settled TEXT, told INTEGER, overrun INTEGER NOT NULL DEFAULT 0,
-  price_source TEXT NOT NULL, assumed TEXT,
-  prediction_id TEXT, route TEXT NOT NULL DEFAULT '', request_id TEXT,
-  outputs TEXT, polls INTEGER NOT NULL DEFAULT 0, generation_s REAL,
-  error TEXT, error_code INTEGER, moderated INTEGER NOT NULL DEFAULT 0,
+  reserved INTEGER NOT NULL, charged INTEGER NOT NULL, booked INTEGER NOT NULL,
+  told INTEGER, overrun INTEGER NOT NULL, estimated INTEGER NOT NULL,
+  settled TEXT, settled_at TEXT, price_source TEXT NOT NULL, assumed TEXT,
+  body TEXT, uploads TEXT, prediction_id TEXT, route TEXT NOT NULL, request_id TEXT, outputs TEXT,
+  polls INTEGER NOT NULL, refusals INTEGER NOT NULL, generation_s REAL,
+  error TEXT, error_code INTEGER, moderated INTEGER NOT NULL,
   intended_at TEXT NOT NULL, submitted_at TEXT, resumed_at TEXT, ended_at TEXT,
   PRIMARY KEY(job_id, n)) WITHOUT ROWID;
 CREATE TABLE assets(
@@ -39,13 +41,57 @@ CREATE TABLE assets(
 CREATE TABLE uploads(
   sha256 TEXT PRIMARY KEY, url TEXT NOT NULL, size INTEGER NOT NULL,
   uploaded_at TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE events(
-  id INTEGER PRIMARY KEY, job_id INTEGER NOT NULL, at TEXT NOT NULL,
-  kind TEXT NOT NULL, version INTEGER NOT NULL, fields TEXT NOT NULL);
 """
 
-# `jobs` keeps its rowid and a UNIQUE key beside it: WITHOUT ROWID on a text key triples the cost
-# of the first pass over a million rows.
+# Every job with its latest attempt, whose number is n: the one that is under way, or else the last
+# that was left behind; NULL before the first. (A job's own `attempt` is 0 between two.)
+_LATEST = """
+CREATE VIEW latest AS SELECT
+  j.id, j.key, j.name, j.type, j.model, j.seen_run, j.position, j.state, j.used, j.failures,
+  j.attempt, j.version, j.stem, j.spec, a.n, a.reserved, a.charged, a.booked, a.told, a.overrun,
+  a.estimated, a.settled, a.settled_at, a.price_source, a.assumed, a.body, a.uploads,
+  a.prediction_id, a.route, a.request_id, a.outputs, a.polls, a.refusals, a.generation_s, a.error,
+  a.error_code, a.moderated, a.intended_at, a.submitted_at, a.resumed_at, a.ended_at
+FROM jobs j LEFT JOIN attempts a ON a.job_id=j.id
+  AND a.n=CASE WHEN j.attempt>0 THEN j.attempt ELSE j.used END
+"""
+
+
+def _over_all(sum_: str, of_one: str, where: str = "") -> str:
+    """A sum over a job's attempts; nearly all have one, which is the row at hand."""
+    every = f"(SELECT {sum_} FROM attempts e WHERE e.job_id=l.id{where})"
+    return f"CASE WHEN l.n=1 THEN {of_one} ELSE {every} END"
+
+
+_ESTIMATED = "count(CASE WHEN e.estimated=1 THEN 1 END)"
+_CHARGED = "count(CASE WHEN e.settled='charged' THEN 1 END)"
+_CHARGED_ONE = "CASE WHEN l.settled='charged' THEN 1 ELSE 0 END"
+_LOST = (
+    "(SELECT count(*) FROM attempts e WHERE e.job_id=l.id AND e.n<=l.used AND e.settled IS NULL)"
+)
+
+# The same with what all attempts came to: sums, how many were charged or estimated, how many that
+# were left behind are of unknown outcome (`lost`); how the job ended, and whether a run may buy it
+# again that is told to: failed, free of charge, let pass by moderation, and no attempt in doubt.
+_OUTCOMES = f"""
+CREATE VIEW outcomes AS SELECT s.*,
+  CASE WHEN s.state='succeeded' THEN 'succeeded' WHEN s.state='unknown' THEN 'unknown'
+    WHEN s.state='lost' THEN 'failed, charged' WHEN s.state<>'failed' THEN 'pending'
+    WHEN s.settled='charged' THEN 'failed, charged' WHEN s.lost>0 THEN 'unknown'
+    WHEN s.charged_attempts>0 THEN 'failed, charged' ELSE 'failed, not charged' END AS outcome,
+  CASE WHEN s.state='failed' AND s.charged_attempts=0 AND s.lost=0 AND s.moderated=0
+    THEN 1 ELSE 0 END AS retryable
+FROM (SELECT l.*,
+  {_over_all("sum(e.charged)", "l.charged")} AS cost,
+  {_over_all("sum(e.reserved)", "l.reserved")} AS all_reserved,
+  {_over_all("sum(e.overrun)", "l.overrun")} AS all_overrun,
+  {_over_all("sum(e.polls)", "l.polls")} AS all_polls,
+  {_over_all("count(*)", "1")} AS attempts,
+  {_over_all(_CHARGED, _CHARGED_ONE)} AS charged_attempts,
+  {_over_all(_ESTIMATED, "l.estimated")} AS estimated_attempts,
+  CASE WHEN l.used=0 THEN 0 ELSE {_LOST} END AS lost
+FROM latest l) s
+"""
 
 SETTINGS = (
     "PRAGMA journal_mode=WAL",
@@ -82,6 +128,6 @@ def prepare(connection: sqlite3.Connection) -> None:
     Raises LedgerError for a ledger of another version.
     """
     if check_version(connection) == 0:
-        for statement in _TABLES.split(";"):
+        for statement in (*_TABLES.split(";"), _LATEST, _OUTCOMES):
             connection.execute(statement)
         connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")

@@ -1,287 +1,189 @@
-"""What each event writes: pure, from event to SQL."""
+"""What one commit writes: of every job, and of every attempt, how it stands at last."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
 import orjson
 
-from asyncpipe.jobs import (
-    EVENTS_VERSION,
-    AssetStored,
-    Damaged,
-    Event,
-    Expired,
-    Failed,
-    FetchFailed,
-    Generated,
-    Intended,
-    JobState,
-    Lost,
-    LostSettled,
-    NotBought,
-    PolledAgain,
-    Released,
-    Resubmitted,
-    RetryAsked,
-    Submitted,
-    Succeeded,
-    Unknown,
-)
-
-Statement = tuple[str, tuple[Any, ...]]
-
-ADD_EVENT = "INSERT INTO events(job_id, at, kind, version, fields) VALUES(?,?,?,?,?)"
-
-SET_STATE = "UPDATE jobs SET state=? WHERE id=?"
+from asyncpipe.errors import LedgerError
+from asyncpipe.jobs import JobRecord, JobState
 
 INLINE = "data:"
 """Prefix of outputs that carry the media themselves; only the prefix is stored, polling again
 brings the rest."""
 
-CHARGED, RELEASED = "charged", "released"
-"""How an attempt is settled; NULL: its money is reserved, or nobody knows."""
+ATTEMPT_COLUMNS = (
+    *("job_id", "n", "reserved", "charged", "booked", "told", "overrun", "estimated"),
+    *("settled", "settled_at", "price_source", "assumed", "body", "uploads", "prediction_id"),
+    *("route", "request_id", "outputs", "polls", "refusals", "generation_s", "error", "error_code"),
+    *("moderated", "intended_at", "submitted_at", "resumed_at", "ended_at"),
+)
 
-_LATEST = "job_id=? AND n=(SELECT used+1 FROM jobs WHERE id=?)"
+_ATTEMPT = (
+    f"INSERT INTO attempts({', '.join(ATTEMPT_COLUMNS)})"
+    f" VALUES({', '.join('?' * len(ATTEMPT_COLUMNS))}) ON CONFLICT(job_id, n) DO UPDATE SET "
+    + ", ".join(f"{name}=excluded.{name}" for name in ATTEMPT_COLUMNS[2:])
+)
 
-Row = tuple[Any, ...]
+_JOB = "UPDATE jobs SET state=?, used=?, failures=?, attempt=?, version=? WHERE id=? AND version<?"
 
+# Only a lost answer is settled after its job has gone on.
+_SETTLE = (
+    "UPDATE attempts SET reserved=?, charged=?, estimated=?, settled=?, settled_at=?, ended_at=?"
+    " WHERE job_id=? AND n=? AND settled IS NULL"
+)
 
-def statements(event: Event) -> Iterator[Statement]:
-    """Yield the statements that make ``event`` durable, in order."""
-    at = text_of(event.at)
-    yield ADD_EVENT, event_row(event, at)
-    common = COMMON.get(type(event))
-    if common is not None:
-        sql, row = common
-        yield sql, row(event, at)
-    else:
-        yield from others(event, at)
-    if event.target is not None:
-        yield SET_STATE, (WORDS[event.target], event.job_id)
-
-
-def text_of(at: datetime) -> str:
-    """The same text as isoformat, three times as fast."""
-    return orjson.dumps(at)[1:-1].decode()
-
-
-def event_row(event: Event, at: str) -> Row:
-    """What ADD_EVENT writes; ``at`` is the event's time as text."""
-    kind = type(event)
-    own = {name: getattr(event, name) for name in _own(kind)}
-    if "outputs" in own:
-        own["outputs"] = _shown(own["outputs"])
-    return event.job_id, at, kind.__name__, EVENTS_VERSION, orjson.dumps(own).decode()
-
-
-def _own(kind: type[Event]) -> tuple[str, ...]:
-    """The fields an event has besides the job and the time."""
-    if kind not in _OWN:
-        _OWN[kind] = tuple(field.name for field in fields(kind)[2:])
-    return _OWN[kind]
-
-
-_OWN: dict[type[Event], tuple[str, ...]] = {}
+_ASSET = (
+    "INSERT INTO assets(job_id, n, position, path, size, sha256) VALUES(?,?,?,?,?,?)"
+    " ON CONFLICT(job_id, n, position) DO UPDATE SET"
+    " path=excluded.path, size=excluded.size, sha256=excluded.sha256"
+)
 
 WORDS = {state: state.value for state in JobState}
 """A state's word, without asking the enumeration every time."""
 
-
-def _shown(outputs: tuple[str, ...]) -> list[str]:
-    return [INLINE if url.startswith(INLINE) else url for url in outputs]
+Row = tuple[Any, ...]
 
 
-# A submit that surely bought nothing leaves its attempt open: the same number again.
-_INTEND = (
-    "INSERT OR REPLACE INTO attempts"
-    "(job_id, n, reserved, booked, estimated, price_source, assumed, intended_at)"
-    " VALUES(?,?,?,?,?,?,?,?)"
+class Batch:
+    """The records that one commit writes: the last of every job, and of every attempt."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[int, JobRecord] = {}
+        self._attempts: dict[tuple[int, int], JobRecord] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._jobs)
+
+    def add(self, record: JobRecord) -> None:
+        """Take a record in place of an older one; raises LedgerError for one that is older."""
+        before = self._jobs.get(record.id)
+        if before is not None and before.version >= record.version:
+            raise _outdated(record, before.version)
+        self._jobs[record.id] = record
+        if record.attempt:
+            self._attempts[record.id, record.attempt] = record
+
+    def write(self, connection: sqlite3.Connection) -> None:
+        """Write them; raises LedgerError where a row is newer than its record, or not there."""
+        jobs, attempts = self._jobs.values(), self._attempts.values()
+        written = connection.executemany(_JOB, map(_job_row, jobs)).rowcount
+        if written != len(jobs):
+            raise _find_outdated(connection, jobs) or LedgerError(f"a job {_OUTDATED}")
+        connection.executemany(_ATTEMPT, map(_attempt_row, attempts))
+        if any(record.earlier for record in jobs):
+            connection.executemany(_SETTLE, (row for each in jobs for row in _settled_rows(each)))
+        # What has not all its files has none of them yet, or has lost some.
+        lacking = [each for each in attempts if len(each.assets) < len(each.outputs)]
+        if lacking:
+            query = "DELETE FROM assets WHERE job_id=? AND n=?"
+            connection.executemany(query, ((each.id, each.attempt) for each in lacking))
+        if any(record.assets for record in attempts):
+            connection.executemany(_ASSET, (row for each in attempts for row in _asset_rows(each)))
+
+
+def reserve(connection: sqlite3.Connection, record: JobRecord, cap: int) -> bool:
+    """Write an intent, unless more than ``cap`` micro-dollars would be charged or reserved."""
+    query = "SELECT coalesce(sum(charged + reserved), 0) FROM attempts"
+    (committed,) = connection.execute(query).fetchone()
+    if committed + record.reserved > cap:
+        return False
+    batch = Batch()
+    batch.add(record)
+    batch.write(connection)
+    return True
+
+
+_OUTDATED = (
+    "has been written since by somebody else: does another program write into this folder? "
+    "Let it end, then run the same command again"
 )
 
-_SUBMIT = (
-    f"UPDATE attempts SET prediction_id=?, route=?, request_id=?, submitted_at=? WHERE {_LATEST}"
-)
 
-# An attempt is charged once.
-_GENERATE = (
-    "UPDATE attempts SET outputs=?, polls=polls+?, generation_s=?,"
-    " prediction_id=coalesce(?, prediction_id), route=coalesce(?, route),"
-    " request_id=coalesce(?, request_id), error=NULL, ended_at=?,"
-    " submitted_at=coalesce(submitted_at, ?),"
-    " charged=iif(settled IS NULL, coalesce(?, booked), charged),"
-    " overrun=iif(settled IS NULL, max(coalesce(?, booked)-reserved, 0), overrun),"
-    " told=iif(settled IS NULL, ?, told), reserved=iif(settled IS NULL, 0, reserved),"
-    f" settled=coalesce(settled, '{CHARGED}') WHERE {_LATEST}"
-)
-
-_STORE = (
-    "INSERT OR REPLACE INTO assets(job_id, n, position, path, size, sha256)"
-    " SELECT ?, used+1, ?, ?, ?, ? FROM jobs WHERE id=?"
-)
-
-_SUCCEED = f"UPDATE attempts SET error=NULL, ended_at=? WHERE {_LATEST}"
+def _outdated(record: JobRecord, version: int) -> LedgerError:
+    return LedgerError(f"job {record.id} {_OUTDATED} (version {version}, not {record.version})")
 
 
-def _intended(event: Intended, at: str) -> Row:
-    head = (event.job_id, event.attempt, event.reserved, event.booked, int(event.estimated))
-    return *head, event.price_source, event.assumed, at
+def _find_outdated(
+    connection: sqlite3.Connection, records: Iterable[JobRecord]
+) -> LedgerError | None:
+    for record in records:
+        row = connection.execute("SELECT version FROM jobs WHERE id=?", (record.id,)).fetchone()
+        if row is None:
+            return LedgerError(f"there is no job {record.id} in this ledger")
+        if row[0] > record.version:
+            return _outdated(record, row[0])
+    return None
 
 
-def _submitted(event: Submitted, at: str) -> Row:
-    return event.prediction_id, event.route, event.request_id, at, event.job_id, event.job_id
+def text_of(at: datetime | None) -> str | None:
+    """The same text as isoformat, three times as fast."""
+    return None if at is None else orjson.dumps(at)[1:-1].decode()
 
 
-def _generated(event: Generated, at: str) -> Row:
-    told = event.told
+def _job_row(record: JobRecord) -> Row:
     return (
-        orjson.dumps(_shown(event.outputs)).decode(),
-        event.polls,
-        event.generation_s,
-        event.prediction_id,
-        event.route,
-        event.request_id,
-        at,
-        at,
-        told,
-        told,
-        told,
-        event.job_id,
-        event.job_id,
+        WORDS[record.state],
+        record.used,
+        record.failures,
+        record.attempt,
+        record.version,
+        record.id,
+        record.version,
     )
 
 
-def _stored(event: AssetStored, at: str) -> Row:
-    job_id = event.job_id
-    return job_id, event.index, event.path, event.size, event.sha256, job_id
-
-
-def _succeeded(event: Succeeded, at: str) -> Row:
-    return at, event.job_id, event.job_id
-
-
-COMMON: dict[type[Event], tuple[str, Callable[[Any, str], Row]]] = {
-    Intended: (_INTEND, _intended),
-    Submitted: (_SUBMIT, _submitted),
-    Generated: (_GENERATE, _generated),
-    AssetStored: (_STORE, _stored),
-    Succeeded: (_SUCCEED, _succeeded),
-}
-"""The events of a job that goes well, in the order in which they come: one statement each."""
-
-
-def others(event: Event, at: str) -> Iterator[Statement]:
-    """Yield what the other events write besides themselves and the state, in order."""
-    job_id = event.job_id
-    match event:
-        case PolledAgain():
-            yield _latest(event, error=None, resumed_at=at)
-        case NotBought() | FetchFailed() | Lost() | Unknown() | Expired() | Released() | Failed():
-            yield from _ended(event, at)
-        case RetryAsked() | Resubmitted():
-            failures = event.failures if isinstance(event, Resubmitted) else 0
-            yield "UPDATE jobs SET used=used+1, failures=? WHERE id=?", (failures, job_id)
-        case LostSettled():
-            charged = event.booked if event.charged else 0
-            yield (
-                "UPDATE attempts SET reserved=0, charged=?, settled=?, ended_at=?"
-                " WHERE job_id=? AND n=?",
-                (charged, CHARGED if event.charged else RELEASED, at, job_id, event.attempt),
-            )
-        case Damaged():
-            yield _latest(event, error=event.error)
-            for index in event.indexes:
-                yield f"DELETE FROM assets WHERE {_LATEST} AND position=?", (*_ids(event), index)
-
-
-def _ended(
-    event: NotBought | FetchFailed | Lost | Unknown | Expired | Released | Failed, at: str
-) -> Iterator[Statement]:
-    """Yield what an event with an error writes; money is settled by the kind of event."""
-    values: dict[str, Any] = {"error": event.error}
-    if isinstance(event, NotBought | Released | Failed | Lost):
-        values["ended_at"] = at
-    if getattr(event, "request_id", None):
-        values["request_id"] = getattr(event, "request_id", None)
-    if isinstance(event, Released | Failed):
-        values["error_code"] = event.error_code
-    if isinstance(event, Failed):
-        values["moderated"] = int(event.moderated)
-    if isinstance(event, Released | Failed | Unknown) and event.prediction_id:
-        values["prediction_id"] = event.prediction_id
-    polls = getattr(event, "polls", 0)
-    if polls:
-        yield f"UPDATE attempts SET polls=polls+? WHERE {_LATEST}", (polls, *_ids(event))
-    yield _latest(event, **values)
-    if isinstance(event, Failed) and event.charged:
-        yield _charge(event, event.told)
-    elif isinstance(event, NotBought | Released | Failed):
-        yield _latest(event, reserved=0, settled=RELEASED)
-    if isinstance(event, Released):
-        yield "UPDATE jobs SET used=used+1, failures=failures+1 WHERE id=?", (event.job_id,)
-
-
-def _charge(event: Event, told: int | None) -> Statement:
-    """Charge the latest attempt once: what the provider says, or else what is booked."""
+def _attempt_row(record: JobRecord) -> Row:
+    """In the order of ATTEMPT_COLUMNS."""
+    settled, outputs, uploads = record.settled, record.outputs, record.uploads
     return (
-        "UPDATE attempts SET charged=coalesce(?, booked),"
-        " overrun=max(coalesce(?, booked)-reserved, 0), told=?, reserved=0,"
-        f" settled='{CHARGED}' WHERE {_LATEST} AND settled IS NULL",
-        (told, told, told, *_ids(event)),
+        record.id,
+        record.attempt,
+        record.reserved,
+        record.charged,
+        record.booked,
+        record.told,
+        record.overrun,
+        int(record.estimated),
+        None if settled is None else settled.value,
+        text_of(record.settled_at),
+        record.price_source,
+        record.assumed,
+        record.body,
+        orjson.dumps(uploads).decode() if uploads else None,
+        record.prediction_id,
+        record.route,
+        record.request_id,
+        orjson.dumps([*map(_shown, outputs)]).decode() if outputs else None,
+        record.polls,
+        record.refusals,
+        record.generation_s,
+        record.error,
+        record.error_code,
+        int(record.moderated),
+        text_of(record.intended_at),
+        text_of(record.submitted_at),
+        text_of(record.resumed_at),
+        text_of(record.ended_at),
     )
 
 
-def _ids(event: Event) -> tuple[int, int]:
-    return event.job_id, event.job_id
+def _shown(url: str) -> str:
+    return INLINE if url.startswith(INLINE) else url
 
 
-def _latest(event: Event, **values: Any) -> Statement:
-    columns = ", ".join(f"{column}=?" for column in values)
-    return f"UPDATE attempts SET {columns} WHERE {_LATEST}", (*values.values(), *_ids(event))
+def _settled_rows(record: JobRecord) -> Iterator[Row]:
+    for each in record.earlier:
+        if each.settled is not None:
+            at = text_of(each.settled_at)
+            money = (each.reserved, each.charged, int(each.estimated), each.settled.value)
+            yield *money, at, at, record.id, each.attempt
 
 
-def write(batch: Sequence[Event], connection: sqlite3.Connection) -> None:
-    """Write events: for every job the same as one after the other, and half as dear.
-
-    The common ones wait and are written kind by kind, in the order in which a job goes through
-    them; what goes another way is written after what waits for its job. Of several states that a
-    job passed through only the last is written: no statement here reads states.
-    """
-    events: list[Row] = []
-    states: dict[int, Row] = {}
-    waiting: list[list[Row]] = [[] for _ in COMMON]
-    reached: dict[int, int] = {}  # by job: the place of its last event that waits
-    for event in batch:
-        kind, job_id, at = type(event), event.job_id, text_of(event.at)
-        events.append(event_row(event, at))
-        if event.target is not None:
-            states[job_id] = (WORDS[event.target], job_id)
-        place = _PLACES.get(kind, -1)
-        if place < reached.get(job_id, -1):
-            _flush(waiting, connection)
-            reached.clear()
-        if place >= 0:
-            waiting[place].append(COMMON[kind][1](event, at))
-            reached[job_id] = place
-        else:
-            for sql, values in others(event, at):
-                connection.execute(sql, values)
-    _flush(waiting, connection)
-    connection.executemany(ADD_EVENT, events)
-    connection.executemany(SET_STATE, states.values())
-
-
-_PLACES = {kind: place for place, kind in enumerate(COMMON)}
-
-_STATEMENTS = [sql for sql, _ in COMMON.values()]
-
-
-def _flush(waiting: list[list[Row]], connection: sqlite3.Connection) -> None:
-    for sql, rows in zip(_STATEMENTS, waiting, strict=True):
-        if rows:
-            connection.executemany(sql, rows)
-            rows.clear()
+def _asset_rows(record: JobRecord) -> Iterator[Row]:
+    for each in record.assets:
+        yield each.job_id, record.attempt, each.index, each.path, each.size, each.sha256

@@ -17,7 +17,7 @@ from asyncpipe.report.manifest import (
     write_manifest,
 )
 from asyncpipe.report.progress import Progress
-from asyncpipe.report.purchases import GIVEN_UP_FREE, Ledgered, read_entries
+from asyncpipe.report.purchases import Ledgered, read_entries
 from asyncpipe.report.reconcile import Compared, ModelCheck, Reconciled, Verdict, compare
 from asyncpipe.report.results import Asset, Outcome, Result, ask_result
 from asyncpipe.report.status import read_status, status_document, status_lines
@@ -26,7 +26,6 @@ from asyncpipe.report.totals import Totals
 
 __all__ = [
     "ABOUT_S",
-    "GIVEN_UP_FREE",
     "MANIFEST_EVERY_S",
     "MANIFEST_NAME",
     "Asset",

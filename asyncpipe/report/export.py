@@ -238,5 +238,6 @@ def _time(text: str | None) -> str | None:
 def _money(row: AttemptRow) -> str:
     if row["settled"] is None:
         return "unknown" if row["earlier"] or row["state"] == "unknown" else "reserved"
-    bought = row["prediction_id"] is not None
-    return "not bought" if row["settled"] == "released" and not bought else row["settled"]
+    if row["settled"] == "charged":
+        return "charged"
+    return "not bought" if row["prediction_id"] is None else "released"

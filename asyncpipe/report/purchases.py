@@ -11,9 +11,6 @@ from pathlib import Path
 from asyncpipe.jobs import JobState
 from asyncpipe.ledger import AttemptRow, reading, rows_of
 
-GIVEN_UP_FREE = "given up: submitted, and the answer was lost; it was not charged"
-"""The error of a job that was given up because the bill has it not."""
-
 NEAR_MIDNIGHT = timedelta(minutes=5)
 """So close to it, the provider's clock may say another day than ours."""
 
@@ -80,15 +77,17 @@ def read_entries(folder: Path) -> Ledgered:
     with reading(folder) as ledger, rows_of("an attempt"):
         for row in ledger.attempts():
             # One that surely bought nothing reserves nothing, cost nothing and has no prediction.
-            if row["settled"] == "released" and row["prediction_id"] is None:
+            if row["settled"] not in (None, "charged") and row["prediction_id"] is None:
                 continue
             entry, at, ended = _entry(row)
             entries[row["model"], at.date()].add(entry)
             days.add(at.date())
             if ended is not None and ended.date() > at.date():
                 days.add(at.date() + timedelta(days=1))
-        settled = ledger.settled_free(GIVEN_UP_FREE)
-    return Ledgered(entries=dict(entries), days=frozenset(days), settled_free=settled)
+        free: Counter[str] = Counter()
+        for part in ledger.sums().money:
+            free[part["model"]] += part["free"]
+    return Ledgered(entries=dict(entries), days=frozenset(days), settled_free=+free)
 
 
 def _entry(row: AttemptRow) -> tuple[Entries, datetime, datetime | None]:

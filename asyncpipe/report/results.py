@@ -83,12 +83,6 @@ TOLD = "the provider's answer"
 """The source of a cost that the provider itself told."""
 
 
-_OUTCOMES = {
-    JobState.SUCCEEDED: Outcome.SUCCEEDED,
-    JobState.UNKNOWN: Outcome.UNKNOWN,
-    JobState.LOST: Outcome.FAILED_CHARGED,
-}
-
 _PENDING_WORDS = {
     JobState.PENDING: "not submitted yet",
     JobState.SUBMITTING: "being submitted",
@@ -96,19 +90,6 @@ _PENDING_WORDS = {
     JobState.GENERATED: "generated and paid; not downloaded yet",
     JobState.EXPIRED: "expired",
 }
-
-
-def outcome_of(state: JobState, *, last_charged: bool, charged: int, lost: int) -> Outcome:
-    """Tell the outcome from a job's state and what its attempts came to.
-
-    ``charged`` and ``lost`` count attempts that were charged and earlier ones of unknown outcome.
-    A job whose last attempt failed free of charge is unknown while an earlier one is.
-    """
-    if state is not JobState.FAILED:
-        return _OUTCOMES.get(state, Outcome.PENDING)
-    if lost and not last_charged:
-        return Outcome.UNKNOWN
-    return Outcome.FAILED_CHARGED if charged else Outcome.FAILED_NOT_CHARGED
 
 
 _LOST_BEFORE = "an earlier submit lost its answer and may have been bought"
@@ -129,7 +110,9 @@ def labels_of(spec: bytes) -> Mapping[str, str]:
 def source_of(row: ResultRow | AttemptRow) -> str:
     """Where a cost comes from."""
     source, assumed = row["price_source"], row["assumed"]
-    return TOLD if row["told"] else f"{source} ({assumed} assumed)" if assumed else source
+    if row["told"] is not None:
+        return TOLD
+    return f"{source} ({assumed} assumed)" if assumed else source
 
 
 def result_of(row: ResultRow) -> Result:
@@ -141,8 +124,7 @@ def result_of(row: ResultRow) -> Result:
 
 
 def _read(row: ResultRow) -> Result:
-    state, charged, lost = JobState(row["state"]), row["charged"], row["lost"]
-    outcome = outcome_of(state, last_charged=bool(row["paid"]), charged=charged, lost=lost)
+    state, outcome, lost = JobState(row["state"]), Outcome(row["outcome"]), row["lost"]
     return Result(
         name=row["name"],
         key=row["key"],
@@ -151,8 +133,8 @@ def _read(row: ResultRow) -> Result:
         state=state,
         outcome=outcome,
         cost=from_micro(row["cost"]),
-        charged=charged > 0,
-        attempts_charged=charged,
+        charged=row["charged"] > 0,
+        attempts_charged=row["charged"],
         estimated=row["estimated"] > 0,
         overrun=from_micro(row["overrun"]),
         reserved=from_micro(row["reserved"]),

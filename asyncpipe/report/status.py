@@ -18,7 +18,6 @@ from asyncpipe.ledger import (
     Holder,
     LedgerReader,
     MoneyRow,
-    Released,
     holder,
     reading,
     rows_of,
@@ -137,7 +136,7 @@ def read_status(folder: Path) -> Status:
     """Read where ``folder`` stands, without holding it; raises LedgerError without a ledger."""
     held = holder(folder / STATE_FOLDER / "lock")
     with reading(folder) as ledger, rows_of("a total"):
-        sums, origin, back = ledger.sums(), ledger.origin(), ledger.released()
+        sums, origin = ledger.sums(), ledger.origin()
         totals = Totals.of(sums)
         return Status(
             folder=folder,
@@ -152,9 +151,9 @@ def read_status(folder: Path) -> Status:
             in_doubt=totals.in_doubt,
             lost_answers=totals.lost_answers,
             overruns=totals.overruns,
-            models=_by_model(sums.money, back),
-            failures_returned=back.returned,
-            refusals=back.refusals,
+            models=_by_model(sums.money),
+            failures_returned=sum(row["returned"] for row in sums.money),
+            refusals=sum(row["refusals"] for row in sums.money),
             left_s=_left_s(ledger, totals) if held else None,
         )
 
@@ -169,18 +168,17 @@ def _left_s(ledger: LedgerReader, totals: Totals) -> float | None:
     return left_s(ledger.open_work(), waiting, latency, totals.in_flight, at=now())
 
 
-def _by_model(rows: Sequence[MoneyRow], back: Released) -> dict[str, Money]:
+def _by_model(rows: Sequence[MoneyRow]) -> dict[str, Money]:
     models: defaultdict[str, Money] = defaultdict(Money)
     for row in rows:
         part = models[row["model"]]
         part.charged += row["charged"]
         part.estimated += row["estimated"]
         part.overrun += row["overrun"]
+        part.released += row["released"]
         if row["reserved"]:
             kind = "held" if row["earlier"] else _RESERVED.get(JobState(row["state"]), "other")
             part.reserved[kind] += row["reserved"]
-    for model, amount in back.by_model.items():
-        models[model].released += amount
     return dict(sorted(models.items()))
 
 

@@ -6,15 +6,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
-from asyncpipe.jobs import (
-    MOVES_MONEY,
-    AssetStored,
-    Damaged,
-    Event,
-    JobRecord,
-    JobState,
-    LostSettled,
-)
+from asyncpipe.jobs import JobRecord, JobState
 from asyncpipe.ledger import Sums
 
 
@@ -80,21 +72,18 @@ class Totals:
             totals.count_cause(state, error, count)
         return totals
 
-    def fold(self, before: JobRecord, event: Event, after: JobRecord) -> None:
-        """Count what ``event`` changed."""
-        if before.lost or after.lost:
-            self.in_doubt += after.in_doubt - before.in_doubt
-        if type(event) in MOVES_MONEY:
-            self._fold_money(before, event, after)
+    def fold(self, before: JobRecord, after: JobRecord) -> None:
+        """Count what became of a job."""
         if before.state is not after.state:
             self._count(before, -1)
             self._count(after, 1)
-        if isinstance(event, AssetStored):
-            self.assets += 1
-            self.bytes += event.size
-        elif isinstance(event, Damaged):
-            self.assets -= len(event.indexes)
-            self.bytes -= event.size
+        earlier = before.earlier is not after.earlier
+        if earlier or before.settled is not after.settled or before.reserved != after.reserved:
+            self._count_money(before, -1)
+            self._count_money(after, 1)
+        if before.assets is not after.assets:
+            self.assets += len(after.assets) - len(before.assets)
+            self.bytes += sum(a.size for a in after.assets) - sum(a.size for a in before.assets)
 
     def _count(self, record: JobRecord, count: int) -> None:
         self.jobs[record.state] += count
@@ -117,22 +106,24 @@ class Totals:
         if not causes[cause]:
             del causes[cause]
 
-    def _fold_money(self, before: JobRecord, event: Event, after: JobRecord) -> None:
-        self.reserved += after.reserved + after.held - before.reserved - before.held
-        if before.lost or after.lost:
-            self.held += after.held - before.held
-            self.lost_answers += after.lost - before.lost
-        charged = after.spent - before.spent
-        estimated = charged if isinstance(event, LostSettled) and event.estimated else 0
-        if after.paid and not before.paid:
-            charged += after.charged
-            estimated += after.charged if after.estimated else 0
-            self.overrun += after.overrun
-            self.overruns += after.overrun > 0
-        self.charged += charged
-        self.estimated += estimated
-        if charged:
-            self.cost_by_model[after.job.model] += charged
+    def _count_money(self, record: JobRecord, count: int) -> None:
+        self.in_doubt += count * record.in_doubt
+        self.reserved += count * record.reserved
+        if record.paid:
+            self._charge(record.job.model, count * record.charged, estimated=record.estimated)
+            self.overrun += count * record.overrun
+            self.overruns += count * (record.overrun > 0)
+        for each in record.earlier:
+            self.reserved += count * each.reserved
+            self.held += count * each.reserved
+            self.lost_answers += count * (each.settled is None)
+            self._charge(record.job.model, count * each.charged, estimated=each.estimated)
+
+    def _charge(self, model: str, micro: int, *, estimated: bool) -> None:
+        if micro:
+            self.charged += micro
+            self.estimated += micro if estimated else 0
+            self.cost_by_model[model] += micro
 
     @property
     def successful(self) -> int:

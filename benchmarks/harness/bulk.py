@@ -12,7 +12,6 @@ from typing import Any
 
 import orjson
 
-from asyncpipe.jobs.events import EVENTS_VERSION
 from asyncpipe.ledger.folder import ledger_path
 from asyncpipe.ledger.queries import job_to_spec
 from asyncpipe.ledger.schema import prepare
@@ -54,14 +53,15 @@ def _write(connection: sqlite3.Connection, jobs: int, done: int) -> None:
         [(_AT, None, None, None), (_AT, DIGEST, RUN, jobs)],
     )
     connection.executemany(
-        "INSERT INTO jobs(key, name, type, model, spec, seen_run, position, state, stem)"
-        " VALUES(?,?,?,?,?,?,?,?,?)",
+        "INSERT INTO jobs(key, name, type, model, spec, seen_run, position, state, attempt, stem)"
+        " VALUES(?,?,?,?,?,?,?,?,?,?)",
         _jobs(jobs, done),
     )
     connection.executemany(
-        "INSERT INTO attempts(job_id, n, reserved, charged, booked, price_source, prediction_id,"
-        " outputs, polls, generation_s, intended_at, submitted_at, ended_at)"
-        " VALUES(?,1,0,40000,40000,'built-in table',?,?,3,9.5,?,?,?)",
+        "INSERT INTO attempts(job_id, n, reserved, charged, booked, overrun, estimated, settled,"
+        " price_source, route, polls, refusals, moderated, generation_s, prediction_id, outputs,"
+        " intended_at, submitted_at, ended_at)"
+        " VALUES(?,1,0,40000,40000,0,0,'charged','built-in table','',3,0,0,9.5,?,?,?,?,?)",
         ((n, f"p{n}", f'["http://null/{n}.png"]', _AT, _AT, _AT) for n in range(1, done + 1)),
     )
     connection.executemany(
@@ -70,14 +70,6 @@ def _write(connection: sqlite3.Connection, jobs: int, done: int) -> None:
     )
     connection.executemany(
         "INSERT INTO stems VALUES(?,?)", sorted((_stem(n), n) for n in range(1, done + 1))
-    )
-    connection.executemany(
-        "INSERT INTO events(job_id, at, kind, version, fields) VALUES(?,?,?,?,'{}')",
-        (
-            (n, _AT, kind, EVENTS_VERSION)
-            for n in range(1, done + 1)
-            for kind in ("Intended", "Submitted", "Generated", "AssetStored", "Succeeded")
-        ),
     )
 
 
@@ -93,6 +85,7 @@ def _jobs(jobs: int, done: int) -> Iterator[tuple[Any, ...]]:
             RUN,
             n - 1,
             "succeeded" if ended else "pending",
+            int(ended),
             _stem(n) if ended else None,
         )
 

@@ -91,12 +91,12 @@ def test_only_a_released_failure_with_retries_left_is_bought_anew(
 ) -> None:
     """Two retries: the third failure is final."""
     failed = Prediction(id="p", status=PredictionStatus.FAILED, error="x", **fields)
-    outcome = after_failure(record(failures=failures), failed, AT, retries=2, polls=3)
+    outcome = after_failure(record(failures=failures), failed, AT, retries=2)
     assert type(outcome) is event
     if isinstance(outcome, Failed):
         assert outcome.charged is not failed.released
     if isinstance(outcome, Unknown):
-        assert (outcome.prediction_id, outcome.polls) == ("p", 3)
+        assert outcome.prediction_id == "p"
         assert outcome.error == "x: whether it is charged the provider does not say"
 
 
@@ -117,7 +117,7 @@ def test_the_deadline_judges_by_what_lasts(
 
     Once is not enough for the latter two: the next poll may find the prediction as it should be.
     """
-    outcome = after_deadline(record(), last, AT, deadline_s=300.0, polls=9, lasting=lasting)
+    outcome = after_deadline(record(), last, AT, deadline_s=300.0, lasting=lasting)
     if not lasting:
         assert isinstance(outcome, Expired)
         return

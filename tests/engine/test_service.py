@@ -159,13 +159,13 @@ def test_causes_that_are_never_the_same_are_counted_together() -> None:
         before = JobRecord(id=n, key=f"{n}", name=f"{n}", job=job, state=JobState.SUBMITTED)
         event = Failed(job_id=n, at=now(), error=f"GPU of rack {n} is on fire")
         after = fold(before, event)
-        totals.fold(before, event, after)
+        totals.fold(before, after)
         failed.append(after)
     assert totals.failures[OTHER_CAUSES] == 50
     assert totals.failures.total() == totals.jobs[JobState.FAILED] == MOST_CAUSES + 50
     for record in reversed(failed):
         again = RetryAsked(job_id=record.id, at=now())
-        totals.fold(record, again, fold(record, again))
+        totals.fold(record, fold(record, again))
     assert totals.failures == Counter()
     assert not dict(totals.failures)
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 import sqlite3
 from collections import Counter
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -93,14 +94,14 @@ def test_a_failing_upload_is_repeated_and_costs_nothing(tmp_path: Path) -> None:
     assert batch(provider, tmp_path, [job("one", "a.png")]) == {"succeeded": 1}
     assert (len(provider.uploads), provider.submits) == (3, 1)
     with tables(tmp_path / "out") as connection:
-        kinds = [row[0] for row in connection.execute("SELECT kind FROM events")]
-    assert "NotBought" not in kinds, "an upload that is repeated is nobody's submit"
+        refusals = connection.execute("SELECT refusals FROM attempts").fetchall()
+    assert refusals == [(0,)], "an upload that is repeated is nobody's submit"
 
 
 def test_an_upload_limit_says_nothing_of_the_models_window(tmp_path: Path) -> None:
     """A 429 of uploads that lasts is a plain wait, not the model's own limit."""
 
-    async def main() -> ProviderError | Job:
+    async def main() -> ProviderError | Mapping[str, str]:
         provider = FakeProvider(upload_errors=[RateLimited("429", retry_after_s=1.0)] * 9)
         attached = LocalFiles(tmp_path).attach(job("one", "a.png"))
         ledger = await ledger_of(tmp_path, None)

@@ -7,13 +7,50 @@ from typing import Any
 
 import pytest
 
+from asyncpipe.errors import IllegalTransition
 from asyncpipe.jobs import events
-from asyncpipe.jobs.events import Event, now
+from asyncpipe.jobs.events import (
+    Event,
+    Failed,
+    Generated,
+    Intended,
+    LostSettled,
+    NotBought,
+    Polled,
+    Released,
+    Resubmitted,
+    RetryAsked,
+    Unknown,
+    now,
+)
 from asyncpipe.jobs.job import Job
-from asyncpipe.jobs.record import MOVES_MONEY, JobRecord, changed, fold
+from asyncpipe.jobs.record import BLANK, Earlier, JobRecord, Settled, changed, fold
 from asyncpipe.jobs.states import TRANSITIONS, JobState
 
-MONEY = ("reserved", "charged", "booked", "overrun", "paid", "estimated", "held", "lost", "spent")
+MONEY = ("reserved", "charged", "booked", "told", "overrun", "estimated", "settled", "earlier")
+MOVES_MONEY = {
+    Intended,
+    NotBought,
+    Generated,
+    Released,
+    Failed,
+    RetryAsked,
+    Resubmitted,
+    LostSettled,
+}
+KEPT_ELSEWHERE = {"job_id", "at", "charged", "found_free", "said", "indexes", "index", "path"} | {
+    "size", "sha256", "attempt"
+}  # fmt: skip
+"""Fields of events that a record has under another name, or in its money."""
+LOST = Earlier(
+    attempt=3,
+    reserved=3,
+    booked=2,
+    charged=0,
+    estimated=False,
+    settled=None,
+    settled_at=None,
+)
 VALUES: dict[str, Any] = {
     "int": 3, "str": "x", "bool": True, "float": 1.5, "tuple[int, ...]": (0,),
     "tuple[str, ...]": ("https://h/1",), "int | None": 7, "str | None": "y",
@@ -42,19 +79,75 @@ def record(state: JobState, **fields: Any) -> JobRecord:
 def test_every_event_leaves_a_whole_record_and_its_own_fields_in_it(
     event: Event, paid: bool
 ) -> None:
-    """A field of another name, polls that are not counted: nobody else would notice."""
+    """A field of another name, or one that is left out: nobody else would notice."""
     states = [state for state, targets in TRANSITIONS.items() if event.target in targets]
+    settled = Settled.CHARGED if paid else None
     for state in states or [JobState.GENERATED]:
-        before = record(state, reserved=5, booked=4, lost=1, held=3, paid=paid, error="before")
+        before = record(
+            state,
+            attempt=4,
+            used=3,
+            reserved=5,
+            booked=4,
+            polls=2,
+            version=8,
+            error="before",
+            settled=settled,
+            earlier=(LOST,),
+        )
         after = fold(before, event)
         assert after == replace(before, **after.__dict__)  # which knows the names
-        names = {field.name for field in fields(event)}
-        if "polls" in names:
-            assert after.polls == before.polls + getattr(event, "polls")  # noqa: B009
-        if "error" in names and event.stored:
-            assert after.error == getattr(event, "error")  # noqa: B009
+        assert after.version == 9
+        for field in fields(event):
+            said = getattr(event, field.name)
+            if field.name not in KEPT_ELSEWHERE | ({"told"} if paid else set()) and event.stored:
+                assert getattr(after, field.name) == said, field.name
+        blank = isinstance(event, Intended | RetryAsked | Resubmitted)
+        assert after.polls == (0 if blank else 2 + isinstance(event, Polled))
         if type(event) not in MOVES_MONEY:
             assert [getattr(after, n) for n in MONEY] == [getattr(before, n) for n in MONEY]
+
+
+def test_an_attempt_that_is_left_behind_keeps_its_money_and_the_next_begins_blank() -> None:
+    """Whatever the record had of it; a refused submit leaves nothing behind, only its count."""
+    first = fold(record(JobState.PENDING), intended(1))
+    unknown = fold(first, Unknown(job_id=1, at=now(), error="reset"))
+    again = fold(unknown, Resubmitted(job_id=1, at=now()))
+    assert (again.held, again.lost, again.reserved, again.next_attempt) == (5, 1, 0, 2)
+    assert {name: getattr(again, name) for name in BLANK} == BLANK
+    refused = fold(fold(again, intended(2)), NotBought(job_id=1, at=now(), error="429"))
+    taken = fold(refused, intended(2))
+    assert (taken.refusals, taken.held, taken.error, taken.reserved) == (1, 5, None, 5)
+    free = fold(taken, LostSettled(job_id=1, at=now(), attempt=1, charged=False))
+    assert (free.held, free.lost, free.spent) == (0, 0, 0)
+    assert free.earlier[0].settled is Settled.FREE
+    with pytest.raises(IllegalTransition, match="attempt 1 of n has no lost answer"):
+        fold(free, LostSettled(job_id=1, at=now(), attempt=1, charged=True))
+
+
+@pytest.mark.parametrize(
+    ("bought", "found_free", "settled", "refusals"),
+    [
+        (False, False, Settled.ABSENT, 1),
+        (True, False, Settled.RELEASED, 0),
+        (True, True, Settled.FREE, 0),
+        (False, True, Settled.FREE, 1),
+    ],
+)
+def test_a_failure_that_is_not_charged_says_why(
+    bought: bool, found_free: bool, settled: Settled, refusals: int
+) -> None:
+    """Refused, returned by the provider, or found free by the user."""
+    named = "p" if bought else None
+    event = Failed(job_id=1, at=now(), error="no", found_free=found_free, prediction_id=named)
+    after = fold(fold(record(JobState.PENDING), intended(1)), event)
+    assert (after.settled, after.refusals, after.reserved) == (settled, refusals, 0)
+    assert after.settled_at == event.at
+
+
+def intended(attempt: int) -> Intended:
+    price: Any = {"reserved": 5, "booked": 4, "price_source": "t"}
+    return Intended(job_id=1, at=now(), attempt=attempt, **price)
 
 
 def test_a_copy_leaves_the_original() -> None:

@@ -35,7 +35,7 @@ def intended() -> Intended:
 
 
 def generated() -> Generated:
-    return Generated(job_id=1, at=AT, outputs=("https://x/a.png",), generation_s=9.5, polls=3)
+    return Generated(job_id=1, at=AT, outputs=("https://x/a.png",), generation_s=9.5)
 
 
 def test_every_state_has_a_row_and_every_target_is_a_state() -> None:
@@ -68,20 +68,20 @@ def test_money_is_reserved_then_charged() -> None:
     after = fold(fold(record(), intended()), submitted)
     assert (after.reserved, after.charged) == (40_000, 0)
     after = fold(after, generated())
-    assert (after.reserved, after.charged, after.polls) == (0, 40_000, 3)
+    assert (after.reserved, after.charged) == (0, 40_000)
     stored = AssetStored(job_id=1, at=AT, index=0, path="images/a.png", size=3, sha256="0")
     after = fold(fold(after, stored), Succeeded(job_id=1, at=AT))
     assert after.state is JobState.SUCCEEDED
-    assert after.stored == {0}
+    assert [asset.index for asset in after.assets] == [0]
 
 
 def test_a_refusal_uses_up_no_attempt_and_a_release_does() -> None:
     """429 and the like leave the attempt's number; a provider's failure raises it."""
     refused = fold(fold(record(), intended()), NotBought(job_id=1, at=AT, error="429"))
-    assert (refused.attempt, refused.reserved, refused.state) == (1, 0, JobState.PENDING)
+    assert (refused.next_attempt, refused.reserved, refused.state) == (1, 0, JobState.PENDING)
     submitted = fold(fold(refused, intended()), Submitted(job_id=1, at=AT, prediction_id="p"))
     released = fold(submitted, Released(job_id=1, at=AT, error="gpu"))
-    assert (released.attempt, released.failures, released.reserved) == (2, 1, 0)
+    assert (released.next_attempt, released.failures, released.reserved) == (2, 1, 0)
 
 
 def test_unknown_keeps_its_money_reserved() -> None:

@@ -67,7 +67,7 @@ def history() -> History:
                 happened = event(random.choice(kinds), records[n], random.randrange(10**6))
                 records[n] = fold(records[n], happened)
                 if happened.stored:
-                    ledger.append(happened)
+                    ledger.append(records[n])
                     await ledger.durable()
                     moments.append((wal.stat().st_size, await ledger._ask(dump)))
         kept = History(database=path.read_bytes(), wal=wal.read_bytes(), moments=moments)

@@ -38,7 +38,7 @@ from asyncpipe.errors import (
     UsageError,
 )
 from asyncpipe.jobs.events import Event, Intended, Submitted, now
-from asyncpipe.jobs.record import JobRecord
+from asyncpipe.jobs.record import JobRecord, fold
 from asyncpipe.jobs.settings import Limits
 from asyncpipe.ledger.folder import Origin, ledger_path
 from asyncpipe.providers.base import Prediction, PredictionStatus
@@ -302,7 +302,9 @@ def test_a_process_that_died_while_submitting_leaves_unknown(tmp_path: Path) -> 
         ledger = await ledger_of(tmp_path, Origin(provider="atlas", origin="fake", simulated=True))
         await ledger.add_jobs([(job.key("atlas"), job)], run=1, position=0)
         base: Any = {"job_id": 1, "at": now(), "attempt": 1}
-        ledger.append(Intended(**base, reserved=40_000, booked=40_000, price_source="t"))
+        (record,) = await ledger.records([1])
+        intent = Intended(**base, reserved=40_000, booked=40_000, price_source="t")
+        ledger.append(fold(record, intent))
         await ledger.aclose()
 
     async def main() -> Manifest:

@@ -10,7 +10,7 @@ import pytest
 
 from asyncpipe.engine.recorder import Recorder
 from asyncpipe.engine.tickets import StopReasons, Tickets
-from asyncpipe.jobs.events import AssetStored, Event, now
+from asyncpipe.jobs.events import AssetStored, now
 from asyncpipe.jobs.job import Job
 from asyncpipe.jobs.record import JobRecord
 from asyncpipe.jobs.states import JobState
@@ -34,8 +34,8 @@ def test_a_manifest_takes_two_percent_of_the_time_at_most(
 class Written:
     """A ledger that takes everything."""
 
-    def append(self, event: Event) -> None:
-        assert event.stored
+    def append(self, record: JobRecord) -> None:
+        assert record.version
 
 
 def a_recorder(totals: Totals) -> Recorder:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from asyncpipe import Job, JobState
+from asyncpipe.engine.resolve import GIVEN_UP_FREE
 from asyncpipe.jobs.events import (
     AskedAgain,
     AssetStored,
@@ -24,6 +24,7 @@ from asyncpipe.jobs.events import (
     Lost,
     LostSettled,
     NotBought,
+    Polled,
     PolledAgain,
     Released,
     Resubmitted,
@@ -35,7 +36,6 @@ from asyncpipe.jobs.events import (
 )
 from asyncpipe.jobs.record import JobRecord, fold
 from asyncpipe.ledger.folder import Origin
-from asyncpipe.report.purchases import GIVEN_UP_FREE
 from tests.support.tables import ledger_of
 
 S = JobState
@@ -43,16 +43,6 @@ ORIGIN = Origin(provider="atlas", origin="https://api.example", simulated=False)
 MODELS = ["m/one/text-to-image", "m/two/text-to-image", "m/three/text-to-video"]
 BEGAN = datetime(2025, 3, 9, 21, 0, tzinfo=UTC)
 STEP = timedelta(seconds=61)  # so that a history of some hundred events goes over midnight
-
-
-@dataclass(frozen=True, kw_only=True)
-class LostAnswer:
-    """An attempt whose answer was lost and whose job went on."""
-
-    attempt: int
-    reserved: int
-    booked: int
-    estimated: bool
 
 
 class History:
@@ -71,53 +61,43 @@ class History:
             for n in range(jobs)
         ]
         self.at = BEGAN
-        self.lost: dict[int, list[LostAnswer]] = {}
+        self.polls = 0
+        """How often a job was polled before what happened last."""
 
     def next(self, record: JobRecord) -> Event | None:
         """What happens to a job next, if anything can."""
         kinds = [*_POSSIBLE.get(record.state, ())]
         if record.state is S.FAILED and not record.paid:
             kinds.append("RetryAsked")
-        if self.lost.get(record.id):
+        if record.lost:
             kinds += ["LostCharged", "LostFree"]
-        if not record.stored:
+        if not record.assets:
             kinds = [kind for kind in kinds if kind != "Damaged"]
         if not kinds:
             return None
         self.at += STEP
         amount = self.random.choice([0, 1, *[self.random.randrange(10**7)] * 4])
         kind = self.random.choice(kinds)
+        self.polls = amount % 5 if kind in _POLLED else 0
         if kind in ("LostCharged", "LostFree"):
             return self._settled(record, charged=kind == "LostCharged")
-        if kind == "Resubmitted":
-            self._lose(record)
         return self._made(kind, record, amount)
 
-    def _lose(self, record: JobRecord) -> None:
-        found = LostAnswer(
-            attempt=record.attempt,
-            reserved=record.reserved,
-            booked=record.booked,
-            estimated=record.estimated,
-        )
-        self.lost.setdefault(record.id, []).append(found)
-
     def _settled(self, record: JobRecord, *, charged: bool) -> Event:
-        lost = self.lost[record.id]
-        found = lost.pop(self.random.randrange(len(lost)))
-        return LostSettled(job_id=record.id, at=self.at, charged=charged, **vars(found))
+        lost = [each.attempt for each in record.earlier if each.settled is None]
+        attempt = lost[self.random.randrange(len(lost))]
+        return LostSettled(job_id=record.id, at=self.at, attempt=attempt, charged=charged)
 
     def _made(self, kind: str, record: JobRecord, amount: int) -> Event:
         base: Any = {"job_id": record.id, "at": self.at}
         wrong: Any = {**base, "error": f"错误 {amount % 7}, https://h/{amount}"}
-        ended: Any = {**wrong, "polls": amount % 5}
         late: Any = {"prediction_id": f"late{amount}"} if amount % 3 == 0 else {}
         told = {0: None, 1: record.booked // 2, 2: 0}.get(amount % 4, record.reserved + amount)
         place = amount % max(len(record.outputs), 1)
         made: dict[str, Callable[[], Event]] = {
             "Intended": lambda: Intended(
                 **base,
-                attempt=record.attempt,
+                attempt=record.next_attempt,
                 reserved=amount + amount // 4 * (amount % 2),
                 price_source=f"book {amount % 2}",
                 assumed="5 s" if amount % 3 == 0 else None,
@@ -131,18 +111,17 @@ class History:
                 **base,
                 outputs=("https://h/1", "data:x")[: 1 + amount % 2],
                 generation_s=amount / 10**6,
-                polls=amount % 5,
                 told=told,
                 request_id="q2" if amount % 2 else None,
             ),
-            "Failed": lambda: Failed(**ended, moderated=amount % 2 == 1, error_code=4, **late),
-            "Charged": lambda: Failed(**ended, charged=True, told=told, request_id="q3"),
+            "Failed": lambda: Failed(**wrong, moderated=amount % 2 == 1, error_code=4, **late),
+            "Charged": lambda: Failed(**wrong, charged=True, told=told, request_id="q3"),
             "GivenUp": lambda: Failed(**base, error="given up", charged=True),
-            "GivenUpFree": lambda: Failed(**base, error=GIVEN_UP_FREE),
+            "GivenUpFree": lambda: Failed(**base, error=GIVEN_UP_FREE, found_free=True),
             "NotBought": lambda: NotBought(**wrong, request_id="q4"),
-            "Released": lambda: Released(**ended, error_code=3, **late),
-            "Unknown": lambda: Unknown(**ended, request_id="q5" if amount % 2 else None),
-            "Expired": lambda: Expired(**ended),
+            "Released": lambda: Released(**wrong, error_code=3, **late),
+            "Unknown": lambda: Unknown(**wrong, request_id="q5" if amount % 2 else None),
+            "Expired": lambda: Expired(**wrong),
             "PolledAgain": lambda: PolledAgain(**base),
             "Resubmitted": lambda: Resubmitted(**base, failures=amount % 2),
             "AssetStored": lambda: AssetStored(
@@ -154,7 +133,7 @@ class History:
             ),
             "FetchFailed": lambda: FetchFailed(**wrong),
             "Succeeded": lambda: Succeeded(**base),
-            "Damaged": lambda: Damaged(**wrong, indexes=(min(record.stored),), size=0),
+            "Damaged": lambda: Damaged(**wrong, indexes=(record.assets[0].index,)),
             "Lost": lambda: Lost(**wrong),
             "RetryAsked": lambda: RetryAsked(**base),
             "AskedAgain": lambda: AskedAgain(**base),
@@ -162,6 +141,8 @@ class History:
         }
         return made[kind]()
 
+
+_POLLED = ("Generated", "Failed", "Charged", "Released", "Unknown", "Expired")
 
 _POSSIBLE = {
     S.PENDING: ["Intended"] * 9 + ["Withdrawn"],
@@ -190,8 +171,10 @@ def write_history(folder: Path, seed: int, *, jobs: int = 12) -> None:
         for _ in range(steps):
             n = history.random.randrange(jobs)
             if (event := history.next(records[n])) is not None:
+                for _ in range(history.polls):  # and the answers to polls before it
+                    records[n] = fold(records[n], Polled(job_id=n + 1, at=history.at))
                 records[n] = fold(records[n], event)
-                ledger.append(event)
+                ledger.append(records[n])
             if history.random.random() < 0.2:
                 await ledger.durable()
         await ledger.aclose()
