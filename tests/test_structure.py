@@ -308,11 +308,15 @@ def test_every_test_that_readme_names_is_there() -> None:
 
 
 def test_no_test_file_is_made_of_another() -> None:
-    """What tests share stands in ``tests/support``; a file of tests can be read, or go, alone."""
+    """What tests share stands in ``tests/support``; a file of tests can be read, or go, alone.
+
+    What a contract is stands beside the tests that hold providers or stores to it.
+    """
+    shared = ("tests.support.", "tests.contract.provider.", "tests.contract.toy.")
     for path in modules(PROJECT / "tests"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             named = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             if isinstance(node, ast.Import):
                 named = [alias.name for alias in node.names]
             others = [name for name in named if f"{name}.".startswith("tests.")]
-            assert [n for n in others if not f"{n}.".startswith("tests.support.")] == [], path
+            assert [n for n in others if not f"{n}.".startswith(shared)] == [], path

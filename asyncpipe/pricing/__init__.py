@@ -10,7 +10,7 @@ from asyncpipe.pricing.budget import Budget, Fit, Hold
 from asyncpipe.pricing.money import MOST_USD, from_micro, to_micro, told_micro, usd, usd_text
 from asyncpipe.pricing.price import MOST_FACTOR, Price, Prices, Unpriced
 from asyncpipe.pricing.quotes import Quote, price_key
-from asyncpipe.pricing.quoting import Quotes, Tell
+from asyncpipe.pricing.quoting import HasQuotes, Quotes, Tell
 from asyncpipe.pricing.rates import CONDITIONS, UNITS, PriceBook, Rate, Tier, books_of, plain_size
 from asyncpipe.pricing.spending import Spending, SpendingLimits
 
@@ -25,6 +25,7 @@ __all__ = [
     "Fit",
     "HasBalance",
     "HasBill",
+    "HasQuotes",
     "Hold",
     "Price",
     "PriceBook",

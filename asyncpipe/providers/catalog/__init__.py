@@ -4,7 +4,13 @@
 """
 
 from asyncpipe.providers.catalog.body import BodyCheck
-from asyncpipe.providers.catalog.live import Catalogue, fetch_schemas, find_models, get_catalogue
+from asyncpipe.providers.catalog.live import (
+    Catalogue,
+    HasCatalogue,
+    fetch_schemas,
+    find_models,
+    get_catalogue,
+)
 from asyncpipe.providers.catalog.models import CatalogModel, Lookup, read_models
 from asyncpipe.providers.catalog.schema import read_schema
 
@@ -12,6 +18,7 @@ __all__ = [
     "BodyCheck",
     "CatalogModel",
     "Catalogue",
+    "HasCatalogue",
     "Lookup",
     "fetch_schemas",
     "find_models",
