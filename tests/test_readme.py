@@ -1,189 +1,179 @@
-"""README as its readers use it: every block is run on the simulator, in a folder of its own."""
+"""What README shows: every snippet and every command is run, on the simulator."""
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import inspect
+import os
 import re
 import shutil
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 
-from asyncpipe import load_jobs, read_manifest
+from asyncpipe import read_manifest
 from asyncpipe.cli.app import app
-from asyncpipe.simulator.server import Simulator
-from asyncpipe.simulator.settings import SimulatorSettings
-from tests.support import ROOT
-from tests.support.command_line import environment, job_lines, write_jobs
+from tests.support import CONFIGS, ROOT
+from tests.support.command_line import books, command, environment, start_simulator
 
-TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-FLUX = "black-forest-labs/flux-2-pro/text-to-image"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.M | re.S)
+PYTHON = [text for language, text in BLOCKS if language == "python"]
+SHELL = [text for language, text in BLOCKS if language == "bash"]
+INLINE = re.findall(r"`(asyncpipe [a-z][^`]*)`", README)
+OPTIONS = sorted(set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)))
 
-
-@dataclass(frozen=True)
-class Block:
-    """A fenced block, with the line of README that opens it."""
-
-    line: int
-    language: str
-    code: str
-
-
-def blocks() -> list[Block]:
-    fences = re.finditer(r"^```(\w*)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
-    return [Block(TEXT[: f.start()].count("\n") + 1, f[1], f[2]) for f in fences]
-
-
-def of(language: str) -> list[Any]:
-    return [pytest.param(b, id=f"line {b.line}") for b in blocks() if b.language == language]
+# What is installed here already, and what runs this very test.
+INSTALLED = ("python3 -m venv ", ".venv/bin/pip install ", ".venv/bin/python -m pytest")
+# Inline commands that need what a README cannot bring about, and why.
+NOT_RUN = {
+    "asyncpipe resolve": "needs a lost answer",
+    "asyncpipe simulate": "serves until it is interrupted",
+    "asyncpipe validate": "named without its file",
+}
+# An asyncpipe that is quick on its own simulator, and a sleep until there is something to kill.
+SHIM = """\
+#!/bin/bash
+for word in "$@"; do [ "$word" = --simulate ] && set -- "$@" --simulate-speed 30; done
+exec {python} -m asyncpipe "$@"
+"""
+SLEEP = """\
+#!/bin/bash
+until [ -n "$(ls catalog/images 2>/dev/null)" ]; do /bin/sleep 0.02; done
+"""
 
 
 def test_every_block_is_of_a_kind_that_is_run() -> None:
-    """A new one is taken up below, or fails here."""
-    assert {block.language for block in blocks()} == {"bash", "python"}
-    assert TEXT.count("```") == 2 * len(blocks())
-
-
-@dataclass(frozen=True)
-class Desk:
-    """A user's folder: the project's job files, and a command line that knows the simulator."""
-
-    folder: Path
-    variables: dict[str, str]
-
-    def bash(self, script: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            ["bash", "-e", "-o", "pipefail", "-c", script],
-            cwd=self.folder,
-            env=environment(**self.variables),
-            capture_output=True,
-            encoding="utf-8",
-            timeout=110,
-            check=False,
-        )
+    assert {language for language, _ in BLOCKS} == {"python", "bash"}
+    assert README.count("```") == 2 * len(BLOCKS)
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    """With a server beside it; what would install or test this project is only named."""
-    shutil.copytree(ROOT / "configs", tmp_path / "configs")
-    commands = tmp_path / ".venv" / "bin"
-    commands.mkdir(parents=True)
-    for name, script in {
-        "asyncpipe": f'exec "{sys.executable}" -m asyncpipe "$@"',
-        "pip": 'test "$1" = install',
-        "python": 'test "$*" = "-m pytest"',
-        "python3": 'test "$*" = "-m venv .venv"',
-    }.items():
-        (commands / name).write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
-        (commands / name).chmod(0o755)
-    server = subprocess.Popen(
-        [commands / "asyncpipe", "simulate", "--port", "0", "--speed", "60"],
-        cwd=tmp_path,
-        env=environment(PYTHONUNBUFFERED="1"),
-        stdout=subprocess.PIPE,
-        encoding="utf-8",
-    )
-    with server:
-        assert server.stdout is not None
-        url = server.stdout.readline().split()[2]
-        path = f"{commands}:{environment()['PATH']}"
-        yield Desk(tmp_path, {"PATH": path, "ATLASCLOUD_BASE_URL": url})
-        server.terminate()
-
-
-posix = pytest.mark.skipif(sys.platform == "win32", reason="the blocks are bash's")
-
-
-@posix
-@pytest.mark.parametrize("block", of("bash"))
-def test_what_is_to_be_typed_works(block: Block, desk: Desk) -> None:
-    """As it stands, but for the names that a reader has to fill in."""
-    write_jobs(desk.folder / "weekly.yaml", job_lines(2))
-    write_jobs(desk.folder / ".env", "ATLASCLOUD_API_KEY=apikey-1\n")
-    cron = re.sub(r"^0 6 \* \* 1 +cd /srv/content", f'cd "{desk.folder}"', block.code)
-    script = cron.replace("\\%", "%").replace("FOLDER", "live_output")
-    assert script.count("*") == 0, "a line of cron that is not understood"
-    done = desk.bash(script)
-    if "kill -9" in script:
-        # What was killed may have had an answer in a socket: that job is unknown, and said to be.
-        assert done.returncode in (0, 75), done.stdout + done.stderr
-        totals = read_manifest(desk.folder / "catalog").totals
-        assert totals.successful + totals.unknown == 500
-    elif script.rstrip().splitlines()[-1].startswith("asyncpipe reconcile"):
-        # Two folders were bought with one key, and one of them is compared.
-        assert done.returncode == 1, done.stdout + done.stderr
-        assert "somebody else may use the same key: another folder" in done.stdout
-    else:
-        assert done.returncode == 0, done.stdout + done.stderr
-
-
-@pytest.mark.parametrize("block", of("python"))
-def test_what_is_to_be_programmed_works(
-    block: Block,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """Over sockets, with a key from the environment, in an output folder of its own."""
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A project folder as README has it, beside a server that stands in for the real one."""
+    shutil.copytree(CONFIGS, tmp_path / "configs")
+    catalog = tmp_path / "configs" / "catalog_500.yaml"  # twenty will do
+    catalog.write_text(catalog.read_text("utf-8").replace("count: 25", "count: 1"), "utf-8")
+    shutil.copy(CONFIGS / "weekly.yaml", tmp_path)
+    programs = tmp_path / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    for name, text in (("asyncpipe", SHIM.format(python=sys.executable)), ("sleep", SLEEP)):
+        (programs / name).write_text(text, encoding="utf-8")
+        (programs / name).chmod(0o755)
+    server, url = start_simulator(tmp_path)
+    monkeypatch.setenv("ATLASCLOUD_API_KEY", "apikey-of-the-readme")
+    monkeypatch.setenv("ATLASCLOUD_BASE_URL", url)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("ATLASCLOUD_API_KEY", "apikey-1")
-    shutil.copytree(ROOT / "configs", tmp_path / "configs")
-    jobs = [{"name": f"cup {n}", "model": FLUX, "prompt": "a cup"} for n in range(3)]
-    names: dict[str, Any] = {"MODEL": FLUX, "jobs": jobs}
-    settings, sold = SimulatorSettings(generation_s=(0.0, 0.0), port=0), list[str]()
-    code = block.code if "asyncio.run(" in block.code else _as_main(block.code)
-
-    async def main() -> None:
-        async with Simulator(settings) as simulator:
-            monkeypatch.setenv("ATLASCLOUD_BASE_URL", simulator.base_url)
-            # A thread, since a script starts a loop of its own.
-            await asyncio.to_thread(exec, compile(code, f"README:{block.line}", "exec"), names)
-            sold.extend(p.outcome for p in simulator.books.predictions())
-
-    asyncio.run(main())
-    if "asyncio.run(" in block.code:
-        weekly = len(load_jobs(ROOT / "configs" / "weekly.yaml").jobs)
-        assert (capsys.readouterr().out, len(sold)) == (f"{weekly}\n", weekly)
-    else:
-        assert names["manifest"].totals.successful == len(sold) == len(jobs) + 1
+    (tmp_path / ".env").write_text(f"ATLASCLOUD_BASE_URL={url}\n", encoding="utf-8")
+    yield tmp_path
+    server.terminate()
+    server.communicate(timeout=10)
 
 
-def _as_main(code: str) -> str:
-    """A snippet that awaits, as the body of a coroutine whose names are kept."""
-    body = "".join(f"    {line}\n" for line in code.splitlines())
-    return f"import asyncio\nasync def main():\n    global manifest\n{body}asyncio.run(main())\n"
+def all_is_done(home: Path) -> None:
+    """Every output folder has all its jobs, and there is one."""
+    folders = [path.parent for path in home.glob("*/manifest.json")]
+    assert folders
+    for folder in folders:
+        totals = read_manifest(folder).totals
+        assert (totals.successful, totals.pending) == (totals.total, 0), folder
+        assert totals.total > 0, folder
 
 
-def test_what_is_installed_has_the_extras_that_are_named() -> None:
-    """``pip install '.[word]'`` only warns of a word that is none."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    named = set(re.findall(r"'\.\[(\w+)\]'", TEXT))
-    assert {"simulator", "dev"} <= named <= set(project["optional-dependencies"])
+@pytest.mark.parametrize("text", PYTHON, ids=lambda text: text.split("\n")[0])
+def test_python_snippets_run(home: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """As they stand, but for the model and the jobs that they leave to the reader."""
+    model = "black-forest-labs/flux-2-pro/text-to-image"
+    jobs = [{"name": f"杯 {n}", "model": model, "prompt": f"mug {n}"} for n in range(3)]
+    names: dict[str, Any] = {"__name__": "readme", "MODEL": model, "jobs": jobs}
+    code = compile(text, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    ended = eval(code, names)
+    if inspect.iscoroutine(ended):
+        asyncio.run(ended)
+    assert capsys.readouterr().out
+    all_is_done(home)
 
 
-def options(command: click.Command) -> set[str]:
-    return {
-        opt for parameter in command.params for opt in [*parameter.opts, *parameter.secondary_opts]
-    }
+def runnable(block: str) -> str:
+    """The commands of a block without what is installed already, and what cron makes of its line.
+
+    cron takes five fields as the time and writes ``%`` for ``\\%``.
+    """
+    lines = []
+    for line in block.splitlines():
+        cron = re.fullmatch(r"(?:[\d*]+ ){5} *(.*)", line)
+        text = cron[1].replace("\\%", "%").replace("/srv/content", ".") if cron else line
+        parts = [part for part in text.split(" && ") if not part.startswith(INSTALLED)]
+        lines.append(" && ".join(parts) or "true")
+    return "\n".join(lines)
 
 
-def test_commands_and_options_in_the_prose_exist() -> None:
-    """Every ``asyncpipe …`` is a command with these options; every other option is somebody's."""
-    spans = re.findall(r"(?<!`)`([^`\n]+)`(?!`)", TEXT)
-    known = set().union(*(options(command) for command in app.commands.values()))
-    commands = [span.split() for span in spans if span.startswith("asyncpipe ")]
-    assert len(commands) > 8
-    for _, name, *rest in commands:
-        assert name in app.commands, name
-        given = {word for word in rest if word.startswith("--")}
-        assert given <= options(app.commands[name]), (name, given)
-    given = {word for span in spans for word in re.findall(r"(?:^| )(--[a-z-]+)", span)}
-    assert given <= known, given - known
+def ends(script: str) -> set[int]:
+    """Exit codes that are right. A bill that is reconciled last has what other folders bought."""
+    return {0, 1} if " reconcile " in script.splitlines()[-1] else {0}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(sys.platform == "win32", reason="needs bash and SIGKILL")
+@pytest.mark.parametrize("block", SHELL, ids=lambda text: text.split("\n")[0][:40])
+def test_shell_blocks_run(home: Path, block: str) -> None:
+    """Line after line, to exit code 0; what is killed goes on, and nothing is paid twice."""
+    script = runnable(block)
+    if "FOLDER" in script:
+        subprocess.run([*command("run", "configs/live.yaml"), "-o", "FOLDER", "-q"], check=True)
+    done = subprocess.run(
+        ["bash", "-e", "-c", script.replace("apikey-...", "apikey-of-the-readme")],
+        env=environment(PATH=f"{home / '.venv' / 'bin'}:{os.environ['PATH']}"),
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+        timeout=250,
+    )
+    assert done.returncode in ends(script), done.stderr
+    assert "Traceback" not in done.stderr
+    if "asyncpipe" not in script:
+        return
+    all_is_done(home)
+    if "kill" in script:
+        bought = [each.body["prompt"] for each in books(home / "catalog").predictions()]
+        assert len(bought) == len(set(bought)) == 20
+
+
+@pytest.mark.timeout(300)
+def test_inline_commands_run(home: Path) -> None:
+    """Those in the text and in its tables, in turn; placeholders are folders that are done."""
+    for folder in ("FOLDER", "文件夹"):
+        subprocess.run([*command("run", "configs/live.yaml"), "-o", folder, "-q"], check=True)
+    left = set(NOT_RUN)
+    for text in dict.fromkeys(INLINE):
+        words = text.split()
+        assert words[1] in app.commands, text
+        if (name := " ".join(words[:2])) in NOT_RUN:
+            left.discard(name)
+            continue
+        if words[1] == "init":
+            Path(words[2]).unlink(missing_ok=True)
+        if words[1] in ("estimate", "run") and not Path(words[2]).exists():
+            shutil.copy(CONFIGS / "live.yaml", words[2])
+        done = subprocess.run(
+            command(*words[1:]), capture_output=True, encoding="utf-8", check=False, timeout=50
+        )
+        assert done.returncode in ends(text), (text, done.stderr)
+    assert not left, "not in README any more"
+
+
+def test_options_that_are_named_exist() -> None:
+    """Wherever they stand; pip's and pytest's apart, there are none."""
+    known = {name for each in app.commands.values() for p in each.params for name in p.opts}
+    assert [name for name in OPTIONS if name not in known] == []
+
+
+def test_what_is_linked_is_there() -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    assert len(links) > 1
+    assert [link for link in links if not (ROOT / link).exists()] == []
