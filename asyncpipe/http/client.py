@@ -182,14 +182,14 @@ class HttpClient:
             return result
         raise PollFailed(f"{what} got no answer: {result.text}")
 
-    async def _submit_in_turn(self, path: str, body: Mapping[str, Any]) -> HttpAnswer | Lost:
+    async def _submit_in_turn(self, path: str, body: Mapping[str, Any]) -> HttpAnswer | NoAnswer:
         """Wait for a free connection as long as for a new one, then send."""
         if self._posting.locked():
             try:
                 async with asyncio.timeout(self._timeouts.connect_s):
                     await self._posting.acquire()
             except TimeoutError:
-                return Lost(sent=False, text="no connection was free in time")
+                return NoAnswer(sent=False, text="no connection was free in time")
         else:
             await self._posting.acquire()  # at once
         try:
@@ -208,7 +208,7 @@ class HttpClient:
         *,
         base_url: str | None = None,
         headers: dict[str, str] | None = None,
-    ) -> HttpAnswer | Lost:
+    ) -> HttpAnswer | NoAnswer:
         """Make one request.
 
         What went wrong is returned, not raised: a foreign exception may hold the request's
@@ -232,7 +232,7 @@ class HttpClient:
                 async with response:
                     body = await _read_bounded(response)
             if body is None:
-                return Lost(sent=True, text="the answer is larger than 64 MiB")
+                return NoAnswer(sent=True, text="the answer is larger than 64 MiB")
             return HttpAnswer(status=response.status, headers=response.headers, body=body)
         # Everything: whatever broke, a submit that was sent may have been bought.
         except Exception as exc:
@@ -298,7 +298,7 @@ async def _read_bounded(response: aiohttp.ClientResponse) -> bytes | None:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Lost:
+class NoAnswer:
     """A request without an answer: whether it may have reached the API, and what happened."""
 
     sent: bool
@@ -345,7 +345,7 @@ _FATES: dict[str, tuple[bool, str]] = {
 }
 
 
-def lost(exc: Exception, *, started: bool) -> Lost:
+def lost(exc: Exception, *, started: bool) -> NoAnswer:
     """Tell a request's fate from the exception and from whether its body was asked for."""
     sent, text = next(
         _FATES[kind.__name__] for kind in type(exc).__mro__ if kind.__name__ in _FATES
@@ -353,7 +353,7 @@ def lost(exc: Exception, *, started: bool) -> Lost:
     if not started and isinstance(exc, TimeoutError):
         text = "no connection was made in time"
     reason = _reason(exc)
-    return Lost(sent=sent and started, text=f"{text} ({reason[:200]})" if reason else text)
+    return NoAnswer(sent=sent and started, text=f"{text} ({reason[:200]})" if reason else text)
 
 
 def _reason(exc: Exception) -> str:
