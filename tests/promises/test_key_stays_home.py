@@ -28,7 +28,7 @@ from asyncpipe.jobs.events import Event
 from asyncpipe.jobs.record import JobRecord
 from asyncpipe.ledger.folder import ledger_path
 from asyncpipe.media.downloader import Downloader, Target
-from asyncpipe.providers.atlas.key import Secret
+from asyncpipe.providers.atlas.key import Redactor
 from tests.support import ROOT
 from tests.support.media import PNG, fetch
 from tests.support.servers import REFUSALS, echoing, serving
@@ -72,7 +72,7 @@ def test_the_probe_finds_what_it_should() -> None:
 @pytest.mark.parametrize("form", sorted(spellings(KEY)))
 def test_every_spelling_is_taken_out(form: str) -> None:
     """And what stands around it stays."""
-    secret = Secret(KEY)
+    secret = Redactor(KEY)
     assert secret.out_of(f"<{form}>".encode()) == b"<[key]>"
     assert secret.out_of_text(f"<{form}>{form}\udcff") == "<[key]>[key]\udcff"
     assert not leaks(repr(secret))
@@ -81,7 +81,7 @@ def test_every_spelling_is_taken_out(form: str) -> None:
 def test_what_holds_no_secret_is_left_alone() -> None:
     """Byte for byte, escapes and all."""
     for body in (b"", b"\xff\xfe", b'{"a":"\\u00e9\\/%20"}', KEY[:-1].encode(), b"A" * 10**6):
-        assert Secret(KEY).out_of(body) == body
+        assert Redactor(KEY).out_of(body) == body
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -25,7 +25,7 @@ from asyncpipe.pricing import Bill, Quote
 from asyncpipe.providers import Prediction
 from asyncpipe.providers.atlas.answer import open_answer
 from asyncpipe.providers.atlas.billing import read_balance, read_bill
-from asyncpipe.providers.atlas.key import Secret
+from asyncpipe.providers.atlas.key import Redactor
 from asyncpipe.providers.atlas.quote import read_quote
 from asyncpipe.providers.atlas.reader import ARTICLE, TEXTS, read_poll, read_submit, read_upload
 from asyncpipe.providers.catalog import CatalogModel, read_models
@@ -95,7 +95,7 @@ class AtlasCloud:
         self._base = _base(base_url, simulated=simulated)
         key = "" if keyless else _key(api_key, simulated=simulated)
         self._account = _account(key)
-        self._secret = Secret(key) if len(key) >= _SHORTEST_SECRET else None
+        self._secret = Redactor(key) if len(key) >= _SHORTEST_SECRET else None
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._http = HttpClient(str(self._base), headers=headers, timeouts=timeouts)
         self._known: str | None = None  # the path that has answered on the article's route

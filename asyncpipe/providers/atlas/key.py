@@ -8,7 +8,7 @@ from urllib.parse import quote
 PLACEHOLDER = b"[key]"
 
 
-class Secret:
+class Redactor:
     """Finds one secret however JSON or a URL may spell it: escaped, percent-encoded, recased."""
 
     def __init__(self, text: str) -> None:
