@@ -67,8 +67,7 @@ class HttpClient:
 
     ``headers`` go with every request, and to no other host: redirects are not followed, .netrc
     is not read, cookies are not kept. ``base_url`` is taken as it is, percent-encoding included.
-    They are no defaults of a session: those aiohttp tells a proxy as well, and of Authorization it
-    makes Proxy-Authorization there.
+    They are no defaults of a session: those aiohttp tells a proxy as well, the key among them.
     """
 
     def __init__(
