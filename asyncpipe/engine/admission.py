@@ -13,7 +13,7 @@ from asyncpipe.errors import AsyncpipeError
 from asyncpipe.flow import Limiter, Permit
 from asyncpipe.jobs import JobRecord, JobState
 from asyncpipe.ledger import Ledger, Named
-from asyncpipe.media import Room
+from asyncpipe.media import DiskSpace
 from asyncpipe.pricing import Fit, Spending
 
 STEP_S = 3600.0
@@ -35,7 +35,7 @@ class Admission:
         stops: StopReasons,
         limiter: Limiter,
         spending: Spending,
-        room: Room,
+        room: DiskSpace,
         news: asyncio.Event,
     ) -> None:
         self._ledger = ledger

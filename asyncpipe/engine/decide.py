@@ -16,7 +16,7 @@ from asyncpipe.errors import (
     SubmitStopped,
     without_numbers,
 )
-from asyncpipe.flow import Answer, Found, Verdict
+from asyncpipe.flow import Answer, Finding, Verdict
 from asyncpipe.jobs import (
     Event,
     Expired,
@@ -68,17 +68,17 @@ def limits_of(answer: Prediction | ProviderError) -> Answer:
     return _UNREACHED if isinstance(answer, NotAccepted) else _OTHER
 
 
-def found_by(answer: Prediction | ProviderError) -> Found:
+def found_by(answer: Prediction | ProviderError) -> Finding:
     """What an answer tells; a failed prediction has ended, a failed poll says nothing.
 
     Completed without outputs says nothing either: such answers have turned out to be too early.
     """
     if isinstance(answer, ProviderError):
-        return Found.NOTHING
+        return Finding.NOTHING
     if answer.status is PredictionStatus.RUNNING:
-        return Found.RUNNING
+        return Finding.RUNNING
     whole = answer.status is PredictionStatus.FAILED or answer.outputs
-    return Found.ENDED if whole else Found.NOTHING
+    return Finding.ENDED if whole else Finding.NOTHING
 
 
 NO_OUTPUT = "the provider says completed and names no output"

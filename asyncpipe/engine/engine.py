@@ -47,7 +47,7 @@ from asyncpipe.ledger import (
     make_folders,
     open_ledger,
 )
-from asyncpipe.media import Downloader, Room
+from asyncpipe.media import DiskSpace, Downloader
 from asyncpipe.pricing import SpendingLimits, Tell
 from asyncpipe.providers import Provider, account_of
 from asyncpipe.report import MANIFEST_NAME, ManifestWriter, Totals
@@ -157,7 +157,7 @@ class Engine:
         self.limiter = Limiter(gate, settings.rng, windows.of, workers=settings.workers)
         if memory is not None:
             stack.callback(_keep_windows, memory, self.limiter)
-        self.room = Room(
+        self.room = DiskSpace(
             self.folder, settings.min_free_bytes, self.clock, settings.patience_s, self.stops.note
         )
         self.admission = Admission(

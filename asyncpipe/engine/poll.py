@@ -19,7 +19,7 @@ from asyncpipe.engine.decide import (
 from asyncpipe.engine.recorder import Recorder
 from asyncpipe.engine.tickets import StopReasons, Ticket
 from asyncpipe.errors import KeyRefused, PredictionGone, ProviderError
-from asyncpipe.flow import Limiter, PollClock, Trouble, Watches
+from asyncpipe.flow import Limiter, PollClock, PollPolicy, Trouble
 from asyncpipe.jobs import (
     Deadlines,
     Event,
@@ -66,7 +66,7 @@ class Poller:
         inquiry: Inquiry,
         ledger: Ledger,
         recorder: Recorder,
-        policy: Watches,
+        policy: PollPolicy,
         deadlines: Deadlines,
         retries: RetryPolicy,
         owners: PredictionOwners,

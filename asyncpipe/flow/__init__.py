@@ -9,13 +9,13 @@ from asyncpipe.flow.learned import Latency
 from asyncpipe.flow.limiter import Answer, Limiter, Permit, Verdict, Windows, lessons
 from asyncpipe.flow.memory import LATENCY, Memory, latencies_of, recall
 from asyncpipe.flow.pace import Pace
-from asyncpipe.flow.polling import Found, PollClock, Trouble, Watches
+from asyncpipe.flow.polling import Finding, PollClock, PollPolicy, Trouble
 from asyncpipe.flow.window import Window
 
 __all__ = [
     "LATENCY",
     "Answer",
-    "Found",
+    "Finding",
     "Gate",
     "Latency",
     "Limiter",
@@ -23,9 +23,9 @@ __all__ = [
     "Pace",
     "Permit",
     "PollClock",
+    "PollPolicy",
     "Trouble",
     "Verdict",
-    "Watches",
     "Window",
     "Windows",
     "latencies_of",

@@ -15,7 +15,7 @@ LATE = 1.1
 
 
 @dataclass(slots=True)
-class Pause:
+class Backoff:
     """Whether a model may be submitted to now; all jobs of a model share one.
 
     Refusals of submits that left before the pause belong to the same episode and do not lengthen

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, NamedTuple
 
-from asyncpipe.flow.lifetimes import BINS, EDGES, UNKNOWN, Law, Shape, position
-from asyncpipe.flow.polling import Counted, Found, Watches, fixed_gap, poll_gap
+from asyncpipe.flow.lifetimes import BINS, EDGES, UNKNOWN, Distribution, LifeTable, position
+from asyncpipe.flow.polling import BackoffPolicy, Finding, PollPolicy, fixed_gap, poll_gap
 from asyncpipe.jobs import Job, Polling
 
 PRICE_S = 2.0
@@ -58,12 +58,12 @@ def _plain(value: Any) -> bool:
 class _Planned:
     """A law and the plans made for it as it was last renewed, by price."""
 
-    law: Law = field(default_factory=Law)
-    shape: Shape = UNKNOWN
-    plans: dict[float, Plan] = field(default_factory=dict)
+    law: LifeTable = field(default_factory=LifeTable)
+    shape: Distribution = UNKNOWN
+    plans: dict[float, PollPlan] = field(default_factory=dict)
     taught: bool = False
 
-    def plan(self, price_s: float, most_gap_s: float) -> Plan:
+    def plan(self, price_s: float, most_gap_s: float) -> PollPlan:
         law = self.law
         if law.due:
             law.renew()
@@ -74,9 +74,9 @@ class _Planned:
             self.plans[price_s] = plan_of(law.shape, price_s, most_gap_s)
         return self.plans[price_s]
 
-    def note(self, since_s: float, age_s: float, found: Found) -> None:
+    def note(self, since_s: float, age_s: float, found: Finding) -> None:
         self.taught = True
-        if found is Found.RUNNING:
+        if found is Finding.RUNNING:
             self.law.running(since_s, age_s)
         else:
             self.law.ended(since_s, age_s)
@@ -122,10 +122,10 @@ class Learned:
         """What a poll is worth now, in seconds of delay."""
         return TAIL_PRICE_S if self._tail() else PRICE_S
 
-    def watch(self, job: Job, *, resumed: bool = False) -> LearnedWatch:
+    def watch(self, job: Job, *, resumed: bool = False) -> LearnedSchedule:
         """The watch of one prediction; nobody knows how one fared that an earlier run left."""
         model = self._models.setdefault(job.model, _Model())
-        return LearnedWatch(self, model.of(class_of(job.params)), None if resumed else 0.0)
+        return LearnedSchedule(self, model.of(class_of(job.params)), None if resumed else 0.0)
 
     def lessons(self) -> dict[str, Any]:
         """What this run has learned, by model: JSON for ``kept`` of the next one."""
@@ -138,7 +138,7 @@ class Learned:
 
 
 @dataclass(slots=True)
-class LearnedWatch:
+class LearnedSchedule:
     """When to poll one prediction, by the laws it belongs to."""
 
     home: Learned
@@ -160,9 +160,9 @@ class LearnedWatch:
             gap_s = max((min(plan.first_s, COLD_FIRST_S) if cold else plan.first_s) - age_s, 0.0)
         return gap_s * home.rng.uniform(1 - JITTER, 1 + JITTER) / home.speed
 
-    def note(self, age_s: float, found: Found) -> None:
+    def note(self, age_s: float, found: Finding) -> None:
         """Learn from a poll; one that failed is no information."""
-        if found is Found.NOTHING:
+        if found is Finding.NOTHING:
             self.errors += 1
             return
         self.errors = 0
@@ -204,11 +204,11 @@ def _read(entry: Any) -> _Model:
     entry = entry if isinstance(entry, Mapping) else {}
     classes = entry.get("classes")
     laws = {
-        str(name): Law.from_json(kept)
+        str(name): LifeTable.from_json(kept)
         for name, kept in (classes.items() if isinstance(classes, Mapping) else ())
     }
     return _Model(
-        all=_Planned(Law.from_json(entry.get("all")) or Law()),
+        all=_Planned(LifeTable.from_json(entry.get("all")) or LifeTable()),
         classes={name: _Planned(law) for name, law in laws.items() if law is not None},
     )
 
@@ -219,7 +219,7 @@ MOST_GAP_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
+class PollPlan:
     """Ages at which to look: ``first_s``, and ``after[n]`` where it ran at age EDGES[n]."""
 
     first_s: float
@@ -236,7 +236,7 @@ class Plan:
         return min(max(due - age_s, LEAST_GAP_S), self.most_gap_s)
 
 
-def plan_of(shape: Shape, price_s: float, most_gap_s: float = MOST_GAP_S) -> Plan:
+def plan_of(shape: Distribution, price_s: float, most_gap_s: float = MOST_GAP_S) -> PollPlan:
     """The plan with the least expected delay + ``price_s`` x polls, by Barlow, Hunter, Proschan.
 
     Gaps are from LEAST_GAP_S to ``most_gap_s``. Only the first look may come later: at half the
@@ -251,12 +251,14 @@ def plan_of(shape: Shape, price_s: float, most_gap_s: float = MOST_GAP_S) -> Pla
         best[n], least = _cheapest(shape, cost, n, end, best[n + 1] if n else BINS)
         cost[n] = price_s * shape.alive[n] + least
     after = tuple(EDGES[n] for n in best)
-    return Plan(
+    return PollPlan(
         first_s=min(max(after[0], LEAST_GAP_S), first_s), after=after, most_gap_s=most_gap_s
     )
 
 
-def _cheapest(shape: Shape, cost: list[float], n: int, end: float, last: int) -> tuple[int, float]:
+def _cheapest(
+    shape: Distribution, cost: list[float], n: int, end: float, last: int
+) -> tuple[int, float]:
     """The edge for the next poll after edge ``n``, up to age ``end``, and what it will cost."""
     alive, moment = shape.alive, shape.moment
     start = EDGES[n] + LEAST_GAP_S
@@ -274,15 +276,15 @@ def _cheapest(shape: Shape, cost: list[float], n: int, end: float, last: int) ->
     return chosen, least
 
 
-def watches_of(
+def policy_of(
     polling: Polling,
     rng: Random,
     *,
     tail: Callable[[], bool],
     kept: Mapping[str, Any] | None = None,
-) -> Watches:
+) -> PollPolicy:
     """The policy that ``polling`` names; ``tail`` and ``kept`` are for the learned one."""
     if polling.policy == "learned":
         return Learned(polling, rng, tail, kept)
     gap = fixed_gap if polling.policy == "fixed" else poll_gap
-    return Counted(lambda polls: gap(polling, polls, rng) / polling.speed)
+    return BackoffPolicy(lambda polls: gap(polling, polls, rng) / polling.speed)

@@ -39,7 +39,7 @@ def position(age_s: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class Distribution:
     """A law: the share ``alive`` at each of EDGES, the ``chance`` to end in each bin between.
 
     ``moment`` is the part of the mean that comes from ends up to each edge, in seconds.
@@ -68,7 +68,7 @@ class Shape:
         return -math.log(max(alive, 1e-12))
 
 
-def shape_of(ends: Sequence[float], exposure: Sequence[float]) -> Shape:
+def shape_of(ends: Sequence[float], exposure: Sequence[float]) -> Distribution:
     """The law that a life table tells: by bin, how many ended and how many were at risk of it.
 
     Where few were seen it is smoothed over neighbouring bins, and the prior speaks.
@@ -96,7 +96,7 @@ def _prior_alive(age_s: float) -> float:
 _PRIOR = tuple(zip(*_prior(), strict=True))
 
 
-def _table(ends: Sequence[float], exposure: Sequence[float]) -> Shape:
+def _table(ends: Sequence[float], exposure: Sequence[float]) -> Distribution:
     alive, chances, moment = [1.0], [], [0.0]
     for n, (prior_ends, prior_exposure) in enumerate(_PRIOR):
         rate = (ends[n] + prior_ends) / (exposure[n] + prior_exposure)
@@ -104,7 +104,7 @@ def _table(ends: Sequence[float], exposure: Sequence[float]) -> Shape:
         chances.append(chance)
         alive.append(alive[-1] - chance)
         moment.append(moment[-1] + chance * (EDGES[n] + EDGES[n + 1]) / 2)
-    return Shape(tuple(alive), tuple(chances), tuple(moment))
+    return Distribution(tuple(alive), tuple(chances), tuple(moment))
 
 
 def _deviation(chance: Sequence[float]) -> float:
@@ -164,7 +164,7 @@ def _zeros() -> list[float]:
 
 
 @dataclass(slots=True)
-class Law:
+class LifeTable:
     """A life table that learns from every poll, ages in seconds.
 
     A prediction found running counts as much as one found ended: the first ends are those of the
@@ -181,7 +181,7 @@ class Law:
     news: int = 0
     faster: float = 0.0
     slower: float = 0.0
-    shape: Shape = UNKNOWN
+    shape: Distribution = UNKNOWN
 
     def running(self, since_s: float, age_s: float) -> None:
         """A prediction that ran at age ``since_s`` still ran at ``age_s``."""

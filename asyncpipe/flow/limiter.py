@@ -8,7 +8,7 @@ from enum import Enum
 from random import Random
 from typing import Any, Protocol, Self
 
-from asyncpipe.flow.backoff import LATE, Pause
+from asyncpipe.flow.backoff import LATE, Backoff
 from asyncpipe.flow.gate import Gate
 from asyncpipe.flow.window import Window
 from asyncpipe.jobs import Limits
@@ -50,7 +50,7 @@ class Hold(Protocol):
 @dataclass(slots=True)
 class _Model:
     window: Window
-    pause: Pause
+    pause: Backoff
     rated: float = float("-inf")  # when a submit was last refused and nothing else was known
 
 
@@ -76,7 +76,7 @@ class Limiter:
     def of(self, model: str) -> _Model:
         """The window and the pause of ``model``."""
         if model not in self.models:
-            self.models[model] = _Model(self._window_of(model), Pause(self._rng))
+            self.models[model] = _Model(self._window_of(model), Backoff(self._rng))
         return self.models[model]
 
     @property

@@ -12,8 +12,8 @@ from typing import Any
 import orjson
 
 from asyncpipe._fs import cache_folder, safe_stem, whole_file
-from asyncpipe.flow.learned import Latency, Learned, watches_of
-from asyncpipe.flow.polling import Watches
+from asyncpipe.flow.learned import Latency, Learned, policy_of
+from asyncpipe.flow.polling import PollPolicy
 from asyncpipe.jobs import Polling
 
 STALE = timedelta(days=30)
@@ -78,7 +78,7 @@ LATENCY = "latency"
 class Latencies:
     """One run's policy of polling, and the memory that what it learns goes to."""
 
-    polls: Watches
+    polls: PollPolicy
     memory: Memory | None
 
     def keep(self) -> None:
@@ -99,7 +99,7 @@ def latencies_of(
     ``tail`` says whether nothing waits to be submitted.
     """
     kept = memory.load() if memory else None
-    return Latencies(polls=watches_of(polling, rng, tail=tail, kept=kept), memory=memory)
+    return Latencies(polls=policy_of(polling, rng, tail=tail, kept=kept), memory=memory)
 
 
 def recall(memory: Memory | None) -> Callable[[str, Mapping[str, Any]], Latency | None]:

@@ -76,7 +76,7 @@ class Trouble:
         return self.kind is not None and self.count >= 3 and long_enough
 
 
-class Found(Enum):
+class Finding(Enum):
     """What a poll found out about a prediction's age at its end."""
 
     RUNNING = "running"
@@ -84,25 +84,25 @@ class Found(Enum):
     NOTHING = "nothing"
 
 
-class Watch(Protocol):
+class PollSchedule(Protocol):
     """When to poll one prediction; ages and gaps in seconds of our clock."""
 
     def gap_s(self, age_s: float) -> float:
         """How long to wait from ``age_s``, just polled or just submitted, to the next poll."""
 
-    def note(self, age_s: float, found: Found) -> None:
+    def note(self, age_s: float, found: Finding) -> None:
         """Take what the poll answered at ``age_s`` found."""
 
 
-class Watches(Protocol):
+class PollPolicy(Protocol):
     """A policy: makes the watches."""
 
-    def watch(self, job: Job, *, resumed: bool = False) -> Watch:
+    def watch(self, job: Job, *, resumed: bool = False) -> PollSchedule:
         """The watch of a prediction of ``job``; ``resumed``: an earlier run submitted it."""
 
 
 @dataclass(slots=True)
-class CountedWatch:
+class BackoffSchedule:
     """Gaps by the number of polls alone."""
 
     gap_after: Callable[[int], float]
@@ -112,17 +112,17 @@ class CountedWatch:
         """How long to wait for the next poll."""
         return self.gap_after(self.polls)
 
-    def note(self, age_s: float, found: Found) -> None:
+    def note(self, age_s: float, found: Finding) -> None:
         """Count a poll."""
         self.polls += 1
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
+class BackoffPolicy:
     """A policy that goes by the number of polls: backoff, fixed."""
 
     gap_after: Callable[[int], float]
 
-    def watch(self, job: Job, *, resumed: bool = False) -> CountedWatch:
+    def watch(self, job: Job, *, resumed: bool = False) -> BackoffSchedule:
         """The watch of one prediction."""
-        return CountedWatch(self.gap_after)
+        return BackoffSchedule(self.gap_after)

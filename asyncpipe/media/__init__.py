@@ -1,10 +1,10 @@
 """Files of media: recognise, take in, download, keep parts.
 
 ``Downloader`` brings outputs to disk whole or not at all; ``LocalFiles`` takes in what jobs name;
-``Room`` watches the free space of the disk.
+``DiskSpace`` watches the free space of the disk.
 """
 
-from asyncpipe.media.disk import GIB, Room
+from asyncpipe.media.disk import GIB, DiskSpace
 from asyncpipe.media.downloader import Downloader, StoredFile, Target
 from asyncpipe.media.formats import media_type
 from asyncpipe.media.local import BadInputs, LocalFiles, trouble_with
@@ -12,9 +12,9 @@ from asyncpipe.media.local import BadInputs, LocalFiles, trouble_with
 __all__ = [
     "GIB",
     "BadInputs",
+    "DiskSpace",
     "Downloader",
     "LocalFiles",
-    "Room",
     "StoredFile",
     "Target",
     "media_type",

@@ -96,7 +96,7 @@ LOOK_EVERY_S = 1.0
 """Free space is asked for at most so often."""
 
 
-class Room:
+class DiskSpace:
     """Whether there is room for what submits would bring: ``minimum`` bytes free, looked at often.
 
     ``clock`` gives seconds; ``give_up`` is called when there was too little for ``patience_s``

@@ -43,7 +43,16 @@ from asyncpipe.media.formats import (
     read_data_uri,
     sniff,
 )
-from asyncpipe.media.parts import Left, Part, Small, disk_trouble, head_of, keep, left_in, take_up
+from asyncpipe.media.parts import (
+    Partial,
+    Part,
+    Small,
+    disk_trouble,
+    head_of,
+    keep,
+    left_in,
+    take_up,
+)
 
 READ_BUFFER = 256 * 1024
 """aiohttp's read buffer: with it and ``iter_any`` large bodies move a third faster than in 64 KiB
@@ -125,7 +134,7 @@ class Downloader:
         self._proxies: dict[str, str | None] = {}
         self._session: aiohttp.ClientSession | None = None
         self._exit = AsyncExitStack()
-        self._left: dict[str, Left] = {}
+        self._left: dict[str, Partial] = {}
         # Every body gets a name of its own, see parts.py.
         self._run, self._numbers = uuid.uuid4().hex[:8], itertools.count(1)
 
@@ -337,7 +346,7 @@ class Downloader:
             await self._disk.hop(instead_of.discard)
         path = self._part(target)
         size = await self._disk.hop(partial(keep, path, entity, pieces))
-        self._left[target.part] = Left(path=path, size=size, total=entity.total)
+        self._left[target.part] = Partial(path=path, size=size, total=entity.total)
 
     @contextmanager
     def _held(self, part: Part, target: Target) -> Iterator[None]:
@@ -347,7 +356,7 @@ class Downloader:
         finally:
             if not part.closed:
                 if part.entity:
-                    left = Left(path=part.path, size=part.size, total=part.entity.total)
+                    left = Partial(path=part.path, size=part.size, total=part.entity.total)
                     self._left[target.part] = left
                 # Not awaited: a cancellation could keep it from being begun at all.
                 self._disk.executor.submit(part.close if part.entity else part.discard)

@@ -51,7 +51,7 @@ _REMEDIES = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Left:
+class Partial:
     """A part that an earlier try or run left: where, and how many bytes (of how many)."""
 
     path: Path
@@ -257,19 +257,19 @@ def _write_one(small: Small) -> Written:
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 
 
-def left_in(folder: Path) -> dict[str, Left]:
+def left_in(folder: Path) -> dict[str, Partial]:
     """Find what earlier runs left, by Target.part, the longest of each.
 
     Removes what is of no use: without a log, shorter than another, or too old (see KEPT_S).
     """
-    found: dict[str, Left] = {}
+    found: dict[str, Partial] = {}
     for path in sorted(folder.iterdir()):
         with suppress(FileNotFoundError):  # a thread of a cancelled run may still put it in place
             _sort_in(path, found)
     return found
 
 
-def _sort_in(path: Path, found: dict[str, Left]) -> None:
+def _sort_in(path: Path, found: dict[str, Partial]) -> None:
     if path.suffix == ".log":
         if not path.with_suffix("").exists():
             forget(path.with_suffix(""))
@@ -282,7 +282,7 @@ def _sort_in(path: Path, found: dict[str, Left]) -> None:
         return
     if rival:
         forget(rival.path)
-    found[output] = Left(path=path, size=status.st_size)
+    found[output] = Partial(path=path, size=status.st_size)
 
 
 def forget(path: Path) -> None:

@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 from random import Random
 
 from asyncpipe import Job, Polling
-from asyncpipe.flow.learned import PRICE_S, TAIL_PRICE_S, plan_of, watches_of
-from asyncpipe.flow.polling import Counted, Found, Watch, Watches
+from asyncpipe.flow.learned import PRICE_S, TAIL_PRICE_S, plan_of, policy_of
+from asyncpipe.flow.polling import BackoffPolicy, Finding, PollPolicy, PollSchedule
 
 SLOTS = 50
 BATCH = 500
@@ -31,7 +31,7 @@ FIXED = range(1, 11)
 JOB = Job(model="m/text-to-image", prompt="p")
 
 Draw = Callable[[Random], float]
-Policy = Callable[[Random, Callable[[], bool]], Watches]
+Policy = Callable[[Random, Callable[[], bool]], PollPolicy]
 """Makes a policy that knows nothing, from a random source and the question for the tail."""
 
 
@@ -77,11 +77,11 @@ def _articles(polls: int) -> float:
 
 def named(polling: Polling) -> Policy:
     """The policy that ``polling`` names, as runs make it."""
-    return lambda rng, tail: watches_of(polling, rng, tail=tail)
+    return lambda rng, tail: policy_of(polling, rng, tail=tail)
 
 
 POLICIES: dict[str, Policy] = {
-    "article": lambda rng, tail: Counted(_articles),
+    "article": lambda rng, tail: BackoffPolicy(_articles),
     "backoff": named(Polling(policy="backoff")),
     **{f"fixed {n}": named(Polling(policy="fixed", initial_s=n)) for n in FIXED},
     "learned": named(Polling(policy="learned")),
@@ -112,7 +112,7 @@ class Lane:
     def run(self, times: Sequence[float]) -> Outcome:
         """Put jobs that take ``times`` through the slots."""
         outcome, queue = Outcome(), list(reversed(times))
-        heap: list[tuple[float, int, float, float, Watch]] = []
+        heap: list[tuple[float, int, float, float, PollSchedule]] = []
         order = 0
 
         def start(now: float) -> None:
@@ -129,13 +129,13 @@ class Lane:
             age, order = now - since, order + 1
             outcome.polls += 1
             if age >= taken_s:
-                watch.note(age, Found.ENDED)
+                watch.note(age, Finding.ENDED)
                 outcome.delays.append(age - taken_s)
                 outcome.makespan_s = now
                 if queue:
                     start(now)
             else:
-                watch.note(age, Found.RUNNING)
+                watch.note(age, Finding.RUNNING)
                 heapq.heappush(heap, (now + watch.gap_s(age), order, since, taken_s, watch))
         return outcome
 
@@ -227,9 +227,9 @@ def _broken_on_lognormal(row: dict[str, Row] | None) -> list[str]:
 
 def planning_ms() -> tuple[float, float]:
     """What bringing a law up to date and planning takes: median and worst of a run, in ms."""
-    from asyncpipe.flow.lifetimes import Law
+    from asyncpipe.flow.lifetimes import LifeTable
 
-    law, taken = Law(), []
+    law, taken = LifeTable(), []
     for n, generation_s in enumerate(draw("lognormal", 300, seed=5)):
         law.running(0.0, generation_s / 2)
         law.ended(generation_s / 2, generation_s * 1.1)

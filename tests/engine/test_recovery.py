@@ -12,7 +12,7 @@ import pytest
 
 from asyncpipe import Job, JobState, Manifest, Pipeline
 from asyncpipe.errors import BalanceExhausted, DiskError, Rejected, SubmitUnknown
-from asyncpipe.media.disk import GIB, Room
+from asyncpipe.media.disk import GIB, DiskSpace
 from asyncpipe.simulator.books import Books
 from asyncpipe.simulator.faults import Faults
 from asyncpipe.simulator.server import Simulator
@@ -159,7 +159,7 @@ def test_patience_ends_the_wait_for_room(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_floor_of_zero_asks_nobody(tmp_path: Path) -> None:
     """Then not even the file system is asked."""
-    room = Room(tmp_path, 0, lambda: 0.0, free=lambda _: 1 // 0)
+    room = DiskSpace(tmp_path, 0, lambda: 0.0, free=lambda _: 1 // 0)
     assert room.enough()
     assert room.problem is None
 

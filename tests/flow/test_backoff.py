@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 from asyncpipe._tasks import backoff_s
-from asyncpipe.flow.backoff import RELEASED, Pause
+from asyncpipe.flow.backoff import RELEASED, Backoff
 
 
 class Middle(Random):
@@ -23,7 +23,7 @@ def test_refusals_back_off_like_the_article() -> None:
 
 def test_a_pause_counts_one_episode_once() -> None:
     """What left before the pause neither lengthens nor ends it; then one submit goes ahead."""
-    pause = Pause(Middle())
+    pause = Backoff(Middle())
     assert pause.ready_at(0.0) == 0.0
     burst = [pause.admitted() for _ in range(4)]
     assert pause.refused(burst[0], 0.0, None) == 3.0
@@ -39,7 +39,7 @@ def test_a_pause_counts_one_episode_once() -> None:
 
 def test_waiters_do_not_storm_when_a_pause_ends() -> None:
     """Each submit that is taken lets one more be out at a time; after RELEASED of them, all."""
-    pause = Pause(Middle())
+    pause = Backoff(Middle())
     pause.refused(pause.admitted(), 0.0, None)
     for out in range(1, RELEASED + 1):
         sent = []
@@ -56,7 +56,7 @@ def test_waiters_do_not_storm_when_a_pause_ends() -> None:
 
 def test_a_pause_honours_retry_after() -> None:
     """Whatever our own backoff says, not before the provider's wish."""
-    pause = Pause(Random(1))
+    pause = Backoff(Random(1))
     episode = pause.admitted()
     assert pause.refused(episode, 0.0, 120.0) >= 120.0
     assert pause.refused(episode, 10.0, 300.0) >= 300.0

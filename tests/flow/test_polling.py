@@ -22,11 +22,11 @@ from asyncpipe.flow.learned import (
     MOST_CLASSES,
     MOST_GAP_S,
     Learned,
-    LearnedWatch,
-    Plan,
+    LearnedSchedule,
+    PollPlan,
     class_of,
     plan_of,
-    watches_of,
+    policy_of,
 )
 from asyncpipe.flow.lifetimes import (
     BINS,
@@ -35,11 +35,11 @@ from asyncpipe.flow.lifetimes import (
     MEMORY,
     UNKNOWN,
     YESTERDAY_JOBS,
-    Law,
+    LifeTable,
     position,
     shape_of,
 )
-from asyncpipe.flow.polling import Found, PollClock, poll_gap
+from asyncpipe.flow.polling import Finding, PollClock, poll_gap
 from asyncpipe.jobs.job import Job
 from asyncpipe.jobs.settings import Polling
 from asyncpipe.providers.base import Prediction, PredictionStatus
@@ -62,16 +62,16 @@ def learned(tail: bool = False, kept: Any = None, **polling: Any) -> Learned:
     return Learned(Polling(policy="learned", **polling), Middle(), lambda: tail, kept)
 
 
-def carry(watch: LearnedWatch, generation_s: float) -> tuple[int, float]:
+def carry(watch: LearnedSchedule, generation_s: float) -> tuple[int, float]:
     """Poll until the end; the number of polls and the delay in finding it."""
     age, polls = 0.0, 0
     while True:
         age += watch.gap_s(age)
         polls += 1
         if age >= generation_s:
-            watch.note(age, Found.ENDED)
+            watch.note(age, Finding.ENDED)
             return polls, age - generation_s
-        watch.note(age, Found.RUNNING)
+        watch.note(age, Finding.RUNNING)
 
 
 def lognormal(count: int, median_s: float, sigma: float = 0.4, seed: int = 1) -> list[float]:
@@ -106,7 +106,7 @@ def test_a_law_is_a_probability() -> None:
 
 def test_running_predictions_count_as_much_as_ended_ones() -> None:
     """The first ends are those of the fastest: without the others the law would be theirs."""
-    law = Law()
+    law = LifeTable()
     for generation_s in lognormal(200, 60.0):
         for since in range(0, 20, 5):
             if generation_s <= since + 5:
@@ -121,7 +121,7 @@ def test_running_predictions_count_as_much_as_ended_ones() -> None:
 
 def test_intervals_tell_the_law_behind_them() -> None:
     """Median and tail are found from polls that never see the moment of an end."""
-    law = Law()
+    law = LifeTable()
     for generation_s in lognormal(1_000, 30.0, 0.6):
         since = 0.0
         while generation_s > since + 7.0:
@@ -173,7 +173,7 @@ def test_one_stuck_prediction_is_no_change_of_the_law() -> None:
     watch, age = policy.watch(job()), 0.0
     while age < 20_000.0:
         age += watch.gap_s(age)
-        watch.note(age, Found.RUNNING)
+        watch.note(age, Finding.RUNNING)
     assert before is not None
     assert policy.latency(MODEL, {}) == pytest.approx(before, rel=0.15)
 
@@ -191,7 +191,7 @@ def test_gaps_stay_between_the_least_and_the_most(age_s: float, price_s: float) 
 
 def test_the_plan_waits_for_a_narrow_law_and_looks_then() -> None:
     """All end within a few seconds of 30: the first look comes after them, not before."""
-    law = Law()
+    law = LifeTable()
     for generation_s in lognormal(300, 30.0, 0.05):
         law.running(0.0, generation_s - 0.5)
         law.ended(generation_s - 0.5, generation_s + 0.5)
@@ -201,7 +201,7 @@ def test_the_plan_waits_for_a_narrow_law_and_looks_then() -> None:
 
 def test_a_dearer_poll_is_a_rarer_one() -> None:
     """And the first look never comes later than half the median, or the longest gap."""
-    law = Law()
+    law = LifeTable()
     for generation_s in lognormal(300, 100.0):
         law.running(0.0, generation_s - 5)
         law.ended(generation_s - 5, generation_s)
@@ -246,7 +246,7 @@ def test_planning_is_rare_however_many_are_polled(monkeypatch: pytest.MonkeyPatc
     """A herd of ten thousand is no reason to plan ten thousand times."""
     made = []
 
-    def counted(*args: Any) -> Plan:
+    def counted(*args: Any) -> PollPlan:
         made.append(args)
         return plan_of(*args)
 
@@ -254,7 +254,7 @@ def test_planning_is_rare_however_many_are_polled(monkeypatch: pytest.MonkeyPatc
     policy = learned()
     watches = [policy.watch(job()) for _ in range(10_000)]
     for watch in watches:
-        watch.note(3.0, Found.RUNNING)
+        watch.note(3.0, Finding.RUNNING)
         watch.gap_s(3.0)
     assert 10 < len(made) < 100
 
@@ -276,10 +276,10 @@ def test_a_failed_poll_teaches_nothing_and_is_backed_off_from() -> None:
     lessons = policy.lessons()
     watch = policy.watch(job())
     for gap in (5.0, 7.5, 11.25):
-        watch.note(20.0, Found.NOTHING)
+        watch.note(20.0, Finding.NOTHING)
         assert watch.gap_s(20.0) == gap
     assert policy.lessons() == lessons
-    watch.note(60.0, Found.RUNNING)
+    watch.note(60.0, Finding.RUNNING)
     assert policy.lessons() != lessons
     assert watch.gap_s(60.0) <= MOST_GAP_S
 
@@ -290,11 +290,11 @@ def test_what_an_earlier_run_left_says_nothing_of_its_past() -> None:
     train(policy, [30.0] * 50)
     lessons = policy.lessons()
     watch = policy.watch(job(), resumed=True)
-    watch.note(3_600.0, Found.ENDED)
+    watch.note(3_600.0, Finding.ENDED)
     assert policy.lessons() == lessons
     watch = policy.watch(job(), resumed=True)
-    watch.note(10.0, Found.RUNNING)
-    watch.note(31.0, Found.ENDED)
+    watch.note(10.0, Finding.RUNNING)
+    watch.note(31.0, Finding.ENDED)
     assert policy.lessons() != lessons
 
 
@@ -352,8 +352,8 @@ def test_time_that_runs_faster_scales_all_of_it() -> None:
     assert twentieth is not None
     assert whole == pytest.approx([20 * value for value in twentieth])
     for policy in ("backoff", "fixed"):
-        plain = watches_of(Polling(policy=policy), Middle(), tail=bool).watch(job())
-        speedy = watches_of(Polling(policy=policy, speed=20.0), Middle(), tail=bool).watch(job())
+        plain = policy_of(Polling(policy=policy), Middle(), tail=bool).watch(job())
+        speedy = policy_of(Polling(policy=policy, speed=20.0), Middle(), tail=bool).watch(job())
         assert plain.gap_s(0.0) == 20 * speedy.gap_s(0.0) == 5.0
 
 
@@ -400,15 +400,15 @@ def test_a_damaged_memory_is_none(damage: Any) -> None:
 @pytest.mark.parametrize(
     ("answer", "found"),
     [
-        (Prediction(id="p"), Found.RUNNING),
-        (Prediction(id="p", status=PredictionStatus.FAILED), Found.ENDED),
-        (Prediction(id="p", status=PredictionStatus.COMPLETED, outputs=("u",)), Found.ENDED),
-        (Prediction(id="p", status=PredictionStatus.COMPLETED), Found.NOTHING),
-        (PollFailed("502"), Found.NOTHING),
-        (PredictionGone("404"), Found.NOTHING),
+        (Prediction(id="p"), Finding.RUNNING),
+        (Prediction(id="p", status=PredictionStatus.FAILED), Finding.ENDED),
+        (Prediction(id="p", status=PredictionStatus.COMPLETED, outputs=("u",)), Finding.ENDED),
+        (Prediction(id="p", status=PredictionStatus.COMPLETED), Finding.NOTHING),
+        (PollFailed("502"), Finding.NOTHING),
+        (PredictionGone("404"), Finding.NOTHING),
     ],
 )
-def test_what_a_poll_finds(answer: Prediction | ProviderError, found: Found) -> None:
+def test_what_a_poll_finds(answer: Prediction | ProviderError, found: Finding) -> None:
     """Failures are ends; failed polls are not."""
     assert found_by(answer) is found
 
@@ -416,10 +416,10 @@ def test_what_a_poll_finds(answer: Prediction | ProviderError, found: Found) -> 
 def test_fixed_and_backoff_go_by_the_number_of_polls() -> None:
     """5, 5, 5 and 5, 7.5, 11.25; what is found does not matter."""
     for policy, gaps in (("fixed", [5.0, 5.0, 5.0]), ("backoff", [5.0, 7.5, 11.25])):
-        watch = watches_of(Polling(policy=policy), Middle(), tail=bool).watch(job())
+        watch = policy_of(Polling(policy=policy), Middle(), tail=bool).watch(job())
         for gap in gaps:
             assert watch.gap_s(0.0) == gap
-            watch.note(0.0, Found.NOTHING)
+            watch.note(0.0, Finding.NOTHING)
 
 
 def test_values_without_a_policy_mean_backoff() -> None:

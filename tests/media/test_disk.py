@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from asyncpipe.media.disk import GIB, Room
+from asyncpipe.media.disk import GIB, DiskSpace
 
 
 def test_room_looks_at_most_once_a_second() -> None:
@@ -15,7 +15,7 @@ def test_room_looks_at_most_once_a_second() -> None:
         looks.append(now[0])
         return free[0]
 
-    room = Room(Path(), GIB, lambda: now[0], free=look)
+    room = DiskSpace(Path(), GIB, lambda: now[0], free=look)
     assert [room.enough() for _ in range(100)] == [True] * 100
     assert looks == [0.0]
     free[0] = GIB - 1
