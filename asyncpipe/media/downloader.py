@@ -44,8 +44,8 @@ from asyncpipe.media.formats import (
     sniff,
 )
 from asyncpipe.media.parts import (
-    Partial,
     Part,
+    Partial,
     Small,
     disk_trouble,
     head_of,
