@@ -320,3 +320,23 @@ def test_no_test_file_is_made_of_another() -> None:
                 named = [alias.name for alias in node.names]
             others = [name for name in named if f"{name}.".startswith("tests.")]
             assert [n for n in others if not f"{n}.".startswith(shared)] == [], path
+
+
+def test_a_users_program_that_is_type_checked_has_every_public_name() -> None:
+    """What is public and not in it could lose its types unseen."""
+    tree = ast.parse((PROJECT / "tests" / "typing" / "api.py").read_text(encoding="utf-8"))
+    taken = {
+        alias.name
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and node.module == "asyncpipe"
+        for alias in node.names
+    }
+    assert taken == set(asyncpipe.__all__)
+
+
+def test_no_test_file_takes_from_another() -> None:
+    """What several need lies in ``tests/support``."""
+    for path in modules(PROJECT / "tests"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                assert not re.search(r"^tests\..*\btest_", node.module or ""), path.name

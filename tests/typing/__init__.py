@@ -1,0 +1,1 @@
+"""Programs of users that only a type checker reads."""

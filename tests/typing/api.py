@@ -1,8 +1,12 @@
-"""The public API as users write it; mypy reads this file, nobody runs it."""
+"""The public API as a user's program has it: mypy checks it, nothing runs it.
+
+What is asserted here is what an editor shows; a change of it breaks people's type checks.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -22,6 +26,7 @@ from asyncpipe import (
     JobState,
     JobType,
     LedgerError,
+    Limits,
     Manifest,
     Outcome,
     Pipeline,
@@ -32,121 +37,155 @@ from asyncpipe import (
     ProviderError,
     Rate,
     Result,
+    SpendingLimits,
     UsageError,
     load_jobs,
     read_manifest,
 )
-from asyncpipe.jobfile.prices import load_price_file
-from asyncpipe.jobs.settings import Limits
-from asyncpipe.pricing.spending import SpendingLimits
-from asyncpipe.testing import FakeProvider, Script, run_virtual
 
-JOB = {"name": "mug", "model": "m/text-to-image", "prompt": "a mug"}
+
+def heard(event: Event, record: JobRecord) -> None:
+    """What hooks are given."""
+    assert_type(event.job_id, int)
+    assert_type(event.at, datetime)
+    assert_type(record.state, JobState)
+    assert_type(record.job, Job)
+
+
+def settings(provider: Provider) -> Pipeline:
+    """Every group of settings, by keyword."""
+    return Pipeline(
+        provider,
+        Path("out"),
+        max_workers=8,
+        retries=1,
+        limits=Limits(requests_per_second=10.0, models={"m": 4}, window="fixed"),
+        spending=SpendingLimits(
+            max_cost=Decimal(20),
+            min_balance=Decimal(5),
+            prices={"m": Rate(per_image=Decimal("0.04"))},
+        ),
+        deadlines=Deadlines(image=300, video=900),
+        polling=Polling(initial_s=2.0),
+        on_event=heard,
+        on_remark=print,
+    )
+
+
+def jobs() -> Iterator[Job | Mapping[str, object]]:
+    """Jobs of both kinds, mixed."""
+    yield Job(name="mug", model="m/text-to-image", prompt="a mug", params={"width": 64})
+    yield Job(model="m", type=JobType.VIDEO, prompt="a clip", labels={"sku": "A1"})
+    yield {"name": "mug 2", "model": "m/text-to-image", "prompt": "a mug"}
+
+
+async def feed() -> AsyncIterator[dict[str, object]]:
+    """Jobs as a service gets them."""
+    yield {"model": "m", "prompt": "a mug"}
+
+
+def told(result: Result) -> None:
+    """Every field of a result."""
+    assert_type(result.name, str)
+    assert_type(result.key, str)
+    assert_type(result.type, JobType)
+    assert_type(result.model, str)
+    assert_type(result.state, JobState)
+    assert_type(result.outcome, Outcome)
+    assert_type(result.status, str)
+    assert_type(result.cost, Decimal)
+    assert_type(result.reserved, Decimal)
+    assert_type(result.overrun, Decimal)
+    assert_type(result.cost_source, str | None)
+    assert_type(result.charged, bool)
+    assert_type(result.estimated, bool)
+    assert_type(result.attempts, int)
+    assert_type(result.attempts_charged, int)
+    assert_type(result.lost_answers, int)
+    assert_type(result.polls, int)
+    assert_type(result.generation_s, float | None)
+    assert_type(result.prediction_id, str | None)
+    assert_type(result.request_id, str | None)
+    assert_type(result.outputs, tuple[str, ...])
+    assert_type(result.assets, tuple[Asset, ...])
+    assert_type(result.error, str | None)
+    assert_type(result.submitted_at, datetime | None)
+    assert_type(result.completed_at, datetime | None)
+    assert_type(result.labels, Mapping[str, str])
+    for asset in result.assets:
+        assert_type(asset.path, str)
+        assert_type(asset.size, int)
+        assert_type(asset.sha256, str)
+    if result.outcome is Outcome.SUCCEEDED:
+        return
+    result.cost = Decimal(0)  # type: ignore[misc]  # results are frozen
+
+
+def reported(manifest: Manifest) -> None:
+    """A manifest: totals, and results as often as they are wanted."""
+    assert_type(manifest.path, Path)
+    assert_type(manifest.generated_at, datetime)
+    assert_type(manifest.totals.successful, int)
+    assert_type(manifest.totals.charged, int)
+    assert_type(list(manifest), list[Result])
+
+
+async def work() -> None:
+    """The three ways to run jobs, and what goes on with them."""
+    async with settings(AtlasCloud()) as pipeline:
+        assert_type(pipeline, Pipeline)
+        assert_type(await pipeline.generate(Job(model="m", prompt="a mug")), Result)
+        assert_type(await pipeline.generate({"model": "m", "prompt": "a mug"}), Result)
+        async for result in pipeline.stream(jobs()):
+            assert_type(result, Result)
+            told(result)
+        async for result in pipeline.stream(feed()):
+            told(result)
+        reported(await pipeline.batch_generate(jobs(), retry_failed=True))
+        reported(await pipeline.batch_generate(load_jobs("jobs.yaml").jobs))
+        assert_type(await pipeline.collect(), Manifest)
+        assert_type(pipeline.stopped, AsyncpipeError | None)
+        pipeline.drain()
+        await pipeline.generate("a mug")  # type: ignore[arg-type]
+        await pipeline.batch_generate(feed())  # type: ignore[arg-type]
+    Pipeline(AtlasCloud(), max_worker=3)  # type: ignore[call-arg]
+    Pipeline("atlas")  # type: ignore[arg-type]
+
+
+def at_home() -> None:
+    """Without a loop: files, manifests, and what goes wrong."""
+    try:
+        reported(read_manifest(Path("out")))
+        asyncio.run(work())
+    except JobFileError as exc:
+        for problem in exc.problems:
+            assert_type(problem.file, str | None)
+            assert_type(problem.line, int | None)
+            assert_type(problem.job, str | None)
+    except ProviderError as exc:
+        assert_type(exc.status, int | None)
+        assert_type(exc.request_id, str | None)
+    except (DownloadError, FolderInUse, LedgerError, UsageError) as exc:
+        caught: AsyncpipeError = exc
+        raise caught from None
 
 
 class Own:
-    """The least that a provider has."""
+    """A provider of a user's own is one by its methods."""
 
-    name = "own"
-    origin = "https://api.example"
-    simulated = False
+    name, origin, simulated = "own", "https://own.example", False
+
+    async def submit(self, job: Job) -> Prediction:
+        return Prediction(id="1", status=PredictionStatus.COMPLETED, outputs=("https://x/a.png",))
+
+    async def poll(self, prediction_id: str, *, route: str = "") -> Prediction:
+        return Prediction(id=prediction_id)
 
     async def __aenter__(self) -> Own:
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, *exc: object) -> None:
         return None
 
-    async def submit(self, job: Job) -> Prediction:
-        return Prediction(id=job.prompt)
 
-    async def poll(self, prediction_id: str, *, route: str = "") -> Prediction:
-        return Prediction(id=prediction_id, status=PredictionStatus.COMPLETED, outputs=("u",))
-
-
-def a_provider_needs_no_base_class() -> list[Provider]:
-    return [Own(), AtlasCloud("key"), FakeProvider(default=Script(generation_s=1.0))]
-
-
-def heard(event: Event, record: JobRecord) -> None:
-    assert_type(event.at, datetime)
-    assert_type(record.state, JobState)
-
-
-async def every_option(provider: Provider) -> None:
-    pipeline = Pipeline(
-        provider,
-        Path("out"),
-        max_workers=64,
-        retries=2,
-        deadlines=Deadlines(image=20, video=600),
-        polling=Polling(policy="backoff", initial_s=2.0, maximum_s=8.0),
-        patience_s=600.0,
-        min_free_bytes=0,
-        resubmit_unknown=False,
-        on_event=heard,
-        on_remark=print,
-        seed=1,
-        spending=SpendingLimits(
-            max_cost=Decimal(20),
-            min_balance=Decimal(1),
-            prices={"m": Rate(per_image=Decimal("0.04"))},
-            price_book=load_price_file("prices.yaml"),
-            quotes=False,
-        ),
-        limits=Limits(requests_per_second=2.0, models={"m": 3}, window="learned", downloads=8),
-    )
-    assert_type(pipeline.stopped, AsyncpipeError | None)
-    assert_type(await pipeline.left_s(), float | None)
-    pipeline.drain()
-
-
-async def each_way_to_run(later: AsyncIterator[Job]) -> None:
-    async with Pipeline(AtlasCloud(), output_dir="out") as pipeline:
-        assert_type(pipeline, Pipeline)
-        assert_type(await pipeline.generate(JOB), Result)
-        assert_type(await pipeline.generate(Job(name="a", model="m", prompt="p")), Result)
-        async for result in pipeline.stream([JOB]):
-            assert_type(result, Result)
-        async for result in pipeline.stream(later):
-            assert_type(result, Result)
-        assert_type(await pipeline.batch_generate(load_jobs("jobs.yaml").jobs), Manifest)
-        assert_type(await pipeline.collect(), Manifest)
-
-
-def what_comes_out() -> None:
-    manifest = read_manifest(Path("out"))
-    assert_type(manifest, Manifest)
-    assert_type(manifest.path, Path)
-    assert_type(manifest.totals.successful, int)
-    for result in manifest:
-        assert_type(result, Result)
-        assert_type(result.outcome, Outcome)
-        assert_type(result.type, JobType)
-        assert_type(result.cost, Decimal)
-        assert_type(result.assets, tuple[Asset, ...])
-        assert_type(result.error, str | None)
-
-
-def what_goes_wrong() -> str:
-    try:
-        load_jobs("jobs.yaml")
-    except (JobFileError, UsageError) as exc:
-        return assert_type(str(exc), str)
-    except (FolderInUse, LedgerError) as exc:
-        return f"this folder: {exc}"
-    except (ProviderError, DownloadError) as exc:
-        assert_type(exc.__cause__, BaseException | None)
-        return f"the provider: {exc}"
-    except AsyncpipeError as exc:
-        return f"caught by one name: {exc}"
-    return ""
-
-
-async def one() -> Result:
-    async with Pipeline(FakeProvider(), "out") as pipeline:
-        return await pipeline.generate(JOB)
-
-
-def in_a_test() -> None:
-    assert_type(run_virtual(one()), Result)
+own: Provider = Own()
