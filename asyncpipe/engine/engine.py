@@ -122,7 +122,9 @@ class Engine:
             self.ledger, totals, self.spending.budget, self.stops, self.settings.hooks
         )
         self.manifests = ManifestWriter(self.ledger, folder)
-        self.intake = Intake(self.ledger, folder, provider, self.spending, self.recorder)
+        self.intake = Intake(
+            self.ledger, folder, provider, self.spending, self.recorder, self.tickets
+        )
         stack.push_async_callback(within, self._finish)
 
     async def _finish(self) -> None:

@@ -18,7 +18,7 @@ from asyncpipe.engine.ingest import (
     write_jobs,
 )
 from asyncpipe.engine.recorder import Recorder
-from asyncpipe.engine.tickets import OpenRun, StopReasons
+from asyncpipe.engine.tickets import OpenRun, StopReasons, Tickets
 from asyncpipe.engine.verify import Comparison
 from asyncpipe.errors import AsyncpipeError, BalanceExhausted, UsageError
 from asyncpipe.jobs import (
@@ -42,16 +42,19 @@ class Intake:
 
     def __init__(
         self,
+        *,
         ledger: Ledger,
         folder: Path,
         provider: Provider,
         spending: Spending,
         recorder: Recorder,
+        tickets: Tickets,
     ) -> None:
         self._ledger, self._folder = ledger, folder
         self._provider, self._spending = provider.name, spending
         self._attachments = Attachments(provider)
         self._totals, self._emit = recorder.totals, recorder.append
+        self._tickets = tickets
         self._session: int | None = None
         self._since = 0  # rows that bear this run or a later one are named by this session
         self._repeats: dict[int, int] = {}  # runs over jobs an earlier run took, by that run
@@ -212,10 +215,15 @@ class Intake:
             raise cut
 
     async def _ask_again(self, ids: Sequence[int]) -> None:
-        """Make jobs that ended pending again."""
+        """Make jobs that ended pending again.
+
+        Not those in memory: whoever carries one decides, and a record has one history.
+        """
         for start in range(0, len(ids), PAGE):
             for record in await self._ledger.records(ids[start : start + PAGE]):
-                self._emit(record, _AGAIN[record.state](job_id=record.id, at=now()))
+                event = None if record.id in self._tickets else _AGAIN.get(record.state)
+                if event is not None:
+                    self._emit(record, event(job_id=record.id, at=now()))
 
 
 _NOTHING = Again(retry_failed=False, resubmit=False)
