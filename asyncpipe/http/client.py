@@ -235,7 +235,7 @@ class HttpClient:
             return HttpAnswer(status=response.status, headers=response.headers, body=body)
         # Everything: whatever broke, a submit that was sent may have been bought.
         except Exception as exc:
-            return lost(exc, started=data.begun if isinstance(data, OnceBody) else True)
+            return no_answer(exc, started=data.begun if isinstance(data, OnceBody) else True)
 
 
 def _json(body: Mapping[str, Any]) -> bytes:
@@ -306,7 +306,7 @@ class NoAnswer:
 
 # Every public exception of aiohttp and what it says of the request, (may have been sent, words);
 # by name, since versions differ in which they have. The nearest class of an exception counts.
-_FATES: dict[str, tuple[bool, str]] = {
+_MEANINGS: dict[str, tuple[bool, str]] = {
     "ClientConnectorCertificateError": (False, "its TLS certificate is not accepted"),
     "ClientConnectorSSLError": (False, "the TLS handshake failed"),
     "ClientSSLError": (False, "the TLS handshake failed"),
@@ -344,10 +344,10 @@ _FATES: dict[str, tuple[bool, str]] = {
 }
 
 
-def lost(exc: Exception, *, started: bool) -> NoAnswer:
+def no_answer(exc: Exception, *, started: bool) -> NoAnswer:
     """Tell a request's fate from the exception and from whether its body was asked for."""
     sent, text = next(
-        _FATES[kind.__name__] for kind in type(exc).__mro__ if kind.__name__ in _FATES
+        _MEANINGS[kind.__name__] for kind in type(exc).__mro__ if kind.__name__ in _MEANINGS
     )
     if not started and isinstance(exc, TimeoutError):
         text = "no connection was made in time"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from asyncpipe.errors import DiskError
-from asyncpipe.media.parts import Small, Written, disk_error, disk_trouble, write_small
+from asyncpipe.media.parts import SmallFile, Written, disk_error, disk_trouble, write_small
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ class Disk:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.executor = ThreadPoolExecutor(THREADS, thread_name_prefix="asyncpipe-disk")
-        self._batch: list[tuple[Small, asyncio.Future[str]]] = []
+        self._batch: list[tuple[SmallFile, asyncio.Future[str]]] = []
         self._busy = 0
         self._scheduled = False
 
@@ -42,7 +42,7 @@ class Disk:
         with disk_trouble(self._folder):
             return await asyncio.get_running_loop().run_in_executor(self.executor, function)
 
-    async def store(self, small: Small) -> str:
+    async def store(self, small: SmallFile) -> str:
         """Write a small file durably under its final name; returns its sha256.
 
         Cancelling the wait does not keep the file from being written.
@@ -118,7 +118,7 @@ class DiskSpace:
         self._free = free or (lambda path: shutil.disk_usage(path).free)
         self._next_look = 0.0
         self._low_since: float | None = None
-        self._left = 0
+        self._last = 0
 
     def enough(self) -> bool:
         """Whether a submit may go out now."""
@@ -127,8 +127,8 @@ class DiskSpace:
             return True
         if now >= self._next_look:
             self._next_look = now + LOOK_EVERY_S
-            self._left = self._free(self._folder)
-            if self._left >= self._minimum:
+            self._last = self._free(self._folder)
+            if self._last >= self._minimum:
                 self._low_since = None
             elif self._low_since is None:
                 self._low_since = now
@@ -148,6 +148,6 @@ class DiskSpace:
         if self._low_since is None:
             return None
         return DiskError(
-            f"only {self._left / GIB:.2f} GiB are free where {self._folder} is, and submits stop "
+            f"only {self._last / GIB:.2f} GiB are free where {self._folder} is, and submits stop "
             f"below {self._minimum / GIB:.2f}: make room, or lower the floor with --min-free"
         )

@@ -46,11 +46,11 @@ from asyncpipe.media.formats import (
 from asyncpipe.media.parts import (
     Part,
     Partial,
-    Small,
+    SmallFile,
     disk_trouble,
     head_of,
     keep,
-    left_in,
+    partials_in,
     take_up,
 )
 
@@ -134,14 +134,14 @@ class Downloader:
         self._proxies: dict[str, str | None] = {}
         self._session: aiohttp.ClientSession | None = None
         self._exit = AsyncExitStack()
-        self._left: dict[str, Partial] = {}
+        self._partials: dict[str, Partial] = {}
         # Every body gets a name of its own, see parts.py.
         self._run, self._numbers = uuid.uuid4().hex[:8], itertools.count(1)
 
     async def __aenter__(self) -> Self:
         with disk_trouble(self._folder):
             self._parts.mkdir(parents=True, exist_ok=True)
-            self._left = left_in(self._parts)
+            self._partials = partials_in(self._parts)
         self._session = await self._exit.enter_async_context(
             aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
@@ -176,16 +176,16 @@ class Downloader:
         try:
             return await self._fetch(url, target)
         except DownloadError as exc:
-            self._tell_left(exc, target)
+            self._tell_partial(exc, target)
             raise
         except (*_NETWORK, ValueError, UsageError) as exc:
             error = DownloadError(f"{_shown(url)} could not be fetched: {_reason(exc)}")
-            self._tell_left(error, target)
+            self._tell_partial(error, target)
             raise error from (None if isinstance(exc, aiohttp.ClientHttpProxyError) else exc)
 
-    def _tell_left(self, error: DownloadError, target: Target) -> None:
-        if left := self._left.get(target.part):
-            error.have, error.total = left.size, left.total
+    def _tell_partial(self, error: DownloadError, target: Target) -> None:
+        if kept := self._partials.get(target.part):
+            error.have, error.total = kept.size, kept.total
 
     async def _fetch(self, url: str, target: Target) -> StoredFile:
         if url.startswith("data:"):
@@ -195,8 +195,8 @@ class Downloader:
             return await self._store_small(body, path, target)
         if not url.startswith(_WEB) and urlsplit(url).scheme not in ("http", "https"):
             raise DownloadError(f"an output is neither http, https nor data: {url[:80]!r}")
-        left = self._left.pop(target.part, None)
-        if left and (part := await self._disk.hop(partial(take_up, left.path, source_of(url)))):
+        kept = self._partials.pop(target.part, None)
+        if kept and (part := await self._disk.hop(partial(take_up, kept.path, source_of(url)))):
             with self._held(part, target):
                 stored = await self._go_on(part, url, target)
             if stored:
@@ -247,12 +247,12 @@ class Downloader:
         entity, have = part.entity, part.size
         assert entity is not None, "only what has a log is taken up"
         if have == entity.total:  # cut off between its last byte and its name
-            return await self._settle(part, entity.content_type, url, target)
+            return await self._commit(part, entity.content_type, url, target)
         async with await self._answer(url, ask_for_rest(entity, have)) as response:
             if response.status == 206 and is_rest(response.headers, entity, have):
                 total = entity.total or told_total(response.headers)
                 await self._receive(part, self._body(response, have), total)
-                return await self._settle(part, entity.content_type, str(response.url), target)
+                return await self._commit(part, entity.content_type, str(response.url), target)
             if response.status == 200:
                 return await self._from_the_start(response, url, target, instead_of=part)
             await self._disk.hop(part.discard)
@@ -291,7 +291,7 @@ class Downloader:
         with self._held(part, target):
             await self._write(part, pieces)
             await self._receive(part, body, total)
-            return await self._settle(part, *named, target)
+            return await self._commit(part, *named, target)
 
     def _body(self, response: aiohttp.ClientResponse, have: int) -> Body:
         return Body(
@@ -321,7 +321,7 @@ class Downloader:
 
     async def _store_small(self, body: bytes, path: str, target: Target) -> StoredFile:
         final = f"{self._folder}/{path}"
-        small = Small(path=f"{self._parts}/{self._part_name(target)}", final=final, body=body)
+        small = SmallFile(path=f"{self._parts}/{self._part_name(target)}", final=final, body=body)
         digest = await self._disk.store(small)
         return StoredFile(path=path, size=len(body), sha256=digest)
 
@@ -329,13 +329,13 @@ class Downloader:
         with disk_trouble(self._folder):
             await wrap(part, executor=self._disk.executor).writelines(pieces)
 
-    async def _settle(self, part: Part, content_type: str, url: str, target: Target) -> StoredFile:
+    async def _commit(self, part: Part, content_type: str, url: str, target: Target) -> StoredFile:
         try:
             path = self._final(part.head, content_type, url, target)
         except DownloadError:  # complete, and not media: nothing to go on with
             await self._disk.hop(part.discard)
             raise
-        await self._disk.hop(partial(part.settle, self._folder / path))
+        await self._disk.hop(partial(part.commit, self._folder / path))
         return StoredFile(path=path, size=part.size, sha256=part.sha256.hexdigest())
 
     async def _keep(
@@ -346,7 +346,7 @@ class Downloader:
             await self._disk.hop(instead_of.discard)
         path = self._part(target)
         size = await self._disk.hop(partial(keep, path, entity, pieces))
-        self._left[target.part] = Partial(path=path, size=size, total=entity.total)
+        self._partials[target.part] = Partial(path=path, size=size, total=entity.total)
 
     @contextmanager
     def _held(self, part: Part, target: Target) -> Iterator[None]:
@@ -356,8 +356,8 @@ class Downloader:
         finally:
             if not part.closed:
                 if part.entity:
-                    left = Partial(path=part.path, size=part.size, total=part.entity.total)
-                    self._left[target.part] = left
+                    kept = Partial(path=part.path, size=part.size, total=part.entity.total)
+                    self._partials[target.part] = kept
                 # Not awaited: a cancellation could keep it from being begun at all.
                 self._disk.executor.submit(part.close if part.entity else part.discard)
 

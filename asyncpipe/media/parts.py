@@ -133,7 +133,7 @@ class Part(io.FileIO):
         self.head = self.read(min(HEAD_BYTES, self.size))
         self.seek(self.size)
 
-    def settle(self, final: Path) -> None:
+    def commit(self, final: Path) -> None:
         """Make a complete part durable under its final name, and close it."""
         with self._lock:
             status = os.fstat(self.fileno())
@@ -205,7 +205,7 @@ def take_up(path: Path, source: str) -> Part | None:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Small:
+class SmallFile:
     """A whole body and where it goes: first to ``path``, then by one rename to ``final``."""
 
     path: str
@@ -217,7 +217,7 @@ Written = str | OSError
 """The sha256 of a file that stands, or what kept it from standing."""
 
 
-def write_small(batch: Sequence[Small]) -> list[Written]:
+def write_small(batch: Sequence[SmallFile]) -> list[Written]:
     """Write bodies durably under their final names, each folder synced once for all its files."""
     written = [_write_one(small) for small in batch]
     places = [os.path.dirname(small.final) for small in batch]
@@ -231,7 +231,7 @@ def write_small(batch: Sequence[Small]) -> list[Written]:
     return written
 
 
-def _write_one(small: Small) -> Written:
+def _write_one(small: SmallFile) -> Written:
     try:
         descriptor = os.open(small.path, _NEW_FILE, 0o666)
         try:
@@ -257,7 +257,7 @@ def _write_one(small: Small) -> Written:
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 
 
-def left_in(folder: Path) -> dict[str, Partial]:
+def partials_in(folder: Path) -> dict[str, Partial]:
     """Find what earlier runs left, by Target.part, the longest of each.
 
     Removes what is of no use: without a log, shorter than another, or too old (see KEPT_S).

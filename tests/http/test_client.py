@@ -14,7 +14,6 @@ import pytest
 from aiohttp import web
 
 from asyncpipe.errors import NotSent, PollFailed, Rejected, SubmitUnknown, UsageError
-from asyncpipe.http import client as fates
 from asyncpipe.http import client as http
 from asyncpipe.http.client import _POOL, HttpAnswer, HttpClient, Timeouts
 from asyncpipe.http.hosts import proxy_for
@@ -358,18 +357,18 @@ def test_every_exception_of_aiohttp_is_mapped() -> None:
     """A new one is decided on by name, and only what precedes sending is unsent."""
     kinds = exceptions_of_aiohttp()
     assert len(kinds) > 20
-    assert {kind.__name__ for kind in kinds} - set(fates._FATES) == set()
+    assert {kind.__name__ for kind in kinds} - set(http._MEANINGS) == set()
     for kind in kinds:
         connecting = issubclass(kind, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
         if connecting:
-            assert not fates._FATES[kind.__name__][0]
+            assert not http._MEANINGS[kind.__name__][0]
 
 
 def test_an_unforeseen_exception_after_sending_is_unknown() -> None:
     """Whatever breaks once the request is on its way, the submit may have been bought."""
     for exc in (RuntimeError("x"), ValueError("x"), EOFError(), OSError(5, "x"), TimeoutError()):
-        assert fates.lost(exc, started=True).sent
-        assert not fates.lost(exc, started=False).sent
+        assert http.no_answer(exc, started=True).sent
+        assert not http.no_answer(exc, started=False).sent
 
 
 def test_timeouts_are_above_zero() -> None:

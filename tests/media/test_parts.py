@@ -26,7 +26,7 @@ from asyncpipe.errors import DownloadError, MediaGone, TooLarge
 from asyncpipe.http.headers import Entity, is_rest, validator
 from asyncpipe.media import parts
 from asyncpipe.media.downloader import PIECE, SMALL, Downloader, StoredFile, Target
-from asyncpipe.media.parts import KEPT_S, Part, left_in
+from asyncpipe.media.parts import KEPT_S, Part, partials_in
 from tests.support.servers import Odd, Origin, Watched
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -547,8 +547,8 @@ def test_a_thread_that_was_faster_is_no_trouble(tmp_path: Path) -> None:
     stale, ours = Part(path, entity, new=False), Part(path, entity, new=False)
     for part in (stale, ours):
         part.take_up()
-    stale.settle(final)
-    ours.settle(final)
+    stale.commit(final)
+    ours.commit(final)
     assert final.read_bytes() == CLIP
     assert [p.name for p in tmp_path.iterdir()] == ["videos"]
 
@@ -568,7 +568,7 @@ def test_what_nobody_can_use_goes(tmp_path: Path) -> None:
     parts.keep(tmp_path / "5_0.part.a", entity, [bytes(9)])
     old = (tmp_path / "5_0.part.a").stat().st_mtime - KEPT_S - 60
     os.utime(tmp_path / "5_0.part.a", (old, old))
-    found = left_in(tmp_path)
+    found = partials_in(tmp_path)
     assert {output: left.path.name for output, left in found.items()} == {
         "1_0.part": "1_0.part.b",
         "2_0.part": "2_0.part.a",

@@ -73,15 +73,15 @@ def test_the_probe_finds_what_it_should() -> None:
 def test_every_spelling_is_taken_out(form: str) -> None:
     """And what stands around it stays."""
     secret = Redactor(KEY)
-    assert secret.out_of(f"<{form}>".encode()) == b"<[key]>"
-    assert secret.out_of_text(f"<{form}>{form}\udcff") == "<[key]>[key]\udcff"
+    assert secret.redact(f"<{form}>".encode()) == b"<[key]>"
+    assert secret.redact_text(f"<{form}>{form}\udcff") == "<[key]>[key]\udcff"
     assert not leaks(repr(secret))
 
 
 def test_what_holds_no_secret_is_left_alone() -> None:
     """Byte for byte, escapes and all."""
     for body in (b"", b"\xff\xfe", b'{"a":"\\u00e9\\/%20"}', KEY[:-1].encode(), b"A" * 10**6):
-        assert Redactor(KEY).out_of(body) == body
+        assert Redactor(KEY).redact(body) == body
 
 
 def files(folder: Path) -> dict[str, bytes]:

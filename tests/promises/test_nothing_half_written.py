@@ -100,5 +100,5 @@ def test_a_part_that_is_not_what_was_written_is_never_a_file(tmp_path: Path, dam
         else:
             os.truncate(path, 1000)
         with pytest.raises(OSError, match=r"No such file|shorter"):
-            part.settle(final)
+            part.commit(final)
     assert final.read_bytes() == b"another"

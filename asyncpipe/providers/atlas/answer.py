@@ -11,7 +11,7 @@ from asyncpipe.providers.atlas import fields
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
+class ApiAnswer:
     """One answer: ``code`` is what it comes down to, as an HTTP status, and 200 is good.
 
     ``document`` is its JSON object, or None; then ``page`` is what stands there instead.
@@ -19,8 +19,8 @@ class Answer:
 
     status: int
     code: int
-    document: fields.Layer | None
-    layers: tuple[fields.Layer, ...]
+    document: fields.Fields | None
+    layers: tuple[fields.Fields, ...]
     headers: Mapping[str, str]
     page: str
     request_id: str | None
@@ -31,19 +31,19 @@ class Answer:
         return self.page if self.document is None else fields.error_text(self.layers)
 
     @property
-    def inner(self) -> tuple[fields.Layer, ...]:
+    def inner(self) -> tuple[fields.Fields, ...]:
         """What stands under ``data``: it speaks of the prediction, not of the request."""
         return self.layers[:-1]
 
 
-def open_answer(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
+def open_answer(status: int, headers: Mapping[str, str], body: bytes) -> ApiAnswer:
     """Open an answer, whatever its body is."""
     document = fields.read_json(body)
     layers = fields.layers_of(document or {})
     trace = header(headers, "X-Request-ID") or next(
         (found for layer in reversed(layers) if (found := trace_id(layer))), ""
     )
-    return Answer(
+    return ApiAnswer(
         status=status,
         code=_code(status, document),
         document=document,
@@ -54,12 +54,12 @@ def open_answer(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
     )
 
 
-def trace_id(layer: fields.Layer) -> str:
+def trace_id(layer: fields.Fields) -> str:
     """Return the layer's ``request_id``; "" if there is none."""
     return fields.identifier(layer, ("request_id", "requestId"))
 
 
-def _code(status: int, document: fields.Layer | None) -> int:
+def _code(status: int, document: fields.Fields | None) -> int:
     told = fields.number(document.get("code")) if document is not None else None
     if told is not None and 400 <= told < 500:
         return told  # an explicit refusal in the API's own words, whatever a gateway made of it

@@ -95,7 +95,7 @@ class AtlasCloud:
         self._base = _base(base_url, simulated=simulated)
         key = "" if keyless else _key(api_key, simulated=simulated)
         self._account = _account(key)
-        self._secret = Redactor(key) if len(key) >= _SHORTEST_SECRET else None
+        self._redactor = Redactor(key) if len(key) >= _SHORTEST_SECRET else None
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._http = HttpClient(str(self._base), headers=headers, timeouts=timeouts)
         self._known: str | None = None  # the path that has answered on the article's route
@@ -252,14 +252,14 @@ class AtlasCloud:
 
     def _without_key(self, answer: HttpAnswer) -> HttpAnswer:
         """Take the key out of an answer that repeats it, before anything keeps or shows it."""
-        if self._secret is None:
+        if self._redactor is None:
             return answer
-        body = self._secret.out_of(answer.body)
+        body = self._redactor.redact(answer.body)
         lines = "\n".join(answer.headers.values())
-        if body is answer.body and not self._secret.may_be_in(lines):
+        if body is answer.body and not self._redactor.may_be_in(lines):
             return answer
         headers = [
-            (name, self._secret.out_of_text(value)) for name, value in answer.headers.items()
+            (name, self._redactor.redact_text(value)) for name, value in answer.headers.items()
         ]
         return replace(answer, headers=CIMultiDict(headers), body=body)
 

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import orjson
 
-Layer = Mapping[str, Any]
+Fields = Mapping[str, Any]
 
 MODERATED = 1039
 """The one ``error_code`` the documentation explains: the input was refused by moderation."""
@@ -71,7 +71,7 @@ _MODERATION = re.compile(
 )
 
 
-def read_json(body: bytes) -> Layer | None:
+def read_json(body: bytes) -> Fields | None:
     """Return the JSON object in ``body``, or None when there is none.
 
     Stray bytes are replaced, not refused: an id must not be lost to a bad byte in a message.
@@ -94,7 +94,7 @@ def parse(body: bytes) -> Any:
         return None
 
 
-def layers_of(document: Layer) -> tuple[Layer, ...]:
+def layers_of(document: Fields) -> tuple[Fields, ...]:
     """Return the answer's nested ``data`` objects and itself, innermost first."""
     found = [document]
     while isinstance(inner := found[-1].get("data"), dict):
@@ -127,7 +127,7 @@ def _printable(char: str) -> str:
     return char if char.isprintable() or char in "\u200c\u200d" else " "
 
 
-def identifier(layer: Layer, names: Iterable[str] = _IDS) -> str:
+def identifier(layer: Fields, names: Iterable[str] = _IDS) -> str:
     """Return the first of ``names`` in ``layer`` that holds an id, as text; "" if none does."""
     for name in names:
         value = layer.get(name)
@@ -138,14 +138,14 @@ def identifier(layer: Layer, names: Iterable[str] = _IDS) -> str:
     return ""
 
 
-def prediction_id(layers: tuple[Layer, ...]) -> str:
+def prediction_id(layers: tuple[Fields, ...]) -> str:
     """Return the prediction's id; "" if there is none. A bare ``request_id`` is not one."""
     *inner, top = layers
     # data.id is the documented place, so the outer of two nested ones wins.
     return next((found for layer in [*reversed(inner), top] if (found := identifier(layer))), "")
 
 
-def upload_url(layers: tuple[Layer, ...]) -> str:
+def upload_url(layers: tuple[Fields, ...]) -> str:
     """Return where an uploaded file is; "" if the answer does not say."""
     told = (layer.get(name) for layer in layers for name in _UPLOADED)
     return next((url for text in told if isinstance(text, str) for url in _http(text)), "")
@@ -158,7 +158,7 @@ def _http(text: str) -> Iterator[str]:
 
 
 def outputs(
-    layers: tuple[Layer, ...], *, singles: bool = True, texts: bool = False
+    layers: tuple[Fields, ...], *, singles: bool = True, texts: bool = False
 ) -> tuple[str, ...]:
     """Return the output URLs, each once, from the innermost layer that has any.
 
@@ -215,7 +215,7 @@ def _storable(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
-def cost(layers: Iterable[Layer]) -> Decimal | None:
+def cost(layers: Iterable[Fields]) -> Decimal | None:
     """Return what an answer says its prediction cost in USD; None if it does not.
 
     No documentation promises it (atlas-api §3). Should it come, only the form is believed that
@@ -232,7 +232,7 @@ def cost(layers: Iterable[Layer]) -> Decimal | None:
     return None
 
 
-def error_text(layers: Iterable[Layer]) -> str:
+def error_text(layers: Iterable[Fields]) -> str:
     """Return the first thing said about an error, on one clean line; "" if nothing is."""
     for layer in layers:
         error = layer.get("error")
@@ -247,7 +247,7 @@ def error_text(layers: Iterable[Layer]) -> str:
     return ""
 
 
-def error_code(layers: Iterable[Layer]) -> int | None:
+def error_code(layers: Iterable[Fields]) -> int | None:
     """Return the provider's ``error_code``; 0 means none."""
     for layer in layers:
         error = layer.get("error")

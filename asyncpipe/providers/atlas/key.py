@@ -16,9 +16,9 @@ class Redactor:
         self._pattern = re.compile(b"".join(map(_spellings, text)), re.IGNORECASE)
 
     def __repr__(self) -> str:
-        return "Secret(…)"
+        return "Redactor(…)"
 
-    def out_of(self, body: bytes) -> bytes:
+    def redact(self, body: bytes) -> bytes:
         """Return ``body`` with a placeholder wherever the secret stood."""
         # The pattern is slow on megabytes of base64; those hold neither of the escapes.
         if b"\\" in body or b"%" in body or self._plain in body.lower():
@@ -26,12 +26,12 @@ class Redactor:
         return body
 
     def may_be_in(self, text: str) -> bool:
-        """Whether ``out_of_text`` could change anything: often it cannot, and this is quick."""
+        """Whether ``redact_text`` could change anything: often it cannot, and this is quick."""
         return "\\" in text or "%" in text or self._text in text.lower()
 
-    def out_of_text(self, text: str) -> str:
+    def redact_text(self, text: str) -> str:
         """The same for a header's value, which may hold stray bytes."""
-        cleaned = self.out_of(text.encode("utf-8", "surrogateescape"))
+        cleaned = self.redact(text.encode("utf-8", "surrogateescape"))
         return cleaned.decode("utf-8", "surrogateescape")
 
 

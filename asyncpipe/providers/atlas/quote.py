@@ -11,7 +11,7 @@ from typing import Any
 from asyncpipe.errors import BalanceExhausted, KeyRefused, ProviderError, RateLimited, Rejected
 from asyncpipe.http import retry_after_s
 from asyncpipe.pricing import MOST_USD, Quote
-from asyncpipe.providers.atlas.answer import Answer, open_answer
+from asyncpipe.providers.atlas.answer import ApiAnswer, open_answer
 from asyncpipe.providers.atlas.fields import clean
 
 _AMOUNTS = ("price", "origin_price")
@@ -80,13 +80,13 @@ def _no_amount(value: Any) -> str:
     )
 
 
-def _none(answer: Answer, why: str) -> Rejected:
+def _none(answer: ApiAnswer, why: str) -> Rejected:
     return Rejected(
         f"the API's quote is none: {why}", status=answer.status, request_id=answer.request_id
     )
 
 
-def _refusal(answer: Answer) -> ProviderError:
+def _refusal(answer: ApiAnswer) -> ProviderError:
     said = f": {answer.said}" if answer.said else ""
     shown = f"HTTP {answer.status}"
     if answer.code != answer.status:

@@ -27,7 +27,7 @@ from asyncpipe.errors import (
 from asyncpipe.http import header, retry_after_s
 from asyncpipe.providers import Prediction, PredictionStatus
 from asyncpipe.providers.atlas import fields
-from asyncpipe.providers.atlas.answer import Answer, open_answer, trace_id
+from asyncpipe.providers.atlas.answer import ApiAnswer, open_answer, trace_id
 
 ARTICLE = "article"
 """The route of a prediction known by a bare ``request_id``: the article's wire."""
@@ -166,7 +166,7 @@ def read_usual(
     )
 
 
-def _verdict(answer: Answer) -> PredictionStatus | None:
+def _verdict(answer: ApiAnswer) -> PredictionStatus | None:
     """What the body says of the prediction; None if it says nothing, or nothing to rely on."""
     word, of_prediction = _word(answer)
     if answer.code != 200:
@@ -184,7 +184,7 @@ def _verdict(answer: Answer) -> PredictionStatus | None:
 
 
 def _verdict_in_error(
-    answer: Answer, word: str | None, of_prediction: bool
+    answer: ApiAnswer, word: str | None, of_prediction: bool
 ) -> PredictionStatus | None:
     """What an error answer says of the prediction: only what cannot be meant of the request.
 
@@ -201,7 +201,7 @@ def _verdict_in_error(
     return None
 
 
-def _word(answer: Answer) -> tuple[str | None, bool]:
+def _word(answer: ApiAnswer) -> tuple[str | None, bool]:
     """The status word in one spelling, and whether it is surely the prediction's own."""
     for layer in answer.inner:
         if word := _spelled(layer):
@@ -214,7 +214,7 @@ def _word(answer: Answer) -> tuple[str | None, bool]:
     return word, not answer.inner and (named or plain)
 
 
-def _spelled(layer: fields.Layer) -> str | None:
+def _spelled(layer: fields.Fields) -> str | None:
     word = layer.get("status")
     if not isinstance(word, str):
         return None
@@ -223,7 +223,7 @@ def _spelled(layer: fields.Layer) -> str | None:
     return re.sub(r"[\s-]+", "_", fields.clean(word, 40).lower()) or None
 
 
-def _prediction(answer: Answer, status: PredictionStatus, *, texts: bool = False) -> Prediction:
+def _prediction(answer: ApiAnswer, status: PredictionStatus, *, texts: bool = False) -> Prediction:
     named = fields.prediction_id(answer.layers)
     bare = "" if named else _bare_request_id(answer)
     failed = status is PredictionStatus.FAILED
@@ -246,12 +246,12 @@ def _prediction(answer: Answer, status: PredictionStatus, *, texts: bool = False
     )
 
 
-def _error_code(answer: Answer) -> int | None:
+def _error_code(answer: ApiAnswer) -> int | None:
     code = fields.error_code(answer.layers)
     return fields.MODERATED if code is None and answer.code == fields.MODERATED else code
 
 
-def _bare_request_id(answer: Answer) -> str:
+def _bare_request_id(answer: ApiAnswer) -> str:
     """The article's id. Error envelopes carry a trace id of the same name; that is none."""
     failing = _word(answer)[0] is None and any(layer.get("error") for layer in answer.layers)
     if answer.code != 200 or failing:
@@ -259,13 +259,13 @@ def _bare_request_id(answer: Answer) -> str:
     return next((found for layer in answer.layers if (found := trace_id(layer))), "")
 
 
-def _names_it_anyway(answer: Answer) -> bool:
+def _names_it_anyway(answer: ApiAnswer) -> bool:
     """Whether an unclear answer names a prediction under ``data``: then that was bought."""
     unclear = not 300 <= answer.code < 500 or answer.code == 408
     return unclear and bool(fields.prediction_id((*answer.inner, {})))
 
 
-def _refusal(answer: Answer) -> ProviderError:
+def _refusal(answer: ApiAnswer) -> ProviderError:
     """What an answer to a submit that names no prediction comes down to (design.md §3)."""
     code = answer.code
     if (stopped := _stopped(answer)) is not None:
@@ -281,7 +281,7 @@ def _refusal(answer: Answer) -> ProviderError:
     return _made(SubmitUnknown, answer, _unclear_text(answer))
 
 
-def _stopped(answer: Answer) -> ProviderError | None:
+def _stopped(answer: ApiAnswer) -> ProviderError | None:
     if answer.code == 401:
         return _made(KeyRefused, answer, _KEY_REFUSED)
     if answer.code == 402:
@@ -291,7 +291,7 @@ def _stopped(answer: Answer) -> ProviderError | None:
     return None
 
 
-def _poll_error(answer: Answer) -> ProviderError:
+def _poll_error(answer: ApiAnswer) -> ProviderError:
     code = answer.code
     if code == 401:
         return _made(KeyRefused, answer, _KEY_REFUSED)
@@ -308,7 +308,7 @@ def _poll_error(answer: Answer) -> ProviderError:
     return failed
 
 
-def _made(kind: type[E], answer: Answer, text: str) -> E:
+def _made(kind: type[E], answer: ApiAnswer, text: str) -> E:
     shown = str(answer.status)
     if answer.code not in (answer.status, 200):
         shown += f", code {answer.code}"
@@ -319,24 +319,24 @@ def _made(kind: type[E], answer: Answer, text: str) -> E:
     )
 
 
-def _waiting(kind: type[W], answer: Answer, text: str) -> W:
+def _waiting(kind: type[W], answer: ApiAnswer, text: str) -> W:
     error = _made(kind, answer, text)
     error.retry_after_s = retry_after_s(answer.headers)
     return error
 
 
-def _is_envelope(answer: Answer) -> bool:
+def _is_envelope(answer: ApiAnswer) -> bool:
     """Whether a refusal is the API's own and not of a firewall, which may speak JSON as well."""
     words = ("code", "msg", "error", "message")  # Cloudflare's JSON has title, status and detail
     return any(word in (answer.document or {}) for word in words)
 
 
-def _is_overload(answer: Answer) -> bool:
+def _is_overload(answer: ApiAnswer) -> bool:
     """Whether a 503 is the API's word that nothing was taken; a proxy's 503 tells nothing."""
     return answer.document is not None and fields.number(answer.document.get("code")) == 503
 
 
-def _redirect_text(answer: Answer) -> str:
+def _redirect_text(answer: ApiAnswer) -> str:
     try:
         host = urlsplit(header(answer.headers, "Location")).hostname or "another path"
     except ValueError:
@@ -347,7 +347,7 @@ def _redirect_text(answer: Answer) -> str:
     )
 
 
-def _unclear_text(answer: Answer) -> str:
+def _unclear_text(answer: ApiAnswer) -> str:
     if answer.code != 200:
         return "the API broke off a submit: it may have taken it"
     what = "names no prediction" if answer.document is not None else "is not the API's JSON"
