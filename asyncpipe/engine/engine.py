@@ -123,7 +123,12 @@ class Engine:
         )
         self.manifests = ManifestWriter(self.ledger, folder)
         self.intake = Intake(
-            self.ledger, folder, provider, self.spending, self.recorder, self.tickets
+            ledger=self.ledger,
+            folder=folder,
+            provider=provider,
+            spending=self.spending,
+            recorder=self.recorder,
+            tickets=self.tickets,
         )
         stack.push_async_callback(within, self._finish)
 
