@@ -22,9 +22,9 @@ from asyncpipe.pricing.price import Price, Prices
 from asyncpipe.pricing.rates import built_in
 from asyncpipe.simulator.books import Books
 from asyncpipe.simulator.server import Simulator
-from asyncpipe.simulator.settings import SimulatorSettings
 from tests.support import CONFIGS
 from tests.support.servers import serving
+from tests.support.simulator_client import beside_simulator
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
 VEO = "google/veo3.1/text-to-video"
@@ -50,14 +50,6 @@ def estimate(capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
         return json.loads(capsys.readouterr().out, parse_float=Decimal)
 
     return run
-
-
-def served(steps: Callable[[Simulator], Awaitable[Any]], **settings: Any) -> Any:
-    async def main() -> Any:
-        async with Simulator(SimulatorSettings(**settings)) as simulator:
-            return await steps(simulator)
-
-    return asyncio.run(main())
 
 
 def foreign(
@@ -126,7 +118,7 @@ def test_500_like_jobs_ask_for_one_quote(
         assert simulator.books.summary()["quotes"] == 1
         assert simulator.books.submits() == 0
 
-    served(steps)
+    beside_simulator(steps)
 
 
 def test_a_run_asks_for_one_quote_too(tmp_path: Path) -> None:

@@ -14,20 +14,19 @@ from asyncpipe.cli.app import run_command
 from asyncpipe.cli.models import choose, table
 from asyncpipe.providers.catalog.models import CatalogModel
 from asyncpipe.simulator.server import Simulator
-from asyncpipe.simulator.settings import SimulatorSettings
 from tests.support.catalog import MODELS
 from tests.support.command_line import asyncpipe
+from tests.support.simulator_client import beside_simulator
 
 
 def models(*arguments: str, catalog: str = "live") -> int:
     """Run ``asyncpipe models`` against a simulator."""
 
-    async def main() -> int:
-        async with Simulator(SimulatorSettings(catalog=catalog)) as simulator:
-            command = ["models", "--base-url", simulator.base_url, *arguments]
-            return await asyncio.to_thread(run_command, command)
+    async def ask(simulator: Simulator) -> int:
+        command = ["models", "--base-url", simulator.base_url, *arguments]
+        return await asyncio.to_thread(run_command, command)
 
-    return asyncio.run(main())
+    return int(beside_simulator(ask, catalog=catalog))
 
 
 def test_models_lists_the_catalogue_without_a_key(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from asyncpipe.simulator.server import Simulator
-from asyncpipe.simulator.settings import SimulatorSettings
 from tests.support.command_line import environment
+from tests.support.simulator_client import beside_simulator
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs pseudo-terminals")
 
@@ -81,13 +81,7 @@ async def on_terminal(*arguments: object, cwd: Path, answer: bytes | int = b"") 
 
 
 def served(steps: Callable[[Simulator], Awaitable[Any]]) -> Any:
-    async def main() -> Any:
-        settings = SimulatorSettings(generation_s=(0.0, 0.0), body_bytes=2000)
-        async with Simulator(settings) as simulator:
-            async with asyncio.timeout(100):
-                return await steps(simulator)
-
-    return asyncio.run(main())
+    return beside_simulator(steps, generation_s=(0.0, 0.0), body_bytes=2000)
 
 
 def test_no_spends_nothing_and_yes_goes_on(tmp_path: Path) -> None:

@@ -26,10 +26,10 @@ from asyncpipe.pricing.spending import SpendingLimits
 from asyncpipe.providers.atlas.billing import read_balance
 from asyncpipe.simulator.faults import Faults
 from asyncpipe.simulator.server import Simulator
-from asyncpipe.simulator.settings import SimulatorSettings
 from asyncpipe.testing import FakeProvider, Script, run_virtual
 from tests.support.command_line import environment
 from tests.support.pipelines import a_pipeline
+from tests.support.simulator_client import beside_simulator
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
 
@@ -225,17 +225,9 @@ def test_no_money_says_how_much_is_missing(tmp_path: Path) -> None:
 def simulated(
     steps: Callable[[Simulator], Awaitable[Any]], *, balance: str | None = None, **options: Any
 ) -> Any:
-    async def main() -> Any:
-        settings = SimulatorSettings(
-            generation_s=(0.0, 0.0),
-            body_bytes=2000,
-            balance_usd=None if balance is None else Decimal(balance),
-            **options,
-        )
-        async with Simulator(settings) as simulator:
-            return await steps(simulator)
-
-    return asyncio.run(main())
+    given = None if balance is None else Decimal(balance)
+    told: dict[str, Any] = {"generation_s": (0.0, 0.0), "body_bytes": 2000, "balance_usd": given}
+    return beside_simulator(steps, **told, **options)
 
 
 @pytest.mark.parametrize("faults", ["", "no_balance=1"])

@@ -10,9 +10,9 @@ from typing import Any
 from asyncpipe import Job, Pipeline
 from asyncpipe.media.local import LocalFiles
 from asyncpipe.simulator.server import Simulator
-from asyncpipe.simulator.settings import SimulatorSettings
 from asyncpipe.testing import run_virtual
 from tests.support.pipelines import a_pipeline
+from tests.support.simulator_client import beside_simulator
 from tests.support.tables import tables
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
@@ -59,9 +59,5 @@ def errors(folder: Path) -> list[str]:
 
 
 def simulated(tmp_path: Path, steps: Callable[[Simulator], Awaitable[Any]], **settings: Any) -> Any:
-    async def main() -> Any:
-        told = {"generation_s": (0.0, 0.1), "body_bytes": 3000, "books": tmp_path / "books"}
-        async with Simulator(SimulatorSettings(**{**told, **settings})) as simulator:
-            return await steps(simulator)
-
-    return run_virtual(main())
+    told = {"generation_s": (0.0, 0.1), "body_bytes": 3000, "books": tmp_path / "books"}
+    return beside_simulator(steps, loop=run_virtual, **{**told, **settings})

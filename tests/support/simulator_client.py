@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, MutableSequence
+from collections.abc import Awaitable, Callable, Coroutine, MutableSequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -97,15 +97,27 @@ async def drain(response: aiohttp.ClientResponse, into: MutableSequence[bytes]) 
         into.append(chunk)
 
 
-def run(steps: Callable[[Client], Awaitable[Any]], **settings: Any) -> Any:
-    """Run ``steps`` against a simulator whose predictions are ready at once."""
-    settings = {"generation_s": (0.0, 0.0), **settings}
+def beside_simulator(
+    steps: Callable[[Simulator], Awaitable[Any]],
+    *,
+    loop: Callable[[Coroutine[Any, Any, Any]], Any] = asyncio.run,
+    **settings: Any,
+) -> Any:
+    """Do ``steps`` beside a simulator on a free port, in real time or in ``loop``'s."""
 
     async def main() -> Any:
-        async with (
-            Simulator(SimulatorSettings(**settings)) as simulator,
-            aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session,
-        ):
+        async with Simulator(SimulatorSettings(**settings)) as simulator:
+            return await steps(simulator)
+
+    return loop(main())
+
+
+def run(steps: Callable[[Client], Awaitable[Any]], **settings: Any) -> Any:
+    """Run ``steps`` against a simulator whose predictions are ready at once."""
+
+    async def ask(simulator: Simulator) -> Any:
+        connector = aiohttp.TCPConnector(force_close=True)
+        async with aiohttp.ClientSession(connector=connector) as session:
             return await steps(Client(simulator, session))
 
-    return asyncio.run(main())
+    return beside_simulator(ask, **{"generation_s": (0.0, 0.0), **settings})
