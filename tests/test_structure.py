@@ -215,6 +215,16 @@ def test_a_name_of_one_provider_is_seen(tmp_path: Path) -> None:
         assert knows_atlas(path) == [line]
 
 
+def test_no_two_classes_of_a_name() -> None:
+    """Whoever reads a name in one room means the same by it in every other."""
+    homes: dict[str, list[str]] = {}
+    for path in modules():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef):
+                homes.setdefault(node.name, []).append(name_of(path))
+    assert {name: where for name, where in homes.items() if len(where) > 1} == {}
+
+
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_room_says_what_it_is_for(room: str) -> None:
     """In a few lines, where whoever opens it looks first."""

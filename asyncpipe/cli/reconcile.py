@@ -21,7 +21,7 @@ from asyncpipe.providers import Provider
 from asyncpipe.report import (
     Compared,
     Ledgered,
-    ModelCheck,
+    ModelCompared,
     Reconciled,
     Verdict,
     compare,
@@ -86,7 +86,7 @@ def _lines(reconciled: Reconciled, origin: Origin) -> list[str]:
     return lines
 
 
-def _model_lines(check: ModelCheck) -> list[str]:
+def _model_lines(check: ModelCompared) -> list[str]:
     lines = [printable(check.model)]
     lines.append(
         f"  {'':<10}  {'charged':>14}  {'reserved':>14}  {'billed':>14}  {'difference':>14}"

@@ -16,7 +16,7 @@ from asyncpipe.errors import (
     SubmitStopped,
     without_numbers,
 )
-from asyncpipe.flow import Answer, Finding, Verdict
+from asyncpipe.flow import Answer, AnswerKind, Finding
 from asyncpipe.jobs import (
     Event,
     Expired,
@@ -53,8 +53,12 @@ class RetryPolicy:
         return self.resubmit_unknown and record.failures < self.of(record.job)
 
 
-_TAKEN, _FINAL, _OTHER = Answer(Verdict.TAKEN), Answer(Verdict.FINAL), Answer(Verdict.OTHER)
-_UNREACHED = Answer(Verdict.OVERLOADED)
+_TAKEN, _FINAL, _OTHER = (
+    Answer(AnswerKind.TAKEN),
+    Answer(AnswerKind.FINAL),
+    Answer(AnswerKind.OTHER),
+)
+_UNREACHED = Answer(AnswerKind.OVERLOADED)
 
 
 def limits_of(answer: Prediction | ProviderError) -> Answer:
@@ -62,9 +66,9 @@ def limits_of(answer: Prediction | ProviderError) -> Answer:
     if isinstance(answer, Prediction):
         return _TAKEN if answer.status is PredictionStatus.RUNNING else _FINAL
     if isinstance(answer, Overloaded):
-        return Answer(Verdict.OVERLOADED, answer.retry_after_s)
+        return Answer(AnswerKind.OVERLOADED, answer.retry_after_s)
     if isinstance(answer, RateLimited) or (isinstance(answer, PollFailed) and answer.status == 429):
-        return Answer(Verdict.LIMITED, answer.retry_after_s)
+        return Answer(AnswerKind.LIMITED, answer.retry_after_s)
     return _UNREACHED if isinstance(answer, NotAccepted) else _OTHER
 
 

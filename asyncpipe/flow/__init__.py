@@ -6,7 +6,7 @@ polling say when a prediction is asked for next. No provider's types, no job is 
 
 from asyncpipe.flow.gate import Gate
 from asyncpipe.flow.learned import Latency
-from asyncpipe.flow.limiter import Answer, Limiter, Permit, Verdict, Windows, lessons
+from asyncpipe.flow.limiter import Answer, AnswerKind, Limiter, Permit, Windows, lessons
 from asyncpipe.flow.memory import LATENCY, Memory, latencies_of, recall
 from asyncpipe.flow.pace import Pace
 from asyncpipe.flow.polling import Finding, PollClock, PollPolicy, Trouble
@@ -15,6 +15,7 @@ from asyncpipe.flow.window import Window
 __all__ = [
     "LATENCY",
     "Answer",
+    "AnswerKind",
     "Finding",
     "Gate",
     "Latency",
@@ -25,7 +26,6 @@ __all__ = [
     "PollClock",
     "PollPolicy",
     "Trouble",
-    "Verdict",
     "Window",
     "Windows",
     "latencies_of",

@@ -83,7 +83,7 @@ class _Planned:
 
 
 @dataclass(slots=True)
-class _Model:
+class _ModelTimes:
     """What is known of one model, and of its classes."""
 
     all: _Planned = field(default_factory=_Planned)
@@ -124,7 +124,7 @@ class Learned:
 
     def watch(self, job: Job, *, resumed: bool = False) -> LearnedSchedule:
         """The watch of one prediction; nobody knows how one fared that an earlier run left."""
-        model = self._models.setdefault(job.model, _Model())
+        model = self._models.setdefault(job.model, _ModelTimes())
         return LearnedSchedule(self, model.of(class_of(job.params)), None if resumed else 0.0)
 
     def lessons(self) -> dict[str, Any]:
@@ -178,7 +178,7 @@ def _best(known: tuple[_Planned, ...]) -> _Planned:
     return known[-1] if known[-1].law.seen >= CLASS_JOBS else known[0]
 
 
-def _latency(model: _Model, params: Mapping[str, Any], speed: float) -> Latency | None:
+def _latency(model: _ModelTimes, params: Mapping[str, Any], speed: float) -> Latency | None:
     own = model.classes.get(class_of(params))
     planned = _best((model.all, own) if own else (model.all,))
     if planned.law.seen < COLD_JOBS:
@@ -190,7 +190,7 @@ def _latency(model: _Model, params: Mapping[str, Any], speed: float) -> Latency 
     )
 
 
-def _written(model: _Model) -> dict[str, Any]:
+def _written(model: _ModelTimes) -> dict[str, Any]:
     classes = {
         name: planned.law.to_json()
         for name, planned in model.classes.items()
@@ -199,7 +199,7 @@ def _written(model: _Model) -> dict[str, Any]:
     return {"all": model.all.law.to_json(), "classes": classes}
 
 
-def _read(entry: Any) -> _Model:
+def _read(entry: Any) -> _ModelTimes:
     """What ``_written`` wrote; whatever else it is given comes to an empty model."""
     entry = entry if isinstance(entry, Mapping) else {}
     classes = entry.get("classes")
@@ -207,7 +207,7 @@ def _read(entry: Any) -> _Model:
         str(name): LifeTable.from_json(kept)
         for name, kept in (classes.items() if isinstance(classes, Mapping) else ())
     }
-    return _Model(
+    return _ModelTimes(
         all=_Planned(LifeTable.from_json(entry.get("all")) or LifeTable()),
         classes={name: _Planned(law) for name, law in laws.items() if law is not None},
     )

@@ -17,7 +17,7 @@ TOGETHER_S = 2.0
 """Submits refused so shortly before polls are were refused for the same reason: the rate."""
 
 
-class Verdict(Enum):
+class AnswerKind(Enum):
     """What an answer says of an API's limits."""
 
     TAKEN = "taken"  # the prediction is under way
@@ -31,16 +31,16 @@ class Verdict(Enum):
 class Answer:
     """An answer to a submit or a poll, as far as limits go; ``retry_after_s`` where it was told."""
 
-    verdict: Verdict
+    kind: AnswerKind
     retry_after_s: float | None = None
 
     @property
     def limited(self) -> bool:
         """Whether a limit was met; an overload is none of ours."""
-        return self.verdict is Verdict.LIMITED
+        return self.kind is AnswerKind.LIMITED
 
 
-class Hold(Protocol):
+class HeldMoney(Protocol):
     """Money that is kept back for a submit until it is spent or given back."""
 
     def end(self) -> None:
@@ -48,7 +48,7 @@ class Hold(Protocol):
 
 
 @dataclass(slots=True)
-class _Model:
+class _ModelLimits:
     window: Window
     pause: Backoff
     rated: float = float("-inf")  # when a submit was last refused and nothing else was known
@@ -69,14 +69,14 @@ class Limiter:
         self.gate = gate
         self.workers = workers
         self.out = 0
-        self.models: dict[str, _Model] = {}
+        self.models: dict[str, _ModelLimits] = {}
         self._rng = rng
         self._window_of = window_of
 
-    def of(self, model: str) -> _Model:
+    def of(self, model: str) -> _ModelLimits:
         """The window and the pause of ``model``."""
         if model not in self.models:
-            self.models[model] = _Model(self._window_of(model), Backoff(self._rng))
+            self.models[model] = _ModelLimits(self._window_of(model), Backoff(self._rng))
         return self.models[model]
 
     @property
@@ -109,7 +109,7 @@ class Limiter:
 
     # -- permits --------------------------------------------------------------------------------
 
-    def to_submit(self, model: str, hold: Hold | None = None) -> Permit:
+    def to_submit(self, model: str, hold: HeldMoney | None = None) -> Permit:
         """A permit for a submit that is to go out now, and for its prediction afterwards."""
         known = self.of(model)
         turn = known.window.admitted(), known.pause.admitted()
@@ -157,11 +157,11 @@ class Permit:
     def __init__(
         self,
         limiter: Limiter,
-        known: _Model | None,
+        known: _ModelLimits | None,
         *,
         turn: tuple[int, int] | None = None,
         running: bool = False,
-        hold: Hold | None = None,
+        hold: HeldMoney | None = None,
     ) -> None:
         self.hold = hold
         self._limiter, self._known = limiter, known
@@ -185,12 +185,12 @@ class Permit:
         now, wish_s = gate.clock(), answer.retry_after_s
         if not answer.limited:
             gate.pace.answered(now)
-        if answer.verdict in (Verdict.TAKEN, Verdict.FINAL):
+        if answer.kind in (AnswerKind.TAKEN, AnswerKind.FINAL):
             self._running = True
-            known.window.taken(window_episode, now, final=answer.verdict is Verdict.FINAL)
+            known.window.taken(window_episode, now, final=answer.kind is AnswerKind.FINAL)
             known.pause.accepted(pause_episode)
             return 0.0
-        if answer.verdict is Verdict.OTHER:
+        if answer.kind is AnswerKind.OTHER:
             known.window.failed()
             known.pause.answered(pause_episode)
             return 0.0

@@ -18,7 +18,7 @@ from asyncpipe.report.manifest import (
 )
 from asyncpipe.report.progress import Progress
 from asyncpipe.report.purchases import Ledgered, read_entries
-from asyncpipe.report.reconcile import Compared, ModelCheck, Reconciled, Verdict, compare
+from asyncpipe.report.reconcile import Compared, ModelCompared, Reconciled, Verdict, compare
 from asyncpipe.report.results import Asset, Outcome, Result, ask_result
 from asyncpipe.report.status import read_status, status_document, status_lines
 from asyncpipe.report.summary import summary
@@ -33,7 +33,7 @@ __all__ = [
     "Ledgered",
     "Manifest",
     "ManifestWriter",
-    "ModelCheck",
+    "ModelCompared",
     "Outcome",
     "Progress",
     "Reconciled",

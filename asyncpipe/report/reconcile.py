@@ -70,7 +70,7 @@ class Compared:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ModelCheck:
+class ModelCompared:
     """One model, over all days and day by day; likeliest causes first."""
 
     model: str
@@ -84,7 +84,7 @@ class ModelCheck:
 class Reconciled:
     """The whole comparison. ``others``: USD of models on the same days that are not the run's."""
 
-    models: tuple[ModelCheck, ...]
+    models: tuple[ModelCompared, ...]
     not_covered: tuple[date, ...]
     others: Mapping[str, Decimal]
 
@@ -115,7 +115,7 @@ def _check(
     bill: Bill,
     not_covered: Sequence[date],
     others: Mapping[str, Decimal],
-) -> ModelCheck:
+) -> ModelCompared:
     total, per_day = Entries(), {}
     for day in sorted(ledgered.days):
         entry = ledgered.entries.get((model, day), Entries())
@@ -132,7 +132,7 @@ def _check(
         causes = tuple(_causes(total, compared, verdict, not_covered, others))
         if verdict is Verdict.DIFFERENT and compared.difference > 0:
             causes = (*_settled_free(ledgered.settled_free.get(model, 0)), *causes)
-    return ModelCheck(model=model, total=compared, days=per_day, verdict=verdict, causes=causes)
+    return ModelCompared(model=model, total=compared, days=per_day, verdict=verdict, causes=causes)
 
 
 def _compared(entry: Entries, billed: Decimal | None) -> Compared:

@@ -57,7 +57,7 @@ class Faults:
     nameless: float = _final("a submit is sold and its answer names no id")
     huge_answer: float = _final("a submit is sold and its answer is 128 MiB, cut off")
 
-    # Uploads.
+    # UploadDesk.
     upload_error: float = _fault(
         "an upload is answered 429, 500, 502 or 503, or its connection cut"
     )

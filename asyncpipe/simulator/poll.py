@@ -69,24 +69,24 @@ class Polls:
         told = replace(told, word=word(told.status, plan, prediction.polls, draw))
         return await self._answer(request, prediction, told)
 
-    async def tell(self, request: web.Request, prediction: BookedPrediction) -> Told:
+    async def tell(self, request: web.Request, prediction: BookedPrediction) -> PollAnswer:
         """What is to be told of a prediction now."""
         if time.time() < prediction.ready_at:
-            return Told()
+            return PollAnswer()
         plan = self._plan(prediction)
         if prediction.outcome != "completed":
             error, code = ERRORS[prediction.outcome]
             http = 500 if plan.failed_500 else 200
-            return Told(status="failed", word="failed", error=error, code=code, http=http)
+            return PollAnswer(status="failed", word="failed", error=error, code=code, http=http)
         outputs = await self._outputs(request, prediction, plan)
-        return Told(status="completed", word="completed", outputs=outputs)
+        return PollAnswer(status="completed", word="completed", outputs=outputs)
 
     def _plan(self, prediction: BookedPrediction) -> Plan:
         return plan_of(self._settings.faults, self._settings.seed, prediction.id)
 
     def _held_back(
-        self, prediction: BookedPrediction, plan: Plan, past: PollPast, told: Told
-    ) -> Told:
+        self, prediction: BookedPrediction, plan: Plan, past: PollPast, told: PollAnswer
+    ) -> PollAnswer:
         """Leave the outputs out a few times, and keep in the books what is told."""
         done = told.status == "completed"
         empty = done and plan.empty_first and not past.told and past.empty < EMPTY_POLLS
@@ -101,7 +101,7 @@ class Polls:
         return replace(told, outputs=()) if empty else told
 
     async def _answer(
-        self, request: web.Request, prediction: BookedPrediction, told: Told
+        self, request: web.Request, prediction: BookedPrediction, told: PollAnswer
     ) -> web.Response:
         wire = self._settings.wire
         answer = poll_answer(prediction, told, self._plan(prediction), wire=wire)
@@ -119,7 +119,7 @@ class Polls:
         if fault == "hung_poll":
             await self._service.hold(request, self._settings.held_s)
             return drop(request)
-        odd = Told(word=None if fault == "no_status" else odd_word(draw))
+        odd = PollAnswer(word=None if fault == "no_status" else odd_word(draw))
         return await self._answer(request, prediction, odd)
 
     # -- outputs --------------------------------------------------------------------------------
@@ -162,7 +162,7 @@ _OBJECT_KEYS = ("url", "download_url", "uri")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Told:
+class PollAnswer:
     """What one answer tells: the status, the word for it, outputs, and the HTTP status.
 
     ``word`` None: the answer leaves the status out, and all that goes with it.
@@ -177,7 +177,7 @@ class Told:
 
 
 def poll_answer(
-    prediction: BookedPrediction, told: Told, plan: Plan, *, wire: str
+    prediction: BookedPrediction, told: PollAnswer, plan: Plan, *, wire: str
 ) -> dict[str, Any]:
     """The answer to a poll."""
     if wire == "article":
@@ -187,7 +187,7 @@ def poll_answer(
 
 
 def submit_answer(
-    prediction: BookedPrediction, told: Told, plan: Plan, *, wire: str, poll_url: str
+    prediction: BookedPrediction, told: PollAnswer, plan: Plan, *, wire: str, poll_url: str
 ) -> dict[str, Any]:
     """The answer to a submit; ``told`` is final where the plan says instant."""
     if wire == "article":
@@ -220,7 +220,7 @@ def garbage(prediction: BookedPrediction, draw: random.Random) -> bytes:
     return draw.choice((whole[:-9].encode(), b"", b"null", b'["ok"]', b"OK", b"\xff\xfe\x00{"))
 
 
-def _canonical_fields(prediction: BookedPrediction, told: Told, plan: Plan) -> dict[str, Any]:
+def _canonical_fields(prediction: BookedPrediction, told: PollAnswer, plan: Plan) -> dict[str, Any]:
     fields: dict[str, Any] = {"id": prediction.id, "model": prediction.model}
     if told.word is None:
         return fields
@@ -235,7 +235,7 @@ def _canonical_fields(prediction: BookedPrediction, told: Told, plan: Plan) -> d
     return fields
 
 
-def _article_fields(prediction: BookedPrediction, told: Told, plan: Plan) -> dict[str, Any]:
+def _article_fields(prediction: BookedPrediction, told: PollAnswer, plan: Plan) -> dict[str, Any]:
     if told.word is None:
         return {"model": prediction.model}
     fields: dict[str, Any] = {"status": told.word}
@@ -248,7 +248,7 @@ def _article_fields(prediction: BookedPrediction, told: Told, plan: Plan) -> dic
     return fields
 
 
-def _cost(prediction: BookedPrediction, told: Told, plan: Plan) -> dict[str, Any]:
+def _cost(prediction: BookedPrediction, told: PollAnswer, plan: Plan) -> dict[str, Any]:
     """What it cost, in the public API's form of an amount; nothing if it is not told."""
     if told.status != "completed" or not plan.cost_told:
         return {}

@@ -17,7 +17,7 @@ from asyncpipe.simulator.media import MediaMaker
 from asyncpipe.simulator.poll import Polls
 from asyncpipe.simulator.settings import SimulatorSettings
 from asyncpipe.simulator.submit import Submits
-from asyncpipe.simulator.upload import Uploads
+from asyncpipe.simulator.upload import UploadDesk
 from asyncpipe.simulator.wire import Service, firewall, refusal, too_many
 
 _LARGEST_REQUEST = 50 * 1024 * 1024
@@ -73,7 +73,7 @@ class Simulator:
 
     def _app(self, service: Service) -> web.Application:
         polls = Polls(service)
-        uploads = Uploads(service)
+        uploads = UploadDesk(service)
         submits, downloads = Submits(service, polls, uploads), Downloads(service)
         catalog = Catalog(service)
         app = web.Application(middlewares=[self._gateway], client_max_size=_LARGEST_REQUEST)

@@ -19,7 +19,7 @@ from asyncpipe.simulator.books import BookedPrediction
 from asyncpipe.simulator.faults import FAILED_IN_A_ROW, Plan, dice, plan_of, refusal
 from asyncpipe.simulator.models import charge, outputs_asked, refused_live
 from asyncpipe.simulator.poll import Polls, Told, nameless, submit_answer
-from asyncpipe.simulator.upload import Uploads
+from asyncpipe.simulator.upload import UploadDesk
 from asyncpipe.simulator.wire import Service
 
 HIDDEN_POLLS = 2
@@ -39,7 +39,7 @@ _ASKING = ("prompt", "text", "audio", "audio_url", "image", "images", "video")
 class Submits:
     """Answer submits."""
 
-    def __init__(self, service: Service, polls: Polls, uploads: Uploads) -> None:
+    def __init__(self, service: Service, polls: Polls, uploads: UploadDesk) -> None:
         self._service = service
         self._books = service.books
         self._settings = service.settings

@@ -1,4 +1,4 @@
-"""Uploads: take a file, serve it for a while, and know whether a request's inputs can be had."""
+"""UploadDesk: take a file, serve it for a while, and know whether a request's inputs can be had."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _OURS = re.compile(r"/uploads/([0-9a-f]{32})\.[a-z0-9]+")
 _ERRORS = (429, 500, 502, 503)
 
 
-class Uploads:
+class UploadDesk:
     """Answer uploads, and look at what submits name."""
 
     def __init__(self, service: Service) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from asyncpipe.engine.queue import Queue
 from asyncpipe.engine.tickets import Ticket
 from asyncpipe.flow.gate import Gate
-from asyncpipe.flow.limiter import Answer, Limiter, Permit, Verdict
+from asyncpipe.flow.limiter import Answer, AnswerKind, Limiter, Permit
 from asyncpipe.flow.pace import Pace
 from asyncpipe.flow.window import Window
 from asyncpipe.jobs.job import Job, JobType
@@ -49,7 +49,7 @@ def test_paid_work_goes_first_and_models_take_turns() -> None:
     permit = known.to_submit("a")
     assert queue.choose(0.0) is two
     queue.add([ticket(id=4, model="b")])
-    permit.answered(Answer(Verdict.OVERLOADED, 100.0))
+    permit.answered(Answer(AnswerKind.OVERLOADED, 100.0))
     chosen = queue.choose(0.0)
     assert isinstance(chosen, Ticket)
     assert chosen.id == 4
@@ -106,7 +106,7 @@ def test_a_full_window_blocks_nobody_else_and_turns_are_fair(
             model = chosen.job.model
             assert model in able
             permit = known.to_submit(model)
-            permit.answered(Answer(Verdict.TAKEN))
+            permit.answered(Answer(AnswerKind.TAKEN))
             flight.append((chosen, permit))
             left[model] -= 1
             passed[model] = 0

@@ -31,7 +31,7 @@ from asyncpipe.providers.atlas.billing import (
     read_page,
 )
 from asyncpipe.report.purchases import Entries, Ledgered, read_entries
-from asyncpipe.report.reconcile import CauseKind, ModelCheck, Reconciled, Verdict, compare
+from asyncpipe.report.reconcile import CauseKind, ModelCompared, Reconciled, Verdict, compare
 from asyncpipe.simulator.books import Books
 from asyncpipe.simulator.faults import Faults
 from asyncpipe.simulator.server import Simulator
@@ -88,7 +88,7 @@ def reconciled(folder: Path, settings: SimulatorSettings) -> Reconciled:
     return compare(found, asyncio.run(main()))
 
 
-def kinds(check: ModelCheck) -> list[CauseKind]:
+def kinds(check: ModelCompared) -> list[CauseKind]:
     return [cause.kind for cause in check.causes]
 
 
