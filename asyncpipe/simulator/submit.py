@@ -18,7 +18,7 @@ from asyncpipe.simulator import wire
 from asyncpipe.simulator.books import BookedPrediction
 from asyncpipe.simulator.faults import FAILED_IN_A_ROW, Plan, dice, plan_of, refusal
 from asyncpipe.simulator.models import charge, outputs_asked, refused_live
-from asyncpipe.simulator.poll import Polls, Told, nameless, submit_answer
+from asyncpipe.simulator.poll import PollAnswer, Polls, nameless, submit_answer
 from asyncpipe.simulator.upload import UploadDesk
 from asyncpipe.simulator.wire import Service
 
@@ -147,7 +147,7 @@ class Submits:
     async def _answer(
         self, request: web.Request, prediction: BookedPrediction, plan: Plan
     ) -> dict[str, Any]:
-        told = await self._polls.tell(request, prediction) if plan.instant else Told()
+        told = await self._polls.tell(request, prediction) if plan.instant else PollAnswer()
         if told.outputs:
             past = self._books.poll_past(prediction.id)
             self._books.note_poll_past(prediction.id, replace(past, told=1))
