@@ -350,3 +350,18 @@ def test_no_test_file_takes_from_another() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom):
                 assert not re.search(r"^tests\..*\btest_", node.module or ""), path.name
+
+
+def test_each_promise_has_one_file_that_shows_it() -> None:
+    """All tests that a row of README's guarantees names lie together in ``tests/promises``."""
+    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
+    table = readme.partition("| promise |")[2].partition("\n\n")[0]
+    rows = [named for row in table.splitlines() if (named := re.findall(r"`(test_\w+)`", row))]
+    files = {path: path.read_text("utf-8") for path in modules(PROJECT / "tests" / "promises")}
+    homes = [
+        [path for path, text in files.items() if all(f"def {name}(" in text for name in named)]
+        for named in rows
+    ]
+    assert len(rows) > 5
+    assert [len(found) for found in homes] == [1] * len(rows)
+    assert len({found[0] for found in homes}) == len(rows)
