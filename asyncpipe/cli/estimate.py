@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -16,7 +16,7 @@ import orjson
 
 from asyncpipe._text import columns, json_text, printable, seconds
 from asyncpipe.cli.session import Simulated, connect, echo, loop_factory
-from asyncpipe.cli.validate import Kinds, prices_of
+from asyncpipe.cli.survey import Kind, Survey, prices_of, told
 from asyncpipe.engine import learned_before
 from asyncpipe.errors import ProviderError
 from asyncpipe.flow import Latency
@@ -64,7 +64,7 @@ def estimate_jobs(options: EstimateOptions) -> None:
     if options.offline or not (options.simulate or options.base_url or has_key()):
         remark = "as --offline asks" if options.offline else "there is no key"
         estimate = Estimate(costs=Costs(), remarks=[OFFLINE + remark])
-        Kinds(file, echo=echo).price(prices, estimate.costs.add)
+        estimate.costs.add_all(_survey(file, prices).priced())
     else:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             estimate = runner.run(_ask(options, file, prices))
@@ -112,10 +112,17 @@ async def ask_all(file: JobFile, prices: Prices, provider: Provider) -> Estimate
     """Price every job, by quotes where the provider gives them; it must be open."""
     estimate = Estimate(costs=Costs(learned_before(provider)), remarks=[])
     quoting = Quotes(provider, tell=estimate.remarks.append)
-    kinds = Kinds(file, echo=echo)
-    await kinds.ask(quoting)
-    kinds.price(replace(prices, quotes=quoting.quotes), estimate.costs.add)
+    found = _survey(file, prices)
+    await found.ask(quoting, found.kinds)
+    estimate.costs.add_all(found.priced(quoting))
     return replace(estimate, asked=quoting.asked)
+
+
+def _survey(file: JobFile, prices: Prices) -> Survey:
+    found = Survey(file, prices)
+    for row in told(file.rows, "counted", echo):
+        found.add(row)
+    return found
 
 
 async def with_balance(estimate: Estimate, provider: Provider) -> Estimate:
@@ -181,6 +188,11 @@ class Costs:
         self._most_s += most_s * count
         self._longest_least_s = max(self._longest_least_s, least_s)
         self._longest_s = max(self._longest_s, most_s)
+
+    def add_all(self, kinds: Iterable[tuple[Kind, Price]]) -> None:
+        """Count all jobs of each kind."""
+        for kind, price in kinds:
+            self.add(kind.row.job, price, kind.count)
 
     def _takes_s(self, job: Job, count: int) -> tuple[float, float]:
         found = self._measured(job.model, job.params)

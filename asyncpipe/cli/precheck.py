@@ -23,7 +23,7 @@ from asyncpipe.providers.catalog import (
 )
 
 
-class ModelCheck:
+class CatalogueCheck:
     """Look at rows one by one: models the catalogue lacks, fields their schemas refuse.
 
     A catalogue or schema that cannot be had is said in one line and checks nothing. Jobs that are

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, AsyncExitStack, ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
@@ -15,24 +15,15 @@ import click
 
 from asyncpipe._text import printable
 from asyncpipe.cli.estimate import Costs, Estimate, estimate_lines, with_balance
-from asyncpipe.cli.precheck import ModelCheck
-from asyncpipe.cli.session import End, Output, Simulated, connect, echo, run_session, work_in
-from asyncpipe.cli.validate import (
-    Kinds,
-    Wanted,
-    ask_quotes,
-    known,
-    look_through,
-    made_of,
-    price_rows,
-    prices_of,
-    told,
-)
+from asyncpipe.cli.precheck import CatalogueCheck
+from asyncpipe.cli.session import End, Output, Simulated, connect, run_session, work_in
+from asyncpipe.cli.survey import Survey, Wanted, look_through, prices_of, told
+from asyncpipe.cli.validate import made_of
 from asyncpipe.engine import Pipeline, learned_before
 from asyncpipe.errors import LedgerError
 from asyncpipe.jobfile import JobFile, load_price_file, open_jobs
 from asyncpipe.jobs import Job
-from asyncpipe.ledger import reading
+from asyncpipe.ledger import Taken, reading
 from asyncpipe.media import GIB
 from asyncpipe.pricing import Prices, Quotes, SpendingLimits, to_micro
 from asyncpipe.providers import DEFAULT_PROVIDER, Provider
@@ -81,9 +72,9 @@ async def _run(options: RunOptions, file: JobFile, prices: Prices, folder: Path)
     # checked before the folder is touched.
     asking = not options.simulate or options.simulate_catalog == "live"
     digest = file.digest(prices.books, options.allow_unknown_models, asking)
-    before, unpriced = known(folder, digest), set[str]()
+    before, found = _known(folder, digest), None
     if before is None and not asking:
-        unpriced, _ = await _look(options, file, prices)
+        found, _ = await _look(options, file, prices)
     polling, deadlines = settings.polling, settings.deadlines
     if (simulated := _simulated(options)) is not None:
         polling, deadlines = simulated.polling(polling), simulated.deadlines(deadlines)
@@ -93,24 +84,20 @@ async def _run(options: RunOptions, file: JobFile, prices: Prices, folder: Path)
         provider = await connect(stack, folder, base_url=options.base_url, simulated=simulated)
         await stack.enter_async_context(provider)
         if before is None and asking:
-            unpriced, checked = await _look(options, file, prices, provider)
+            found, checked = await _look(options, file, prices, provider)
             digest = digest if checked else ""  # the next run looks again
+        elif found is None and _is_to_ask(options, file):
+            found, _ = await _look(options, file, prices)
         quoting = Quotes(provider, tell=remark)
-        prices = replace(prices, quotes=quoting.quotes)
-        await _price(options, file, prices, quoting, provider, unpriced=unpriced)
+        if found is not None:
+            await _price(options, file, found, quoting, provider)
+            found = None  # nobody asks for it any more, and it may be large
         pipeline = Pipeline(
             provider,
             folder,
             max_workers=options.max_workers or settings.max_workers,
             limits=replace(settings.limits, window=settings.window),
-            spending=SpendingLimits(
-                max_cost=_cap(options, file),
-                min_balance=_either(options.min_balance, settings.min_balance),
-                prices=settings.prices,
-                price_book=load_price_file(options.price_file) if options.price_file else None,
-                quotes=quoting,
-                estimate_factor=settings.estimate_factor,
-            ),
+            spending=_spending(options, file, quoting),
             retries=settings.retries,
             deadlines=deadlines,
             polling=polling,
@@ -146,6 +133,18 @@ def _simulated(options: RunOptions) -> Simulated | None:
     )
 
 
+def _spending(options: RunOptions, file: JobFile, quotes: Quotes) -> SpendingLimits:
+    settings = file.settings
+    return SpendingLimits(
+        max_cost=_cap(options, file),
+        min_balance=_either(options.min_balance, settings.min_balance),
+        prices=settings.prices,
+        price_book=load_price_file(options.price_file) if options.price_file else None,
+        quotes=quotes,
+        estimate_factor=settings.estimate_factor,
+    )
+
+
 def _cap(options: RunOptions, file: JobFile) -> Decimal | None:
     return _either(options.max_cost, file.settings.max_cost)
 
@@ -158,49 +157,53 @@ def _remark(output: Output, line: str) -> None:
     output.echo(printable(line))
 
 
-def _still_to_buy(options: RunOptions, file: JobFile) -> AbstractContextManager[Wanted]:
-    return still_to_buy(
-        options.output_dir or file.settings.output_dir,
-        DEFAULT_PROVIDER,
-        retry_failed=options.retry_failed,
-        resubmit=options.ambiguous == "resubmit",
-    )
+def _known(folder: Path, digest: str) -> Taken | None:
+    """Whether a folder's last run took the very same jobs: then they need no second look."""
+    try:
+        with reading(folder) as ledger:
+            return ledger.taken(digest)
+    except LedgerError:  # said by the run that opens it; or of a version without digests
+        return None
+
+
+def _is_to_ask(options: RunOptions, file: JobFile) -> bool:
+    """Whether the user is asked before anything is bought."""
+    unasked = options.yes or options.simulate or _cap(options, file) is not None
+    return not unasked and on_terminal()
 
 
 async def _look(
     options: RunOptions, file: JobFile, prices: Prices, provider: Provider | None = None
-) -> tuple[set[str], bool]:
-    """Check the file, where a provider is given by its catalogue, too.
+) -> tuple[Survey, bool]:
+    """Survey the file, where a provider is given by its catalogue, too.
 
-    Returns the models no table prices, and whether there was a catalogue to check against.
+    Returns as well whether there was a catalogue to check against.
     """
-    allow_unknown, echo = options.allow_unknown_models, options.output.echo
-    with _still_to_buy(options, file) as wanted:
-        models = None
+    echo, models = options.output.echo, None
+    with still_to_buy(
+        options.output_dir or file.settings.output_dir,
+        DEFAULT_PROVIDER,
+        retry_failed=options.retry_failed,
+        resubmit=options.ambiguous == "resubmit",
+    ) as wanted:
+        found = Survey(file, prices, wanted=wanted, only_wanted=_is_to_ask(options, file))
         if provider is not None:
-            models = ModelCheck(file, provider, wanted, allow_unknown=allow_unknown, echo=echo)
-        unpriced = await look_through(file, prices, echo, watch=models, wanted=wanted)
-    return unpriced, models is not None and models.checked
+            allow_unknown = options.allow_unknown_models
+            models = CatalogueCheck(file, provider, wanted, allow_unknown=allow_unknown, echo=echo)
+        await look_through(found, file.rows, echo, models)
+    return found, models is not None and models.checked
 
 
 async def _price(
-    options: RunOptions,
-    file: JobFile,
-    prices: Prices,
-    quoting: Quotes,
-    provider: Provider,
-    *,
-    unpriced: set[str],
+    options: RunOptions, file: JobFile, found: Survey, quoting: Quotes, provider: Provider
 ) -> None:
     """See that everything still to be bought has a price; ask the user, where one has to be."""
-    with _still_to_buy(options, file) as wanted:
-        unasked = options.yes or options.simulate or _cap(options, file) is not None
-        if not unasked and on_terminal():
-            workers = options.max_workers or file.settings.max_workers
-            await ask_first(file, prices, quoting, provider, wanted=wanted, workers=workers)
-        elif unpriced:
-            await ask_quotes(file, quoting, wanted=wanted, models=unpriced)
-            price_rows(file, prices, lambda row, price: None, wanted=wanted)
+    if _is_to_ask(options, file):
+        workers = options.max_workers or file.settings.max_workers
+        await ask_first(found, quoting, provider, workers=workers)
+    elif unpriced := found.unpriced:
+        await found.ask(quoting, unpriced)
+        found.priced(quoting)
 
 
 UNASKED_USD = Decimal(1)
@@ -215,24 +218,15 @@ def on_terminal() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
-async def ask_first(
-    file: JobFile,
-    prices: Prices,
-    quoting: Quotes,
-    provider: Provider,
-    *,
-    wanted: Callable[[Job], bool],
-    workers: int,
-) -> None:
+async def ask_first(found: Survey, quoting: Quotes, provider: Provider, *, workers: int) -> None:
     """Price what is still to be bought; above 1 USD show it and ask whether to go on.
 
     Raises JobFileError for jobs without a price, and ends the command with exit code 130 when the
     answer is no: nothing was submitted.
     """
     costs = Costs(learned_before(provider))
-    kinds = Kinds(file, wanted=wanted, echo=echo)
-    await kinds.ask(quoting)
-    kinds.price(prices, costs.add)
+    await found.ask(quoting, found.kinds)
+    costs.add_all(found.priced(quoting))
     if costs.reserved <= to_micro(UNASKED_USD):
         return
     estimate = await with_balance(Estimate(costs=costs, remarks=[]), provider)
@@ -257,7 +251,7 @@ def _confirmed() -> bool:
 @contextmanager
 def still_to_buy(
     folder: Path, provider: str, *, retry_failed: bool, resubmit: bool
-) -> Iterator[Callable[[Job], bool]]:
+) -> Iterator[Wanted]:
     """Give a test for jobs that a run into ``folder`` would submit.
 
     A ledger that cannot be read counts every job: the run that opens it says what is wrong.

@@ -368,7 +368,7 @@ def _parted(said: Said) -> tuple[Said, Said]:
 
 def _with_body(said: Said) -> Said:
     """``said`` with what its request body holds in ``params``, all of it."""
-    direct = _IN_BODY & said.keys()
+    direct = [key for key in said if key in _IN_BODY]  # in the order they were written
     if direct or "params" not in said:
         said["params"] = {**said.get("params", {}), **{key: said.pop(key) for key in direct}}
     return said

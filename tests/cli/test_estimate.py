@@ -15,7 +15,7 @@ from aiohttp import web
 
 from asyncpipe.cli.app import run_command
 from asyncpipe.cli.estimate import Costs
-from asyncpipe.cli.validate import Kinds
+from asyncpipe.cli.survey import Survey
 from asyncpipe.jobfile.load import open_jobs
 from asyncpipe.jobs.job import Job
 from asyncpipe.pricing.price import Price, Prices
@@ -299,15 +299,11 @@ def test_jobs_are_counted_by_kind_and_cost_the_same_as_one_by_one(tmp_path: Path
     file = open_jobs(write(tmp_path, *rows, {"model": VEO, "prompt": "no duration"}))
     prices = Prices(books=(built_in(),))
     together, alone = Costs(), Costs()
-    kinds = Kinds(file)
-    seen: list[int] = []
-
-    def take(job: Job, price: Price, count: int) -> None:
-        seen.append(count)
-        together.add(job, price, count)
-
-    kinds.price(prices, take)
+    found = Survey(file, prices)
+    for row in file.rows:
+        found.add(row)
+    together.add_all(found.priced())
     for row in file.rows:
         alone.add(row.job, prices.of(row.job))
-    assert seen == [20, 20, 20, 1]
+    assert [kind.count for kind in found.kinds] == [20, 20, 20, 1]
     assert orjson.dumps(together.document(4)) == orjson.dumps(alone.document(4))

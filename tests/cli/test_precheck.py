@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from asyncpipe import AtlasCloud, Job, load_jobs
-from asyncpipe.cli.precheck import ModelCheck, RowCheck
+from asyncpipe.cli.precheck import CatalogueCheck, RowCheck
 from asyncpipe.errors import JobFileError, ProviderError
 from asyncpipe.jobfile.lazy import JobRow
 from asyncpipe.providers.catalog.models import CatalogModel, look_up
@@ -141,7 +141,7 @@ class Api:
         async def main() -> None:
             async with serving(self.answer) as origin:
                 jobs, provider = load_jobs(file), AtlasCloud("apikey-x", base_url=origin)
-                check = ModelCheck(
+                check = CatalogueCheck(
                     jobs, provider, lambda _: True, allow_unknown=False, echo=said.append
                 )
                 for row in jobs.rows:
@@ -181,7 +181,7 @@ def test_what_could_not_be_checked_is_looked_at_again_next_time(
     file = load_jobs(write_jobs(tmp_path / "jobs.yaml", jobs(VEO_ROW)))
     provider: Any = Unreachable(down=down)
     wanted, said = lambda job: True, lambda line: None
-    check = ModelCheck(file, provider, wanted, allow_unknown=False, echo=said)
+    check = CatalogueCheck(file, provider, wanted, allow_unknown=False, echo=said)
 
     async def main() -> None:
         for row in file.rows:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from asyncpipe.cli import validate as look
+from asyncpipe.cli import survey as look
 from asyncpipe.cli.app import run_command
 from tests.support.job_files import FLUX
 

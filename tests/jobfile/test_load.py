@@ -143,6 +143,7 @@ def test_the_body_holds_what_the_job_says_and_nothing_invented(tmp_path: Path) -
         "resolution": "1080p",
     }
     assert type(job.params["width"]) is int
+    assert list(job.body) == ["model", "prompt", "width", "duration", "resolution"]
 
 
 def test_params_may_hold_whatever_json_can_say(tmp_path: Path) -> None:
