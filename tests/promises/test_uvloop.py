@@ -23,7 +23,7 @@ POLLING = Polling(initial_s=0.05, maximum_s=0.2)
 
 def on_uvloop(main: Coroutine[Any, Any, T]) -> T:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(asyncio.wait_for(main, 60))
+        return runner.run(asyncio.wait_for(main, 110))
 
 
 def jobs(count: int) -> list[Job]:
