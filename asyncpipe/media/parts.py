@@ -40,8 +40,8 @@ _BLOCK = 256 * 1024
 _VOUCHED = re.compile(rb"(\d{1,18}) ([0-9a-f]{64})")
 
 _REMEDIES = {
-    errno.ENOSPC: "free some space",
-    errno.EDQUOT: "free some space (a quota is used up)",
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room (a quota is used up)",
     errno.EROFS: "make it writable",
     errno.EACCES: "make it writable",
     errno.EPERM: "make it writable",
