@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from random import Random
 
 from asyncpipe._tasks import Retries, retrying
@@ -19,7 +19,17 @@ from asyncpipe.errors import (
     ProviderError,
     TooLarge,
 )
-from asyncpipe.jobs import AssetStored, Event, FetchFailed, JobRecord, JobType, Lost, Succeeded, now
+from asyncpipe.jobs import (
+    AssetStored,
+    Event,
+    FetchFailed,
+    JobRecord,
+    JobType,
+    Lost,
+    Succeeded,
+    changed,
+    now,
+)
 from asyncpipe.ledger import INLINE, Ledger
 from asyncpipe.media import Downloader, StoredFile, Target
 
@@ -97,9 +107,10 @@ class Fetcher:
         return record
 
     async def _fetch_all(self, record: JobRecord) -> JobRecord:
-        if INLINE in record.outputs:  # came inside an answer of an earlier run
-            record = replace(record, outputs=await self._inline_again(record))
-        stored = {asset.index for asset in record.assets}
+        if INLINE in record.attempt.outputs:  # came inside an answer of an earlier run
+            outputs = await self._inline_again(record)
+            record = changed(record, attempt=changed(record.attempt, outputs=outputs))
+        stored = {asset.position for asset in record.attempt.assets}
         for index, stem in enumerate(await self._stems(record)):
             if index in stored:
                 continue
@@ -124,13 +135,17 @@ class Fetcher:
             raise MediaGone("the media came inside an answer that was lost with its run")
 
         return await retrying(
-            ask, RETRIES, on=MediaGone, rng=self._rng, again=lambda _: bool(record.prediction_id)
+            ask,
+            RETRIES,
+            on=MediaGone,
+            rng=self._rng,
+            again=lambda _: bool(record.attempt.prediction_id),
         )
 
     async def _stems(self, record: JobRecord) -> list[str]:
         """One stem per output: ``name``, or ``name_1``, ``name_2`` … when there are several."""
         assert record.stem is not None, "admission fixes the stem"
-        count = len(record.outputs)
+        count = len(record.attempt.outputs)
         if count == 1:
             return [record.stem]
         return await self._ledger.claim_parts(record, count)
@@ -143,7 +158,7 @@ class Fetcher:
         """
         part, extension = f"{record.id}_{index}.part", _EXTENSIONS[record.job.kind]
         target = Target(stem=stem, part=part, default_extension=extension)
-        url, answered = record.outputs[index], False
+        url, answered = record.attempt.outputs[index], False
 
         async def fetch() -> StoredFile:
             return await self._downloader.fetch(url, target)
@@ -185,10 +200,11 @@ class Fetcher:
 
         Raises DownloadError when it could not be asked, which says nothing about the media.
         """
-        if not record.prediction_id:
+        prediction_id, route = record.attempt.prediction_id, record.attempt.route
+        if not prediction_id:
             return ()
         try:
-            answer = await self._inquiry.poll(record.prediction_id, route=record.route)
+            answer = await self._inquiry.poll(prediction_id, route=route)
         except PredictionGone:
             return ()
         except ProviderError as exc:

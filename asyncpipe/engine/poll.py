@@ -21,6 +21,7 @@ from asyncpipe.engine.tickets import StopReasons, Ticket
 from asyncpipe.errors import KeyRefused, PredictionGone, ProviderError
 from asyncpipe.flow import Limiter, PollClock, PollPolicy, Trouble
 from asyncpipe.jobs import (
+    Attempt,
     Deadlines,
     Event,
     Generated,
@@ -83,21 +84,21 @@ class Poller:
 
     async def poll(self, ticket: Ticket) -> None:
         """Poll until the provider reports an end or the deadline passes."""
-        record = ticket.record
-        assert record.prediction_id is not None, "a submitted job has a prediction id"
-        self._owners.claim(record.prediction_id, record.id)
-        assert record.submitted_at is not None, "a submitted job knows when"
-        born = self._clock() - _ago_s(record.submitted_at)
-        started = self._clock() - _ago_s(record.resumed_at) if record.resumed_at else born
+        record, attempt = ticket.record, ticket.record.attempt
+        assert attempt.prediction_id is not None, "a submitted job has a prediction id"
+        self._owners.claim(attempt.prediction_id, record.id)
+        assert attempt.submitted_at is not None, "a submitted job knows when"
+        born = self._clock() - _ago_s(attempt.submitted_at)
+        started = self._clock() - _ago_s(attempt.resumed_at) if attempt.resumed_at else born
         clock = PollClock(started=started, deadline_s=self._deadline_s(record))
         trouble = Trouble()
         age_s = self._clock() - born
-        resumed = record.resumed_at is not None or age_s > RESUMED_S
+        resumed = attempt.resumed_at is not None or age_s > RESUMED_S
         watch = self._policy.watch(record.job, resumed=resumed)
         gap = 0.0 if resumed else watch.gap_s(age_s)
         while ticket.state is JobState.SUBMITTED:
             await asyncio.sleep(max(clock.due(self._clock(), gap) - self._clock(), 0.0))
-            last = await self._ask(record)
+            last = await self._ask(attempt)
             age_s = self._clock() - born
             if isinstance(last, KeyRefused):
                 self._stops.note(last)
@@ -118,10 +119,10 @@ class Poller:
         own = record.job.deadline_s
         return self._deadlines.of(record.job.kind) if own is None else own
 
-    async def _ask(self, record: JobRecord) -> Prediction | ProviderError:
-        assert record.prediction_id is not None, "a submitted job has a prediction id"
+    async def _ask(self, attempt: Attempt) -> Prediction | ProviderError:
+        assert attempt.prediction_id is not None, "a submitted job has a prediction id"
         try:
-            return await self._inquiry.poll(record.prediction_id, route=record.route)
+            return await self._inquiry.poll(attempt.prediction_id, route=attempt.route)
         except ProviderError as exc:
             return exc
         except Exception as exc:

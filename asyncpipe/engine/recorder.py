@@ -52,7 +52,7 @@ class Recorder:
         if event.stored:
             self._ledger.append(after)
             self._changed.set()
-        overran = after.overrun > record.overrun
+        overran = after.attempt.overrun > record.attempt.overrun
         exceeded = overran and self._budget.exceeded
         self.totals.fold(record, after)
         if self._hooks:

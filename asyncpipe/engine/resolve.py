@@ -58,8 +58,7 @@ class Resolved:
     @property
     def charged(self) -> int:
         """Micro-dollars charged by it."""
-        spent = [r.charged + r.spent for r in (self.before, self.after)]
-        return spent[1] - spent[0]
+        return self.after.charged - self.before.charged
 
     @property
     def released(self) -> int:
@@ -100,7 +99,7 @@ def follow(record: JobRecord, decision: Decision) -> Iterator[Event]:
         return
     for each in record.earlier:
         if each.settled is None:
-            yield _settled(record, each.attempt, charged=decision.lost_charged is not False)
+            yield _settled(record, each.n, charged=decision.lost_charged is not False)
 
 
 def _latest(record: JobRecord, decision: Decision) -> Iterator[Event]:
@@ -109,7 +108,7 @@ def _latest(record: JobRecord, decision: Decision) -> Iterator[Event]:
     if decision.submits_anew:
         yield Resubmitted(job_id=record.id, at=at)
         if charged is not None:
-            yield _settled(record, record.attempt, charged=charged)
+            yield _settled(record, record.attempt.n, charged=charged)
     elif charged is False:
         yield Failed(job_id=record.id, at=at, error=GIVEN_UP_FREE, found_free=True)
     else:

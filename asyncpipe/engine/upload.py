@@ -107,7 +107,7 @@ class Uploads:
 
         Its next attempt uploads them anew, in this run within its retries, or in the next.
         """
-        if not record.job.inputs or not speaks_of_input(record.error):
+        if not record.job.inputs or not speaks_of_input(record.attempt.error):
             return
         released = record.failures > before.failures or record.id in self._anew
         if record.state is not JobState.FAILED and not released:

@@ -100,7 +100,7 @@ class Comparison:
 
     async def of(self, record: JobRecord) -> JobRecord:
         """Compare one job's assets; return it as it stands."""
-        found = await self._compare(await self._ledger.assets_of(record.id))
+        found = await self._compare(record.attempt.assets)
         return found[0] if found else record
 
     async def _compare(self, assets: Sequence[StoredAsset]) -> list[JobRecord]:
@@ -120,7 +120,7 @@ class Comparison:
         event = Damaged(
             job_id=record.id,
             at=now(),
-            indexes=tuple(b.asset.index for b in bad),
+            indexes=tuple(b.asset.position for b in bad),
             error="; ".join(f"{b.asset.path} {b.problem}" for b in bad[:5]) + ": fetched again",
         )
         return self._emit(record, event)

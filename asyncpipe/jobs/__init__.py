@@ -37,13 +37,14 @@ from asyncpipe.jobs.inputs import (
 )
 from asyncpipe.jobs.job import BODY_FIELDS, Job, JobType, any_type, canonical_json, type_of_model
 from asyncpipe.jobs.record import (
-    BLANK,
-    Earlier,
+    NO_ATTEMPT,
+    Attempt,
     JobRecord,
     Settled,
     StoredAsset,
     changed,
     fold,
+    made,
 )
 from asyncpipe.jobs.settings import (
     POLICIES,
@@ -58,18 +59,18 @@ from asyncpipe.jobs.settings import (
 from asyncpipe.jobs.states import ENDED, PAID_OPEN, JobState
 
 __all__ = [
-    "BLANK",
     "BODY_FIELDS",
     "DIRECT_FIELDS",
     "ENDED",
+    "NO_ATTEMPT",
     "PAID_OPEN",
     "POLICIES",
     "WINDOWS",
     "AskedAgain",
     "AssetStored",
+    "Attempt",
     "Damaged",
     "Deadlines",
-    "Earlier",
     "Event",
     "Expired",
     "Failed",
@@ -106,6 +107,7 @@ __all__ = [
     "fold",
     "is_media_field",
     "local_media",
+    "made",
     "may_take_media",
     "now",
     "type_of_model",

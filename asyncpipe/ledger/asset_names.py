@@ -43,7 +43,7 @@ def claim_stems(
     connection.executemany(
         "UPDATE jobs SET stem=? WHERE id=?", ((stem, job_id) for job_id, stem in stems.items())
     )
-    return [changed(r, {"stem": stems[r.id]}) if r.id in stems else r for r in records]
+    return [changed(r, stem=stems[r.id]) if r.id in stems else r for r in records]
 
 
 LISTED_FROM = 32

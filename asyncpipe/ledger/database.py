@@ -150,7 +150,6 @@ class SqliteLedger:
     pending_models = asked(queries.pending_models)
     pending = asked(queries.pending)
     assets = asked(queries.assets)
-    assets_of = asked(queries.assets_of)
     find_upload = asked(queries.find_upload)
     keep_upload = asked(queries.keep_upload)
     forget_uploads = asked(queries.forget_uploads)

@@ -162,9 +162,6 @@ class Ledger(Protocol):
         Of those that bear ``run``, or of all.
         """
 
-    async def assets_of(self, job_id: int) -> list[StoredAsset]:
-        """The assets of one job."""
-
     # -- uploads ------------------------------------------------------------------------------
 
     async def find_upload(self, sha256: str) -> tuple[str, datetime] | None:

@@ -12,8 +12,8 @@ from typing import Any
 import orjson
 
 from asyncpipe.jobs import (
-    BLANK,
-    Earlier,
+    NO_ATTEMPT,
+    Attempt,
     Job,
     JobRecord,
     JobState,
@@ -21,75 +21,66 @@ from asyncpipe.jobs import (
     LocalFile,
     Settled,
     StoredAsset,
+    made,
 )
 from asyncpipe.ledger.asset_names import claim_stems
 from asyncpipe.ledger.errors import MADE_NO_SENSE, makes_no_sense, rows_of
 from asyncpipe.ledger.rows import Added, AddedOne, Counted, Named
+from asyncpipe.ledger.write import ATTEMPT_COLUMNS, TIMES
 
-_RECORD = (
-    "SELECT id, key, name, spec, state, version, stem, used, failures, attempt, reserved, charged,"
-    " booked, told, overrun, estimated, settled, settled_at, price_source, assumed, body, uploads,"
-    " prediction_id, route, request_id, outputs, polls, refusals, generation_s, error, error_code,"
-    " moderated, intended_at, submitted_at, resumed_at, ended_at FROM latest "
-)
+_JOB_COLUMNS = ("id", "key", "name", "spec", "state", "version", "stem", "used", "failures")
+
+_JOBS = f"SELECT {', '.join(_JOB_COLUMNS)}, attempt FROM jobs "
+
+_ATTEMPTS = f"SELECT {', '.join(ATTEMPT_COLUMNS)} FROM attempts WHERE job_id=? AND n"
 
 _STATES = {state.value: state for state in JobState}  # a look-up costs less than asking JobState
 
-_TIMES = ("settled_at", "intended_at", "submitted_at", "resumed_at", "ended_at")
-
 
 def _records(connection: sqlite3.Connection, where: str, values: Sequence[Any]) -> list[JobRecord]:
-    cursor = connection.execute(_RECORD + where, values)
-    names = [column[0] for column in cursor.description]
-    return [_record(connection, dict(zip(names, row, strict=True))) for row in cursor.fetchall()]
+    return [
+        _record(connection, row) for row in connection.execute(_JOBS + where, values).fetchall()
+    ]
 
 
-def _record(connection: sqlite3.Connection, fields: dict[str, Any]) -> JobRecord:
+def _record(connection: sqlite3.Connection, row: tuple[Any, ...]) -> JobRecord:
     """Make a record of a row; raises LedgerError for one that no ledger wrote."""
+    *values, attempt = row
+    fields = dict(zip(_JOB_COLUMNS, values, strict=True))
+    job_id, used = fields["id"], fields["used"]
     try:
         fields["job"] = job_from_spec(orjson.loads(fields.pop("spec")))
         fields["state"] = _STATES.get(fields["state"]) or JobState(fields["state"])
-        if fields["attempt"]:
-            _read_attempt(connection, fields)
-        else:
-            fields.update(BLANK)
-        fields["earlier"] = _earlier(connection, fields) if fields["used"] else ()
+        fields["attempt"], fields["earlier"] = NO_ATTEMPT, ()
+        if attempt:
+            (fields["attempt"],) = _attempts(connection, "=?", job_id, attempt)
+        if used:
+            fields["earlier"] = tuple(
+                _attempts(connection, "<? ORDER BY n", job_id, attempt or used + 1)
+            )
     except MADE_NO_SENSE as exc:
-        raise makes_no_sense(f"job {fields['id']}", exc) from exc
-    record = object.__new__(JobRecord)  # its own __init__ costs as much as all of this
-    record.__dict__.update(fields)
-    return record
+        raise makes_no_sense(f"job {job_id}", exc) from exc
+    return made(JobRecord, fields)
 
 
-def _read_attempt(connection: sqlite3.Connection, fields: dict[str, Any]) -> None:
+def _attempts(connection: sqlite3.Connection, which: str, *values: int) -> list[Attempt]:
+    rows = connection.execute(_ATTEMPTS + which, values).fetchall()
+    return [_attempt(connection, values[0], row) for row in rows]
+
+
+def _attempt(connection: sqlite3.Connection, job_id: int, row: tuple[Any, ...]) -> Attempt:
+    fields = dict(zip(ATTEMPT_COLUMNS, row, strict=True))
     fields["estimated"], fields["moderated"] = bool(fields["estimated"]), bool(fields["moderated"])
     fields["settled"] = Settled(fields["settled"]) if fields["settled"] else None
     fields["uploads"] = tuple(orjson.loads(fields["uploads"])) if fields["uploads"] else ()
     fields["outputs"] = tuple(orjson.loads(fields["outputs"])) if fields["outputs"] else ()
-    fields["assets"] = tuple(assets_of(connection, fields["id"])) if fields["outputs"] else ()
-    for name in _TIMES:
+    fields["assets"] = ()
+    if fields["outputs"]:
+        rows = connection.execute(f"{_ASSETS} WHERE job_id=? AND n=?", (job_id, fields["n"]))
+        fields["assets"] = tuple(map(StoredAsset._make, rows))
+    for name in TIMES:
         fields[name] = datetime.fromisoformat(fields[name]) if fields[name] else None
-
-
-def _earlier(connection: sqlite3.Connection, fields: dict[str, Any]) -> tuple[Earlier, ...]:
-    """The attempts that a job has left behind; most jobs have none."""
-    rows = connection.execute(
-        "SELECT n, reserved, booked, charged, estimated, settled, settled_at FROM attempts"
-        " WHERE job_id=? AND n<? ORDER BY n",
-        (fields["id"], fields["attempt"] or fields["used"] + 1),
-    )
-    return tuple(
-        Earlier(
-            attempt=n,
-            reserved=reserved,
-            booked=booked,
-            charged=charged,
-            estimated=bool(estimated),
-            settled=Settled(settled) if settled else None,
-            settled_at=datetime.fromisoformat(at) if at else None,
-        )
-        for n, reserved, booked, charged, estimated, settled, at in rows
-    )
+    return made(Attempt, fields)
 
 
 def record_by_key(connection: sqlite3.Connection, key: str) -> JobRecord | None:
@@ -272,10 +263,7 @@ def pending(
     )
 
 
-_ASSETS = (
-    "SELECT s.job_id, s.position, s.path, s.size, s.sha256 FROM jobs j"
-    " JOIN assets s ON s.job_id=j.id AND s.n=j.attempt"
-)
+_ASSETS = f"SELECT {', '.join(StoredAsset._fields)} FROM assets"
 
 
 def assets(
@@ -285,21 +273,14 @@ def assets(
 
     Of those that bear ``run``, or of all.
     """
+    # By id, not by the index on states: the next page is near.
+    jobs = "SELECT id FROM jobs WHERE id>? AND coalesce(state, '')='succeeded'"
+    jobs += " AND seen_run=coalesce(?, seen_run)"
     rows = connection.execute(
-        f"{_ASSETS} WHERE j.id IN (SELECT id FROM jobs WHERE id>? AND +state='succeeded'"
-        " AND seen_run=coalesce(?, seen_run) ORDER BY id LIMIT ?) ORDER BY j.id, s.position",
+        f"{_ASSETS} JOIN ({jobs} ORDER BY id LIMIT ?) j ON j.id=job_id ORDER BY job_id, position",
         (after, run, limit),
     )
-    return [_asset(row) for row in rows]
-
-
-def assets_of(connection: sqlite3.Connection, job_id: int) -> list[StoredAsset]:
-    """The assets of one job."""
-    return [_asset(row) for row in connection.execute(f"{_ASSETS} WHERE j.id=?", (job_id,))]
-
-
-def _asset(row: Sequence[Any]) -> StoredAsset:
-    return StoredAsset(**dict(zip(StoredAsset.__slots__, row, strict=True)))
+    return [StoredAsset._make(row) for row in rows]
 
 
 def job_to_spec(job: Job) -> dict[str, Any]:

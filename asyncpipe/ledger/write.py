@@ -3,94 +3,134 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 import orjson
 
 from asyncpipe.errors import LedgerError
-from asyncpipe.jobs import JobRecord, JobState
+from asyncpipe.jobs import Attempt, JobRecord, JobState, Settled, StoredAsset
 
 INLINE = "data:"
 """Prefix of outputs that carry the media themselves; only the prefix is stored, polling again
 brings the rest."""
 
-ATTEMPT_COLUMNS = (
-    *("job_id", "n", "reserved", "charged", "booked", "told", "overrun", "estimated"),
-    *("settled", "settled_at", "price_source", "assumed", "body", "uploads", "prediction_id"),
-    *("route", "request_id", "outputs", "polls", "refusals", "generation_s", "error", "error_code"),
-    *("moderated", "intended_at", "submitted_at", "resumed_at", "ended_at"),
+_OPEN = ("prediction_id", "route", "request_id", "polls", "error")
+_OPEN_COLUMNS = (*_OPEN, "submitted_at", "resumed_at")
+"""What may change of an attempt as long as its money is not settled."""
+
+_SETTLED = ("reserved", "charged", "told", "overrun", "refusals", "generation_s", "error_code")
+_SETTLED_COLUMNS = (
+    *(*_OPEN_COLUMNS, *_SETTLED, "settled_at", "ended_at"),
+    *("settled", "estimated", "moderated", "outputs"),
+)
+"""What may change of it at all."""
+
+_INTENT = ("n", "booked", "price_source", "assumed", "body")
+
+ATTEMPT_COLUMNS = (*_SETTLED_COLUMNS, *_INTENT, "intended_at", "uploads")
+"""Those of a row of attempts that are an attempt's fields: all but the job's id."""
+
+TIMES = ("submitted_at", "resumed_at", "settled_at", "ended_at", "intended_at")
+
+_INTEND = (
+    f"INSERT INTO attempts({', '.join(ATTEMPT_COLUMNS)}, job_id)"
+    f" VALUES({', '.join('?' * len(ATTEMPT_COLUMNS))}, ?) ON CONFLICT(job_id, n) DO UPDATE SET "
+    + ", ".join(f"{name}=excluded.{name}" for name in ATTEMPT_COLUMNS if name != "n")
 )
 
-_ATTEMPT = (
-    f"INSERT INTO attempts({', '.join(ATTEMPT_COLUMNS)})"
-    f" VALUES({', '.join('?' * len(ATTEMPT_COLUMNS))}) ON CONFLICT(job_id, n) DO UPDATE SET "
-    + ", ".join(f"{name}=excluded.{name}" for name in ATTEMPT_COLUMNS[2:])
-)
+
+def _set(*columns: str) -> str:
+    return f"UPDATE attempts SET {', '.join(f'{c}=?' for c in columns)} WHERE job_id=? AND n=?"
+
+
+_SET_OPEN, _SET_SETTLED = _set(*_OPEN_COLUMNS), _set(*_SETTLED_COLUMNS)
 
 _JOB = "UPDATE jobs SET state=?, used=?, failures=?, attempt=?, version=? WHERE id=? AND version<?"
 
-# Only a lost answer is settled after its job has gone on.
-_SETTLE = (
-    "UPDATE attempts SET reserved=?, charged=?, estimated=?, settled=?, settled_at=?, ended_at=?"
-    " WHERE job_id=? AND n=? AND settled IS NULL"
-)
-
 _ASSET = (
-    "INSERT INTO assets(job_id, n, position, path, size, sha256) VALUES(?,?,?,?,?,?)"
+    f"INSERT INTO assets(n, {', '.join(StoredAsset._fields)}) VALUES(?,?,?,?,?,?)"
     " ON CONFLICT(job_id, n, position) DO UPDATE SET"
     " path=excluded.path, size=excluded.size, sha256=excluded.sha256"
 )
 
-WORDS = {state: state.value for state in JobState}
-"""A state's word, without asking the enumeration every time."""
+_SUBMITTING = JobState.SUBMITTING
+
+_STATES = {state: state.value for state in JobState}  # a look-up costs less than ``value``
+
+_WORDS: dict[Settled | None, str | None] = {settled: settled.value for settled in Settled}
+_WORDS[None] = None
 
 Row = tuple[Any, ...]
 
 
 class Batch:
-    """The records that one commit writes: the last of every job, and of every attempt."""
+    """The last record of every job, which one commit writes: each of its attempts, and its files.
+
+    Of an attempt whose intent is on disk already only what may have changed since is written.
+    """
 
     def __init__(self) -> None:
-        self._jobs: dict[int, JobRecord] = {}
-        self._attempts: dict[tuple[int, int], JobRecord] = {}
+        self._records: dict[int, JobRecord] = {}
+        self._intended: set[tuple[int, int]] = set()
 
     def __bool__(self) -> bool:
-        return bool(self._jobs)
+        return bool(self._records)
 
     def add(self, record: JobRecord) -> None:
         """Take a record in place of an older one; raises LedgerError for one that is older."""
-        before = self._jobs.get(record.id)
+        before = self._records.get(record.id)
         if before is not None and before.version >= record.version:
             raise _outdated(record, before.version)
-        self._jobs[record.id] = record
-        if record.attempt:
-            self._attempts[record.id, record.attempt] = record
+        self._records[record.id] = record
+        if record.state is _SUBMITTING:
+            self._intended.add((record.id, record.attempt.n))
 
     def write(self, connection: sqlite3.Connection) -> None:
         """Write them; raises LedgerError where a row is newer than its record, or not there."""
-        jobs, attempts = self._jobs.values(), self._attempts.values()
-        written = connection.executemany(_JOB, map(_job_row, jobs)).rowcount
-        if written != len(jobs):
-            raise _find_outdated(connection, jobs) or LedgerError(f"a job {_OUTDATED}")
-        connection.executemany(_ATTEMPT, map(_attempt_row, attempts))
-        if any(record.earlier for record in jobs):
-            connection.executemany(_SETTLE, (row for each in jobs for row in _settled_rows(each)))
-        # What has not all its files has none of them yet, or has lost some.
-        lacking = [each for each in attempts if len(each.assets) < len(each.outputs)]
+        records = self._records.values()
+        written = connection.executemany(_JOB, map(_job_row, records)).rowcount
+        if written != len(records):
+            raise _find_outdated(connection, records) or LedgerError(f"a job {_OUTDATED}")
+        self._write_attempts(connection)
+        lacking, assets = [], []
+        for record in records:
+            attempt = record.attempt
+            if attempt.outputs:
+                assets += [(attempt.n, *each) for each in attempt.assets]
+                if len(attempt.assets) < len(attempt.outputs):  # none is here yet, or some is lost
+                    lacking.append((record.id, attempt.n))
         if lacking:
-            query = "DELETE FROM assets WHERE job_id=? AND n=?"
-            connection.executemany(query, ((each.id, each.attempt) for each in lacking))
-        if any(record.assets for record in attempts):
-            connection.executemany(_ASSET, (row for each in attempts for row in _asset_rows(each)))
+            connection.executemany("DELETE FROM assets WHERE job_id=? AND n=?", lacking)
+        if assets:
+            connection.executemany(_ASSET, assets)
+
+    def _write_attempts(self, connection: sqlite3.Connection) -> None:
+        intended, still_open, settled = [], [], []
+        for record in self._records.values():
+            job_id, earlier = record.id, record.earlier
+            for attempt in (record.attempt, *earlier) if earlier else (record.attempt,):
+                place = job_id, attempt.n
+                if place in self._intended:
+                    intended.append((*_settled_row(attempt), *_intent_row(attempt), job_id))
+                elif attempt.settled is not None:
+                    settled.append((*_settled_row(attempt), *place))
+                elif attempt.n:
+                    still_open.append((*_open_row(attempt), *place))
+        if intended:
+            connection.executemany(_INTEND, intended)
+        for query, rows in ((_SET_OPEN, still_open), (_SET_SETTLED, settled)):
+            if rows and connection.executemany(query, rows).rowcount != len(rows):
+                raise LedgerError("an attempt is not in this ledger, though its job says so")
 
 
 def reserve(connection: sqlite3.Connection, record: JobRecord, cap: int) -> bool:
     """Write an intent, unless more than ``cap`` micro-dollars would be charged or reserved."""
     query = "SELECT coalesce(sum(charged + reserved), 0) FROM attempts"
     (committed,) = connection.execute(query).fetchone()
-    if committed + record.reserved > cap:
+    if committed + record.attempt.reserved > cap:
         return False
     batch = Batch()
     batch.add(record)
@@ -120,70 +160,49 @@ def _find_outdated(
     return None
 
 
-def text_of(at: datetime | None) -> str | None:
+def text_of(at: datetime) -> str:
     """The same text as isoformat, three times as fast."""
-    return None if at is None else orjson.dumps(at)[1:-1].decode()
+    return orjson.dumps(at)[1:-1].decode()
 
 
 def _job_row(record: JobRecord) -> Row:
+    state, version = _STATES[record.state], record.version
+    return state, record.used, record.failures, record.attempt.n, version, record.id, version
+
+
+_open, _settled, _intent = attrgetter(*_OPEN), attrgetter(*_SETTLED), attrgetter(*_INTENT)
+
+
+def _open_row(attempt: Attempt) -> Row:
+    submitted_at, resumed_at = attempt.submitted_at, attempt.resumed_at
     return (
-        WORDS[record.state],
-        record.used,
-        record.failures,
-        record.attempt,
-        record.version,
-        record.id,
-        record.version,
+        *_open(attempt),
+        submitted_at and text_of(submitted_at),
+        resumed_at and text_of(resumed_at),
     )
 
 
-def _attempt_row(record: JobRecord) -> Row:
-    """In the order of ATTEMPT_COLUMNS."""
-    settled, outputs, uploads = record.settled, record.outputs, record.uploads
+def _settled_row(attempt: Attempt) -> Row:
+    settled_at, ended_at, outputs = attempt.settled_at, attempt.ended_at, attempt.outputs
+    ended = ended_at and text_of(ended_at)
     return (
-        record.id,
-        record.attempt,
-        record.reserved,
-        record.charged,
-        record.booked,
-        record.told,
-        record.overrun,
-        int(record.estimated),
-        None if settled is None else settled.value,
-        text_of(record.settled_at),
-        record.price_source,
-        record.assumed,
-        record.body,
-        orjson.dumps(uploads).decode() if uploads else None,
-        record.prediction_id,
-        record.route,
-        record.request_id,
+        *_open_row(attempt),
+        *_settled(attempt),
+        ended if settled_at is ended_at else settled_at and text_of(settled_at),
+        ended,
+        _WORDS[attempt.settled],
+        +attempt.estimated,
+        +attempt.moderated,
         orjson.dumps([*map(_shown, outputs)]).decode() if outputs else None,
-        record.polls,
-        record.refusals,
-        record.generation_s,
-        record.error,
-        record.error_code,
-        int(record.moderated),
-        text_of(record.intended_at),
-        text_of(record.submitted_at),
-        text_of(record.resumed_at),
-        text_of(record.ended_at),
     )
+
+
+def _intent_row(attempt: Attempt) -> Row:
+    intended_at, uploads = attempt.intended_at, attempt.uploads
+    assert intended_at is not None, "an intent knows when"
+    urls = orjson.dumps(uploads).decode() if uploads else None
+    return *_intent(attempt), text_of(intended_at), urls
 
 
 def _shown(url: str) -> str:
     return INLINE if url.startswith(INLINE) else url
-
-
-def _settled_rows(record: JobRecord) -> Iterator[Row]:
-    for each in record.earlier:
-        if each.settled is not None:
-            at = text_of(each.settled_at)
-            money = (each.reserved, each.charged, int(each.estimated), each.settled.value)
-            yield *money, at, at, record.id, each.attempt
-
-
-def _asset_rows(record: JobRecord) -> Iterator[Row]:
-    for each in record.assets:
-        yield each.job_id, record.attempt, each.index, each.path, each.size, each.sha256

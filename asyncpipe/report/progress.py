@@ -87,9 +87,9 @@ class Progress:
         done = f"{self._done(self._totals)}/{self._totals.total}"
         word = _WORDS[record.state]
         if record.state is JobState.SUCCEEDED:
-            detail = f"{usd(record.charged):>11}   {self._paths.pop(record.id, '')}"
+            detail = f"{usd(record.attempt.charged):>11}   {self._paths.pop(record.id, '')}"
         else:
-            detail = printable(record.error or "")[:200]
+            detail = printable(record.attempt.error or "")[:200]
         return f"  {done:>9}  {word:<8} {fit(record.name, 28)} {detail}"
 
     @staticmethod

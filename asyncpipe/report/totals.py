@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
-from asyncpipe.jobs import JobRecord, JobState
+from asyncpipe.jobs import Attempt, JobRecord, JobState
 from asyncpipe.ledger import Sums
 
 
@@ -77,18 +77,19 @@ class Totals:
         if before.state is not after.state:
             self._count(before, -1)
             self._count(after, 1)
+        was, now = before.attempt, after.attempt
         earlier = before.earlier is not after.earlier
-        if earlier or before.settled is not after.settled or before.reserved != after.reserved:
+        if earlier or was.settled is not now.settled or was.reserved != now.reserved:
             self._count_money(before, -1)
             self._count_money(after, 1)
-        if before.assets is not after.assets:
-            self.assets += len(after.assets) - len(before.assets)
-            self.bytes += sum(a.size for a in after.assets) - sum(a.size for a in before.assets)
+        if was.assets is not now.assets:
+            self.assets += len(now.assets) - len(was.assets)
+            self.bytes += sum(a.size for a in now.assets) - sum(a.size for a in was.assets)
 
     def _count(self, record: JobRecord, count: int) -> None:
         self.jobs[record.state] += count
         if record.state in _WITH_CAUSE:
-            self.count_cause(record.state, record.error, count)
+            self.count_cause(record.state, record.attempt.error, count)
 
     def count_cause(self, state: JobState, error: str | None, count: int) -> None:
         """Count jobs that ended in ``state`` because of ``error``; other states have no causes.
@@ -108,22 +109,21 @@ class Totals:
 
     def _count_money(self, record: JobRecord, count: int) -> None:
         self.in_doubt += count * record.in_doubt
-        self.reserved += count * record.reserved
-        if record.paid:
-            self._charge(record.job.model, count * record.charged, estimated=record.estimated)
-            self.overrun += count * record.overrun
-            self.overruns += count * (record.overrun > 0)
-        for each in record.earlier:
+        for each in (record.attempt, *record.earlier):
             self.reserved += count * each.reserved
+            if each.paid:
+                self._charge(record.job.model, count, each)
+        for each in record.earlier:
             self.held += count * each.reserved
             self.lost_answers += count * (each.settled is None)
-            self._charge(record.job.model, count * each.charged, estimated=each.estimated)
 
-    def _charge(self, model: str, micro: int, *, estimated: bool) -> None:
-        if micro:
-            self.charged += micro
-            self.estimated += micro if estimated else 0
-            self.cost_by_model[model] += micro
+    def _charge(self, model: str, count: int, attempt: Attempt) -> None:
+        self.charged += count * attempt.charged
+        self.estimated += count * attempt.charged if attempt.estimated else 0
+        self.overrun += count * attempt.overrun
+        self.overruns += count * (attempt.overrun > 0)
+        if attempt.charged:
+            self.cost_by_model[model] += count * attempt.charged
 
     @property
     def successful(self) -> int:

@@ -22,7 +22,7 @@ from asyncpipe.errors import (
 )
 from asyncpipe.jobs.events import Event, FetchFailed, Lost, Succeeded
 from asyncpipe.jobs.job import Job
-from asyncpipe.jobs.record import JobRecord
+from asyncpipe.jobs.record import Attempt, JobRecord
 from asyncpipe.jobs.states import JobState
 from asyncpipe.media.downloader import StoredFile, Target
 from asyncpipe.providers.base import Prediction, PredictionStatus
@@ -99,8 +99,7 @@ def fetch(
             job=job,
             state=JobState.GENERATED,
             stem="images/a",
-            prediction_id="p1",
-            outputs=(FIRST,),
+            attempt=Attempt(n=1, prediction_id="p1", outputs=(FIRST,)),
         )
         with anyio.fail_after(36_000):
             await fetcher.fetch(record)

@@ -66,32 +66,36 @@ def test_money_is_reserved_then_charged() -> None:
     """Reserved at intent, charged when generated."""
     submitted = Submitted(job_id=1, at=AT, prediction_id="p1", route="canonical")
     after = fold(fold(record(), intended()), submitted)
-    assert (after.reserved, after.charged) == (40_000, 0)
+    assert (after.attempt.reserved, after.charged) == (40_000, 0)
     after = fold(after, generated())
-    assert (after.reserved, after.charged) == (0, 40_000)
+    assert (after.attempt.reserved, after.charged) == (0, 40_000)
     stored = AssetStored(job_id=1, at=AT, index=0, path="images/a.png", size=3, sha256="0")
     after = fold(fold(after, stored), Succeeded(job_id=1, at=AT))
     assert after.state is JobState.SUCCEEDED
-    assert [asset.index for asset in after.assets] == [0]
+    assert [asset.position for asset in after.attempt.assets] == [0]
 
 
 def test_a_refusal_uses_up_no_attempt_and_a_release_does() -> None:
     """429 and the like leave the attempt's number; a provider's failure raises it."""
     refused = fold(fold(record(), intended()), NotBought(job_id=1, at=AT, error="429"))
-    assert (refused.next_attempt, refused.reserved, refused.state) == (1, 0, JobState.PENDING)
+    assert (refused.next_attempt, refused.attempt.reserved, refused.state) == (
+        1,
+        0,
+        JobState.PENDING,
+    )
     submitted = fold(fold(refused, intended()), Submitted(job_id=1, at=AT, prediction_id="p"))
     released = fold(submitted, Released(job_id=1, at=AT, error="gpu"))
-    assert (released.next_attempt, released.failures, released.reserved) == (2, 1, 0)
+    assert (released.next_attempt, released.failures, released.attempt.reserved) == (2, 1, 0)
 
 
 def test_unknown_keeps_its_money_reserved() -> None:
     """What may have been bought stays reserved."""
     unknown = fold(fold(record(), intended()), Unknown(job_id=1, at=AT, error="reset"))
-    assert (unknown.state, unknown.reserved) == (JobState.UNKNOWN, 40_000)
+    assert (unknown.state, unknown.attempt.reserved) == (JobState.UNKNOWN, 40_000)
 
 
 @pytest.mark.parametrize("charged", [True, False])
 def test_failed_says_whether_it_was_charged(charged: bool) -> None:
     """Failed and charged, or failed and released."""
     failed = fold(fold(record(), intended()), Failed(job_id=1, at=AT, error="no", charged=charged))
-    assert (failed.reserved, failed.charged) == (0, 40_000 if charged else 0)
+    assert (failed.attempt.reserved, failed.charged) == (0, 40_000 if charged else 0)

@@ -9,7 +9,6 @@ import sqlite3
 import tempfile
 import unicodedata
 from contextlib import closing
-from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from random import Random
@@ -23,7 +22,7 @@ from asyncpipe import Job, Pipeline
 from asyncpipe._fs import STEM_BYTES, folded, safe_stem
 from asyncpipe.engine.fetch import Fetcher
 from asyncpipe.engine.verify import verify
-from asyncpipe.jobs.record import JobRecord
+from asyncpipe.jobs.record import Attempt, JobRecord, changed
 from asyncpipe.ledger import asset_names as stems
 from asyncpipe.ledger.asset_names import claim_parts, claim_stems
 from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual
@@ -190,7 +189,7 @@ def stems_of(connection: sqlite3.Connection, record: JobRecord, outputs: int) ->
         rng=Random(1),
     )
     urls = tuple(f"https://h/{n}" for n in range(outputs))
-    return asyncio.run(fetcher._stems(replace(record, outputs=urls)))
+    return asyncio.run(fetcher._stems(changed(record, attempt=Attempt(n=1, outputs=urls))))
 
 
 @few(max_examples=120)

@@ -67,9 +67,10 @@ def test_an_older_record_is_refused_and_changes_nothing() -> None:
         second = fold(first, event("Submitted", first, 7))
         with pytest.raises(LedgerError, match=r"job 1 .*another program.*version 2, not 1"):
             write(connection, second, first)
+        write(connection, first)
         write(connection, second)
         before = [*connection.iterdump()]
-        stranger = changed(first, {"id": 9})
+        stranger = changed(first, id=9)
         for records, said in (
             ([first], "version 2, not 1"),
             ([second], "written since"),

@@ -238,7 +238,7 @@ def test_an_estimate_is_reserved_with_a_margin_and_booked_as_quoted(tmp_path: Pa
 
     def look(event: object, record: JobRecord) -> None:
         if isinstance(event, Intended):
-            reserved.append(record.reserved)
+            reserved.append(record.attempt.reserved)
 
     manifest, _ = run_batch(tmp_path, provider, jobs(3), on_event=look)
     assert manifest.totals.charged == 3 * 976_000

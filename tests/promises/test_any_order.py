@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from asyncpipe import Job, JobState
 from asyncpipe.errors import IllegalTransition
 from asyncpipe.jobs.events import Event, Failed, now
-from asyncpipe.jobs.record import Earlier, JobRecord, fold
+from asyncpipe.jobs.record import Attempt, JobRecord, fold
 from asyncpipe.jobs.states import TRANSITIONS
 from asyncpipe.ledger import accounts, queries
 from asyncpipe.pricing.money import to_micro
@@ -68,12 +68,12 @@ def test_the_fold_the_ledger_and_the_totals_agree_after_any_history(seed: int) -
 
 
 def check_money(connection: sqlite3.Connection, records: list[JobRecord], totals: Totals) -> None:
-    assert all(min(r.reserved, r.charged, r.held) >= 0 for r in records)
-    assert not any(r.reserved and r.charged for r in records)
-    assert not any(r.reserved and r.paid for r in records)
+    assert all(min(r.attempt.reserved, r.charged, r.held) >= 0 for r in records)
+    assert not any(r.attempt.reserved and r.attempt.charged for r in records)
+    assert not any(r.attempt.reserved and r.attempt.paid for r in records)
     rows = connection.execute("SELECT reserved, charged FROM attempts").fetchall()
     assert all(min(row) >= 0 for row in rows)
-    assert totals.reserved == sum(r.reserved + r.held for r in records)
+    assert totals.reserved == sum(r.attempt.reserved + r.held for r in records)
     assert (totals.reserved, totals.charged) == (
         sum(row[0] for row in rows), sum(row[1] for row in rows)
     )  # fmt: skip
@@ -121,17 +121,9 @@ def test_an_illegal_event_raises_and_changes_nothing(
     """The table decides, whatever else the event says."""
     job = Job(name="杯子", model=MODELS[0], prompt="p")
     fields: Any = {"id": 1, "key": "k", "name": "杯子", "job": job, "state": state}
-    lost = Earlier(
-        attempt=1,
-        reserved=held,
-        booked=held,
-        charged=0,
-        estimated=False,
-        settled=None,
-        settled_at=None,
-    )
-    record = JobRecord(**fields, reserved=reserved, earlier=(lost,), used=1)
-    twin = JobRecord(**fields, reserved=reserved, earlier=(lost,), used=1)
+    fields["attempt"] = Attempt(n=2, reserved=reserved)
+    fields["earlier"] = (Attempt(n=1, reserved=held, booked=held),)
+    record, twin = JobRecord(**fields, used=1), JobRecord(**fields, used=1)
     happened = event(kind, record, amount)
     if happened.target is None or happened.target in TRANSITIONS[state]:
         assert fold(record, happened).state is (happened.target or state)
@@ -155,7 +147,7 @@ def test_a_failed_answer_to_a_submit_keeps_its_prediction_id() -> None:
     job = Job(name="杯子", model=MODELS[0], prompt="p")
     record = JobRecord(id=1, key="k", name="杯子", job=job, state=JobState.SUBMITTING)
     failed = Failed(job_id=1, at=now(), error="no", prediction_id="late")
-    assert fold(record, failed).prediction_id == "late"
+    assert fold(record, failed).attempt.prediction_id == "late"
 
 
 def test_a_success_after_a_failed_download_has_no_error() -> None:
@@ -164,4 +156,4 @@ def test_a_success_after_a_failed_download_has_no_error() -> None:
     record = JobRecord(id=1, key="k", name="杯子", job=job)
     for kind in ("Intended", "Generated", "FetchFailed", "Succeeded"):
         record = fold(record, event(kind, record, 40_000))
-    assert record.error is None
+    assert record.attempt.error is None

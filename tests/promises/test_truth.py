@@ -126,7 +126,7 @@ def test_a_margin_is_reserved_and_what_is_not_charged_of_it_released(tmp_path: P
 
     def look(event: object, record: JobRecord) -> None:
         if record.state is JobState.SUBMITTED:
-            reserved.append(record.reserved)
+            reserved.append(record.attempt.reserved)
 
     manifest, _ = run(tmp_path, FakeProvider(), jobs(2), on_event=look)
     assert set(reserved) == {50_000}

@@ -88,7 +88,7 @@ def decisions(folder: Path) -> Iterator[str]:
             copy = Path(name) / "copy"
             shutil.copytree(folder, copy)
             for each in asyncio.run(resolve(copy, (), choice)):
-                yield f"  {each.after.name} {each.after.state.value} {each.after.error}"
+                yield f"  {each.after.name} {each.after.state.value} {each.after.attempt.error}"
                 yield f"  {each.settled} settled, {each.charged} charged, {each.released} released"
             for line in (*status(copy), *purchases(copy), *attempts(copy)):
                 yield f"  {without_time(line)}"

@@ -36,7 +36,7 @@ from asyncpipe.jobs.events import (
     Withdrawn,
     now,
 )
-from asyncpipe.jobs.record import JobRecord
+from asyncpipe.jobs.record import JobRecord, changed
 from asyncpipe.ledger import queries, runs
 from asyncpipe.ledger.schema import prepare
 from asyncpipe.ledger.write import INLINE, Batch
@@ -72,9 +72,9 @@ def possible(record: JobRecord) -> list[str]:
         S.EXPIRED: ["PolledAgain"],
         S.UNKNOWN: ["Resubmitted", "Resubmitted", "Charged", "FoundFree"],
         S.GENERATED: ["AssetStored", "AssetStored", "FetchFailed", "Succeeded", "Lost"],
-        S.FAILED: [] if record.paid else ["RetryAsked"],
+        S.FAILED: [] if record.attempt.paid else ["RetryAsked"],
         S.CANCELLED: ["AskedAgain"],
-        S.SUCCEEDED: ["Damaged"] if record.assets else ["Generated"],
+        S.SUCCEEDED: ["Damaged"] if record.attempt.assets else ["Generated"],
     }.get(record.state, [])
 
 
@@ -85,7 +85,7 @@ def with_settling(record: JobRecord) -> list[str]:
 
 def found_out(record: JobRecord, random: Random, *, charged: bool) -> LostSettled:
     """What the user says of one of a job's lost answers."""
-    lost = random.choice([each.attempt for each in record.earlier if each.settled is None])
+    lost = random.choice([each.n for each in record.earlier if each.settled is None])
     return LostSettled(job_id=record.id, at=now(), attempt=lost, charged=charged)
 
 
@@ -140,13 +140,14 @@ def told(record: JobRecord, amount: int) -> int | None:
     """What the provider says it cost: nothing said, less than reserved, nothing, or more."""
     if record.state is S.UNKNOWN:
         return None
-    return {0: None, 1: record.booked // 2, 2: 0}.get(amount % 4, record.reserved + amount)
+    booked, reserved = record.attempt.booked, record.attempt.reserved
+    return {0: None, 1: booked // 2, 2: 0}.get(amount % 4, reserved + amount)
 
 
 def check_same(record: JobRecord, stored: JobRecord) -> None:
     """The ledger has of a job what the fold has, to the last field; of inline media the prefix."""
-    inline = tuple(INLINE if url.startswith(INLINE) else url for url in record.outputs)
-    assert vars(stored) == {**vars(record), "outputs": inline}
+    inline = tuple(INLINE if url.startswith(INLINE) else url for url in record.attempt.outputs)
+    assert stored == changed(record, attempt=changed(record.attempt, outputs=inline))
 
 
 def write(connection: sqlite3.Connection, *records: JobRecord) -> None:

@@ -67,11 +67,11 @@ class History:
     def next(self, record: JobRecord) -> Event | None:
         """What happens to a job next, if anything can."""
         kinds = [*_POSSIBLE.get(record.state, ())]
-        if record.state is S.FAILED and not record.paid:
+        if record.state is S.FAILED and not record.attempt.paid:
             kinds.append("RetryAsked")
         if record.lost:
             kinds += ["LostCharged", "LostFree"]
-        if not record.assets:
+        if not record.attempt.assets:
             kinds = [kind for kind in kinds if kind != "Damaged"]
         if not kinds:
             return None
@@ -84,7 +84,7 @@ class History:
         return self._made(kind, record, amount)
 
     def _settled(self, record: JobRecord, *, charged: bool) -> Event:
-        lost = [each.attempt for each in record.earlier if each.settled is None]
+        lost = [each.n for each in record.earlier if each.settled is None]
         attempt = lost[self.random.randrange(len(lost))]
         return LostSettled(job_id=record.id, at=self.at, attempt=attempt, charged=charged)
 
@@ -92,8 +92,9 @@ class History:
         base: Any = {"job_id": record.id, "at": self.at}
         wrong: Any = {**base, "error": f"错误 {amount % 7}, https://h/{amount}"}
         late: Any = {"prediction_id": f"late{amount}"} if amount % 3 == 0 else {}
-        told = {0: None, 1: record.booked // 2, 2: 0}.get(amount % 4, record.reserved + amount)
-        place = amount % max(len(record.outputs), 1)
+        booked, reserved = record.attempt.booked, record.attempt.reserved
+        told = {0: None, 1: booked // 2, 2: 0}.get(amount % 4, reserved + amount)
+        place = amount % max(len(record.attempt.outputs), 1)
         made: dict[str, Callable[[], Event]] = {
             "Intended": lambda: Intended(
                 **base,
@@ -133,7 +134,7 @@ class History:
             ),
             "FetchFailed": lambda: FetchFailed(**wrong),
             "Succeeded": lambda: Succeeded(**base),
-            "Damaged": lambda: Damaged(**wrong, indexes=(record.assets[0].index,)),
+            "Damaged": lambda: Damaged(**wrong, indexes=(record.attempt.assets[0].position,)),
             "Lost": lambda: Lost(**wrong),
             "RetryAsked": lambda: RetryAsked(**base),
             "AskedAgain": lambda: AskedAgain(**base),
