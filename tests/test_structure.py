@@ -322,7 +322,8 @@ def test_no_test_file_is_made_of_another() -> None:
 
     What a contract is stands beside the tests that hold providers or stores to it.
     """
-    shared = ("tests.support.", "tests.contract.provider.", "tests.contract.toy.")
+    contracts = ("tests.contract.ledger.", "tests.contract.provider.", "tests.contract.toy.")
+    shared = ("tests.support.", *contracts)
     for path in modules(PROJECT / "tests"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             named = [node.module or ""] if isinstance(node, ast.ImportFrom) else []

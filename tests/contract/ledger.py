@@ -1,0 +1,403 @@
+"""What any store of a ledger has to do, by its face alone; a second store is run over the same."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asyncpipe import Job, JobState
+from asyncpipe.errors import LedgerError
+from asyncpipe.jobs.events import (
+    AssetStored,
+    Event,
+    Failed,
+    Generated,
+    Intended,
+    LostSettled,
+    Resubmitted,
+    Submitted,
+    Succeeded,
+    Unknown,
+    now,
+)
+from asyncpipe.jobs.record import JobRecord, fold
+from asyncpipe.ledger import Counted, Ledger, LedgerReader, Named
+
+MODELS = ["m/text-to-image", "n/text-to-image"]
+JOBS = [Job(name=f"杯子 {n}", model=MODELS[n % 2], prompt="p") for n in range(4)]
+ROWS = [(job.key("atlas"), job) for job in JOBS]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Store:
+    """A kind of store: opens a folder's ledger, and reads it beside that."""
+
+    open: Callable[[Path], AbstractAsyncContextManager[Ledger]]
+    read: Callable[[Path], AbstractContextManager[LedgerReader]]
+
+
+async def begun(ledger: Ledger) -> tuple[int, list[JobRecord]]:
+    """A run with the jobs above."""
+    session, _ = await ledger.begin_session(now())
+    run = await ledger.start_run(now(), session=session.id, job_file="jobs.yaml")
+    added, cut = await ledger.add_jobs(ROWS, run=run, position=0)
+    assert (added.new, added.twice, cut) == (4, (), None)
+    await ledger.end_pass(run, digest="d", jobs=4)
+    return run, await ledger.records_in([JobState.PENDING])
+
+
+def intent(record: JobRecord, micro: int = 40_000) -> JobRecord:
+    money: Any = {"reserved": micro, "booked": micro, "price_source": "t"}
+    attempt = record.next_attempt
+    return fold(record, Intended(job_id=record.id, at=now(), attempt=attempt, **money))
+
+
+def went(record: JobRecord, kind: type[Event], **fields: Any) -> JobRecord:
+    return fold(record, kind(job_id=record.id, at=now(), **fields))
+
+
+def delivered(ledger: Ledger, record: JobRecord) -> JobRecord:
+    """Append every step of a job that goes well."""
+    steps: list[tuple[type[Event], dict[str, Any]]] = [
+        (Submitted, {"prediction_id": f"p{record.id}"}),
+        (Generated, {"outputs": ("https://h/1",), "generation_s": 1.5}),
+        (AssetStored, {"index": 0, "path": f"images/{record.id}.png", "size": 7, "sha256": "0"}),
+        (Succeeded, {}),
+    ]
+    record = intent(record)
+    ledger.append(record)
+    for kind, fields in steps:
+        record = went(record, kind, **fields)
+        ledger.append(record)
+    return record
+
+
+class LedgerContract:
+    """Subclass it with a fixture ``store``."""
+
+    def test_durable_means_that_others_see_it(self, store: Store, tmp_path: Path) -> None:
+        """What was appended before is there, read back whole and beside the run."""
+
+        async def main() -> None:
+            async with store.open(tmp_path) as ledger:
+                _, records = await begun(ledger)
+                after = delivered(ledger, records[0])
+                await ledger.durable()
+                with store.read(tmp_path) as reader:
+                    assert reader.sums().states[JobState.SUCCEEDED] == 1
+                assert await ledger.records([after.id]) == [after]
+
+        asyncio.run(main())
+
+    def test_nothing_appended_is_lost_to_a_cancelled_waiter(
+        self, store: Store, tmp_path: Path
+    ) -> None:
+        """Only the wait can be cut, not the write; closing waits for it."""
+
+        async def main() -> int:
+            async with store.open(tmp_path) as ledger:
+                _, records = await begun(ledger)
+                delivered(ledger, records[0])
+                waiting = asyncio.ensure_future(ledger.durable())
+                await asyncio.sleep(0)
+                waiting.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await waiting
+            with store.read(tmp_path) as reader:
+                return reader.sums().states[JobState.SUCCEEDED]
+
+        assert asyncio.run(main()) == 1
+
+    def test_many_waiters_share_a_commit(self, store: Store, tmp_path: Path) -> None:
+        """Each waits for what it appended; one that waits for nothing does not wait."""
+
+        async def main() -> None:
+            async with store.open(tmp_path) as ledger:
+                await ledger.durable()
+                _, records = await begun(ledger)
+
+                async def one(record: JobRecord) -> None:
+                    ledger.append(intent(record))
+                    await ledger.durable()
+                    with store.read(tmp_path) as reader:
+                        assert record.key in {row["key"] for row in reader.attempts()}
+
+                await asyncio.gather(*map(one, records))
+
+        asyncio.run(main())
+
+    def test_an_older_record_of_the_same_commit_is_refused_at_once(
+        self, store: Store, tmp_path: Path
+    ) -> None:
+        """Before anything of it is written; what was appended before stays."""
+
+        async def main() -> None:
+            async with store.open(tmp_path) as ledger:
+                _, records = await begun(ledger)
+                first = intent(records[0])
+                second = went(first, Submitted, prediction_id="p")
+                ledger.append(first)
+                ledger.append(second)
+                with pytest.raises(LedgerError, match="written since"):
+                    ledger.append(first)
+                assert await ledger.records([first.id]) == [second]
+
+        asyncio.run(main())
+
+    def test_an_older_record_of_a_later_commit_fails_every_waiter_and_what_follows(
+        self, store: Store, tmp_path: Path
+    ) -> None:
+        """As another process would write it: nobody believes in a record that is not there."""
+
+        async def main() -> None:
+            opened = store.open(tmp_path)
+            ledger = await opened.__aenter__()
+            _, records = await begun(ledger)
+            ledger.append(intent(records[1]))
+            await ledger.durable()
+            ledger.append(intent(records[1]))
+            ledger.append(intent(records[2]))
+            waiters = [asyncio.ensure_future(ledger.durable()) for _ in range(3)]
+            heard = await asyncio.gather(*waiters, return_exceptions=True)
+            assert [type(each) for each in heard] == [LedgerError] * 3
+            with pytest.raises(LedgerError):
+                ledger.append(intent(records[3]))
+            with store.read(tmp_path) as reader:
+                assert {row["key"] for row in reader.attempts()} == {records[1].key}
+            with pytest.raises(LedgerError):
+                await opened.__aexit__(None, None, None)
+
+        asyncio.run(main())
+
+    def test_an_intent_beyond_a_cap_is_refused(self, store: Store, tmp_path: Path) -> None:
+        """Up to the cap it is taken, durably; a refused one leaves nothing; without one, never."""
+
+        async def main() -> None:
+            async with store.open(tmp_path) as ledger:
+                _, records = await begun(ledger)
+                first, second, third = map(intent, records[:3])
+                assert await ledger.reserve(first, cap=80_000)
+                assert await ledger.reserve(second, cap=80_000)
+                assert not await ledger.reserve(third, cap=119_999)
+                assert (await ledger.records([third.id]))[0] == records[2]
+                with store.read(tmp_path) as reader:
+                    assert len([*reader.attempts()]) == 2
+                assert await ledger.reserve(third)
+
+        asyncio.run(main())
+
+    def test_no_two_jobs_share_a_name(self, store: Store, tmp_path: Path) -> None:
+        """Nor takes one a stranger's file; what is claimed stays claimed, each part of it too."""
+        (tmp_path / "images").mkdir()
+        (tmp_path / "images" / "mug.png").write_bytes(b"a stranger's")
+        jobs = [Job(name=name, model=MODELS[0], prompt=name) for name in ("mug", "Mug", "MUG ")]
+
+        async def main() -> None:
+            async with store.open(tmp_path) as ledger:
+                session, _ = await ledger.begin_session(now())
+                rows = [(job.key("atlas"), job) for job in jobs]
+                await ledger.add_jobs(rows, run=session.id, position=0)
+                named = Named(run=session.id)
+                pages = await ledger.draw(named, {MODELS[0]: 0}, limit=9)
+                stems = [record.stem for record in pages[MODELS[0]]]
+                assert len({str(stem).casefold() for stem in stems}) == 3
+                assert "images/mug" not in stems
+                again = await ledger.draw(named, {MODELS[0]: 0}, limit=9)
+                assert [record.stem for record in again[MODELS[0]]] == stems
+                parts = [await ledger.claim_parts(record, 2) for record in pages[MODELS[0]]]
+                assert len({part.casefold() for each in parts for part in each}) == 6
+                assert parts[0] == await ledger.claim_parts(pages[MODELS[0]][0], 2)
+
+        asyncio.run(main())
+
+    def test_pages_of_a_run_go_by_model_and_id(self, store: Store, tmp_path: Path) -> None:
+        """Each job once, none of another run's, none that was written since."""
+
+        async def main() -> None:
+            async with store.open(tmp_path) as ledger:
+                run, records = await begun(ledger)
+                named = Named(run=run, last=await ledger.last_row())
+                assert await ledger.pending_models(named) == MODELS
+                first = await ledger.draw(named, dict.fromkeys(MODELS, 0), limit=1)
+                assert [[r.name for r in page] for page in first.values()] == [
+                    ["杯子 0"],
+                    ["杯子 1"],
+                ]
+                after = {model: page[-1].id for model, page in first.items()}
+                second = await ledger.draw(named, after, limit=9)
+                assert [[r.name for r in page] for page in second.values()] == [
+                    ["杯子 2"],
+                    ["杯子 3"],
+                ]
+                later = Job(name="later", model=MODELS[0], prompt="p")
+                await ledger.add_jobs([(later.key("atlas"), later)], run=run, position=4)
+                found = await ledger.pending(named, MODELS[0], after=0, limit=9)
+                assert [record.name for record in found] == ["杯子 0", "杯子 2"]
+                assert await ledger.named_of([1, 5], named) == {1}
+                assert records[0].id == 1
+
+        asyncio.run(main())
+
+    def test_the_same_job_is_one_row(self, store: Store, tmp_path: Path) -> None:
+        """Seen again by a pass, twice in a pass, and asked for by one caller."""
+
+        async def main() -> None:
+            async with store.open(tmp_path) as ledger:
+                run, _ = await begun(ledger)
+                twin, _ = await ledger.add_jobs(ROWS[:1], run=run, position=9)
+                assert (twin.new, twin.twice) == (0, ("杯子 0",))
+                again, _ = await ledger.add_jobs(ROWS, run=run + 1, position=0)
+                assert (again.new, again.twice) == (0, ())
+                one, _ = await ledger.add_job(*ROWS[0], run=run + 2, since=1)
+                assert one.counted is Counted.IN_A_BATCH
+                new = Job(name="new", model=MODELS[0], prompt="p")
+                added, _ = await ledger.add_job(new.key("atlas"), new, run=run + 2, since=1)
+                assert (added.counted, added.record.id) == (Counted.NOWHERE, 5)
+                assert added.record.stem == "images/new"
+
+        asyncio.run(main())
+
+    def test_what_a_run_buys_is_one_rule(self, store: Store, tmp_path: Path) -> None:
+        """Asked by run or by key, it is the same: nothing charged, moderated or in doubt."""
+        ways: dict[str, list[tuple[type[Event], dict[str, Any]]]] = {
+            "failed": [(Failed, {"error": "x"})],
+            "moderated": [(Failed, {"error": "x", "moderated": True})],
+            "charged": [(Failed, {"error": "x", "charged": True})],
+            "unknown": [(Unknown, {"error": "reset"})],
+            "in doubt": [
+                (Unknown, {"error": "reset"}),
+                (Resubmitted, {}),
+                (Failed, {"error": "x"}),
+            ],
+            "pending": [],
+        }
+        jobs = {name: Job(name=name, model=MODELS[0], prompt="p") for name in ways}
+        keys = {job.key("atlas"): name for name, job in jobs.items()}
+
+        async def main() -> None:
+            async with store.open(tmp_path) as ledger:
+                session, _ = await ledger.begin_session(now())
+                rows = [(job.key("atlas"), job) for job in jobs.values()]
+                await ledger.add_jobs(rows, run=session.id, position=0)
+                names = {}
+                for record in await ledger.records_in([JobState.PENDING]):
+                    names[record.id], after = record.name, record
+                    for kind, fields in ways[record.name]:
+                        if after.state is JobState.PENDING:
+                            after = intent(after)
+                            ledger.append(after)
+                        after = went(after, kind, **fields)
+                        ledger.append(after)
+                for retry, resubmit, bought in (
+                    (False, False, set()),
+                    (True, False, {"failed"}),
+                    (False, True, {"unknown"}),
+                    (True, True, {"failed", "unknown"}),
+                ):
+                    again = {"retry_failed": retry, "resubmit": resubmit}
+                    found = await ledger.to_buy(session.id, **again)
+                    assert {names[i] for i in found} == bought
+                    alone = await ledger.left_alone([*keys, "none"], **again)
+                    assert {keys[key] for key in alone} == {*ways} - bought - {"pending"}
+                    with store.read(tmp_path) as reader:
+                        assert reader.left_alone(keys, **again) == alone
+                unresolved = [record.name for record in await ledger.unresolved()]
+                assert unresolved == ["unknown", "in doubt"]
+
+        asyncio.run(main())
+
+    def test_the_same_jobs_again_are_a_run_without_a_pass(
+        self, store: Store, tmp_path: Path
+    ) -> None:
+        """Only those of the last finished pass; nobody's are removed by it."""
+
+        async def main() -> None:
+            async with store.open(tmp_path) as ledger:
+                run, _ = await begun(ledger)
+                session, _ = await ledger.begin_session(now())
+                assert session.removed == 4
+                asked: dict[str, Any] = {"since": session.id, "job_file": None}
+                assert await ledger.repeat_run(now(), **asked, digest="other") is None
+                repeated = await ledger.repeat_run(now(), **asked, digest="d")
+                assert repeated is not None
+                assert repeated.seen == run
+                assert await ledger.removed() == (0, None)
+                await ledger.start_run(now(), session=session.id, job_file=None)
+                assert await ledger.repeat_run(now(), **asked, digest="d") is None, "it broke off"
+
+        asyncio.run(main())
+
+    def test_money_is_summed_where_it_is(self, store: Store, tmp_path: Path) -> None:
+        """Charged, reserved, held for a lost answer, and what became of that at last."""
+
+        async def main() -> None:
+            async with store.open(tmp_path) as ledger:
+                _, records = await begun(ledger)
+                delivered(ledger, records[0])
+                lost = intent(records[1])
+                ledger.append(lost)
+                lost = went(went(lost, Unknown, error="reset"), Resubmitted)
+                ledger.append(lost)
+                lost = intent(lost, 5)
+                ledger.append(lost)
+                rows = (await ledger.sums()).money
+                assert sum(row["charged"] for row in rows) == 40_000
+                assert sum(row["reserved"] for row in rows if row["earlier"]) == 40_000
+                assert sum(row["reserved"] for row in rows if not row["earlier"]) == 5
+                ledger.append(went(lost, LostSettled, attempt=1, charged=False))
+                rows = (await ledger.sums()).money
+                assert sum(row["free"] for row in rows) == 1
+                assert sum(row["lost"] + row["earlier"] * row["reserved"] for row in rows) == 0
+                with store.read(tmp_path) as reader:
+                    found = [(row["name"], row["outcome"]) for row in reader.results(started=True)]
+                    listed = [row["n"] for row in reader.results(started=False)]
+                assert found == [("杯子 0", "succeeded"), ("杯子 1", "pending")]
+                assert listed == [1, 2, None, None]
+                row = await ledger.result(1)
+                assert row is not None
+                assert [asset["path"] for asset in row["assets"]] == ["images/1.png"]
+                assets = await ledger.assets(run=None, after=0, limit=9)
+                assert [(asset.job_id, asset.size) for asset in assets] == [(1, 7)]
+                assert (await ledger.open_work()).waiting == {MODELS[0]: 1, MODELS[1]: 1}
+
+        asyncio.run(main())
+
+    def test_uploads_are_kept_and_forgotten(self, store: Store, tmp_path: Path) -> None:
+        """The latest URL of a file, as long as it leads somewhere."""
+
+        async def main() -> None:
+            at = now()
+            async with store.open(tmp_path) as ledger:
+                assert await ledger.find_upload("a") is None
+                before = await ledger.changes()
+                for url in ("https://h/1", "https://h/2"):
+                    await ledger.keep_upload("a", url=url, size=3, at=at)
+                assert await ledger.find_upload("a") == ("https://h/2", at)
+                assert await ledger.changes() > before
+                await ledger.forget_uploads(["a", "b"])
+                assert await ledger.find_upload("a") is None
+
+        asyncio.run(main())
+
+    def test_a_record_that_ends_in_the_same_commit_is_whole(
+        self, store: Store, tmp_path: Path
+    ) -> None:
+        """Whatever was merged: the last is written, and the one before it is not."""
+
+        async def main() -> None:
+            async with store.open(tmp_path) as ledger:
+                _, records = await begun(ledger)
+                refused = went(intent(records[0]), Failed, error="400", moderated=True)
+                ledger.append(intent(records[0]))
+                ledger.append(refused)
+                (found,) = await ledger.records([refused.id])
+                at = refused.attempt.intended_at
+                assert replace(found, attempt=replace(found.attempt, intended_at=at)) == refused
+
+        asyncio.run(main())
