@@ -16,7 +16,8 @@
     │   ├── Rejected            this request is refused for good: never send it unchanged
     │   ├── SubmitUnknown       sent, and no answer: it may have been bought
     │   ├── PredictionGone      the provider does not know the prediction (yet, or any more)
-    │   └── PollFailed          the poll failed, not the prediction: poll again
+    │   ├── PollFailed          the poll failed, not the prediction: poll again
+    │   └── HistoryUnavailable  the API does not list the account's predictions
     ├── DownloadError           the media could not be fetched or is not what it should be
     │   ├── MediaGone           the URL answers 403, 404 or 410
     │   └── TooLarge            the media is larger than allowed; another try in this run is useless
@@ -156,6 +157,10 @@ class PollFailed(ProviderError):
     ) -> None:
         super().__init__(message, status=status, request_id=request_id)
         self.retry_after_s = retry_after_s
+
+
+class HistoryUnavailable(ProviderError):
+    """The API does not list the account's predictions: lost submits cannot be looked for."""
 
 
 class DownloadError(AsyncpipeError):

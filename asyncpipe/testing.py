@@ -28,10 +28,10 @@ import asyncio
 import selectors
 import tempfile
 from base64 import b64decode
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
@@ -39,15 +39,19 @@ from typing import Any, Self, TypeVar
 
 from asyncpipe.errors import (
     BalanceExhausted,
+    HistoryUnavailable,
     PollFailed,
     PredictionGone,
     ProviderError,
     Rejected,
+    SubmitUnknown,
 )
 from asyncpipe.jobs import Job, now
 from asyncpipe.pricing import HasBalance, HasBill, HasQuotes, Quote
 from asyncpipe.providers import (
     DEFAULT_PROVIDER,
+    HasHistory,
+    Listed,
     Prediction,
     PredictionStatus,
     Provider,
@@ -133,7 +137,8 @@ def run_virtual(main: Coroutine[Any, Any, T]) -> T:
 class Script:
     """How a provider treats one job.
 
-    ``submits`` are raised, one per submit, before one is accepted; ``polls`` are raised or
+    ``submits`` are raised, one per submit, before one is accepted; so many after them are bought
+    and ``lost``: SubmitUnknown is raised all the same. ``polls`` are raised or
     answered, one per poll, before the truth is told: running until ``generation_s`` after the
     submit, then ``end``. ``submit_s`` is how long a submit takes, ``charged`` what the provider
     says at the end that it cost, in USD; ``prediction_id`` the id it answers, if not one of its
@@ -141,6 +146,7 @@ class Script:
     """
 
     submits: Sequence[ProviderError] = ()
+    lost: int = 0
     polls: Sequence[ProviderError | Prediction] = ()
     generation_s: float = 10.0
     submit_s: float = 0.0
@@ -151,6 +157,10 @@ class Script:
     released: bool | None = True
     charged: Decimal | None = None
     prediction_id: str | None = None
+
+
+class _AnswerLost(SubmitUnknown):
+    """Bought, and nobody is told."""
 
 
 @dataclass(slots=True)
@@ -167,6 +177,8 @@ class FakeProvider:
     It counts what it sells: ``sold`` names the job of every prediction, ``peak_in_flight`` is the
     most it worked on at once. ``uploads`` holds the path of every file it took, ``submitted`` every
     job as it came; ``upload_errors`` are raised first, one per upload, and one takes ``upload_s``.
+    ``listed`` is its history, newest last, which it shows with ``shows_history``, each after
+    ``history_lag_s``; without, it has none. A test may add to it what others bought.
     """
 
     scripts: Mapping[str, Script] = field(default_factory=dict)
@@ -183,6 +195,12 @@ class FakeProvider:
     upload_errors: list[ProviderError] = field(default_factory=list)
     upload_s: float = 0.0
     submitted: list[Job] = field(default_factory=list)
+    shows_history: bool = False
+    history_lag_s: float = 0.0
+    histories: int = 0
+    listed: list[Listed] = field(default_factory=list)
+    _shown_at: dict[str, float] = field(default_factory=dict)
+    _lost: dict[str, int] = field(default_factory=dict)
     _made: dict[str, _Made] = field(default_factory=dict)
     _refusals: dict[str, list[ProviderError]] = field(default_factory=dict)
     _working: list[_Made] = field(default_factory=list)
@@ -197,14 +215,44 @@ class FakeProvider:
         await asyncio.sleep(script.submit_s)
         if refusals:
             raise refusals.pop(0)
-        now = asyncio.get_running_loop().time()
+        clock = asyncio.get_running_loop().time()
         prediction_id = script.prediction_id or f"p{len(self.sold) + 1}"
         self.sold.append(name)
-        made = _Made(script, now + script.generation_s, list(script.polls))
+        made = _Made(script, clock + script.generation_s, list(script.polls))
         self._made[prediction_id] = made
-        self._working = [each for each in (*self._working, made) if each.ready > now]
+        self._working = [each for each in (*self._working, made) if each.ready > clock]
         self.peak_in_flight = max(self.peak_in_flight, len(self._working))
+        self._shown_at[prediction_id] = clock + self.history_lag_s
+        self.listed.append(
+            Listed(id=prediction_id, created=now(), model=job.model, body=self.body_of(job))
+        )
+        if self._lost.setdefault(name, script.lost):
+            self._lost[name] -= 1
+            raise _AnswerLost("the connection was lost before the answer came")
         return Prediction(id=prediction_id)
+
+    async def history(self, since: datetime, until: datetime) -> AsyncIterator[Sequence[Listed]]:
+        """Show what was bought since, two a page."""
+        self.histories += 1
+        if not self.shows_history:
+            raise HistoryUnavailable("this provider has no history", status=404)
+        clock = asyncio.get_running_loop().time()
+        shown = [
+            each
+            for each in reversed(self.listed)
+            if each.created >= since and self._shown_at.get(each.id, clock) <= clock
+        ]
+        for start in range(0, len(shown), 2):
+            await asyncio.sleep(0)
+            yield shown[start : start + 2]
+
+    def body_of(self, job: Job) -> Mapping[str, Any]:
+        """What the job says."""
+        return job.body
+
+    def route_of(self, job: Job) -> str:
+        """None: its predictions are all polled alike."""
+        return ""
 
     async def upload(self, path: Path) -> str:
         """Take a file, or raise what the script says."""
@@ -282,6 +330,8 @@ class FakeAccount(FakeProvider):
         self.money -= price  # before any wait: two submits must not spend the same
         try:
             return await super().submit(job)
+        except _AnswerLost:
+            raise
         except BaseException:
             self.money += price
             raise
@@ -385,12 +435,22 @@ async def _check_capabilities(provider: object, job: Job) -> None:
     if isinstance(provider, HasCatalogue):
         models = await _or_none(provider.catalog()) or ()
         _rule(all(isinstance(m, CatalogModel) for m in models), "a catalogue lists models")
+    if isinstance(provider, HasHistory):
+        _rule(provider.body_of(job).get("model") == job.model, "a request's body names its model")
+        pages = await _or_none(_pages(provider)) or ()
+        _rule(all(each.created.tzinfo for each in pages), "listed predictions have a time in UTC")
     if isinstance(provider, Uploader):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "pixel.png")
             path.write_bytes(b64decode(PIXEL.partition(",")[2]))
             url = await _or_none(provider.upload(path))
         _rule(url is None or url.startswith(("http://", "https://")), "an upload answers a URL")
+
+
+async def _pages(provider: HasHistory) -> list[Listed]:
+    until = now()
+    since = until - timedelta(hours=1)
+    return [each async for page in provider.history(since, until) for each in page]
 
 
 async def _or_none(asking: Awaitable[T]) -> T | None:

@@ -13,6 +13,8 @@ from typing import Any
 
 from asyncpipe.errors import UsageError
 from asyncpipe.providers.base import (
+    HasHistory,
+    Listed,
     Prediction,
     PredictionStatus,
     Provider,
@@ -25,6 +27,8 @@ DEFAULT_PROVIDER = "atlas"
 
 __all__ = [
     "DEFAULT_PROVIDER",
+    "HasHistory",
+    "Listed",
     "Prediction",
     "PredictionStatus",
     "Provider",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 from asyncpipe.jobs import Job
 
@@ -56,12 +58,48 @@ class Uploader(Protocol):
         """
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Listed:
+    """One prediction as the provider's own list of them shows it.
+
+    ``created`` is in UTC, by the provider's clock. ``body`` is the request as the provider keeps
+    it, parsed; None where it is not told or cannot be read. ``status`` is the provider's own word.
+    """
+
+    id: str
+    created: datetime
+    model: str
+    body: Mapping[str, Any] | None
+    status: str = ""
+
+
+@runtime_checkable
+class HasHistory(Protocol):
+    """What a provider may be besides: it lists the account's predictions.
+
+    So submits whose answer was lost are found again.
+    """
+
+    def history(self, since: datetime, until: datetime) -> AsyncIterator[Sequence[Listed]]:
+        """Pages of this account's predictions, newest first, until one is older than ``since``.
+
+        Those made after ``until`` may be left out. Raises HistoryUnavailable where the account has
+        no such list, ProviderError otherwise: a reading that is not complete proves nothing.
+        """
+
+    def body_of(self, job: Job) -> Mapping[str, Any]:
+        """The request body that ``submit`` sends for ``job``, as JSON has it."""
+
+    def route_of(self, job: Job) -> str:
+        """The ``route`` that a prediction of ``job`` has where its submit was not answered."""
+
+
 @runtime_checkable
 class Provider(Protocol):
     """An API that is submitted to, polled, and answers URLs.
 
-    What it can do besides is asked for where it is needed: Uploader here, HasQuotes, HasBalance and
-    HasBill in pricing, HasCatalogue in catalog.
+    What it can do besides is asked for where it is needed: Uploader and HasHistory here,
+    HasQuotes, HasBalance and HasBill in pricing, HasCatalogue in catalog.
 
     Entering opens its connections; entered twice, the last exit closes them. It may have
     ``account``: an opaque word that tells accounts apart and is not the key (see ``account_of``).

@@ -79,7 +79,7 @@ class Limited(FakeProvider):
     requests: int = 0
     refusals: int = 0
     running: int = 0
-    history: list[tuple[float, int]] = field(default_factory=list)  # when, and how many run then
+    curve: list[tuple[float, int]] = field(default_factory=list)  # when, and how many run then
     _ends: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -102,7 +102,7 @@ class Limited(FakeProvider):
 
     def _count(self, change: int) -> None:
         self.running += change
-        self.history.append((asyncio.get_running_loop().time(), self.running))
+        self.curve.append((asyncio.get_running_loop().time(), self.running))
 
     def _in_rate(self, now: float) -> bool:
         allowed = self.rate is None or self.rate.allows(now)

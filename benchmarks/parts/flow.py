@@ -90,7 +90,7 @@ class Hidden:
 def reached_s(provider: Limited, since: float, limit: int) -> float:
     """Seconds after ``since`` until 90 % of ``limit`` were in flight at once."""
     return next(
-        (at - since for at, running in provider.history if at >= since and running >= 0.9 * limit),
+        (at - since for at, running in provider.curve if at >= since and running >= 0.9 * limit),
         float("inf"),
     )
 
@@ -102,7 +102,7 @@ def refused_share(provider: Limited, periods: Sequence[tuple[float, int]]) -> fl
     then every submit is refused, whoever sends it.
     """
     unsettled = [
-        (since, next((at for at, n in provider.history if at >= since and n <= limit), since))
+        (since, next((at for at, n in provider.curve if at >= since and n <= limit), since))
         for since, limit in periods
     ]
     later = [
@@ -117,7 +117,7 @@ def used_share(provider: Limited, hidden: Hidden) -> float:
     """Mean share of the limit that was in use until the jobs ran out."""
     end = provider.sent[-1][0]
     area = room = 0.0
-    for (at, running), (until, _) in zip(provider.history, provider.history[1:], strict=False):
+    for (at, running), (until, _) in zip(provider.curve, provider.curve[1:], strict=False):
         if at >= MINUTE_S and until <= end:
             area += running * (until - at)
             room += hidden.at(at) * (until - at)

@@ -130,7 +130,7 @@ def test_a_models_own_limit_and_the_requests_of_all_are_kept(tmp_path: Path) -> 
     limits = {"requests_per_second": 2.0, "models": {FLUX: 3}}
     manifest, _, took_s = run(tmp_path, provider, jobs(20), limits=limits)
     assert manifest.totals.successful == 20
-    assert max(running for _, running in provider.history) == 3
+    assert max(running for _, running in provider.curve) == 3
     assert provider.requests <= 2.0 * took_s + 1
     with pytest.raises(UsageError, match="unknown key 'request_per_second'"):
         Pipeline(provider, tmp_path, limits={"request_per_second": 2})
@@ -161,5 +161,5 @@ def test_the_next_run_begins_near_what_this_one_met(
     first, second = once("first"), once("second")
     assert any(refused for _, refused in first.sent[:40])
     assert not any(refused for _, refused in second.sent[:26])
-    soon = [running for at, running in second.history if at < 0.5]
+    soon = [running for at, running in second.curve if at < 0.5]
     assert max(soon) >= 15
