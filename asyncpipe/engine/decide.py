@@ -210,6 +210,17 @@ def _reason(answer: Prediction) -> str:
     return answer.error or f"the provider says {answer.said or 'failed'} and gives no reason"
 
 
+def known_again(answer: Prediction | ProviderError) -> bool:
+    """Whether the provider can tell what became of the prediction of an unknown job."""
+    if isinstance(answer, ProviderError):
+        return False
+    return answer.status is not PredictionStatus.FAILED or _charged(answer) is not None
+
+
+RETENTION_S = 14 * 86_400.0
+"""How long after its submit a prediction is kept by the provider; until then it may be found."""
+
+
 def after_deadline(
     record: JobRecord,
     last: Prediction | ProviderError,
@@ -221,10 +232,14 @@ def after_deadline(
     """Decide what a job is whose deadline passed, by the last thing the provider said.
 
     ``lasting``: it has said so for some time. One 404 or one answer without outputs gives up
-    nothing that is paid for; the next poll may be answered as it should.
+    nothing that is paid for; the next poll may be answered as it should. Nor does a 404 within the
+    provider's retention: it may be that of another account.
     """
-    if isinstance(last, PredictionGone) and lasting:
-        error = f"{last}; the provider has not known the prediction up to the deadline"
+    submitted_at = record.attempt.submitted_at or at
+    kept = (at - submitted_at).total_seconds() <= RETENTION_S
+    if isinstance(last, PredictionGone) and lasting and not kept:
+        error = f"{last}; the provider does not know the prediction {RETENTION_S / 86_400:g} days"
+        error += " after its submit"
         return Unknown(job_id=record.id, at=at, error=error, request_id=last.request_id)
     empty = isinstance(last, Prediction) and last.status is PredictionStatus.COMPLETED
     if empty and lasting:

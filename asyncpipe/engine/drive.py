@@ -35,6 +35,8 @@ class Driver:
         assert ticket.permit is not None, "admission gives every job its permit"
         before = ticket.record
         with ticket.permit:
+            if ticket.state is JobState.UNKNOWN:
+                await self.poller.look(ticket)
             if ticket.state is JobState.PENDING:
                 await self.submitter.submit(ticket)
             if ticket.state is JobState.EXPIRED:

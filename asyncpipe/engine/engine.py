@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +38,7 @@ from asyncpipe.flow import (
     recall,
 )
 from asyncpipe.http import on_loopback
-from asyncpipe.jobs import PAID_OPEN, Deadlines, JobType, Limits, Polling
+from asyncpipe.jobs import PAID_OPEN, Deadlines, JobRecord, JobState, JobType, Limits, Polling
 from asyncpipe.ledger import (
     STATE_FOLDER,
     FolderLock,
@@ -94,10 +94,15 @@ class Engine:
         self.tasks = await stack.enter_async_context(tasks_apart("asyncpipe engine"))
         self._start()
         await self.adopt()
+        unknown = await self.ledger.records_in([JobState.UNKNOWN])
+        self._offer(record for record in unknown if record.attempt.prediction_id)
 
     async def adopt(self) -> None:
         """Take up paid work that nobody waits for: of earlier runs, or left by a batch."""
-        for record in await self.ledger.records_in(PAID_OPEN):
+        self._offer(await self.ledger.records_in(PAID_OPEN))
+
+    def _offer(self, records: Iterable[JobRecord]) -> None:
+        for record in records:
             if record.id not in self.tickets:
                 self.admission.offer(record).adopted = True
 

@@ -221,8 +221,10 @@ class Intake:
         """
         for start in range(0, len(ids), PAGE):
             for record in await self._ledger.records(ids[start : start + PAGE]):
-                event = None if record.id in self._tickets else _AGAIN.get(record.state)
-                if event is not None:
+                event, ticket = _AGAIN.get(record.state), self._tickets.get(record.id)
+                if ticket is not None:
+                    ticket.adopted = False
+                elif event is not None:
                     self._emit(record, event(job_id=record.id, at=now()))
 
 

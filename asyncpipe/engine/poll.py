@@ -13,6 +13,7 @@ from asyncpipe.engine.decide import (
     after_deadline,
     after_failure,
     found_by,
+    known_again,
     limits_of,
     next_wait_s,
 )
@@ -28,6 +29,7 @@ from asyncpipe.jobs import (
     JobRecord,
     JobState,
     Polled,
+    PolledAgain,
     now,
 )
 from asyncpipe.ledger import Ledger
@@ -114,6 +116,16 @@ class Poller:
             # Nobody hears of an end that is not on disk. What is generated has not ended: were
             # that lost, the next run would only poll once more.
             await self._ledger.durable()
+
+    async def look(self, ticket: Ticket) -> None:
+        """Ask once for an unknown job's prediction; one that the provider knows is polled on."""
+        if ticket.record.attempt.prediction_id is None:
+            return
+        last = await self._ask(ticket.record.attempt)
+        if isinstance(last, KeyRefused):
+            self._stops.note(last)
+        elif known_again(last):
+            self._recorder.record(ticket, PolledAgain(job_id=ticket.id, at=now()))
 
     def _deadline_s(self, record: JobRecord) -> float:
         own = record.job.deadline_s

@@ -154,7 +154,7 @@ class Expired(Event):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PolledAgain(Event):
-    """An expired job is taken up again, with a fresh deadline."""
+    """An expired job, or an unknown one that was found, is polled with a fresh deadline."""
 
     target = JobState.SUBMITTED
 

@@ -300,6 +300,7 @@ def _polled(now: Fields, was: Attempt, event: Polled) -> None:
 
 def _polled_again(now: Fields, was: Attempt, event: PolledAgain) -> None:
     now["resumed_at"], now["error"] = event.at, None
+    now["submitted_at"] = was.submitted_at or was.intended_at  # its submit may have named no time
 
 
 def _generated(now: Fields, was: Attempt, event: Generated) -> None:

@@ -29,7 +29,7 @@ TRANSITIONS: dict[JobState, frozenset[JobState]] = {
     _S.SUBMITTING: frozenset({_S.SUBMITTED, _S.GENERATED, _S.FAILED, _S.PENDING, _S.UNKNOWN}),
     _S.SUBMITTED: frozenset({_S.GENERATED, _S.FAILED, _S.PENDING, _S.EXPIRED, _S.UNKNOWN}),
     _S.EXPIRED: frozenset({_S.SUBMITTED}),
-    _S.UNKNOWN: frozenset({_S.PENDING, _S.FAILED}),
+    _S.UNKNOWN: frozenset({_S.SUBMITTED, _S.PENDING, _S.FAILED}),
     _S.GENERATED: frozenset({_S.SUCCEEDED, _S.LOST}),
     _S.FAILED: frozenset({_S.PENDING}),
     _S.SUCCEEDED: frozenset({_S.GENERATED}),

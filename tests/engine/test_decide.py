@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -31,7 +31,7 @@ from asyncpipe.jobs.events import (
     Unknown,
 )
 from asyncpipe.jobs.job import Job, JobType
-from asyncpipe.jobs.record import JobRecord
+from asyncpipe.jobs.record import Attempt, JobRecord
 from asyncpipe.jobs.states import JobState
 from asyncpipe.providers.base import Prediction, PredictionStatus
 
@@ -105,7 +105,7 @@ def test_only_a_released_failure_with_retries_left_is_bought_anew(
     [
         (Prediction(id="p"), Expired),
         (PollFailed("502"), Expired),
-        (PredictionGone("404"), Unknown),
+        (PredictionGone("404"), Expired),
         (Prediction(id="p", status=PredictionStatus.COMPLETED), Failed),
     ],
 )
@@ -113,9 +113,9 @@ def test_only_a_released_failure_with_retries_left_is_bought_anew(
 def test_the_deadline_judges_by_what_lasts(
     last: Prediction | ProviderError, event: type, lasting: bool
 ) -> None:
-    """Working: expired. Not known: unknown. Completed without outputs: failed and charged.
+    """Working, or not known: expired. Completed without outputs: failed and charged.
 
-    Once is not enough for the latter two: the next poll may find the prediction as it should be.
+    Once is not enough for the latter: the next poll may find the prediction as it should be.
     """
     outcome = after_deadline(record(), last, AT, deadline_s=300.0, lasting=lasting)
     if not lasting:
@@ -123,6 +123,20 @@ def test_the_deadline_judges_by_what_lasts(
         return
     assert type(outcome) is event
     assert not isinstance(outcome, Failed) or outcome.charged
+
+
+@pytest.mark.parametrize(
+    ("days", "lasting", "event"),
+    [(13.9, True, Expired), (14.1, True, Unknown), (14.1, False, Expired), (400, True, Unknown)],
+)
+def test_what_is_not_known_after_the_retention_is_unknown(
+    days: float, lasting: bool, event: type
+) -> None:
+    """Counted from the submit; until then it may be another account that does not know it."""
+    attempt = Attempt(n=1, prediction_id="p", submitted_at=AT - timedelta(days=days))
+    gone = PredictionGone("404")
+    old = record(attempt=attempt)
+    assert type(after_deadline(old, gone, AT, deadline_s=3.0, lasting=lasting)) is event
 
 
 def test_a_poll_waits_as_long_as_the_provider_asks() -> None:

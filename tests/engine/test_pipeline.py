@@ -175,11 +175,11 @@ def test_a_job_done_at_the_deadline_is_seen(tmp_path: Path) -> None:
     assert manifest.totals.successful == 1
 
 
-def test_a_prediction_nobody_knows_is_unknown_at_the_deadline(tmp_path: Path) -> None:
-    """404 beyond the warm-up, up to the deadline: it may have been charged."""
+def test_a_prediction_nobody_knows_expires(tmp_path: Path) -> None:
+    """404 beyond the warm-up, up to the deadline: it may have been charged, and be found yet."""
     provider = FakeProvider(default=Script(polls=[PredictionGone("404")] * 999))
     manifest, _, _ = run_batch(tmp_path, provider, jobs(1))
-    assert (manifest.totals.unknown, manifest.totals.reserved) == (1, 40_000)
+    assert (manifest.totals.jobs[JobState.EXPIRED], manifest.totals.reserved) == (1, 40_000)
 
 
 def test_completed_without_outputs_is_failed_and_charged(tmp_path: Path) -> None:
