@@ -54,7 +54,7 @@ class Billing:
     """Answer questions about what was charged."""
 
     def __init__(self, service: Service) -> None:
-        self._books = service.books
+        self._service = service
 
     async def model_costs(self, request: web.Request) -> web.Response:
         """Daily costs, each day a bucket, empty ones too; ``limit`` buckets to a page."""
@@ -70,7 +70,7 @@ class Billing:
             }
             return web.json_response({"error": error, "request_id": trace}, status=400)
         last = min(asked.page + timedelta(days=asked.limit), asked.end)
-        buckets = self._buckets(asked, last)
+        buckets = self._buckets(self._service.account(request), asked, last)
         more = last < asked.end
         return web.json_response(
             {
@@ -82,12 +82,13 @@ class Billing:
             }
         )
 
-    def _buckets(self, asked: Asked, last: date) -> list[dict[str, Any]]:
+    def _buckets(self, account: str, asked: Asked, last: date) -> list[dict[str, Any]]:
         sums: defaultdict[str, defaultdict[tuple[tuple[str, str], ...], int]] = defaultdict(
             lambda: defaultdict(int)
         )
         since, until = _start(asked.page).timestamp(), _start(last).timestamp()
-        for day, model, kind, amount in self._books.bookings(since, until):
+        books = self._service.books
+        for day, model, kind, amount in books.bookings(account, since, until):
             names = {"model_type": kind, "model": model, "api_key": KEY_ID}
             if _wanted(asked, names):
                 sums[day][tuple((group, names[group]) for group in asked.groups)] += amount

@@ -16,7 +16,8 @@ CREATE TABLE IF NOT EXISTS predictions(
   number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, type TEXT NOT NULL, model TEXT NOT NULL,
   body TEXT NOT NULL, created_at REAL NOT NULL, ready_at REAL NOT NULL, outcome TEXT NOT NULL,
   price INTEGER NOT NULL, outputs INTEGER NOT NULL, hidden_polls INTEGER NOT NULL,
-  polls INTEGER NOT NULL DEFAULT 0, downloads INTEGER NOT NULL DEFAULT 0);
+  polls INTEGER NOT NULL DEFAULT 0, downloads INTEGER NOT NULL DEFAULT 0,
+  account TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS counts(name TEXT PRIMARY KEY, value INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS poll_pasts(
   id TEXT PRIMARY KEY, row INTEGER NOT NULL, total INTEGER NOT NULL, hung INTEGER NOT NULL,
@@ -28,6 +29,9 @@ CREATE TABLE IF NOT EXISTS uploads(
   number INTEGER PRIMARY KEY, id TEXT UNIQUE, sha256 TEXT NOT NULL, size INTEGER NOT NULL,
   expired INTEGER NOT NULL DEFAULT 0);
 """
+
+ACCOUNT = "acct-simulated"
+"""The account of every key that the settings give no other."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +55,7 @@ class BookedPrediction:
     hidden_polls: int
     polls: int = 0
     downloads: int = 0
+    account: str = ACCOUNT
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,7 +94,7 @@ class Books:
     def sell(self, prediction: BookedPrediction) -> None:
         """Enter a prediction, charged from now on."""
         self._connection.execute(
-            "INSERT INTO predictions VALUES(?,?,?,?,?,?,?,?,?,?,?,0,0)",
+            "INSERT INTO predictions VALUES(?,?,?,?,?,?,?,?,?,?,?,0,0,?)",
             (
                 prediction.number,
                 prediction.id,
@@ -102,6 +107,7 @@ class Books:
                 prediction.price,
                 prediction.outputs,
                 prediction.hidden_polls,
+                prediction.account,
             ),
         )
         now = prediction.created_at
@@ -117,6 +123,26 @@ class Books:
         """The prediction with this id."""
         query = "SELECT * FROM predictions WHERE id=?"
         row = self._connection.execute(query, (prediction_id,)).fetchone()
+        return _booked(row) if row else None
+
+    def listed(
+        self, account: str, *, model: str, prediction_id: str, status: str
+    ) -> list[tuple[str, float]]:
+        """Ids and times of an account's predictions, newest first; "" filters nothing."""
+        now = self._clock()
+        rows = self._connection.execute(
+            "SELECT id, created_at FROM predictions WHERE account=? AND ? IN ('', model)"
+            " AND ? IN ('', id) AND ? IN ('', CASE WHEN ready_at>? THEN 'processing'"
+            " WHEN outcome='completed' THEN 'completed' ELSE 'failed' END)"
+            " ORDER BY created_at DESC, number DESC",
+            (account, model, prediction_id, status, now),
+        )
+        return rows.fetchall()
+
+    def before(self, number: int) -> BookedPrediction | None:
+        """The prediction that was sold before the one with this number."""
+        query = "SELECT * FROM predictions WHERE number<? ORDER BY number DESC LIMIT 1"
+        row = self._connection.execute(query, (number,)).fetchone()
         return _booked(row) if row else None
 
     def note_poll(self, prediction_id: str) -> None:
@@ -205,18 +231,18 @@ class Books:
         rows = self._connection.execute("SELECT * FROM predictions ORDER BY number")
         return [_booked(row) for row in rows]
 
-    def bookings(self, since: float, until: float) -> list[tuple[str, str, str, int]]:
+    def bookings(self, account: str, since: float, until: float) -> list[tuple[str, str, str, int]]:
         """What the bill shows: (day, model, type, micro-dollars) from ``since`` to ``until``.
 
         A prediction is charged when it is sold; a failed one's money comes back when it fails.
         """
         rows = self._connection.execute(
             "SELECT date(at, 'unixepoch'), model, type, sum(amount) FROM ("
-            " SELECT created_at AS at, model, type, price AS amount FROM predictions UNION ALL"
-            " SELECT ready_at, model, type, -price FROM predictions"
+            " SELECT created_at AS at, model, type, price AS amount, account FROM predictions"
+            " UNION ALL SELECT ready_at, model, type, -price, account FROM predictions"
             "  WHERE outcome<>'completed' AND ready_at<=?)"
-            " WHERE at>=? AND at<? GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",
-            (self._clock(), since, until),
+            " WHERE account=? AND at>=? AND at<? GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",
+            (self._clock(), account, since, until),
         )
         return [(day, model, kind, int(amount)) for day, model, kind, amount in rows]
 
@@ -247,10 +273,14 @@ class Books:
             (float(factor), model),
         )
 
-    def charged(self) -> Decimal:
-        """USD charged and not returned; a failed prediction's money is returned when it fails."""
-        returned = "NOT (outcome<>'completed' AND ready_at<=?)"
-        return Decimal(self._one("coalesce(sum(price), 0)", returned, self._clock())).scaleb(-6)
+    def charged(self, account: str = "") -> Decimal:
+        """USD charged and not returned, to an account or in all.
+
+        A failed prediction's money is returned when it fails.
+        """
+        kept = "NOT (outcome<>'completed' AND ready_at<=?) AND ? IN ('', account)"
+        micro = self._one("coalesce(sum(price), 0)", kept, self._clock(), account)
+        return Decimal(micro).scaleb(-6)
 
     def submits(self) -> int:
         """Submits that arrived, refused ones too."""

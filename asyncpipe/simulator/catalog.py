@@ -65,13 +65,14 @@ class Catalog:
     async def balance(self, request: web.Request) -> web.Response:
         """What the account has left, in the public API's words."""
         first = self._service.settings.balance_usd
-        left = (RICH if first is None else first) - self._service.books.charged()
+        account = self._service.account(request)
+        left = (RICH if first is None else first) - self._service.books.charged(account)
         nothing = _money(Decimal(0))
         return web.json_response(
             {
                 "object": "balance",
                 "scope": "account",
-                "account": {"id": "acct-simulated", "name": "simulated", "type": "personal"},
+                "account": {"id": account, "name": "simulated", "type": "personal"},
                 "available": _money(left),
                 "cash": _money(left),
                 "bonus": nothing,

@@ -57,6 +57,17 @@ class Faults:
     nameless: float = _final("a submit is sold and its answer names no id")
     huge_answer: float = _final("a submit is sold and its answer is 128 MiB, cut off")
 
+    late_sale: float = _final("a submit's connection is closed, and it is sold history_lag_s later")
+
+    # The history of an account.
+    history_error: float = _fault("a question for the history is answered 429 or 5xx; 3 in a row")
+    history_lag: float = _fault("a prediction is listed history_lag_s late, later ones before it")
+    history_defaults: float = _fault("a listed body has fields besides those that were sent")
+    no_history: float = _final("a question for the history is answered 404")
+    history_foreign: float = _final("a listed prediction has somebody else's body")
+    history_taken: float = _final("a listed prediction has the id of the one sold before it")
+    history_missing: float = _final("a listed prediction lacks its id, time, body or a sent field")
+
     # UploadDesk.
     upload_error: float = _fault(
         "an upload is answered 429, 500, 502 or 503, or its connection cut"
@@ -135,6 +146,9 @@ FAULTY_IN_ALL = 4
 """Faulty answers to polls of one prediction in all: recoverable faults must not outlast a
 deadline of 300 s, together with those of ``not_found_first`` and ``empty_first``."""
 
+HISTORY_ERRORS_IN_A_ROW = 3
+"""Questions for the history that fail, one after the other."""
+
 BROKEN_DOWNLOADS = 2
 """Broken downloads of one output, besides one at its expired URL."""
 
@@ -209,6 +223,17 @@ class MediaPlan:
     broken: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RowPlan:
+    """How one prediction is listed; ``missing`` is a number that chooses what it lacks."""
+
+    late: bool = False
+    defaults: bool = False
+    foreign: bool = False
+    taken: bool = False
+    missing: int | None = None
+
+
 _PLAIN, _PLAIN_MEDIA, _NO_FAULTS = Plan(), MediaPlan(), Faults()
 
 
@@ -275,6 +300,19 @@ def media_plan(faults: Faults, seed: int, prediction_id: str, index: int) -> Med
         old=f"{draw.getrandbits(64):016x}",
         fresh=f"{draw.getrandbits(64):016x}",
         broken=tuple(broken[:BROKEN_DOWNLOADS]),
+    )
+
+
+def row_plan(faults: Faults, seed: int, prediction_id: str) -> RowPlan:
+    """How a prediction is listed in the history."""
+    draw = dice(seed, "listed", prediction_id)
+    missing = draw.getrandbits(16)
+    return RowPlan(
+        late=draw.random() < faults.history_lag,
+        defaults=draw.random() < faults.history_defaults,
+        foreign=draw.random() < faults.history_foreign,
+        taken=draw.random() < faults.history_taken,
+        missing=missing if draw.random() < faults.history_missing else None,
     )
 
 

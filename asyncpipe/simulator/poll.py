@@ -48,7 +48,7 @@ class Polls:
     async def poll(self, request: web.Request) -> web.StreamResponse:
         """Answer one poll."""
         prediction = self._books.find(request.match_info["id"])
-        if prediction is None:
+        if prediction is None or prediction.account != self._service.account(request):
             return refusal(404, "prediction not found")
         self._books.note_poll(prediction.id)
         if prediction.polls < prediction.hidden_polls:

@@ -13,6 +13,7 @@ from asyncpipe.simulator.billing import Billing
 from asyncpipe.simulator.books import Books
 from asyncpipe.simulator.catalog import Catalog, public_refusal
 from asyncpipe.simulator.download import Downloads
+from asyncpipe.simulator.history import History
 from asyncpipe.simulator.media import MediaMaker
 from asyncpipe.simulator.poll import Polls
 from asyncpipe.simulator.settings import SimulatorSettings
@@ -83,6 +84,8 @@ class Simulator:
             "/api/v1/model/{endpoint:generateImage|generateVideo|generateAudio}", submits.submit
         )
         add.add_get(f"/api/v1/model/prediction/{{id}}{tail}", polls.poll)
+        add.add_get(f"/api/v1/model/prediction/{{id}}{tail}/", polls.poll)
+        add.add_get("/api/v1/model/history", History(service, polls).history)
         add.add_get(
             "/media/{id}/{index:\\d+}{suffix:(?:\\.png|\\.mp4|\\.wav)?}", downloads.download
         )

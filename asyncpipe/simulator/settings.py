@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -22,11 +23,14 @@ class SimulatorSettings:
 
     ``speed`` divides generation times. ``wire`` is ``canonical`` or ``article``. ``books`` is a
     file that survives the process; None keeps them in memory. ``api_key`` is the only key accepted;
-    None accepts any. ``generation_s`` overrides the time a prediction takes (before ``speed``);
-    None: 8-20 s for an image, 30-90 s for a video. ``body_bytes`` makes media of that size instead
-    of drawing them. ``hang_s`` is how long a hung poll and a slow download last, in seconds; None:
-    60 divided by ``speed``. ``balance_usd`` is the account's money before the first prediction in
-    the books: submits beyond it are answered 402; None: no end of it. Port 0 takes a free one;
+    None accepts any. ``accounts`` are ids of accounts by key, each with predictions, money and a
+    history of its own; every other key has the account ``acct-simulated``. ``generation_s``
+    overrides the time a prediction takes (before ``speed``); None: 8-20 s for an image, 30-90 s
+    for a video. ``body_bytes`` makes media of that size instead of drawing them. ``hang_s`` is how
+    long a hung poll and a slow download last, in seconds; None: 60 divided by ``speed``.
+    ``history_lag_s`` is how long the fault ``history_lag`` hides a prediction, and ``late_sale``
+    puts a sale off, in seconds. ``balance_usd`` is the account's money before the first prediction
+    in the books: submits beyond it are answered 402; None: no end of it. Port 0 takes a free one;
     ``media_port`` is that of the second site, which is there with the fault ``redirected``.
     ``catalog`` ``article`` sells the article's ids at its prices, and any other model; ``live``
     today's models alone, at today's prices, and refuses what their schemas do not allow.
@@ -47,6 +51,8 @@ class SimulatorSettings:
     generation_s: tuple[float, float] | None = None
     body_bytes: int | None = None
     hang_s: float | None = None
+    history_lag_s: float = 5.0
+    accounts: Mapping[str, str] = field(default_factory=dict)
     balance_usd: Decimal | None = None
     catalog: str = "article"
     in_flight: int | None = None
@@ -65,6 +71,8 @@ class SimulatorSettings:
                 raise UsageError(f"{name} {limit!r} must be above 0")
         if self.hang_s is not None and not self.hang_s >= 0:
             raise UsageError(f"hang_s {self.hang_s!r} must be at least 0")
+        if not self.history_lag_s >= 0:
+            raise UsageError(f"history_lag_s {self.history_lag_s!r} must be at least 0")
         if self.balance_usd is not None and not (
             self.balance_usd.is_finite() and self.balance_usd >= 0
         ):

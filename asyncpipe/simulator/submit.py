@@ -57,22 +57,28 @@ class Submits:
         if self._settings.catalog == "live" and (wrong := refused_live(body)):
             return wire.refusal(*wrong)
         faults, seed, number = self._settings.faults, self._settings.seed, self._books.submits()
-        refused = refusal(faults, seed, number)
-        if refused is not None:
+        if (refused := refusal(faults, seed, number)) is not None:
             return _refused(refused, dice(seed, "refusal", number))
         lost = self._uploads.unreachable(body) is not None
-        if (unfit := self._unfit(body, number, lost=lost)) is not None:
+        if (unfit := self._unfit(request, body, number, lost=lost)) is not None:
             return unfit
-        kind = _ENDPOINTS[request.match_info["endpoint"]]
-        prediction = self._sell(kind, body, outcome="unreachable" if lost else None)
-        plan = plan_of(faults, seed, prediction.id)
+        outcome = "unreachable" if lost else None
+        if faults.late_sale > dice(seed, "late", number).random():
+            self._sell_late(request, body, outcome)
+            return wire.drop(request)
+        return await self._sold(request, self._sell(request, body, outcome))
+
+    async def _sold(self, request: web.Request, prediction: BookedPrediction) -> web.StreamResponse:
+        plan = plan_of(self._settings.faults, self._settings.seed, prediction.id)
         if plan.lost is not None:
             return await self._lose(request, prediction, plan)
         return web.json_response(await self._answer(request, prediction, plan))
 
-    def _unfit(self, body: dict[str, Any], number: int, *, lost: bool) -> web.Response | None:
+    def _unfit(
+        self, request: web.Request, body: dict[str, Any], number: int, *, lost: bool
+    ) -> web.Response | None:
         """What is refused for its limits or for what it says; ``lost``: an input is gone."""
-        if (beyond := self._beyond(body)) is not None:
+        if (beyond := self._beyond(self._service.account(request), body)) is not None:
             return beyond
         if (field := self._uploads.malformed(body)) is not None:
             return wire.refusal(400, f"Invalid request parameters: {field} must be a URL")
@@ -81,11 +87,12 @@ class Submits:
             return wire.refusal(400, "the input media cannot be fetched: 404 Not Found")
         return None
 
-    def _beyond(self, body: dict[str, Any]) -> web.Response | None:
+    def _beyond(self, account: str, body: dict[str, Any]) -> web.Response | None:
         """What is answered to a submit beyond the account's limits or its money."""
         if self._too_many(body):
             return wire.too_many()
-        return wire.refusal(402, "insufficient balance") if self._too_dear(body) else None
+        too_dear = self._too_dear(account, body)
+        return wire.refusal(402, "insufficient balance") if too_dear else None
 
     def _too_many(self, body: dict[str, Any]) -> bool:
         most = self._settings.in_flight
@@ -94,17 +101,25 @@ class Submits:
         self._books.count("beyond_in_flight")
         return True
 
-    def _too_dear(self, body: Any) -> bool:
+    def _too_dear(self, account: str, body: Any) -> bool:
         balance = self._settings.balance_usd
         price = Decimal(self._charge(body)).scaleb(-6)
-        return balance is not None and self._books.charged() + price > balance
+        return balance is not None and self._books.charged(account) + price > balance
 
     def _charge(self, body: dict[str, Any]) -> int:
         return charge(body, catalog=self._settings.catalog)
 
+    def _sell_late(self, request: web.Request, body: dict[str, Any], outcome: str | None) -> None:
+        def sell() -> None:
+            if not self._service.leaving.is_set():
+                self._sell(request, body, outcome)
+
+        asyncio.get_running_loop().call_later(self._settings.history_lag_s, sell)
+
     def _sell(
-        self, kind: str, body: dict[str, Any], *, outcome: str | None = None
+        self, request: web.Request, body: dict[str, Any], outcome: str | None
     ) -> BookedPrediction:
+        kind = _ENDPOINTS[request.match_info["endpoint"]]
         low, high = self._settings.generation_s or _GENERATION_S[kind]
         now, number = time.time(), self._books.next_number()
         faults, seed = self._settings.faults, self._settings.seed
@@ -126,6 +141,7 @@ class Submits:
             price=price + price // 2 if plan.overrun else price,
             outputs=outputs_asked(body),
             hidden_polls=HIDDEN_POLLS if hidden and not instant else 0,
+            account=self._service.account(request),
         )
         self._books.sell(prediction)
         return prediction

@@ -17,7 +17,7 @@ from typing import Any
 
 from aiohttp import web
 
-from asyncpipe.simulator.books import Books
+from asyncpipe.simulator.books import ACCOUNT, Books
 from asyncpipe.simulator.media import MediaMaker
 from asyncpipe.simulator.settings import SimulatorSettings
 
@@ -58,6 +58,11 @@ class Service:
             return False
         self.books.count("beyond_rate")
         return True
+
+    def account(self, request: web.Request) -> str:
+        """The account of the key that a request came with."""
+        key = request.headers.get("Authorization", "").partition(" ")[2]
+        return self.settings.accounts.get(key, ACCOUNT)
 
     async def hold(self, request: web.Request, seconds: float | None) -> None:
         """Wait ``seconds`` (None: without end), until the client goes or the simulator closes."""
