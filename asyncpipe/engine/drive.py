@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from asyncpipe.engine.admission import Admission
+from asyncpipe.engine.aftercare import Aftercare
 from asyncpipe.engine.fetch import Fetcher
 from asyncpipe.engine.poll import Poller
 from asyncpipe.engine.recorder import Recorder
@@ -24,6 +25,7 @@ class Driver:
     poller: Poller
     fetcher: Fetcher
     recorder: Recorder
+    aftercare: Aftercare
 
     async def run(self) -> None:
         """Carry for ever what admission hands over."""
@@ -49,3 +51,4 @@ class Driver:
         if ticket.state is JobState.UNKNOWN:
             self.submitter.resubmit(ticket)
         self.admission.put_down(ticket, self.submitter.next_attempt_at(ticket))
+        self.aftercare.put_down(ticket)

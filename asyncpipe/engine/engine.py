@@ -14,6 +14,7 @@ from typing import Any
 from asyncpipe._fs import forget_parts
 from asyncpipe._tasks import tasks_apart, within
 from asyncpipe.engine.admission import Admission
+from asyncpipe.engine.aftercare import Aftercare, to_come_again
 from asyncpipe.engine.decide import PredictionOwners, RetryPolicy
 from asyncpipe.engine.drive import Driver
 from asyncpipe.engine.fetch import Fetcher
@@ -95,7 +96,7 @@ class Engine:
         self._start()
         await self.adopt()
         unknown = await self.ledger.records_in([JobState.UNKNOWN])
-        self._offer(record for record in unknown if record.attempt.prediction_id)
+        self._offer(filter(to_come_again, unknown))
 
     async def adopt(self) -> None:
         """Take up paid work that nobody waits for: of earlier runs, or left by a batch."""
@@ -227,6 +228,7 @@ class Engine:
             stop=self.stops.note,
             rng=rng,
         )
+        self.aftercare = Aftercare(self.ledger, self._offer, self.clock)
         self.driver = Driver(
             admission=self.admission,
             uploads=uploads,
@@ -234,6 +236,7 @@ class Engine:
             poller=poller,
             fetcher=fetcher,
             recorder=self.recorder,
+            aftercare=self.aftercare,
         )
 
     def _start(self) -> None:
@@ -242,6 +245,7 @@ class Engine:
         start(self.admission.run, name="asyncpipe admission")
         start(self.admission.draw, name="asyncpipe draw")
         start(self.admission.ask_quotes, name="asyncpipe quotes")
+        start(self.aftercare.run, name="asyncpipe aftercare")
         start(self.recorder.keep_manifest, self.manifests.write, name="asyncpipe manifest")
         for n in range(settings.workers + 2 * settings.limits.downloads):
             start(self.driver.run, name=f"asyncpipe driver {n + 1}")

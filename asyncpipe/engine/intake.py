@@ -123,6 +123,16 @@ class Intake:
             last = await self._ledger.last_row()
         return Named(run=run, last=last, single=session)
 
+    async def take_up(self) -> Named:
+        """Name the jobs that callers of earlier sessions asked for and that were not submitted."""
+        session = await self._begin()
+        async with self._turn:
+            run = await self._ledger.start_run(now(), session=self._since, job_file=None)
+            jobs = await self._ledger.take_up(run, session=session)
+            await self._ledger.end_pass(run, digest=None, jobs=jobs)
+            last = await self._ledger.last_row()
+        return Named(run=run, last=last, single=session)
+
     async def compare(
         self,
         run: int,

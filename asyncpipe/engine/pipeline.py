@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ from asyncpipe.jobs import (
     Withdrawn,
     now,
 )
+from asyncpipe.ledger import Named
 from asyncpipe.media import GIB
 from asyncpipe.pricing import SpendingLimits, Tell
 from asyncpipe.providers import Provider
@@ -209,15 +210,28 @@ class Pipeline:
         early. Where ``manifest.json`` takes seconds to write it is written now and then, and when
         the pipeline is closed. Raises JobFileError or UsageError before anything is spent.
         """
-        engine = self._parts()
-        stops, noted = engine.stops, engine.stops.noted
-        named = await engine.intake.take_all(
+        take_all = partial(
+            self._parts().intake.take_all,
             jobs,
             job_file=job_file,
             digest=digest,
             retry_failed=retry_failed,
             resubmit_unknown=self._settings.retries.resubmit_unknown,
         )
+        return await self._run(take_all)
+
+    async def resume(self) -> Manifest:
+        """Buy what ``generate`` and ``stream`` accepted in earlier processes and did not submit.
+
+        Returns the manifest when none can go on. Paid jobs are brought home without it, whenever a
+        pipeline is open.
+        """
+        return await self._run(self._parts().intake.take_up)
+
+    async def _run(self, take: Callable[[], Awaitable[Named]]) -> Manifest:
+        engine = self._parts()
+        stops, noted = engine.stops, engine.stops.noted
+        named = await take()
         await engine.adopt()
         stops.forget(noted)
         engine.driver.submitter.begin()

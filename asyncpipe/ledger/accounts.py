@@ -29,17 +29,19 @@ def by_name(cursor: sqlite3.Cursor) -> Iterator[dict[str, Any]]:
 
 
 # Only the last session's jobs are listed; what was never submitted and is named no more is not.
-_LISTED = (
-    "state<>'cancelled' AND (state<>'pending' OR used>0"
-    " OR seen_run >= (SELECT coalesce(max(session), 0) FROM runs))"
+# What callers asked for one by one bears a session's own run: no job file could name it again.
+NAMED_STILL = (
+    "(seen_run >= (SELECT coalesce(max(session), 0) FROM runs)"
+    " OR seen_run IN (SELECT id FROM runs WHERE digest IS NULL))"
 )
+
+_LISTED = f"state<>'cancelled' AND (state<>'pending' OR used>0 OR {NAMED_STILL})"
 
 
 def removed(connection: sqlite3.Connection) -> int:
     """Jobs that were never submitted and that the last session did not name any more."""
     (count,) = connection.execute(
-        "SELECT count(*) FROM jobs WHERE state='pending' AND used=0"
-        " AND seen_run < (SELECT coalesce(max(session), 0) FROM runs)"
+        f"SELECT count(*) FROM jobs WHERE state='pending' AND used=0 AND NOT {NAMED_STILL}"
     ).fetchone()
     return int(count)
 

@@ -135,6 +135,7 @@ class SqliteLedger:
 
     begin_session = seen_through(runs.begin_session)
     start_run = asked(runs.start_run)
+    take_up = asked(runs.take_up)
     end_pass = asked(runs.end_pass)
     repeat_run = asked(runs.repeat_run)
     end_run = asked(runs.end_run)

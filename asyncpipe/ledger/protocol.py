@@ -70,6 +70,12 @@ class Ledger(Protocol):
         ``session`` is the first run that counts as this process's.
         """
 
+    async def take_up(self, run: int, *, session: int) -> int:
+        """Let ``run`` name pending jobs that callers of sessions before ``session`` asked for.
+
+        Returns how many they are.
+        """
+
     async def end_pass(self, run: int, *, digest: str | None, jobs: int) -> int:
         """Note that all ``jobs`` of ``run`` are written; without a digest it is never repeated.
 

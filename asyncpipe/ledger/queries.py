@@ -204,12 +204,16 @@ def add_one(
     counted = Counted.NOWHERE if known is None else Counted.ALREADY
     if known is None or known.state in (JobState.PENDING, JobState.CANCELLED):
         if known is not None and known.state is JobState.PENDING:
-            seen = "SELECT seen_run, used FROM jobs WHERE id=?"
-            seen_run, used = connection.execute(seen, (known.id,)).fetchone()
+            seen = (
+                "SELECT seen_run, used, seen_run IN (SELECT id FROM runs WHERE digest IS NULL)"
+                " FROM jobs WHERE id=?"
+            )
+            seen_run, used, single = connection.execute(seen, (known.id,)).fetchone()
             if seen_run >= since and seen_run != run:
                 (record,) = claim_stems(connection, [known], folder)
                 return AddedOne(record=record, counted=Counted.IN_A_BATCH)
-            counted = Counted.AS_REMOVED if seen_run < since and not used else counted
+            removed = seen_run < since and not used and not single
+            counted = Counted.AS_REMOVED if removed else counted
         add_jobs(connection, [(key, job)], run=run, position=0)
         known = record_by_key(connection, key)
     assert known is not None

@@ -71,6 +71,16 @@ def taken(connection: sqlite3.Connection, digest: str) -> Taken | None:
     return None if others else Taken(seen=row[1], jobs=row[2])
 
 
+def take_up(connection: sqlite3.Connection, run: int, *, session: int) -> int:
+    """Let ``run`` name the pending jobs that callers of sessions before ``session`` asked for.
+
+    Returns how many they are.
+    """
+    singles = "SELECT id FROM runs WHERE digest IS NULL AND id<?"
+    query = f"UPDATE jobs SET seen_run=? WHERE state='pending' AND seen_run IN ({singles})"
+    return connection.execute(query, (run, session)).rowcount
+
+
 def last_row(connection: sqlite3.Connection) -> int:
     """The id of the newest job; 0 if there is none."""
     (last,) = connection.execute("SELECT coalesce(max(id), 0) FROM jobs").fetchone()

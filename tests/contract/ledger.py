@@ -333,6 +333,28 @@ class LedgerContract:
 
         asyncio.run(main())
 
+    def test_what_callers_asked_for_is_taken_up(self, store: Store, tmp_path: Path) -> None:
+        """Pending jobs of an earlier session's callers, never those of this one's or of a run."""
+
+        async def main() -> None:
+            async with store.open(tmp_path) as ledger:
+                await begun(ledger)
+                sessions = []
+                for name in ("早", "晚"):
+                    session, _ = await ledger.begin_session(now())
+                    job = Job(name=name, model="m/text-to-image", prompt="a mug")
+                    same = {"run": session.id, "since": session.id}
+                    await ledger.add_job(name, job, **same)
+                    sessions.append(session.id)
+                assert await ledger.removed() == (4, None), "those of the run; no caller's"
+                run = await ledger.start_run(now(), session=sessions[-1], job_file=None)
+                assert await ledger.take_up(run, session=sessions[-1]) == 1
+                named = Named(run=run, single=sessions[-1])
+                (taken,) = await ledger.pending(named, "m/text-to-image", after=0, limit=9)
+                assert taken.name == "早"
+
+        asyncio.run(main())
+
     def test_money_is_summed_where_it_is(self, store: Store, tmp_path: Path) -> None:
         """Charged, reserved, held for a lost answer, and what became of that at last."""
 
