@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asyncpipe.errors import UsageError
+from asyncpipe.jobfile.chinese import looks_chinese
 from asyncpipe.jobfile.source import Unreadable
 
 _BLOCK = 1 << 20
@@ -20,19 +21,43 @@ _THREE_BYTES = re.compile(rb"[\xe1-\xef][\x80-\xbf]{2}")
 
 _PAIR = re.compile(rb"[\x81-\xfe][\x40-\xfe]")
 
+_CONTROL = re.compile(rb"\x1b[$(][@-J]|(?:[\t-~]\x00){2}|(?:\x00[\t-~]){2}")
+"""Shifts of ISO-2022-JP and the like, and Latin letters of UTF-16: both pass for UTF-8."""
+
+_SAMPLE = 1 << 16
+"""Bytes of lines that are looked at to tell an encoding."""
+
+_EXCERPT = 24
+"""Characters of a table that are shown, where its encoding was only judged."""
+
 NAMES = {"utf-8-sig": "UTF-8", "utf-16": "UTF-16", "gb18030": "GB18030 (GBK)"}
 """Python's names of the encodings that are read, and people's."""
+
+_REMEDY = 'save it as UTF-8 (in Excel: "CSV UTF-8"), or name it: encoding: gbk, beside rows:'
+
+_MEANT = {"utf_8": "utf-8-sig", "gbk": "gb18030", "gb2312": "gb18030"}
+"""Encodings that are read as a larger one, which has their text as well."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextFile:
-    """A file of text, looked through once; ``size`` in bytes."""
+    """A file of text, looked through once; ``size`` in bytes.
+
+    ``excerpt`` is some of its text where nobody said the encoding, and it was only judged.
+    """
 
     path: Path
     sha256: str
     size: int
     mtime_ns: int
     encoding: str
+    excerpt: str | None = None
+
+    @property
+    def told_encoding(self) -> str:
+        """Its encoding in words, to be looked over where it was only judged."""
+        name = NAMES.get(self.encoding, self.encoding)
+        return f"read as {name}: {self.excerpt!r}" if self.excerpt else name
 
     @property
     def changed(self) -> bool:
@@ -54,23 +79,48 @@ def check_ordinary(path: Path) -> None:
         raise UsageError(f"{path} is a pipe or a device: write what comes of it into a file first")
 
 
-def examine(path: Path, *, only_utf8: bool = False) -> TextFile:
-    """Hash a file and tell its encoding: UTF-8, UTF-16 with its mark, else GB18030.
+def examine(path: Path, *, only_utf8: bool = False, encoding: str | None = None) -> TextFile:
+    """Hash a file and tell its encoding: UTF-8, UTF-16 with its mark, or what is surely Chinese.
 
-    Raises UsageError for a file that cannot be read, Unreadable for text in another encoding.
+    ``encoding`` is what its owner says it is, as ``known_encoding`` names it. Raises UsageError
+    for a file that cannot be read, Unreadable for text in another encoding.
     """
     check_ordinary(path)
     try:
         mtime_ns = path.stat().st_mtime_ns
-        digest, size, wrong_at, head = _pass(path)
+        passed = _pass(path, encoding or "utf-8")
     except (OSError, ValueError) as exc:
         raise UsageError(_why_not(path, exc)) from exc
-    encoding = "utf-8-sig"
-    if head[:2] in _UTF16 and not only_utf8:
+    excerpt = None
+    if encoding is not None:
+        if passed.wrong_at is not None:
+            why = f"not {NAMES.get(encoding, encoding)}, as encoding: says: correct that"
+            raise Unreadable(why, _line_at(path, passed.wrong_at))
+    elif passed.head[:2] in _UTF16 and passed.head != codecs.BOM_UTF32_LE and not only_utf8:
         encoding = "utf-16"
-    elif wrong_at is not None:
-        encoding = _other(path, wrong_at, only_utf8=only_utf8)
-    return TextFile(path=path, sha256=digest, size=size, mtime_ns=mtime_ns, encoding=encoding)
+    elif passed.control_at is not None:
+        raise Unreadable(f"not UTF-8, nor any text: {_REMEDY}", _line_at(path, passed.control_at))
+    elif passed.wrong_at is not None:
+        encoding, excerpt = _other(path, passed.wrong_at, only_utf8=only_utf8)
+    return TextFile(
+        path=path,
+        sha256=passed.sha256,
+        size=passed.size,
+        mtime_ns=mtime_ns,
+        encoding=encoding or "utf-8-sig",
+        excerpt=excerpt,
+    )
+
+
+def known_encoding(said: str) -> str | None:
+    """Python's name of the encoding that somebody means; None where there is no such one."""
+    try:
+        codec = codecs.lookup(said.strip())
+        "a".encode(codec.name)
+        codecs.getincrementaldecoder(codec.name)
+    except (LookupError, ValueError, TypeError):
+        return None
+    return _MEANT.get(codec.name.replace("-", "_"), codec.name)
 
 
 def _why_not(path: Path, exc: Exception) -> str:
@@ -81,29 +131,48 @@ def _why_not(path: Path, exc: Exception) -> str:
     return f"{path} cannot be read: {getattr(exc, 'strerror', None) or exc}"
 
 
-def _pass(path: Path) -> tuple[str, int, int | None, bytes]:
-    """Digest, size, offset of the first byte that is not UTF-8, first bytes."""
-    digest, size, head = hashlib.sha256(), 0, b""
-    decoder = codecs.getincrementaldecoder("utf-8")()
+@dataclass(slots=True)
+class _Passed:
+    """What one pass over a file found: ``head`` is its first bytes, offsets are from its start.
+
+    ``wrong_at`` is the first byte that its encoding does not have, ``control_at`` where it looks
+    like an encoding whose bytes are ASCII.
+    """
+
+    sha256: str = ""
+    size: int = 0
     wrong_at: int | None = None
+    control_at: int | None = None
+    head: bytes = b""
+
+
+def _pass(path: Path, encoding: str) -> _Passed:
+    digest, passed = hashlib.sha256(), _Passed()
+    decoder = codecs.getincrementaldecoder(encoding)()
     with path.open("rb") as file:
         while True:
             block = file.read(_BLOCK)
-            head = head or block[:4]
+            passed.head = passed.head or block[:4]
             digest.update(block)
-            if wrong_at is None:
-                waiting = len(decoder.getstate()[0])
+            if passed.control_at is None and (odd := _CONTROL.search(block)):
+                passed.control_at = passed.size + odd.start()
+            if passed.wrong_at is None:
+                waiting = decoder.getstate()[0]
                 try:
                     decoder.decode(block, final=not block)
                 except UnicodeDecodeError as exc:
-                    wrong_at = size - waiting + exc.start
-            size += len(block)
+                    passed.wrong_at = max(0, passed.size - len(waiting) + exc.start)
+            passed.size += len(block)
             if not block:
-                return digest.hexdigest(), size, wrong_at, head
+                passed.sha256 = digest.hexdigest()
+                return passed
 
 
-def _other(path: Path, wrong_at: int, *, only_utf8: bool) -> str:
-    """What a file is that is not UTF-8; never a guess where UTF-8 was merely damaged."""
+def _other(path: Path, wrong_at: int, *, only_utf8: bool) -> tuple[str, str]:
+    """What a file is that is not UTF-8, and some of its text.
+
+    Never a guess where UTF-8 was merely damaged, nor where it may as well be something else.
+    """
     if only_utf8:
         raise Unreadable("not UTF-8: save it as UTF-8", _line_at(path, wrong_at))
     with path.open("rb") as file:
@@ -112,11 +181,31 @@ def _other(path: Path, wrong_at: int, *, only_utf8: bool) -> str:
     if len(_THREE_BYTES.findall(before)) >= 4:
         why = "UTF-8 up to here, and then not: a character is damaged; save the file again as UTF-8"
         raise Unreadable(why, _line_at(path, wrong_at))
-    odd_at = _not_chinese(path)
+    odd_at, sample = _not_chinese(path), _sample(path)
     if odd_at is not None:
-        why = 'neither UTF-8 nor GB18030: save it as UTF-8 (in Excel: "CSV UTF-8")'
+        why = f"neither UTF-8 nor GB18030: {_REMEDY}"
         raise Unreadable(why, _line_at(path, odd_at))
-    return "gb18030"
+    if not looks_chinese(sample):
+        read = _excerpt(sample)
+        why = f"not UTF-8, and as GBK it would be {read!r}, which may be wrong: {_REMEDY}"
+        raise Unreadable(why, _line_at(path, wrong_at))
+    return "gb18030", _excerpt(sample)
+
+
+def _sample(path: Path) -> bytes:
+    """The first lines with something in them that is not ASCII."""
+    found: list[bytes] = []
+    with path.open("rb") as file:
+        while len(found) < 1000 and (line := file.readline(_SAMPLE)):
+            if not line.isascii() and len(line) < _SAMPLE:
+                found.append(line)
+    return b"".join(found)
+
+
+def _excerpt(sample: bytes) -> str:
+    line = next(iter(sample.splitlines()), b"").decode("gb18030", "replace").strip()
+    first = next((n for n, char in enumerate(line) if char > "\x7f"), 0)
+    return line[max(0, first - 6) :][:_EXCERPT]
 
 
 def _not_chinese(path: Path) -> int | None:

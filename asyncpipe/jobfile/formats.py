@@ -10,8 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from asyncpipe._text import shown
 from asyncpipe.errors import UsageError
-from asyncpipe.jobfile.encoding import check_ordinary, examine
+from asyncpipe.jobfile.encoding import check_ordinary, examine, known_encoding
 from asyncpipe.jobfile.file import JobFile
 from asyncpipe.jobfile.from_csv import ENDINGS
 from asyncpipe.jobfile.from_json import iter_jsonl, read_json
@@ -172,12 +173,22 @@ def _sources(path: Path, source: Block, problems: Problems) -> Rows | None:
     rows: Rows | None = None
     if "rows" in source:
         here = replace(problems, line=source.lines.get("rows"))
-        rows = open_rows(source["rows"], here, path.parent)
+        rows = open_rows(source["rows"], here, path.parent, _encoding(source, problems))
         if rows is None:
             return None
     if "matrix" in source:
         rows = crossed(rows, source["matrix"], replace(problems, line=source.lines.get("matrix")))
     return rows
+
+
+def _encoding(source: Block, problems: Problems) -> str | None:
+    """What ``encoding:`` says of the table of rows."""
+    if not isinstance(said := source.get("encoding"), str):  # told with the settings, if it is one
+        return None
+    if (encoding := known_encoding(said)) is None:
+        why = f"encoding: {shown(said)} is none: write gbk, shift_jis, cp949, cp1251 or the like"
+        problems.report(why, line=source.lines.get("encoding"))
+    return encoding
 
 
 def _filled(

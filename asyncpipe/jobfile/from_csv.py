@@ -128,7 +128,9 @@ def _open(file: TextFile) -> Iterator[TextIO]:
         with file.path.open(encoding=file.encoding, newline="") as text:
             yield text
     except UnicodeDecodeError as exc:
-        raise Unreadable(f"not valid {NAMES[file.encoding]}: save it as UTF-8") from exc
+        raise Unreadable(
+            f"not valid {NAMES.get(file.encoding, file.encoding)}: save it as UTF-8"
+        ) from exc
     except OSError as exc:
         raise Unreadable(f"cannot be read any more: {exc.strerror or exc}") from exc
 

@@ -441,6 +441,9 @@ class SettingsIn(_Model, total=False):
         Told("said", _clear, {"anyOf": [{"type": "string", "pattern": r"\S"}, _MAPPINGS]}),
         about("A CSV, TSV or JSON Lines file, or a list: jobs are made for each row of it."),
     ]
+    encoding: Annotated[
+        Text, about("How the table of rows is written, where that is not UTF-8: gbk, cp949 …")
+    ]
     matrix: Annotated[
         Any,
         Told("said", _clear, _LISTS_BY_NAME),

@@ -12,7 +12,7 @@ from typing import Any
 
 from asyncpipe._text import brief, shown
 from asyncpipe.errors import UsageError
-from asyncpipe.jobfile.encoding import NAMES, TextFile, examine
+from asyncpipe.jobfile.encoding import TextFile, examine
 from asyncpipe.jobfile.from_csv import ENDINGS, Header, read_cells, read_header
 from asyncpipe.jobfile.from_json import iter_jsonl
 from asyncpipe.jobfile.problems import Problems
@@ -50,7 +50,7 @@ def _table(file: TextFile) -> Rows:
     header = read_header(file)
     return Rows(
         columns=header.columns,
-        told=f"{file.path.name} ({NAMES[file.encoding]}, {header.between})",
+        told=f"{file.path.name} ({file.told_encoding}, {header.between})",
         read=partial(_table_rows, file, header),
         file=file,
         line=1 + header.skipped,
@@ -116,7 +116,9 @@ def _mappings(values: Any, columns: tuple[str, ...], problems: Problems) -> Iter
             yield line, [value[column] for column in columns]
 
 
-def open_rows(value: Any, problems: Problems, folder: Path) -> Rows | None:
+def open_rows(
+    value: Any, problems: Problems, folder: Path, encoding: str | None = None
+) -> Rows | None:
     """Find the rows that ``rows:`` names or holds; None, and a report, where there are none."""
     if isinstance(value, Listing):
         return _listed(value, problems)
@@ -127,11 +129,16 @@ def open_rows(value: Any, problems: Problems, folder: Path) -> Rows | None:
         why = f"{shown(value)} is neither; name a file ({known}), or write a list of mappings"
         problems.report(f"rows: {why}")
         return None
-    return open_file(folder / value, problems, what="rows: ")
+    return open_file(folder / value, problems, what="rows: ", encoding=encoding)
 
 
-def open_file(path: Path, problems: Problems, *, what: str = "") -> Rows | None:
-    """Open a file of rows by its ending; None, and a report, where it is none."""
+def open_file(
+    path: Path, problems: Problems, *, what: str = "", encoding: str | None = None
+) -> Rows | None:
+    """Open a file of rows by its ending; None, and a report, where it is none.
+
+    ``encoding`` is what a table is said to be written in.
+    """
     ending = path.suffix.lower()
     if ending not in (*ENDINGS, *JSON_LINES):
         known = ", ".join((*ENDINGS, *JSON_LINES))
@@ -144,7 +151,7 @@ def open_file(path: Path, problems: Problems, *, what: str = "") -> Rows | None:
         return None
     inside = replace(problems, file=str(path), line=None)
     try:
-        file = examine(path, only_utf8=ending in JSON_LINES)
+        file = examine(path, only_utf8=ending in JSON_LINES, encoding=encoding)
         if ending in JSON_LINES:
             return _lines(file, inside)
         return _table(file)

@@ -18,27 +18,7 @@ from asyncpipe.jobfile.lazy import LazyRows, Seen
 from asyncpipe.jobfile.load import load_jobs, open_jobs
 from asyncpipe.jobs.job import Job
 from tests.support.job_files import FLUX, VEO
-
-HEAD = f"rows: rows.csv\ndefaults: {{model: {FLUX}}}\n"
-TEMPLATE = HEAD + 'jobs:\n- name: "{sku}"\n  prompt: "{text}"\n'
-
-
-def load(folder: Path, text: str, rows: str | bytes, name: str = "rows.csv") -> JobFile:
-    (folder / name).write_bytes(rows.encode() if isinstance(rows, str) else rows)
-    path = folder / "jobs.yaml"
-    path.write_text(text.replace("rows.csv", name), encoding="utf-8")
-    return load_jobs(path)
-
-
-def problems(folder: Path, text: str, rows: str | bytes, name: str = "rows.csv") -> list[str]:
-    with pytest.raises(JobFileError) as caught:
-        load(folder, text, rows, name)
-    return [str(problem).replace(f"{folder}/", "") for problem in caught.value.problems]
-
-
-def named(file: JobFile) -> list[tuple[str | None, str]]:
-    return [(job.name, job.prompt) for job in file.jobs]
-
+from tests.support.rows import HEAD, TEMPLATE, load, named, problems
 
 # -- tables as programs write them --------------------------------------------------------------
 
@@ -46,6 +26,8 @@ TWO = [("1", "白瓷杯, 橡木桌"), ("2", '第一行\n第二行 "引"')]
 COMMAS = 'sku,text\r\n1,"白瓷杯, 橡木桌"\r\n2,"第一行\n第二行 ""引"""\r\n'
 SEMICOLONS = COMMAS.replace("sku,text", "sku;text").replace('1,"', '1;"').replace('2,"', '2;"')
 TABS = COMMAS.replace("sku,text", "sku\ttext").replace('1,"', '1\t"').replace('2,"', '2\t"')
+
+READ = """read as GB18030 (GBK): '1{}"白瓷杯, 橡木桌"'"""
 
 
 @pytest.mark.parametrize(
@@ -56,8 +38,16 @@ TABS = COMMAS.replace("sku,text", "sku\ttext").replace('1,"', '1\t"').replace('2
         ("rows.csv", SEMICOLONS.encode("utf-8-sig"), "rows.csv (UTF-8, semicolons)"),
         ("rows.csv", f"sep=;\r\n{SEMICOLONS}".encode(), "rows.csv (UTF-8, semicolons)"),
         ("rows.tsv", TABS.encode(), "rows.tsv (UTF-8, tabs)"),
-        ("rows.csv", COMMAS.encode("gb18030"), "rows.csv (GB18030 (GBK), commas)"),
-        ("rows.csv", SEMICOLONS.encode("gbk"), "rows.csv (GB18030 (GBK), semicolons)"),
+        (
+            "rows.csv",
+            COMMAS.encode("gb18030"),
+            f"rows.csv ({READ.format(',')}, commas)",
+        ),
+        (
+            "rows.csv",
+            SEMICOLONS.encode("gbk"),
+            f"rows.csv ({READ.format(';')}, semicolons)",
+        ),
         ("rows.txt", TABS.encode("utf-16"), "rows.txt (UTF-16, tabs)"),
         ("rows.csv", TABS.encode("utf-16-be", "strict"), None),
         ("rows.csv", b"\xfe\xff" + TABS.encode("utf-16-be"), "rows.csv (UTF-16, tabs)"),
@@ -434,7 +424,7 @@ def test_validate_shows_what_is_made_of_which_columns(
     assert run_command(["validate", str(tmp_path / "jobs.yaml")]) == 0
     out = capsys.readouterr().out
     assert "2 jobs, no problems; 0.08 USD in all" in out
-    assert "rows: rows.csv (GB18030 (GBK), commas)" in out
+    assert "rows: rows.csv (read as GB18030 (GBK): '1,白瓷杯在橡木桌上,9', commas)" in out
     assert "columns used: sku, text" in out
     assert "columns no template names (kept as labels): price" in out
     assert "白瓷杯在橡木桌上" in out
