@@ -5,7 +5,14 @@ talks to is its caller's affair.
 """
 
 from asyncpipe.http.body import Body, check_answer
-from asyncpipe.http.client import DEFAULT_TIMEOUTS, USER_AGENT, HttpAnswer, HttpClient, Timeouts
+from asyncpipe.http.client import (
+    DEFAULT_TIMEOUTS,
+    USER_AGENT,
+    HttpAnswer,
+    HttpClient,
+    Timeouts,
+    json_of,
+)
 from asyncpipe.http.headers import (
     Entity,
     ask_for_rest,
@@ -37,6 +44,7 @@ __all__ = [
     "header",
     "is_loopback",
     "is_rest",
+    "json_of",
     "on_loopback",
     "proxy_for",
     "retry_after_s",

@@ -176,7 +176,7 @@ class HttpClient:
 
     async def ask(self, path: str, body: Mapping[str, Any], *, what: str) -> HttpAnswer:
         """Send ``body`` to a path that buys nothing; raises PollFailed without an answer."""
-        result = await self._exchange(self._polls, "POST", path, _json(body))
+        result = await self._exchange(self._polls, "POST", path, json_of(body))
         if isinstance(result, HttpAnswer):
             return result
         raise PollFailed(f"{what} got no answer: {result.text}")
@@ -193,7 +193,7 @@ class HttpClient:
             await self._posting.acquire()  # at once
         try:
             # Written only now: the JSON of a submit that waits would hold 4 KB, however short.
-            once = OnceBody(_json(body))
+            once = OnceBody(json_of(body))
             return await self._exchange(self._submits, "POST", path, once, headers=once.headers)
         finally:
             self._posting.release()
@@ -238,7 +238,7 @@ class HttpClient:
             return no_answer(exc, started=data.begun if isinstance(data, OnceBody) else True)
 
 
-def _json(body: Mapping[str, Any]) -> bytes:
+def json_of(body: Mapping[str, Any]) -> bytes:
     """A request's body; raises Rejected for what JSON cannot hold."""
     try:
         return orjson.dumps(body, option=orjson.OPT_NON_STR_KEYS)

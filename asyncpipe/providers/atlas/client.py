@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 from urllib.parse import quote
 
 from multidict import CIMultiDict
 from yarl import URL
 
 from asyncpipe.errors import KeyRefused, PollFailed, PredictionGone, ProviderError, UsageError
-from asyncpipe.http import DEFAULT_TIMEOUTS, FilePart, HttpAnswer, HttpClient, Timeouts, is_loopback
+from asyncpipe.http import (
+    DEFAULT_TIMEOUTS,
+    FilePart,
+    HttpAnswer,
+    HttpClient,
+    Timeouts,
+    is_loopback,
+    json_of,
+)
 from asyncpipe.jobs import Job, JobType
 from asyncpipe.media import media_type
 from asyncpipe.pricing import Bill, Quote
-from asyncpipe.providers import Prediction
+from asyncpipe.providers import Listed, Prediction
 from asyncpipe.providers.atlas.answer import open_answer
 from asyncpipe.providers.atlas.billing import read_balance, read_bill
+from asyncpipe.providers.atlas.history import pages
 from asyncpipe.providers.atlas.key import Redactor
 from asyncpipe.providers.atlas.quote import read_quote
 from asyncpipe.providers.atlas.reader import ARTICLE, TEXTS, read_poll, read_submit, read_upload
@@ -43,6 +53,8 @@ _ENDPOINTS = {
 }
 
 _MODELS = "/models"
+
+_HISTORY = "/model/history"
 
 _CALCULATE = "/model/calculate"
 
@@ -162,6 +174,28 @@ class AtlasCloud:
         if (prediction.id, prediction.route) == (prediction_id, route):
             return prediction
         return replace(prediction, id=prediction_id, route=route)
+
+    async def history(self, since: datetime, until: datetime) -> AsyncIterator[Sequence[Listed]]:
+        """Pages of the account's predictions, newest first, until one is older than ``since``.
+
+        Raises HistoryUnavailable, or ProviderError where the list cannot be had or has a hole.
+        """
+        async for page in pages(self, since):
+            yield page
+
+    async def ask_history(self, query: str) -> HttpAnswer:
+        """Ask for one page of the history; costs nothing. Raises PollFailed without an answer."""
+        answer = await self._http.get(f"{_HISTORY}?{query}", what="the list of predictions")
+        return self._without_key(answer)
+
+    def body_of(self, job: Job) -> Mapping[str, Any]:
+        """The request body that a submit of ``job`` sends, as JSON has it."""
+        body: dict[str, Any] = json.loads(json_of(job.body))
+        return body
+
+    def route_of(self, job: Job) -> str:
+        """How a prediction of ``job`` is polled that is known from the history alone."""
+        return TEXTS if job.kind is JobType.AUDIO else ARTICLE
 
     async def upload(self, path: Path) -> str:
         """Send a file of this machine and return a temporary URL of it, for submits; costs nothing.
