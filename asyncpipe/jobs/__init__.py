@@ -5,6 +5,7 @@ of both the ``JobRecord`` that everybody reads. No I/O, no clock but ``now``.
 """
 
 from asyncpipe.jobs.events import (
+    Absent,
     AskedAgain,
     AssetStored,
     Damaged,
@@ -12,6 +13,7 @@ from asyncpipe.jobs.events import (
     Expired,
     Failed,
     FetchFailed,
+    Found,
     Generated,
     Intended,
     Lost,
@@ -24,6 +26,7 @@ from asyncpipe.jobs.events import (
     RetryAsked,
     Submitted,
     Succeeded,
+    TurnedUp,
     Unknown,
     Withdrawn,
     now,
@@ -66,6 +69,7 @@ __all__ = [
     "PAID_OPEN",
     "POLICIES",
     "WINDOWS",
+    "Absent",
     "AskedAgain",
     "AssetStored",
     "Attempt",
@@ -75,6 +79,7 @@ __all__ = [
     "Expired",
     "Failed",
     "FetchFailed",
+    "Found",
     "Generated",
     "Intended",
     "Job",
@@ -96,6 +101,7 @@ __all__ = [
     "StoredAsset",
     "Submitted",
     "Succeeded",
+    "TurnedUp",
     "Unknown",
     "Withdrawn",
     "any_type",

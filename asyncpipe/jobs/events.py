@@ -144,6 +144,41 @@ class Unknown(Event):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Found(Event):
+    """A lost submit's prediction is known after all, and polled from now on.
+
+    ``created`` is when it was made, by the provider's clock, where it says so.
+    """
+
+    target = JobState.SUBMITTED
+
+    prediction_id: str
+    route: str = ""
+    created: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Absent(Event):
+    """The provider's list of predictions proves that a lost submit bought nothing.
+
+    The attempt ends with that, and another one follows.
+    """
+
+    target = JobState.PENDING
+
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TurnedUp(Event):
+    """The prediction of an ``attempt`` that its job has gone on from is found after all."""
+
+    attempt: int
+    prediction_id: str
+    charged: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Expired(Event):
     """The deadline passed while the provider still worked; the prediction id is kept."""
 

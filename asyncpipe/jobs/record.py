@@ -10,12 +10,14 @@ from typing import Any, NamedTuple, TypeVar
 
 from asyncpipe.errors import IllegalTransition
 from asyncpipe.jobs.events import (
+    Absent,
     AssetStored,
     Damaged,
     Event,
     Expired,
     Failed,
     FetchFailed,
+    Found,
     Generated,
     Intended,
     Lost,
@@ -28,6 +30,7 @@ from asyncpipe.jobs.events import (
     RetryAsked,
     Submitted,
     Succeeded,
+    TurnedUp,
     Unknown,
 )
 from asyncpipe.jobs.job import Job
@@ -41,7 +44,7 @@ class Settled(StrEnum):
 
     CHARGED = "charged"
     RELEASED = "released"  # the prediction failed, and the provider gave the money back
-    ABSENT = "absent"  # the submit surely bought nothing
+    ABSENT = "absent"  # the submit surely bought nothing: refused, or not in the provider's list
     FREE = "free"  # its answer was lost, and the user found that it was not charged
 
 
@@ -70,8 +73,8 @@ class Attempt:
     cost) and ``overrun`` (charged beyond what was reserved) are micro-dollars; ``estimated`` is
     whether its amount is the provider's estimate. ``body`` is the digest of the request as it was
     sent, ``uploads`` the URLs of files in it. ``polls`` counts answers to polls, ``refusals``
-    submits that surely bought nothing. ``resumed_at`` is when an expired one was taken up again,
-    for a fresh deadline. Times are UTC.
+    submits that surely bought nothing. ``resumed_at`` is when an expired or found one was taken up
+    again, for a fresh deadline; ``lost_at`` when its answer was known to be lost. Times are UTC.
     """
 
     n: int = 0
@@ -101,7 +104,19 @@ class Attempt:
     intended_at: datetime | None = None
     submitted_at: datetime | None = None
     resumed_at: datetime | None = None
+    lost_at: datetime | None = None
     ended_at: datetime | None = None
+
+    @property
+    def absent(self) -> bool:
+        """Whether its answer was lost, and the provider's list proved that it bought nothing."""
+        return self.lost_at is not None and self.settled is _ABSENT
+
+    @property
+    def sought(self) -> bool:
+        """Whether a prediction of it may be at the provider under an id that nobody was told."""
+        lost = self.lost_at is not None and self.prediction_id is None
+        return lost and (self.settled is None or self.settled is _ABSENT)
 
     @property
     def paid(self) -> bool:
@@ -269,12 +284,47 @@ def _settle(fields: Fields, record: JobRecord, event: LostSettled) -> None:
     fields["earlier"] = tuple(earlier.values())
 
 
+def _absent(fields: Fields, record: JobRecord, event: Absent) -> None:
+    gone = changed(
+        record.attempt,
+        reserved=0,
+        estimated=False,
+        settled=_ABSENT,
+        settled_at=event.at,
+        ended_at=event.at,
+        error=event.error,
+    )
+    fields["earlier"], fields["attempt"] = (*record.earlier, gone), NO_ATTEMPT
+    fields["used"] = record.used + 1
+
+
+def _turned_up(fields: Fields, record: JobRecord, event: TurnedUp) -> None:
+    earlier = {each.n: each for each in record.earlier}
+    lost = earlier.get(event.attempt)
+    if lost is None or not lost.sought:
+        raise IllegalTransition(f"attempt {event.attempt} of {record.name} is not looked for")
+    charged = lost.booked if event.charged else 0
+    earlier[event.attempt] = changed(
+        lost,
+        prediction_id=event.prediction_id,
+        reserved=0,
+        charged=charged,
+        overrun=max(charged - lost.reserved, 0),
+        settled=_CHARGED if event.charged else _RELEASED,
+        settled_at=event.at,
+        ended_at=event.at,
+    )
+    fields["earlier"] = tuple(earlier.values())
+
+
 OF_JOB: dict[type[Event], Callable[[Fields, JobRecord, Any], None]] = {
     Intended: _begin,
     Released: _use_up,
     RetryAsked: _retry,
     Resubmitted: _resubmit,
     LostSettled: _settle,
+    Absent: _absent,
+    TurnedUp: _turned_up,
 }
 """What each kind of event changes of the job besides its state and the attempt."""
 
@@ -343,6 +393,13 @@ def _unknown(now: Fields, was: Attempt, event: Unknown) -> None:
     now["error"] = event.error
     now["prediction_id"] = event.prediction_id or was.prediction_id
     now["request_id"] = event.request_id or was.request_id
+    if now["prediction_id"] is None:
+        now["lost_at"] = event.at
+
+
+def _found(now: Fields, was: Attempt, event: Found) -> None:
+    now["prediction_id"], now["route"], now["error"] = event.prediction_id, event.route, None
+    now["submitted_at"], now["resumed_at"] = event.created or was.intended_at, event.at
 
 
 def _ended(now: Fields, was: Attempt, event: Failed | Released | NotBought) -> None:
@@ -397,6 +454,7 @@ OF_ATTEMPT: dict[type[Event], Callable[[Fields, Attempt, Any], None]] = {
     Released: _released,
     Failed: _failed,
     Unknown: _unknown,
+    Found: _found,
     Expired: _error,
     AssetStored: _stored,
     Damaged: _damaged,

@@ -140,6 +140,21 @@ class Ledger(Protocol):
     async def unresolved(self) -> list[JobRecord]:
         """Jobs that are unknown, or have an earlier attempt of unknown outcome, by id."""
 
+    async def sought(self) -> list[JobRecord]:
+        """Jobs with a submit whose prediction may be at the provider under an unknown id, by id.
+
+        Its answer was lost, or it was taken for absent; of neither a prediction is known.
+        """
+
+    async def owners_of(self, prediction_ids: Collection[str]) -> dict[str, int]:
+        """The jobs whose predictions these are, by the prediction's id; others are left out."""
+
+    async def predictions(self, since: datetime) -> list[tuple[str, datetime]]:
+        """The ids of predictions whose submit was intended since then, and when."""
+
+    async def absence_failed(self) -> bool:
+        """Whether a submit that was taken for absent has turned up after all."""
+
     async def named_of(self, ids: Iterable[int], named: Named) -> set[int]:
         """Those of ``ids`` that a run names."""
 

@@ -26,7 +26,7 @@ from asyncpipe.jobs import (
 from asyncpipe.ledger.asset_names import claim_stems
 from asyncpipe.ledger.errors import MADE_NO_SENSE, makes_no_sense, rows_of
 from asyncpipe.ledger.rows import Added, AddedOne, Counted, Named
-from asyncpipe.ledger.write import ATTEMPT_COLUMNS, TIMES
+from asyncpipe.ledger.write import ATTEMPT_COLUMNS, TIMES, text_of
 
 _JOB_COLUMNS = ("id", "key", "name", "spec", "state", "version", "stem", "used", "failures")
 
@@ -133,6 +133,52 @@ def unresolved(connection: sqlite3.Connection) -> list[JobRecord]:
     """Jobs that are unknown, or have an earlier attempt of unknown outcome, oldest first."""
     lost = "SELECT 1 FROM attempts e WHERE e.job_id=id AND e.n<=used AND e.settled IS NULL"
     return _records(connection, f"WHERE state='unknown' OR EXISTS({lost}) ORDER BY id", ())
+
+
+def sought(connection: sqlite3.Connection) -> list[JobRecord]:
+    """Jobs with a submit whose prediction may be at the provider under an unknown id, by id."""
+    lost = (
+        "SELECT job_id FROM attempts WHERE lost_at IS NOT NULL AND prediction_id IS NULL"
+        " AND (settled IS NULL OR settled='absent')"
+    )
+    return _records(connection, f"WHERE id IN ({lost}) ORDER BY id", ())
+
+
+_AT_ONCE = 500
+"""So many values go into one query."""
+
+
+def owners_of(connection: sqlite3.Connection, prediction_ids: Collection[str]) -> dict[str, int]:
+    """The jobs whose predictions these are, by the prediction's id; others are left out."""
+    ids, owners = list(prediction_ids), dict[str, int]()
+    for start in range(0, len(ids), _AT_ONCE):
+        some = ids[start : start + _AT_ONCE]
+        marks = ",".join("?" * len(some))
+        query = f"SELECT prediction_id, job_id FROM attempts WHERE prediction_id IN ({marks})"
+        owners.update(connection.execute(query, some).fetchall())
+    return owners
+
+
+def predictions(connection: sqlite3.Connection, since: datetime) -> list[tuple[str, datetime]]:
+    """The ids of predictions whose submit was intended since then, and when."""
+    query = (
+        "SELECT prediction_id, intended_at FROM attempts"
+        " WHERE prediction_id IS NOT NULL AND intended_at>=?"
+    )
+    with rows_of("a prediction"):
+        rows = connection.execute(query, (text_of(since),))
+        return [(found, datetime.fromisoformat(at)) for found, at in rows]
+
+
+def absence_failed(connection: sqlite3.Connection) -> bool:
+    """Whether a submit that was taken for absent has turned up after all."""
+    # What is absent has nothing reserved: found, and charged, all of it goes beyond that.
+    query = (
+        "SELECT EXISTS(SELECT 1 FROM attempts a JOIN jobs j ON j.id=a.job_id"
+        " WHERE lost_at IS NOT NULL AND n<=used AND settled='charged' AND overrun>=booked"
+        " AND booked>0 AND prediction_id IS NOT NULL)"
+    )
+    return bool(connection.execute(query).fetchone()[0])
 
 
 _NAMED = " seen_run>=? AND seen_run<>? AND id<=? "

@@ -6,7 +6,7 @@ import sqlite3
 
 from asyncpipe.errors import LedgerError
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 # `jobs` keeps its rowid and a UNIQUE key beside it: WITHOUT ROWID on a text key triples the cost
 # of the first pass over a million rows. `spec` comes last: it may be long.
@@ -33,7 +33,9 @@ CREATE TABLE attempts(
   polls INTEGER NOT NULL, refusals INTEGER NOT NULL, generation_s REAL,
   error TEXT, error_code INTEGER, moderated INTEGER NOT NULL,
   intended_at TEXT NOT NULL, submitted_at TEXT, resumed_at TEXT, ended_at TEXT,
+  lost_at TEXT,
   PRIMARY KEY(job_id, n)) WITHOUT ROWID;
+CREATE INDEX attempts_lost ON attempts(job_id) WHERE lost_at IS NOT NULL;
 CREATE TABLE assets(
   job_id INTEGER NOT NULL, n INTEGER NOT NULL, position INTEGER NOT NULL,
   path TEXT NOT NULL, size INTEGER NOT NULL, sha256 TEXT NOT NULL,

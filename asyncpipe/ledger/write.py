@@ -18,7 +18,7 @@ INLINE = "data:"
 brings the rest."""
 
 _OPEN = ("prediction_id", "route", "request_id", "polls", "error")
-_OPEN_COLUMNS = (*_OPEN, "submitted_at", "resumed_at")
+_OPEN_COLUMNS = (*_OPEN, "submitted_at", "resumed_at", "lost_at")
 """What may change of an attempt as long as its money is not settled."""
 
 _SETTLED = ("reserved", "charged", "told", "overrun", "refusals", "generation_s", "error_code")
@@ -33,7 +33,7 @@ _INTENT = ("n", "booked", "price_source", "assumed", "body")
 ATTEMPT_COLUMNS = (*_SETTLED_COLUMNS, *_INTENT, "intended_at", "uploads")
 """Those of a row of attempts that are an attempt's fields: all but the job's id."""
 
-TIMES = ("submitted_at", "resumed_at", "settled_at", "ended_at", "intended_at")
+TIMES = ("submitted_at", "resumed_at", "lost_at", "settled_at", "ended_at", "intended_at")
 
 _INTEND = (
     f"INSERT INTO attempts({', '.join(ATTEMPT_COLUMNS)}, job_id)"
@@ -175,10 +175,12 @@ _open, _settled, _intent = attrgetter(*_OPEN), attrgetter(*_SETTLED), attrgetter
 
 def _open_row(attempt: Attempt) -> Row:
     submitted_at, resumed_at = attempt.submitted_at, attempt.resumed_at
+    lost_at = attempt.lost_at
     return (
         *_open(attempt),
         submitted_at and text_of(submitted_at),
         resumed_at and text_of(resumed_at),
+        lost_at and text_of(lost_at),
     )
 
 

@@ -14,15 +14,18 @@ import pytest
 from asyncpipe import Job, JobState
 from asyncpipe.errors import LedgerError
 from asyncpipe.jobs.events import (
+    Absent,
     AssetStored,
     Event,
     Failed,
+    Found,
     Generated,
     Intended,
     LostSettled,
     Resubmitted,
     Submitted,
     Succeeded,
+    TurnedUp,
     Unknown,
     now,
 )
@@ -421,5 +424,42 @@ class LedgerContract:
                 (found,) = await ledger.records([refused.id])
                 at = refused.attempt.intended_at
                 assert replace(found, attempt=replace(found.attempt, intended_at=at)) == refused
+
+        asyncio.run(main())
+
+    def test_whose_predictions_are_known_and_which_submits_are_sought(
+        self, store: Store, tmp_path: Path
+    ) -> None:
+        """An id is claimed once; a lost submit is sought until it is found, absent ones on."""
+
+        async def main() -> None:
+            async with store.open(tmp_path) as ledger:
+                _, records = await begun(ledger)
+                delivered(ledger, records[0])
+                lost = []
+                for record in records[1:]:
+                    ledger.append(intended := intent(record))
+                    lost.append(went(intended, Unknown, error="lost"))
+                    ledger.append(lost[-1])
+                assert await ledger.sought() == lost
+                found = went(lost[0], Found, prediction_id="late", created=now())
+                absent = went(lost[1], Absent, error="not there")
+                ledger.append(found)
+                ledger.append(absent)
+                assert await ledger.sought() == [absent, lost[2]]
+                assert not await ledger.absence_failed()
+                asked = {*map(str, range(2000)), "late", f"p{records[0].id}"}
+                known = {"late": found.id, f"p{records[0].id}": records[0].id}
+                assert await ledger.owners_of(asked) == known
+                after = went(absent, TurnedUp, attempt=1, prediction_id="later")
+                ledger.append(after)
+                assert await ledger.absence_failed()
+                assert await ledger.sought() == [lost[2]]
+                made_at = found.attempt.intended_at
+                assert made_at is not None
+                since = await ledger.predictions(made_at)
+                assert ("late", made_at) in since
+                assert await ledger.predictions(now()) == []
+                assert await ledger.records([found.id, after.id]) == [found, after]
 
         asyncio.run(main())

@@ -11,6 +11,7 @@ import pytest
 from asyncpipe.errors import IllegalTransition
 from asyncpipe.jobs import events
 from asyncpipe.jobs.events import (
+    Absent,
     Event,
     Failed,
     Generated,
@@ -21,6 +22,7 @@ from asyncpipe.jobs.events import (
     Released,
     Resubmitted,
     RetryAsked,
+    TurnedUp,
     Unknown,
     now,
 )
@@ -46,12 +48,14 @@ MOVES_MONEY = {
     RetryAsked,
     Resubmitted,
     LostSettled,
+    Absent,
+    TurnedUp,
 }
 KEPT_ELSEWHERE = {"job_id", "at", "charged", "found_free", "said", "indexes", "index", "path"} | {
-    "size", "sha256", "attempt"
+    "size", "sha256", "attempt", "created"
 }  # fmt: skip
 """Fields of events that a record has under another name, or in its money."""
-LOST = Attempt(n=3, reserved=3, booked=2)
+LOST = Attempt(n=3, reserved=3, booked=2, lost_at=now())
 VALUES: dict[str, Any] = {
     "int": 3, "str": "x", "bool": True, "float": 1.5, "tuple[int, ...]": (0,),
     "tuple[str, ...]": ("https://h/1",), "int | None": 7, "str | None": "y",
@@ -72,6 +76,11 @@ def every_event() -> list[Event]:
 
 def money(attempt: Attempt) -> list[Any]:
     return [getattr(attempt, name) for name in MONEY]
+
+
+def leaves_behind(event: Event) -> bool:
+    """Whether what it says is of an earlier attempt afterwards."""
+    return isinstance(event, Absent | TurnedUp)
 
 
 def record(state: JobState, **fields: Any) -> JobRecord:
@@ -102,9 +111,10 @@ def test_every_event_leaves_a_whole_record_and_its_own_fields_in_it(
         for field in fields(event):
             said = getattr(event, field.name)
             if field.name not in KEPT_ELSEWHERE | ({"told"} if paid else set()) and event.stored:
-                kept = after if hasattr(after, field.name) else after.attempt
+                attempt = after.earlier[-1] if leaves_behind(event) else after.attempt
+                kept = after if hasattr(after, field.name) else attempt
                 assert getattr(kept, field.name) == said, field.name
-        blank = isinstance(event, Intended | RetryAsked | Resubmitted)
+        blank = isinstance(event, Intended | RetryAsked | Resubmitted | Absent)
         assert after.attempt.polls == (0 if blank else 2 + isinstance(event, Polled))
         if type(event) not in MOVES_MONEY:
             assert after.earlier == before.earlier

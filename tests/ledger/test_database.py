@@ -249,7 +249,7 @@ def test_another_provider_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("version", "remedy"),
-    [(version, "finish the folder with the asyncpipe that wrote it") for version in (1, 2, 3)]
+    [(version, "finish the folder with the asyncpipe that wrote it") for version in (1, 2, 3, 4)]
     + [(99, "install the asyncpipe that wrote it, or a newer one")],
 )
 def test_a_ledger_of_another_version_is_left_alone(

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from asyncpipe import Job, JobState
 from asyncpipe.jobs.events import (
+    Absent,
     AskedAgain,
     AssetStored,
     Damaged,
@@ -20,6 +21,7 @@ from asyncpipe.jobs.events import (
     Expired,
     Failed,
     FetchFailed,
+    Found,
     Generated,
     Intended,
     Lost,
@@ -32,6 +34,7 @@ from asyncpipe.jobs.events import (
     RetryAsked,
     Submitted,
     Succeeded,
+    TurnedUp,
     Unknown,
     Withdrawn,
     now,
@@ -70,7 +73,7 @@ def possible(record: JobRecord) -> list[str]:
         S.SUBMITTING: ["Submitted", "Generated", "Failed", "NotBought", "Released", "Unknown"],
         S.SUBMITTED: ["Generated", "Failed", "Charged", "Released", "Expired", "Unknown", "Polled"],
         S.EXPIRED: ["PolledAgain"],
-        S.UNKNOWN: ["Resubmitted", "Resubmitted", "Charged", "FoundFree"],
+        S.UNKNOWN: ["Resubmitted", "Resubmitted", "Charged", "FoundFree", "Found", "Absent"],
         S.GENERATED: ["AssetStored", "AssetStored", "FetchFailed", "Succeeded", "Lost"],
         S.FAILED: [] if record.attempt.paid else ["RetryAsked"],
         S.CANCELLED: ["AskedAgain"],
@@ -80,13 +83,24 @@ def possible(record: JobRecord) -> list[str]:
 
 def with_settling(record: JobRecord) -> list[str]:
     """The same, and what the user may say of lost answers at any time."""
-    return [*possible(record), *(["LostCharged", "LostFree"] if record.lost else [])]
+    settling = ["LostCharged", "LostFree"] if record.lost else []
+    turning_up = ["TurnedUp"] if any(each.sought for each in record.earlier) else []
+    return [*possible(record), *settling, *turning_up]
 
 
 def found_out(record: JobRecord, random: Random, *, charged: bool) -> LostSettled:
     """What the user says of one of a job's lost answers."""
     lost = random.choice([each.n for each in record.earlier if each.settled is None])
     return LostSettled(job_id=record.id, at=now(), attempt=lost, charged=charged)
+
+
+def turned_up(record: JobRecord, amount: int) -> TurnedUp:
+    """The prediction of an attempt that the job has gone on from."""
+    attempt = next(each.n for each in record.earlier if each.sought)
+    charged, found = amount % 3 > 0, f"late{amount}"
+    return TurnedUp(
+        job_id=record.id, at=now(), attempt=attempt, prediction_id=found, charged=charged
+    )
 
 
 def event(kind: str, record: JobRecord, amount: int) -> Event:
@@ -131,6 +145,9 @@ def event(kind: str, record: JobRecord, amount: int) -> Event:
         "Lost": lambda: Lost(**wrong),
         "RetryAsked": lambda: RetryAsked(**base),
         "AskedAgain": lambda: AskedAgain(**base),
+        "Found": lambda: Found(**base, prediction_id=f"f{amount}", created=now()),
+        "Absent": lambda: Absent(**wrong),
+        "TurnedUp": lambda: turned_up(record, amount),
         "Withdrawn": lambda: Withdrawn(**base),
     }
     return made[kind]()
