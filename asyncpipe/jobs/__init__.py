@@ -5,7 +5,6 @@ of both the ``JobRecord`` that everybody reads. No I/O, no clock but ``now``.
 """
 
 from asyncpipe.jobs.events import (
-    Absent,
     AskedAgain,
     AssetStored,
     Damaged,
@@ -13,7 +12,6 @@ from asyncpipe.jobs.events import (
     Expired,
     Failed,
     FetchFailed,
-    Found,
     Generated,
     Intended,
     Lost,
@@ -26,7 +24,6 @@ from asyncpipe.jobs.events import (
     RetryAsked,
     Submitted,
     Succeeded,
-    TurnedUp,
     Unknown,
     Withdrawn,
     now,
@@ -69,7 +66,6 @@ __all__ = [
     "PAID_OPEN",
     "POLICIES",
     "WINDOWS",
-    "Absent",
     "AskedAgain",
     "AssetStored",
     "Attempt",
@@ -79,7 +75,6 @@ __all__ = [
     "Expired",
     "Failed",
     "FetchFailed",
-    "Found",
     "Generated",
     "Intended",
     "Job",
@@ -101,7 +96,6 @@ __all__ = [
     "StoredAsset",
     "Submitted",
     "Succeeded",
-    "TurnedUp",
     "Unknown",
     "Withdrawn",
     "any_type",
