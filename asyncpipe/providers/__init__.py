@@ -20,6 +20,7 @@ from asyncpipe.providers.base import (
     Provider,
     Uploader,
     account_of,
+    retention_of,
 )
 
 DEFAULT_PROVIDER = "atlas"
@@ -37,6 +38,7 @@ __all__ = [
     "connect",
     "has_key",
     "key_variable",
+    "retention_of",
 ]
 
 

@@ -139,6 +139,18 @@ class Provider(Protocol):
     ) -> None: ...
 
 
+USUAL_RETENTION_S = 14 * 86_400.0
+"""How long a provider keeps predictions and media that does not say otherwise, in seconds."""
+
+
+def retention_of(provider: Provider) -> float:
+    """How many seconds after its submit a prediction and its media are surely still kept.
+
+    A provider may say so by its ``retention_s``.
+    """
+    return float(getattr(provider, "retention_s", USUAL_RETENTION_S))
+
+
 def account_of(provider: Provider) -> str:
     """The provider's word for its account; empty where it has none."""
     account = getattr(provider, "account", "")

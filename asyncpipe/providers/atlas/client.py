@@ -138,6 +138,11 @@ class AtlasCloud:
         """
         return self._account
 
+    @property
+    def retention_s(self) -> float:
+        """How long predictions and media are kept, by its documents: 14 days."""
+        return 14 * 86_400.0
+
     async def __aenter__(self) -> Self:
         """Open its connections. Raises UsageError for a proxy that cannot be used."""
         await self._http.__aenter__()
