@@ -61,22 +61,20 @@ async def retrying(
     on: type[E] | tuple[type[E], ...],
     rng: Random | None = None,
     again: Callable[[E], bool] = lambda _: True,
-    further: Callable[[E], bool] = lambda _: False,
     between: Callable[[E, int, float], Awaitable[float]] | None = None,
 ) -> T:
     """Return what ``attempt`` returns, trying again where it raises one of ``on``.
 
-    An error is raised when ``again`` says that it would not help, or after too many in a row; one
-    that got ``further`` begins a new row. Its ``retry_after_s``, if it has one, is the other side's
-    wish. ``between`` is given each error that is tried again, how many there were in a row, and the
-    pause, and returns the pause to make.
+    An error is raised when ``again`` says that it would not help, or after too many in a row. Its
+    ``retry_after_s``, if it has one, is the other side's wish. ``between`` is given each error that
+    is tried again, how many there were in a row, and the pause, and returns the pause to make.
     """
     rng, failures = rng or Random(), 0
     while True:
         try:
             return await attempt()
         except on as exc:
-            failures = 1 if further(exc) else failures + 1
+            failures += 1
             pause_s = retries.pause_s(failures, rng, getattr(exc, "retry_after_s", None))
             if pause_s is None or not again(exc):
                 raise

@@ -167,7 +167,8 @@ class DownloadError(AsyncpipeError):
     """The media could not be fetched whole, or is not what it should be.
 
     ``have`` bytes of it are kept, of ``total`` (None: not known), for the next try to go on from;
-    ``retry_after_s`` is its server's wish in seconds, or None.
+    ``retry_after_s`` is its server's wish in seconds, or None. ``refused``: its server does
+    not take the URL (any more), or there is none; another URL may do.
     """
 
     def __init__(
@@ -177,15 +178,20 @@ class DownloadError(AsyncpipeError):
         have: int = 0,
         total: int | None = None,
         retry_after_s: float | None = None,
+        refused: bool = False,
     ) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
         self.have = have
         self.total = total
+        self.refused = refused
 
 
 class MediaGone(DownloadError):
     """The media's URL answers 403, 404 or 410."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, refused=True)
 
 
 class TooLarge(DownloadError):

@@ -185,6 +185,7 @@ class FakeProvider:
     default: Script = field(default_factory=Script)
     name: str = DEFAULT_PROVIDER
     origin: str = "fake"
+    retention_s: float = 14 * 86_400.0
     simulated: bool = True
     account: str = ""
     sold: list[str] = field(default_factory=list)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncpipe._tasks import Retries, retrying
-from asyncpipe.errors import DownloadError, NotAccepted, RateLimited
+from asyncpipe.errors import NotAccepted, RateLimited
 from asyncpipe.testing import run_virtual
 
 FIVE = Retries(attempts=5, initial_s=2.0, maximum_s=8.0, longest_wish_s=60.0)
@@ -93,21 +93,6 @@ def test_a_wish_to_wait_is_heeded_within_reason() -> None:
     ask = Scripted(RateLimited("", retry_after_s=30), RateLimited("", retry_after_s=1e6), "yes")
     assert run(ask) == "yes"
     assert ask.pauses == [30.0, 60.0]
-
-
-def test_progress_begins_the_count_anew() -> None:
-    """Ten failures, of which every other one got further."""
-    ask = Scripted(*[DownloadError("broke off", have=n // 2 * 100) for n in range(2, 22)], "whole")
-    furthest = 0
-
-    def further(error: DownloadError) -> bool:
-        nonlocal furthest
-        before, furthest = furthest, max(furthest, error.have)
-        return furthest > before
-
-    done = retrying(ask, FIVE, on=DownloadError, rng=Random(1), further=further)
-    assert run_virtual(done) == "whole"
-    assert max(ask.pauses) <= 4.0
 
 
 def test_between_two_tries_the_caller_may_do_something_and_shorten_the_pause() -> None:

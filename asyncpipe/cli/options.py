@@ -192,7 +192,7 @@ _CHOICES = shared(
         type=click.FloatRange(0),
         default=600.0,
         show_default=True,
-        help="Stop when no submit was accepted for so many seconds.",
+        help="End when no submit, or at the end no download, went well for so many seconds.",
     ),
 )
 

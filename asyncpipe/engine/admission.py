@@ -9,12 +9,15 @@ import anyio
 
 from asyncpipe.engine.queue import Handoff, Queue
 from asyncpipe.engine.tickets import OpenRun, StopReasons, Ticket, Tickets
-from asyncpipe.errors import AsyncpipeError
+from asyncpipe.errors import AsyncpipeError, DownloadError
 from asyncpipe.flow import Limiter, Permit
 from asyncpipe.jobs import JobRecord, JobState
 from asyncpipe.ledger import Ledger, Named
 from asyncpipe.media import DiskSpace
 from asyncpipe.pricing import Fit, Spending
+
+MOST_CHASED = 1000
+"""While so many paid jobs could not be downloaded nothing more is bought: memory has an end."""
 
 STEP_S = 3600.0
 """Longest sleep of admission when nothing is due; any news wakes it at once."""
@@ -23,6 +26,7 @@ STEP_S = 3600.0
 class Admission:
     """Choose jobs, give each its permit, and hand them over one by one.
 
+    ``patience_s`` is how long is waited for downloads that fail once nothing else is left to do.
     Only ``run`` gives permits, and it awaits nothing but news: pages of jobs are drawn from the
     ledger by ``draw``, and quotes asked for by ``ask_quotes``, each in a task of its own.
     """
@@ -37,7 +41,9 @@ class Admission:
         spending: Spending,
         room: DiskSpace,
         news: asyncio.Event,
+        patience_s: float,
     ) -> None:
+        self._patience_s = patience_s
         self._ledger = ledger
         self._tickets, self._stops = tickets, stops
         self._limiter, self._spending, self._room = limiter, spending, room
@@ -49,6 +55,7 @@ class Admission:
         self._runs: list[OpenRun] = []
         self._carried = 0
         self._obeyed = 0
+        self._stirred = self._clock()
         self.queue = Queue(limiter)
         self.drivers = Handoff(news)
 
@@ -60,7 +67,7 @@ class Admission:
         None draws nothing: only what is under way. With ``comparing`` it does not end before
         ``compared`` is called.
         """
-        run = OpenRun(named=named, models={}, comparing=comparing)
+        run = OpenRun(named=named, models={}, comparing=comparing, stirred=self._clock())
         if named is not None:
             models = await self._ledger.pending_models(named)
             run.models = dict.fromkeys(models, 0)
@@ -115,7 +122,7 @@ class Admission:
             return
         self._runs.remove(run)
         for ticket in [ticket for ticket in self._tickets.values() if run in ticket.runs]:
-            ticket.runs.remove(run)
+            ticket.excuse(run)
             if not ticket.runs and not ticket.awaited and self.queue.remove(ticket):
                 self._tickets.close(ticket, ticket.record)
         self._hungry.set()
@@ -155,8 +162,52 @@ class Admission:
             ticket.looked_again = True
             self.queue.expire(ticket)
             self._settle_runs()
+        elif ticket.state is JobState.GENERATED and ticket.chase is not None:
+            self._chase_on(ticket, ticket.chase.since)
         else:
             self._let_go(ticket, stopped or ticket.record)
+
+    def _chase_on(self, ticket: Ticket, since: float) -> None:
+        """Keep a job whose download failed; callers who have waited long enough hear of it."""
+        self._stir(ticket, since)
+        self.queue.fetch_later(ticket)
+        if self._clock() - max(since, ticket.asked_at) >= self._patience_s:
+            ticket.tell(ticket.record)
+        self._settle_runs()
+
+    def _stir(self, ticket: Ticket, at: float) -> None:
+        """Note that something came of a job."""
+        self._stirred = max(self._stirred, at)
+        for run in ticket.runs:
+            run.stirred = max(run.stirred, at)
+
+    def _lose_patience(self) -> float:
+        """Let runs end that wait in vain for downloads; return when another may be.
+
+        Their jobs are chased on as long as the pipeline is open.
+        """
+        now, patience_s = self._clock(), 0.0 if self._stops.drained else self._patience_s
+        due = math.inf
+        for run in [run for run in self._runs if run.only_chases]:
+            if now - run.stirred < patience_s:
+                due = min(due, run.stirred + patience_s)
+                continue
+            for ticket in [ticket for ticket in self._tickets.values() if run in ticket.runs]:
+                ticket.excuse(run)
+            self._settle_runs()
+        if self._stalled and now - self._stirred >= self._patience_s:
+            self._stops.note(
+                DownloadError(
+                    f"no download succeeded for {self._patience_s:g} s, and {MOST_CHASED} paid "
+                    "jobs wait for theirs: nothing more is bought"
+                )
+            )
+        return due
+
+    @property
+    def _stalled(self) -> bool:
+        """Whether too much that is paid for could not be downloaded to buy more."""
+        return len(self.queue.chased) >= MOST_CHASED and not self.queue.empty
 
     def _looks_again(self, ticket: Ticket) -> bool:
         # Not a caller's: it belongs to no run, and in a service that is never idle an end to wait
@@ -165,6 +216,7 @@ class Admission:
         return expired and not ticket.looked_again
 
     def _let_go(self, ticket: Ticket, outcome: JobRecord | AsyncpipeError) -> None:
+        self._stir(ticket, self._clock())
         self._tickets.close(ticket, outcome)
         self._settle_runs()
 
@@ -173,7 +225,7 @@ class Admission:
         for run in list(self._runs):
             if not run.drawn:
                 continue
-            if run.expired and run.expired == run.open:
+            if run.expired and run.expired + run.chased == run.open:
                 # In a service that is never idle a run ends all the same.
                 theirs = [ticket for ticket in self.queue.expired.values() if run in ticket.runs]
                 self.queue.paid.extend(self.queue.take_expired(theirs))
@@ -203,7 +255,7 @@ class Admission:
         while True:
             self._news.clear()
             self._obey()
-            due = self._hand_over()
+            due = min(self._lose_patience(), self._hand_over())
             if self._spending.quotes.wanted:
                 self._unquoted.set()
             at = min(due, self._clock() + STEP_S)
@@ -215,8 +267,10 @@ class Admission:
 
     def _hand_over(self) -> float:
         """Hand over all that may go now; return when there may be more."""
-        while self._limiter.free and self.drivers.awaited:
-            chosen = self._choose()
+        while self.drivers.awaited:
+            # A download needs no worker's place.
+            free, now = self._limiter.free, self._clock()
+            chosen = self._choose() if free else self.queue.choose_chased(now)
             if isinstance(chosen, float):
                 return chosen
             chosen.permit = self._permit(chosen)
@@ -236,7 +290,7 @@ class Admission:
         return self._limiter.to_poll(model)
 
     def _choose(self) -> Ticket | float:
-        room = self.queue.empty or self._room.enough()
+        room = self.queue.empty or (self._room.enough() and not self._stalled)
         chosen = self.queue.choose(self._clock(), room=room, fit=self._fit)
         while self.queue.unfit:
             ticket = self.queue.unfit.popleft()

@@ -40,7 +40,7 @@ class Aftercare:
 
     def put_down(self, ticket: Ticket) -> None:
         """Note that a driver let go of a job."""
-        if not to_come_again(ticket.record):
+        if ticket.chase is not None or not to_come_again(ticket.record):  # admission chases it on
             self._due.pop(ticket.id, None)
             return
         _, gap_s = self._due.get(ticket.id, (0.0, FIRST_S / 2))

@@ -47,7 +47,7 @@ class Driver:
                 await self.poller.poll(ticket)
             await self.uploads.doubt(before, ticket.record)
         if ticket.state is JobState.GENERATED:
-            ticket.record = await self.fetcher.fetch(ticket.record)
+            await self.fetcher.fetch(ticket)
         if ticket.state is JobState.UNKNOWN:
             self.submitter.resubmit(ticket)
         self.admission.put_down(ticket, self.submitter.next_attempt_at(ticket))

@@ -15,6 +15,7 @@ from asyncpipe._fs import forget_parts
 from asyncpipe._tasks import tasks_apart, within
 from asyncpipe.engine.admission import Admission
 from asyncpipe.engine.aftercare import Aftercare, to_come_again
+from asyncpipe.engine.chase import PATIENCE_S
 from asyncpipe.engine.decide import PredictionOwners, RetryPolicy
 from asyncpipe.engine.drive import Driver
 from asyncpipe.engine.fetch import Fetcher
@@ -50,7 +51,7 @@ from asyncpipe.ledger import (
 )
 from asyncpipe.media import DiskSpace, Downloader
 from asyncpipe.pricing import SpendingLimits, Tell
-from asyncpipe.providers import Provider, account_of
+from asyncpipe.providers import Provider, account_of, retention_of
 from asyncpipe.report import MANIFEST_NAME, ManifestWriter, Totals
 
 logger = logging.getLogger("asyncpipe.engine")
@@ -181,6 +182,7 @@ class Engine:
             spending=self.spending,
             room=self.room,
             news=self.news,
+            patience_s=PATIENCE_S if settings.patience_s is None else settings.patience_s,
         )
         self.latencies = latencies_of(
             settings.polling,
@@ -224,9 +226,11 @@ class Engine:
             ledger=self.ledger,
             downloader=self.downloader,
             downloads=settings.limits.downloads,
-            emit=self.recorder.append,
+            recorder=self.recorder,
             stop=self.stops.note,
+            clock=self.clock,
             rng=rng,
+            retention_s=retention_of(self.provider),
         )
         self.aftercare = Aftercare(self.ledger, self._offer, self.clock)
         self.driver = Driver(

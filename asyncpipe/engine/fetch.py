@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from random import Random
 
-from asyncpipe._tasks import Retries, retrying
+from asyncpipe.engine.chase import Chase, after_fetch, may_help
 from asyncpipe.engine.poll import Inquiry
+from asyncpipe.engine.recorder import Recorder
+from asyncpipe.engine.tickets import Ticket
 from asyncpipe.errors import (
     AsyncpipeError,
     DiskError,
@@ -17,17 +18,13 @@ from asyncpipe.errors import (
     MediaGone,
     PredictionGone,
     ProviderError,
-    TooLarge,
 )
 from asyncpipe.jobs import (
     AssetStored,
-    Event,
     FetchFailed,
     JobRecord,
     JobType,
-    Lost,
     Succeeded,
-    changed,
     now,
 )
 from asyncpipe.ledger import INLINE, Ledger
@@ -35,39 +32,14 @@ from asyncpipe.media import Downloader, StoredFile, Target
 
 logger = logging.getLogger("asyncpipe.fetcher")
 
-Emit = Callable[[JobRecord, Event], JobRecord]
-"""Folds an event into a record, appends it to the ledger, tells the collector."""
-
-RETRIES = Retries(attempts=5, initial_s=2.0, longest_wish_s=600.0)
-"""After so many downloads of an output that fail in a row the job is left to the next run. A media
-server that wants us back later than that is asked all the same: a permit is held."""
-
-STEPS = 256
-"""A try that kept this share more than any before starts the count anew: at most so many times."""
-
 _EXTENSIONS = {JobType.IMAGE: "png", JobType.VIDEO: "mp4", JobType.AUDIO: "mp3"}
-
-
-@dataclass(slots=True)
-class Patience:
-    """How far the tries of one output have come, in bytes."""
-
-    furthest: int = 0
-
-    def further(self, error: DownloadError) -> bool:
-        """Whether a failed try kept enough more than any before to be worth another row of them."""
-        # Not any byte: a server that gives one per try would hold a download permit for ever.
-        if error.have < self.furthest + max(1, (error.total or error.have) // STEPS):
-            return False
-        self.furthest = error.have
-        return True
 
 
 class Fetcher:
     """Fetch generated jobs under a download permit of their own, apart from the window's.
 
-    Nothing here gives paid media up lightly: a URL that is gone is asked for anew, a download that
-    fails is tried again, and what still fails stays ``generated`` for the next run.
+    Nothing here gives paid media up: each call is one try, which holds the permit no longer; the
+    ticket's chase says when to come again. ``retention_s`` is how long the provider keeps media.
     """
 
     def __init__(
@@ -77,123 +49,125 @@ class Fetcher:
         ledger: Ledger,
         downloader: Downloader,
         downloads: int,
-        emit: Emit,
+        recorder: Recorder,
         stop: Callable[[AsyncpipeError], None],
+        clock: Callable[[], float],
         rng: Random,
+        retention_s: float,
     ) -> None:
         self._inquiry = inquiry
         self._ledger = ledger
         self._downloader = downloader
         self._permits = asyncio.Semaphore(downloads)
-        self._emit = emit
+        self._recorder = recorder
         self._stop = stop
+        self._clock = clock
         self._rng = rng
+        self._retention_s = retention_s
 
-    async def fetch(self, record: JobRecord) -> JobRecord:
-        """Store what is missing of a generated job; returns it succeeded, lost or generated."""
+    async def fetch(self, ticket: Ticket) -> None:
+        """Try once to store what is missing of a generated job; it succeeds, is lost, or waits.
+
+        It waits for the next try in this run with a chase, for the next run without.
+        """
+        chase = ticket.chase or Chase(since=self._clock())
+        again = False
         async with self._permits:
             try:
-                record = await self._fetch_all(record)
-            except MediaGone as exc:
-                record = self._emit(record, Lost(job_id=record.id, at=now(), error=str(exc)))
-            except DownloadError as exc:
-                error = f"{exc}; it is paid for and kept, run the same command again"
-                record = self._emit(record, FetchFailed(job_id=record.id, at=now(), error=error))
+                await self._fetch_all(ticket, chase)
             except DiskError as exc:
                 self._stop(exc)
                 error = f"{exc}; the media are paid for and kept"
-                record = self._emit(record, FetchFailed(job_id=record.id, at=now(), error=error))
+                event = FetchFailed(job_id=ticket.id, at=now(), error=error)
+                self._recorder.record(ticket, event)
+            except DownloadError as exc:
+                again = self._judge(ticket, exc, chase)
+        ticket.pursue(chase if again else None)
         await self._ledger.durable()
-        return record
 
-    async def _fetch_all(self, record: JobRecord) -> JobRecord:
-        if INLINE in record.attempt.outputs:  # came inside an answer of an earlier run
-            outputs = await self._inline_again(record)
-            record = changed(record, attempt=changed(record.attempt, outputs=outputs))
-        stored = {asset.position for asset in record.attempt.assets}
-        for index, stem in enumerate(await self._stems(record)):
+    def _judge(self, ticket: Ticket, error: DownloadError, chase: Chase) -> bool:
+        """Record what a failed try means; say whether there is to be another one in this run."""
+        logger.info("%s: %s", ticket.record.name, error, extra={"action": "fetch.failed"})
+        chase.failed(error, self._clock(), self._rng)
+        event = after_fetch(
+            ticket.record, error, chase.failures, now(), retention_s=self._retention_s
+        )
+        if event is not None:
+            self._recorder.record(ticket, event)
+        return may_help(error) and (event is None or event.target is None)
+
+    async def _fetch_all(self, ticket: Ticket, chase: Chase) -> None:
+        """Fetch what is missing; raises what kept an output from it, once all were tried.
+
+        Of several errors the first that is not MediaGone: as long as one output may be had the job
+        is not lost.
+        """
+        outputs = await self._outputs(ticket.record)
+        stored = {asset.position for asset in ticket.record.attempt.assets}
+        errors: list[DownloadError] = []
+        for index, stem in enumerate(await self._stems(ticket.record, len(outputs))):
             if index in stored:
                 continue
-            file = await self._fetch_one(record, index, stem)
+            try:
+                file = await self._fetch_one(ticket.record, index, outputs[index], stem, chase)
+            except DownloadError as exc:
+                errors.append(exc)
+                continue
             event = AssetStored(
-                job_id=record.id,
+                job_id=ticket.id,
                 at=now(),
                 index=index,
                 path=file.path,
                 size=file.size,
                 sha256=file.sha256,
             )
-            record = self._emit(record, event)
-        return self._emit(record, Succeeded(job_id=record.id, at=now()))
+            self._recorder.record(ticket, event)
+        if errors:
+            raise min(errors, key=lambda error: isinstance(error, MediaGone))
+        self._recorder.record(ticket, Succeeded(job_id=ticket.id, at=now()))
 
-    async def _inline_again(self, record: JobRecord) -> tuple[str, ...]:
-        """Ask again for media that only an answer held; raises MediaGone when that is gone."""
+    async def _outputs(self, record: JobRecord) -> tuple[str, ...]:
+        """The outputs of a job; asked for again where an earlier run's answer held the media."""
+        if INLINE not in record.attempt.outputs:
+            return record.attempt.outputs
+        if outputs := await self._outputs_again(record):
+            return outputs
+        raise MediaGone("the media came inside an answer that was lost with its run")
 
-        async def ask() -> tuple[str, ...]:
-            if outputs := await self._outputs_again(record):
-                return outputs
-            raise MediaGone("the media came inside an answer that was lost with its run")
-
-        return await retrying(
-            ask,
-            RETRIES,
-            on=MediaGone,
-            rng=self._rng,
-            again=lambda _: bool(record.attempt.prediction_id),
-        )
-
-    async def _stems(self, record: JobRecord) -> list[str]:
+    async def _stems(self, record: JobRecord, count: int) -> list[str]:
         """One stem per output: ``name``, or ``name_1``, ``name_2`` … when there are several."""
         assert record.stem is not None, "admission fixes the stem"
-        count = len(record.attempt.outputs)
         if count == 1:
             return [record.stem]
         return await self._ledger.claim_parts(record, count)
 
-    async def _fetch_one(self, record: JobRecord, index: int, stem: str) -> StoredFile:
-        """Try an output a few times; raises DownloadError, or DiskError at once.
+    async def _fetch_one(
+        self, record: JobRecord, index: int, output: str, stem: str, chase: Chase
+    ) -> StoredFile:
+        """Try one output; where its URL is refused, the provider is asked whether it has another.
 
-        MediaGone is raised only when a try failed so after the provider was asked for the place
-        and answered.
+        Raises DiskError, or DownloadError: MediaGone only when the provider answered that.
         """
         part, extension = f"{record.id}_{index}.part", _EXTENSIONS[record.job.kind]
         target = Target(stem=stem, part=part, default_extension=extension)
-        url, answered = record.attempt.outputs[index], False
-
-        async def fetch() -> StoredFile:
-            return await self._downloader.fetch(url, target)
-
-        async def ask_anew(error: DownloadError, failures: int, pause_s: float) -> float:
-            """Whatever went wrong, the provider may know a better URL by now; asking is free."""
-            nonlocal url, answered
-            logger.info("%s: %s", record.name, error, extra={"action": "fetch.failed"})
-            tried = url
-            try:
-                url, answered = await self._url_again(record, index, url), True
-            except DownloadError as exc:
-                logger.info("%s: %s", record.name, exc, extra={"action": "fetch.failed"})
-                answered = False
-            # A provider may sign anew for every asking: a new place is tried at once only once.
-            return 0.0 if url != tried and failures == 1 and not error.retry_after_s else pause_s
-
+        url = chase.urls.get(index, output)
         try:
-            return await retrying(
-                fetch,
-                RETRIES,
-                on=DownloadError,
-                rng=self._rng,
-                again=lambda error: not isinstance(error, TooLarge),
-                further=Patience().further,
-                between=ask_anew,
-            )
-        except MediaGone as exc:
-            if answered:
+            return await self._downloader.fetch(url, target)
+        except DownloadError as exc:
+            if not exc.refused:
                 raise
+            refusal = exc
+        try:
+            fresh = next(iter((await self._outputs_again(record))[index:]), url)
+        except DownloadError as exc:
+            logger.info("%s: %s", record.name, exc, extra={"action": "fetch.failed"})
             # Nobody who knows has said that there is no other place.
-            raise DownloadError(str(exc)) from exc
-
-    async def _url_again(self, record: JobRecord, index: int, url: str) -> str:
-        return next(iter((await self._outputs_again(record))[index:]), url)
+            raise DownloadError(str(refusal), retry_after_s=refusal.retry_after_s) from exc
+        chase.urls[index] = fresh
+        # A provider may sign anew for every asking: a new place is tried at once only once.
+        if fresh == url or chase.failures:
+            raise refusal
+        return await self._downloader.fetch(fresh, target)
 
     async def _outputs_again(self, record: JobRecord) -> tuple[str, ...]:
         """Ask the provider once more where the outputs are; empty if it cannot tell.

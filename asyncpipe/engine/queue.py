@@ -20,9 +20,9 @@ NO_ROOM_S = 5.0
 class Queue:
     """The jobs that wait for a permit, and the choice among them: synchronous, no I/O.
 
-    Paid work comes first; then models take turns, each as its window and its pause allow; jobs
-    that wait for their next attempt come when they are due; expired ones last, when nothing else
-    is left of their run.
+    Paid work comes first, downloads that failed when they are due; then models take turns, each as
+    its window and its pause allow; jobs that wait for their next attempt come when they are due;
+    expired ones last, when nothing else is left of their run.
     """
 
     def __init__(self, limiter: Limiter) -> None:
@@ -32,6 +32,7 @@ class Queue:
         self.ready: dict[str, OrderedDict[int, Ticket]] = {}
         self.later: list[tuple[float, int, Ticket]] = []
         self.expired: dict[int, Ticket] = {}
+        self.chased: list[tuple[float, int, Ticket]] = []
         self.unfit: deque[Ticket] = deque()
         self._turn: deque[str] = deque()
         self._order = 0
@@ -58,7 +59,7 @@ class Queue:
 
     @property
     def empty(self) -> bool:
-        """Whether no job is held, expired ones apart."""
+        """Whether no job is held, expired ones and downloads that failed apart."""
         return not (self.paid or self.later or any(self.ready.values()))
 
     def forget_pending(self, model: str | None = None) -> list[Ticket]:
@@ -105,13 +106,14 @@ class Queue:
         Without ``room`` on the disk nothing is to be submitted; look again soon. A job that does
         not ``fit`` the budget yet makes its model wait; one that never will goes to ``unfit``.
         """
-        if self.paid:
-            return self.paid.popleft()
+        paid = self.choose_paid(now)
+        if isinstance(paid, Ticket):
+            return paid
         if not room:
-            return now + NO_ROOM_S
+            return min(paid, now + NO_ROOM_S)
         while self.later and self.later[0][0] <= now:
             self.add([heapq.heappop(self.later)[2]], first=True)
-        due = self.later[0][0] if self.later else math.inf
+        due = min(paid, self.later[0][0] if self.later else math.inf)
         for _ in range(len(self._turn)):
             model = self._turn[0]
             at = self._limiter.ready_at(model, now) if self.ready[model] else None
@@ -123,6 +125,24 @@ class Queue:
             elif (chosen := self._first_fitting(model, fit)) is not None:
                 return chosen
         return due
+
+    def choose_paid(self, now: float) -> Ticket | float:
+        """Take out what is paid for already, or say when there may be some."""
+        return self.paid.popleft() if self.paid else self.choose_chased(now)
+
+    def choose_chased(self, now: float) -> Ticket | float:
+        """Take out a download that failed and is due again, or say when one is."""
+        if not self.chased:
+            return math.inf
+        if self.chased[0][0] > now:
+            return self.chased[0][0]
+        return heapq.heappop(self.chased)[2]
+
+    def fetch_later(self, ticket: Ticket) -> None:
+        """Take a job whose download failed, until its chase is due."""
+        assert ticket.chase is not None, "the chase says when"
+        self._order += 1
+        heapq.heappush(self.chased, (ticket.chase.due, self._order, ticket))
 
     def _first_fitting(self, model: str, fit: Callable[[Ticket], Fit]) -> Ticket | None:
         row = self.ready[model]

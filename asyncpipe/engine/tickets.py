@@ -6,6 +6,7 @@ import asyncio
 import logging
 from dataclasses import dataclass, field
 
+from asyncpipe.engine.chase import Chase
 from asyncpipe.errors import AsyncpipeError
 from asyncpipe.flow import Permit
 from asyncpipe.jobs import Job, JobRecord, JobState
@@ -22,7 +23,8 @@ class Ticket:
     ``runs`` wait for it, and so do ``callers``, each with a future of its own. It is a caller's
     ``single`` when no batch names it: it goes with its last caller while nothing was sent. An
     ``adopted`` one is paid work of an earlier run that nobody named in this one: it is brought
-    home, and what fails of it is not bought anew.
+    home, and what fails of it is not bought anew. ``chase`` tells of downloads that failed in this
+    run and go on, ``asked_at`` when the last caller came, by the loop's clock.
     """
 
     record: JobRecord
@@ -34,6 +36,8 @@ class Ticket:
     price: Price | None = None
     hold: Hold | None = None
     permit: Permit | None = None
+    chase: Chase | None = None
+    asked_at: float = 0.0
 
     @property
     def id(self) -> int:
@@ -62,14 +66,29 @@ class Ticket:
 
     def wait(self) -> asyncio.Future[JobRecord]:
         """A future that the job's end resolves; cancelling it concerns nobody else."""
-        future: asyncio.Future[JobRecord] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[JobRecord] = loop.create_future()
         self.callers.append(future)
+        self.asked_at = loop.time()
         return future
 
     def leave(self, future: asyncio.Future[JobRecord]) -> None:
         """Wait no more; without it a job that never ends would keep all who ever asked for it."""
         if future in self.callers:
             self.callers.remove(future)
+
+    def pursue(self, chase: Chase | None) -> None:
+        """Go on trying to download it; None: no more."""
+        change = (chase is not None) - (self.chase is not None)
+        for run in self.runs:
+            run.chased += change
+        self.chase = chase
+
+    def excuse(self, run: OpenRun) -> None:
+        """Let a run go that waits no more."""
+        self.runs.remove(run)
+        run.open -= 1
+        run.chased -= self.chase is not None
 
     def tell(self, outcome: JobRecord | AsyncpipeError) -> None:
         """Resolve everybody who waits."""
@@ -93,9 +112,8 @@ class Tickets(dict[int, Ticket]):
     def close(self, ticket: Ticket, outcome: JobRecord | AsyncpipeError) -> None:
         """Let go of a job: its runs and its callers wait no more."""
         self.pop(ticket.id, None)
-        for run in ticket.runs:
-            run.open -= 1
-        ticket.runs.clear()
+        for run in [*ticket.runs]:
+            ticket.excuse(run)
         ticket.tell(outcome)
 
 
@@ -104,8 +122,9 @@ class OpenRun:
     """One run that somebody waits for: its jobs in the ledger, drawn in pages, and its tickets.
 
     ``models`` has, for each with jobs not drawn yet, the id drawn last. ``open`` counts its
-    tickets, ``expired`` those of them that wait for a last look. ``comparing``: assets of jobs that
-    had succeeded are still being looked at; more may come.
+    tickets, ``expired`` those of them that wait for a last look, ``chased`` those whose download
+    has failed and goes on. ``stirred`` is when something came of any, by the loop's clock.
+    ``comparing``: assets of jobs that had succeeded are still being looked at; more may come.
     """
 
     named: Named | None  # which rows it draws; None: it draws nothing
@@ -113,6 +132,8 @@ class OpenRun:
     comparing: bool = False
     open: int = 0
     expired: int = 0
+    chased: int = 0
+    stirred: float = 0.0
     done: asyncio.Event = field(default_factory=asyncio.Event)
     abandoned: bool = False
 
@@ -121,6 +142,12 @@ class OpenRun:
         if self not in ticket.runs:
             ticket.runs.append(self)
             self.open += 1
+            self.chased += ticket.chase is not None
+
+    @property
+    def only_chases(self) -> bool:
+        """Whether nothing is left to do but downloads that have failed before."""
+        return self.drawn and 0 < self.chased == self.open
 
     @property
     def drawn(self) -> bool:

@@ -15,6 +15,9 @@ to handle several. Of smaller ones it costs less."""
 
 _GONE = frozenset({403, 404, 410})
 
+_PASSING = frozenset({408, 421, 423, 425, 429, 499})
+"""Client errors that say nothing of the URL."""
+
 
 class Body:
     """Read a body in pieces, as they came.
@@ -104,8 +107,11 @@ def check_answer(
     if response.status in _GONE:
         raise MediaGone(f"{shown} answers {response.status}")
     if response.status not in accepted:
-        wish_s = retry_after_s(response.headers)
-        raise DownloadError(f"{shown} answers {response.status}", retry_after_s=wish_s)
+        raise DownloadError(
+            f"{shown} answers {response.status}",
+            retry_after_s=retry_after_s(response.headers),
+            refused=400 <= response.status < 500 and response.status not in _PASSING,
+        )
     coding = response.headers.get("Content-Encoding", "").strip().lower()
     if response.status != 416 and coding not in ("", "identity"):
         raise DownloadError(f"{shown} answers in {coding!r}, though asked to leave it as it is")

@@ -57,7 +57,8 @@ def sums(connection: sqlite3.Connection) -> Sums:
         )
         causes = connection.execute(
             "SELECT state, coalesce(error, ''), count(*) FROM latest"
-            " WHERE state IN ('failed', 'lost') GROUP BY 1, 2"
+            " WHERE state IN ('failed', 'lost') OR (state='generated' AND error IS NOT NULL)"
+            " GROUP BY 1, 2"
         )
         assets = connection.execute("SELECT count(*), coalesce(sum(size), 0) FROM assets")
         count, size = assets.fetchone()

@@ -179,7 +179,10 @@ class Downloader:
             self._tell_partial(exc, target)
             raise
         except (*_NETWORK, ValueError, UsageError) as exc:
-            error = DownloadError(f"{_shown(url)} could not be fetched: {_reason(exc)}")
+            error = DownloadError(
+                f"{_shown(url)} could not be fetched: {_reason(exc)}",
+                refused=isinstance(exc, aiohttp.ClientConnectorError),
+            )
             self._tell_partial(error, target)
             raise error from (None if isinstance(exc, aiohttp.ClientHttpProxyError) else exc)
 

@@ -10,7 +10,16 @@ import anyio
 
 from asyncpipe._text import fit, printable
 from asyncpipe.errors import AsyncpipeError
-from asyncpipe.jobs import AssetStored, Event, JobRecord, JobState, NotBought, Polled, Released
+from asyncpipe.jobs import (
+    AssetStored,
+    Event,
+    FetchFailed,
+    JobRecord,
+    JobState,
+    NotBought,
+    Polled,
+    Released,
+)
 from asyncpipe.pricing import usd
 from asyncpipe.report.eta import about
 from asyncpipe.report.totals import Totals
@@ -66,7 +75,7 @@ class Progress:
         self._changed = self._changed or not isinstance(event, Polled)
         if isinstance(event, AssetStored):
             self._paths.setdefault(record.id, event.path)
-        if isinstance(event, NotBought):
+        if isinstance(event, NotBought | FetchFailed):
             self._say_waiting(event.error)
         if self._totals is None or event.target is None:
             return

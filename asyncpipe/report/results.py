@@ -98,6 +98,8 @@ _LOST_BEFORE = "an earlier submit lost its answer and may have been bought"
 def _error(outcome: Outcome, state: JobState, error: str | None, lost: int) -> str | None:
     if outcome is Outcome.SUCCEEDED:
         return None
+    if error and state is JobState.GENERATED:
+        error = f"{error}; it is paid for and kept, run the same command again"
     error = error or _PENDING_WORDS.get(state)
     return "; ".join(filter(None, (error, _LOST_BEFORE))) if lost else error
 

@@ -25,7 +25,7 @@ from asyncpipe.ledger import (
 from asyncpipe.pricing import usd
 from asyncpipe.report.eta import LATEST, about, latency_of, left_s
 from asyncpipe.report.manifest import money
-from asyncpipe.report.totals import Totals
+from asyncpipe.report.totals import Totals, delays_of
 
 COLUMNS = 78
 
@@ -33,6 +33,9 @@ RECEIPT = (
     "Charged is the price of each delivered prediction by the ledger, not a receipt; "
     "`asyncpipe reconcile` compares it with the provider's bill."
 )
+
+DELAYS = 5
+"""Causes of media that could not be fetched that are listed."""
 
 _PENDING = {
     JobState.PENDING: "not submitted yet",
@@ -91,7 +94,8 @@ class Status:
     charged for. ``lost_answers`` counts attempts of unknown outcome whose jobs went on,
     ``overruns`` predictions that cost more than was reserved. ``failures_returned`` counts
     predictions that failed and whose money came back, ``refusals`` submits that surely bought
-    nothing. ``left_s`` is about how many seconds the run that is under way will take.
+    nothing. ``left_s`` is about how many seconds the run that is under way will take;
+    ``delays`` counts jobs whose media could not be fetched yet, by cause.
     """
 
     folder: Path
@@ -110,6 +114,7 @@ class Status:
     failures_returned: int
     refusals: int
     left_s: float | None
+    delays: Counter[str] = field(default_factory=Counter)
 
     @property
     def money(self) -> Money:
@@ -155,6 +160,7 @@ def read_status(folder: Path) -> Status:
             failures_returned=sum(row["returned"] for row in sums.money),
             refusals=sum(row["refusals"] for row in sums.money),
             left_s=_left_s(ledger, totals) if held else None,
+            delays=delays_of(totals),
         )
 
 
@@ -268,6 +274,8 @@ def next_steps(status: Status) -> list[str]:
         )
     unsubmitted = status.jobs[JobState.PENDING]
     bought = counts["pending"] - unsubmitted
+    for cause, count in status.delays.most_common(DELAYS):
+        steps.append(f"{count} paid and not downloaded: {printable(cause)[:300]}.")
     if bought:
         steps.append(f"{bought} bought and not here yet: asyncpipe collect {folder} fetches them.")
     if unsubmitted:
@@ -305,6 +313,7 @@ def status_document(status: Status) -> dict[str, Any]:
         "overruns": status.overruns,
         "left_s": None if status.left_s is None else round(status.left_s),
         "failures_returned": status.failures_returned,
+        "not_downloaded": dict(status.delays),
         "refusals": status.refusals,
         "currency": "USD",
         "note": RECEIPT,

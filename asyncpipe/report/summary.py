@@ -12,7 +12,7 @@ from asyncpipe.flow import Window
 from asyncpipe.jobs import JobState
 from asyncpipe.pricing import usd
 from asyncpipe.report.manifest import remarks
-from asyncpipe.report.totals import Totals
+from asyncpipe.report.totals import Totals, delays_of
 
 COLUMNS = 78
 
@@ -86,7 +86,12 @@ def _cost(totals: Totals) -> str:
 
 def _causes(totals: Totals) -> list[str]:
     lost = "  paid for, and the media are gone, because"
-    return _listed("  failed because", totals.failures) + _listed(lost, totals.losses)
+    late = "  paid and not downloaded, because"
+    return (
+        _listed("  failed because", totals.failures)
+        + _listed(lost, totals.losses)
+        + _listed(late, delays_of(totals))
+    )
 
 
 def _listed(title: str, counted: Counter[str]) -> list[str]:

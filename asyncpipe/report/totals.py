@@ -18,8 +18,9 @@ class Totals:
     apart (``removed``); ``in_doubt`` counts failed ones that an earlier attempt may have been
     charged for. Of ``charged``, ``estimated`` is charged by an estimate, and ``overrun`` is what
     ``overruns`` predictions cost beyond what was reserved. Of ``reserved``, ``held`` is that of
-    ``lost_answers``: attempts of unknown outcome whose jobs went on. ``failures`` and ``losses``
-    (media that were paid for and are gone) count jobs by cause.
+    ``lost_answers``: attempts of unknown outcome whose jobs went on. ``failures``, ``losses``
+    (media that were paid for and are gone) and ``delays`` (media that could not be fetched yet)
+    count jobs by cause.
     """
 
     jobs: Counter[JobState] = field(default_factory=Counter)
@@ -35,6 +36,7 @@ class Totals:
     cost_by_model: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
     losses: Counter[str] = field(default_factory=Counter)
+    delays: Counter[str] = field(default_factory=Counter)
     assets: int = 0
     bytes: int = 0
 
@@ -74,10 +76,13 @@ class Totals:
 
     def fold(self, before: JobRecord, after: JobRecord) -> None:
         """Count what became of a job."""
+        was, now = before.attempt, after.attempt
         if before.state is not after.state:
             self._count(before, -1)
             self._count(after, 1)
-        was, now = before.attempt, after.attempt
+        elif was.error is not now.error:
+            self.count_cause(before.state, was.error, -1)
+            self.count_cause(after.state, now.error, 1)
         earlier = before.earlier is not after.earlier
         if earlier or was.settled is not now.settled or was.reserved != now.reserved:
             self._count_money(before, -1)
@@ -88,8 +93,7 @@ class Totals:
 
     def _count(self, record: JobRecord, count: int) -> None:
         self.jobs[record.state] += count
-        if record.state in _WITH_CAUSE:
-            self.count_cause(record.state, record.attempt.error, count)
+        self.count_cause(record.state, record.attempt.error, count)
 
     def count_cause(self, state: JobState, error: str | None, count: int) -> None:
         """Count jobs that ended in ``state`` because of ``error``; other states have no causes.
@@ -97,15 +101,22 @@ class Totals:
         An API that puts a number of its own into every error must not fill the memory: beyond
         MOST_CAUSES they are counted together.
         """
-        if state not in _WITH_CAUSE:
+        causes = self._causes(state)
+        if causes is None or (state is JobState.GENERATED and not error):
             return
-        causes = self.failures if state is JobState.FAILED else self.losses
         cause = cause_of(error)
         if cause not in causes and (count < 0 or len(causes) >= MOST_CAUSES):
             cause = OTHER_CAUSES
         causes[cause] += count
         if not causes[cause]:
             del causes[cause]
+
+    def _causes(self, state: JobState) -> Counter[str] | None:
+        if state is JobState.FAILED:
+            return self.failures
+        if state is JobState.LOST:
+            return self.losses
+        return self.delays if state is JobState.GENERATED else None
 
     def _count_money(self, record: JobRecord, count: int) -> None:
         self.in_doubt += count * record.in_doubt
@@ -163,8 +174,6 @@ class Totals:
         return self.successful + self.failed + self.unknown + self.pending
 
 
-_WITH_CAUSE = (JobState.FAILED, JobState.LOST)
-
 MOST_CAUSES = 200
 """So many causes of failures, and of losses, are counted one by one."""
 
@@ -172,7 +181,17 @@ OTHER_CAUSES = "other causes"
 
 _URL = re.compile(r"https?://\S+")
 
+_ITS_URL = "its URL"
+
 
 def cause_of(error: str | None) -> str:
     """What jobs that ended for the same reason have in common: the error without its URLs."""
-    return _URL.sub("its URL", error or "")
+    return _URL.sub(_ITS_URL, error or "")
+
+
+def delays_of(totals: Totals) -> Counter[str]:
+    """Why media could not be fetched yet, in words that say whose fault it is."""
+    delays: Counter[str] = Counter()
+    for cause, count in totals.delays.items():
+        delays[cause.replace(_ITS_URL, "media host", 1)] += count
+    return delays

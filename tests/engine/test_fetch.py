@@ -1,9 +1,10 @@
-"""How long an output is tried, where it is looked for, and when it is given up."""
+"""How an output is tried, where it is looked for, and when it is given up."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from random import Random
 from typing import Any, cast
 
@@ -11,7 +12,16 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from asyncpipe.engine.fetch import RETRIES, STEPS, Fetcher, Patience
+from asyncpipe.engine.chase import (
+    GONE_TRIES,
+    LONGEST_WISH_S,
+    MAXIMUM_S,
+    STEPS,
+    Chase,
+    after_fetch,
+)
+from asyncpipe.engine.fetch import Fetcher
+from asyncpipe.engine.tickets import Ticket
 from asyncpipe.errors import (
     AsyncpipeError,
     DiskError,
@@ -20,16 +30,16 @@ from asyncpipe.errors import (
     PollFailed,
     TooLarge,
 )
-from asyncpipe.jobs.events import Event, FetchFailed, Lost, Succeeded
+from asyncpipe.jobs.events import Event, FetchFailed, Lost, Succeeded, now
 from asyncpipe.jobs.job import Job
-from asyncpipe.jobs.record import Attempt, JobRecord
+from asyncpipe.jobs.record import Attempt, JobRecord, fold
 from asyncpipe.jobs.states import JobState
 from asyncpipe.media.downloader import StoredFile, Target
 from asyncpipe.providers.base import Prediction, PredictionStatus
 from asyncpipe.testing import FakeProvider, run_virtual
 
 FILE = StoredFile(path="images/a.png", size=9, sha256="0" * 64)
-TRIES = RETRIES.attempts
+DAY_S = 86_400.0
 FIRST, FRESH = "https://media/a.png?sig=1", "https://media/a.png?sig=2"
 
 
@@ -53,6 +63,10 @@ class FakeLedger:
     async def durable(self) -> None:
         await anyio.lowlevel.checkpoint()
 
+    async def claim_parts(self, record: JobRecord, count: int) -> list[str]:
+        await anyio.lowlevel.checkpoint()
+        return [f"{record.stem}_{n}" for n in range(count)]
+
 
 @dataclass
 class Asked(FakeProvider):
@@ -68,18 +82,43 @@ class Asked(FakeProvider):
         return Prediction(id="p1", status=PredictionStatus.COMPLETED, outputs=answer)
 
 
+@dataclass
+class Noted:
+    """A recorder that only notes."""
+
+    events: list[Event] = field(default_factory=list)
+
+    def record(self, ticket: Ticket, event: Event) -> None:
+        self.events.append(event)
+        ticket.record = fold(ticket.record, event)
+
+
+def generated(age_s: float = 0.0, outputs: tuple[str, ...] = (FIRST,)) -> JobRecord:
+    job = Job(name="a", model="black-forest-labs/flux-2-pro/text-to-image", prompt="x")
+    bought = now() - timedelta(seconds=age_s)
+    return JobRecord(
+        id=1,
+        key="k",
+        name="a",
+        job=job,
+        state=JobState.GENERATED,
+        stem="images/a",
+        attempt=Attempt(n=1, prediction_id="p1", outputs=outputs, submitted_at=bought),
+    )
+
+
 def fetch(
     downloader: FakeDownloader,
     provider: FakeProvider | None = None,
     stops: list[AsyncpipeError] | None = None,
+    *,
+    record: JobRecord | None = None,
+    within_s: float = 3600.0,
 ) -> tuple[list[Event], float]:
-    """Fetch one job with one output; returns the events and the virtual seconds it took."""
-    events: list[Event] = []
+    """Fetch one job as often as it wants; returns the events and the virtual seconds it took."""
+    noted = Noted()
     stopped: list[AsyncpipeError] = stops if stops is not None else []
-
-    def emit(record: JobRecord, event: Event) -> JobRecord:
-        events.append(event)
-        return record
+    ticket = Ticket(record or generated())
 
     async def main() -> float:
         fetcher = Fetcher(
@@ -87,63 +126,99 @@ def fetch(
             ledger=cast(Any, FakeLedger()),
             downloader=cast(Any, downloader),
             downloads=1,
-            emit=emit,
+            recorder=cast(Any, noted),
             stop=stopped.append,
+            clock=anyio.current_time,
             rng=Random(1),
+            retention_s=14 * DAY_S,
         )
-        job = Job(name="a", model="black-forest-labs/flux-2-pro/text-to-image", prompt="x")
-        record = JobRecord(
-            id=1,
-            key="k",
-            name="a",
-            job=job,
-            state=JobState.GENERATED,
-            stem="images/a",
-            attempt=Attempt(n=1, prediction_id="p1", outputs=(FIRST,)),
-        )
-        with anyio.fail_after(36_000):
-            await fetcher.fetch(record)
+        with anyio.move_on_after(within_s):
+            await fetcher.fetch(ticket)
+            while (chase := ticket.chase) is not None:
+                await anyio.sleep(chase.due - anyio.current_time())
+                await fetcher.fetch(ticket)
         return anyio.current_time()
 
-    return events, run_virtual(main())
+    took_s = run_virtual(main())
+    return noted.events, took_s
 
 
 def broke_off(have: int, total: int | None = 1000) -> DownloadError:
     return DownloadError("broke off", have=have, total=total)
 
 
-def test_a_download_that_gets_no_further_is_left_to_the_next_run() -> None:
-    """TRIES of them; the job stays generated, with the error and the remedy."""
-    downloader = FakeDownloader([broke_off(500)])
+def test_a_download_is_tried_as_long_as_the_run_lasts() -> None:
+    """With gaps that grow up to a minute; what is wrong is written down once."""
+    downloader = FakeDownloader([DownloadError("https://h/a answers 500")])
     events, _ = fetch(downloader)
-    assert len(downloader.tried) == TRIES
     assert [type(event) for event in events] == [FetchFailed]
-    assert "run the same command again" in str(cast(FetchFailed, events[0]).error)
+    assert 3600 / MAXIMUM_S <= len(downloader.tried) <= 2 * 3600 / MAXIMUM_S + 10
 
 
-def test_a_download_that_gets_further_is_tried_on() -> None:
+@pytest.mark.parametrize("error", [MediaGone("403"), DownloadError("500"), broke_off(0)])
+@pytest.mark.parametrize("away", [9, 30])
+def test_media_that_come_back_are_stored(error: DownloadError, away: int) -> None:
+    """However they were refused, and for minutes: nothing is given up."""
+    events, took_s = fetch(FakeDownloader([error] * away + [FILE]))
+    assert isinstance(events[-1], Succeeded)
+    assert took_s > 60
+
+
+def test_each_try_gives_its_permit_back() -> None:
+    """One that waits for the next keeps nobody from downloading."""
+    noted, tried = Noted(), []
+
+    class Downloader(FakeDownloader):
+        async def fetch(self, url: str, target: Target) -> StoredFile:
+            tried.append(target.stem)
+            return await super().fetch(url, target)
+
+    async def main() -> None:
+        fetcher = Fetcher(
+            inquiry=cast(Any, Asked()),
+            ledger=cast(Any, FakeLedger()),
+            downloader=cast(Any, Downloader([DownloadError("500"), FILE])),
+            downloads=1,
+            recorder=cast(Any, noted),
+            stop=lambda _: None,
+            clock=anyio.current_time,
+            rng=Random(1),
+            retention_s=DAY_S,
+        )
+        first, second = Ticket(generated()), Ticket(generated())
+        await fetcher.fetch(first)
+        assert anyio.current_time() == 0.0
+        await fetcher.fetch(second)
+        assert (first.state, second.state) == (JobState.GENERATED, JobState.SUCCEEDED)
+
+    run_virtual(main())
+
+
+def test_a_download_that_gets_further_begins_the_pauses_anew() -> None:
     """However often it breaks off."""
     downloader = FakeDownloader([*(broke_off(10 * n) for n in range(1, 90)), FILE])
-    events, _ = fetch(downloader)
+    events, took_s = fetch(downloader)
     assert len(downloader.tried) == 90
     assert isinstance(events[-1], Succeeded)
+    assert took_s < 90 * 2.0
 
 
 @pytest.mark.parametrize("total", [1_000_000, None])
 def test_a_byte_at_a_time_is_no_progress(total: int | None) -> None:
-    """A server that gives next to nothing per try cannot keep a download permit for ever."""
-    patience, tries, row = Patience(), 1, 0
-    while row < TRIES:
-        row = 1 if patience.further(broke_off(tries, total)) else row + 1
-        tries += 1
-        assert tries < TRIES * STEPS * 10
+    """A server that gives next to nothing per try does not keep a run up for ever."""
+    chase, rng, stirred = Chase(since=0.0), Random(1), set()
+    for n in range(1, 10 * STEPS):
+        chase.failed(broke_off(n, total), float(n), rng)
+        stirred.add(chase.since)
+    assert len(stirred) < 4 * STEPS
 
 
 def test_progress_is_further_than_any_try_before() -> None:
     """Begun anew and as far as before is not further."""
-    downloader = FakeDownloader([broke_off(have) for have in (900, 100, 500, 899, 900, 900, 900)])
-    fetch(downloader)
-    assert len(downloader.tried) == TRIES
+    chase, rng = Chase(since=0.0), Random(1)
+    for at, have in enumerate((900, 100, 500, 899, 900)):
+        chase.failed(broke_off(have), float(at), rng)
+    assert (chase.since, chase.failures) == (0.0, 5)
 
 
 def test_too_large_is_tried_once() -> None:
@@ -173,40 +248,84 @@ def test_a_fresh_url_is_tried_at_once() -> None:
     assert isinstance(events[-1], Succeeded)
 
 
+@pytest.mark.parametrize(
+    ("error", "asked"),
+    [
+        (MediaGone("403"), True),
+        (DownloadError("400", refused=True), True),
+        (DownloadError("500"), False),
+        (broke_off(500), False),
+    ],
+)
+def test_the_provider_is_asked_for_a_url_only_when_one_is_refused(
+    error: DownloadError, asked: bool
+) -> None:
+    """A new one for what merely broke off would have the part thrown away."""
+    provider = Asked()
+    fetch(FakeDownloader([error, error, FILE]), provider)
+    assert (provider.polls > 0) is asked
+
+
 @pytest.mark.parametrize("answers", [[(FIRST,)], [(FRESH,)]], ids=["same", "fresh"])
-def test_media_is_lost_when_it_is_gone_where_the_provider_says_it_is(
+def test_media_is_lost_when_it_is_gone_after_the_retention(
     answers: list[tuple[str, ...]],
 ) -> None:
-    """After TRIES with pauses between them: a 403 may pass."""
-    downloader = FakeDownloader([MediaGone("404")])
-    events, took_s = fetch(downloader, Asked(answers=answers))
-    assert [type(event) for event in events] == [Lost]
-    assert len(downloader.tried) == TRIES
+    """After tries with pauses between them: a 403 may pass. Up to then it is only not here yet."""
+    events, took_s = fetch(
+        FakeDownloader([MediaGone("404")]),
+        Asked(answers=answers),
+        record=generated(age_s=15 * DAY_S),
+    )
+    assert [type(event) for event in events] == [FetchFailed, Lost]
     assert took_s > 5.0
+    events, took_s = fetch(
+        FakeDownloader([MediaGone("404")]), Asked(answers=answers), record=generated(13 * DAY_S)
+    )
+    assert ([type(event) for event in events], took_s) == ([FetchFailed], 3600.0)
 
 
-def test_a_url_signed_anew_each_time_is_not_tried_in_one_go() -> None:
-    """Else five tries in a row, within a second, would make media lost."""
-    answers = [(f"{FIRST}{n}",) for n in range(9)]
-    _, took_s = fetch(FakeDownloader([MediaGone("403")]), Asked(answers=answers))
-    assert took_s > 5.0
+@pytest.mark.parametrize(
+    ("error", "age_s", "failures", "lost"),
+    [
+        (MediaGone("410"), 14 * DAY_S + 1, GONE_TRIES, True),
+        (MediaGone("410"), 14 * DAY_S - 60, GONE_TRIES, False),
+        (MediaGone("410"), 99 * DAY_S, GONE_TRIES - 1, False),
+        (DownloadError("500"), 99 * DAY_S, 99, False),
+        (DownloadError("400", refused=True), 99 * DAY_S, 99, False),
+    ],
+)
+def test_only_what_is_gone_after_the_retention_is_lost(
+    error: DownloadError, age_s: float, failures: int, lost: bool
+) -> None:
+    """Counted from the submit."""
+    record = generated(age_s)
+    event = after_fetch(record, error, failures, now(), retention_s=14 * DAY_S)
+    assert isinstance(event, Lost) is lost
 
 
-@pytest.mark.parametrize("answers", [[PollFailed("502")], [(FIRST,), PollFailed("502")]])
+@pytest.mark.parametrize("answers", [[PollFailed("502")], [PollFailed("502"), (FIRST,)]])
 def test_media_is_not_lost_while_the_provider_cannot_be_asked(
     answers: list[tuple[str, ...] | Exception],
 ) -> None:
-    """It may know another place: the next run asks."""
-    downloader = FakeDownloader([MediaGone("404")])
-    events, _ = fetch(downloader, Asked(answers=answers))
-    assert [type(event) for event in events] == [FetchFailed]
+    """It may know another place."""
+    provider = Asked(answers=[*answers, PollFailed("502")])
+    events, _ = fetch(
+        FakeDownloader([MediaGone("404")]), provider, record=generated(age_s=15 * DAY_S)
+    )
+    assert not any(isinstance(event, Lost) for event in events)
 
 
-def test_trouble_on_the_way_is_not_lost_media() -> None:
-    """Gone once and broken off at last: it is there."""
-    downloader = FakeDownloader([MediaGone("404"), broke_off(0)])
-    events, _ = fetch(downloader)
-    assert [type(event) for event in events] == [FetchFailed]
+def test_what_can_be_had_of_several_outputs_is_stored() -> None:
+    """The one that is refused keeps no other from disk; nor is it lost while another may come."""
+    downloader = FakeDownloader([MediaGone("404"), FILE, DownloadError("500")])
+    events, _ = fetch(
+        downloader,
+        record=generated(15 * DAY_S, outputs=(FIRST, FRESH, FIRST)),
+        provider=Asked(answers=[(FIRST, FRESH, FIRST)]),
+        within_s=1.0,
+    )
+    assert [type(event).__name__ for event in events] == ["AssetStored", "FetchFailed"]
+    assert cast(FetchFailed, events[1]).error == "500"
 
 
 def test_a_media_server_that_asks_for_time_gets_it() -> None:
@@ -216,4 +335,4 @@ def test_a_media_server_that_asks_for_time_gets_it() -> None:
     assert 90.0 <= took_s < 100.0
     forever = DownloadError("503", retry_after_s=1e6)
     _, took_s = fetch(FakeDownloader([forever, FILE]))
-    assert took_s < 1_000.0
+    assert took_s == LONGEST_WISH_S

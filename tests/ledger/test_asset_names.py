@@ -22,7 +22,7 @@ from asyncpipe import Job, Pipeline
 from asyncpipe._fs import STEM_BYTES, folded, safe_stem
 from asyncpipe.engine.fetch import Fetcher
 from asyncpipe.engine.verify import verify
-from asyncpipe.jobs.record import Attempt, JobRecord, changed
+from asyncpipe.jobs.record import JobRecord
 from asyncpipe.ledger import asset_names as stems
 from asyncpipe.ledger.asset_names import claim_parts, claim_stems
 from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual
@@ -184,12 +184,13 @@ def stems_of(connection: sqlite3.Connection, record: JobRecord, outputs: int) ->
         ledger=ledger,
         downloader=nothing,
         downloads=1,
-        emit=nothing,
+        recorder=nothing,
         stop=nothing,
+        clock=nothing,
         rng=Random(1),
+        retention_s=1.0,
     )
-    urls = tuple(f"https://h/{n}" for n in range(outputs))
-    return asyncio.run(fetcher._stems(changed(record, attempt=Attempt(n=1, outputs=urls))))
+    return asyncio.run(fetcher._stems(record, outputs))
 
 
 @few(max_examples=120)

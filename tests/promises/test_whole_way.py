@@ -153,7 +153,8 @@ def test_media_that_is_gone_for_good_is_lost_and_charged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Asked for anew first; then counted as failed, charged, with the reason."""
-    monkeypatch.setattr("asyncpipe._tasks.backoff_s", lambda *_, **__: 0.01)
+    monkeypatch.setattr("asyncpipe.engine.chase.backoff_s", lambda *_, **__: 0.01)
+    monkeypatch.setattr(AtlasCloud, "retention_s", 0.0)
     manifest, _, books = run_faulty(tmp_path, lost_media=1.0)
     assert {result.state for result in manifest} == {JobState.LOST}
     assert manifest.totals.failed == 3
