@@ -19,6 +19,9 @@ from asyncpipe.pricing import Fit, Spending
 MOST_CHASED = 1000
 """While so many paid jobs could not be downloaded nothing more is bought: memory has an end."""
 
+EARLY_S = 1e-6
+"""A timer may ring so much before its time: what is due by then is due."""
+
 STEP_S = 3600.0
 """Longest sleep of admission when nothing is due; any news wakes it at once."""
 
@@ -186,7 +189,7 @@ class Admission:
 
         Their jobs are chased on as long as the pipeline is open.
         """
-        now, patience_s = self._clock(), 0.0 if self._stops.drained else self._patience_s
+        now, patience_s = self._now, 0.0 if self._stops.drained else self._patience_s
         due = math.inf
         for run in [run for run in self._runs if run.only_chases]:
             if now - run.stirred < patience_s:
@@ -203,6 +206,10 @@ class Admission:
                 )
             )
         return due
+
+    @property
+    def _now(self) -> float:
+        return self._clock() + EARLY_S
 
     @property
     def _stalled(self) -> bool:
@@ -269,8 +276,8 @@ class Admission:
         """Hand over all that may go now; return when there may be more."""
         while self.drivers.awaited:
             # A download needs no worker's place.
-            free, now = self._limiter.free, self._clock()
-            chosen = self._choose() if free else self.queue.choose_chased(now)
+            free = self._limiter.free
+            chosen = self._choose() if free else self.queue.choose_chased(self._now)
             if isinstance(chosen, float):
                 return chosen
             chosen.permit = self._permit(chosen)
@@ -291,7 +298,7 @@ class Admission:
 
     def _choose(self) -> Ticket | float:
         room = self.queue.empty or (self._room.enough() and not self._stalled)
-        chosen = self.queue.choose(self._clock(), room=room, fit=self._fit)
+        chosen = self.queue.choose(self._now, room=room, fit=self._fit)
         while self.queue.unfit:
             ticket = self.queue.unfit.popleft()
             reason = self._spending.why_unfit(ticket.job)
