@@ -4,7 +4,7 @@ It knows what was surely not sent, which hosts may be asked, and through which p
 talks to is its caller's affair.
 """
 
-from asyncpipe.http.body import Body, check_answer
+from asyncpipe.http.body import Body, check_answer, check_coding
 from asyncpipe.http.client import (
     DEFAULT_TIMEOUTS,
     USER_AGENT,
@@ -13,6 +13,7 @@ from asyncpipe.http.client import (
     Timeouts,
     json_of,
 )
+from asyncpipe.http.coding import coding_of
 from asyncpipe.http.headers import (
     Entity,
     ask_for_rest,
@@ -38,7 +39,9 @@ __all__ = [
     "Timeouts",
     "ask_for_rest",
     "check_answer",
+    "check_coding",
     "check_host",
+    "coding_of",
     "connector_options",
     "follow",
     "header",

@@ -7,6 +7,7 @@ import asyncio
 import aiohttp
 
 from asyncpipe.errors import DownloadError, MediaGone, TooLarge
+from asyncpipe.http.coding import coding_of, unpacker
 from asyncpipe.http.headers import retry_after_s
 
 LARGE = 1024 * 1024
@@ -20,7 +21,7 @@ _PASSING = frozenset({408, 421, 423, 425, 429, 499})
 
 
 class Body:
-    """Read a body in pieces, as they came.
+    """Read a body in pieces, as they came; what is coded comes unpacked.
 
     ``have`` of its bytes need not come, they are there. ``largest`` is the most there may be (None:
     no limit); ``slowest`` bytes/s are the least, over each ``window_s`` seconds spent waiting for
@@ -38,6 +39,7 @@ class Body:
     ) -> None:
         self.have = have
         self._stream = response.content
+        self._packed = unpacker(coding_of(response.headers.get("Content-Encoding", "")))
         self._apart = (response.content_length or 0) >= LARGE
         self._largest = largest
         self._slowest = slowest
@@ -51,7 +53,8 @@ class Body:
         Raises TooLarge, TimeoutError for a server that is too slow, and what aiohttp raises when a
         body breaks off; what had come by then is in ``rest``.
         """
-        if not self._apart and self._stream.is_eof():  # most small ones: there with their head
+        plain = not self._apart and self._packed is None
+        if plain and self._stream.is_eof():  # most small ones: there with their head
             if piece := self._stream.read_nowait():
                 self._take(piece)
             return self.rest()
@@ -66,7 +69,10 @@ class Body:
         return pieces
 
     async def _more(self) -> bool:
-        """Receive a piece; False at the end."""
+        """Receive a piece, or unpack more of the last; False at the end."""
+        if self._packed is not None and (piece := self._packed.take()):
+            self._take(piece)
+            return True
         clock = asyncio.get_running_loop().time
         asked = clock()
         if self._apart:
@@ -74,9 +80,17 @@ class Body:
         else:
             piece = await self._stream.readany()
         if piece:
-            self._take(piece)
+            self._receive(piece)
             self._pace(clock() - asked, len(piece))
+        elif self._packed is not None:
+            self._packed.end()
         return bool(piece)
+
+    def _receive(self, piece: bytes) -> None:
+        if self._packed is None:
+            self._take(piece)
+        else:
+            self._packed.feed(piece)
 
     def _take(self, piece: bytes) -> None:
         self._pieces.append(piece)
@@ -100,7 +114,7 @@ class Body:
 def check_answer(
     response: aiohttp.ClientResponse, accepted: tuple[int, ...], *, shown: str
 ) -> None:
-    """Raise MediaGone or DownloadError for an answer that is none of ``accepted``.
+    """Raise MediaGone or DownloadError for an answer whose status is none of ``accepted``.
 
     ``shown`` is its URL as messages show it.
     """
@@ -112,6 +126,11 @@ def check_answer(
             retry_after_s=retry_after_s(response.headers),
             refused=400 <= response.status < 500 and response.status not in _PASSING,
         )
-    coding = response.headers.get("Content-Encoding", "").strip().lower()
-    if response.status != 416 and coding not in ("", "identity"):
-        raise DownloadError(f"{shown} answers in {coding!r}, though asked to leave it as it is")
+
+
+def check_coding(response: aiohttp.ClientResponse, *, shown: str) -> None:
+    """Raise DownloadError for a body that cannot be unpacked."""
+    try:
+        coding_of(response.headers.get("Content-Encoding", ""))
+    except DownloadError as exc:
+        raise DownloadError(f"{shown} {exc}") from None

@@ -25,7 +25,9 @@ from asyncpipe.http import (
     Entity,
     ask_for_rest,
     check_answer,
+    check_coding,
     check_host,
+    coding_of,
     connector_options,
     follow,
     is_rest,
@@ -225,13 +227,15 @@ class Downloader:
             headers=headers,
             head_s=_CONNECT_S + self._stalled_s,
         )
-        if response.status != 200 or "Content-Encoding" in response.headers:
-            try:
-                accepted = (200, 206, 416) if headers else (200,)
-                check_answer(response, accepted, shown=_shown(str(response.url)))
-            except BaseException:
-                response.close()
-                raise
+        try:
+            shown = _shown(str(response.url))
+            accepted = (200, 206, 416) if headers else (200,)
+            check_answer(response, accepted, shown=shown)
+            if response.status != 416:
+                check_coding(response, shown=shown)
+        except BaseException:
+            response.close()
+            raise
         return response
 
     def _way(self, url: str) -> str | None:
@@ -252,7 +256,7 @@ class Downloader:
         if have == entity.total:  # cut off between its last byte and its name
             return await self._commit(part, entity.content_type, url, target)
         async with await self._answer(url, ask_for_rest(entity, have)) as response:
-            if response.status == 206 and is_rest(response.headers, entity, have):
+            if response.status == 206 and _joins(response, entity, have):
                 total = entity.total or told_total(response.headers)
                 await self._receive(part, self._body(response, have), total)
                 return await self._commit(part, entity.content_type, str(response.url), target)
@@ -273,7 +277,8 @@ class Downloader:
 
         (The page of a hotel's network is a 200, too.)
         """
-        total, named = response.content_length, (response.content_type, str(response.url))
+        total = None if _is_coded(response) else response.content_length
+        named = response.content_type, str(response.url)
         self._check_size(total)
         body = self._body(response, 0)
         try:
@@ -391,10 +396,19 @@ def _check_whole(size: int, total: int | None) -> None:
         raise ConnectionError(f"it broke off: {size} of {total} bytes")
 
 
+def _joins(response: aiohttp.ClientResponse, entity: Entity, have: int) -> bool:
+    """Whether a 206 brings what is missing, byte for byte."""
+    return is_rest(response.headers, entity, have) and not _is_coded(response)
+
+
+def _is_coded(response: aiohttp.ClientResponse) -> bool:
+    return coding_of(response.headers.get("Content-Encoding", "")) != ""
+
+
 def _entity(response: aiohttp.ClientResponse, url: str) -> Entity | None:
     """What a body is, if more of it can be asked for later."""
     known = validator(response.headers, datetime.now(UTC))
-    if known is None:
+    if known is None or _is_coded(response):  # its length and ranges are those of the packed bytes
         return None
     return Entity(
         source=source_of(url),

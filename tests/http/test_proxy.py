@@ -103,7 +103,8 @@ def test_a_proxy_is_never_told_the_key(tmp_path: Path, login: str) -> None:
             code, said = await command(environment, "models")
             assert code == 0, said
             # The media are where no proxy is asked for them, on this machine: refused, so 75.
-            code, said = await command(environment, "run", jobs, "-o", out, "--max-cost", "1")
+            run = ("run", jobs, "-o", out, "--max-cost", "1", "--patience", "1")
+            code, said = await command(environment, *run)
             assert code == 75, said
             await command(environment, "reconcile", out)
             assert len(simulator.books.predictions()) == 1

@@ -9,8 +9,8 @@ import pytest
 from aiohttp import web
 
 from asyncpipe.errors import DownloadError
-from asyncpipe.http.redirects import follow
-from tests.support.servers import noting
+from asyncpipe.http.redirects import as_given, follow
+from tests.support.servers import Api, noting
 
 
 def walk(locations: dict[str, str], *, refused: str = "", hops: int = 3) -> tuple[str, list[str]]:
@@ -92,3 +92,49 @@ def test_a_head_that_does_not_come_is_given_up() -> None:
                 )
 
     asyncio.run(main())
+
+
+SIGNED = "/o%2Fb/it%27s%20%281%29%7Ev%2E2.png?X=AK%2F2%2Fs3&s=rX7%2FC2w%3D&t=a%2Bb&e=%7E&p=a+b"
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        (SIGNED, SIGNED),
+        ("/a%252Fb.png?q=%252F&r=", "/a%252Fb.png?q=%252F&r="),
+        ("/a%2fb%3a.png?x=%e4%bd", "/a%2fb%3a.png?x=%e4%bd"),
+        ("/a//b/../c/./d?x=1&&y", "/a//b/../c/./d?x=1&&y"),
+        ("/a'b(c)*!~;=,@:$&.png?[k]=(v)'{}|", "/a'b(c)*!~;=,@:$&.png?[k]=(v)'{}|"),
+        ("/100%.png?p=50%", "/100%.png?p=50%"),
+        ("/图片 1.png?名=杯", "/%E5%9B%BE%E7%89%87%201.png?%E5%90%8D=%E6%9D%AF"),
+        ("/a.png?x=1#part", "/a.png?x=1"),
+        ("?x=%7E", "/?x=%7E"),
+        ("", "/"),
+    ],
+)
+def test_a_url_is_requested_byte_for_byte(given: str, sent: str) -> None:
+    """Signatures are over the very bytes: only what may not stand in a request line is quoted."""
+
+    apis: list[Api] = []
+
+    async def respond(request: web.BaseRequest) -> web.StreamResponse:
+        if request.raw_path == "/moved":
+            return web.Response(status=302, headers={"Location": apis[0].url + given})
+        return web.Response()
+
+    async def main() -> list[str]:
+        async with noting(respond) as api, aiohttp.ClientSession() as session:
+            apis.append(api)
+            for url in (api.url + given, f"{api.url}/moved"):
+                async with await follow(session, url, way=lambda _: None, hops=1, what="a thing"):
+                    pass
+            return api.lines
+
+    assert asyncio.run(main()) == [f"GET {sent}", "GET /moved", f"GET {sent}"]
+
+
+def test_the_host_is_spelled_as_hosts_are() -> None:
+    """Names of any script, and a port."""
+    assert str(as_given("https://图片.example:8443/a%2Fb")) == (
+        "https://xn--wcsw84d.example:8443/a%2Fb"
+    )

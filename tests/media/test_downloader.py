@@ -9,6 +9,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import zlib
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +23,7 @@ from asyncpipe.http.body import Body
 from asyncpipe.http.hosts import PublicResolver
 from asyncpipe.media.downloader import SMALL, Downloader, StoredFile
 from asyncpipe.testing import PIXEL, run_virtual
-from tests.support.media import LARGE, PNG, TARGET, Answer, fetch, left, offering
+from tests.support.media import LARGE, PNG, PNG_WHOLE, TARGET, Answer, fetch, left, offering
 from tests.support.servers import listening
 
 
@@ -223,7 +224,7 @@ def test_a_slow_disk_is_not_the_servers_fault(tmp_path: Path) -> None:
             return b"x" * 100
 
     async def main() -> int:
-        response = cast(Any, SimpleNamespace(content=Stream(), content_length=None))
+        response = cast(Any, SimpleNamespace(content=Stream(), content_length=None, headers={}))
         body = Body(response, have=0, largest=None, slowest=1024.0, window_s=30.0)
         for _ in range(10):
             await body.read(100)
@@ -247,7 +248,7 @@ def test_an_end_that_comes_late_is_an_end(tmp_path: Path) -> None:
             return self.pieces.pop(0)
 
     async def main() -> bytes:
-        response = cast(Any, SimpleNamespace(content=Stream(), content_length=None))
+        response = cast(Any, SimpleNamespace(content=Stream(), content_length=None, headers={}))
         body = Body(response, have=0, largest=None, slowest=1024.0, window_s=30.0)
         return b"".join(await body.read(SMALL))
 
@@ -316,19 +317,52 @@ def test_a_data_uri_has_the_same_limit(tmp_path: Path) -> None:
         asyncio.run(main())
 
 
-def test_media_are_asked_for_as_they_are(tmp_path: Path) -> None:
-    """No compression, whose length and bytes would not be the file's; an answer in it is none."""
+@pytest.mark.parametrize("size", [100, 3 * SMALL])
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "aws-chunked", "utf-8", "none", ""])
+def test_media_come_as_they_are_however_they_are_coded(
+    tmp_path: Path, coding: str, size: int
+) -> None:
+    """Asked for uncoded; what is packed all the same is unpacked, what says so and is not, kept."""
     seen: list[web.BaseRequest] = []
+    picture = PNG_WHOLE[:-12] + bytes(size) + PNG_WHOLE[-12:]
+    packed = {"gzip": gzip.compress(picture), "deflate": zlib.compress(picture)}
 
     async def answer(request: web.BaseRequest) -> web.Response:
-        headers = {"Content-Encoding": "gzip"} if len(seen) > 1 else {}
-        return web.Response(body=gzip.compress(PNG) if headers else PNG, headers=headers)
+        return web.Response(
+            body=packed.get(coding, picture), headers={"Content-Encoding": coding, "ETag": '"1"'}
+        )
 
-    fetch(tmp_path, answer, seen)
+    stored = fetch(tmp_path, answer, seen)
     assert seen[0].headers.getall("Accept-Encoding") == ["identity"]
-    (tmp_path / "images" / "杯子.png").unlink()
-    with pytest.raises(DownloadError, match="gzip"):
-        fetch(tmp_path, answer, seen)
+    assert (tmp_path / stored.path).read_bytes() == picture
+    assert stored.size == len(picture)
+
+
+def test_what_cannot_be_unpacked_is_no_medium(tmp_path: Path) -> None:
+    """The coding is said; nothing is left, and nothing is gone on with."""
+
+    async def coded(request: web.BaseRequest) -> web.Response:
+        return web.Response(body=b"(\xb5/\xfd" + PNG, headers={"Content-Encoding": "zstd"})
+
+    async def cut(request: web.BaseRequest) -> web.Response:
+        body = gzip.compress(PNG_WHOLE + os.urandom(5000))[:-30]
+        return web.Response(body=body, headers={"Content-Encoding": "gzip", "ETag": '"1"'})
+
+    for answer, said in ((coded, "zstd"), (cut, "ends too early")):
+        with pytest.raises(DownloadError, match=said):
+            fetch(tmp_path, answer)
+        assert left(tmp_path) == []
+
+
+def test_what_unpacks_to_too_much_is_stopped(tmp_path: Path) -> None:
+    """A thousand times its size, and never more in memory than what is allowed."""
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        body = gzip.compress(PNG + bytes(50_000_000))
+        return web.Response(body=body, headers={"Content-Encoding": "gzip"})
+
+    with pytest.raises(TooLarge):
+        fetch(tmp_path, answer, largest=2_000_000)
     assert left(tmp_path) == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,8 +12,10 @@ from typing import Any
 from aiohttp import web
 
 from asyncpipe.media.downloader import SMALL, Downloader, StoredFile, Target
+from asyncpipe.testing import PIXEL
 from tests.support.servers import serving
 
+PNG_WHOLE = base64.b64decode(PIXEL.partition(",")[2])
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
 LARGE = b"\x00\x00\x00\x18ftypisom" + bytes(range(256)) * (3 * SMALL // 256)
 TARGET = Target(stem="images/杯子", part="1_0.part", default_extension="png")
