@@ -11,7 +11,7 @@ from asyncpipe.engine.queue import Handoff, Queue
 from asyncpipe.engine.tickets import OpenRun, StopReasons, Ticket, Tickets
 from asyncpipe.errors import AsyncpipeError, DownloadError
 from asyncpipe.flow import Limiter, Permit
-from asyncpipe.jobs import JobRecord, JobState
+from asyncpipe.jobs import PAID_OPEN, JobRecord, JobState
 from asyncpipe.ledger import Ledger, Named
 from asyncpipe.media import DiskSpace
 from asyncpipe.pricing import Fit, Spending
@@ -59,6 +59,9 @@ class Admission:
         self._carried = 0
         self._obeyed = 0
         self._stirred = self._clock()
+        self._aside: set[int] = set()
+        self.search_news = asyncio.Event()
+        """Set when jobs are set aside, and when nothing else is left of their runs."""
         self.queue = Queue(limiter)
         self.drivers = Handoff(news)
 
@@ -216,6 +219,31 @@ class Admission:
         """Whether too much that is paid for could not be downloaded to buy more."""
         return len(self.queue.chased) >= MOST_CHASED and not self.queue.empty
 
+    def set_aside(self, ticket: Ticket, *, carried: bool = False) -> None:
+        """Keep a job whose lost submit is searched for; ``carried``: a driver has it."""
+        self._carried -= carried
+        self._aside.add(ticket.id)
+        for run in ticket.runs:
+            run.aside += 1
+        self.search_news.set()
+        self._settle_runs()
+
+    def take_back(self, ticket: Ticket) -> None:
+        """Go on with a job that was set aside, as it stands now."""
+        self._aside.discard(ticket.id)
+        for run in ticket.runs:
+            run.aside -= 1
+        if ticket.state in PAID_OPEN:
+            self.queue.paid.append(ticket)
+            self._news.set()
+        else:
+            self._carried += 1
+            self.put_down(ticket, None)
+
+    def waits_for_search_only(self, ticket: Ticket) -> bool:
+        """Whether nothing else is left of the runs that wait for a job."""
+        return all(run.only_searched for run in ticket.runs)
+
     def _looks_again(self, ticket: Ticket) -> bool:
         # Not a caller's: it belongs to no run, and in a service that is never idle an end to wait
         # for may not come.
@@ -239,6 +267,10 @@ class Admission:
             elif not run.open:
                 run.done.set()
                 self._runs.remove(run)
+            if run.aside and run.only_searched:
+                self.search_news.set()
+        if self._stops.drained and self._aside:
+            self.search_news.set()
         self._news.set()
 
     async def _join_named(self, run: OpenRun, named: Named) -> None:
@@ -253,6 +285,7 @@ class Admission:
         if run not in ticket.runs:
             run.join(ticket)
             run.expired += ticket.id in self.queue.expired
+            run.aside += ticket.id in self._aside
 
     # -- the choice -----------------------------------------------------------------------------
 

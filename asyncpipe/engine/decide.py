@@ -293,6 +293,10 @@ class PredictionOwners:
             del self._jobs[next(iter(self._jobs))]
         return owner == job_id
 
+    def has(self, prediction_id: str) -> bool:
+        """Whether a job was given this prediction lately."""
+        return prediction_id in self._jobs
+
 
 FIRST = 20
 """So many submits refused for one reason, and none accepted, stop a model."""

@@ -9,6 +9,7 @@ from asyncpipe.engine.aftercare import Aftercare
 from asyncpipe.engine.fetch import Fetcher
 from asyncpipe.engine.poll import Poller
 from asyncpipe.engine.recorder import Recorder
+from asyncpipe.engine.search import Searcher
 from asyncpipe.engine.submit import Submitter
 from asyncpipe.engine.tickets import Ticket
 from asyncpipe.engine.upload import Uploads
@@ -26,6 +27,7 @@ class Driver:
     fetcher: Fetcher
     recorder: Recorder
     aftercare: Aftercare
+    searcher: Searcher
 
     async def run(self) -> None:
         """Carry for ever what admission hands over."""
@@ -49,6 +51,8 @@ class Driver:
         if ticket.state is JobState.GENERATED:
             await self.fetcher.fetch(ticket)
         if ticket.state is JobState.UNKNOWN:
+            if self.searcher.take(ticket):
+                return
             self.submitter.resubmit(ticket)
         self.admission.put_down(ticket, self.submitter.next_attempt_at(ticket))
         self.aftercare.put_down(ticket)

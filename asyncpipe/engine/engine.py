@@ -23,6 +23,7 @@ from asyncpipe.engine.ingest import mark_interrupted
 from asyncpipe.engine.intake import Intake
 from asyncpipe.engine.poll import Inquiry, Poller
 from asyncpipe.engine.recorder import Hook, Recorder
+from asyncpipe.engine.search import Searcher
 from asyncpipe.engine.submit import Submitter
 from asyncpipe.engine.tickets import StopReasons, Tickets
 from asyncpipe.engine.upload import Uploads
@@ -68,6 +69,8 @@ class EngineSettings:
     polling: Polling
     patience_s: float | None
     min_free_bytes: int
+    ambiguous: str
+    search_s: float
     spending: SpendingLimits
     tell: Tell
     hooks: tuple[Hook, ...]
@@ -98,6 +101,7 @@ class Engine:
         await self.adopt()
         unknown = await self.ledger.records_in([JobState.UNKNOWN])
         self._offer(filter(to_come_again, unknown))
+        await self.searcher.begin()
 
     async def adopt(self) -> None:
         """Take up paid work that nobody waits for: of earlier runs, or left by a batch."""
@@ -232,6 +236,7 @@ class Engine:
             rng=rng,
             retention_s=retention_of(self.provider),
         )
+        self.searcher = self._make_searcher(inquiry, owners)
         self.aftercare = Aftercare(self.ledger, self._offer, self.clock)
         self.driver = Driver(
             admission=self.admission,
@@ -241,6 +246,25 @@ class Engine:
             fetcher=fetcher,
             recorder=self.recorder,
             aftercare=self.aftercare,
+            searcher=self.searcher,
+        )
+
+    def _make_searcher(self, inquiry: Inquiry, owners: PredictionOwners) -> Searcher:
+        """Make what looks for lost submits."""
+        return Searcher(
+            provider=self.provider,
+            ledger=self.ledger,
+            recorder=self.recorder,
+            admission=self.admission,
+            tickets=self.tickets,
+            inquiry=inquiry,
+            gate=self.limiter.gate,
+            owners=owners,
+            stops=self.stops,
+            enabled=self.settings.ambiguous.startswith("find"),
+            resubmit=self.settings.ambiguous == "find-resubmit",
+            search_s=self.settings.search_s,
+            tell=self.settings.tell,
         )
 
     def _start(self) -> None:
@@ -250,6 +274,7 @@ class Engine:
         start(self.admission.draw, name="asyncpipe draw")
         start(self.admission.ask_quotes, name="asyncpipe quotes")
         start(self.aftercare.run, name="asyncpipe aftercare")
+        start(self.searcher.run, name="asyncpipe search")
         start(self.recorder.keep_manifest, self.manifests.write, name="asyncpipe manifest")
         for n in range(settings.workers + 2 * settings.limits.downloads):
             start(self.driver.run, name=f"asyncpipe driver {n + 1}")

@@ -189,7 +189,8 @@ def _paired(
     group: Sequence[LostSubmit], rows: Iterable[Listed]
 ) -> tuple[dict[Place, Listed], list[Listed]]:
     """Give each row to a lost submit that it is not too old for; return those left over, too."""
-    open_ones = sorted(group, key=lambda each: (not each.waits, each.intended_at))
+    by_time = sorted(group, key=lambda each: each.intended_at, reverse=True)
+    open_ones = sorted(by_time, key=lambda each: not each.waits)
     pairs: dict[Place, Listed] = {}
     left = []
     # From the oldest row on: whoever could take it could take each later one as well.

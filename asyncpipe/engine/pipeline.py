@@ -31,6 +31,7 @@ from asyncpipe.jobs import (
     Limits,
     Polling,
     Withdrawn,
+    checked_ambiguous,
     now,
 )
 from asyncpipe.ledger import Named
@@ -49,11 +50,12 @@ class Pipeline:
     mapping with a job file's keys will do), ``spending`` the money. ``retries`` is how often a
     failure that the provider does not charge for is submitted again; ``patience_s`` ends the run
     when no submit was accepted for so long (None: never). Nothing is submitted while less than
-    ``min_free_bytes`` are free on the disk. With ``resubmit_unknown`` a submit whose answer was
-    lost is sent again, at most ``retries`` times, and may be paid twice. ``on_event`` is called for
-    every event, ``on_remark`` (default: the log) with what users should know. Jobs run in the
-    pipeline's own tasks: leaving early loses nothing paid for. Raises FolderInUse, LedgerError,
-    UsageError (another's folder).
+    ``min_free_bytes`` are free on the disk. ``ambiguous`` says, as in a job file, what becomes of a
+    submit whose answer was lost: it is looked for in the provider's list for at least ``search_s``
+    seconds. With ``resubmit``, or ``resubmit_unknown``, it is sent again, at most ``retries``
+    times, and may be paid twice. ``on_event`` is called for every event, ``on_remark`` (default:
+    the log) with what users should know. Jobs run in the pipeline's own tasks: leaving early loses
+    nothing paid for. Raises FolderInUse, LedgerError, UsageError (another's folder).
     """
 
     def __init__(
@@ -69,6 +71,8 @@ class Pipeline:
         retries: int = 2,
         patience_s: float | None = None,
         min_free_bytes: int = GIB,
+        ambiguous: str = "find",
+        search_s: float = 120.0,
         resubmit_unknown: bool = False,
         on_event: Hook | None = None,
         on_remark: Tell = logger.warning,
@@ -76,16 +80,19 @@ class Pipeline:
     ) -> None:
         if max_workers < 1 or retries < 0:
             raise UsageError("max_workers must be at least 1, retries at least 0")
+        ambiguous = "resubmit" if resubmit_unknown else checked_ambiguous(ambiguous)
         self.folder = Path(output_dir)
         self._provider = provider
         self._settings = EngineSettings(
             workers=max_workers,
             limits=Limits.of(limits),
-            retries=RetryPolicy(retries, resubmit_unknown),
+            retries=RetryPolicy(retries, ambiguous == "resubmit"),
             deadlines=deadlines or Deadlines(),
             polling=polling or Polling(),
             patience_s=patience_s,
             min_free_bytes=min_free_bytes,
+            ambiguous=ambiguous,
+            search_s=search_s,
             spending=spending or SpendingLimits(),
             tell=on_remark,
             hooks=(on_event,) if on_event else (),
@@ -104,6 +111,11 @@ class Pipeline:
     def waiting(self) -> AsyncpipeError | None:
         """What submitting waits for at the moment besides the provider, or None."""
         return self._engine.room.problem if self._engine and self._opened else None
+
+    @property
+    def turned_up(self) -> int:
+        """How many submits turned up that had been taken for absent: each is paid for twice."""
+        return self._engine.searcher.turned_up if self._engine else 0
 
     @property
     def totals(self) -> Totals:
@@ -233,6 +245,7 @@ class Pipeline:
         stops, noted = engine.stops, engine.stops.noted
         named = await take()
         await engine.adopt()
+        await engine.searcher.begin()
         stops.forget(noted)
         engine.driver.submitter.begin()
         if (short := await engine.spending.balance.too_little()) is not None:
@@ -245,6 +258,7 @@ class Pipeline:
         except asyncio.CancelledError:  # what is not submitted yet stays pending
             engine.admission.close_run(run)
             raise
+        await self._look_once_more()
         await explain(stops, engine.ledger, named, engine.spending)
         await engine.intake.end(named.run)
         return await engine.manifests.end_batch()
@@ -257,9 +271,18 @@ class Pipeline:
         """
         engine = self._parts()
         await engine.adopt()
+        await engine.searcher.begin()
         run = await engine.admission.open_run(None)
         await run.wait()
+        await self._look_once_more()
         return await engine.manifests.end_batch()
+
+    async def _look_once_more(self) -> None:
+        """Look for lost submits at a run's end, and wait for what is found."""
+        engine = self._parts()
+        if await engine.searcher.finish():
+            run = await engine.admission.open_run(None)
+            await run.wait()
 
     async def _admit(self, job: Job) -> Ticket | JobRecord:
         """Write one job to the ledger and take it up; return its record if it has ended."""

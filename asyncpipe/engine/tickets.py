@@ -123,8 +123,9 @@ class OpenRun:
 
     ``models`` has, for each with jobs not drawn yet, the id drawn last. ``open`` counts its
     tickets, ``expired`` those of them that wait for a last look, ``chased`` those whose download
-    has failed and goes on. ``stirred`` is when something came of any, by the loop's clock.
-    ``comparing``: assets of jobs that had succeeded are still being looked at; more may come.
+    has failed and goes on, ``aside`` those whose lost submits are searched for. ``stirred`` is when
+    something came of any, by the loop's clock. ``comparing``: assets of jobs that had succeeded are
+    still being looked at; more may come.
     """
 
     named: Named | None  # which rows it draws; None: it draws nothing
@@ -134,6 +135,7 @@ class OpenRun:
     expired: int = 0
     chased: int = 0
     stirred: float = 0.0
+    aside: int = 0
     done: asyncio.Event = field(default_factory=asyncio.Event)
     abandoned: bool = False
 
@@ -153,6 +155,11 @@ class OpenRun:
     def drawn(self) -> bool:
         """Whether no more jobs come."""
         return not self.models and not self.comparing
+
+    @property
+    def only_searched(self) -> bool:
+        """Whether nothing else is left to do than to look for lost submits."""
+        return self.drawn and self.open == self.aside + self.expired + self.chased
 
     async def wait(self) -> None:
         """Wait for the end; raises AsyncpipeError when the pipeline was closed before it."""

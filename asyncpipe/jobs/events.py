@@ -158,6 +158,13 @@ class Found(Event):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class NotFound(Event):
+    """An unknown job's prediction was looked for, and is not surely known; ``error`` says more."""
+
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Absent(Event):
     """The provider's list of predictions proves that a lost submit bought nothing.
 

@@ -23,6 +23,7 @@ from asyncpipe.jobs.events import (
     Lost,
     LostSettled,
     NotBought,
+    NotFound,
     Polled,
     PolledAgain,
     Released,
@@ -440,7 +441,7 @@ def _lost(now: Fields, was: Attempt, event: Lost) -> None:
     now["error"], now["ended_at"] = event.error, event.at
 
 
-def _error(now: Fields, was: Attempt, event: Expired | FetchFailed) -> None:
+def _error(now: Fields, was: Attempt, event: Expired | FetchFailed | NotFound) -> None:
     now["error"] = event.error
 
 
@@ -456,6 +457,7 @@ OF_ATTEMPT: dict[type[Event], Callable[[Fields, Attempt, Any], None]] = {
     Unknown: _unknown,
     Found: _found,
     Expired: _error,
+    NotFound: _error,
     AssetStored: _stored,
     Damaged: _damaged,
     FetchFailed: _error,

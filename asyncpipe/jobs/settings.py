@@ -151,3 +151,19 @@ def checked_window(window: str) -> str:
     if window not in WINDOWS:
         raise UsageError(f"window: {window!r} must be {' or '.join(WINDOWS)}")
     return window
+
+
+AMBIGUOUS = ("hold", "find", "find-resubmit", "resubmit")
+"""What becomes of jobs whose submit lost its answer.
+
+``hold``: they are left alone; ``find``: those that the provider lists go on; ``find-resubmit``:
+those that surely bought nothing are submitted again besides, once; ``resubmit``: all are submitted
+again, and may be paid twice.
+"""
+
+
+def checked_ambiguous(ambiguous: str) -> str:
+    """Return ``ambiguous``; raises UsageError for a word that is none of AMBIGUOUS."""
+    if ambiguous not in AMBIGUOUS:
+        raise UsageError(f"ambiguous: {ambiguous!r} must be {', '.join(AMBIGUOUS)}")
+    return ambiguous

@@ -617,7 +617,7 @@ def test_lost_media_are_charged_and_say_so_everywhere(tmp_path: Path) -> None:
 def test_lost_answers_end_unknown_and_only_those(tmp_path: Path) -> None:
     """Among all the other faults; their money stays reserved to the cent."""
     lost = {"dropped": 0.05, "server_error_submit": 0.05, "nameless": 0.03}
-    faults = every_fault(Random(7), **lost, rate_limited=0.05, overloaded=0.05)
+    faults = every_fault(Random(7), **lost, rate_limited=0.05, overloaded=0.05, no_history=1.0)
     settings = SimulatorSettings(
         speed=100, faults=faults, books=tmp_path / "books", body_bytes=20_000, hang_s=0.5
     )
@@ -632,6 +632,22 @@ def test_lost_answers_end_unknown_and_only_those(tmp_path: Path) -> None:
     charged = sum(p.price for p in kept.predictions() if p.id in told)
     assert done.totals.charged == charged
     assert done.totals.reserved >= sum(p.price for p in unanswered)
+
+
+def test_lost_answers_are_found_again_in_the_providers_list(tmp_path: Path) -> None:
+    """Each that was bought is delivered, whatever else is lost, late or added in the list."""
+    lost = {"dropped": 0.1, "server_error_submit": 0.05, "nameless": 0.05}
+    listed = {"history_error": 0.3, "history_lag": 0.3, "history_defaults": 0.5}
+    faults = every_fault(Random(7), **lost, **listed)
+    settings = SimulatorSettings(
+        speed=100, faults=faults, books=tmp_path / "books", body_bytes=20_000, hang_s=0.5
+    )
+    done, _ = run_simulated(tmp_path / "out", settings, all_sorts(120))
+    results, kept = list(done), Books(tmp_path / "books")
+    told = {result.prediction_id for result in results}
+    assert {p.id for p in kept.predictions() if p.outcome == "completed"} <= told
+    assert {result.state for result in results} == {JobState.SUCCEEDED}
+    assert done.totals.charged == sum(p.price for p in kept.predictions() if p.id in told)
 
 
 def test_money_of_lost_answers_stays_in_sight(tmp_path: Path) -> None:

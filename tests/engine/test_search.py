@@ -1,0 +1,229 @@
+"""Lost submits are found again in the provider's list, and go on as if nothing had been."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asyncpipe import Job
+from asyncpipe.engine.search import next_age_s
+from asyncpipe.errors import PollFailed, ProviderError, SubmitUnknown
+from asyncpipe.jobs import Event, JobRecord, now
+from asyncpipe.providers import Listed, Prediction
+from asyncpipe.testing import FakeProvider, Script
+from tests.support.batches import FLUX as MODEL
+from tests.support.batches import collect, run_counted
+
+LOST = Script(lost=1)
+NOT_SENT = Script(submits=[SubmitUnknown("reset")])
+"""Its answer is lost, and nothing was bought."""
+
+
+def jobs(count: int) -> list[Job]:
+    return [Job(name=f"杯子 {n}", model=MODEL, prompt=f"杯子 {n}") for n in range(count)]
+
+
+def lister(**more: Any) -> FakeProvider:
+    return FakeProvider(shows_history=True, **more)
+
+
+def states(folder: Path, provider: FakeProvider, count: int = 3, **more: Any) -> Any:
+    return run_counted(folder, provider, jobs(count), **more)[0].totals
+
+
+def test_a_lost_submit_is_adopted_and_delivered(tmp_path: Path) -> None:
+    """Its prediction comes home like any other, bought once."""
+    provider = lister(scripts={"杯子 1": LOST})
+    seen: list[str] = []
+
+    def hook(event: Event, record: JobRecord) -> None:
+        if record.name == "杯子 1":
+            seen.append(type(event).__name__)
+
+    totals = states(tmp_path, provider, on_event=hook)
+    assert (totals.successful, totals.reserved, len(provider.sold)) == (3, 0, 3)
+    assert [each for each in seen if each != "Polled"] == [
+        *("Intended", "Unknown", "Found", "Generated", "AssetStored", "Succeeded")
+    ]
+
+
+@pytest.mark.parametrize("lag_s", [1.0, 60.0, 110.0])
+def test_it_is_asked_for_again_with_growing_gaps(tmp_path: Path, lag_s: float) -> None:
+    """For two minutes, whatever else is done; the run waits for it."""
+    provider = lister(scripts={"杯子 0": LOST}, history_lag_s=lag_s)
+    assert states(tmp_path, provider).successful == 3
+    assert provider.histories <= 8
+
+
+def test_ages_grow_up_to_the_search_time_and_on() -> None:
+    """The last reading in time is at its end."""
+    ages: list[float] = []
+    age = 0.0
+    while len(ages) < 10:
+        age = next_age_s(age, 120.0)
+        ages.append(age)
+    assert ages[:7] == [2, 4, 8, 16, 32, 64, 120]
+    assert ages[7:] == [240, 480, 780]
+
+
+@pytest.mark.parametrize("again", ["run", "collect"])
+def test_what_was_listed_too_late_is_found_by_a_later_run(tmp_path: Path, again: str) -> None:
+    """Once in every later run; nothing is bought anew."""
+    provider = lister(scripts={"杯子 0": LOST}, history_lag_s=10_000.0)
+    assert states(tmp_path, provider).unknown == 1
+    provider.history_lag_s, provider._shown_at = 0.0, {}
+    for made in provider._made.values():
+        made.ready = 0.0
+    before = provider.histories
+    later = states(tmp_path, provider) if again == "run" else collect(tmp_path, provider).totals
+    assert (later.successful, later.unknown, len(provider.sold)) == (3, 0, 3)
+    assert provider.histories - before <= 2
+
+
+def test_equal_jobs_take_their_predictions_each_its_own(tmp_path: Path) -> None:
+    """count: 5, all answers lost."""
+    same = [Job(name=f"杯 {n}", model=MODEL, prompt="杯子") for n in range(5)]
+    provider = lister(default=LOST)
+    manifest, _ = run_counted(tmp_path, provider, same)
+    assert manifest.totals.successful == 5
+    assert len({result.prediction_id for result in manifest}) == 5
+
+
+def without_list(provider: FakeProvider) -> None:
+    provider.shows_history = False
+
+
+def with_another(provider: FakeProvider) -> None:
+    """Another program bought the same with the same key."""
+    body = {**jobs(1)[0].body}
+    provider.listed.append(Listed(id="foreign", created=now(), model=MODEL, body=body))
+
+
+@dataclass(kw_only=True)
+class Failing(FakeProvider):
+    """Its list breaks off, each time after a page."""
+
+    errors: list[Exception] = field(default_factory=list)
+
+    async def history(self, since: datetime, until: datetime) -> AsyncIterator[Sequence[Listed]]:
+        async for page in super().history(since, until):
+            yield page
+            if self.errors:
+                raise self.errors[0]
+
+
+@pytest.mark.parametrize("wrong", [without_list, with_another])
+@pytest.mark.parametrize("ambiguous", ["find", "find-resubmit"])
+def test_what_cannot_be_told_stays_unknown(
+    tmp_path: Path, wrong: Callable[[FakeProvider], None], ambiguous: str
+) -> None:
+    """And reserved; never bought again by itself."""
+    provider = lister(scripts={"杯子 0": LOST})
+    wrong(provider)
+    totals = states(tmp_path, provider, ambiguous=ambiguous)
+    assert (totals.successful, totals.unknown, totals.reserved) == (2, 1, 40_000)
+    assert len(provider.sold) == 3
+
+
+def test_an_ambiguous_one_is_said_with_the_ids(tmp_path: Path) -> None:
+    """So that the user can choose."""
+    provider = lister(scripts={"杯子 0": LOST})
+    with_another(provider)
+    manifest, _ = run_counted(tmp_path, provider, jobs(1))
+    (error,) = [result.error for result in manifest if result.outcome == "unknown"]
+    assert error is not None
+    assert "p1" in error
+    assert "foreign" in error
+
+
+@pytest.mark.parametrize("error", [PollFailed("502"), ProviderError("a hole"), ValueError("bug")])
+def test_a_list_that_breaks_off_proves_nothing(tmp_path: Path, error: Exception) -> None:
+    """It is read again; when it is whole the job is found."""
+    provider = Failing(shows_history=True, scripts={"杯子 0": LOST}, errors=[error])
+    totals = states(tmp_path, provider, ambiguous="find-resubmit")
+    assert (totals.unknown, len(provider.sold)) == (1, 3)
+    provider.errors.clear()
+    for made in provider._made.values():
+        made.ready = 0.0
+    assert states(tmp_path, provider).successful == 3
+    assert len(provider.sold) == 3
+
+
+@pytest.mark.parametrize("ambiguous", ["hold", "resubmit"])
+def test_nobody_looks_who_does_not_want_to(tmp_path: Path, ambiguous: str) -> None:
+    """``hold`` leaves it, ``resubmit`` may pay twice."""
+    provider = lister(scripts={"杯子 0": LOST})
+    totals = states(tmp_path, provider, ambiguous=ambiguous)
+    assert provider.histories == 0
+    assert (totals.unknown, len(provider.sold)) == ((1, 3) if ambiguous == "hold" else (0, 4))
+
+
+# -- absent -------------------------------------------------------------------------------------
+
+
+def slow() -> dict[str, Any]:
+    """Two at once, so slow that others are submitted after the search time of the first."""
+    return {"max_workers": 2, "search_s": 20.0}
+
+
+def test_what_was_not_bought_is_said_to_be_not_there(tmp_path: Path) -> None:
+    """With ``find`` it stays unknown."""
+    provider = lister(scripts={"杯子 0": NOT_SENT})
+    manifest, _ = run_counted(tmp_path, provider, jobs(9), **slow())
+    (error,) = [result.error for result in manifest if result.outcome == "unknown"]
+    assert error == "reset; looked for: not found at the provider"
+    assert manifest.totals.successful == 8
+    assert len(provider.sold) == 8
+
+
+def test_what_surely_was_not_bought_is_submitted_again(tmp_path: Path) -> None:
+    """As a second attempt; the first is kept, with what proved it."""
+    provider = lister(scripts={"杯子 0": NOT_SENT})
+    manifest, _ = run_counted(tmp_path, provider, jobs(9), ambiguous="find-resubmit", **slow())
+    assert (manifest.totals.successful, len(provider.sold)) == (9, 9)
+    (result,) = [each for each in manifest if each.name == "杯子 0"]
+    assert result.attempts == 2
+    assert manifest.totals.reserved == 0
+
+
+def test_it_is_submitted_again_once_at_most(tmp_path: Path) -> None:
+    """A second lost answer stays unknown, however absent."""
+    twice = Script(submits=[SubmitUnknown("reset"), SubmitUnknown("reset")])
+    provider = lister(scripts={"杯子 0": twice})
+    totals = states(tmp_path, provider, 30, ambiguous="find-resubmit", **slow())
+    assert (totals.unknown, totals.successful) == (1, 29)
+    assert provider.submits == 31
+
+
+@dataclass(kw_only=True)
+class Late(FakeProvider):
+    """It lists the first prediction long after those made later."""
+
+    async def submit(self, job: Job) -> Prediction:
+        try:
+            return await super().submit(job)
+        finally:
+            self._shown_at["p1"] = 200.0
+
+
+def test_one_that_turns_up_after_all_is_booked_and_ends_this(tmp_path: Path) -> None:
+    """It was paid for twice: that is said, charged, and does not happen here again."""
+    provider = Late(shows_history=True, scripts={"杯子 0": LOST, "杯子 50": NOT_SENT})
+    remarks: list[str] = []
+    manifest, _ = run_counted(
+        tmp_path,
+        provider,
+        jobs(70),
+        ambiguous="find-resubmit",
+        on_remark=remarks.append,
+        **slow(),
+    )
+    totals = manifest.totals
+    assert (totals.successful, totals.unknown) == (69, 1)
+    assert (totals.charged, len(provider.sold)) == (70 * 40_000, 70)
+    assert any("p1 turned up" in each and "paid for twice" in each for each in remarks)
