@@ -249,11 +249,10 @@ def _article_fields(prediction: BookedPrediction, told: PollAnswer, plan: Plan) 
 
 
 def _cost(prediction: BookedPrediction, told: PollAnswer, plan: Plan) -> dict[str, Any]:
-    """What it cost, in the public API's form of an amount; nothing if it is not told."""
+    """What it cost, as text; nothing if it is not told."""
     if told.status != "completed" or not plan.cost_told:
         return {}
-    value = f"{Decimal(prediction.price).scaleb(-6):.6f}"
-    return {"cost": {"value": value, "currency": "usd"}}
+    return {"price": f"{Decimal(prediction.price).scaleb(-6):.6f}"}
 
 
 def _placed(kind: str, outputs: tuple[str, ...], shape: str) -> dict[str, Any]:

@@ -10,11 +10,13 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 from urllib.parse import quote
 
 import orjson
+
+from asyncpipe.pricing import MOST_USD
 
 Fields = Mapping[str, Any]
 
@@ -55,6 +57,8 @@ _PLAIN_URL = re.compile(r"https?://[!-~]+", re.ASCII)
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
 
 _AMOUNT = re.compile(r"\d{1,9}(\.\d{1,9})?", re.ASCII)
+
+_AMOUNT_LENGTH = 40
 
 _BASE64 = re.compile(r"[A-Za-z0-9+/]{64,}")
 
@@ -218,18 +222,31 @@ def _storable(text: str) -> str:
 def cost(layers: Iterable[Fields]) -> Decimal | None:
     """Return what an answer says its prediction cost in USD; None if it does not.
 
-    No documentation promises it (atlas-api §3). Should it come, only the form is believed that
-    the API's billing gives an amount (§5): decimal text beside its currency. A bare number might
-    be a unit price, credits or a reservation, and would be charged as if it were the truth.
+    ``price`` is a number or text (§15); ``cost`` is believed in the form alone that the API's
+    billing gives an amount (§5): decimal text beside its currency.
     """
     for layer in layers:
-        amount = layer.get("cost")
-        if not isinstance(amount, dict) or str(amount.get("currency")).lower() != "usd":
-            continue
-        value = amount.get("value")
-        if isinstance(value, str) and _AMOUNT.fullmatch(value):
-            return Decimal(value)
+        told = amount(layer.get("price"))
+        if told is not None:
+            return told
+        billed = layer.get("cost")
+        if isinstance(billed, dict) and str(billed.get("currency")).lower() == "usd":
+            value = billed.get("value")
+            if isinstance(value, str) and _AMOUNT.fullmatch(value):
+                return Decimal(value)
     return None
+
+
+def amount(value: Any) -> Decimal | None:
+    """An amount of USD, spelled as a number or as text; None for anything else, or below 0."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    try:
+        text = str(value).strip()
+        usd = Decimal(text) if text.isascii() and len(text) <= _AMOUNT_LENGTH else None
+    except (InvalidOperation, ValueError):  # ValueError: an integer of thousands of digits
+        return None
+    return usd if usd is not None and usd.is_finite() and 0 <= usd <= MOST_USD else None
 
 
 def error_text(layers: Iterable[Fields]) -> str:

@@ -45,16 +45,28 @@ _USUAL_TOP = frozenset({"code", "message", "data"})
 
 _USUAL = frozenset(
     {"id", "model", "status", "outputs", "urls", "error", "has_nsfw_contents", "metrics"}
-    | {"created_at"}
+    | {"created_at", "completed_at", "executionTime", "timings", "latency_ms", "price"}
 )
 
 _COMPLETED = frozenset({"completed", "succeeded", "success", "done", "complete"})
 
 _FAILED = frozenset({"failed", "error", "timeout", "canceled", "cancelled"})
 
+_CLEAR = frozenset(
+    {400, 401, 402, 403, 404, 405, 406, 411, 412, 413, 414, 415, 416, 417, 421, 422, 423, 424}
+    | {426, 428, 429, 431, 451}
+)
+"""Refusals of a request that was not taken. Not 408, 409, 410, 425, 499: what they end may have
+begun."""
+
+_NOT_TAKEN = frozenset({301, 307, 308})
+"""Redirects before anything was done; 302 and 303 may be the answer to what was."""
+
 _ABOUT_THE_REQUEST = frozenset({401, 402, 403, 404, 408, 410, 429, 451})
 
 _MARKS = ("id", "predictionId", "prediction_id", "outputs", "output", "error_code")
+
+_SURE_IDS = ("predictionId", "prediction_id")
 
 _KEY_REFUSED = "the API refuses the key, or the base URL is wrong: it answers 401 to both"
 
@@ -90,11 +102,13 @@ def read_submit(
         return usual
     answer = open_answer(status, headers, body)
     final = _verdict(answer)
-    if final in (PredictionStatus.COMPLETED, PredictionStatus.FAILED):
+    if final is PredictionStatus.COMPLETED:
         return _prediction(answer, final, texts=texts)
-    running = _prediction(answer, PredictionStatus.RUNNING)
-    if running.id and (answer.code == 200 or _names_it_anyway(answer)):
-        return running
+    found = _prediction(answer, final or PredictionStatus.RUNNING)
+    # A failure without an id may be meant of the request, whatever was taken; 1039 cannot.
+    sure = bool(found.id) or found.error_code == fields.MODERATED
+    if sure and (final or answer.code == 200 or _names_it_anyway(answer)):
+        return found
     raise _refusal(answer)
 
 
@@ -156,6 +170,7 @@ def read_usual(
             return None
     elif not (isinstance(word, str) and word in _RUNNING) and not (bare and len(inner) == 1):
         return None
+    charged = fields.amount(inner.get("price")) if outputs else None
     trace = header(headers, "X-Request-ID")
     return Prediction(
         id=name,
@@ -163,6 +178,7 @@ def read_usual(
         outputs=outputs,
         request_id=(trace and fields.clean(trace, 200)) or None,
         said=word,
+        charged=charged,
     )
 
 
@@ -260,25 +276,32 @@ def _bare_request_id(answer: ApiAnswer) -> str:
 
 
 def _names_it_anyway(answer: ApiAnswer) -> bool:
-    """Whether an unclear answer names a prediction under ``data``: then that was bought."""
-    unclear = not 300 <= answer.code < 500 or answer.code == 408
-    return unclear and bool(fields.prediction_id((*answer.inner, {})))
+    """Whether an answer that is none names a prediction: then that was bought, whatever it says.
+
+    An ``id`` on top may be an error's own; beside a status word it is not.
+    """
+    if fields.prediction_id((*answer.inner, {})):
+        return True
+    top = answer.layers[-1]
+    told = _word(answer)[0] not in (None, "error")
+    return bool(fields.identifier(top, _SURE_IDS) or (told and fields.identifier(top)))
 
 
 def _refusal(answer: ApiAnswer) -> ProviderError:
     """What an answer to a submit that names no prediction comes down to (design.md §3)."""
     code = answer.code
+    if code == 503 and _is_overload(answer):
+        return _waiting(Overloaded, answer, "the API is overloaded")
+    if answer.status in _NOT_TAKEN:
+        return _made(Rejected, answer, _redirect_text(answer))
+    # Of a gateway that broke off, whatever it repeats in its body, nobody knows what it sent on.
+    if code not in _CLEAR or not (answer.status in _CLEAR or answer.status in (200, 201, 202, 500)):
+        return _made(SubmitUnknown, answer, _unclear_text(answer))
     if (stopped := _stopped(answer)) is not None:
         return stopped
     if code == 429:
         return _waiting(RateLimited, answer, "the API limits the rate of submits")
-    if code == 503 and _is_overload(answer):
-        return _waiting(Overloaded, answer, "the API is overloaded")
-    if 300 <= answer.status < 400:
-        return _made(Rejected, answer, _redirect_text(answer))
-    if 400 <= code < 500 and code != 408:
-        return _made(Rejected, answer, _REJECTED.get(code, "the API refuses the request"))
-    return _made(SubmitUnknown, answer, _unclear_text(answer))
+    return _made(Rejected, answer, _REJECTED.get(code, "the API refuses the request"))
 
 
 def _stopped(answer: ApiAnswer) -> ProviderError | None:

@@ -186,11 +186,61 @@ def test_an_unclear_answer_that_names_a_prediction_names_what_was_bought(status:
     assert (answer.id, answer.status) == ("9f3c", RUNNING)
 
 
+@pytest.mark.parametrize("status", [200, 302, 400, 401, 402, 403, 409, 429, 499, 500, 502, 503])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        '"data":{"id":"9f3c"}',
+        '"data":{"predictionId":"9f3c","status":"processing"}',
+        '"data":{"data":{"id":"9f3c"}}',
+        '"prediction_id":"9f3c"',
+        '"id":"9f3c","status":"queued"',
+    ],
+)
+def test_a_refusal_that_names_a_prediction_names_what_was_bought(status: int, fields: str) -> None:
+    """The id is never dropped, whatever is said beside it: asking for it is free."""
+    code = 429 if status == 200 else status
+    answer = submit(f'{{"code":{code},"msg":"slow down","request_id":"t",{fields}}}', status)
+    assert (answer.id, answer.status) == ("9f3c", RUNNING)
+
+
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [
+        (303, ""),
+        (302, ""),
+        (304, ""),
+        (499, '{"code":499,"msg":"client closed request"}'),
+        (499, '{"code":400,"msg":"bad"}'),
+        (200, '{"code":499,"msg":"client closed request"}'),
+        (409, '{"code":409,"msg":"conflict"}'),
+        (460, ""),
+        (444, ""),
+        (425, "<html>Too Early</html>"),
+        (502, '{"code":400,"msg":"bad"}'),
+        (504, '{"code":404,"msg":"gone"}'),
+        (502, '{"code":429,"msg":"slow"}'),
+        (503, '{"code":402,"msg":"insufficient balance"}'),
+        (520, '{"code":401,"msg":"unauthorized"}'),
+        (504, '{"code":422,"msg":"bad"}'),
+        (500, '{"status":"failed"}'),
+        (200, '{"status":"failed"}'),
+        (200, '{"data":{"status":"failed"}}'),
+        (500, '{"code":500,"data":{"status":"timeout"}}'),
+        (502, '{"data":{"status":"failed","error":"x"}}'),
+    ],
+)
+def test_without_an_id_or_a_clear_refusal_nobody_knows(status: int, text: str) -> None:
+    """What a gateway broke off, or a failure that names nothing, may have been bought."""
+    assert type(submit_error(text, status)) is SubmitUnknown
+
+
 def test_an_id_in_a_clear_refusal_is_not_a_prediction() -> None:
     """The id of an error, and the trace id of an error envelope, are never polled."""
     assert type(submit_error('{"code":400,"id":"err-1","msg":"bad"}', 400)) is Rejected
     assert type(submit_error('{"code":500,"request_id":"t","id":"x"}', 500)) is SubmitUnknown
-    assert submit('{"code":500,"request_id":"t","status":"failed"}', 500).id == ""
+    named = '{"code":500,"request_id":"t","status":"failed"}'
+    assert type(submit_error(named, 500)) is SubmitUnknown
 
 
 @pytest.mark.parametrize(
@@ -214,8 +264,13 @@ def test_an_id_in_a_clear_refusal_is_not_a_prediction() -> None:
 def test_a_failed_body_is_a_failed_prediction_whatever_the_status_code(
     status: int, text: str, code: int | None
 ) -> None:
-    """Body before status, on submit and on poll; failed is free, as documented."""
-    for answer in (submit(text, status), poll(text, status)):
+    """Body before status; failed is free, as documented; a submit must name what failed."""
+    answers = [poll(text, status)]
+    if '"id"' in text:
+        answers.append(submit(text, status))
+    else:
+        assert type(submit_error(text, status)) is SubmitUnknown
+    for answer in answers:
         assert (answer.status, answer.error, answer.error_code) == (FAILED, "no", code)
         assert answer.released
         assert not answer.moderated
@@ -619,18 +674,54 @@ def check_storable(answer: Prediction) -> None:
 def test_a_cost_is_believed_only_in_the_form_that_names_its_currency(
     cost: str, charged: Decimal | None
 ) -> None:
-    """None is documented; a bare number might be anything, and would be charged as the truth."""
+    """A bare number might be anything, and would be charged as the truth."""
     text = f'{{"code":200,"data":{{"id":"9f3c","status":"completed","outputs":["{PNG}"],"cost":'
     assert poll(f"{text}{cost}}}}}").charged == charged
-    other = f'{text}null,"price":{cost},"metrics":{{"cost":{cost}}}}}}}'
-    assert poll(other).charged is None
+    assert poll(f'{text}null,"metrics":{{"cost":{cost},"price":7}}}}}}').charged is None
+
+
+@pytest.mark.parametrize(
+    ("price", "charged"),
+    [
+        ("0.06", Decimal("0.06")),
+        ('"0.06"', Decimal("0.06")),
+        ('" 0.060000 "', Decimal("0.06")),
+        ("6e-2", Decimal("0.06")),
+        ("1", Decimal(1)),
+        ("0", Decimal(0)),
+        ("-0.06", None),
+        ('"-1"', None),
+        ('"NaN"', None),
+        ('"Infinity"', None),
+        ("1e999", None),
+        ('"1e999999"', None),
+        ("true", None),
+        ('""', None),
+        ("null", None),
+        ('"0.06 USD"', None),
+        ('"\u0661"', None),
+        ('{"value":1}', None),
+    ],
+)
+def test_a_price_is_what_a_completed_prediction_cost(price: str, charged: Decimal | None) -> None:
+    """A number or text, finite and not negative; of one that runs or failed it is none."""
+
+    def told(status: str, outputs: str) -> Decimal | None:
+        fields = f'"id":"9f3c","status":"{status}","outputs":{outputs},"price":{price}'
+        return poll(f'{{"code":200,"data":{{{fields}}}}}').charged
+
+    assert told("completed", f'["{PNG}"]') == charged
+    assert told("Completed", f'[{{"url":"{PNG}"}}]') == charged
+    assert told("processing", "null") is None
+    assert told("failed", "null") is None
+    assert told("timeout", "null") is None
 
 
 def test_a_failed_prediction_costs_nothing_whatever_it_cost_before() -> None:
     """Its money is returned, by the documentation."""
     text = (
         '{"code":200,"data":{"id":"9f3c","status":"failed","error":"x",'
-        '"cost":{"value":"0.060000","currency":"usd"}}}'
+        '"price":0.06,"cost":{"value":"0.060000","currency":"usd"}}}'
     )
     assert (poll(text).charged, poll(text).released) == (None, True)
 

@@ -50,6 +50,8 @@ changes: dict[str, st.SearchStrategy[Any]] = {
         st.none(), st.lists(urls, min_size=1, max_size=1), st.lists(urls, max_size=3)
     ),
     "data.output": urls,
+    "data.price": st.sampled_from([0.04, "0.04", -1, "nan", None, 0, True]),
+    "data.completed_at": st.just("2026-11-27T10:00:00Z"),
     "data.error": st.sampled_from(["", "broken", {"message": "no"}, None]),
     "data.error_code": st.sampled_from([0, 1039]),
     "data.request_id": names,
