@@ -26,6 +26,7 @@ from asyncpipe.jobs import (
 from asyncpipe.ledger.asset_names import claim_stems
 from asyncpipe.ledger.errors import MADE_NO_SENSE, makes_no_sense, rows_of
 from asyncpipe.ledger.rows import Added, AddedOne, Counted, Named
+from asyncpipe.ledger.schema import NAMED_BY, UNENDED
 from asyncpipe.ledger.write import ATTEMPT_COLUMNS, TIMES, text_of
 
 _JOB_COLUMNS = ("id", "key", "name", "spec", "state", "version", "stem", "used", "failures")
@@ -181,7 +182,7 @@ def absence_failed(connection: sqlite3.Connection) -> bool:
     return bool(connection.execute(query).fetchone()[0])
 
 
-_NAMED = " seen_run>=? AND seen_run<>? AND id<=? "
+_NAMED = f" {NAMED_BY} >=? AND seen_run<>? AND id<=? "
 
 
 def named_of(connection: sqlite3.Connection, ids: Iterable[int], named: Named) -> set[int]:
@@ -204,9 +205,12 @@ def add_jobs(
     """
     before = connection.total_changes
     (count,) = connection.execute("SELECT coalesce(max(id), 0) FROM jobs").fetchone()
+    unended = ",".join(str(row[0]) for row in connection.execute(UNENDED))
     connection.executemany(
         "INSERT INTO jobs(key, name, type, model, spec, seen_run, position) VALUES(?,?,?,?,?,?,?)"
-        " ON CONFLICT(key) DO UPDATE SET seen_run=excluded.seen_run, position=excluded.position,"
+        " ON CONFLICT(key) DO UPDATE SET seen_before="
+        f"CASE WHEN seen_run IN ({unended}) THEN seen_before ELSE seen_run END,"
+        " seen_run=excluded.seen_run, position=excluded.position,"
         " spec=excluded.spec"
         " WHERE seen_run<>excluded.seen_run",
         (
@@ -251,11 +255,11 @@ def add_one(
     if known is None or known.state in (JobState.PENDING, JobState.CANCELLED):
         if known is not None and known.state is JobState.PENDING:
             seen = (
-                "SELECT seen_run, used, seen_run IN (SELECT id FROM runs WHERE digest IS NULL)"
-                " FROM jobs WHERE id=?"
+                f"SELECT seen_run, used, {NAMED_BY},"
+                " seen_run IN (SELECT id FROM runs WHERE digest IS NULL) FROM jobs WHERE id=?"
             )
-            seen_run, used, single = connection.execute(seen, (known.id,)).fetchone()
-            if seen_run >= since and seen_run != run:
+            seen_run, used, named, single = connection.execute(seen, (known.id,)).fetchone()
+            if named >= since and named != run:
                 (record,) = claim_stems(connection, [known], folder)
                 return AddedOne(record=record, counted=Counted.IN_A_BATCH)
             removed = seen_run < since and not used and not single

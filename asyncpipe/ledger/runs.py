@@ -7,6 +7,7 @@ from datetime import datetime
 
 from asyncpipe.ledger.accounts import removed
 from asyncpipe.ledger.rows import Repeated, Session, Taken
+from asyncpipe.ledger.schema import NAMED_BY
 
 _UNENDED = ""
 """The digest of a run whose pass over its jobs has not ended; of a session's own row it is NULL."""
@@ -77,7 +78,10 @@ def take_up(connection: sqlite3.Connection, run: int, *, session: int) -> int:
     Returns how many they are.
     """
     singles = "SELECT id FROM runs WHERE digest IS NULL AND id<?"
-    query = f"UPDATE jobs SET seen_run=? WHERE state='pending' AND seen_run IN ({singles})"
+    query = (
+        f"UPDATE jobs SET seen_before={NAMED_BY}, seen_run=?"
+        f" WHERE state='pending' AND {NAMED_BY} IN ({singles})"
+    )
     return connection.execute(query, (run, session)).rowcount
 
 

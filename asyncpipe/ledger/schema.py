@@ -18,7 +18,7 @@ CREATE TABLE runs(
 CREATE TABLE jobs(
   id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE,
   name TEXT NOT NULL, type TEXT NOT NULL, model TEXT NOT NULL,
-  seen_run INTEGER NOT NULL, position INTEGER NOT NULL,
+  seen_run INTEGER NOT NULL, seen_before INTEGER NOT NULL DEFAULT 0, position INTEGER NOT NULL,
   state TEXT NOT NULL DEFAULT 'pending', used INTEGER NOT NULL DEFAULT 0,
   failures INTEGER NOT NULL DEFAULT 0, attempt INTEGER NOT NULL DEFAULT 0,
   version INTEGER NOT NULL DEFAULT 0, stem TEXT, spec BLOB NOT NULL);
@@ -44,6 +44,10 @@ CREATE TABLE uploads(
   sha256 TEXT PRIMARY KEY, url TEXT NOT NULL, size INTEGER NOT NULL,
   uploaded_at TEXT NOT NULL) WITHOUT ROWID;
 """
+
+# A run whose pass over its jobs has not ended well names nothing: what its rows bore before counts.
+UNENDED = "SELECT id FROM runs WHERE digest IS NOT NULL AND seen IS NULL"
+NAMED_BY = f"CASE WHEN seen_run IN ({UNENDED}) THEN seen_before ELSE seen_run END"
 
 # Every job with its latest attempt, whose number is n: the one that is under way, or else the last
 # that was left behind; NULL before the first. (A job's own `attempt` is 0 between two.)

@@ -352,6 +352,7 @@ class LedgerContract:
                 assert await ledger.removed() == (4, None), "those of the run; no caller's"
                 run = await ledger.start_run(now(), session=sessions[-1], job_file=None)
                 assert await ledger.take_up(run, session=sessions[-1]) == 1
+                await ledger.end_pass(run, digest=None, jobs=1)
                 named = Named(run=run, single=sessions[-1])
                 (taken,) = await ledger.pending(named, "m/text-to-image", after=0, limit=9)
                 assert taken.name == "早"
