@@ -19,6 +19,7 @@ from asyncpipe.cli.options import (
     JOB_FILE,
     OUTPUT,
     PRICE_FILE,
+    SEARCH,
     estimate,
     run,
     to_usd,
@@ -53,6 +54,7 @@ app.add_command(run)
 @FOLDER
 @BASE_URL
 @GRACE
+@SEARCH
 @ENV_FILE
 @OUTPUT
 def collect(folder: Path, **options: Any) -> int:
@@ -69,6 +71,7 @@ def collect(folder: Path, **options: Any) -> int:
 @FOLDER
 @BASE_URL
 @GRACE
+@SEARCH
 @ENV_FILE
 @OUTPUT
 def verify(folder: Path, **options: Any) -> int:

@@ -49,6 +49,7 @@ class CollectOptions:
     folder: Path
     base_url: str | None
     grace: float
+    search_s: float
     output: Output
 
 
@@ -86,8 +87,9 @@ def _say(found: Verified, output: Output) -> None:
 
 
 async def _collect(options: CollectOptions, simulated: Simulated | None) -> End:
-    polling, deadlines = Polling(), Deadlines()
+    polling, deadlines, search_s = Polling(), Deadlines(), options.search_s
     if simulated is not None:
+        search_s = simulated.search_s(search_s)
         polling, deadlines = simulated.polling(polling), simulated.deadlines(deadlines)
     progress = Progress(options.output.echo, verbose=options.output.verbose)
     async with AsyncExitStack() as stack:
@@ -96,6 +98,7 @@ async def _collect(options: CollectOptions, simulated: Simulated | None) -> End:
             options.folder,
             polling=polling,
             deadlines=deadlines,
+            search_s=search_s,
             on_event=progress,
         )
         return await work_in(pipeline, pipeline.collect, progress=progress, grace_s=options.grace)

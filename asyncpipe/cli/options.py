@@ -80,6 +80,14 @@ GRACE = click.option(
     help="After Ctrl-C or SIGTERM, seconds for what is quick.",
 )
 
+SEARCH = click.option(
+    "--search-s",
+    type=click.FloatRange(0),
+    default=120.0,
+    show_default=True,
+    help="How long submits that lost their answer are looked for at the provider, in seconds.",
+)
+
 ENV_FILE = click.option(
     "--env-file",
     type=click.Path(path_type=Path),
@@ -175,11 +183,12 @@ _CHOICES = shared(
     ),
     click.option(
         "--ambiguous",
-        type=click.Choice(["hold", "resubmit"]),
-        default="hold",
-        show_default=True,
-        help="Jobs whose submit lost its answer: leave them, or submit again and maybe pay twice.",
+        type=click.Choice(["hold", "find", "find-resubmit", "resubmit"]),
+        help="Submits that lost their answer: leave them; find them at the provider; submit again, "
+        "once, what surely was not bought; submit all again and maybe pay twice.  "
+        "[default: the job file's, or find]",
     ),
+    SEARCH,
     click.option(
         "--min-free",
         type=click.FloatRange(0),

@@ -48,7 +48,8 @@ class RunOptions:
     simulate_catalog: str
     allow_unknown_models: bool
     retry_failed: bool
-    ambiguous: str
+    ambiguous: str | None
+    search_s: float
     min_free: float
     patience: float
     grace: float
@@ -75,9 +76,10 @@ async def _run(options: RunOptions, file: JobFile, prices: Prices, folder: Path)
     before, found = _known(folder, digest), None
     if before is None and not asking:
         found, _ = await _look(options, file, prices)
-    polling, deadlines = settings.polling, settings.deadlines
+    polling, deadlines, search_s = settings.polling, settings.deadlines, options.search_s
     if (simulated := _simulated(options)) is not None:
         polling, deadlines = simulated.polling(polling), simulated.deadlines(deadlines)
+        search_s = simulated.search_s(search_s)
     remark = partial(_remark, options.output)
     progress = Progress(options.output.echo, verbose=options.output.verbose)
     async with AsyncExitStack() as stack:
@@ -103,7 +105,10 @@ async def _run(options: RunOptions, file: JobFile, prices: Prices, folder: Path)
             polling=polling,
             patience_s=options.patience,
             min_free_bytes=round(options.min_free * GIB),
-            resubmit_unknown=options.ambiguous == "resubmit",
+            ambiguous=_ambiguous(options, file),
+            search_s=options.search_s
+            if simulated is None
+            else simulated.search_s(options.search_s),
             on_event=progress,
             on_remark=remark,
         )
@@ -121,6 +126,11 @@ async def _run(options: RunOptions, file: JobFile, prices: Prices, folder: Path)
             retry_failed=options.retry_failed,
         )
         return await work_in(pipeline, work, progress=progress, grace_s=options.grace)
+
+
+def _ambiguous(options: RunOptions, file: JobFile) -> str:
+    """What becomes of submits that lose their answer."""
+    return options.ambiguous or file.settings.ambiguous
 
 
 def _simulated(options: RunOptions) -> Simulated | None:
@@ -184,7 +194,7 @@ async def _look(
         options.output_dir or file.settings.output_dir,
         DEFAULT_PROVIDER,
         retry_failed=options.retry_failed,
-        resubmit=options.ambiguous == "resubmit",
+        resubmit=_ambiguous(options, file) == "resubmit",
     ) as wanted:
         found = Survey(file, prices, wanted=wanted, only_wanted=_is_to_ask(options, file))
         if provider is not None:

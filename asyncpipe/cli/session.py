@@ -46,10 +46,12 @@ class Output:
 class End:
     """How a run ended: what stopped its submitting, which signal interrupted it.
 
-    ``windows`` are those whose limit was met, by model.
+    ``windows`` are those whose limit was met, by model. ``turned_up`` submits had been taken for
+    absent.
     """
 
     stopped: AsyncpipeError | None = None
+    turned_up: int = 0
     interrupted: int | None = None
     windows: Mapping[str, Window] = field(default_factory=dict)
 
@@ -75,7 +77,8 @@ def run_session(
         _print_summary(manifest, elapsed_s, end, output=output, simulated=simulated)
     if end.interrupted is not None:
         return 128 + end.interrupted
-    return of_run(manifest.totals, stopped=end.stopped)
+    code = of_run(manifest.totals, stopped=end.stopped)
+    return Exit.AGAIN if end.turned_up and code in (Exit.OK, Exit.FAILED) else code
 
 
 async def _awaited(work: Callable[[], Awaitable[End]]) -> End:
@@ -97,7 +100,12 @@ async def work_in(
     ):
         await work()
     stopped = None if seen.signal is not None else pipeline.stopped
-    return End(stopped=stopped, interrupted=seen.signal, windows=pipeline.limiter.limited)
+    return End(
+        stopped=stopped,
+        interrupted=seen.signal,
+        windows=pipeline.limiter.limited,
+        turned_up=pipeline.turned_up,
+    )
 
 
 @asynccontextmanager
@@ -148,6 +156,10 @@ class Simulated:
     def polling(self, polling: Polling) -> Polling:
         """Poll as much more often."""
         return replace(polling, speed=self.speed)
+
+    def search_s(self, search_s: float) -> float:
+        """Look for lost submits as much shorter."""
+        return search_s / self.speed
 
     def deadlines(self, deadlines: Deadlines) -> Deadlines:
         """Give up as much sooner."""

@@ -426,6 +426,11 @@ class SettingsIn(_Model, total=False):
     min_balance: Annotated[Usd, about("Submit nothing while the account holds less, in USD.")]
     estimate_factor: Annotated[Factor, about("How many times an estimated price is reserved.")]
     retries: Annotated[AtLeast0, about(RETRIES)]
+    ambiguous: Annotated[
+        Literal["hold", "find", "find-resubmit", "resubmit"],
+        about("Submits that lose their answer: leave, find, or submit again what is not found."),
+        Told("ambiguous"),
+    ]
     deadline_s: Annotated[
         Annotated[Positive, AfterValidator(_deadline_of_all), Tag(f"{TAG}number")]
         | Annotated[_DeadlinesIn, AfterValidator(lambda s: Deadlines(**s)), Tag(f"{TAG}mapping")],

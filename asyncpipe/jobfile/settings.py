@@ -10,7 +10,14 @@ from pathlib import Path
 from asyncpipe.jobfile.models import IGNORED, SettingsIn, fitting
 from asyncpipe.jobfile.problems import Problems
 from asyncpipe.jobfile.source import Block
-from asyncpipe.jobs import Deadlines, Limits, Polling, check_whole, checked_window
+from asyncpipe.jobs import (
+    Deadlines,
+    Limits,
+    Polling,
+    check_whole,
+    checked_ambiguous,
+    checked_window,
+)
 from asyncpipe.pricing import Rate
 
 
@@ -21,9 +28,10 @@ class RunSettings:
     ``max_workers`` bounds the predictions in flight; below it ``window`` learns what the API takes,
     or is ``fixed``; ``limits`` are caps of the user's own; ``max_cost`` is the most that the
     folder's jobs may cost, in USD (None: no limit); ``retries`` is how often a failure that is not
-    charged is submitted again; ``prices`` maps model ids to rates. Nothing is submitted while the
-    account has less than ``min_balance`` USD (None: not asked). A quote that the provider only
-    estimates is reserved times ``estimate_factor``. Raises UsageError naming the field that is
+    charged is submitted again; ``ambiguous`` is what becomes of submits that lose their answer
+    (hold, find, find-resubmit, resubmit); ``prices`` maps model ids to rates. Nothing is submitted
+    while the account has less than ``min_balance`` USD (None: not asked). A quote that the provider
+    only estimates is reserved times ``estimate_factor``. Raises UsageError naming the field that is
     wrong.
     """
 
@@ -35,6 +43,7 @@ class RunSettings:
     min_balance: Decimal | None = None
     estimate_factor: Decimal = Decimal("1.25")
     retries: int = 2
+    ambiguous: str = "find"
     deadlines: Deadlines = field(default_factory=Deadlines)
     polling: Polling = field(default_factory=Polling)
     prices: Mapping[str, Rate] = field(default_factory=dict)
@@ -43,6 +52,7 @@ class RunSettings:
         for name, minimum in (("max_workers", 1), ("retries", 0)):
             check_whole(name, getattr(self, name), minimum)
         checked_window(self.window)
+        checked_ambiguous(self.ambiguous)
 
 
 def read_settings(top: Block, problems: Problems) -> RunSettings:

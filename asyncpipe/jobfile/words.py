@@ -9,7 +9,7 @@ from typing import Any
 
 from asyncpipe._text import shown
 from asyncpipe.jobfile.source import Unclear
-from asyncpipe.jobs import POLICIES, WINDOWS, any_type
+from asyncpipe.jobs import AMBIGUOUS, POLICIES, WINDOWS, any_type
 from asyncpipe.pricing import CONDITIONS, MOST_FACTOR, MOST_USD, UNITS
 
 Words = Callable[[Any, Mapping[str, Any]], str]
@@ -129,6 +129,7 @@ WORDS: dict[str, Words] = {
     "media": _media,
     "job_type": lambda value, _: f"{shown(value)} is not a type: write {any_type()}",
     "window": _text(lambda value, _: f"{shown(value)} must be {' or '.join(WINDOWS)}"),
+    "ambiguous": _text(lambda value, _: f"{shown(value)} must be one of {', '.join(AMBIGUOUS)}"),
     "policy": _text(lambda value, _: f"{shown(value)} must be one of {', '.join(POLICIES)}"),
     "day": _text(lambda value, _: f'{shown(value)} is not a date: write it like "2026-11-25"'),
     "size": _text(

@@ -51,6 +51,7 @@ from asyncpipe.jobs.record import (
     made,
 )
 from asyncpipe.jobs.settings import (
+    AMBIGUOUS,
     POLICIES,
     WINDOWS,
     Deadlines,
@@ -64,6 +65,7 @@ from asyncpipe.jobs.settings import (
 from asyncpipe.jobs.states import ENDED, PAID_OPEN, JobState
 
 __all__ = [
+    "AMBIGUOUS",
     "BODY_FIELDS",
     "DIRECT_FIELDS",
     "ENDED",

@@ -102,8 +102,9 @@ def test_ambiguous_resubmit_takes_up_held_jobs(tmp_path: Path) -> None:
     """A lost answer is held by a plain run, and sent again by one that is told to."""
     write_jobs(tmp_path / "jobs.yaml", job_lines(2))
     run = ("run", "jobs.yaml", "--simulate")
-    assert asyncpipe(*run, "--simulate-faults", "dropped=1", cwd=tmp_path).returncode == 75
-    assert asyncpipe(*run, cwd=tmp_path).returncode == 75
+    held = (*run, "--ambiguous", "hold")
+    assert asyncpipe(*held, "--simulate-faults", "dropped=1", cwd=tmp_path).returncode == 75
+    assert asyncpipe(*held, cwd=tmp_path).returncode == 75
     assert len(books(tmp_path / "out").predictions()) == 2
     done = asyncpipe(*run, "--ambiguous", "resubmit", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

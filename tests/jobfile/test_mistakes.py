@@ -191,6 +191,7 @@ def test_a_wrong_default_is_reported_once_not_per_job(tmp_path: Path) -> None:
         ("deadline_s: {video: 0}", "deadline_s.video: 0 must be greater than 0"),
         ("deadline_s: -1", "deadline_s: -1 must be greater than 0"),
         ("polling: 5", "polling: is 5, not a mapping"),
+        ("ambiguous: seek", "ambiguous: 'seek' must be one of hold, find, find-resubmit, resubmit"),
         ("window: fix", "window: 'fix' must be learned or fixed"),
         ("window: 3", "window: 3 is a number: put it in quotes"),
         ("limits: 5", "limits: is 5, not a mapping"),
