@@ -116,7 +116,7 @@ def test_ambiguous_resubmit_takes_up_held_jobs(tmp_path: Path) -> None:
 def test_resolve_settles_what_lost_answers_cost(tmp_path: Path) -> None:
     """Status names the command; the bill decides; afterwards nothing is reserved any more."""
     write_jobs(tmp_path / "jobs.yaml", job_lines(2))
-    run = ("run", "jobs.yaml", "--simulate")
+    run = ("run", "jobs.yaml", "--simulate", "--ambiguous", "hold")
     assert asyncpipe(*run, "--simulate-faults", "dropped=1", cwd=tmp_path).returncode == 75
     done = asyncpipe("resolve", "out", "杯 0", "--resubmit", cwd=tmp_path)
     assert "0.04 USD stay reserved for 1 lost answer" in done.stdout, done.stderr

@@ -273,7 +273,7 @@ def test_unknown_jobs_wait_for_a_decision(tmp_path: Path) -> None:
     What the unknown attempt may have cost stays reserved beside the new one.
     """
     write_jobs(tmp_path / "jobs.yaml", ONE + ONE.split("jobs:\n")[1].replace("白瓷杯", "青瓷杯"))
-    run = ("run", "jobs.yaml", "--simulate")
+    run = ("run", "jobs.yaml", "--simulate", "--ambiguous", "hold")
     done = asyncpipe(*run, "--simulate-faults", "dropped=1", cwd=tmp_path)
     assert (done.returncode, "asyncpipe resolve" in done.stdout) == (75, True)
     assert asyncpipe(*run, cwd=tmp_path).returncode == 75

@@ -66,6 +66,7 @@ FAILED, DONE = PredictionStatus.FAILED, PredictionStatus.COMPLETED
 
 BOTH = ("black-forest-labs/flux-2-pro/text-to-image", "google/veo3.1/text-to-video")
 RUNS = 40
+JOBS = 300
 
 
 @killing
@@ -132,20 +133,23 @@ def test_killed_while_recovering_nothing_is_bought(tmp_path: Path, what: str) ->
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
 @pytest.mark.parametrize("seed", SEEDS)
 def test_killed_at_random_under_faults(tmp_path: Path, seed: int) -> None:
-    """The command, kill -9 at random moments, again and again, then to the end: paid once."""
+    """The command, kill -9 at random moments, again and again, then to the end: paid once.
+
+    And every prediction that is at the provider is adopted: lost submits are looked for 2 s long.
+    """
     rng = Random(seed)
     text = "max_workers: 12\nretries: 8\njobs:\n" + "".join(
         f"  - {{name: 杯 {n}, model: {MODELS[n % 2]}, prompt: mug {n}, width: 64, height: 64}}\n"
-        for n in range(80)
+        for n in range(JOBS)
     )
     write_jobs(tmp_path / "jobs.yaml", text)
     faults = "all=0.1,rate_limited=0.02,overloaded=0.02,hung_poll=0.02,slow=0.02"
     options = ("--simulate", "-o", "out", "--simulate-faults", faults, "--simulate-speed", 60)
-    for _ in range(12 if LONG else 4):
+    for _ in range(20):
         process = subprocess.Popen(
             command("run", "jobs.yaml", *options, "--quiet"), cwd=tmp_path, env=environment()
         )
-        time.sleep(rng.uniform(0.8, 2.5))
+        time.sleep(rng.uniform(0.8, 1.8))
         process.send_signal(signal.SIGKILL)
         process.wait(10)
     for _ in range(5):
@@ -154,12 +158,13 @@ def test_killed_at_random_under_faults(tmp_path: Path, seed: int) -> None:
         if not report["pending"]:
             break
     assert "Traceback" not in done.stderr
-    assert (report["pending"], report["failed"], report["total_jobs"]) == (0, 0, 80), done.stdout
+    assert (report["pending"], report["failed"], report["total_jobs"]) == (0, 0, JOBS), done.stdout
     kept = books(tmp_path / "out")
     assert max(bought(kept.predictions()).values()) == 1
     cost, reserved = (Decimal(str(report[name])) for name in ("total_cost", "reserved"))
-    assert cost <= kept.charged() <= cost + reserved
-    assert report["unknown"] or cost == kept.charged()
+    assert (cost, reserved > 0) == (kept.charged(), report["unknown"] > 0)
+    told = {row["prediction_id"] for row in report["results"]}
+    assert {p.id for p in kept.predictions() if p.outcome == "completed"} <= told
     assert done.returncode == (75 if report["unknown"] else 0)
     rows = [row for row in report["results"] if row["status"] == "success"]
     assert len(list((tmp_path / "out" / "images").iterdir())) == len(rows)
@@ -321,9 +326,9 @@ def test_a_process_that_died_while_submitting_leaves_unknown(tmp_path: Path) -> 
     "fault", ["dropped", "hung_submit", "server_error_submit", "nameless", "huge_answer"]
 )
 def test_a_lost_answer_is_unknown_and_never_sent_again(tmp_path: Path, fault: str) -> None:
-    """However it is lost: sold once each, reserved to the cent, also after a second run."""
+    """However it is lost, where nobody lists it: reserved to the cent, after a second run, too."""
     for _ in range(2):
-        manifest, stopped, books = run_faulty(tmp_path, 2, **{fault: 1.0})
+        manifest, stopped, books = run_faulty(tmp_path, 2, **{fault: 1.0}, no_history=1.0)
         assert {result.state for result in manifest} == {JobState.UNKNOWN}
         assert len(books.predictions()) == books.submits() == 2
         assert Decimal(manifest.totals.reserved).scaleb(-6) == books.charged()

@@ -94,9 +94,10 @@ def test_recoverable_faults_lose_nothing(tmp_path: Path, wire: str) -> None:
 
 
 def test_a_dropped_answer_is_unknown_and_stays_so(tmp_path: Path) -> None:
-    """Taken, charged, never answered: unknown, reserved, and not bought a second time."""
+    """Taken, charged, never answered nor listed: unknown, reserved, not bought a second time."""
     file = load_jobs(CONFIGS / "quickstart.yaml")
-    settings = SimulatorSettings(speed=SPEED, faults=Faults(dropped=1.0), books=tmp_path / "books")
+    faults = Faults(dropped=1.0, no_history=1.0)
+    settings = SimulatorSettings(speed=SPEED, faults=faults, books=tmp_path / "books")
     for _ in range(2):
         manifest, books = run(file, tmp_path / "out", settings)
         assert manifest.totals.unknown == len(file.jobs) == len(books.predictions())

@@ -108,7 +108,7 @@ def test_a_run_with_failures_adds_up_to_the_cent(tmp_path: Path) -> None:
 
 def test_an_unknown_job_explains_what_was_billed_for_it(tmp_path: Path) -> None:
     """Sold, its answer lost: the bill has it, the ledger has it reserved. That is no difference."""
-    settings = settings_of(tmp_path, dropped=0.5)
+    settings = settings_of(tmp_path, dropped=0.5, no_history=1.0)
     run(tmp_path / "out", settings)
     found = reconciled(tmp_path, settings)
     off = [check for check in found.models if check.verdict is not Verdict.EQUAL]
@@ -135,7 +135,7 @@ def test_what_the_bill_says_of_lost_answers_names_the_decision(tmp_path: Path) -
 
 def test_more_than_the_unknown_ones_explain_is_a_difference(tmp_path: Path) -> None:
     """What is reserved covers only so much."""
-    settings = settings_of(tmp_path, dropped=0.5)
+    settings = settings_of(tmp_path, dropped=0.5, no_history=1.0)
     run(tmp_path / "out", settings)
     Books(settings.books).sell_to_somebody(FLUX, 1000)
     flux = reconciled(tmp_path, settings).models[0]
