@@ -75,9 +75,13 @@ class Admission:
         """
         run = OpenRun(named=named, models={}, comparing=comparing, stirred=self._clock())
         if named is not None:
-            models = await self._ledger.pending_models(named)
-            run.models = dict.fromkeys(models, 0)
-            await self._join_named(run, named)
+            try:
+                models = await self._ledger.pending_models(named)
+                run.models = dict.fromkeys(models, 0)
+                await self._join_named(run, named)
+            except BaseException:  # its caller left meanwhile
+                self.close_run(run)
+                raise
         for ticket in self._tickets.values():
             if ticket.state is not JobState.PENDING:
                 self._join(run, ticket)
@@ -124,9 +128,10 @@ class Admission:
 
     def close_run(self, run: OpenRun) -> None:
         """Draw no more of a run nobody waits for; jobs that nobody else wants stay pending."""
-        if run not in self._runs:
-            return
-        self._runs.remove(run)
+        run.closed = True
+        run.models.clear()
+        if run in self._runs:
+            self._runs.remove(run)
         for ticket in [ticket for ticket in self._tickets.values() if run in ticket.runs]:
             ticket.excuse(run)
             if not ticket.runs and not ticket.awaited and self.queue.remove(ticket):
@@ -282,7 +287,7 @@ class Admission:
                 self._join(run, ticket)
 
     def _join(self, run: OpenRun, ticket: Ticket) -> None:
-        if run not in ticket.runs:
+        if not run.closed and run not in ticket.runs:
             run.join(ticket)
             run.expired += ticket.id in self.queue.expired
             run.aside += ticket.id in self._aside
@@ -392,6 +397,8 @@ class Admission:
         assert run.named is not None, "without it there is no model to draw"
         limit, after = self._share(run), {model: run.models[model] for model in models}
         pages = await self._ledger.draw(run.named, after, limit=limit)
+        if run.closed:
+            return
         for model, records in pages.items():
             if model in run.models:  # else submitting was stopped meanwhile
                 self._take(run, records)

@@ -193,14 +193,13 @@ class Pipeline:
         what ``jobs`` raises, and UsageError for a job that is malformed or cannot be priced.
         """
         engine = self._parts()
-        ahead = ResultStream(4 * self._settings.workers)
+        ahead = ResultStream(4 * self._settings.workers, self._withdraw)
         engine.tasks.start_soon(ahead.feed, jobs, self._admit_one, name="asyncpipe stream feed")
         try:
             while (record := await ahead.next()) is not None:
                 yield await ask_result(engine.ledger, record.id)
         finally:
-            for ticket, caller in ahead.close():
-                self._withdraw(ticket, caller)
+            ahead.close()
 
     async def _admit_one(self, job: JobLike) -> Ticket | JobRecord:
         return await self._admit(one_job(job))

@@ -23,7 +23,10 @@ class ResultStream:
     At most ``limit`` jobs are read and not yet handed out.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(
+        self, limit: int, leave: Callable[[Ticket, asyncio.Future[JobRecord]], None]
+    ) -> None:
+        self._leave, self._closed = leave, False
         self.scope = anyio.CancelScope()  # of the coroutine that reads
         self._room = anyio.Semaphore(limit)
         self._open: dict[asyncio.Future[JobRecord], Ticket] = {}
@@ -43,6 +46,8 @@ class ResultStream:
                     except StopAsyncIteration:
                         break
                     self.watch(await admit(job))
+                    if self._closed:  # it was taken in under a shield: nobody waits for it
+                        self._leave_open()
                 self.feed_ended(None)
             except Exception as exc:  # raised again where the results are awaited
                 self.feed_ended(exc)
@@ -79,14 +84,19 @@ class ResultStream:
         self._room.release()
         return ended
 
-    def close(self) -> list[tuple[Ticket, asyncio.Future[JobRecord]]]:
-        """Stop reading and waiting; return the jobs that have not ended, and what was awaited."""
+    def close(self) -> None:
+        """Stop reading and waiting; ``leave`` hears of the jobs that have not ended."""
+        self._closed = True
         self.scope.cancel()
+        self._leave_open()
+
+    def _leave_open(self) -> None:
         left = dict(self._open)
         self._open.clear()
         for future in left:
             future.cancel()
-        return [(ticket, future) for future, ticket in left.items()]
+        for future, ticket in left.items():
+            self._leave(ticket, future)
 
     def _done(self, future: asyncio.Future[JobRecord]) -> None:
         if self._open.pop(future, None) is None:

@@ -125,7 +125,7 @@ class OpenRun:
     tickets, ``expired`` those of them that wait for a last look, ``chased`` those whose download
     has failed and goes on, ``aside`` those whose lost submits are searched for. ``stirred`` is when
     something came of any, by the loop's clock. ``comparing``: assets of jobs that had succeeded are
-    still being looked at; more may come.
+    still being looked at; more may come. ``closed``: nobody waits any more, nothing joins it.
     """
 
     named: Named | None  # which rows it draws; None: it draws nothing
@@ -138,6 +138,7 @@ class OpenRun:
     aside: int = 0
     done: asyncio.Event = field(default_factory=asyncio.Event)
     abandoned: bool = False
+    closed: bool = False
 
     def join(self, ticket: Ticket) -> None:
         """Wait for a job, too."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from asyncpipe import Job
@@ -105,5 +106,95 @@ def test_callers_of_what_a_refused_batch_names_get_it(
             await asyncio.sleep(1000)
             assert provider.sold == [OLD[3].name]
             await counts_agree(pipeline)
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("ticks", [*range(0, 40, 2), *range(40, 200, 20)])
+def test_a_batch_that_is_cancelled_buys_no_more(tmp_path: Path, ticks: int) -> None:
+    """At whatever moment: what drivers have in hand is finished, nothing else is begun."""
+    provider = FakeProvider(default=Script(generation_s=5.0))
+
+    async def main() -> None:
+        await left_pending(tmp_path, provider, OLD)
+        async with opened(tmp_path, provider, max_workers=3) as pipeline:
+            batch = asyncio.ensure_future(pipeline.batch_generate(OLD))
+            for _ in range(ticks):
+                await asyncio.sleep(0)
+            batch.cancel()
+            in_hand = pipeline._parts().admission._carried
+            most = provider.submits + in_hand
+            await asyncio.wait([batch])
+            await asyncio.sleep(1000)
+            assert provider.submits <= most
+            await counts_agree(pipeline)
+            assert not pipeline._parts().tickets
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("when", ["drawing", "opening"])
+def test_a_batch_that_is_cancelled_while_the_ledger_works_buys_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """What is drawn for a run that is closed meanwhile stays pending."""
+    provider = FakeProvider()
+
+    async def main() -> None:
+        async with opened(tmp_path, provider, max_workers=3) as pipeline:
+            ledger = pipeline._parts().ledger
+            name = {"drawing": "draw", "opening": "named_of"}[when]
+            slow, asked = getattr(ledger, name), asyncio.Event()
+
+            async def slowly(*args: Any, **named: Any) -> Any:
+                asked.set()
+                found = await slow(*args, **named)
+                await asyncio.sleep(5)
+                return found
+
+            monkeypatch.setattr(ledger, name, slowly)
+            batch = asyncio.ensure_future(pipeline.batch_generate(OLD))
+            await asked.wait()
+            await asyncio.sleep(1)
+            batch.cancel()
+            await asyncio.sleep(1000)
+            assert (provider.submits, len(pipeline._parts().tickets)) == (0, 0)
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("results", [1, 2, 7])
+def test_a_stream_that_is_left_while_a_job_is_written_down_buys_it_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, results: int
+) -> None:
+    """It was taken in under a shield for somebody who has gone meanwhile."""
+    provider = FakeProvider(default=Script(generation_s=5.0))
+
+    async def main() -> None:
+        async with opened(tmp_path, provider, max_workers=1) as pipeline:
+            ledger = pipeline._parts().ledger
+            add_job = ledger.add_job
+
+            async def slowly(*args: Any, **named: Any) -> Any:
+                with anyio.CancelScope(shield=True):
+                    await asyncio.sleep(4)
+                    return await add_job(*args, **named)
+
+            monkeypatch.setattr(ledger, "add_job", slowly)
+            stream = pipeline.stream(OLD)
+            for _ in range(results):
+                await anext(stream)
+            await stream.aclose()
+            print(
+                asyncio.get_running_loop().time(),
+                provider.submits,
+                pipeline._parts().admission._carried,
+                len(pipeline._parts().tickets),
+            )
+            in_hand = provider.submits + pipeline._parts().admission._carried
+            await asyncio.sleep(1000)
+            assert provider.submits <= in_hand
+            await counts_agree(pipeline)
+            assert not pipeline._parts().tickets
 
     run_virtual(main())
