@@ -88,3 +88,4 @@ def made_of(file: JobFile) -> Iterator[str]:
     ):
         if names:
             yield printable(f"{what}: {', '.join(names)}")
+    yield from map(printable, file.notes)

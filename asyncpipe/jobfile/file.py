@@ -24,7 +24,8 @@ class JobFile:
 
     The rows of a table or of JSON Lines, and those of templates, are read anew whenever they are
     iterated. ``made_of`` says in words what templates are filled from, ``unused`` which columns
-    no template names, ``kept`` which columns of a table of jobs are labels.
+    no template names, ``kept`` which columns of a table of jobs are labels. ``notes`` says what
+    the last reading of the rows took for something else than stands there.
     """
 
     path: Path
@@ -34,6 +35,7 @@ class JobFile:
     columns: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
+    notes: Sequence[str] = ()
     digests: tuple[str, ...] = field(default=(), repr=False)
 
     @property

@@ -82,6 +82,7 @@ def _table(path: Path, problems: Problems, files: LocalFiles) -> JobFile:
         rows=LazyRows(read, str(path), empty=_EMPTY, source=rows.file),
         made_of=rows.told,
         kept=tuple(label_columns(rows.columns)),
+        notes=rows.notes,
         digests=(rows.file.sha256,),
     )
 
@@ -165,6 +166,7 @@ def _templated(path: Path, source: Block, problems: Problems, files: LocalFiles)
         made_of=rows.told,
         columns=rows.columns,
         unused=tuple(name for name in rows.columns if name not in columns.used),
+        notes=rows.notes,
         digests=(rows.file.sha256,) if rows.file else (),
     )
 

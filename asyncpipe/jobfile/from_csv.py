@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TextIO
 
-from asyncpipe._text import shown
+from asyncpipe._text import brief, shown
 from asyncpipe.jobfile.encoding import NAMES, TextFile
+from asyncpipe.jobfile.residue import unwrapped
 from asyncpipe.jobfile.source import LONGEST_LINE, TOO_LONG, Unreadable
+from asyncpipe.jobfile.tabs import Tabbed
 
 ENDINGS = (".csv", ".tsv", ".tab", ".txt")
 """Endings of tables of rows; a table of jobs ends as the first two do."""
@@ -30,7 +32,6 @@ class Header:
     columns: tuple[str, ...]
     delimiter: str
     skipped: int = 0  # lines before it: Excel's sep=;
-    wide: int = 0  # cells in it, with nameless ones at its end
 
     @property
     def between(self) -> str:
@@ -54,7 +55,7 @@ def read_header(file: TextFile) -> Header:
     if not names:
         raise Unreadable("the table is empty: its first line names the columns", line or 1)
     _check_names(names, line or 1)
-    return Header(columns=tuple(names), delimiter=delimiter, skipped=skipped, wide=len(cells))
+    return Header(columns=tuple(names), delimiter=delimiter, skipped=skipped)
 
 
 def _delimiter(head: str, *, tabs: bool) -> tuple[int, str]:
@@ -91,34 +92,48 @@ def _check_names(names: Sequence[str], line: int) -> None:
         seen[name] = n
 
 
-def read_cells(file: TextFile, header: Header) -> Iterator[tuple[int, list[str] | Unreadable]]:
+def read_cells(
+    file: TextFile, header: Header, notes: list[str]
+) -> Iterator[tuple[int, list[str] | Unreadable]]:
     """Yield each row's line and its cells, blanks around them taken off; empty rows are left out.
 
-    A row that has more or fewer cells than the header comes as Unreadable. Raises Unreadable for
-    text that no table is.
+    Blank cells that lack at a row's end are filled in, those beyond the header are dropped; a row
+    with content there comes as Unreadable. What was read as something else than stands there is
+    added to ``notes``. Raises Unreadable for text that no table is.
     """
-    count = len(header.columns)
+    count, noted = len(header.columns), False
     with _open(file) as text:
         records = _records(text, header.delimiter, header.skipped)
         next(records, None)
         for line, raw in records:
             cells = [cell.strip() for cell in raw]
+            if not any(cells):
+                continue
             if len(cells) != count:
-                if not any(cells):
-                    continue
-                if len(cells) != header.wide or any(cells[count:]):
+                if any(cells[count:]):
                     yield line, _ragged(cells, count, header)
                     continue
-                del cells[count:]
-            elif not any(cells):
-                continue
+                cells = [*cells[:count], *[""] * (count - len(cells))]
+            joined = "\t".join(cells)
+            if '="' in joined or "'" in joined:
+                before, cells = cells, [unwrapped(cell) for cell in cells]
+                if cells != before and not noted:
+                    noted = True
+                    notes.append(_unwrapped(before, cells, line))
             yield line, cells
 
 
+def _unwrapped(before: Sequence[str], cells: Sequence[str], line: int) -> str:
+    was, now = next((was, now) for was, now in zip(before, cells, strict=True) if was != now)
+    return f"cells like {brief(was)} are read as {brief(now)} (first on line {line})"
+
+
 def _ragged(cells: Sequence[str], count: int, header: Header) -> Unreadable:
+    beyond = next(cell for cell in cells[count:] if cell)
     return Unreadable(
-        f"the row has {len(cells)} cells, the header {count}: correct it "
-        f"(cells are separated by {header.between}; one with such a sign in it needs quotes)"
+        f"the row has {len(cells)} cells, the header {count}, and {shown(beyond)} is beyond it: "
+        f"correct it (cells are separated by {header.between}; one with such a sign in it needs "
+        "quotes)"
     )
 
 
@@ -139,9 +154,15 @@ def _records(text: TextIO, delimiter: str, skipped: int) -> Iterator[tuple[int, 
     """Yield records with the line each begins on; blank lines are none."""
     for _ in range(skipped):
         text.readline(LONGEST_LINE)
-    reader = csv.reader(_lines(text), delimiter=delimiter, strict=True, skipinitialspace=True)
     line = 1 + skipped
     try:
+        if delimiter == "\t":
+            for used, cells in Tabbed(_lines(text)):
+                if cells:
+                    yield line, cells
+                line += used
+            return
+        reader = csv.reader(_lines(text), delimiter=delimiter, strict=True, skipinitialspace=True)
         for cells in reader:
             if cells:
                 yield line, cells

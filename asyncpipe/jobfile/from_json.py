@@ -22,8 +22,10 @@ from asyncpipe.jobfile.source import (
     TOO_LONG,
     Block,
     Listing,
+    Spelled,
     Unclear,
     Unreadable,
+    spelling,
 )
 
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -64,6 +66,9 @@ _LONG_NUMBER = re.compile(rb"[0-9]{18}")
 
 _MINUS_ZERO = re.compile(rb"[\[:, \t]-0")
 
+_SPELLED = re.compile(rb"[0-9]\.[0-9]*[1-9]0|[0-9]\.00|[0-9][eE]")
+"""In a number that may be written in another way than we would: 1.10, 1.00, 1e3."""
+
 
 def _quick(line: bytes) -> Any:
     """What orjson makes of a line; None where it may differ from what the decoder would.
@@ -72,6 +77,8 @@ def _quick(line: bytes) -> Any:
     hold what looks like one, but none can hide.
     """
     if _LONG_NUMBER.search(line) or (b"-0" in line and _MINUS_ZERO.search(line)):
+        return None
+    if (b"0" in line or b"e" in line or b"E" in line) and _SPELLED.search(line):
         return None
     try:
         value = orjson.loads(line)
@@ -91,14 +98,33 @@ def _keys(value: Any) -> int:
 def _one_line(decoder: json.JSONDecoder, line: str) -> Any:
     try:
         return _Errors(line, "one job a line, without commas between").run(
-            lambda: decoder.decode(line)
+            lambda: _plain(decoder.decode(line))
         )
     except Unreadable as exc:
         return Unclear(str(exc))
 
 
 def _decoder() -> json.JSONDecoder:
-    return json.JSONDecoder(object_pairs_hook=_block, parse_constant=_constant)
+    return json.JSONDecoder(
+        object_pairs_hook=_block,
+        parse_constant=_constant,
+        parse_float=lambda text: _number(float(text), text),
+        parse_int=lambda text: _number(int(text), text),
+    )
+
+
+def _number(value: float, text: str) -> Any:
+    return value if spelling(value, text) is None else Spelled(value, text)
+
+
+def _plain(value: Any) -> Any:
+    """A value without its spelling, which whoever holds it keeps; lists keep that of theirs."""
+    if isinstance(value, Spelled):
+        return value.value
+    if type(value) is not list:
+        return value
+    spelled = {n: each.text for n, each in enumerate(value) if isinstance(each, Spelled)}
+    return Listing(map(_plain, value), spelled=spelled)
 
 
 def _constant(name: str) -> Unclear:
@@ -106,7 +132,8 @@ def _constant(name: str) -> Unclear:
 
 
 def _block(pairs: list[tuple[str, Any]]) -> Block:
-    block = Block(pairs)
+    spelled = {key: value.text for key, value in pairs if isinstance(value, Spelled)}
+    block = Block(((key, _plain(value)) for key, value in pairs), spelled=spelled)
     if len(block) < len(pairs):
         seen: set[str] = set()
         for key, _ in pairs:
@@ -200,7 +227,7 @@ class _Walk:
         if rows and self._text[at : at + 1] == "[":
             return self._list(at)
         value, end = self._decoder.raw_decode(self._text, at)
-        return value, self._skip(end)
+        return _plain(value), self._skip(end)
 
     def _parts(self, at: int, close: str) -> Iterator[int]:
         """Yield where each part between brackets begins; the caller moves ``_at`` past it."""

@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from asyncpipe._text import brief
-from asyncpipe.jobfile.source import DEEPEST, Block, Listing, Unclear, Unreadable
+from asyncpipe.jobfile.source import DEEPEST, Block, Listing, Unclear, Unreadable, spelling
 
 if TYPE_CHECKING:
     import yaml
@@ -58,7 +58,8 @@ class _Reader:
 
     def __init__(self, loader: Any) -> None:
         self._loader = loader
-        self._anchors: dict[str, Any] = {}
+        self._anchors: dict[str, tuple[Any, str | None]] = {}
+        self._spelled: str | None = None  # how the last value is written, if not as we would
         self._merged = 0
 
     def document(self) -> Any:
@@ -83,7 +84,8 @@ class _Reader:
         import yaml
 
         if isinstance(event, yaml.AliasEvent):
-            return self._alias(event)
+            value, self._spelled = self._alias(event)
+            return value
         if depth > DEEPEST:
             raise Unreadable(f"nested more than {DEEPEST} deep", _line(event))
         if isinstance(event, yaml.MappingStartEvent):
@@ -93,11 +95,14 @@ class _Reader:
         else:
             assert isinstance(event, yaml.ScalarEvent)
             value = self._scalar(event)
+        self._spelled = None
+        if isinstance(event, yaml.ScalarEvent):
+            self._spelled = spelling(value, event.value)
         if anchor := getattr(event, "anchor", None):
-            self._anchors[anchor] = value
+            self._anchors[anchor] = value, self._spelled
         return value
 
-    def _alias(self, event: yaml.AliasEvent) -> Any:
+    def _alias(self, event: yaml.AliasEvent) -> tuple[Any, str | None]:
         if event.anchor not in self._anchors:
             name = brief(event.anchor or "")
             raise Unreadable(
@@ -110,16 +115,20 @@ class _Reader:
         import yaml
 
         values, lines = [], []
+        spelled: dict[int, str] = {}
         while not isinstance(inner := self._next(), yaml.SequenceEndEvent):
             lines.append(_line(inner))
             values.append(self._value(inner, depth + 1))
-        return _foreign(event.tag, "seq") or Listing(values, lines)
+            if self._spelled is not None:
+                spelled[len(values) - 1] = self._spelled
+        return _foreign(event.tag, "seq") or Listing(values, lines, spelled)
 
     def _mapping(self, event: yaml.MappingStartEvent, depth: int) -> Any:
         import yaml
 
         own: dict[str, Any] = {}
         lines: dict[str, int] = {}
+        spelled: dict[str, str] = {}
         merged: list[Block] = []
         while not isinstance(key_event := self._next(), yaml.MappingEndEvent):
             line = _line(key_event)
@@ -138,7 +147,10 @@ class _Reader:
                     value if text else Unclear(f'a key must be text: write "{key}" in quotes')
                 )
                 lines[key] = line
-        return _foreign(event.tag, "map") or self._merge(merged, Block(own.items(), lines))
+                if self._spelled is not None:
+                    spelled[key] = self._spelled
+        block = Block(own.items(), lines, spelled)
+        return _foreign(event.tag, "map") or self._merge(merged, block)
 
     def _merges(self, value: Any, line: int) -> list[Block]:
         blocks = value if isinstance(value, Listing) else [value]
@@ -152,13 +164,16 @@ class _Reader:
             return own
         values: dict[str, Any] = {}
         lines: dict[str, int] = {}
+        spelled: dict[str, str] = {}
         for block in (*reversed(merged), own):
             self._merged += len(block)
             if self._merged > MOST_MERGED:
                 raise Unreadable(f"<<: copies more than {MOST_MERGED} keys: use defaults: instead")
             values |= block
             lines |= block.lines
-        return Block(values.items(), lines)
+            spelled = {k: text for k, text in spelled.items() if k not in block}
+            spelled.update(block.spelled)
+        return Block(values.items(), lines, spelled)
 
     def _tag(self, event: yaml.ScalarEvent) -> str:
         import yaml

@@ -31,10 +31,10 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 from typing_extensions import TypedDict, get_type_hints, is_typeddict
 
-from asyncpipe._text import brief
+from asyncpipe._text import brief, shown
 from asyncpipe.errors import UsageError
 from asyncpipe.jobfile.problems import Problems, unknown_key
-from asyncpipe.jobfile.source import DEEPEST, Unclear, line_at
+from asyncpipe.jobfile.source import DEEPEST, Unclear, line_at, spelling_at
 from asyncpipe.jobfile.words import words_for
 from asyncpipe.jobs import Deadlines, JobType, Limits, Polling, any_type, check_policy
 from asyncpipe.pricing import MOST_FACTOR, UNITS, Rate, Tier, plain_size
@@ -487,7 +487,10 @@ def fitting(
             message = unknown_key(key, error["input"], known, remedy)
             loc[-1] = brief(key)
         else:
-            message = f": {words_for(error['type'], error['input'], error.get('ctx', {}))}"
+            said = error["input"]
+            message = f": {words_for(error['type'], said, error.get('ctx', {}))}"
+            if "in quotes" in message and (text := spelling_at(value, loc)) is not None:
+                message = message.replace(shown(said), text)
         line = line_at(value, loc, problems.line)
         problems.report(f"{problems.path}{_path(loc)}{message}", line=line)
     faulty = {str(error["loc"][0]) for error in errors}

@@ -11,7 +11,8 @@ import orjson
 
 from asyncpipe._text import brief, meant, shown
 from asyncpipe.jobfile.problems import Problems
-from asyncpipe.jobfile.source import Unclear, Wrong
+from asyncpipe.jobfile.residue import wrong_with
+from asyncpipe.jobfile.source import Spelled, Unclear, Wrong
 
 _PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
@@ -73,6 +74,10 @@ class Cell(Placeholder):
             if self.optional:
                 return NOTHING
             raise _blank(self.column)
+        if type(cell) is Spelled:
+            return self.convert(cell.value)
+        if type(cell) is str and self.convert is not label_text and (why := wrong_with(cell)):
+            raise Wrong(f"column {shown(self.column)}: {why}")
         return self.convert(cell)
 
 
@@ -177,12 +182,18 @@ def as_value(cell: Any) -> Any:
 def _as_text(cell: Any, name: str) -> str:
     """A cell within text; raises Wrong where it is empty, or a list or mapping."""
     if type(cell) is str and cell:
+        if why := wrong_with(cell):
+            raise Wrong(f"column {shown(name)}: {why}")
         return cell
     if cell is None or cell == "":
         raise _blank(name)
     if isinstance(cell, str | bool | int | float):
         return label_text(cell)
-    why = cell.why if isinstance(cell, Unclear) else f"{shown(cell)} cannot stand in text"
+    if isinstance(cell, Spelled):
+        ours = label_text(cell.value)
+        why = f'{cell.text} would become {ours} in text: put it in quotes, "{cell.text}"'
+    else:
+        why = cell.why if isinstance(cell, Unclear) else f"{shown(cell)} cannot stand in text"
     raise Wrong(f"column {shown(name)}: {why}")
 
 
@@ -190,6 +201,8 @@ def label_text(cell: Any) -> str:
     """A cell as a label keeps it."""
     if isinstance(cell, str):
         return cell
+    if isinstance(cell, Spelled):
+        return cell.text
     if isinstance(cell, bool):
         return str(cell).lower()
     if isinstance(cell, int | float):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from asyncpipe.jobfile.encoding import TextFile, examine
 from asyncpipe.jobfile.from_csv import ENDINGS, Header, read_cells, read_header
 from asyncpipe.jobfile.from_json import iter_jsonl
 from asyncpipe.jobfile.problems import Problems
-from asyncpipe.jobfile.source import Block, Listing, Unclear, Unreadable, Wrong
+from asyncpipe.jobfile.source import Block, Listing, Spelled, Unclear, Unreadable, Wrong
 
 JSON_LINES = (".jsonl", ".ndjson")
 
@@ -35,7 +35,7 @@ class Rows:
     """Rows with named columns; ``read`` reads them anew each time, and reports those that are none.
 
     ``told`` says in words what they are; ``file`` is None where they stand in the job file, and
-    ``line`` is where their columns are named.
+    ``line`` is where their columns are named. ``notes`` are what reading them has to say.
     """
 
     columns: tuple[str, ...]
@@ -43,24 +43,29 @@ class Rows:
     read: Callable[[Problems], Iterator[Row]]
     file: TextFile | None = None
     line: int | None = None
+    notes: list[str] = field(default_factory=list)
 
 
 def _table(file: TextFile) -> Rows:
     """The rows of a CSV or TSV file."""
-    header = read_header(file)
+    header, notes = read_header(file), list[str]()
     return Rows(
         columns=header.columns,
         told=f"{file.path.name} ({file.told_encoding}, {header.between})",
-        read=partial(_table_rows, file, header),
+        read=partial(_table_rows, file, header, notes),
         file=file,
         line=1 + header.skipped,
+        notes=notes,
     )
 
 
-def _table_rows(file: TextFile, header: Header, problems: Problems) -> Iterator[Row]:
+def _table_rows(
+    file: TextFile, header: Header, notes: list[str], problems: Problems
+) -> Iterator[Row]:
     problems = replace(problems, file=str(file.path))
+    notes.clear()
     try:
-        for line, cells in read_cells(file, header):
+        for line, cells in read_cells(file, header, notes):
             if isinstance(cells, Unreadable):
                 problems.report(str(cells), line=line)
             else:
@@ -113,7 +118,16 @@ def _mappings(values: Any, columns: tuple[str, ...], problems: Problems) -> Iter
             lacking = next(column for column in columns if column not in value)
             problems.report(f"the row has no {shown(lacking)}: give every row the same", line=line)
         else:
-            yield line, [value[column] for column in columns]
+            spelled = value.spelled if isinstance(value, Block) else None
+            yield (
+                line,
+                [
+                    Spelled(value[column], spelled[column])
+                    if spelled and column in spelled
+                    else value[column]
+                    for column in columns
+                ],
+            )
 
 
 def open_rows(
@@ -182,14 +196,20 @@ def crossed(rows: Rows | None, value: Any, problems: Problems) -> Rows | None:
         )
     if len(problems.found) > before:
         return None
-    combinations = partial(itertools.product, *value.values())
+    combinations = partial(itertools.product, *map(_axis, value.values()))
     parts = [f"{len(values)} {brief(name)}" for name, values in value.items()]
     return Rows(
         columns=(*(rows.columns if rows else ()), *value),
         told=" x ".join([*([rows.told] if rows else []), *parts]),
         read=partial(_crossed_rows, rows, combinations, problems.line),
         file=rows.file if rows else None,
+        notes=rows.notes if rows else [],
     )
+
+
+def _axis(values: Listing) -> list[Any]:
+    spelled = values.spelled
+    return [Spelled(each, spelled[n]) if n in spelled else each for n, each in enumerate(values)]
 
 
 def _crossed_rows(

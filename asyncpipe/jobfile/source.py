@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,26 +15,57 @@ LONGEST_LINE = 1 << 24
 TOO_LONG = f"a line of more than {LONGEST_LINE} characters: is it the file you mean?"
 
 
-class Block(dict[str, Any]):
-    """A mapping; ``lines`` says on which line each key stands, where the format can tell."""
+@dataclass(frozen=True, slots=True)
+class Spelled:
+    """A number or truth value that the file spells in another way than we would: 1.10."""
 
-    __slots__ = ("lines",)
+    value: Any
+    text: str
+
+
+class Block(dict[str, Any]):
+    """A mapping; ``lines`` says on which line each key stands, where the format can tell.
+
+    ``spelled`` has the file's spelling of values that Python would write in another way.
+    """
+
+    __slots__ = ("lines", "spelled")
 
     def __init__(
-        self, values: Iterable[tuple[str, Any]] = (), lines: Mapping[str, int] | None = None
+        self,
+        values: Iterable[tuple[str, Any]] = (),
+        lines: Mapping[str, int] | None = None,
+        spelled: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(values)
         self.lines: Mapping[str, int] = lines or {}
+        self.spelled: Mapping[str, str] = spelled or {}
 
 
 class Listing(list[Any]):
-    """A list; ``lines`` holds the line of each element, or nothing where none is known."""
+    """A list; ``lines`` holds the line of each element, or nothing where none is known.
 
-    __slots__ = ("lines",)
+    ``spelled`` has the file's spelling of elements that Python would write in another way.
+    """
 
-    def __init__(self, values: Iterable[Any] = (), lines: Iterable[int] = ()) -> None:
+    __slots__ = ("lines", "spelled")
+
+    def __init__(
+        self,
+        values: Iterable[Any] = (),
+        lines: Iterable[int] = (),
+        spelled: Mapping[int, str] | None = None,
+    ) -> None:
         super().__init__(values)
         self.lines = list(lines)
+        self.spelled: Mapping[int, str] = spelled or {}
+
+
+def spelling(value: Any, text: str) -> str | None:
+    """``text`` where it is not how a number or truth value is written in prompts; else None."""
+    if isinstance(value, bool):
+        return None if text == str(value).lower() else text
+    return text if isinstance(value, int | float) and text != repr(value) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,3 +103,12 @@ def line_at(value: Any, way: Iterable[int | str], otherwise: int | None) -> int 
         else:
             break
     return line
+
+
+def spelling_at(value: Any, way: Sequence[int | str]) -> str | None:
+    """The file's own spelling of the number that is found on ``way`` into ``value``."""
+    held: Any = value
+    for step in way[:-1]:
+        held = held[step] if hasattr(held, "spelled") else None
+    known: Mapping[Any, str] = getattr(held, "spelled", {})
+    return known.get(way[-1]) if way else None

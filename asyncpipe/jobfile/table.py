@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from asyncpipe._text import meant, shown
 from asyncpipe.jobfile.models import JobIn
-from asyncpipe.jobfile.placeholders import Cell, as_number, as_value
+from asyncpipe.jobfile.placeholders import Cell, as_number, as_value, label_text
 from asyncpipe.jobfile.problems import Problems
 from asyncpipe.jobfile.template import NO_DEFAULTS, OPEN_FIELDS, TEXT_FIELDS, Said, Template
 from asyncpipe.media import LocalFiles
@@ -34,7 +34,7 @@ def table_template(columns: tuple[str, ...], files: LocalFiles) -> Template:
             cell = Cell(at, name, as_value, optional=True)
             own.setdefault("params", {})[name.removeprefix(PARAM)] = cell
         else:
-            cell = Cell(at, name, str, optional=True)
+            cell = Cell(at, name, label_text, optional=True)
             own.setdefault("labels", {})[name.removeprefix(LABEL)] = cell
     return Template(own, NO_DEFAULTS, None, files, varies=True)
 

@@ -116,7 +116,7 @@ def test_a_wrong_value_is_told_with_its_remedy(tmp_path: Path, line: str, said: 
     ("name", "said"),
     [
         ("123", '123 is a number: put it in quotes, "123"'),
-        ("1.50", '1.5 is a number: put it in quotes, "1.5"'),
+        ("1.50", '1.50 is a number: put it in quotes, "1.50"'),
         ("true", 'true is a truth value: put it in quotes, "true"'),
         ("no", 'YAML reads the bare word no as yes or no: write "no", or true or false'),
         ("2026-11-24", 'YAML reads 2026-11-24 as a date: write "2026-11-24" in quotes'),
