@@ -75,8 +75,9 @@ class Matches:
 def match(lost: Sequence[LostSubmit], reading: Reading, under_way: Iterable[Body] = ()) -> Matches:
     """Say which lost submits are adopted, ambiguous or absent; ``under_way`` are being submitted.
 
-    Each id is claimed once. Lost submits of one body are interchangeable; more unclaimed ones than
-    there are of them are ambiguous. A prediction that may be of one under way is not claimed.
+    Each id is claimed once, where those of ours stand for what we sent. Lost submits of one body
+    are interchangeable; more unclaimed ones than there are of them are ambiguous. A prediction that
+    may be of one under way is not claimed.
     """
     rows, conflicting = _once_each(reading.listed)
     unclaimed = [row for row in rows if row.id not in reading.claimed]
@@ -98,7 +99,10 @@ def match(lost: Sequence[LostSubmit], reading: Reading, under_way: Iterable[Body
             fitting[closest].append(row)
     adopted: dict[Place, Listed] = {}
     ambiguous: dict[Place, tuple[str, ...]] = {}
+    mixed_up = _mixed_up(rows, reading)
     for key, group in groups.items():
+        if (group[0].body or {}).get("model") in mixed_up:
+            continue
         pairs, left = _paired(group, fitting[key])
         if left or unclear[key]:
             ids = (*(row.id for row in fitting[key]), *unclear[key])
@@ -202,6 +206,22 @@ def _paired(
             open_ones.remove(taker)
             pairs[taker.place] = row
     return pairs, left
+
+
+def _mixed_up(rows: Iterable[Listed], reading: Reading) -> set[Any]:
+    """The models of predictions of ours that are shown as other ones: their ids prove nothing."""
+    models: set[Any] = set()
+    for row in rows:
+        own, shown = reading.own.get(row.id), body_in(row)
+        sent = own.body if own is not None else None
+        if sent is not None and shown is not None and contradicts(shown, sent):
+            models |= {str(sent.get("model")), str(shown.get("model"))}
+    return models
+
+
+def contradicts(kept: Body, sent: Body) -> bool:
+    """Whether ``kept`` has a field of ``sent`` with another value."""
+    return any(name in kept and not same_json(value, kept[name]) for name, value in sent.items())
 
 
 # -- what proves that nothing was bought --------------------------------------------------------

@@ -215,9 +215,14 @@ class Searcher:
             for wanted in self._wanted.values():
                 age_s = max(began - wanted.lost_at, 0.0)
                 due = wanted.lost_at + next_age_s(age_s, self._search_s)
-                pause_s = 2.0**self._failures if self._failures else SHORTEST_GAP_S
+                pause_s = self._pause_s()
                 wanted.due = max(due, self._clock() + pause_s)
             self._let_go([each for each in last if each in self._wanted])
+
+    def _pause_s(self) -> float:
+        if not self._failures:
+            return SHORTEST_GAP_S
+        return min(2.0 ** min(self._failures, 30), max(1.0, self._search_s / 4))
 
     def _let_go(self, ids: Iterable[int]) -> None:
         for job_id in ids:
@@ -236,10 +241,9 @@ class Searcher:
         since = min(intents) - SKEW
         listed = await self._read(provider, since)
         owners = await self._ledger.owners_of({row.id for row in listed})
-        own: Mapping[str, Own] = {}
+        own = await self._own(provider, listed, owners)
         lacking: set[str] = set()
         if ripe:
-            own = await self._own(provider, listed, owners)
             due = at - timedelta(seconds=self._search_s)
             ours = await self._ledger.predictions(since)
             lacking = {each for each, made_at in ours if made_at <= due} - {r.id for r in listed}

@@ -142,6 +142,16 @@ def test_one_id_for_two_predictions_is_nobodys() -> None:
     assert (found(matches), matches.absent) == ({}, set())
 
 
+def test_where_ours_stand_for_what_we_never_sent_nothing_of_the_model_is_claimed() -> None:
+    """Rows that have the id of the one before: each would bring another job's picture."""
+    vase = {"model": MODEL, "prompt": "花瓶", "seed": 1}
+    shifted = [row("ours", vase, 70), row("lost", MUG)]
+    assert found(match([lost(1)], read(*shifted))) == {}
+    other = row("lost", {**MUG, "model": "n/v"}, model="n/v")
+    assert found(match([lost(1, {**MUG, "model": "n/v"})], read(shifted[0], other))) == {1: "lost"}
+    assert found(match([lost(1)], read(row("ours", {"prompt": "壶"}, 70), row("a")))) == {1: "a"}
+
+
 def test_absent_is_what_a_whole_list_with_a_witness_does_not_show() -> None:
     """A later prediction of ours with the body that was sent, of the same model."""
     assert match([lost(1)], read(WITNESS)).absent == {(1, 1)}

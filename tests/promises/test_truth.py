@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from asyncpipe import Job, JobState, Manifest, Pipeline, Rate, read_manifest
+from asyncpipe import AtlasCloud, Job, JobState, Manifest, Pipeline, Polling, Rate, read_manifest
 from asyncpipe.engine.decide import PredictionOwners, RetryPolicy, after_submit
 from asyncpipe.engine.resolve import Decision, resolve
 from asyncpipe.engine.submit import Submitter
@@ -56,9 +56,11 @@ from asyncpipe.report.status import next_steps, read_status, status_document, st
 from asyncpipe.report.summary import summary
 from asyncpipe.report.totals import Totals
 from asyncpipe.simulator.books import Books
+from asyncpipe.simulator.faults import Faults
+from asyncpipe.simulator.server import Simulator
 from asyncpipe.simulator.settings import SimulatorSettings
 from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual
-from tests.support.chaos import all_sorts, every_fault, run_simulated
+from tests.support.chaos import all_sorts, bought, every_fault, run_simulated
 from tests.support.pipelines import FLUX, a_pipeline, counts_agree, job, opened
 
 OTHER = "other/text-to-image"
@@ -648,6 +650,38 @@ def test_lost_answers_are_found_again_in_the_providers_list(tmp_path: Path) -> N
     assert {p.id for p in kept.predictions() if p.outcome == "completed"} <= told
     assert {result.state for result in results} == {JobState.SUCCEEDED}
     assert done.totals.charged == sum(p.price for p in kept.predictions() if p.id in told)
+
+
+@pytest.mark.parametrize("wrong", ["foreign", "taken", "missing", "error", "defaults", "lag"])
+@pytest.mark.parametrize("share", [0.2, 1.0])
+def test_no_wrong_list_makes_anything_be_bought_twice(
+    tmp_path: Path, wrong: str, share: float
+) -> None:
+    """Bodies of others, ids of others, holes: what was lost stays unknown at worst."""
+    faults = Faults(dropped=0.2, **{f"history_{wrong}": share})
+    settings = SimulatorSettings(
+        speed=100, faults=faults, books=tmp_path / "books", body_bytes=2000, history_lag_s=0.3
+    )
+
+    async def main() -> Manifest:
+        async with Simulator(settings) as simulator:
+            provider = AtlasCloud("any", base_url=simulator.base_url, simulated=True)
+            async with Pipeline(
+                provider,
+                tmp_path / "out",
+                max_workers=4,
+                polling=Polling(initial_s=0.05, maximum_s=0.1),
+                ambiguous="find-resubmit",
+                search_s=0.5,
+            ) as pipeline:
+                return await pipeline.batch_generate(all_sorts(60))
+
+    done, kept = asyncio.run(main()), Books(tmp_path / "books")
+    assert max(bought(kept.predictions()).values()) == 1
+    results = list(done)
+    succeeded = {r.prediction_id for r in results if r.state is JobState.SUCCEEDED}
+    assert done.totals.charged == sum(p.price for p in kept.predictions() if p.id in succeeded)
+    assert len(succeeded) + done.totals.unknown == 60
 
 
 def test_money_of_lost_answers_stays_in_sight(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ async def pages(api: Lister, since: datetime) -> AsyncIterator[Sequence[Listed]]
     Raises HistoryUnavailable where the API has no list for this key, and ProviderError where the
     list cannot be had, or turns out to have a hole when all of it was read.
     """
-    seen: set[str] = set()
+    seen: dict[str, Listed] = {}
     rows, holes, most, oldest = 0, 0, 0, datetime.max.replace(tzinfo=UTC)
     for number in range(1, _MOST_PAGES + 1):
         page = await _ask(api, number)
@@ -82,8 +82,8 @@ async def pages(api: Lister, since: datetime) -> AsyncIterator[Sequence[Listed]]
         if page.total is not None and page.total < most:
             raise _nonsense(f"it shrank from {most} to {page.total} while it was read")
         most = max(most, page.total or 0)
-        new = [each for each in page.listed if each.id not in seen]
-        seen.update(each.id for each in new)
+        new = [each for each in page.listed if not _is_same(seen.get(each.id), each)]
+        seen |= {each.id: each for each in new}
         for each in new:
             if each.created - oldest > ORDER_SLACK:
                 raise _nonsense("it is not newest first")
@@ -100,6 +100,11 @@ async def pages(api: Lister, since: datetime) -> AsyncIterator[Sequence[Listed]]
         raise _nonsense(f"{holes} of its rows name no prediction or no time")
     if rows < most and oldest >= since:
         raise _nonsense(f"it says there are {most} predictions and shows {rows}")
+
+
+def _is_same(before: Listed | None, row: Listed) -> bool:
+    """Whether a row came already; another one under its id has to be seen: one of both is wrong."""
+    return before is not None and (before.created, before.body) == (row.created, row.body)
 
 
 async def _ask(api: Lister, number: int) -> HistoryPage:
