@@ -88,11 +88,13 @@ _ROOMS = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    # Names are imported when they are asked for: `asyncpipe --help` must not wait for aiohttp.
-    if name not in _ROOMS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
+if not TYPE_CHECKING:  # with it any misspelled name would pass type checks
+
+    def __getattr__(name: str) -> Any:
+        # Names are imported when they are asked for: `asyncpipe --help` must not wait for aiohttp.
+        if name not in _ROOMS:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -412,4 +412,4 @@ def _copies(said: Said, kind: JobType) -> Iterator[Job]:
     name, params = said.pop("name", None), said.pop("params")
     for n in range(1, count + 1):
         own = f"{name}-{n}" if name is not None else None
-        yield Job(**said, name=own, params={**params}, occurrence=n)
+        yield Job(**said, name=own, params={**params}, occurrence=n, counted_from=name)

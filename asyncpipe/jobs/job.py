@@ -69,8 +69,9 @@ class Job:
     ``type`` may be left out when the model id tells it. ``retries`` (submits after a failure the
     provider does not charge for) and ``deadline_s`` (seconds from submit) override the pipeline's;
     they, like the price, are not part of the job's identity. ``occurrence`` tells otherwise equal
-    jobs apart. ``labels`` are the user's own words about it: kept in ledger, manifest and export,
-    never sent, and no part of its identity. ``inputs`` are the files of this machine that
+    jobs apart; ``counted_from`` is the name that several of them were counted from, their own being
+    ``name-1`` and so on. ``labels`` are the user's own words about it: kept in ledger, manifest and
+    export, never sent, and no part of its identity. ``inputs`` are the files of this machine that
     ``params`` name, by what is written there; whoever takes a job in fills them in. Raises
     UsageError when the type cannot be told or a field cannot be sent as JSON.
     """
@@ -81,6 +82,7 @@ class Job:
     type: JobType | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
     occurrence: int | str = 1
+    counted_from: str | None = None
     retries: int | None = None
     deadline_s: float | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -130,19 +132,28 @@ class Job:
         Without a provider it tells the jobs of one file apart.
 
         A file of this machine counts by its sha256: where it lies and what it is called does not.
+        The same are: text in any Unicode normal form, line breaks of any system, blanks around name
+        and prompt, 1 and 1.0, keys in any order. Not the same are a field that is left out and the
+        model's default written out: models change theirs. The first of several that were counted
+        is the job that it was without ``count``.
         """
         body = self.body
         if self.inputs:
             by = {text: f"sha256:{file.sha256}" for text, file in self.inputs.items()}
             body = with_media(body, by)
+        name = self.counted_from or self.name
         identity = {
-            "name": self.name,
+            "name": name.strip() if name else name,
             "provider": provider,
             "type": self.kind.value,
             "body": body,
             "occurrence": self.occurrence,
         }
-        return hashlib.sha256(canonical_json(identity)).hexdigest()[:32]
+        written = canonical_json(identity)
+        if not _is_settled(written) or self.prompt[:1].isspace() or self.prompt[-1:].isspace():
+            body |= {"prompt": self.prompt.strip()} if self.prompt else {}
+            written = canonical_json(_settled(identity))
+        return hashlib.sha256(written).hexdigest()[:32]
 
     def sent_with(self, urls: Mapping[str, str]) -> Job:
         """The job as it is submitted: the URLs of its files, by what is written, in their place."""
@@ -181,6 +192,24 @@ def canonical_json(value: Any) -> bytes:
         return text.encode()
     except (TypeError, ValueError, RecursionError) as exc:
         raise UsageError(f"a field of the job cannot be sent as JSON: {exc}") from exc
+
+
+def _is_settled(written: bytes) -> bool:
+    """Whether nothing in canonical JSON may be written in another way and mean the same."""
+    if b"\\r" in written or b".0" in written:
+        return False
+    return written.isascii() or unicodedata.is_normalized("NFC", written.decode())
+
+
+def _settled(value: Any) -> Any:
+    """``value`` as it counts in a key: text composed, its line breaks LF, whole numbers whole."""
+    if isinstance(value, str):
+        return unicodedata.normalize("NFC", value.replace("\r\n", "\n").replace("\r", "\n"))
+    if isinstance(value, float):
+        return int(value) if value.is_integer() and abs(value) < 2**53 else value
+    if isinstance(value, Mapping):
+        return {_settled(key): _settled(inner) for key, inner in value.items()}
+    return [_settled(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 _SCALARS = frozenset({str, int, bool, type(None)})

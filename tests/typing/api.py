@@ -189,3 +189,10 @@ class Own:
 
 
 own: Provider = Own()
+
+
+def a_name_that_is_none_is_told() -> None:
+    """mypy wants the remark used: it fails as soon as a misspelled name passes."""
+    from asyncpipe import Pipelin  # type: ignore[attr-defined]
+
+    print(Pipelin)
