@@ -248,6 +248,15 @@ def of_verify(code: int, totals: Totals, *, lost_before: int) -> int:
     return Exit.FAILED if totals.jobs[JobState.LOST] > lost_before else Exit.OK
 
 
+def heard_signals() -> list[signal.Signals]:
+    """The signals that drain a run; a hang-up not where it was ignored at the start (nohup)."""
+    heard = [signal.SIGINT, signal.SIGTERM]
+    hang_up = getattr(signal, "SIGHUP", None)  # Windows has none
+    if hang_up is not None and signal.getsignal(hang_up) is not signal.SIG_IGN:
+        heard.append(hang_up)
+    return heard
+
+
 @dataclass(slots=True)
 class Interruption:
     """Which signal came first; None while none has."""
@@ -269,7 +278,7 @@ async def draining(
         async with anyio.create_task_group() as tasks:
 
             async def listen() -> None:
-                with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+                with anyio.open_signal_receiver(*heard_signals()) as signals:
                     async for number in signals:
                         if seen.signal is not None:
                             tasks.cancel_scope.cancel()

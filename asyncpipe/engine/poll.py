@@ -42,6 +42,10 @@ RESUMED_S = 5.0
 """A prediction older than this when its polling begins is asked for at once: a run was resumed."""
 
 
+ONCE_MORE_S = 3.0
+"""How soon a poll is asked once more whose key was refused, before that stops the run."""
+
+
 class Inquiry:
     """Asks for predictions, each poll at its turn, and teaches the limiter what is answered."""
 
@@ -132,6 +136,14 @@ class Poller:
         return self._deadlines.of(record.job.kind) if own is None else own
 
     async def _ask(self, attempt: Attempt) -> Prediction | ProviderError:
+        """Poll; once more where the key is refused, which one slip of a gateway may say."""
+        last = await self._ask_once(attempt)
+        if isinstance(last, KeyRefused):
+            await asyncio.sleep(ONCE_MORE_S)
+            last = await self._ask_once(attempt)
+        return last
+
+    async def _ask_once(self, attempt: Attempt) -> Prediction | ProviderError:
         assert attempt.prediction_id is not None, "a submitted job has a prediction id"
         try:
             return await self._inquiry.poll(attempt.prediction_id, route=attempt.route)

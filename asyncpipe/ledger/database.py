@@ -7,7 +7,7 @@ import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -20,7 +20,13 @@ from asyncpipe.jobs import Job, JobRecord
 from asyncpipe.ledger import accounts, queries, runs
 from asyncpipe.ledger.asset_names import claim_parts
 from asyncpipe.ledger.errors import LedgerFull, ledger_error, mapped
-from asyncpipe.ledger.folder import Origin, check_origin, ledger_path, read_origin
+from asyncpipe.ledger.folder import (
+    Origin,
+    check_origin,
+    check_unused,
+    ledger_path,
+    read_origin,
+)
 from asyncpipe.ledger.protocol import Ledger, LedgerReader, Seen
 from asyncpipe.ledger.rows import AddedOne, Named
 from asyncpipe.ledger.schema import SETTINGS, check_version, prepare
@@ -59,6 +65,10 @@ GATHERED_TICKS = 3
 """After how many ticks of the loop what was appended goes to the writer thread."""
 
 
+CHECKPOINT_S = 3.0
+"""How long what is committed may stand in the log alone."""
+
+
 class SqliteLedger:
     """A ledger in a file of the output folder: one writer thread, natural group commit.
 
@@ -79,6 +89,8 @@ class SqliteLedger:
         self._committing: list[asyncio.Future[None]] | None = None
         self._scheduled = False
         self._failure: LedgerError | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._closing = False
 
     async def open(self, origin: Origin | None) -> None:
         """Open or make the ledger; ``origin`` None is for work that asks no provider.
@@ -89,6 +101,8 @@ class SqliteLedger:
         await self._run(partial(self._open, origin))
 
     def _open(self, origin: Origin | None) -> None:
+        if not self._path.exists() or self._path.stat().st_size == 0:
+            check_unused(self._path)
         with mapped(self._path):
             connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
             try:
@@ -103,7 +117,26 @@ class SqliteLedger:
                 connection.close()  # rolls back
                 raise
             self._connection = connection
+            self._checkpoint("TRUNCATE")
         self._ballast.hold()
+
+    def _checkpoint(self, mode: str = "PASSIVE") -> None:
+        """Bring what is committed into the ledger's own file: the log beside it may be left behind.
+
+        Never raises: the next one does it too.
+        """
+        if self._connection is not None:
+            with suppress(sqlite3.Error):
+                self._connection.execute(f"PRAGMA wal_checkpoint({mode})").close()
+
+    def _checkpoint_soon(self) -> None:
+        if self._timer is None and not self._closing:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(CHECKPOINT_S, self._checkpoint_now)
+
+    def _checkpoint_now(self) -> None:
+        self._timer = None
+        asyncio.get_running_loop().run_in_executor(self._thread, self._checkpoint)
 
     def append(self, record: JobRecord) -> None:
         """Take ``record`` to be written; raises LedgerError."""
@@ -207,6 +240,9 @@ class SqliteLedger:
 
     async def aclose(self) -> None:
         """Write what was appended and close; raises LedgerError if that fails."""
+        self._closing = True
+        if self._timer is not None:
+            self._timer.cancel()
         try:
             await self.durable()
         finally:
@@ -257,6 +293,7 @@ class SqliteLedger:
             else:
                 waiter.set_exception(failure)
         self._tell_full()
+        self._checkpoint_soon()
         if self._batch:
             self._schedule()
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from asyncpipe.errors import FolderInUse, UsageError
+from asyncpipe.errors import FolderInUse, LedgerError, UsageError
 
 
 def make_folders(folder: Path, names: Iterable[str]) -> None:
@@ -165,6 +165,18 @@ LEDGER_NAME = "ledger.sqlite3"
 def ledger_path(folder: Path) -> Path:
     """Where the ledger of an output folder is."""
     return folder / STATE_FOLDER / LEDGER_NAME
+
+
+def check_unused(path: Path) -> None:
+    """Raise LedgerError where a folder shows that the ledger missing at ``path`` has been there."""
+    for sign in (path.parent.parent / "manifest.json", path.with_name("ballast")):
+        if sign.exists():
+            raise LedgerError(
+                f"{sign} is there, and the ledger {path} that belongs to it is missing or empty: "
+                "it knows what was paid for, without it everything would be bought again. Put it "
+                "back (with the files beside it), or choose another folder with --output-dir; if "
+                f"nothing was ever bought here, delete {sign}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -25,6 +25,8 @@ from tests.support.command_line import (
     write_jobs,
 )
 
+SIGHUP = getattr(signal, "SIGHUP", signal.SIGTERM)
+
 ONE = """\
 output_dir: out
 jobs:
@@ -226,7 +228,9 @@ def _kill_when(process: subprocess.Popen[bytes], folder: Path, sold: int) -> Non
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (SIGHUP, 129)]
+)
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_signal_leaves_a_resumable_run(
     tmp_path: Path, number: signal.Signals, code: int, times: int

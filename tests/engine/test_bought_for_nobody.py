@@ -185,12 +185,6 @@ def test_a_stream_that_is_left_while_a_job_is_written_down_buys_it_not(
             for _ in range(results):
                 await anext(stream)
             await stream.aclose()
-            print(
-                asyncio.get_running_loop().time(),
-                provider.submits,
-                pipeline._parts().admission._carried,
-                len(pipeline._parts().tickets),
-            )
             in_hand = provider.submits + pipeline._parts().admission._carried
             await asyncio.sleep(1000)
             assert provider.submits <= in_hand

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from asyncpipe import JobState
-from asyncpipe.errors import PollFailed, PredictionGone
+from asyncpipe.errors import KeyRefused, PollFailed, PredictionGone
 from asyncpipe.jobs import now
 from asyncpipe.providers.base import Prediction, PredictionStatus
 from asyncpipe.testing import FakeProvider, Script
@@ -110,3 +110,19 @@ def test_where_unknown_jobs_are_resubmitted_those_with_an_id_are_asked_for_first
     at_once(provider)
     totals = run_counted(tmp_path, provider, jobs(1), resubmit_unknown=True)[0].totals
     assert (totals.successful, len(provider.sold)) == (1, 1)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("refusals", [1, 2])
+def test_one_refused_key_on_a_poll_is_asked_once_more(
+    tmp_path: Path, status: int, refusals: int
+) -> None:
+    """Twice in a row it is true: the run stops, and what is submitted is kept."""
+    refused = KeyRefused("the key is refused", status=status)
+    provider = FakeProvider(scripts={"杯子 3": Script(polls=[refused] * refusals)})
+    manifest, stopped = run_counted(tmp_path, provider, jobs(40), max_workers=4)
+    if refusals == 1:
+        assert (manifest.totals.successful, stopped) == (40, None)
+    else:
+        assert isinstance(stopped, KeyRefused)
+        assert manifest.totals.pending > 0
