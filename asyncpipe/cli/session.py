@@ -16,7 +16,7 @@ import anyio
 import click
 
 from asyncpipe._tasks import ungrouped
-from asyncpipe._text import json_text
+from asyncpipe._text import json_text, printable
 from asyncpipe.engine import Pipeline
 from asyncpipe.errors import AsyncpipeError, UsageError
 from asyncpipe.flow import Window
@@ -75,6 +75,8 @@ def run_session(
         click.echo(json_text(manifest.path.read_bytes()), nl=False)
     if not output.quiet:
         _print_summary(manifest, elapsed_s, end, output=output, simulated=simulated)
+    elif end.stopped is not None:
+        echo(printable(f"Stopped before the end: {end.stopped}"))
     if end.interrupted is not None:
         return 128 + end.interrupted
     code = of_run(manifest.totals, stopped=end.stopped)

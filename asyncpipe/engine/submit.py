@@ -193,7 +193,7 @@ class Submitter:
             logger.info("%s: %s; waiting %.0f s", model, answer, pause_s, extra=wait)
             # A limit that predictions of ours fill is met again and again, and nothing is wrong.
             if not (told.limited and self._limiter.works_on(model)):
-                self._lose_patience(self._clock(), answer)
+                self._lose_patience(self._clock(), answer, pause_s)
             return
         streak = self._streaks.setdefault(model, RefusalStreak())
         if isinstance(answer, Prediction):
@@ -205,11 +205,11 @@ class Submitter:
         if isinstance(answer, Rejected) and streak.refused(str(answer)):
             self._stops.note(_refuses_all(model, answer), model)
 
-    def _lose_patience(self, clock: float, answer: NotAccepted) -> None:
+    def _lose_patience(self, clock: float, answer: NotAccepted, pause_s: float) -> None:
         """Stop when nothing but refusals came for as long as the user would wait."""
         if self._refused_since is None or clock - self._refused_last > FORGOTTEN_S:
             self._refused_since = clock
-        self._refused_last = clock
+        self._refused_last = clock + pause_s  # nothing is sent until then
         patience_s = self._patience_s
         if patience_s is None or clock - self._refused_since <= patience_s:
             return

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from asyncpipe import Job, JobState, Manifest, Pipeline
-from asyncpipe.errors import BalanceExhausted, DiskError, Rejected, SubmitUnknown
+from asyncpipe.errors import BalanceExhausted, DiskError, Overloaded, Rejected, SubmitUnknown
 from asyncpipe.media.disk import GIB, DiskSpace
 from asyncpipe.simulator.books import Books
 from asyncpipe.simulator.faults import Faults
@@ -236,3 +236,21 @@ def test_a_changed_prompt_is_a_new_job_beside_the_old_asset(tmp_path: Path) -> N
     cheaper = [Job(name=job.name, model=job.model, prompt=job.prompt, retries=9) for job in changed]
     assert run_counted(tmp_path, provider, cheaper)[0].totals.successful == 3
     assert len(provider.sold) == 3
+
+
+@pytest.mark.parametrize("wish_s", [None, 30.0, 200.0, 3600.0])
+def test_patience_ends_a_run_however_long_it_is_told_to_wait(
+    tmp_path: Path, wish_s: float | None
+) -> None:
+    """Between two answers nothing was submitted, so nothing is forgotten either."""
+    busy = Overloaded("503", status=503, retry_after_s=wish_s)
+    provider = FakeProvider(default=Script(submits=[busy] * 9999))
+
+    async def main() -> None:
+        async with asyncio.timeout(4 * 3600):
+            async with Pipeline(provider, tmp_path, patience_s=600.0, seed=1) as pipeline:
+                manifest = await pipeline.batch_generate(jobs(3))
+                assert manifest.totals.pending == 3
+                assert "no submit was accepted for 600 s" in str(pipeline.stopped)
+
+    run_virtual(main())
