@@ -30,7 +30,7 @@ import tempfile
 from base64 import b64decode
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -46,7 +46,7 @@ from asyncpipe.errors import (
     Rejected,
     SubmitUnknown,
 )
-from asyncpipe.jobs import Job, now
+from asyncpipe.jobs import Job, JobType, now
 from asyncpipe.pricing import HasBalance, HasBill, HasQuotes, Quote
 from asyncpipe.providers import (
     DEFAULT_PROVIDER,
@@ -67,6 +67,13 @@ PIXEL = (
     "YPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
 )
 """A whole picture of one pixel, as a URL that needs no server."""
+
+SAMPLES = {
+    JobType.IMAGE: PIXEL,
+    JobType.VIDEO: "data:video/mp4;base64,AAAAGGZ0eXBpc29tAAAAAAAAAAAAAAAAAAAACG1vb3Y=",
+    JobType.AUDIO: "data:audio/wav;base64,UklGRgQAAABXQVZF",
+}
+"""The least that passes for a file of each kind of job."""
 
 GRACE_S = 0.002
 """How long sockets get to answer before time jumps, in real seconds."""
@@ -141,7 +148,8 @@ class Script:
     and ``lost``: SubmitUnknown is raised all the same. ``polls`` are raised or
     answered, one per poll, before the truth is told: running until ``generation_s`` after the
     submit, then ``end``. ``submit_s`` is how long a submit takes, ``charged`` what the provider
-    says at the end that it cost, in USD; ``prediction_id`` the id it answers, if not one of its
+    says at the end that it cost, in USD; PIXEL among ``outputs`` stands for the least file of the
+    job's kind; ``prediction_id`` the id it answers, if not one of its
     own.
     """
 
@@ -219,6 +227,8 @@ class FakeProvider:
         clock = asyncio.get_running_loop().time()
         prediction_id = script.prediction_id or f"p{len(self.sold) + 1}"
         self.sold.append(name)
+        outputs = tuple(SAMPLES[job.kind] if url == PIXEL else url for url in script.outputs)
+        script = replace(script, outputs=outputs)
         made = _Made(script, clock + script.generation_s, list(script.polls))
         self._made[prediction_id] = made
         self._working = [each for each in (*self._working, made) if each.ready > clock]

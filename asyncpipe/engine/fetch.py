@@ -23,7 +23,6 @@ from asyncpipe.jobs import (
     AssetStored,
     FetchFailed,
     JobRecord,
-    JobType,
     Succeeded,
     now,
 )
@@ -31,8 +30,6 @@ from asyncpipe.ledger import INLINE, Ledger
 from asyncpipe.media import Downloader, StoredFile, Target
 
 logger = logging.getLogger("asyncpipe.fetcher")
-
-_EXTENSIONS = {JobType.IMAGE: "png", JobType.VIDEO: "mp4", JobType.AUDIO: "mp3"}
 
 
 class Fetcher:
@@ -148,8 +145,7 @@ class Fetcher:
 
         Raises DiskError, or DownloadError: MediaGone only when the provider answered that.
         """
-        part, extension = f"{record.id}_{index}.part", _EXTENSIONS[record.job.kind]
-        target = Target(stem=stem, part=part, default_extension=extension)
+        target = Target(stem=stem, part=f"{record.id}_{index}.part", kind=record.job.kind)
         url = chase.urls.get(index, output)
         try:
             return await self._downloader.fetch(url, target)

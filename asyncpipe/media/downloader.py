@@ -36,15 +36,10 @@ from asyncpipe.http import (
     told_total,
     validator,
 )
+from asyncpipe.jobs import JobType
 from asyncpipe.media.disk import Disk
-from asyncpipe.media.formats import (
-    HEAD_BYTES,
-    broken_promise,
-    extension,
-    is_page,
-    read_data_uri,
-    sniff,
-)
+from asyncpipe.media.ends import Read, broken
+from asyncpipe.media.formats import HEAD_BYTES, read_data_uri, recognise
 from asyncpipe.media.parts import (
     Part,
     Partial,
@@ -95,13 +90,14 @@ class StoredFile:
 class Target:
     """Where an output goes.
 
-    The stem relative to the output folder, a name for its part file, and the extension where
-    nothing else tells one.
+    The stem relative to the output folder, a name for its part file, and what kind of job it is of.
+    Where nobody says that, anything goes, with the default extension where nothing tells another.
     """
 
     stem: str
     part: str
-    default_extension: str
+    default_extension: str = ""
+    kind: JobType | None = None
 
 
 class Downloader:
@@ -197,6 +193,7 @@ class Downloader:
             content_type, body = read_data_uri(url)
             self._check_size(len(body))
             path = self._final(body[:HEAD_BYTES], content_type, url, target)
+            self._check_end(path, len(body), _reading(body), url, told=False)
             return await self._store_small(body, path, target)
         if not url.startswith(_WEB) and urlsplit(url).scheme not in ("http", "https"):
             raise DownloadError(f"an output is neither http, https nor data: {url[:80]!r}")
@@ -254,12 +251,13 @@ class Downloader:
         entity, have = part.entity, part.size
         assert entity is not None, "only what has a log is taken up"
         if have == entity.total:  # cut off between its last byte and its name
-            return await self._commit(part, entity.content_type, url, target)
+            return await self._commit(part, entity.content_type, url, target, told=True)
         async with await self._answer(url, ask_for_rest(entity, have)) as response:
             if response.status == 206 and _joins(response, entity, have):
                 total = entity.total or told_total(response.headers)
                 await self._receive(part, self._body(response, have), total)
-                return await self._commit(part, entity.content_type, str(response.url), target)
+                named = entity.content_type, str(response.url)
+                return await self._commit(part, *named, target, told=total is not None)
             if response.status == 200:
                 return await self._from_the_start(response, url, target, instead_of=part)
             await self._disk.hop(part.discard)
@@ -291,15 +289,18 @@ class Downloader:
             raise
         # No page, of 1 GB or not, is worth a file.
         path = self._final(head_of(pieces), *named, target)
+        whole = b"".join(pieces) if body.have < SMALL else None
+        if whole is not None:
+            self._check_end(path, len(whole), _reading(whole), url, told=total is not None)
         if instead_of:
             await self._disk.hop(instead_of.discard)
-        if body.have < SMALL:
-            return await self._store_small(b"".join(pieces), path, target)
+        if whole is not None:
+            return await self._store_small(whole, path, target)
         part = await self._disk.hop(partial(Part, self._part(target), _entity(response, url)))
         with self._held(part, target):
             await self._write(part, pieces)
             await self._receive(part, body, total)
-            return await self._commit(part, *named, target)
+            return await self._commit(part, *named, target, told=total is not None)
 
     def _body(self, response: aiohttp.ClientResponse, have: int) -> Body:
         return Body(
@@ -337,9 +338,13 @@ class Downloader:
         with disk_trouble(self._folder):
             await wrap(part, executor=self._disk.executor).writelines(pieces)
 
-    async def _commit(self, part: Part, content_type: str, url: str, target: Target) -> StoredFile:
+    async def _commit(
+        self, part: Part, content_type: str, url: str, target: Target, *, told: bool
+    ) -> StoredFile:
         try:
             path = self._final(part.head, content_type, url, target)
+            check = partial(self._check_end, path, part.size, part.peek, url, told=told)
+            await self._disk.hop(check)
         except DownloadError:  # complete, and not media: nothing to go on with
             await self._disk.hop(part.discard)
             raise
@@ -378,13 +383,16 @@ class Downloader:
     def _final(self, head: bytes, content_type: str, url: str, target: Target) -> str:
         if not head:
             raise DownloadError(f"{_shown(url)} is empty")
-        if is_page(head) and not content_type.startswith("text/plain"):
-            raise DownloadError(f"{_shown(url)} is a page of text, not media: {head[:60]!r}")
-        if told := sniff(head):
-            return f"{target.stem}.{told}"
-        if claimed := broken_promise(head, content_type, url):
-            raise DownloadError(f"{_shown(url)} is no {claimed}, it begins {head[:16]!r}")
-        return f"{target.stem}.{extension(head, content_type, url, target.default_extension)}"
+        try:
+            told = recognise(head, content_type, url, target.kind, target.default_extension)
+        except DownloadError as exc:
+            raise DownloadError(f"{_shown(url)} {exc}") from None
+        return f"{target.stem}.{told}"
+
+    def _check_end(self, path: str, size: int, read: Read, url: str, *, told: bool) -> None:
+        """Raise DownloadError for a file that is not whole, by what is in it."""
+        if problem := broken(path.rpartition(".")[2], size, read, told=told):
+            raise DownloadError(f"{_shown(url)} {problem}")
 
     def _check_size(self, size: int | None) -> None:
         if size is not None and self._largest is not None and size > self._largest:
@@ -416,6 +424,10 @@ def _entity(response: aiohttp.ClientResponse, url: str) -> Entity | None:
         total=response.content_length,
         content_type=response.content_type,
     )
+
+
+def _reading(body: bytes) -> Read:
+    return lambda at, size: body[at : at + size]
 
 
 def _shown(url: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from asyncpipe.errors import DownloadError
+from asyncpipe.jobs import JobType
 
 HEAD_BYTES = 512
 """How much of a file the functions here want to see."""
@@ -16,17 +17,19 @@ HEAD_BYTES = 512
 _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x89PNG\r\n\x1a\n", "png"),
     (0, b"\xff\xd8\xff", "jpg"),
-    (0, b"GIF8", "gif"),
-    (0, b"BM", "bmp"),
-    (8, b"WEBP", "webp"),
-    (8, b"WAVE", "wav"),
-    (8, b"AVI ", "avi"),
+    (0, b"GIF87a", "gif"),
+    (0, b"GIF89a", "gif"),
     (0, b"II*\0", "tiff"),
     (0, b"MM\0*", "tiff"),
+    (0, b"8BPS", "psd"),
+    (0, b"v/1\x01", "exr"),
+    (0, b"\xff\x0a", "jxl"),
+    (4, b"JXL \r\n", "jxl"),
     (4, b"ftypqt", "mov"),
     (4, b"ftypavif", "avif"),
     (4, b"ftypavis", "avif"),
     (4, b"ftyphei", "heic"),
+    (4, b"ftyphev", "heic"),
     (4, b"ftypmif1", "heic"),
     (4, b"ftypM4A", "m4a"),
     (4, b"ftyp", "mp4"),
@@ -35,15 +38,46 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (4, b"wide", "mov"),
     (4, b"free", "mov"),
     (0, b"\x1aE\xdf\xa3", "webm"),
+    (0, b"FLV\x01", "flv"),
+    (0, b"\0\0\x01\xba", "mpg"),
+    (0, b"\0\0\x01\xb3", "mpg"),
+    (0, b"0&\xb2u\x8ef\xcf\x11", "wmv"),
     (0, b"ID3", "mp3"),
     *((0, b"\xff" + bytes([second]), "mp3") for second in b"\xfb\xfa\xf3\xf2\xe3\xe2"),
     *((0, b"\xff" + bytes([second]), "aac") for second in b"\xf1\xf9"),
     (0, b"OggS", "ogg"),
     (0, b"fLaC", "flac"),
+    (0, b"MThd", "mid"),
+    (0, b"#!AMR", "amr"),
+    (0, b"caff", "caf"),
     (0, b"glTF", "glb"),
+    (0, b"Kaydara FBX Binary", "fbx"),
+    (0, b"ply\n", "ply"),
+    (0, b"ply\r\n", "ply"),
     (0, b"PK\x03\x04", "zip"),
     (0, b"%PDF", "pdf"),
 )
+
+_RIFF = {b"WEBP": "webp", b"WAVE": "wav", b"AVI ": "avi"}
+
+_MODELS = frozenset({"glb", "gltf", "usdz", "fbx", "ply", "obj", "zip"})
+
+_OF_KIND: dict[JobType, frozenset[str]] = {
+    JobType.IMAGE: frozenset(
+        {"png", "jpg", "gif", "bmp", "webp", "tiff", "avif", "heic", "svg", "psd", "exr", "jxl"}
+    )
+    | _MODELS
+    | {"pdf"},
+    JobType.VIDEO: frozenset(
+        {"mp4", "mov", "webm", "mkv", "avi", "gif", "webp", "avif", "flv", "mpg", "wmv"}
+    )
+    | _MODELS,
+    JobType.AUDIO: frozenset(
+        {"mp3", "wav", "ogg", "flac", "aac", "m4a", "mp4", "webm", "mid", "amr", "caf", "aiff"}
+    )
+    | {"txt", "vtt", "srt", "zip"},
+}
+"""What may come of a job of each kind; models in three dimensions are made by jobs of two."""
 
 _CONTENT_TYPES = {
     "image/png": "png",
@@ -69,8 +103,10 @@ _CONTENT_TYPES = {
     "audio/x-flac": "flac",
     "audio/flac": "flac",
     "audio/ogg": "ogg",
+    "image/svg+xml": "svg",
     "model/gltf-binary": "glb",
-    "text/plain": "txt",
+    "model/gltf+json": "gltf",
+    "model/vnd.usdz+zip": "usdz",
 }
 
 _MEDIA_TYPES = {"jpg": "image/jpeg", "mp3": "audio/mpeg", "mov": "video/quicktime"} | {
@@ -85,7 +121,7 @@ _MEDIA_TYPES = {"jpg": "image/jpeg", "mp3": "audio/mpeg", "mov": "video/quicktim
 
 _MEDIA_TYPES["m4a"] = "audio/mp4"
 
-_KNOWN = frozenset(told for _, _, told in _MAGIC) | {"jpeg"}
+_KNOWN = frozenset(told for _, _, told in _MAGIC) | {*_RIFF.values(), "bmp", "jpeg", "svg"}
 
 _PAGE = re.compile(
     rb"^(\xef\xbb\xbf)?\s*(<(!doctype|html|head|body|\?xml|error)|[{\[]\s*[\"{\[\]}])", re.I
@@ -94,9 +130,15 @@ _PAGE = re.compile(
 
 def sniff(head: bytes) -> str | None:
     """The extension that the first bytes of a file tell, or None."""
+    if head[:4] == b"RIFF":
+        return _RIFF.get(head[8:12])
+    if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
+        return "aiff"
+    if head[:2] == b"BM" and head[6:10] == bytes(4) and len(head) > 14:  # not a word that begins so
+        return "bmp"
     for offset, magic, extension in _MAGIC:
         if head[offset : offset + len(magic)] == magic:
-            return extension
+            return "mkv" if extension == "webm" and b"matroska" in head[:64] else extension
     return None
 
 
@@ -111,13 +153,79 @@ def is_page(head: bytes) -> bool:
     return _PAGE.match(head) is not None
 
 
-def extension(head: bytes, content_type: str | None, url: str, default: str) -> str:
-    """Choose a file's extension: first bytes, then Content-Type, then the URL, then ``default``."""
-    told = sniff(head) or _typed(content_type)
-    if told:
-        return told
-    suffix = _suffix(url)
+def recognise(
+    head: bytes, content_type: str | None, url: str, kind: JobType | None, default: str = ""
+) -> str:
+    """The extension of a file of media by its first bytes, whatever it is called.
+
+    Text is none, unless it is of a format that is known. ``kind`` is what was asked for; where
+    nobody says, unknown bytes that do not claim to be anything else get ``default``. Raises
+    DownloadError, whose words go behind the URL.
+    """
+    told = sniff(head) or _text_format(head, content_type, url, kind)
+    if told == "zip" and "usdz" in (_typed(content_type), _suffix(url)):
+        told = "usdz"
+    if told is None:
+        told = _unknown(head, content_type, url, kind, default)
+    if kind is not None and told not in _OF_KIND[kind]:
+        raise DownloadError(f"is {told}, and the job is of type {kind.value}")
+    return told
+
+
+def _unknown(
+    head: bytes, content_type: str | None, url: str, kind: JobType | None, default: str
+) -> str:
+    if is_page(head) or _is_text(head):
+        raise DownloadError(f"is a page of text, not media: {head[:60]!r}")
+    if claimed := broken_promise(head, content_type, url):
+        raise DownloadError(f"is no {claimed}, it begins {head[:16]!r}")
+    if kind is not None or not default:
+        raise DownloadError(f"is no media of any kind that is known, it begins {head[:16]!r}")
+    suffix = _typed(content_type) or _suffix(url)
     return suffix if re.fullmatch(r"[a-z0-9]{2,5}", suffix) else default
+
+
+_SVG = re.compile(
+    rb"(<\?xml[^>]*\?>\s*)?(<!--.*?-->\s*|<!doctype\s+svg[^>]*(\[.*?\])?\s*>\s*)*<(\w+:)?svg[\s>]",
+    re.I | re.S,
+)
+
+_GLTF = re.compile(rb'"(asset|scenes?|meshes|buffers|bufferViews|accessors|nodes|materials)"\s*:')
+
+_SUBTITLES = re.compile(rb"\d+\s*\n\d+:\d\d:\d\d[,.]\d+\s*-->")
+
+_OBJ = re.compile(rb"(#[^\n]*\n\s*)*(v|vn|vt|o|g|mtllib|usemtl) \S")
+
+
+def _text_format(
+    head: bytes, content_type: str | None, url: str, kind: JobType | None
+) -> str | None:
+    """The extension of text that is a medium all the same, or None."""
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if _SVG.match(text):
+        return "svg"
+    if text[:1] == b"{" and _GLTF.search(text):
+        return "gltf"
+    if text.startswith(b"WEBVTT"):
+        return "vtt"
+    if _SUBTITLES.match(text):
+        return "srt"
+    if _suffix(url) == "obj" and _OBJ.match(text):
+        return "obj"
+    # What was said or sung comes inside the provider's answer.
+    said = url.startswith("data:") and (content_type or "").startswith("text/plain")
+    return "txt" if said and kind in (None, JobType.AUDIO) else None
+
+
+def _is_text(head: bytes) -> bool:
+    """Whether these bytes read as text: no media begin like that."""
+    try:
+        text = head.decode()
+    except UnicodeDecodeError as exc:
+        if exc.start < len(head) - 3:  # not merely a character that is cut off
+            return False
+        text = head[: exc.start].decode()
+    return text.isprintable() or all(c.isprintable() or c in "\t\r\n\f" for c in text)
 
 
 def broken_promise(head: bytes, content_type: str | None, url: str) -> str | None:

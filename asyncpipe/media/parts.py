@@ -71,7 +71,7 @@ class Part(io.FileIO):
         # and its number given to another file.
         self._lock = threading.RLock()
         self._log: io.FileIO | None = None
-        super().__init__(path, "xb" if new else "rb+")
+        super().__init__(path, "xb+" if new else "rb+")
         self.path, self.entity = path, entity
         self.size, self.sha256, self.head = 0, hashlib.sha256(), b""
         if entity is None:
@@ -132,6 +132,15 @@ class Part(io.FileIO):
         self.seek(0)
         self.head = self.read(min(HEAD_BYTES, self.size))
         self.seek(self.size)
+
+    def peek(self, at: int, size: int) -> bytes:
+        """Read so many bytes from there on; what is written next goes to the end all the same."""
+        with self._lock:
+            self.seek(at)
+            try:
+                return self.read(min(size, max(0, self.size - at)))
+            finally:
+                self.seek(self.size)
 
     def commit(self, final: Path) -> None:
         """Make a complete part durable under its final name, and close it."""

@@ -35,6 +35,18 @@ _HEADS = {
 }
 
 
+_TAILS = {"image": b"\0\0\0\0IEND\xaeB`\x82", "video": b"\0\0\0\x08moov"}
+
+
+def _body_of(kind: str, mark: bytes, size: int) -> bytes:
+    """So many bytes that begin and end as a file of the kind does."""
+    tail = _TAILS.get(kind, b"")
+    body = (_HEADS[kind] + mark)[:size].ljust(size - len(tail), b"\0")[: size - len(tail)] + tail
+    if kind == "video":  # one box up to the last
+        body = (size - len(tail)).to_bytes(4, "big") + body[4:]
+    return body[:size]
+
+
 class MediaMaker:
     """Make the bytes of an output; the same prediction always gives the same bytes.
 
@@ -65,8 +77,7 @@ class MediaMaker:
         """Return the bytes of one output; runs in a thread."""
         if self._body_bytes is not None:
             mark = f"{prediction.id}-{index}".encode()  # no two outputs are the same
-            body = (_HEADS[prediction.type] + mark)[: self._body_bytes]
-            return body.ljust(self._body_bytes, b"\0")
+            return _body_of(prediction.type, mark, self._body_bytes)
         output = (prediction.id, index)
         with self._lock:
             if output in self._cache:

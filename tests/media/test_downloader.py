@@ -290,7 +290,14 @@ def test_a_body_that_says_it_is_too_large_is_not_read(tmp_path: Path) -> None:
         fetch(tmp_path, answer)
 
 
-@pytest.mark.parametrize("body", [PNG, LARGE])
+FILM = b"\0\0\0\x18ftypisom" + bytes(12) + b"\0\0\0\x08moov"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [PNG_WHOLE, FILM + (3 * SMALL).to_bytes(4) + b"mdat" + bytes(3 * SMALL - 8)],
+    ids=["small", "large"],
+)
 def test_the_limit_itself_is_allowed(tmp_path: Path, body: bytes) -> None:
     """One byte more is not."""
 
@@ -304,6 +311,22 @@ def test_the_limit_itself_is_allowed(tmp_path: Path, body: bytes) -> None:
         fetch(tmp_path, answer, largest=len(body) - 1)
     assert not list((tmp_path / ".asyncpipe" / "parts").iterdir())
     assert fetch(tmp_path, answer, largest=len(body)).size == len(body)
+
+
+@pytest.mark.parametrize("size", [60, 2 * SMALL])
+def test_a_film_that_is_cut_off_without_a_word_is_none(tmp_path: Path, size: int) -> None:
+    """No length was told: its boxes tell."""
+    body = FILM + (3 * SMALL).to_bytes(4) + b"mdat" + bytes(size)
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(body)
+        return response
+
+    with pytest.raises(DownloadError, match="cut off"):
+        fetch(tmp_path, answer)
+    assert left(tmp_path) == []
 
 
 def test_a_data_uri_has_the_same_limit(tmp_path: Path) -> None:

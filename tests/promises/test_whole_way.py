@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections import Counter
 from decimal import Decimal
@@ -24,10 +25,12 @@ from asyncpipe import (
 )
 from asyncpipe.errors import BalanceExhausted, KeyRefused, Rejected
 from asyncpipe.jobfile.file import JobFile
+from asyncpipe.jobs.job import JobType
 from asyncpipe.simulator.books import Books
 from asyncpipe.simulator.faults import Faults
 from asyncpipe.simulator.server import Simulator
 from asyncpipe.simulator.settings import SimulatorSettings
+from asyncpipe.testing import SAMPLES
 from tests.support import CONFIGS
 from tests.support.faulty import run_faulty
 from tests.support.pipelines import a_pipeline
@@ -192,7 +195,8 @@ def test_every_dialect_is_understood(tmp_path: Path, dialect: str) -> None:
 def test_a_job_of_another_type_goes_to_its_endpoint(tmp_path: Path) -> None:
     """Video jobs are submitted to generateVideo."""
     server = Foreign(*DIALECTS["documented"])
+    server.picture = base64.b64decode(SAMPLES[JobType.VIDEO].partition(",")[2])
     clip = Job(name="clip", model="google/veo3.1/text-to-video", prompt="x", params={"duration": 8})
     run_against(server, tmp_path, [clip])
     assert server.paths[:2] == ["/api/v1/model/calculate", "/api/v1/model/generateVideo"]
-    assert (tmp_path / "videos" / "clip.png").exists()
+    assert (tmp_path / "videos" / "clip.mp4").exists()

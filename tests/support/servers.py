@@ -180,6 +180,7 @@ class Foreign:
     """A provider in forty lines: numbers its predictions, is done at the third poll."""
 
     def __init__(self, submit: Callable[[str], Any], poll: Shape, path: str) -> None:
+        self.picture = PNG
         self.submit_shape, self.poll_shape = submit, poll
         self.bodies: list[dict[str, Any]] = []
         self.polls: dict[str, int] = {}
@@ -217,7 +218,7 @@ class Foreign:
 
     def media(self, request: web.BaseRequest) -> web.Response:
         self.authorized_media += "Authorization" in request.headers
-        return web.Response(body=PNG, content_type="application/octet-stream")
+        return web.Response(body=self.picture, content_type="application/octet-stream")
 
 
 def canonical(poll: int, url: str) -> Any:
