@@ -138,8 +138,22 @@ def schema() -> None:
 @click.option("--give-up", is_flag=True, help="Unknown jobs: failed, counted as charged.")
 @click.option("--lost-charged", is_flag=True, help="The bill has the lost answers: charge them.")
 @click.option("--lost-free", is_flag=True, help="The bill has not: release their money.")
-def resolve(folder: Path, jobs: tuple[str, ...], **options: bool) -> None:
+@click.option("--find", is_flag=True, help="Look now for lost submits in the provider's list.")
+@click.option("--prediction", metavar="ID", help="The prediction of the one job that is named.")
+@BASE_URL
+@ENV_FILE
+def resolve(
+    folder: Path,
+    jobs: tuple[str, ...],
+    find: bool,
+    prediction: str | None,
+    base_url: str | None,
+    **options: bool,
+) -> None:
     """Decide about the unknown jobs and lost answers of FOLDER: all, or those of JOBS.
+
+    First let --find look for them in the provider's list, as every run does; an id that you know
+    otherwise is taken with --prediction. What is found is brought home by the next run or collect.
 
     Unknown means: submitted, and the answer was lost. They may have been bought; submitting them
     anew may pay twice, which is why only this command and `run --ambiguous resubmit` do it.
@@ -149,8 +163,19 @@ def resolve(folder: Path, jobs: tuple[str, ...], **options: bool) -> None:
     anew, unless --give-up. Where nobody knows, --resubmit keeps the money of the lost answer
     reserved, until you say what the bill says, and --give-up charges it.
     """
-    from asyncpipe.cli.folder import decision_of, resolve_jobs
+    from asyncpipe.cli.folder import (
+        decision_of,
+        resolve_by_hand,
+        resolve_by_search,
+        resolve_jobs,
+    )
 
+    if find or prediction is not None:
+        if any(options.values()) or (find and (prediction is not None or jobs)):
+            raise click.UsageError("--find and --prediction stand alone; --find looks for all jobs")
+        if prediction is not None:
+            return resolve_by_hand(folder, jobs, prediction)
+        return resolve_by_search(folder, base_url=base_url)
     resolve_jobs(folder, jobs, decision_of(**options))
 
 

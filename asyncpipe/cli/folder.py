@@ -24,7 +24,16 @@ from asyncpipe.cli.session import (
     run_session,
     work_in,
 )
-from asyncpipe.engine import Decision, Pipeline, Resolved, Verified, resolve, verify
+from asyncpipe.engine import (
+    Decision,
+    Pipeline,
+    Resolved,
+    Verified,
+    find_lost,
+    resolve,
+    take_prediction,
+    verify,
+)
 from asyncpipe.jobs import Deadlines, JobState, Polling
 from asyncpipe.ledger import origin_of
 from asyncpipe.pricing import usd
@@ -148,10 +157,41 @@ def resolve_jobs(folder: Path, names: tuple[str, ...], decision: Decision) -> No
     click.echo(f"{len(resolved)} jobs resolved{hint}")
 
 
+_TO_DO = {
+    JobState.PENDING: "to be submitted",
+    JobState.SUBMITTED: "found; run again or collect to bring it home",
+}
+
+
+def resolve_by_hand(folder: Path, names: tuple[str, ...], prediction_id: str) -> None:
+    """Note which prediction a job has, and say what follows; raises click.UsageError."""
+    if len(names) != 1:
+        raise click.UsageError("--prediction is that of one job: name it")
+    one = asyncio.run(take_prediction(folder, names[0], prediction_id))
+    click.echo(f"  {printable(one.before.name)}: {_outcome(one)}")
+
+
+def resolve_by_search(folder: Path, *, base_url: str | None) -> None:
+    """Look for lost submits at the provider, and say what was found."""
+    simulated = Simulated() if origin_of(folder).simulated else None
+
+    async def look() -> list[Resolved]:
+        async with AsyncExitStack() as stack:
+            provider = await connect(stack, folder, base_url=base_url, simulated=simulated)
+            await stack.enter_async_context(provider)
+            return await find_lost(folder, provider)
+
+    found = asyncio.run(look())
+    for one in found:
+        click.echo(f"  {printable(one.before.name)}: {_outcome(one)}")
+    left = read_status(folder).jobs[JobState.UNKNOWN]
+    click.echo(f"{len(found)} lost submits found, {left} jobs are still unknown")
+
+
 def _outcome(one: Resolved) -> str:
     parts = []
     if one.after.state is not one.before.state:
-        parts.append({JobState.PENDING: "to be submitted"}.get(one.after.state, "failed"))
+        parts.append(_TO_DO.get(one.after.state, "failed"))
     if one.settled:
         parts.append(f"{usd(one.charged)} charged")
     if one.released:

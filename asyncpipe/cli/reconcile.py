@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from decimal import Decimal
 from pathlib import Path
 from textwrap import wrap
@@ -14,7 +14,8 @@ import orjson
 
 from asyncpipe._text import json_text, printable
 from asyncpipe.cli.session import Exit, Simulated, connect, loop_factory
-from asyncpipe.errors import ProviderError, UsageError
+from asyncpipe.engine import find_lost
+from asyncpipe.errors import FolderInUse, ProviderError, UsageError
 from asyncpipe.ledger import Origin, origin_of
 from asyncpipe.pricing import Bill, HasBill, usd
 from asyncpipe.providers import Provider
@@ -45,7 +46,7 @@ def reconcile_folder(folder: Path, *, base_url: str | None, as_json: bool) -> in
     bill = Bill()
     if ledgered.days:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            bill = runner.run(_ask(folder, origin, ledgered, base_url))
+            ledgered, bill = runner.run(_ask(folder, origin, ledgered, base_url))
     reconciled = compare(ledgered, bill)
     if as_json:
         text = orjson.dumps(_document(reconciled, origin), option=orjson.OPT_INDENT_2)
@@ -55,7 +56,10 @@ def reconcile_folder(folder: Path, *, base_url: str | None, as_json: bool) -> in
     return Exit.OK if reconciled.agrees else Exit.FAILED
 
 
-async def _ask(folder: Path, origin: Origin, ledgered: Ledgered, base_url: str | None) -> Bill:
+async def _ask(
+    folder: Path, origin: Origin, ledgered: Ledgered, base_url: str | None
+) -> tuple[Ledgered, Bill]:
+    """Look for lost submits, then ask for the bill; return what the ledger says then."""
     simulated = Simulated() if origin.simulated else None
     async with AsyncExitStack() as stack:
         provider = await connect(stack, folder, base_url=base_url, simulated=simulated)
@@ -63,7 +67,10 @@ async def _ask(folder: Path, origin: Origin, ledgered: Ledgered, base_url: str |
         await stack.enter_async_context(provider)
         if not isinstance(provider, HasBill):
             raise ProviderError(f"{provider.name} tells no bill: there is nothing to compare with")
-        return await provider.bill(ledgered.days)
+        # A run that holds it looks itself; without a list the bill alone speaks.
+        with suppress(FolderInUse, ProviderError):
+            ledgered = read_entries(folder) if await find_lost(folder, provider) else ledgered
+        return ledgered, await provider.bill(ledgered.days)
 
 
 def _check(folder: Path, origin: Origin, provider: Provider) -> None:

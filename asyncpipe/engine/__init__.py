@@ -6,7 +6,13 @@ and ``resolve`` mend a folder.
 
 from asyncpipe.engine.engine import learned_before
 from asyncpipe.engine.pipeline import Pipeline
-from asyncpipe.engine.resolve import Decision, Resolved, resolve
+from asyncpipe.engine.resolve import (
+    Decision,
+    Resolved,
+    find_lost,
+    resolve,
+    take_prediction,
+)
 from asyncpipe.engine.verify import Verified, verify
 
 __all__ = [
@@ -14,7 +20,9 @@ __all__ = [
     "Pipeline",
     "Resolved",
     "Verified",
+    "find_lost",
     "learned_before",
     "resolve",
+    "take_prediction",
     "verify",
 ]

@@ -1,4 +1,4 @@
-"""Decide about unknown jobs and lost answers: submit anew, give up, settle. Asks no provider."""
+"""Decide about unknown jobs and lost answers: submit anew, give up, settle, find."""
 
 from __future__ import annotations
 
@@ -6,15 +6,33 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from asyncpipe.errors import LedgerError, UsageError
-from asyncpipe.jobs import Event, Failed, JobRecord, JobState, LostSettled, Resubmitted, fold, now
+from asyncpipe.engine.find import SKEW, Place, Reading, match
+from asyncpipe.engine.ingest import mark_interrupted
+from asyncpipe.engine.search import attempts_of, lost_of, own_in
+from asyncpipe.errors import HistoryUnavailable, LedgerError, UsageError
+from asyncpipe.jobs import (
+    Event,
+    Failed,
+    Found,
+    Job,
+    JobRecord,
+    JobState,
+    LostSettled,
+    Resubmitted,
+    TurnedUp,
+    fold,
+    now,
+)
 from asyncpipe.ledger import (
     STATE_FOLDER,
     FolderLock,
     Ledger,
+    Origin,
     ledger_path,
     open_ledger,
+    origin_of,
 )
+from asyncpipe.providers import HasHistory, Listed, Provider, connect
 from asyncpipe.report import write_manifest
 
 GIVEN_UP = "given up: submitted, and the answer was lost; counted as charged"
@@ -78,6 +96,7 @@ async def resolve(folder: Path, names: Sequence[str], decision: Decision) -> lis
         raise LedgerError(f"{folder} has no ledger: no run has used it as its output folder")
     with FolderLock(folder / STATE_FOLDER / "lock"):
         async with open_ledger(folder, None) as ledger:
+            await mark_interrupted(ledger)
             records = _chosen(await _concerned(ledger, decision), names, folder, decision)
             resolved = []
             for record in records:
@@ -89,6 +108,95 @@ async def resolve(folder: Path, names: Sequence[str], decision: Decision) -> lis
             await ledger.durable()
         write_manifest(folder)
     return resolved
+
+
+async def take_prediction(folder: Path, name: str, prediction_id: str) -> Resolved:
+    """Note by hand which prediction an unknown job has; the next run or collect polls it.
+
+    Raises UsageError where there is no such job, or the prediction is another job's; FolderInUse
+    and LedgerError as ``resolve`` does.
+    """
+    if not ledger_path(folder).exists():
+        raise LedgerError(f"{folder} has no ledger: no run has used it as its output folder")
+    provider = origin_of(folder).provider
+    with FolderLock(folder / STATE_FOLDER / "lock"):
+        async with open_ledger(folder, None) as ledger:
+            await mark_interrupted(ledger)
+            unknown = [r for r in await ledger.unresolved() if r.state is JobState.UNKNOWN]
+            (before,) = _chosen(unknown, [name], folder, Decision(resubmit=True))[:1]
+            if (owner := (await ledger.owners_of([prediction_id])).get(prediction_id)) is not None:
+                (known,) = await ledger.records([owner])
+                raise UsageError(f"prediction {prediction_id} is that of {known.name!r} already")
+            found = Found(
+                job_id=before.id,
+                at=now(),
+                prediction_id=prediction_id,
+                route=_route(provider, before.job),
+            )
+            after = fold(before, found)
+            ledger.append(after)
+            await ledger.durable()
+        write_manifest(folder)
+    return Resolved(before=before, after=after)
+
+
+def _route(provider: str, job: Job) -> str:
+    """How a prediction is polled that nobody told; "" where the provider does not say."""
+    try:
+        known = connect(provider, keyless=True)
+    except UsageError:
+        return ""
+    return known.route_of(job) if isinstance(known, HasHistory) else ""
+
+
+async def find_lost(folder: Path, provider: Provider) -> list[Resolved]:
+    """Look once for every lost submit of ``folder``; what is found is polled by the next run.
+
+    ``provider`` is open. Raises HistoryUnavailable where it lists no predictions, ProviderError
+    where the list cannot be read; UsageError for another provider's folder, FolderInUse while a run
+    holds it.
+    """
+    if not isinstance(provider, HasHistory):
+        raise HistoryUnavailable(f"{provider.name} does not list what was bought")
+    origin = Origin(provider=provider.name, origin=provider.origin, simulated=provider.simulated)
+    with FolderLock(folder / STATE_FOLDER / "lock"):
+        async with open_ledger(folder, origin) as ledger:
+            await mark_interrupted(ledger)
+            resolved = await _find(ledger, provider)
+        write_manifest(folder)
+    return resolved
+
+
+async def _find(ledger: Ledger, provider: HasHistory) -> list[Resolved]:
+    at, sought = now(), {record.id: record for record in await ledger.sought()}
+    intents = [a.intended_at for r in sought.values() for a in attempts_of(r) if a.intended_at]
+    if not intents:
+        return []
+    pages = provider.history(min(intents) - SKEW, at)
+    listed = [row async for page in pages for row in page]
+    owners = await ledger.owners_of({row.id for row in listed})
+    own = await own_in(provider, ledger, listed, owners)
+    lost = [each for record in sought.values() for each in lost_of(provider, record)]
+    reading = Reading(at=at, listed=listed, claimed=owners.keys(), own=own)
+    resolved = []
+    for place, row in match(lost, reading).adopted.items():
+        before = sought[place[0]]
+        after = sought[place[0]] = fold(before, _found(before, place, row, provider))
+        ledger.append(after)
+        resolved.append(Resolved(before=before, after=after))
+    await ledger.durable()
+    return resolved
+
+
+def _found(record: JobRecord, place: Place, row: Listed, provider: HasHistory) -> Event:
+    """A job that waits goes on with it; of one that has gone on the money is known."""
+    job_id, n = place
+    if record.state is JobState.UNKNOWN and record.attempt.n == n:
+        route = provider.route_of(record.job)
+        return Found(
+            job_id=job_id, at=now(), prediction_id=row.id, route=route, created=row.created
+        )
+    return TurnedUp(job_id=job_id, at=now(), attempt=n, prediction_id=row.id)
 
 
 def follow(record: JobRecord, decision: Decision) -> Iterator[Event]:

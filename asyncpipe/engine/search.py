@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -68,6 +68,38 @@ def body_sent(provider: HasHistory, record: JobRecord, attempt: Attempt) -> Body
         return None
     job = job.sent_with(dict(zip(job.inputs, attempt.uploads, strict=True)))
     return provider.body_of(job) if job.digest == attempt.body else None
+
+
+async def own_in(
+    provider: HasHistory, ledger: Ledger, listed: Sequence[Listed], owners: Mapping[str, int]
+) -> dict[str, Own]:
+    """What was sent for the predictions of ours that a reading shows."""
+    ids = {owners[row.id] for row in listed if row.id in owners}
+    own: dict[str, Own] = {}
+    for record in await ledger.records(sorted(ids)):
+        for each in (*record.earlier, record.attempt):
+            if each.prediction_id and each.intended_at:
+                body = body_sent(provider, record, each)
+                own[each.prediction_id] = Own(body=body, intended_at=each.intended_at)
+    return own
+
+
+def lost_of(
+    provider: HasHistory, record: JobRecord, ripe: Collection[int] = ()
+) -> Iterator[LostSubmit]:
+    """A job's attempts that are looked for; ``ripe`` are ids of jobs."""
+    for each in attempts_of(record):
+        assert each.intended_at is not None, "an intent knows when"
+        assert each.lost_at is not None, "what is sought was lost"
+        waits = record.state is JobState.UNKNOWN and each is record.attempt
+        yield LostSubmit(
+            place=(record.id, each.n),
+            body=body_sent(provider, record, each),
+            intended_at=each.intended_at,
+            lost_at=each.lost_at,
+            waits=waits,
+            ripe=waits and record.id in ripe,
+        )
 
 
 @dataclass(slots=True)
@@ -198,6 +230,8 @@ class Searcher:
     async def _look(self) -> None:
         """Read the list once; let go of what it was the last reading for."""
         async with self._reading:
+            if self._provider is None:  # others found meanwhile that there is no list
+                return self._let_go(list(self._wanted))
             began = self._clock()
             ripe = [each for each, wanted in self._wanted.items() if self._is_ripe(wanted, began)]
             last = [each for each in ripe if self._is_last(each)]
@@ -241,7 +275,7 @@ class Searcher:
         since = min(intents) - SKEW
         listed = await self._read(provider, since)
         owners = await self._ledger.owners_of({row.id for row in listed})
-        own = await self._own(provider, listed, owners)
+        own = await own_in(provider, self._ledger, listed, owners)
         lacking: set[str] = set()
         if ripe:
             due = at - timedelta(seconds=self._search_s)
@@ -253,7 +287,7 @@ class Searcher:
             records[job_id] = self._tickets[job_id].record
         claimed = {row.id for row in listed if row.id in owners or self._owners.has(row.id)}
         reading = Reading(at=at, listed=listed, claimed=claimed, own=own, lacking=lacking)
-        lost = [each for record in records.values() for each in self._lost(provider, record, ripe)]
+        lost = [each for record in records.values() for each in lost_of(provider, record, ripe)]
         await self._act(match(lost, reading, self._under_way(provider)), records)
 
     async def _read(self, provider: HasHistory, since: datetime) -> list[Listed]:
@@ -269,35 +303,6 @@ class Searcher:
             logger.exception("search failed", extra={"action": "search.failed"})
             raise ProviderError(f"the provider's code failed during a search: {exc!r}") from exc
         return listed
-
-    async def _own(
-        self, provider: HasHistory, listed: Sequence[Listed], owners: Mapping[str, int]
-    ) -> dict[str, Own]:
-        """What was sent for the predictions of ours that a reading shows."""
-        ids = {owners[row.id] for row in listed if row.id in owners}
-        own: dict[str, Own] = {}
-        for record in await self._ledger.records(sorted(ids)):
-            for each in (*record.earlier, record.attempt):
-                if each.prediction_id and each.intended_at:
-                    body = body_sent(provider, record, each)
-                    own[each.prediction_id] = Own(body=body, intended_at=each.intended_at)
-        return own
-
-    def _lost(
-        self, provider: HasHistory, record: JobRecord, ripe: set[int]
-    ) -> Iterator[LostSubmit]:
-        for each in attempts_of(record):
-            assert each.intended_at is not None, "an intent knows when"
-            assert each.lost_at is not None, "what is sought was lost"
-            waits = record.state is JobState.UNKNOWN and each is record.attempt
-            yield LostSubmit(
-                place=(record.id, each.n),
-                body=body_sent(provider, record, each),
-                intended_at=each.intended_at,
-                lost_at=each.lost_at,
-                waits=waits,
-                ripe=waits and record.id in ripe,
-            )
 
     def _under_way(self, provider: HasHistory) -> list[Body]:
         bodies = (

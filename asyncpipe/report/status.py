@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from asyncpipe.ledger import (
     Holder,
     LedgerReader,
     MoneyRow,
+    Sums,
     holder,
     reading,
     rows_of,
@@ -142,6 +143,8 @@ def read_status(folder: Path) -> Status:
     held = holder(folder / STATE_FOLDER / "lock")
     with reading(folder) as ledger, rows_of("a total"):
         sums, origin = ledger.sums(), ledger.origin()
+        if held is None:
+            sums = interrupted(sums)
         totals = Totals.of(sums)
         return Status(
             folder=folder,
@@ -162,6 +165,19 @@ def read_status(folder: Path) -> Status:
             left_s=_left_s(ledger, totals) if held else None,
             delays=delays_of(totals),
         )
+
+
+def interrupted(sums: Sums) -> Sums:
+    """What a killed run left: whatever it was submitting is unknown, as the next run will say."""
+    submitting, unknown = JobState.SUBMITTING, JobState.UNKNOWN
+    states = dict(sums.states)
+    if left := states.pop(submitting, 0):
+        states[unknown] = states.get(unknown, 0) + left
+    money: list[MoneyRow] = [
+        {**row, "state": unknown.value} if row["state"] == submitting.value else row
+        for row in sums.money
+    ]
+    return replace(sums, states=states, money=money)
 
 
 def _left_s(ledger: LedgerReader, totals: Totals) -> float | None:
