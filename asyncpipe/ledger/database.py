@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
@@ -19,7 +20,7 @@ from asyncpipe.errors import DiskError, LedgerError
 from asyncpipe.jobs import Job, JobRecord
 from asyncpipe.ledger import accounts, queries, runs
 from asyncpipe.ledger.asset_names import claim_parts
-from asyncpipe.ledger.errors import LedgerFull, ledger_error, mapped
+from asyncpipe.ledger.errors import LedgerBusy, LedgerFails, LedgerFull, ledger_error, mapped
 from asyncpipe.ledger.folder import (
     Origin,
     check_origin,
@@ -64,6 +65,12 @@ def seen_through(
 GATHERED_TICKS = 3
 """After how many ticks of the loop what was appended goes to the writer thread."""
 
+
+HELD_S = 3600.0
+"""How long to wait for a ledger that somebody else holds: a backup, a database browser."""
+
+PAUSES_S = (0.1, 1.0, 5.0, 15.0)
+"""How long to wait after each failure of the disk; the last one is told."""
 
 CHECKPOINT_S = 3.0
 """How long what is committed may stand in the log alone."""
@@ -307,11 +314,26 @@ class SqliteLedger:
 
     def _transact(self, query: Query[T]) -> T:
         try:
-            return self._try(query)
+            return self._try_patiently(query)
         except LedgerFull:
             if not self._ballast.release():
                 raise
             return self._try(query)
+
+    def _try_patiently(self, query: Query[T]) -> T:
+        """Wait for whoever else holds the ledger: answers that were paid for wait for it."""
+        failures, until = 0, time.monotonic() + HELD_S
+        while True:
+            try:
+                return self._try(query)
+            except LedgerBusy:  # SQLite has waited for its own timeout by then
+                if time.monotonic() > until:
+                    raise
+            except LedgerFails:
+                failures += 1
+                if failures >= len(PAUSES_S):
+                    raise
+                time.sleep(PAUSES_S[failures - 1])
 
     def _try(self, query: Query[T]) -> T:
         assert self._connection is not None, "the ledger is not open"

@@ -17,14 +17,22 @@ class LedgerFull(LedgerError):
     """The disk has no room for the ledger."""
 
 
+class LedgerBusy(LedgerError):
+    """Somebody else holds the ledger: what was to be written can be written later."""
+
+
+class LedgerFails(LedgerError):
+    """The disk failed, which may pass."""
+
+
 _KEPT = "Nothing recorded before is lost"
 
 _REMEDIES = {
     sqlite3.SQLITE_FULL: (LedgerFull, f"the disk is full. {_KEPT}: make room, then"),
     sqlite3.SQLITE_READONLY: (LedgerError, "it cannot be written: make its folder writable, then"),
     sqlite3.SQLITE_CANTOPEN: (LedgerError, "it cannot be opened: make its folder writable, then"),
-    sqlite3.SQLITE_BUSY: (LedgerError, "another program holds it open: close that, then"),
-    sqlite3.SQLITE_IOERR: (LedgerError, f"the disk fails. {_KEPT}: when the cause is gone,"),
+    sqlite3.SQLITE_BUSY: (LedgerBusy, "another program holds it open: close that, then"),
+    sqlite3.SQLITE_IOERR: (LedgerFails, f"the disk fails. {_KEPT}: when the cause is gone,"),
 }
 
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sqlite3
+import threading
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from asyncpipe.errors import LedgerError
-from asyncpipe.ledger.database import open_ledger
+from asyncpipe.ledger.database import SqliteLedger, open_ledger
+from asyncpipe.ledger.errors import LedgerFails
 from asyncpipe.ledger.folder import ledger_path
+from asyncpipe.ledger.schema import SETTINGS
 from tests.contract.ledger import begun, intent
 
 
@@ -63,3 +67,67 @@ def test_what_is_recorded_stands_in_the_ledgers_own_file_soon(
             assert jobs() == 1
 
     asyncio.run(main())
+
+
+def test_a_ledger_that_somebody_holds_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backup, a database browser: longer than SQLite itself waits."""
+    busy = [f"{each[:-4]}1" if "busy_timeout" in each else each for each in SETTINGS]
+    monkeypatch.setattr("asyncpipe.ledger.database.SETTINGS", busy)
+    tries = threading.Event()
+    folder = tmp_path / "out"
+    (folder / ".asyncpipe").mkdir(parents=True)
+
+    async def main() -> None:
+        async with open_ledger(folder, None) as ledger:
+            _, records = await begun(ledger)
+            once = SqliteLedger._try
+            turns = iter(range(100))
+
+            def tried(this: SqliteLedger, query: Any) -> Any:
+                if next(turns) == 5:
+                    tries.set()
+                return once(this, query)
+
+            monkeypatch.setattr(SqliteLedger, "_try", tried)
+            with closing(sqlite3.connect(ledger_path(folder), isolation_level=None)) as other:
+                other.execute("BEGIN IMMEDIATE")
+                ledger.append(intent(records[0]))
+                held = asyncio.ensure_future(ledger.durable())
+                await asyncio.to_thread(tries.wait, 30)
+                assert not held.done()
+                other.execute("ROLLBACK")
+            await held
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("failures", [1, 3, 4])
+def test_a_disk_that_fails_for_a_moment_spoils_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failures: int
+) -> None:
+    """It is tried again; what lasts is told."""
+    monkeypatch.setattr("asyncpipe.ledger.database.PAUSES_S", (0.0,) * 4)
+    folder = tmp_path / "out"
+    (folder / ".asyncpipe").mkdir(parents=True)
+
+    async def main() -> None:
+        async with open_ledger(folder, None) as ledger:
+            _, records = await begun(ledger)
+            once, left = SqliteLedger._try, iter(range(failures))
+
+            def tried(this: SqliteLedger, query: Any) -> Any:
+                if next(left, None) is not None:
+                    raise LedgerFails("disk I/O error")
+                return once(this, query)
+
+            monkeypatch.setattr(SqliteLedger, "_try", tried)
+            ledger.append(intent(records[0]))
+            await ledger.durable()
+
+    if failures < 4:
+        asyncio.run(main())
+    else:
+        with pytest.raises(LedgerError, match="I/O"):
+            asyncio.run(main())
