@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
@@ -72,6 +73,26 @@ def make_durable(folder: Path, inner: str) -> None:
     if not made.is_dir():
         made.mkdir(parents=True, exist_ok=True)
         sync_folder(made.parent)
+
+
+def open_unlinked(path: Path | str, flags: int, mode: int = 0o666) -> int:
+    """An opener for ``open`` that follows no symbolic link; raises OSError for one.
+
+    A folder that came from somebody else may hold links to files of the user.
+    """
+    if Path(path).is_symlink():  # also where the system cannot refuse by itself
+        raise OSError(errno.ELOOP, "is a symbolic link", str(path))
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), mode)
+
+
+def inside(folder: Path, path: str) -> bool:
+    """Whether a relative path with ``/`` stays in ``folder``, links resolved."""
+    if not path or "\\" in path or ":" in path or "\0" in path:
+        return False
+    *above, _ = path.split("/")
+    if path.startswith("/") or ".." in path.split("/"):
+        return False
+    return folder.joinpath(*above).resolve().is_relative_to(folder.resolve())
 
 
 def forget_parts(path: Path) -> None:

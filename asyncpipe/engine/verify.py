@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from asyncpipe._fs import inside
 from asyncpipe.errors import DiskError, LedgerError
 from asyncpipe.jobs import Damaged, Event, JobRecord, JobState, StoredAsset, fold, now
 from asyncpipe.ledger import (
@@ -133,6 +134,11 @@ def compare(folder: Path, assets: Iterable[StoredAsset], *, hashing: bool) -> li
     """
     bad = []
     for asset in assets:
+        if not inside(folder, asset.path):
+            raise LedgerError(
+                f"the ledger names a file outside {folder}: {asset.path!r}. Nothing was touched; "
+                "do not use a folder whose ledger somebody else may have written"
+            )
         try:
             problem = _problem(folder / asset.path, asset, hashing=hashing)
             if problem is not None:

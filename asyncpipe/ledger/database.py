@@ -15,6 +15,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import anyio
 
+from asyncpipe._fs import open_unlinked
 from asyncpipe._tasks import within
 from asyncpipe.errors import DiskError, LedgerError
 from asyncpipe.jobs import Job, JobRecord
@@ -448,9 +449,9 @@ class Ballast:
     def hold(self) -> None:
         """Make the file where there is room for it; without, there is nothing to release."""
         try:
-            if self._path.exists() and self._path.stat().st_size == BALLAST_BYTES:
+            if self._path.exists() and self._path.lstat().st_size == BALLAST_BYTES:
                 return
-            with self._path.open("wb") as file:
+            with open(self._path, "wb", opener=open_unlinked) as file:
                 file.write(os.urandom(BALLAST_BYTES))  # zeros take no room on some file systems
                 file.flush()
                 os.fsync(file.fileno())

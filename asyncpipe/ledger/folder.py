@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
+from asyncpipe._fs import open_unlinked
 from asyncpipe.errors import FolderInUse, LedgerError, UsageError
 
 
@@ -51,7 +52,7 @@ class FolderLock:
     def __enter__(self) -> Self:
         """Take the lock; raises FolderInUse naming who holds it, UsageError where none can be."""
         try:
-            file = self._path.open("a+b")
+            file = open(self._path, "a+b", opener=open_unlinked)
         except OSError as exc:
             raise UsageError(
                 f"{self._path.parent.parent} cannot be written ({exc.strerror or exc}): "

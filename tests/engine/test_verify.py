@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from asyncpipe import Job, Manifest, Pipeline, read_manifest
-from asyncpipe.engine.verify import Comparison, Verified, verify
-from asyncpipe.errors import DiskError
-from asyncpipe.jobs.record import JobRecord
+from asyncpipe.engine.verify import Comparison, Verified, compare, verify
+from asyncpipe.errors import DiskError, LedgerError
+from asyncpipe.jobs.record import JobRecord, StoredAsset
 from asyncpipe.providers.base import Prediction
 from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual
 from tests.support.batches import assets, collect, jobs, run_counted
@@ -134,7 +134,29 @@ def test_one_of_several_assets_is_fetched_alone(tmp_path: Path) -> None:
 
 def test_verify_of_nothing_says_so(tmp_path: Path) -> None:
     """A folder without a ledger is not verified silently."""
-    from asyncpipe.errors import LedgerError
-
     with pytest.raises(LedgerError, match="no ledger"):
         asyncio.run(verify(tmp_path))
+
+
+@pytest.mark.parametrize("path", ["../x.png", "images/../../x.png", "C:/x.png", "a\\..\\x", "/x"])
+def test_a_path_of_the_ledger_that_leads_outside_is_refused(tmp_path: Path, path: str) -> None:
+    """Nothing there is renamed or read."""
+    folder, mine = tmp_path / "out", tmp_path / "x.png"
+    folder.mkdir()
+    mine.write_bytes(b"mine")
+    asset = StoredAsset(1, 0, path, 9, "0" * 64)
+    with pytest.raises(LedgerError, match="outside"):
+        compare(folder, [asset], hashing=True)
+    assert mine.read_bytes() == b"mine"
+
+
+def test_a_linked_folder_leads_nowhere(tmp_path: Path) -> None:
+    """Also where the path itself looks like ours."""
+    folder, mine = tmp_path / "out", tmp_path / "mine"
+    folder.mkdir()
+    mine.mkdir()
+    (mine / "a.png").write_bytes(b"mine")
+    (folder / "images").symlink_to(mine)
+    with pytest.raises(LedgerError, match="outside"):
+        compare(folder, [StoredAsset(1, 0, "images/a.png", 9, "0" * 64)], hashing=False)
+    assert (mine / "a.png").read_bytes() == b"mine"

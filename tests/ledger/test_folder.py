@@ -9,7 +9,7 @@ import pytest
 
 from asyncpipe import Pipeline
 from asyncpipe.errors import UsageError
-from asyncpipe.ledger.folder import linux_mounts, mac_mounts, mounted_as
+from asyncpipe.ledger.folder import FolderLock, linux_mounts, mac_mounts, mounted_as
 from asyncpipe.testing import FakeProvider, run_virtual
 
 LINUX = """\
@@ -75,3 +75,14 @@ def test_network_file_systems_are_refused_before_anything_is_made(
     with pytest.raises(UsageError, match=rf"network file system \({kind}\).*--output-dir"):
         run_virtual(main())
     assert not (tmp_path / "out").exists()
+
+
+def test_a_lock_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    """A folder got from somebody else overwrites no file of the user."""
+    mine, lock = tmp_path / "mine.txt", tmp_path / "out" / ".asyncpipe" / "lock"
+    mine.write_text("mine")
+    lock.parent.mkdir(parents=True)
+    lock.symlink_to(mine)
+    with pytest.raises(UsageError, match="symbolic link"), FolderLock(lock):
+        pass
+    assert mine.read_text() == "mine"
