@@ -76,8 +76,9 @@ def verify_folder(options: CollectOptions) -> int:
     """
     found = asyncio.run(verify(options.folder))
     _say(found, options.output)
-    if found.bad_count:
-        lost_before = read_manifest(options.folder).totals.jobs[JobState.LOST]
+    jobs = read_manifest(options.folder).totals.jobs
+    if found.bad_count or jobs[JobState.GENERATED]:  # of an earlier repair that failed, too
+        lost_before = jobs[JobState.LOST]
         code = collect_folder(options)
         return of_verify(code, read_manifest(options.folder).totals, lost_before=lost_before)
     if not options.output.quiet:

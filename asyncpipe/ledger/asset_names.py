@@ -76,7 +76,7 @@ def _claim_first(
     return {
         r.id: best[r.id]
         for r in records
-        if r.id in best and not _stranger(folder, best[r.id], r.job.kind, taken[places[r.id]])
+        if r.id in best and not _stranger(folder, best[r.id], taken[places[r.id]])
     }
 
 
@@ -92,7 +92,7 @@ def _claim_next(connection: sqlite3.Connection, record: JobRecord, place: str, f
     """Claim the next best stem that is free."""
     for stem in itertools.islice(stem_candidates(record, place), 1, None):
         cursor = connection.execute(_CLAIM, (folded(stem), record.id))
-        if cursor.rowcount and not _stranger(folder, stem, record.job.kind):
+        if cursor.rowcount and not _stranger(folder, stem):
             return stem
     raise AssertionError("there is always another number")
 
@@ -112,21 +112,23 @@ def stem_candidates(record: JobRecord, place: str) -> Iterator[str]:
         yield f"{place}/{record.key}-{n}"
 
 
-_ENDINGS = {
-    JobType.IMAGE: ("png", "jpg", "webp"),
-    JobType.VIDEO: ("mp4", "mov", "webm"),
-    JobType.AUDIO: ("mp3", "wav", "ogg", "flac", "txt"),
-}
+_ENDINGS = (
+    *("png", "jpg", "jpeg", "gif", "bmp", "webp", "tiff", "tif", "avif", "heic", "svg", "psd"),
+    *("exr", "jxl", "glb", "gltf", "usdz", "fbx", "ply", "obj", "zip", "pdf", "mp4", "mov", "webm"),
+    *("mkv", "avi", "flv", "mpg", "wmv", "mp3", "wav", "ogg", "flac", "aac", "m4a", "mid", "amr"),
+    *("caf", "aiff", "txt", "vtt", "srt"),
+)
+"""Whatever an asset may be called, and files of the user's that look like one."""
 
 
-def _stranger(folder: Path, stem: str, kind: JobType, taken: set[str] | None = None) -> bool:
+def _stranger(folder: Path, stem: str, taken: set[str] | None = None) -> bool:
     """Whether a file of that name is there; ``taken``: the names in its folder, if known."""
     if taken is not None:
         name = folded(stem.rpartition("/")[2])
-        return any(f"{name}.{ending}" in taken for ending in _ENDINGS[kind])
+        return any(f"{name}.{ending}" in taken for ending in _ENDINGS)
     base = f"{folder}/{stem}"
     # os.access: no exception, and no object, for each of the files that are not there.
-    return any(os.access(f"{base}.{ending}", os.F_OK) for ending in _ENDINGS[kind])
+    return any(os.access(f"{base}.{ending}", os.F_OK) for ending in _ENDINGS)
 
 
 def claim_parts(
@@ -147,7 +149,7 @@ def _claim_part(connection: sqlite3.Connection, record: JobRecord, stem: str, fo
     taken = connection.execute("SELECT job_id FROM stems WHERE folded=?", (folded(stem),))
     if (owner := taken.fetchone()) is not None:
         return bool(owner[0] == record.id)
-    if _stranger(folder, stem, record.job.kind):
+    if _stranger(folder, stem):
         return False
     connection.execute("INSERT INTO stems(folded, job_id) VALUES(?,?)", (folded(stem), record.id))
     return True

@@ -260,3 +260,14 @@ def test_numbered_stems_of_last_resort_are_claimed() -> None:
         taken = stems_of(connection, claimed[2], 2)
         (later,) = claim_stems(connection, records[3:], Path(empty))
     assert later.stem not in taken
+
+
+@pytest.mark.parametrize("ending", ["gif", "avif", "bmp", "glb", "heic", "svg", "jpeg", "mp3"])
+def test_no_file_of_the_user_is_overwritten_whatever_its_ending(
+    tmp_path: Path, ending: str
+) -> None:
+    """Each ending that an asset may get is looked for."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / f"杯子.{ending}").write_bytes(b"mine")
+    assert stems._stranger(tmp_path, "images/杯子")
+    assert not stems._stranger(tmp_path, "images/碗")
