@@ -127,6 +127,8 @@ def _why_not(path: Path, exc: Exception) -> str:
     if path.is_dir():
         return f"{path} is a folder: name the file in it"
     if isinstance(exc, FileNotFoundError):
+        if not str(path).isprintable():
+            return f"there is no file {str(path)!r}: in double quotes \\n is a line break; use /"
         return f"there is no file {path}: check the path"
     return f"{path} cannot be read: {getattr(exc, 'strerror', None) or exc}"
 

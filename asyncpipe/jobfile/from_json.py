@@ -171,6 +171,8 @@ class _Errors:
             return "is there a comma too many?"
         if here == "'":
             return "JSON text stands in double quotes"
+        if "escape" in exc.msg:
+            return "a backslash is written twice in JSON; write a path with /"
         if exc.msg.startswith("Invalid control"):
             return "a line break inside text is written \\n"
         return ""

@@ -231,8 +231,14 @@ def _line(event: yaml.Event) -> int:
     return event.start_mark.line + 1
 
 
+_BACKSLASH = (
+    "a backslash in double quotes begins a special sign: write a path in single quotes, or with /"
+)
+
 _REMEDIES = (
     ("mapping values are not allowed", 'text with ": " in it needs quotes'),
+    ("escape", _BACKSLASH),
+    ("hexdecimal", _BACKSLASH),
     ("quoted scalar", "a closing quote is missing"),
     ("cannot start any token", "text that begins with one of @ ` % needs quotes"),
     ("could not find expected ':'", "a key needs a colon and a space after it"),

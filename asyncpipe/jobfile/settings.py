@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from decimal import Decimal
@@ -60,7 +61,10 @@ def read_settings(top: Block, problems: Problems) -> RunSettings:
     ours = Block(((k, v) for k, v in top.items() if not k.startswith(IGNORED)), top.lines)
     said = fitting(ours, SettingsIn, problems)
     if "output_dir" in said:
-        said["output_dir"] = Path(said["output_dir"])
+        said["output_dir"] = Path(folder := said["output_dir"])
+        if re.search("[\x00-\x1f]", folder):
+            why = "has a line break or the like in it, as \\n becomes in double quotes: use /"
+            problems.report(f"output_dir: {folder[:60]!r} {why}", line=top.lines.get("output_dir"))
     if "deadline_s" in said:
         said["deadlines"] = said.pop("deadline_s")
     known = {each.name for each in fields(RunSettings)}

@@ -35,9 +35,11 @@ from asyncpipe.jobs.events import (
 from asyncpipe.jobs.inputs import (
     DIRECT_FIELDS,
     LocalFile,
+    is_local,
     is_media_field,
-    local_media,
     may_take_media,
+    media,
+    wrong_with,
 )
 from asyncpipe.jobs.job import BODY_FIELDS, Job, JobType, any_type, canonical_json, type_of_model
 from asyncpipe.jobs.record import (
@@ -117,10 +119,12 @@ __all__ = [
     "checked_ambiguous",
     "checked_window",
     "fold",
+    "is_local",
     "is_media_field",
-    "local_media",
     "made",
     "may_take_media",
+    "media",
     "now",
     "type_of_model",
+    "wrong_with",
 ]

@@ -70,6 +70,35 @@ def is_local(text: str) -> bool:
     return bool(text) and not _SCHEME.match(text) and not _BASE64.fullmatch(text)
 
 
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+_HOST = re.compile(r"(?:https?://[^/?#\s]|data:[^,]*,|asset://.)", re.IGNORECASE)
+"""How what a provider can take begins: a URL with its host, data, or its own name for media."""
+
+
+@lru_cache(maxsize=4096)
+def wrong_with(text: str) -> str | None:
+    """Why a medium is neither a URL nor a path, and what to do; None where it may be one."""
+    if text[:5].lower() == "data:" and _HOST.match(text):
+        return None
+    if _BASE64.fullmatch(text):
+        return None
+    if _CONTROL.search(text.strip()):
+        return (
+            f"{text[:60]!r} has a line break or another control sign in it, as \\n and \\t "
+            "become in double quotes: write a path in single quotes, or with /"
+        )
+    if text.startswith("//"):
+        return f"{text[:60]!r} names no scheme: write https:{text[:60]}"
+    found = _SCHEME.match(text)
+    if found is None or found[0].lower() == "file:" or _HOST.match(text):
+        return None
+    return (
+        f"{text[:60]!r} is no address that the provider can fetch: write a URL with https:// and "
+        f"its host, or ./{text[:40]} for a file of that name"
+    )
+
+
 def may_take_media(params: Mapping[str, Any]) -> bool:
     """Whether ``local_media`` may find anything: a quick no for most of a million jobs."""
     for name, value in params.items():
@@ -87,6 +116,14 @@ def local_media(params: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
     Raises UsageError for what is nested deeper than any request.
     """
+    return ((field, text) for field, text in media(params) if is_local(text))
+
+
+def media(params: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield (field, text) of every medium, wherever it is.
+
+    Raises UsageError for what is nested deeper than any request.
+    """
     for name, value in params.items():
         if is_media_field(str(name)) or isinstance(value, Mapping | list | tuple):
             yield from _within(str(name), value, medium=is_media_field(str(name)))
@@ -96,7 +133,7 @@ def _within(field: str, value: Any, *, medium: bool, depth: int = 0) -> Iterator
     if depth > DEEPEST:
         raise UsageError(f"{field[:60]}…: nested more than {DEEPEST} deep")
     if isinstance(value, str):
-        if medium and is_local(value):
+        if medium and value:
             yield field, value
     elif isinstance(value, Mapping):
         for name, inner in value.items():

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from asyncpipe.errors import UsageError
-from asyncpipe.jobs import Job, LocalFile, local_media, may_take_media
+from asyncpipe.jobs import Job, LocalFile, is_local, may_take_media, media, wrong_with
 from asyncpipe.media.formats import HEAD_BYTES, sniff
 
 MOST_BYTES = 50 * 1024 * 1024 - 4096
@@ -42,22 +42,25 @@ class LocalFiles:
     def attach(self, job: Job) -> Job:
         """Return ``job`` with its ``inputs`` filled in; raises BadInputs with every fault.
 
-        A job that has them already, or names no file of this machine, is returned as it is.
+        A job that has them already, or names no file of this machine, is returned as it is. What
+        is neither a file nor a URL is a fault, too.
         """
         if not may_take_media(job.params):
             return job
-        lacking = [(f, text) for f, text in local_media(job.params) if text not in job.inputs]
-        if not lacking:
-            return job
+        lacking = [(f, text) for f, text in media(job.params) if text not in job.inputs]
         inputs, faults = dict(job.inputs), []
         for field, text in lacking:
+            if why := wrong_with(text):
+                faults.append(f"{field}: {why}")
+            if why or not is_local(text):
+                continue
             try:
                 inputs[text] = self._file(text)
             except UsageError as exc:
                 faults.append(f"{field}: {exc}")
         if faults:
             raise BadInputs(faults)
-        return replace(job, inputs=inputs)
+        return replace(job, inputs=inputs) if len(inputs) > len(job.inputs) else job
 
     def _file(self, text: str) -> LocalFile:
         if text.lower().startswith("file:"):
@@ -109,9 +112,7 @@ def hashed(path: Path) -> LocalFile:
         head = file.read(HEAD_BYTES)
         kind = sniff(head)
         if kind is None or kind in _NOT_MEDIA:
-            raise UsageError(
-                f"{path.name!r} is no picture, video or sound: it begins {head[:16]!r}"
-            )
+            raise UsageError(f"{path.name!r} is no picture, video or sound: name another file")
         file.seek(0)
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         size, after = file.tell(), os.fstat(file.fileno())

@@ -86,3 +86,26 @@ def test_a_table_of_jobs_and_json_lines_take_files_too(tmp_path: Path) -> None:
     row = {"model": FLUX, "prompt": "p", "params": {"image_url": "a.png"}}
     lines.write_text(json.dumps(row), encoding="utf-8")
     assert [sorted(each.inputs) for each in load_jobs(lines).jobs] == [["a.png"]]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('jobs: [{image: "C:\\Users\\me\\p.jpg"}]', "a backslash in double quotes begins"),
+        ('jobs: [{image: "C:\\photos\\p.jpg"}]', "a backslash in double quotes begins"),
+        ('jobs: [{image: "C:\\x\\p.jpg"}]', "a backslash in double quotes begins"),
+        (f'jobs: [{{model: {FLUX}, prompt: x, image: "C:\\new\\test.jpg"}}]', "with /"),
+        (f'jobs: [{{model: {FLUX}, prompt: x, image: "s3://b/a.jpg"}}]', "'s3://b/a.jpg' is no ad"),
+        (f'output_dir: "C:\\new"\njobs: [{{model: {FLUX}, prompt: x}}]', "output_dir: 'C:\\new' h"),
+        ('rows: "C:\\temp\\rows.csv"\njobs: [{prompt: "{a}"}]', "use /"),
+    ],
+)
+def test_paths_with_backslashes_are_told_about_them(
+    tmp_path: Path, content: str, said: str
+) -> None:
+    """Whether the file cannot be read, or says something else than it seems to."""
+    path = tmp_path / "jobs.yaml"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(JobFileError) as caught:
+        load_jobs(path)
+    assert said in str(caught.value)

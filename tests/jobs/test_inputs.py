@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from asyncpipe.jobs.inputs import is_local, local_media, with_media
+from asyncpipe.jobs.inputs import is_local, local_media, with_media, wrong_with
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,31 @@ def test_media_are_found_wherever_they_stand_and_nothing_else() -> None:
     assert sent["references"][1] == {"text": "d.png"}
     assert (sent["style"], sent["video"], sent["last_image"]) == ("e.png", True, None)
     assert params["image"] == "a.png", "the job itself is not changed"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("htps://example.com/a.jpg", "mug:blue.jpg", "https:/example.com/a.jpg", "https:a.jpg"),
+        *("blob:https://site/123", "s3://bucket/a.jpg", "gs://b/a.jpg", "ftp://x/a.jpg"),
+        *("//example.com/a.jpg", "http://", "https:///a.jpg", "data:image/png", "javascript:1"),
+        *("C:\new\test.jpg", "photos\table.png", "C:\\a\x07b.png", "a\u2028b.png"),
+    ],
+)
+def test_what_is_neither_a_url_nor_a_path_is_told(text: str) -> None:
+    """Nobody could fetch it, and the job would be paid for."""
+    assert wrong_with(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("https://example.com/my photo.jpg", "HTTPS://例子.cn/杯.jpg", "http://127.0.0.1:1/a"),
+        *("photos/杯子.jpg", "./mug:blue.jpg", "C:\\new\\test.jpg", "\\\\server\\a.jpg", "a.jpg"),
+        *("data:image/png;base64,AA==", "asset://a1", "QUFB" * 100, "file:///srv/a.png"),
+        "https://example.com/a.jpg\n",
+    ],
+)
+def test_urls_paths_and_data_are_taken(text: str) -> None:
+    """Spaces, other scripts, drives and shares included; a file: URL is told by who opens it."""
+    assert wrong_with(text) is None

@@ -95,7 +95,7 @@ def test_everything_wrong_with_files_is_said_at_once(tmp_path: Path) -> None:
         "…/jobs.yaml:5: job 'two': images[0]: 'empty.png' is empty",
         "…/jobs.yaml:5: job 'two': images[1]: 'photos' is a folder: name the file in it",
         "…/jobs.yaml:6: job 'text': image_url: 'notes.png' is no picture, video or sound: "
-        "it begins b'not a picture'",
+        "name another file",
         "…/jobs.yaml:7: job 'large': video: 'large.mp4' has 52424705 bytes, the API takes 50 MB: "
         "make it smaller, or give its URL",
         "…/jobs.yaml:8: job 'home': end_image: '~/a.png': there is no file …/~/a.png: "
@@ -110,7 +110,7 @@ def test_a_file_that_may_not_be_read_is_said_before(tmp_path: Path) -> None:
     (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
     with pytest.raises(BadInputs, match="cannot be read"):
         files.attach(job("x", "loop.png"))
-    with pytest.raises(BadInputs, match="cannot be read"):
+    with pytest.raises(BadInputs, match="control sign"):
         files.attach(job("x", "a\0b.png"))
     if sys.platform != "win32":
         os.mkfifo(tmp_path / "pipe.png")
