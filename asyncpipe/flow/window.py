@@ -44,15 +44,28 @@ not polled yet makes room that is no room to count on."""
 SURE = 5
 """So many looks taken in a row are no chance: the limit was raised."""
 
-MEMORY = 128
-"""Answers to submits that tell refusals for what is in flight from others."""
+SUSPECT = 2
+"""So many refusals at about one level, and nothing taken far above it between, may be by chance;
+one more is a limit. Some APIs refuse at random, whatever is in flight."""
 
-BLIND = 12
-"""So many refusals among them do not come from what is in flight: a limit that was found refuses
-hardly any. The window then stays open, and pauses alone deal with them."""
+BEYOND = 1.5
+"""What is taken at so many times the level of a refusal shows that it was no limit."""
 
-BLIND_END = 4
-"""So many refusals in a row are a limit all the same."""
+IN_A_ROW = 4
+"""So many refusals in a row are a limit all the same, …"""
+
+MEMORY = 32
+"""… and so is more than a share of the last answers, …"""
+
+CROWDED = 0.3
+"""… this one, which pauses and unseen ends keep a limit that is run into from falling below."""
+
+DENIED = 4
+"""But so many refusals among as many answers while the window keeps to a limit deny it: one that
+is there refuses hardly any. Then the window opens, and it takes twice the evidence to shut it."""
+
+MOST_DOUBTS = 4
+"""Times that the evidence is doubled."""
 
 
 @dataclass(slots=True)
@@ -61,6 +74,7 @@ class _Lessons:
 
     found: int | None = None
     size: float = 0.0
+    believed: int = 0  # the limit as it was met; ``found`` may have gone down from it since
     peak: int = 0  # the most in flight since a limit was last met anew
     about: int = 0  # the limit that looks above it were for
     looks: int = 0  # those that were refused
@@ -71,8 +85,11 @@ class _Lessons:
     taken: int = 0  # submits taken since the last look
     since: float = 0.0
     answers: int = 0  # the last ones as bits, 1 for a refusal
-    blind: bool = False
+    heard: int = 0  # how many those are
     in_a_row: int = 0  # refusals that counted, and nothing taken since
+    suspects: int = 0  # refusals before a limit is believed
+    suspected: int = 0  # the highest level of those
+    doubts: int = 0  # limits that were believed and denied
 
 
 @dataclass(slots=True)
@@ -81,10 +98,10 @@ class Window:
 
     Each submit is ``admitted``, then ``taken`` and some time ``ended``, or else ``refused`` or
     ``failed``. Completions say nothing about limits and minutes late, so only answers to submits
-    steer: the window grows with what is in flight until a submit is refused for the rate; that
-    cuts it once, however many submits of the same burst are refused; it returns to the limit found
-    and looks above it rarely. ``ceiling`` is never passed. Not ``learned``, it is the ceiling
-    throughout.
+    steer: the window grows with what is in flight until submits are refused for the rate, so often
+    that it is not by chance; that cuts it once, however many submits of the same burst are refused;
+    it returns to the limit found and looks above it rarely. ``ceiling`` is never passed. Not
+    ``learned``, it is the ceiling throughout.
     """
 
     ceiling: int
@@ -105,20 +122,18 @@ class Window:
 
     @property
     def found(self) -> int | None:
-        """The most that was in flight when one more was refused; None: no limit was met.
+        """The most that was in flight when one more was refused; None: no limit is known.
 
-        Nor is it one when submits are refused at random.
+        Submits that are refused at random are none.
         """
-        return None if self._l.blind else self._l.found
+        return self._l.found
 
     @property
     def size(self) -> int:
         """How many may be in flight now."""
         if not self.learned:
             return self.ceiling
-        if self._l.blind:
-            size = float(self.running + self.start)
-        elif self._l.found is None:
+        if self._l.found is None:
             size = max(self.start, min(self._l.peak * GROWTH, self._l.peak + STRIDE))
         else:
             size = max(self._l.size, 1.0)
@@ -171,6 +186,8 @@ class Window:
         learned.in_a_row = 0
         self._remember(refused=False)
         if learned.found is None:
+            if level >= min(BEYOND * learned.suspected, self.ceiling - 1):
+                learned.suspects = learned.suspected = 0
             return
         current = episode == self._episode
         learned.anew = learned.anew and not current
@@ -213,22 +230,50 @@ class Window:
             return
         self._episode += 1
         self._before = (now, replace(self._l))
-        self._l.in_a_row += 1
-        if self._l.in_a_row == 1:
+        learned = self._l
+        learned.in_a_row += 1
+        if not learned.looking:  # that is what looks are for
             self._remember(refused=True)
-        if not self._l.blind:
+        if learned.found is None:
+            learned.suspects += 1
+            learned.suspected = max(learned.suspected, level)
+            if self._believed:
+                self._meet(level, now)
+        elif self._denied(level):
+            self._open()
+        else:
             self._meet(level, now)
-        elif self._l.in_a_row >= BLIND_END:
-            self._l.blind, self._l.answers = False, 0
-            self._meet(level, now)
+
+    @property
+    def _believed(self) -> bool:
+        """Whether the refusals so far are those of a limit."""
+        learned, doubts = self._l, self._l.doubts
+        if learned.suspects > SUSPECT * 2**doubts or learned.in_a_row >= IN_A_ROW + doubts:
+            return True
+        crowd = min(CROWDED * 1.2**doubts, 0.6) * MEMORY
+        return learned.heard >= MEMORY and learned.answers.bit_count() > crowd
+
+    def _denied(self, level: int) -> bool:
+        """Whether a refusal shows that there is no limit where one was believed, nor a lower one."""
+        learned = self._l
+        often = learned.answers.bit_count() >= DENIED
+        return learned.in_a_row == 1 and (often or level <= ALIKE * learned.believed)
+
+    def _open(self) -> None:
+        """Refusals come at any level: there is no limit after all."""
+        learned = self._l
+        assert learned.found is not None, "only a limit that was believed is denied"
+        peak = max(learned.peak, learned.found)
+        self._l = _Lessons(peak=peak, doubts=min(learned.doubts + 1, MOST_DOUBTS))
 
     def _meet(self, level: int, now: float) -> None:
         """Cut the window to a limit that is met anew, or set it back to one that was known."""
         learned, found = self._l, self._l.found
         self.met = True
-        if found is None or level < ALIKE * found or learned.in_a_row > 1:
-            learned.peak = learned.found = level
+        if found is None or learned.in_a_row > 1 + learned.doubts:
+            learned.peak = learned.found = learned.believed = level
             learned.size, learned.anew = max(CUT * level, 1.0), True
+            learned.answers = learned.heard = 0
         else:
             # Room that was there for a moment is gone: back to what held before the looks.
             learned.found = min(learned.base if learned.streak else found, level)
@@ -239,16 +284,9 @@ class Window:
         learned.looking, learned.streak, learned.taken, learned.since = False, 0, 0, now
 
     def _remember(self, *, refused: bool) -> None:
-        """Notice refusals that come whatever is in flight, and when they have stopped."""
         learned = self._l
         learned.answers = (learned.answers << 1 | refused) & (1 << MEMORY) - 1
-        refusals = learned.answers.bit_count()
-        if refusals > MEMORY // 4:  # too many to shrug off
-            learned.blind, learned.answers = False, 0
-        elif refusals >= BLIND:
-            learned.blind = True
-        elif learned.blind and not refusals:
-            learned.blind, learned.found = False, None
+        learned.heard = min(learned.heard + 1, MEMORY)
 
     def forgive(self, since: float) -> None:
         """Take back what the last refusal taught, if it came after ``since``."""

@@ -64,7 +64,8 @@ class Limited(FakeProvider):
     """A provider that takes ``in_flight`` predictions at once (a number, or by the time).
 
     Generation times are lognormal; a request takes ``answer_s`` seconds, a submit ``submit_s``.
-    With ``wish_s`` a refusal carries Retry-After.
+    With ``wish_s`` a refusal carries Retry-After. ``chance`` is the share of submits that are
+    refused whatever is in flight.
     """
 
     median_s: float
@@ -74,6 +75,7 @@ class Limited(FakeProvider):
     in_flight: Callable[[float], float] = lambda _: math.inf
     rate: Rate | None = None
     wish_s: float | None = None
+    chance: float = 0.0
     seed: int = 1
     sent: list[tuple[float, bool]] = field(default_factory=list)  # submits: when, and if refused
     requests: int = 0
@@ -83,13 +85,14 @@ class Limited(FakeProvider):
     _ends: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._rng = Random(self.seed)
+        self._rng, self._by_chance = Random(self.seed), Random(self.seed + 1)
 
     async def submit(self, job: Job) -> Prediction:
         """Take it, or refuse it for one of the limits."""
         await asyncio.sleep(self.submit_s * self._rng.uniform(0.7, 1.3))
         loop = asyncio.get_running_loop()
-        refused = not self._in_rate(loop.time()) or self.running >= self.in_flight(loop.time())
+        full = self.running >= self.in_flight(loop.time())
+        refused = not self._in_rate(loop.time()) or full or self._by_chance.random() < self.chance
         self.sent.append((loop.time(), refused))
         if refused:
             raise RateLimited("too many", retry_after_s=self.wish_s)

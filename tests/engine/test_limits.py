@@ -75,6 +75,20 @@ def test_a_gateway_that_counts_requests_is_kept_busy_and_hardly_met() -> None:
     assert ours.done / ours.seconds > 1.4 * herd.done / herd.seconds
 
 
+@pytest.mark.usefixtures("one_clock")
+@pytest.mark.parametrize("chance", [0.04, 0.08])
+def test_refusals_by_chance_do_not_slow_a_run(tmp_path: Path, chance: float) -> None:
+    """Within 1.3 x the time of a window that learns nothing."""
+    took_s = {}
+    for window in ("learned", "fixed"):
+        provider = Limited(median_s=20.0, sigma=0.3, chance=chance)
+        manifest, _, took_s[window] = run(
+            tmp_path / window, provider, jobs(300), max_workers=64, window=window
+        )
+        assert manifest.totals.successful == 300
+    assert took_s["learned"] <= 1.3 * took_s["fixed"], took_s
+
+
 def test_no_attempt_is_used_up_by_waiting(tmp_path: Path) -> None:
     """However often a submit was refused for the rate, a job has all its retries."""
     provider = Limited(median_s=20.0, in_flight=lambda _: 2)

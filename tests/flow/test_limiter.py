@@ -20,7 +20,7 @@ from asyncpipe.errors import (
 from asyncpipe.flow.gate import Gate
 from asyncpipe.flow.limiter import TOGETHER_S, Limiter, Permit
 from asyncpipe.flow.pace import Pace
-from asyncpipe.flow.window import Window
+from asyncpipe.flow.window import SUSPECT, Window
 from asyncpipe.providers.base import Prediction, PredictionStatus
 
 DONE = Prediction(id="p", status=PredictionStatus.COMPLETED, outputs=("u",))
@@ -63,8 +63,14 @@ def test_only_a_429_cuts_a_window(answer: ProviderError) -> None:
     submit(known, 30, answer, now=1.0)
     assert known.of("m").window.size == before
     assert known.of("m").window.running == 12
-    submit(known, 1, RateLimited("429"), now=2.0)
+    refuse(known, now=2.0)
     assert known.of("m").window.size < before
+
+
+def refuse(known: Known, *, now: float) -> None:
+    """Refuse submits one after the other until it cannot be by chance."""
+    for _ in range(SUSPECT + 1):
+        submit(known, 1, RateLimited("429"), now=now)
 
 
 def refuse_polls(known: Known, now: float) -> None:
@@ -78,7 +84,7 @@ def test_a_429_on_submits_and_polls_is_the_rate() -> None:
     known = Known()
     submit(known, 12, Prediction(id="p"), now=0.0)
     size = known.of("m").window.size
-    submit(known, 3, RateLimited("429"), now=0.5)
+    refuse(known, now=0.5)
     assert known.of("m").window.size < size
     assert known.ready_at("m", 0.6) != 0.6
     refuse_polls(known, 0.6)
@@ -94,7 +100,7 @@ def test_what_was_refused_long_before_is_not_forgiven() -> None:
     """A limit of what is in flight stays met when, later, the rate is refused, too."""
     known = Known()
     submit(known, 12, Prediction(id="p"), now=0.0)
-    submit(known, 3, RateLimited("429"), now=1.0)
+    refuse(known, now=1.0)
     refuse_polls(known, 1.1 + TOGETHER_S)
     assert known.of("m").window.found == 12
 
