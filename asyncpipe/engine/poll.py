@@ -109,7 +109,7 @@ class Poller:
             if isinstance(last, KeyRefused):
                 self._stops.note(last)
                 return  # still submitted: the next run goes on polling
-            trouble.note(_trouble(last), self._clock())
+            trouble.note(_trouble(attempt, last), self._clock())
             watch.note(age_s, found_by(last))
             self._recorder.record(ticket, _polled(record, last))
             if (event := self._judge(record, last, clock, trouble)) is not None:
@@ -166,7 +166,12 @@ class Poller:
         if isinstance(last, Prediction):
             if last.status is PredictionStatus.FAILED:
                 retries = self._retries.of(record.job)
-                return after_failure(record, last, at, retries=retries)
+                if names(record.attempt, last):
+                    return after_failure(record, last, at, retries=retries)
+                if trouble.lasts(self._clock(), clock.deadline_s) or not retries:
+                    # Some gateway's "failed" may stand for it: never a reason to buy another one.
+                    return after_failure(record, last, at, retries=0)
+                return None
             if last.status is PredictionStatus.COMPLETED and last.outputs:
                 return Generated(
                     job_id=record.id,
@@ -193,8 +198,18 @@ def _ago_s(at: datetime) -> float:
     return max((now() - at).total_seconds(), 0.0)
 
 
-def _trouble(last: Prediction | ProviderError) -> str | None:
+def names(attempt: Attempt, last: Prediction) -> bool:
+    """Whether a poll's answer is surely of the prediction that was asked for.
+
+    On a route of its own, like the article's, answers need not repeat the id.
+    """
+    return bool(last.id or attempt.route)
+
+
+def _trouble(attempt: Attempt, last: Prediction | ProviderError) -> str | None:
     if isinstance(last, PredictionGone):
         return "gone"
+    if isinstance(last, Prediction) and last.status is PredictionStatus.FAILED:
+        return None if names(attempt, last) else "failed without a name"
     empty = isinstance(last, Prediction) and last.status is PredictionStatus.COMPLETED
     return "empty" if empty else None

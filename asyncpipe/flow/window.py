@@ -254,7 +254,7 @@ class Window:
         return learned.heard >= MEMORY and learned.answers.bit_count() > crowd
 
     def _denied(self, level: int) -> bool:
-        """Whether a refusal shows that there is no limit where one was believed, nor a lower one."""
+        """Whether a refusal shows that the limit is not where it was believed, nor lower."""
         learned = self._l
         often = learned.answers.bit_count() >= DENIED
         return learned.in_a_row == 1 and (often or level <= ALIKE * learned.believed)

@@ -13,6 +13,7 @@ import pytest
 from asyncpipe import Job, JobState, Manifest, Pipeline
 from asyncpipe.errors import BalanceExhausted, DiskError, Overloaded, Rejected, SubmitUnknown
 from asyncpipe.media.disk import GIB, DiskSpace
+from asyncpipe.providers import Prediction, PredictionStatus
 from asyncpipe.simulator.books import Books
 from asyncpipe.simulator.faults import Faults
 from asyncpipe.simulator.server import Simulator
@@ -52,6 +53,27 @@ def test_lost_answers_are_submitted_again_where_the_user_said_so(tmp_path: Path)
     assert (manifest.totals.successful, manifest.totals.unknown) == (3, 0)
     assert manifest.totals.reserved == 2 * 40_000
     assert provider.submits == 5
+
+
+NAMELESS = Prediction(id="", status=PredictionStatus.FAILED, error="failed")
+
+
+@pytest.mark.parametrize(
+    ("polls", "sold", "failed"),
+    [
+        ([NAMELESS], 1, 0),  # a gateway's word; the prediction goes on
+        ([NAMELESS] * 90, 1, 1),  # the last word on it, and still no reason to buy another
+        ([Prediction(id="p", status=PredictionStatus.FAILED, error="failed")], 3, 1),
+    ],
+)
+def test_only_a_failure_that_names_its_prediction_is_bought_again(
+    tmp_path: Path, polls: list[Prediction], sold: int, failed: int
+) -> None:
+    """A poll that answers "failed" for whatever reason paid for one picture three times."""
+    provider = FakeProvider(scripts={"杯子 0": Script(polls=polls)})
+    manifest, _ = run_counted(tmp_path, provider, jobs(1))
+    assert len(provider.sold) == sold
+    assert (manifest.totals.failed, manifest.totals.successful) == (failed, 1 - failed)
 
 
 def test_lost_answers_are_not_submitted_for_ever(tmp_path: Path) -> None:
