@@ -220,7 +220,8 @@ def run(jobfile: Path, **options: Any) -> int:
 
     Exit codes: 0 all succeeded; 1 some failed; 2 the input, an option or the key is missing or
     wrong; 3 stopped early: key, balance, budget, disk, folder in use, patience; 75 unknown or
-    unfinished jobs remain, run again; 130 or 143 interrupted by Ctrl-C or SIGTERM, run again.
+    unfinished jobs remain, run again; 129, 130 or 143 interrupted by a hang-up, Ctrl-C or
+    SIGTERM, run again.
     """
     from asyncpipe.cli.run import RunOptions, run_jobs
 

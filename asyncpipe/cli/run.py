@@ -73,7 +73,9 @@ async def _run(options: RunOptions, file: JobFile, prices: Prices, folder: Path)
     # checked before the folder is touched.
     asking = not options.simulate or options.simulate_catalog == "live"
     digest = file.digest(prices.books, options.allow_unknown_models, asking)
-    before, found = _known(folder, digest), None
+    # What is submitted again is checked again: catalogue and prices may have changed.
+    again = options.retry_failed or options.ambiguous == "resubmit"
+    before, found = None if again else _known(folder, digest), None
     if before is None and not asking:
         found, _ = await _look(options, file, prices)
     polling, deadlines, search_s = settings.polling, settings.deadlines, options.search_s

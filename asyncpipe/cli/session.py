@@ -212,8 +212,8 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 class Exit(IntEnum):
     """Why a command ended; the first that applies, in this order, is the one.
 
-    A signal comes before all but USAGE: 128 + its number, 130 or 143; also 130 when the question
-    before a run is answered with no.
+    A signal comes before all but USAGE: 128 + its number, 129, 130 or 143; also 130 when the
+    question before a run is answered with no.
     """
 
     USAGE = 2

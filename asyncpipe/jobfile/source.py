@@ -22,6 +22,9 @@ class Spelled:
     value: Any
     text: str
 
+    def __str__(self) -> str:
+        return self.text
+
 
 class Block(dict[str, Any]):
     """A mapping; ``lines`` says on which line each key stands, where the format can tell.
