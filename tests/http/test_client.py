@@ -290,8 +290,9 @@ def test_redirects_are_not_followed(status: int) -> None:
             moved = always(b"", status, Location=f"{other.url}/api/v1/x")
             async with noting(moved) as api, atlas(api.url) as provider:
                 error = await submit_error(provider)
-                assert type(error) is Rejected
-                assert "redirects to 127.0.0.1" in str(error)
+                # After 302 and 303 nobody knows: they may be the answer to what was done.
+                assert type(error) is (SubmitUnknown if status in (302, 303) else Rejected)
+                assert status in (302, 303) or "redirects to 127.0.0.1" in str(error)
                 assert type(await poll_error(provider)) is PollFailed
                 assert len(api.requests) == 2
             assert other.requests == []

@@ -86,6 +86,7 @@ async def one(
             polling=Polling(initial_s=0.9, factor=1.0),
             deadlines=Deadlines(image=60),
             seed=1,
+            ambiguous="hold",  # what is found again is unknown no more, and holds no money
             spending=SpendingLimits(max_cost=Decimal(cap)),
             limits=Limits(window="fixed", downloads=32),
         ) as pipeline:

@@ -318,7 +318,8 @@ def test_a_hostile_provider_and_job_file_print_nothing_a_terminal_obeys(tmp_path
         async with serving(Evil()) as url:
             folder.mkdir()
             path = str(evil_file(folder))
-            arguments = ["run", path, "--base-url", url, "--patience", "2", *options]
+            arguments = ["run", path, "--base-url", url, "--patience", "2", "--search-s", "0.1"]
+            arguments += options
             key = "hostile-provider-gets-this-key"
             ended = await run_cli(*arguments, folder=folder, ATLASCLOUD_API_KEY=key)
         harmless(folder, options, *ended)

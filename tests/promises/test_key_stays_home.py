@@ -112,7 +112,13 @@ def test_an_api_that_repeats_the_key_does_not_get_it_kept_or_shown(
         async with echoing(kind) as (echo, reached):
             provider = AtlasCloud(KEY, base_url=echo.url)
             pipeline = Pipeline(
-                provider, tmp_path, polling=POLLING, retries=0, patience_s=0.0, on_event=hook
+                provider,
+                tmp_path,
+                polling=POLLING,
+                retries=0,
+                patience_s=0.0,
+                search_s=0.1,
+                on_event=hook,
             )
             async with pipeline:
                 jobs = [Job(name=n, model=FLUX, prompt="p", deadline_s=0.2) for n in "ab"]
@@ -262,6 +268,7 @@ def test_the_traceback_of_a_bug_shows_nothing_of_the_key(tmp_path: Path, broken:
     async def main() -> str:
         async with echoing("completed") as (echo, _):
             command = ["-c", BUG, broken, "run", "jobs.yaml", "--verbose", "--base-url", echo.url]
+            command += ["--search-s", "0.1"]
             return (await run_cli(tmp_path, *command, ATLASCLOUD_API_KEY=KEY))[1]
 
     printed = asyncio.run(main())

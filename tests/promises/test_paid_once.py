@@ -430,7 +430,7 @@ def test_two_batches_of_the_same_jobs_end_together(tmp_path: Path) -> None:
 
 
 def test_what_a_program_asked_for_and_left_is_not_bought_by_the_file(tmp_path: Path) -> None:
-    """It was refused, and its caller knows; the job file never named it."""
+    """It was refused, and its caller knows; the job file never named it: ``resume`` buys it."""
     provider = FakeProvider()
     mugs(tmp_path, provider)
 
@@ -441,7 +441,7 @@ def test_what_a_program_asked_for_and_left_is_not_bought_by_the_file(tmp_path: P
                 await pipeline.generate(job("own"))
 
     run_virtual(between())
-    assert counts(mugs(tmp_path, provider).totals) == (3, 3, 0, 1)
+    assert counts(mugs(tmp_path, provider).totals) == (4, 3, 1, 0)
     assert "own" not in provider.sold
 
 
