@@ -18,15 +18,21 @@ from typing import cast
 from benchmarks.harness.line import new_loop, pin
 
 PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
-MP4 = b"\x00\x00\x00\x20ftypisom\x00\x00\x02\x00"
+LEAST_PNG = PNG + b"\x00" * 17 + b"\x00\x00\x00\x00IEND\xaeB`\x82"
+FTYP = b"\x00\x00\x00\x18ftypisom" + b"\x00" * 12
+MOOV = b"\x00\x00\x00\x08moov"
 _END = b"\r\n\r\n"
 
 
-def media_body(size: int, head: bytes) -> bytes:
-    """``size`` bytes that begin like media; not all zero, so that no file system makes a hole."""
-    if size < len(head):
-        return head[:8]
-    return head + b"\xa5" * (size - len(head))
+def picture(size: int) -> bytes:
+    """``size`` bytes or the least; not all zero, so that no file system makes a hole."""
+    return LEAST_PNG if size < len(LEAST_PNG) else PNG + b"\xa5" * (size - len(PNG))
+
+
+def clip(size: int) -> bytes:
+    """A film of ``size`` bytes, or the least, as far as anybody looks before it is stored."""
+    filler = max(size - len(FTYP) - len(MOOV) - 8, 0)
+    return FTYP + MOOV + (8 + filler).to_bytes(4) + b"mdat" + b"\xa5" * filler
 
 
 def answer(body: bytes, content_type: str = "application/json", more: str = "") -> bytes:
@@ -40,8 +46,8 @@ class Books:
 
     def __init__(self, size: int, generation_s: float) -> None:
         etag = 'ETag: "a5"\r\nAccept-Ranges: bytes\r\n'
-        self.picture = answer(media_body(size, PNG), "image/png", etag)
-        self.clip = answer(media_body(size, MP4), "video/mp4", etag)
+        self.picture = answer(picture(size), "image/png", etag)
+        self.clip = answer(clip(size), "video/mp4", etag)
         self.generation_s = generation_s
         self.origin = ""
         self.submits = 0
