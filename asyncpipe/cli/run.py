@@ -73,9 +73,7 @@ async def _run(options: RunOptions, file: JobFile, prices: Prices, folder: Path)
     # checked before the folder is touched.
     asking = not options.simulate or options.simulate_catalog == "live"
     digest = file.digest(prices.books, options.allow_unknown_models, asking)
-    # What is submitted again is checked again: catalogue and prices may have changed.
-    again = options.retry_failed or options.ambiguous == "resubmit"
-    before, found = None if again else _known(folder, digest), None
+    before, found = _known(options, folder, digest), None
     if before is None and not asking:
         found, _ = await _look(options, file, prices)
     polling, deadlines, search_s = settings.polling, settings.deadlines, options.search_s
@@ -169,8 +167,10 @@ def _remark(output: Output, line: str) -> None:
     output.echo(printable(line))
 
 
-def _known(folder: Path, digest: str) -> Taken | None:
+def _known(options: RunOptions, folder: Path, digest: str) -> Taken | None:
     """Whether a folder's last run took the very same jobs: then they need no second look."""
+    if options.retry_failed or options.ambiguous == "resubmit":
+        return None  # what is submitted again is checked again: the catalogue may have changed
     try:
         with reading(folder) as ledger:
             return ledger.taken(digest)
