@@ -46,6 +46,15 @@ def test_no_arguments_say_where_to_start(tmp_path: Path) -> None:
     assert len(done.stdout.splitlines()) == 5
 
 
+def test_a_locale_that_cannot_name_a_file_stops_nothing(tmp_path: Path) -> None:
+    """Its downloads stayed away and the next run was a bug of ours."""
+    write_jobs(tmp_path / "jobs.yaml", ONE)
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "", "PYTHONCOERCECLOCALE": "0"}
+    done = asyncpipe("run", "jobs.yaml", "--simulate", cwd=tmp_path, **plain)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "images" / "白瓷杯.png").exists()
+
+
 def test_help_needs_none_of_the_heavy_packages(tmp_path: Path) -> None:
     """``--help`` answers at once because it imports neither aiohttp nor rich nor Pillow."""
     code = (
