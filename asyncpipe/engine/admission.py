@@ -75,13 +75,9 @@ class Admission:
         """
         run = OpenRun(named=named, models={}, comparing=comparing, stirred=self._clock())
         if named is not None:
-            try:
-                models = await self._ledger.pending_models(named)
-                run.models = dict.fromkeys(models, 0)
-                await self._join_named(run, named)
-            except BaseException:  # its caller left meanwhile
-                self.close_run(run)
-                raise
+            models = await self._ledger.pending_models(named)
+            run.models = dict.fromkeys(models, 0)
+            await self._join_named(run, named)
         for ticket in self._tickets.values():
             if ticket.state is not JobState.PENDING:
                 self._join(run, ticket)
