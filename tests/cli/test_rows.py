@@ -69,6 +69,13 @@ def test_a_catalog_is_made_and_its_columns_reach_the_manifest(shop: Shop) -> Non
     assert "unchanged since the last run" in said
 
 
+@pytest.mark.parametrize("option", ["--retry-failed", "--ambiguous=resubmit"])
+def test_what_is_submitted_again_is_checked_again(shop: Shop, option: str) -> None:
+    """An unchanged file is not: its models and prices may not be what they were."""
+    assert shop.run()[0] == 0
+    assert "unchanged since the last run" not in shop.run(option)[1]
+
+
 def test_a_row_more_is_one_job_more(shop: Shop) -> None:
     """A changed table is read again, and only what is new is bought."""
     assert shop.run()[0] == 0

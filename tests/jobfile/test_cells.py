@@ -106,6 +106,7 @@ def test_a_number_keeps_its_spelling_or_is_told(tmp_path: Path, number: str, whe
     text = f'{head}\njobs:\n- {{name: "{{sku}}", model: {FLUX}, prompt: 杯子}}\n'
     (found,) = problems(tmp_path, text, "")
     assert f"name: column 'sku': {number} would become " in found
+    assert "Spelled" not in found
     assert f'put it in quotes, "{number}"' in found
 
 

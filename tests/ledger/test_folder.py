@@ -77,8 +77,13 @@ def test_network_file_systems_are_refused_before_anything_is_made(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_lock_that_is_a_link_is_refused(tmp_path: Path) -> None:
-    """A folder got from somebody else overwrites no file of the user."""
+@pytest.mark.parametrize("refused_by_system", [True, False])
+def test_a_lock_that_is_a_link_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, refused_by_system: bool
+) -> None:
+    """A folder got from somebody else overwrites no file of the user, on Windows either."""
+    if not refused_by_system:
+        monkeypatch.delattr("os.O_NOFOLLOW")
     mine, lock = tmp_path / "mine.txt", tmp_path / "out" / ".asyncpipe" / "lock"
     mine.write_text("mine")
     lock.parent.mkdir(parents=True)
