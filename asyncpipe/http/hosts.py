@@ -22,11 +22,32 @@ _FAKE_DNS = ipaddress.ip_network("198.18.0.0/15")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 """Networks without IPv4 reach it through addresses from here; the last 32 bits are the target."""
 
+_INSIDE = tuple(
+    ipaddress.ip_network(each)
+    for each in (
+        "192.0.0.0/24",  # some Pythons call most of it global; Oracle's metadata are there
+        "192.88.99.0/24",  # relays nobody runs any more
+        "168.63.129.16/32",  # Azure's, in every machine of it
+    )
+)
+"""Addresses that mean something else from inside a network, though Python may call them global."""
+
 _NAME = re.compile(r"(?:[a-z0-9_-]+\.)+[a-z0-9_-]+")
 
 _ENDS_IN_NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")
 
-_NEVER_PUBLIC = re.compile(r".*\.(?:localhost|local|internal)")
+_NEVER_PUBLIC = re.compile(
+    r"(?:.*\.)?(?:localhost|localdomain|local|internal|intranet|private|corp|lan|home|svc|arpa"
+    r"|fritz\.box|metadata\.tencentyun\.com|metadata\.packet\.net|metadata\.platformequinix\.com"
+    # Whose names stand for the address in them, or for this machine.
+    r"|nip\.io|sslip\.io|xip\.io|backname\.io|nip\.direct|ip6\.name|traefik\.me|1u\.ms|rbndr\.us"
+    r"|localtest\.me|lvh\.me|vcap\.me|fuf\.me|lacolhost\.com|local\.gd|localho\.st|localhost\.direct"
+    r"|127-0-0-1\.org\.uk)"
+)
+"""Names that can only lead inside: a proxy resolves them where nobody looks at the address."""
+
+_SPELLED_ADDRESS = re.compile(r"(?:.*\.)?((?:[0-9]{1,3}[.-]){3}[0-9]{1,3})\..*")
+"""A name with a whole address in it, as services of names for addresses write them."""
 
 
 def is_public(address: str) -> bool:
@@ -38,6 +59,8 @@ def is_public(address: str) -> bool:
             # Only 2000::/3 is given out; Python calls fec0:: and ::127.0.0.1 global as well.
             return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_site_local)
         ip = inner
+    if any(ip in network for network in _INSIDE):
+        return False
     return (ip.is_global and not ip.is_multicast) or ip in _FAKE_DNS
 
 
@@ -78,6 +101,10 @@ def _may_be_public(host: str) -> bool:
         return is_public(name)
     if _ENDS_IN_NUMBER.fullmatch(name) or _NEVER_PUBLIC.fullmatch(name):
         return False
+    if (spelled := _SPELLED_ADDRESS.fullmatch(name)) is not None:
+        with suppress(ValueError):
+            if not is_public(spelled[1].replace("-", ".")):
+                return False
     return _NAME.fullmatch(name) is not None
 
 

@@ -25,11 +25,25 @@ INSIDE = [
     "::ffff:127.0.0.1", "::ffff:7f00:1", "::ffff:10.0.0.1", "64:ff9b::7f00:1", "64:ff9b::10.0.0.1",
     "2002:7f00:1::", "fe80::1", "fe80::1%eth0", "fc00::1", "fd00::1", "fec0::1", "ff02::1",
     "2001:db8::1", "2001::7f00:1",
+    # What clouds tell their own machines, however it is spelled.
+    "192.0.0.192", "192.0.0.8", "::ffff:192.0.0.192", "64:ff9b::c000:c0", "3221225664",
+    "168.63.129.16", "168.63.129.16.", "2822734096", "0xa83f8110", "0250.077.0201.020",
+    "168.63.33040", "１６８.６３.１２９.１６", "::ffff:168.63.129.16", "64:ff9b::a83f:8110",
+    "2002:a83f:8110::1", "metadata.tencentyun.com", "METADATA.GOOGLE.INTERNAL.", "192.88.99.1",
+    # Names that a proxy would resolve unseen by us.
+    "127.0.0.1.nip.io", "nip.io", "app.10-0-0-1.nip.io", "7f000001.nip.io", "127-0-0-1.SSLIP.io",
+    "www.localtest.me", "localtest.me.", "a.lvh.me", "nas.lan", "NAS.LAN.", "x.home.arpa",
+    "home.arpa", "nas.ｌａｎ", "nas。lan", "printer.home", "git.corp", "db.default.svc",
+    "kubernetes.default.svc.cluster.local", "x.internal", "a.localdomain", "fritz.box",
+    "127.0.0.1.example.com", "a.192-168-1-1.rebound.example",
 ]  # fmt: skip
 OUTSIDE = [
     "8.8.8.8", "198.18.0.7", "198.19.255.254", "atlas-media.oss-us-west-1.aliyuncs.com",
     "static.atlascloud.ai.", "a_b.example.com", "例え.jp", "1.example.com", "0x7f.example",
-    "2001:4860:4860::8888", "64:ff9b::8.8.8.8", "::ffff:8.8.8.8", "::ffff:198.18.0.1",
+    "168.63.129.17", "192.0.1.192", "lan.example.com", "home.example", "internal.example.com",
+    "nip.io.example.com", "mynip.io", "54.239.28.85.example.com", "ec2-54-1-2-3.example.com",
+    "v1.2.3.cdn.example.com", "wlan.example", "2001:4860:4860::8888",
+    "64:ff9b::8.8.8.8", "::ffff:8.8.8.8", "::ffff:198.18.0.1",
 ]  # fmt: skip
 
 
