@@ -98,13 +98,16 @@ def after_submit(
 ) -> Event:
     """Turn the answer to a submit into the one event that follows from it.
 
-    A completed answer without outputs is polled on, like one that runs. ``anothers``: the
-    prediction that the answer names is another job's.
+    A completed answer without outputs is polled on, like one that runs; so is one that failed, if
+    another prediction would be bought for it. ``anothers``: the prediction that the answer names is
+    another job's.
     """
     if isinstance(answer, ProviderError):
         return _submit_refused(record, answer, at)
     if answer.status is PredictionStatus.FAILED:
-        return after_failure(record, answer, at, retries=retries)
+        event = after_failure(record, answer, at, retries=retries)
+        if anothers or not answer.id or not isinstance(event, Released):
+            return event
     if anothers:
         return Unknown(
             job_id=record.id,
@@ -151,7 +154,7 @@ def _submit_refused(record: JobRecord, error: ProviderError, at: datetime) -> Ev
 
 def may_retry(record: JobRecord, answer: Prediction, retries: int) -> bool:
     """Whether a failed prediction may be bought anew: returned, not moderated, retries left."""
-    free = _charged(answer) is False
+    free = _charged(answer) is False and answer.again
     return free and not answer.moderated and record.failures < retries
 
 
@@ -212,9 +215,21 @@ def _reason(answer: Prediction) -> str:
 
 def known_again(answer: Prediction | ProviderError) -> bool:
     """Whether the provider can tell what became of the prediction of an unknown job."""
-    if isinstance(answer, ProviderError):
+    if isinstance(answer, ProviderError) or _is_stranded(answer):
         return False
     return answer.status is not PredictionStatus.FAILED or _charged(answer) is not None
+
+
+def _is_stranded(answer: Prediction | ProviderError) -> bool:
+    """Whether the provider tells an error of a prediction, under a word that is not known."""
+    if isinstance(answer, ProviderError) or answer.status is not PredictionStatus.RUNNING:
+        return False
+    return bool(answer.error and "status" in answer.notes)
+
+
+def strange_word(answer: Prediction | ProviderError) -> str | None:
+    """The provider's word for a prediction's status, if it is not known."""
+    return None if isinstance(answer, ProviderError) else answer.notes.get("status")
 
 
 RETENTION_S = 14 * 86_400.0
@@ -241,26 +256,51 @@ def after_deadline(
         error = f"{last}; the provider does not know the prediction {RETENTION_S / 86_400:g} days"
         error += " after its submit"
         return Unknown(job_id=record.id, at=at, error=error, request_id=last.request_id)
-    empty = isinstance(last, Prediction) and last.status is PredictionStatus.COMPLETED
-    if empty and lasting:
-        return Failed(
+    if isinstance(last, Prediction) and is_empty(last) and lasting:
+        return without_outputs(record, last, at)
+    if isinstance(last, Prediction) and _is_stranded(last):
+        return Unknown(
             job_id=record.id,
             at=at,
-            error=NO_OUTPUT,
-            charged=True,
+            error=f"the provider says {last.said!r}, a word that is not known, and: {last.error}; "
+            f"that is so {deadline_s:g} s after submit, and whether it is charged is not said",
             request_id=last.request_id,
-            told=told_micro(last.charged) if isinstance(last, Prediction) else None,
         )
-    state = (
-        f"{last}"
-        if isinstance(last, PollFailed | PredictionGone)
-        else "the provider is still working on it"
-    )
     return Expired(
         job_id=record.id,
         at=at,
-        error=f"not finished {deadline_s:g} s after submit: {state}; "
+        error=f"not finished {deadline_s:g} s after submit: {_state(last)}; "
         "the prediction is kept, run the same command again to go on waiting",
+    )
+
+
+def _state(last: Prediction | ProviderError) -> str:
+    if isinstance(last, PollFailed | PredictionGone):
+        return str(last)
+    told = last if isinstance(last, Prediction) and last.said and not is_empty(last) else None
+    if told and (told.error or strange_word(told)):
+        more = f", and: {told.error}" if told.error else ", a word that is not known"
+        return f"the provider says {told.said!r}{more}"
+    return "the provider is still working on it"
+
+
+def is_empty(answer: Prediction | ProviderError) -> bool:
+    """Whether a prediction is completed, and names no outputs."""
+    if isinstance(answer, ProviderError) or answer.outputs:
+        return False
+    return answer.status is PredictionStatus.COMPLETED
+
+
+def without_outputs(record: JobRecord, last: Prediction, at: datetime) -> Failed:
+    """The end of a job whose prediction is completed, and for good names no output."""
+    return Failed(
+        job_id=record.id,
+        at=at,
+        error=f"{NO_OUTPUT}: {last.error}" if last.error else NO_OUTPUT,
+        charged=True,
+        moderated=last.moderated,
+        request_id=last.request_id,
+        told=told_micro(last.charged),
     )
 
 

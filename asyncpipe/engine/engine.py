@@ -224,6 +224,7 @@ class Engine:
             owners=owners,
             stops=self.stops,
             clock=self.clock,
+            tell=settings.tell,
         )
         fetcher = Fetcher(
             inquiry=inquiry,

@@ -13,9 +13,12 @@ from asyncpipe.engine.decide import (
     after_deadline,
     after_failure,
     found_by,
+    is_empty,
     known_again,
     limits_of,
     next_wait_s,
+    strange_word,
+    without_outputs,
 )
 from asyncpipe.engine.recorder import Recorder
 from asyncpipe.engine.tickets import StopReasons, Ticket
@@ -44,6 +47,10 @@ RESUMED_S = 5.0
 
 ONCE_MORE_S = 3.0
 """How soon a poll is asked once more whose key was refused, before that stops the run."""
+
+
+MOST_WORDS = 20
+"""So many words that are not known are told of; one that changes with every answer is none."""
 
 
 class Inquiry:
@@ -79,8 +86,11 @@ class Poller:
         owners: PredictionOwners,
         stops: StopReasons,
         clock: Callable[[], float],
+        tell: Callable[[str], None],
     ) -> None:
         self._inquiry = inquiry
+        self._tell = tell
+        self._strange: set[str] = set()
         self._ledger, self._recorder = ledger, recorder
         self._policy, self._deadlines = policy, deadlines
         self._retries = retries
@@ -109,6 +119,7 @@ class Poller:
             if isinstance(last, KeyRefused):
                 self._stops.note(last)
                 return  # still submitted: the next run goes on polling
+            self._remark(record, last)
             trouble.note(_trouble(attempt, last), self._clock())
             watch.note(age_s, found_by(last))
             self._recorder.record(ticket, _polled(record, last))
@@ -130,6 +141,20 @@ class Poller:
             self._stops.note(last)
         elif known_again(last):
             self._recorder.record(ticket, PolledAgain(job_id=ticket.id, at=now()))
+
+    def _remark(self, record: JobRecord, last: Prediction | ProviderError) -> None:
+        """Say once of each word that is not known that the provider says it."""
+        word = strange_word(last)
+        if word is None or word in self._strange or len(self._strange) >= MOST_WORDS:
+            return
+        self._strange.add(word)
+        assert isinstance(last, Prediction), "only such a one has a word"
+        meant = "with its outputs, which are fetched" if last.outputs else "which is waited for"
+        more = f"; it says, too: {last.error}" if last.error else ""
+        self._tell(
+            f"{record.job.model}: the provider says {word!r} of {record.name}, a word that is not "
+            f"known, {meant}{more}"
+        )
 
     def _deadline_s(self, record: JobRecord) -> float:
         own = record.job.deadline_s
@@ -162,16 +187,10 @@ class Poller:
         trouble: Trouble,
     ) -> Event | None:
         """What a poll's answer makes of a job; None: it is polled on."""
-        at = now()
+        at, lasting = now(), trouble.lasts(self._clock(), clock.deadline_s)
         if isinstance(last, Prediction):
             if last.status is PredictionStatus.FAILED:
-                retries = self._retries.of(record.job)
-                if names(record.attempt, last):
-                    return after_failure(record, last, at, retries=retries)
-                if trouble.lasts(self._clock(), clock.deadline_s) or not retries:
-                    # Some gateway's "failed" may stand for it: never a reason to buy another one.
-                    return after_failure(record, last, at, retries=0)
-                return None
+                return self._judge_failure(record, last, lasting=lasting)
             if last.status is PredictionStatus.COMPLETED and last.outputs:
                 return Generated(
                     job_id=record.id,
@@ -181,10 +200,19 @@ class Poller:
                     request_id=last.request_id,
                     told=told_micro(last.charged),
                 )
+            if is_empty(last) and last.error and lasting:
+                return without_outputs(record, last, at)
         if clock.expired(self._clock()):
-            deadline_s = clock.deadline_s
-            lasting = trouble.lasts(self._clock(), deadline_s)
-            return after_deadline(record, last, at, deadline_s=deadline_s, lasting=lasting)
+            return after_deadline(record, last, at, deadline_s=clock.deadline_s, lasting=lasting)
+        return None
+
+    def _judge_failure(self, record: JobRecord, last: Prediction, *, lasting: bool) -> Event | None:
+        retries = self._retries.of(record.job)
+        if names(record.attempt, last):
+            return after_failure(record, last, now(), retries=retries)
+        if lasting or not retries:
+            # Some gateway's "failed" may stand for it: never a reason to buy another one.
+            return after_failure(record, last, now(), retries=0)
         return None
 
 
@@ -211,5 +239,4 @@ def _trouble(attempt: Attempt, last: Prediction | ProviderError) -> str | None:
         return "gone"
     if isinstance(last, Prediction) and last.status is PredictionStatus.FAILED:
         return None if names(attempt, last) else "failed without a name"
-    empty = isinstance(last, Prediction) and last.status is PredictionStatus.COMPLETED
-    return "empty" if empty else None
+    return "empty" if is_empty(last) else None

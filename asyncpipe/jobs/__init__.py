@@ -42,6 +42,7 @@ from asyncpipe.jobs.inputs import (
     wrong_with,
 )
 from asyncpipe.jobs.job import BODY_FIELDS, Job, JobType, any_type, canonical_json, type_of_model
+from asyncpipe.jobs.notes import Notes
 from asyncpipe.jobs.record import (
     NO_ATTEMPT,
     Attempt,
@@ -98,6 +99,7 @@ __all__ = [
     "LostSettled",
     "NotBought",
     "NotFound",
+    "Notes",
     "Polled",
     "PolledAgain",
     "Polling",

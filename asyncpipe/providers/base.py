@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, runtime_checkable
 
-from asyncpipe.jobs import Job
+from asyncpipe.jobs import Job, Notes
 
 
 class PredictionStatus(StrEnum):
@@ -28,10 +28,13 @@ class Prediction:
 
     ``outputs`` are URLs (http, https or data) in the provider's order. ``moderated`` means the
     input was refused by content moderation: never send it unchanged again. ``released`` says of
-    a failed one whether its money is returned: True, False, or None where nobody knows.
+    a failed one whether its money is returned: True, False, or None where nobody knows; without
+    ``again`` it is not submitted again unless the user says so. ``error`` is why one failed, or
+    what is said of trouble where there are no outputs.
     ``charged`` is what this prediction cost in USD, where the provider says so; it goes before the
     price. ``route`` is the provider's own note on how to poll this prediction; the ledger keeps it
-    and hands it back. ``said`` is the provider's own status word.
+    and hands it back. ``said`` is the provider's own status word. ``notes`` are what it says beside
+    the outputs and people should see.
     """
 
     id: str
@@ -41,10 +44,12 @@ class Prediction:
     error_code: int | None = None
     moderated: bool = False
     released: bool | None = True
+    again: bool = True
     route: str = ""
     request_id: str | None = None
     said: str | None = None
     charged: Decimal | None = None
+    notes: Notes = field(default_factory=dict)
 
 
 @runtime_checkable

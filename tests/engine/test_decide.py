@@ -61,7 +61,10 @@ def record(**fields: Any) -> JobRecord:
         (Prediction(id="p", status=PredictionStatus.COMPLETED, outputs=("u",)), Generated),
         (Prediction(id="", status=PredictionStatus.COMPLETED, outputs=("u",)), Generated),
         (Prediction(id=""), Unknown),
-        (Prediction(id="p", status=PredictionStatus.FAILED), Released),
+        # A free poll has to agree before another one is bought.
+        (Prediction(id="p", status=PredictionStatus.FAILED), Submitted),
+        (Prediction(id="", status=PredictionStatus.FAILED), Released),
+        (Prediction(id="p", status=PredictionStatus.FAILED, again=False), Failed),
         (Prediction(id="p", status=PredictionStatus.FAILED, moderated=True), Failed),
     ],
 )
@@ -79,6 +82,7 @@ def test_every_answer_to_a_submit_has_one_meaning(
         (1, {}, Released),
         (2, {}, Failed),
         (0, {"moderated": True}, Failed),
+        (0, {"again": False}, Failed),
         (0, {"released": False}, Failed),
         (0, {"released": None}, Unknown),
         (2, {"released": None, "moderated": True}, Unknown),
@@ -123,6 +127,15 @@ def test_the_deadline_judges_by_what_lasts(
         return
     assert type(outcome) is event
     assert not isinstance(outcome, Failed) or outcome.charged
+
+
+def test_trouble_beside_a_word_that_is_known_is_told_at_the_deadline() -> None:
+    """It is waited for all the same."""
+    last = Prediction(id="p", said="queued", error="no worker")
+    outcome = after_deadline(record(), last, AT, deadline_s=300.0, lasting=False)
+    assert isinstance(outcome, Expired)
+    assert "'queued'" in outcome.error
+    assert "no worker" in outcome.error
 
 
 @pytest.mark.parametrize(

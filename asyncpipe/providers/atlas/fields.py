@@ -31,9 +31,29 @@ _ID_LENGTH = 512
 
 _IDS = ("id", "predictionId", "prediction_id")
 
-_TEXTS = ("error", "msg", "message", "error_message", "detail", "title")
+_TEXTS = (
+    *("error", "msg", "message", "error_message", "error_msg", "detail", "reason"),
+    *("failure_reason", "fail_reason", "title"),
+)
 
-_CALM = frozenset({"ok", "success", "succeeded"})  # what ``message`` says when nothing is wrong
+_OF_ERROR = ("message", "msg", "error", "error_message", "detail", "reason", "title", "code")
+"""Where an error that is an object says what it is."""
+
+_BESIDE = (
+    *("error", "error_message", "error_msg", "failure_reason", "fail_reason"),
+    *("warning", "warnings"),
+)
+"""What speaks of trouble, also beside a prediction that has not failed; a message need not."""
+
+_CALM = frozenset({"ok", "success", "succeeded", "completed", "none", "null"})
+"""What is said when nothing is wrong."""
+
+_UNSAFE = (
+    *("has_nsfw_contents", "has_nsfw_content", "has_nsfw_concepts"),
+    *("nsfw_content_detected", "nsfw"),
+)
+
+_MOST_FLAGS = 100
 
 _UPLOADED = ("download_url", "url", "file_url")
 
@@ -69,7 +89,7 @@ _ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|[@
 _SECRETS = re.compile(r"(apikey-|Bearer\s+)[\w.~+/=-]+", re.IGNORECASE)
 
 _MODERATION = re.compile(
-    r"content[ _-]?(polic|filter|moderat)|moderation|moderated|copyright|sensitive|nsfw"
+    r"content[ _-]?(polic|filter|moderat)|moderation|moderated|copyright|sensitive|nsfw|filtered"
     r"|safety (system|filter|polic|check)|审核|敏感|违规|版权",
     re.IGNORECASE,
 )
@@ -251,17 +271,57 @@ def amount(value: Any) -> Decimal | None:
 
 def error_text(layers: Iterable[Fields]) -> str:
     """Return the first thing said about an error, on one clean line; "" if nothing is."""
-    for layer in layers:
-        error = layer.get("error")
-        for spoken in (error if isinstance(error, dict) else {}, layer):
-            for name in _TEXTS:
-                value = spoken.get(name)
-                if not isinstance(value, str) or not value or value.lower() in _CALM:
-                    continue
-                line = clean(value)
-                if line and line.lower() not in _CALM:
-                    return line
+    return next((text for layer in layers if (text := _said(layer, _TEXTS))), "")
+
+
+def failure_text(layers: tuple[Fields, ...], *, enveloped: bool) -> str:
+    """Return what is said of a failed prediction, on one clean line; "" if nothing is.
+
+    ``enveloped``: the whole answer is an error, whose own words are often the clearer ones.
+    """
+    *inner, top = layers
+    words = error_text(inner or layers)
+    outer = _said(top, _TEXTS) if inner else ""
+    if not enveloped or not words or outer in words:
+        return words or outer
+    return outer if words in outer else clean(f"{outer}: {words}")
+
+
+def trouble_text(layers: Iterable[Fields]) -> str:
+    """Return what is said of trouble beside a prediction that has not failed; "" if nothing is."""
+    return next((text for layer in layers if (text := _said(layer, _BESIDE))), "")
+
+
+def _said(layer: Fields, names: Iterable[str]) -> str:
+    return next((text for name in names if (text := _spoken(layer.get(name)))), "")
+
+
+def _spoken(value: Any, depth: int = _DEPTH) -> str:
+    """The words of an error that is a text, an object or a list of them, on one clean line."""
+    if isinstance(value, str) and value and value.lower() not in _CALM:
+        line = clean(value)
+        return "" if line.lower() in _CALM else line
+    if isinstance(value, list) and depth:
+        return next((text for each in value[:20] if (text := _spoken(each, depth - 1))), "")
+    if isinstance(value, dict) and depth:
+        told = (_spoken(value.get(name), depth - 1) for name in _OF_ERROR)
+        return next(filter(None, told), "")
     return ""
+
+
+def unsafe(layers: Iterable[Fields]) -> tuple[bool, ...]:
+    """Return which outputs are flagged as not safe, in the provider's order; () if none is."""
+    for layer in layers:
+        for name in _UNSAFE:
+            value = layer.get(name)
+            flags = value[:_MOST_FLAGS] if isinstance(value, list) else [value]
+            if any(map(_is_true, flags)):
+                return tuple(map(_is_true, flags))
+    return ()
+
+
+def _is_true(value: Any) -> bool:
+    return value is True or (isinstance(value, str) and value.strip().lower() == "true")
 
 
 def error_code(layers: Iterable[Fields]) -> int | None:

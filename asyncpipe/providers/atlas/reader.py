@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from asyncpipe.errors import (
@@ -25,6 +25,7 @@ from asyncpipe.errors import (
     SubmitUnknown,
 )
 from asyncpipe.http import header, retry_after_s
+from asyncpipe.jobs import Notes
 from asyncpipe.providers import Prediction, PredictionStatus
 from asyncpipe.providers.atlas import fields
 from asyncpipe.providers.atlas.answer import ApiAnswer, open_answer, trace_id
@@ -37,8 +38,9 @@ TEXTS = "texts"
 another model's would be a URL. Only the job tells which it is, so the prediction is marked."""
 
 _RUNNING = frozenset(
-    {"processing", "created", "starting", "queued"}
-    | {"pending", "running", "in_progress", "submitted"}
+    {"processing", "created", "starting", "queued", "pending", "running", "in_progress"}
+    | {"submitted", "in_queue", "waiting", "accepted", "scheduled", "started", "active"}
+    | {"not_started", "处理中", "生成中", "排队中"}
 )
 
 _USUAL_TOP = frozenset({"code", "message", "data"})
@@ -48,9 +50,23 @@ _USUAL = frozenset(
     | {"created_at", "completed_at", "executionTime", "timings", "latency_ms", "price"}
 )
 
-_COMPLETED = frozenset({"completed", "succeeded", "success", "done", "complete"})
+_COMPLETED = frozenset(
+    {"completed", "succeeded", "success", "succeed", "successful", "done", "complete"}
+    | {"finished", "finish", "成功", "完成", "已完成"}
+)
 
-_FAILED = frozenset({"failed", "error", "timeout", "canceled", "cancelled"})
+_FAILED = frozenset(
+    {"failed", "error", "timeout", "canceled", "cancelled", "fail", "failure", "errored"}
+    | {"timed_out", "timedout", "time_out", "失败", "超时", "已取消"}
+)
+"""Documented, or another spelling of what is: the money of these is returned."""
+
+_ENDED = frozenset(
+    {"expired", "rejected", "aborted", "blocked", "denied", "refused", "terminated", "killed"}
+    | {"stopped", "invalid", "moderated", "content_moderated", "request_moderated"}
+)
+"""Words of other APIs: ended without outputs. What they cost here nobody has written down, so that
+nothing is bought again for one of them."""
 
 _CLEAR = frozenset(
     {400, 401, 402, 403, 404, 405, 406, 411, 412, 413, 414, 415, 416, 417, 421, 422, 423, 424}
@@ -74,6 +90,8 @@ _FIREWALL = (
     "a firewall before the API turned the request away; "
     "Cloudflare does so by User-Agent, network or country"
 )
+
+_UNSAFE = "its content-safety filter flags it as not safe (NSFW)"
 
 _BALANCE = "the account's balance or plan is used up: top it up"
 
@@ -160,7 +178,7 @@ def read_usual(
     if document.get("code") != 200 or not isinstance(inner, dict) or not _USUAL.issuperset(inner):
         return None
     name, word, urls = inner.get("id"), inner.get("status"), inner.get("outputs")
-    if not isinstance(name, str) or not fields.PLAIN_ID.fullmatch(name):
+    if not isinstance(name, str) or not fields.PLAIN_ID.fullmatch(name) or _says_more(inner):
         return None
     verdict = PredictionStatus.RUNNING
     outputs: tuple[str, ...] = ()
@@ -182,21 +200,38 @@ def read_usual(
     )
 
 
+def _says_more(inner: Mapping[str, Any]) -> bool:
+    return bool(inner.get("error") or fields.unsafe((inner,)))
+
+
 def _verdict(answer: ApiAnswer) -> PredictionStatus | None:
     """What the body says of the prediction; None if it says nothing, or nothing to rely on."""
     word, of_prediction = _word(answer)
     if answer.code != 200:
         return _verdict_in_error(answer, word, of_prediction)
-    if word == "failed" or (word in _FAILED and of_prediction):
+    if word == "failed" or (of_prediction and _is_failure(word)):
         return PredictionStatus.FAILED
     if word in _COMPLETED and of_prediction:
         return PredictionStatus.COMPLETED
-    if word in _RUNNING or (word is not None and word not in _FAILED and of_prediction):
+    if word in _RUNNING:
         return PredictionStatus.RUNNING
-    # No status, or one that may be meant of the request: {"status": "success", "data": {…}}.
-    # Finished is evident from outputs then; but a lone image_url may echo the job's input.
-    finished = fields.outputs(answer.layers, singles=word in _COMPLETED)
-    return PredictionStatus.COMPLETED if finished and word not in _FAILED else None
+    # No status, one that nobody knows, or one that may be meant of the request: {"status":
+    # "success", "data": {…}}. Finished is evident from outputs then, unless they may be previews;
+    # but a lone image_url may echo the job's input.
+    previews = word is not None and of_prediction and word.endswith("ing")
+    finished = not previews and fields.outputs(answer.layers, singles=word in _COMPLETED)
+    if finished and not _is_failure(word):
+        return PredictionStatus.COMPLETED
+    unknown = word is not None and of_prediction and not _is_failure(word)
+    return PredictionStatus.RUNNING if unknown else None
+
+
+def _is_failure(word: str | None) -> bool:
+    return word in _FAILED or word in _ENDED
+
+
+def _is_known(word: str | None) -> bool:
+    return word is None or word in _RUNNING or word in _COMPLETED or _is_failure(word)
 
 
 def _verdict_in_error(
@@ -204,13 +239,16 @@ def _verdict_in_error(
 ) -> PredictionStatus | None:
     """What an error answer says of the prediction: only what cannot be meant of the request.
 
-    HTTP 500 with a ``failed`` body is a failed prediction; 504 with ``timeout`` is a gateway.
+    HTTP 500 with a ``failed`` body is a failed prediction, and so is any 5xx that has such a word
+    under ``data``; 504 with ``timeout`` is a gateway.
     """
     if answer.code == fields.MODERATED:
         return PredictionStatus.FAILED
     if answer.code in _ABOUT_THE_REQUEST or 300 <= answer.status < 400:
         return None
     if word == "failed" and (of_prediction or answer.status == 500):
+        return PredictionStatus.FAILED
+    if answer.code >= 500 and answer.status != 504 and answer.inner and _is_failure(word):
         return PredictionStatus.FAILED
     if word in _COMPLETED and of_prediction and fields.outputs(answer.layers):
         return PredictionStatus.COMPLETED
@@ -243,23 +281,58 @@ def _prediction(answer: ApiAnswer, status: PredictionStatus, *, texts: bool = Fa
     named = fields.prediction_id(answer.layers)
     bare = "" if named else _bare_request_id(answer)
     failed = status is PredictionStatus.FAILED
-    code = _error_code(answer) if failed else None
     done = status is PredictionStatus.COMPLETED
+    code = _error_code(answer) if failed else None
+    outputs = fields.outputs(answer.layers, texts=texts) if done else ()
+    word, flags = _word(answer)[0], fields.unsafe(answer.layers)
+    error = _error(answer, status, outputs=bool(outputs), flagged=bool(flags))
+    refused = fields.is_moderation(f"{word} {error}", code) or bool(flags)
     return Prediction(
         id=named or bare,
         status=status,
-        outputs=fields.outputs(answer.layers, texts=texts) if done else (),
-        error=answer.said or None if failed else None,
+        outputs=outputs,
+        error=None if outputs else error or None,
         error_code=code,
-        moderated=failed and fields.is_moderation(answer.said, code),
+        moderated=refused and (failed or (done and not outputs)),
         # Documented (§5): the money of failed and timed-out predictions is returned.
         released=True,
+        again=word not in _ENDED,
         route=ARTICLE if bare else "",
         request_id=answer.request_id,
-        said=_word(answer)[0],
+        said=word,
         # Not of a failed one: its money is returned, whatever it cost before.
-        charged=fields.cost(answer.layers) if status is PredictionStatus.COMPLETED else None,
+        charged=fields.cost(answer.layers) if done else None,
+        notes=_notes(word, flags, error if outputs else ""),
     )
+
+
+def _error(answer: ApiAnswer, status: PredictionStatus, *, outputs: bool, flagged: bool) -> str:
+    """What is said of a failure, or of trouble.
+
+    Of no outputs a mere message is the reason where it speaks of a filter: else it may be of their
+    being late.
+    """
+    if status is PredictionStatus.FAILED:
+        words = fields.failure_text(answer.layers, enveloped=answer.code != 200)
+    else:
+        words = fields.trouble_text(answer.layers)
+    if words or outputs or status is PredictionStatus.RUNNING:
+        return words
+    if fields.is_moderation(answer.said, None):
+        return answer.said
+    return _UNSAFE if flagged else ""
+
+
+def _notes(word: str | None, flags: tuple[bool, ...], error: str) -> Notes:
+    """What is said besides and should not be lost; hardly ever anything."""
+    notes: Notes = {}
+    if flags:
+        notes["nsfw"] = list(flags)
+    if error:
+        notes["error"] = error
+    if not _is_known(word):
+        notes["status"] = word
+    return notes
 
 
 def _error_code(answer: ApiAnswer) -> int | None:

@@ -772,3 +772,143 @@ def test_a_refused_upload_is_tried_again_only_where_that_helps(
     """Nothing is bought by a file, so nothing about it is ever unknown."""
     with pytest.raises(kind):
         read_upload(status, {"Retry-After": "2"}, body)
+
+
+@pytest.mark.parametrize("word", ["succeed", "SUCCEED", "finished", "Successful", "成功"])
+def test_the_words_of_other_apis_for_success(word: str) -> None:
+    """Known in any case, so that nobody is told of them, and previews beside "processing" wait."""
+    body = {"id": "p", "status": word, "outputs": [PNG]}
+    answer = poll(json.dumps({"code": 200, "data": body}))
+    assert (answer.status, answer.outputs, answer.notes) == (COMPLETED, (PNG,), {})
+    empty = poll(json.dumps({"code": 200, "data": {**body, "outputs": None}}))
+    assert (empty.status, empty.outputs) == (COMPLETED, ())
+
+
+@pytest.mark.parametrize(
+    ("word", "again"),
+    [
+        ("fail", True), ("FAIL", True), ("failure", True), ("timed_out", True),
+        ("Timed Out", True), ("timedout", True), ("失败", True),
+        ("expired", False), ("rejected", False), ("aborted", False), ("Aborted", False),
+        ("blocked", False), ("terminated", False),
+    ],
+)  # fmt: skip
+def test_the_words_of_other_apis_for_failure(word: str, again: bool) -> None:
+    """A spelling of what is documented may be bought again; of the others nobody knows the cost."""
+    body = {"id": "p", "status": word, "outputs": None, "error": "upstream says no"}
+    answer = poll(json.dumps({"code": 200, "data": body}))
+    assert (answer.status, answer.error, answer.again) == (FAILED, "upstream says no", again)
+    assert answer.notes == {}
+    top = poll(json.dumps(body))
+    assert (top.status, top.again) == (FAILED, again)
+
+
+@pytest.mark.parametrize("word", ["rejected", "expired", "fail", "aborted"])
+def test_such_a_word_about_the_request_fails_no_prediction(word: str) -> None:
+    """On top, around something else, it may be meant of the request."""
+    assert type(poll_error(f'{{"status":"{word}","data":{{"id":"p"}}}}')) is PollFailed
+    assert type(submit_error(f'{{"status":"{word}","message":"no"}}', 500)) is SubmitUnknown
+
+
+@pytest.mark.parametrize("word", ["finalised", "Delivered", "partially_completed", "已生成"])
+def test_outputs_beside_a_word_that_is_not_known_are_fetched(word: str) -> None:
+    """They are what was paid for; the word is kept, to be told of once."""
+    body = {"id": "p", "status": word, "outputs": [PNG], "price": "0.04"}
+    answer = poll(json.dumps({"code": 200, "data": body}))
+    assert (answer.status, answer.outputs) == (COMPLETED, (PNG,))
+    assert answer.notes == {"status": word.lower()}
+    assert answer.charged == Decimal("0.04")
+
+
+@pytest.mark.parametrize("word", ["processing", "Rendering", "upscaling", "running"])
+def test_previews_are_not_the_end(word: str) -> None:
+    """Outputs beside a word that says that something goes on may be looked at, and that is all."""
+    body = {"id": "p", "status": word, "outputs": [PNG], "price": "0.04"}
+    answer = poll(json.dumps({"code": 200, "data": body}))
+    assert (answer.status, answer.outputs, answer.charged) == (RUNNING, (), None)
+
+
+def test_an_error_beside_a_word_that_is_not_known_is_kept() -> None:
+    """It still runs as far as anybody knows; what it ends as, the deadline decides."""
+    answer = poll('{"code":200,"data":{"id":"p","status":"borked","error":"no worker"}}')
+    assert (answer.status, answer.error, answer.notes) == (
+        RUNNING,
+        "no worker",
+        {"status": "borked"},
+    )
+    known = poll(
+        '{"code":200,"data":{"id":"p","status":"queued","error":"no worker","outputs":[]}}'
+    )
+    assert (known.status, known.error, known.notes) == (RUNNING, "no worker", {})
+
+
+@pytest.mark.parametrize("word", ["failed", "Failed", "canceled", "CANCELLED", "error", "timeout"])
+@pytest.mark.parametrize("http", [200, 500, 502, 503])
+def test_a_failure_in_an_error_envelope(word: str, http: int) -> None:
+    """Task failures come as 5xx as well; the outer message is often the clearer one."""
+    data = {"id": "p", "status": word, "error": "E77"}
+    answer = poll(json.dumps({"code": 500, "message": "the prompt is empty", "data": data}), http)
+    assert (answer.status, answer.id) == (FAILED, "p")
+    assert answer.error == "the prompt is empty: E77"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        ('{"message":"m","code":"c"}', "m"),
+        ('{"msg":"m"}', "m"),
+        ('{"error":"m"}', "m"),
+        ('{"error":{"detail":"m"}}', "m"),
+        ('{"detail":[{"loc":["x"],"msg":"m"}]}', "m"),
+        ('{"reason":"m"}', "m"),
+        ('["","m"]', "m"),
+        ('{"code":"SafetyFilter"}', "SafetyFilter"),
+    ],
+)
+def test_an_error_may_be_an_object(error: str, said: str) -> None:
+    """Its words are found wherever an object or a list has them."""
+    assert poll(f'{{"data":{{"id":"p","status":"failed","error":{error}}}}}').error == said
+    outer = f'{{"code":500,"message":"","data":{{"id":"p","status":"error","error":{error}}}}}'
+    assert poll(outer, 500).error == said
+
+
+@pytest.mark.parametrize(
+    ("status", "moderated"), [("completed", True), ("failed", True), ("processing", False)]
+)
+@pytest.mark.parametrize("flags", ["[true]", "true", "[false,true]", '["true"]'])
+def test_no_output_and_a_flag_is_a_safety_block(status: str, moderated: bool, flags: str) -> None:
+    """Nothing to show, and it is said why: it is never sent again unchanged."""
+    answer = poll(
+        f'{{"code":200,"data":{{"id":"p","status":"{status}","outputs":[],"error":"",'
+        f'"has_nsfw_contents":{flags}}}}}'
+    )
+    assert answer.moderated is moderated
+    assert ("NSFW" in (answer.error or "")) is moderated
+
+
+def test_what_is_said_beside_outputs_is_kept() -> None:
+    """Flags, and an error that is none of the whole."""
+    answer = poll(
+        f'{{"code":200,"data":{{"id":"p","status":"completed","outputs":["{PNG}"],'
+        '"has_nsfw_contents":[true],"error":"1 of 2 was blocked by the safety filter"}}'
+    )
+    assert (answer.status, answer.error, answer.moderated) == (COMPLETED, None, False)
+    assert answer.notes == {"nsfw": [True], "error": "1 of 2 was blocked by the safety filter"}
+    calm = f'{{"code":200,"message":"Task done","data":{{"status":"done","outputs":["{PNG}"]}}}}'
+    assert poll(calm).notes == {}
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "moderated"),
+    [
+        ('"error":"all outputs were filtered: raiMediaFilteredCount 1"', "filtered", True),
+        ('"error":"no worker"', "no worker", False),
+        ('"message":"blocked by the content policy"', "policy", True),
+        ('"message":"Task completed"', None, False),
+    ],
+)
+def test_why_there_are_no_outputs(fields: str, error: str | None, moderated: bool) -> None:
+    """The filter's words are the reason; a message that only says it is done is none."""
+    answer = poll(f'{{"data":{{"id":"p","status":"completed","outputs":null,{fields}}}}}')
+    assert (answer.status, answer.moderated) == (COMPLETED, moderated)
+    assert (answer.error is None) if error is None else (error in (answer.error or ""))
