@@ -137,7 +137,7 @@ _LIMITS = shared(
         "--min-balance",
         callback=to_usd,
         metavar="USD",
-        help="Submit nothing while the account has less.",
+        help="Submit nothing that would leave less in the account.",
     ),
     PRICE_FILE,
     click.option("--yes", is_flag=True, help="Do not ask before spending more than 1 USD."),

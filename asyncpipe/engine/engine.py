@@ -207,7 +207,7 @@ class Engine:
             recorder=self.recorder,
             uploads=uploads,
             limiter=self.limiter,
-            budget=self.spending.budget,
+            spending=self.spending,
             stops=self.stops,
             owners=owners,
             retries=settings.retries,
@@ -274,6 +274,7 @@ class Engine:
         start(self.admission.run, name="asyncpipe admission")
         start(self.admission.draw, name="asyncpipe draw")
         start(self.admission.ask_quotes, name="asyncpipe quotes")
+        start(self.spending.balance.keep, self.news.set, name="asyncpipe balance")
         start(self.aftercare.run, name="asyncpipe aftercare")
         start(self.searcher.run, name="asyncpipe search")
         start(self.recorder.keep_manifest, self.manifests.write, name="asyncpipe manifest")

@@ -31,7 +31,7 @@ from asyncpipe.errors import (
 from asyncpipe.flow import Limiter
 from asyncpipe.jobs import Event, Intended, Job, JobRecord, NotBought, Resubmitted, Unknown, now
 from asyncpipe.ledger import Ledger
-from asyncpipe.pricing import Budget
+from asyncpipe.pricing import Spending
 from asyncpipe.providers import Prediction, Provider
 
 logger = logging.getLogger("asyncpipe.engine")
@@ -54,7 +54,7 @@ class Submitter:
         recorder: Recorder,
         uploads: Uploads,
         limiter: Limiter,
-        budget: Budget,
+        spending: Spending,
         stops: StopReasons,
         owners: PredictionOwners,
         retries: RetryPolicy,
@@ -64,7 +64,7 @@ class Submitter:
         self._provider = provider
         self._ledger, self._recorder = ledger, recorder
         self._uploads = uploads
-        self._limiter, self._budget = limiter, budget
+        self._limiter, self._spending = limiter, spending
         self._stops = stops
         self._owners = owners
         self._retries = retries
@@ -82,7 +82,7 @@ class Submitter:
         """Buy one prediction, unless submitting has stopped or the money held for it is gone."""
         permit = ticket.permit
         assert permit is not None, "admission gives every job its permit"
-        if self._stops.of(ticket.record) or not self._budget.covers_holds:
+        if self._stops.of(ticket.record) or not self._spending.covers_holds:
             return permit.unused()
         urls = await self._uploads.ready(ticket.job)
         if self._stops.of(ticket.record):  # while its files were on their way

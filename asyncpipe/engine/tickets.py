@@ -109,6 +109,11 @@ class Tickets(dict[int, Ticket]):
         """Micro-dollars reserved for them that the provider may still give back in this run."""
         return sum(ticket.record.releasable for ticket in self.values())
 
+    def unanswered(self) -> int:
+        """Micro-dollars reserved for submits that are under way."""
+        under_way = (t.record for t in self.values() if t.state is JobState.SUBMITTING)
+        return sum(record.attempt.reserved for record in under_way)
+
     def close(self, ticket: Ticket, outcome: JobRecord | AsyncpipeError) -> None:
         """Let go of a job: its runs and its callers wait no more."""
         self.pop(ticket.id, None)

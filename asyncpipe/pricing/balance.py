@@ -5,46 +5,70 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Protocol, runtime_checkable
 
 import anyio
 
 from asyncpipe.errors import BalanceExhausted, BalanceTooLow, ProviderError, UsageError
-from asyncpipe.pricing.money import MOST_USD, usd_text
+from asyncpipe.pricing.budget import Budget, Fit
+from asyncpipe.pricing.money import MOST_USD, from_micro, to_micro, usd_text
+from asyncpipe.pricing.price import Price
 
 logger = logging.getLogger("asyncpipe.funds")
 
 BALANCE_S = 30.0
 """Longest wait for the balance."""
 
-ENOUGH_S = 600.0
-"""How long it counts as enough once it was."""
+ENOUGH_S = 180.0
+"""How long it counts as enough once it was: others may spend the same money …"""
+
+SHARE = 0.5
+"""… or until so much of what may be spent was committed."""
 
 ASKED_S = 5.0
-"""How long a balance that was too low is not asked for again."""
+"""How long a balance is not asked for again at all, while anything is in flight."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What is left at the moment of an answer, in micro-dollars, and what was committed by then.
+
+    ``settled``: nothing was in flight, so that the answer is exact.
+    """
+
+    left: int
+    committed: int
+    settled: bool
 
 
 class Balance:
-    """Ask for the balance where a provider tells it; ``least`` in USD, None: do not ask first.
+    """Keep ``least`` USD in the account, where a provider tells its balance; None: do not ask.
 
-    A balance that cannot be read stops nothing: it says nothing of the money, and a submit
-    without money is refused at no cost. ``tell`` hears of it once.
+    What the account has is what it had when asked, less what was committed since. A balance that
+    cannot be read stops nothing: it says nothing of the money, and a submit without money is
+    refused at no cost. ``tell`` hears of it once.
     """
 
     def __init__(
         self,
         provider: object,
+        budget: Budget,
         *,
         least: Decimal | None,
         tell: Callable[[str], None] = logger.warning,
     ) -> None:
         self._provider = provider
+        self._budget = budget
         self._least = least
         self._tell = tell
-        self._told = False
+        self._said = False
         self._turn = anyio.Lock()
         self._asked = -ENOUGH_S
+        self._told: _Told | None = None
+        self._doubtful = 0  # reserved for what may never be charged
+        self._due = asyncio.Event()
         self._reason: BalanceTooLow | None = None
 
     async def too_little(self) -> BalanceTooLow | None:
@@ -52,28 +76,93 @@ class Balance:
         if self._least is None:
             return None
         async with self._turn:
-            clock = asyncio.get_running_loop().time
-            if clock() - self._asked < (ENOUGH_S if self._reason is None else ASKED_S):
-                return self._reason
-            self._reason = await self._compare(self._least)
-            self._asked = clock()
+            if self._age_s >= (ENOUGH_S if self._reason is None else ASKED_S):
+                await self._ask(self._least)
             return self._reason
 
-    async def _compare(self, least: Decimal) -> BalanceTooLow | None:
-        balance = await self._read()
-        if isinstance(balance, ProviderError):
-            if not self._told:
-                self._tell(f"min_balance is not checked: {balance}")
-                self._told = True
-            return None
-        if balance >= least:
-            return None
+    async def keep(self, news: Callable[[], None]) -> None:
+        """Ask again whenever it is due, for ever; ``news`` is called after each answer."""
+        while True:
+            await self._due.wait()
+            self._due.clear()
+            async with self._turn:
+                if self._least is not None:
+                    await self._ask(self._least)
+            news()
+
+    def fit(self, price: Price) -> Fit:
+        """Whether a job of this price leaves the least there must be: now, later or never."""
+        if self._least is None or self._told is None:
+            return Fit.NOW
+        spare, age_s = self._spare(self._least, self._told), self._age_s
+        if price.to_reserve <= spare:
+            spent = self._budget.committed - self._told.committed
+            if age_s >= ENOUGH_S or (age_s >= ASKED_S and spent > SHARE * (spare + spent)):
+                self._due.set()
+            return Fit.NOW
+        if self._budget.held:
+            return Fit.LATER
+        if self._budget.releasable:
+            if age_s >= ASKED_S:
+                self._due.set()
+            return Fit.LATER
+        if self._told.settled and self._told.committed == self._budget.committed:
+            return Fit.NEVER
+        self._due.set()
+        return Fit.LATER
+
+    @property
+    def covers_holds(self) -> bool:
+        """Whether all that was held still leaves the least there must be."""
+        if self._least is None or self._told is None:
+            return True
+        return self._spare(self._least, self._told) >= 0
+
+    def refusal(self, price: Price) -> BalanceTooLow:
+        """Say why a job of this price is not submitted."""
+        assert self._least is not None, "without it everything fits"
+        assert self._told is not None, "nothing is refused that nobody knows"
+        has = self._spare(self._least, self._told) + to_micro(self._least)
         return BalanceTooLow(
-            f"the account has {usd_text(balance)} USD, {usd_text(least - balance)} USD less than "
-            f"min_balance ({usd_text(least)} USD): nothing was submitted. Add money, or lower "
-            "--min-balance "
-            "(min_balance in the job file), then run again"
+            f"the account has {usd_text(from_micro(has))} USD, and the next job, for "
+            f"{usd_text(price.to_reserve)} USD, would leave less than min_balance "
+            f"({usd_text(self._least)} USD). It was not submitted. {_REMEDY}"
         )
+
+    @property
+    def _age_s(self) -> float:
+        return asyncio.get_running_loop().time() - self._asked
+
+    def _spare(self, least: Decimal, told: _Told) -> int:
+        """Micro-dollars that may still be spent."""
+        spent = self._budget.committed - told.committed + self._budget.held
+        return told.left - spent - to_micro(least)
+
+    async def _ask(self, least: Decimal) -> None:
+        budget, before = self._budget, self._told
+        committed, open_, unanswered = budget.committed, budget.releasable, budget.unanswered
+        if before is None:
+            self._doubtful = budget.reserved - open_
+        balance = await self._read()
+        self._asked = asyncio.get_running_loop().time()
+        settled = not (open_ or budget.releasable or budget.held)
+        if isinstance(balance, ProviderError):
+            self._reason = None
+            if before is not None:  # what was told is all there is to go by
+                left = before.left - (budget.committed - before.committed)
+                self._told = _Told(left, budget.committed, settled)
+            if not self._said:
+                self._tell(f"min_balance is not checked: {balance}")
+                self._said = True
+            return
+        left = to_micro(balance)
+        if before is not None:
+            owed = max(budget.reserved - self._doubtful, 0)
+            reckoned = before.left - (committed - before.committed)
+            # Charged when it is submitted, or later: the account may have less than it says.
+            left = max(min(left - unanswered, reckoned), left - owed)
+        self._told = _Told(left, min(committed, budget.committed), settled)
+        self._reason = None if balance >= least else _too_low(balance, least)
 
     async def missing(
         self, reason: BalanceExhausted, *, jobs: int, cost: Decimal, more: bool
@@ -109,6 +198,16 @@ class Balance:
             # A bug in a provider costs a warning, not the run.
             logger.exception("balance failed", extra={"action": "balance.failed"})
             return ProviderError(f"the provider's code failed at the balance: {exc!r}"[:300])
+
+
+_REMEDY = "Add money, or lower --min-balance (min_balance in the job file), then run again"
+
+
+def _too_low(balance: Decimal, least: Decimal) -> BalanceTooLow:
+    return BalanceTooLow(
+        f"the account has {usd_text(balance)} USD, {usd_text(least - balance)} USD less than "
+        f"min_balance ({usd_text(least)} USD): nothing was submitted. {_REMEDY}"
+    )
 
 
 def _sane(balance: Decimal) -> Decimal | ProviderError:

@@ -32,6 +32,9 @@ class InFlight(Protocol):
     def releasable(self) -> int:
         """Micro-dollars reserved for them that the provider may still give back in this run."""
 
+    def unanswered(self) -> int:
+        """The part of it whose submits are under way."""
+
 
 @dataclass(slots=True, eq=False)
 class Hold:
@@ -67,6 +70,21 @@ class Budget:
         """Micro-dollars charged or reserved."""
         return self._committed.charged + self._committed.reserved
 
+    @property
+    def reserved(self) -> int:
+        """Micro-dollars reserved."""
+        return self._committed.reserved
+
+    @property
+    def releasable(self) -> int:
+        """Micro-dollars reserved for what is in flight."""
+        return self._in_flight.releasable()
+
+    @property
+    def unanswered(self) -> int:
+        """Micro-dollars reserved for submits that are under way."""
+        return self._in_flight.unanswered()
+
     def fit(self, price: Price) -> Fit:
         """Whether a job of this price may go now, later or never."""
         if self._cap is None:
@@ -74,7 +92,7 @@ class Budget:
         left = self._cap - self.committed - self.held - price.to_reserve
         if left >= 0:
             return Fit.NOW
-        return Fit.LATER if left + self._in_flight.releasable() + self.held >= 0 else Fit.NEVER
+        return Fit.LATER if left + self.releasable + self.held >= 0 else Fit.NEVER
 
     def hold(self, price: Price) -> Hold:
         """Keep back what a job reserves; it must fit now."""

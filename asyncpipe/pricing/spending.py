@@ -42,14 +42,23 @@ class Spending:
             price = self.price(job)
         except UsageError:  # its only price was a quote that is not to be had any more
             return Fit.NEVER, None
-        return self.budget.fit(price), price
+        fit = self.budget.fit(price)
+        return (self.balance.fit(price) if fit is Fit.NOW else fit), price
+
+    @property
+    def covers_holds(self) -> bool:
+        """Whether all the money that was held may still be spent."""
+        return self.budget.covers_holds and self.balance.covers_holds
 
     def why_unfit(self, job: Job) -> AsyncpipeError:
         """Say why a job is not submitted: its price, or that there is none."""
         try:
-            return self.budget.refusal(self.price(job))
+            price = self.price(job)
         except UsageError as exc:
             return exc
+        if self.budget.fit(price) is Fit.NEVER:
+            return self.budget.refusal(price)
+        return self.balance.refusal(price)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,8 +66,8 @@ class SpendingLimits:
     """What may be spent, and by which prices; amounts in USD as Decimal.
 
     ``max_cost`` caps what a folder's jobs, earlier runs included, are charged or may still be; what
-    does not fit stays pending. Nothing is submitted while the account has less than
-    ``min_balance``. None: no limit. A job's price is the provider's quote (free; ``quotes=False``
+    does not fit stays pending. Nothing is submitted that would leave less than ``min_balance`` in
+    the account. None: no limit. A job's price is the provider's quote (free; ``quotes=False``
     asks for none), else that of ``prices`` (by model id), of ``price_book`` (see
     ``load_price_file``) or of the built-in table; one that the provider calls an estimate is
     reserved times ``estimate_factor``. Raises UsageError naming the field that is wrong.
@@ -89,10 +98,11 @@ class SpendingLimits:
         if isinstance(quotes, bool):
             quotes = Quotes(provider if quotes else None, tell=tell)
         cap = None if self.max_cost is None else checked_cap(self.max_cost)
+        budget = Budget(cap, committed, in_flight)
         return Spending(
-            budget=Budget(cap, committed, in_flight),
+            budget=budget,
             prices=replace(self._prices(), quotes=quotes.quotes),
             quotes=quotes,
-            balance=Balance(provider, least=self.min_balance, tell=tell),
+            balance=Balance(provider, budget, least=self.min_balance, tell=tell),
             tell=tell,
         )

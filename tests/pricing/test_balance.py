@@ -24,6 +24,7 @@ from asyncpipe.http.client import HttpAnswer
 from asyncpipe.pricing.balance import ASKED_S, ENOUGH_S
 from asyncpipe.pricing.spending import SpendingLimits
 from asyncpipe.providers.atlas.billing import read_balance
+from asyncpipe.providers.base import Prediction, PredictionStatus
 from asyncpipe.simulator.faults import Faults
 from asyncpipe.simulator.server import Simulator
 from asyncpipe.testing import FakeProvider, Script, run_virtual
@@ -110,7 +111,7 @@ def batch(
 
 def test_too_low_a_balance_submits_nothing_and_says_what_is_missing(tmp_path: Path) -> None:
     """Once it is enough, the same run goes on."""
-    provider = Rich(says=[Decimal("12.5"), Decimal(20)])
+    provider = Rich(says=[Decimal("12.5"), Decimal("20.12")])
     manifest, stopped = batch(tmp_path, provider, 3, min_balance=Decimal(20))
     assert isinstance(stopped, BalanceTooLow)
     assert str(stopped).startswith(
@@ -182,7 +183,7 @@ def test_without_min_balance_nobody_asks(tmp_path: Path) -> None:
 
 def test_a_service_asks_now_and_then_and_its_callers_hear_of_it(tmp_path: Path) -> None:
     """Each refused call raises; jobs that are there already are returned all the same."""
-    provider = Rich(says=[Decimal(5), Decimal(0), Decimal(5)])
+    provider = Rich(says=[Decimal("5.04"), Decimal(0), Decimal("5.04")])
 
     async def main() -> None:
         async with Pipeline(
@@ -202,6 +203,108 @@ def test_a_service_asks_now_and_then_and_its_callers_hear_of_it(tmp_path: Path) 
 
     run_virtual(main())
     assert provider.sold == ["杯 0", "杯 1"]
+
+
+@dataclass(kw_only=True)
+class Account(Rich):
+    """One whose money goes down: at each submit, or with ``late`` when its polls say so.
+
+    ``others`` is what another program spends when the balance is asked for the second time.
+    """
+
+    money: Decimal = Decimal(10)
+    late: bool = False
+    others: Decimal = Decimal(0)
+    least_seen: Decimal = Decimal(10)
+    _paid: set[str] = field(default_factory=set)
+
+    async def balance(self) -> Decimal:
+        await super().balance()
+        if len(self.asked) == 2:
+            self._spend(self.others)
+        return self.money
+
+    async def submit(self, job: Job) -> Prediction:
+        made = await super().submit(job)
+        if not self.late:
+            self._charge(made)
+        return made
+
+    async def poll(self, prediction_id: str, *, route: str = "") -> Prediction:
+        found = await super().poll(prediction_id, route=route)
+        if self.late and found.status is not PredictionStatus.RUNNING:
+            self._charge(found)
+        if found.status is PredictionStatus.FAILED and not self.late:
+            self._spend(Decimal("-0.04"))
+        return found
+
+    def _charge(self, made: Prediction) -> None:
+        if made.id not in self._paid and made.status is not PredictionStatus.FAILED:
+            self._paid.add(made.id)
+            self._spend(Decimal("0.04"))
+
+    def _spend(self, amount: Decimal) -> None:
+        self.money -= amount
+        self.least_seen = min(self.least_seen, self.money)
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("workers", [1, 7, 64])
+def test_the_least_is_kept_during_the_run(tmp_path: Path, workers: int, late: bool) -> None:
+    """10 USD, 9 are to stay: 25 pictures at 0.04, whether they are charged soon or late."""
+    provider = Account(late=late)
+    least = Decimal(9)
+    manifest, stopped = batch(tmp_path, provider, 60, min_balance=least, max_workers=workers)
+    assert (manifest.totals.successful, manifest.totals.pending) == (25, 35)
+    assert (provider.money, provider.least_seen) == (least, least)
+    assert isinstance(stopped, BalanceTooLow)
+    assert str(stopped) == (
+        "the account has 9.00 USD, and the next job, for 0.04 USD, would leave less than "
+        "min_balance (9.00 USD). It was not submitted. Add money, or lower --min-balance "
+        "(min_balance in the job file), then run again"
+    )
+
+
+def test_what_others_spend_meanwhile_is_noticed(tmp_path: Path) -> None:
+    """It is asked for again when half of what may be spent was committed."""
+    provider = Account(others=Decimal("0.30"))
+    manifest, _ = batch(tmp_path, provider, 60, min_balance=Decimal(9), max_workers=2)
+    assert manifest.totals.successful == 17
+    assert Decimal(9) <= provider.least_seen <= Decimal("9.04")
+
+
+def test_what_fails_free_of_charge_is_spent_again(tmp_path: Path) -> None:
+    """Half of the predictions fail and are given back; the money goes to other jobs."""
+    failing = {f"杯 {n}": Script(end=PredictionStatus.FAILED, error="gpu") for n in range(0, 30, 2)}
+    provider = Account(scripts=failing)
+    manifest, _ = batch(tmp_path, provider, 60, min_balance=Decimal(9), retries=0)
+    assert (manifest.totals.successful, manifest.totals.failed) == (25, 15)
+    assert (provider.money, provider.least_seen) == (Decimal(9), Decimal(9))
+
+
+def test_a_balance_that_cannot_be_read_any_more_is_reckoned_on(tmp_path: Path) -> None:
+    """What it was, less what was committed since, is all there is to go by."""
+    broken = ProviderError("the balance cannot be read: HTTP 500")
+    provider = Rich(says=[Decimal(10), broken])
+    manifest, stopped = batch(tmp_path, provider, 60, min_balance=Decimal(9), max_workers=3)
+    assert (manifest.totals.successful, type(stopped)) == (25, BalanceTooLow)
+
+
+def test_a_callers_job_that_would_leave_too_little_is_refused(tmp_path: Path) -> None:
+    """A service goes on once there is more."""
+    provider = Account(money=Decimal("9.05"))
+
+    async def main() -> None:
+        async with a_pipeline(provider, tmp_path, min_balance=Decimal(9)) as pipeline:
+            first, second, *_ = jobs(2)
+            await pipeline.generate(first)
+            with pytest.raises(BalanceTooLow, match=r"the account has 9\.01 USD, and the next"):
+                await pipeline.generate(second)
+            provider.money += 1
+            await asyncio.sleep(ENOUGH_S)
+            assert (await pipeline.generate(second)).status == "success"
+
+    run_virtual(main())
 
 
 @pytest.mark.parametrize("least", [Decimal(-1), 5, Decimal("Infinity"), Decimal("NaN"), True])
@@ -266,7 +369,7 @@ async def asyncpipe(*arguments: object, cwd: Path) -> tuple[int, str]:
 
 
 def test_the_command_line_stops_with_3_before_and_during(tmp_path: Path) -> None:
-    """--min-balance and min_balance:, and the 402; the same command goes on with more money."""
+    """--min-balance and min_balance:, looked at first and kept; with a lower one it goes on."""
     path = tmp_path / "jobs.yaml"
     text = "output_dir: out\nmin_balance: 1\ndefaults: {model: " + FLUX + "}\njobs:\n"
     path.write_text(text + "".join(f"  - {{prompt: mug {n}}}\n" for n in range(4)))
@@ -278,7 +381,10 @@ def test_the_command_line_stops_with_3_before_and_during(tmp_path: Path) -> None
         assert "less than min_balance (1.00 USD)" in said
         assert "or lower --min-balance (min_balance in the job file), then run again" in said
         code, said = await asyncpipe(*run, "--min-balance", "0.05", cwd=tmp_path)
+        assert (code, len(simulator.books.predictions())) == (3, 1), said
+        assert "the account has 0.06 USD, and the next job, for 0.04 USD, would leave" in said
+        code, said = await asyncpipe(*run, "--min-balance", "0", cwd=tmp_path)
         assert (code, len(simulator.books.predictions())) == (3, 2), said
-        assert "The 2 jobs left cost 0.08 USD, the account has 0.02 USD: 0.06 USD are" in said
+        assert "the account has 0.02 USD, and the next job, for 0.04 USD, would leave" in said
 
     simulated(steps, balance="0.10")

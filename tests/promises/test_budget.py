@@ -213,6 +213,9 @@ class Flying(list[Price]):
     def releasable(self) -> int:
         return sum(price.to_reserve for price in self)
 
+    def unanswered(self) -> int:
+        return 0
+
 
 @settings(max_examples=400, deadline=None, derandomize=True)
 @given(

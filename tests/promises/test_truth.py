@@ -43,10 +43,10 @@ from asyncpipe.jobs.events import Released, now
 from asyncpipe.jobs.record import JobRecord
 from asyncpipe.ledger.folder import ledger_path
 from asyncpipe.pricing.bill import Bill, BilledDay
-from asyncpipe.pricing.budget import Budget
 from asyncpipe.pricing.money import from_micro, to_micro
 from asyncpipe.pricing.price import Price, Prices, price
 from asyncpipe.pricing.rates import books_of
+from asyncpipe.pricing.spending import SpendingLimits
 from asyncpipe.providers.base import Prediction, PredictionStatus
 from asyncpipe.report.export import export_file
 from asyncpipe.report.purchases import read_entries
@@ -267,7 +267,8 @@ def test_a_job_on_its_way_goes_back_when_its_money_is_gone(tmp_path: Path) -> No
     """It was admitted, and before its intent another prediction cost more than it had reserved."""
     known, tickets = _limiter(), Tickets()
     totals = Totals()
-    budget = Budget(100_000, totals, tickets)
+    spending = SpendingLimits(max_cost=Decimal("0.1")).open(None, totals, tickets, tell=print)
+    budget = spending.budget
     ticket = Ticket(JobRecord(id=1, key="k", name="杯", job=jobs(1)[0]))
     ticket.hold = budget.hold(price(ticket.job, books_of(None)))
     ticket.permit = known.to_submit(FLUX, ticket.hold)
@@ -281,7 +282,7 @@ def test_a_job_on_its_way_goes_back_when_its_money_is_gone(tmp_path: Path) -> No
             recorder=nothing,
             uploads=nothing,
             limiter=known,
-            budget=budget,
+            spending=spending,
             stops=StopReasons(asyncio.Event()),
             owners=nothing,
             retries=RetryPolicy(2),
