@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, TypedDict
 
+import anyio
+
+from asyncpipe._tasks import ungrouped
 from asyncpipe.errors import JobFileError, Problem, UsageError
 from asyncpipe.jobfile import MOST_PROBLEMS, iter_jobs, parse_jobs
 from asyncpipe.jobs import Job, JobState, Unknown, fold, may_take_media, now
@@ -25,6 +28,9 @@ class Again(TypedDict):
     retry_failed: bool
     resubmit: bool
 
+
+Rows = Sequence[tuple[str, Job]]
+"""Jobs with their keys."""
 
 PAGE = 1000
 """Jobs written to the ledger in one transaction."""
@@ -52,31 +58,38 @@ async def write_jobs(
     position, local = 0, False
     source = iter_jobs(jobs)
     problems: list[Problem] = []
-    while page := await attachments.of_page(list(islice(source, PAGE)), problems, position):
-        if problems:  # look through the rest for more, and write none of it
-            position += len(page)
-            continue
-        local = local or any(job.inputs for job in page)
-        await spending.ask_unpriced(page)
-        rows = [(job.key(provider), job) for job in page]
-        await check_prices(rows, spending, ledger, again)
-        page_added, cut = await ledger.add_jobs(rows, run=run, position=position)
-        added(page_added.new)
+    written = anyio.Event()
+    written.set()
+
+    async def write(rows: Rows, position: int, written: anyio.Event) -> None:
+        page, cut = await ledger.add_jobs(rows, run=run, position=position)
+        added(page.new)
         if cut is not None:
             raise cut
-        if page_added.twice:
+        if page.twice:
             raise UsageError(
-                f"the same job twice: {', '.join(page_added.twice[:5])}; "
+                f"the same job twice: {', '.join(page.twice[:5])}; "
                 "to make several of one, use count:"
             )
-        position += len(page)
+        written.set()
+
+    with ungrouped():
+        async with anyio.create_task_group() as tasks:  # a page is read while the last is written
+            while page := await attachments.of_page(list(islice(source, PAGE)), problems, position):
+                if not problems:  # else look through the rest for more, and write none of it
+                    local = local or any(job.inputs for job in page)
+                    await spending.ask_unpriced(page)
+                    rows = [(job.key(provider), job) for job in page]
+                    await check_prices(rows, spending, ledger, again)
+                    await written.wait()
+                    written = anyio.Event()
+                    tasks.start_soon(write, rows, position, written, name="asyncpipe-write-jobs")
+                position += len(page)
     check_found(problems)
     return position, local
 
 
-async def check_prices(
-    rows: Iterable[tuple[str, Job]], spending: Spending, ledger: Ledger, again: Again
-) -> None:
+async def check_prices(rows: Rows, spending: Spending, ledger: Ledger, again: Again) -> None:
     """Raise UsageError naming every model that cannot be priced and has something to be bought.
 
     What was bought before is finished whatever has become of its price.

@@ -132,12 +132,12 @@ class _Twice:
         """Take the next row; a job that cannot be told from others is reported."""
         self._n += 1
         try:
-            key = row.job.key()
+            known = self._seen.add(row.job.twin_hash)
         except UsageError as exc:
             problems.report(str(exc), line=row.line)
             return
-        if self._seen.add(key) and len(self._suspects) < MOST_PROBLEMS:
-            self._suspects.setdefault(key, _Suspect(row, self._n))
+        if known and len(self._suspects) < MOST_PROBLEMS:
+            self._suspects.setdefault(row.job.key(), _Suspect(row, self._n))
 
     def report(self, rows: Iterator[JobRow], problems: Problems) -> None:
         """Read again, if any is suspected, and report those that are the same indeed."""
@@ -191,13 +191,11 @@ def note_row(
 
 _FEWEST = 1 << 10
 
+_64_BITS = (1 << 64) - 1
+
 
 class Seen:
-    """A set of keys that keeps 64 bits of each: 16 to 32 bytes a key, a million in 16 MiB.
-
-    ``add`` may take a key for another one (once in 10^7 times a million keys): whoever is told so
-    looks again.
-    """
+    """A set of hashes of 64 bits: 16 to 32 bytes each, a million in 16 MiB."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -207,9 +205,9 @@ class Seen:
         self._mask = size - 1
         self._slots = memoryview(bytearray(8 * size)).cast("Q")
 
-    def add(self, key: str) -> bool:
-        """Take a key of hexadecimal digits; whether it, or its like, was here before."""
-        value = int(key[:16], 16) or 1
+    def add(self, value: int) -> bool:
+        """Take a hash; whether it was here before."""
+        value = value & _64_BITS or 1
         slots, at = self._slots, value & self._mask
         while (there := slots[at]) != 0:
             if there == value:

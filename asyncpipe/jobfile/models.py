@@ -143,8 +143,9 @@ def _factor(value: Any) -> Decimal:
 
 
 def _of_sane_length(text: str) -> str:
-    short = 4 * len(text) <= MOST_PROMPT_BYTES or len(text.encode()) <= MOST_PROMPT_BYTES
-    return _fit(text, when=short)
+    if 4 * len(text) <= MOST_PROMPT_BYTES:
+        return text
+    return _fit(text, when=len(text.encode()) <= MOST_PROMPT_BYTES)
 
 
 def _size(text: str) -> str:
@@ -236,9 +237,12 @@ def _params(value: Any) -> dict[str, Any]:
     """Any values JSON has, copied."""
     if not isinstance(value, Mapping):
         raise _unfit("mapping")
-    flat = len(value) < MOST_VALUES and all(map(_is_scalar, value.values()))
-    if flat and all(isinstance(key, str) for key in value):
-        return {**value}
+    if len(value) < MOST_VALUES:
+        for key, each in value.items():
+            if type(key) is not str or not _is_scalar(each):
+                break
+        else:
+            return {**value}
     values = _Values()
     copied: dict[str, Any] = values.copy(value)
     if values.faults:

@@ -33,6 +33,9 @@ _TRUTH = {"true": True, "false": False}
 
 Cells = Sequence[Any]
 
+Fill = Callable[[Cells], Any]
+"""What a row says in one place."""
+
 Convert = Callable[[Any], Any]
 """What becomes of the cell of a placeholder that stands alone."""
 
@@ -83,13 +86,13 @@ class Cell(Placeholder):
 
 @dataclass(frozen=True, slots=True)
 class _Text(Placeholder):
-    """Text with cells in it, each of ``parts`` being text or a cell's place and column."""
+    """Text with cells in it: ``pattern`` has a %s for each of ``places``, a cell and its column."""
 
-    parts: tuple[str | tuple[int, str], ...]
+    pattern: str
+    places: tuple[tuple[int, str], ...]
 
     def fill(self, cells: Cells) -> str:
-        filled = [p if isinstance(p, str) else _as_text(cells[p[0]], p[1]) for p in self.parts]
-        text = "".join(filled)
+        text = self.pattern % tuple([_as_text(cells[at], column) for at, column in self.places])
         if len(text) > _LONGEST_FILLED:
             raise Wrong(
                 f"becomes {len(text)} characters long, at most {_LONGEST_FILLED}: shorten it"
@@ -134,17 +137,19 @@ def varies(value: Any) -> bool:
     return isinstance(value, Placeholder)
 
 
-def fill(value: Any, cells: Cells) -> Any:
-    """``value`` as a row says it; raises Wrong for the first cell that cannot stand there."""
+def filler(value: Any) -> Fill:
+    """What says ``value`` for a row; raises Wrong for the first cell that cannot stand there."""
     if isinstance(value, Placeholder):
-        return value.fill(cells)
+        return value.fill
     if isinstance(value, dict):
-        return {
-            key: said for key, inner in value.items() if (said := fill(inner, cells)) is not NOTHING
+        fills = [(key, filler(inner)) for key, inner in value.items()]
+        return lambda cells: {
+            key: said for key, fill in fills if (said := fill(cells)) is not NOTHING
         }
     if isinstance(value, list):
-        return [fill(inner, cells) for inner in value]
-    return value
+        each = [filler(inner) for inner in value]
+        return lambda cells: [fill(cells) for fill in each]
+    return lambda cells: value
 
 
 def fill_each(
@@ -154,7 +159,7 @@ def fill_each(
     said = {}
     for key, value in values.items():
         try:
-            said[key] = fill(value, cells)
+            said[key] = filler(value)(cells)
         except Wrong as exc:
             if isinstance(value, dict) and not path:
                 said[key] = fill_each(value, cells, problems, f"{key}.")
@@ -229,9 +234,12 @@ def _text(value: str, columns: Columns) -> str | _Text:
         else:
             parts.append(_place(part[1], columns))
     parts.append(value[at:])
-    if any(isinstance(part, tuple) for part in parts):
-        return _Text(tuple(part for part in parts if part != ""))
-    return "".join(map(str, parts))
+    places = tuple(part for part in parts if isinstance(part, tuple))
+    if not places:
+        return "".join(map(str, parts))
+    return _Text(
+        "".join(p.replace("%", "%%") if isinstance(p, str) else "%s" for p in parts), places
+    )
 
 
 def _refuse_wide(value: str, columns: Columns) -> None:

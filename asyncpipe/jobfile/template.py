@@ -17,11 +17,12 @@ from asyncpipe.jobfile.placeholders import (
     Cells,
     Columns,
     Convert,
+    Fill,
     Placeholder,
     as_number,
     as_value,
-    fill,
     fill_each,
+    filler,
     has_braces,
     label_text,
     read_braces,
@@ -256,7 +257,7 @@ class Template:
     columns: Columns | None
     files: LocalFiles | None
     varies: bool
-    _parted: dict[JobType | None, tuple[Said, Said]] = field(default_factory=dict)
+    _parted: dict[JobType | None, tuple[Said, Said, Fill]] = field(default_factory=dict)
     _only: JobType | None = None  # of every row
 
     def check(self, problems: Problems, told: set[str]) -> None:
@@ -292,10 +293,11 @@ class Template:
         if not self.varies:
             return _with_body({**self.defaults.under(self.own, kind)})
         if kind not in self._parted:
-            self._parted[kind] = _parted(self.defaults.under(self.own, kind))
-        same, varying = self._parted[kind]
+            same, varying = _parted(self.defaults.under(self.own, kind))
+            self._parted[kind] = same, varying, filler(varying)
+        same, varying, fill = self._parted[kind]
         try:
-            filled = fill(varying, cells)
+            filled = fill(cells)
         except Wrong:
             filled = fill_each(varying, cells, problems)
         checked = fitting(filled, JobIn, problems)

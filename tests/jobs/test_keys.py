@@ -15,6 +15,10 @@ def keys(**said: Any) -> list[str]:
     return [job.key("atlas") for job in parse_jobs([{"model": FLUX, "prompt": "a mug", **said}])]
 
 
+def twin_hashes(**said: Any) -> list[int]:
+    return [job.twin_hash for job in parse_jobs([{"model": FLUX, "prompt": "a mug", **said}])]
+
+
 def nfd(text: str) -> str:
     return unicodedata.normalize("NFD", text)
 
@@ -39,8 +43,9 @@ def nfd(text: str) -> str:
 def test_the_same_job_written_in_another_way_is_the_same(
     one: dict[str, Any], other: dict[str, Any]
 ) -> None:
-    """Normal forms, line breaks, blanks, order of keys, whole numbers."""
+    """Normal forms, line breaks, blanks, order of keys, whole numbers; by its quick hash, too."""
     assert keys(**one) == keys(**other)
+    assert twin_hashes(**one) == twin_hashes(**other)
 
 
 @pytest.mark.parametrize("name", ["mug", "杯子", None])
@@ -71,3 +76,5 @@ def test_what_may_be_meant_differently_is_another_job(
 ) -> None:
     """Numbers and text, blanks inside, letters, a field written out."""
     assert keys(**one) != keys(**other)
+    if one.get("params") != {"on": True}:  # True == 1: the key tells them apart
+        assert twin_hashes(**one) != twin_hashes(**other)

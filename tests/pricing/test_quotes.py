@@ -156,6 +156,7 @@ NESTED = [
 ]
 OTHER = [
     job(duration=6),
+    *(job(duration=each) for each in (1, 1.0, True, "1")),
     job(duration=8, generate_audio=False),
     job(duration=8, audio=True),
     job(duration=8, resolution="4k"),
