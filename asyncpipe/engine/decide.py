@@ -29,7 +29,7 @@ from asyncpipe.jobs import (
     Submitted,
     Unknown,
 )
-from asyncpipe.pricing import told_micro
+from asyncpipe.pricing import outputs_asked, told_micro
 from asyncpipe.providers import Prediction, PredictionStatus
 
 
@@ -50,7 +50,8 @@ class RetryPolicy:
 
     def may_resubmit(self, record: JobRecord) -> bool:
         """Whether a job of unknown outcome may be submitted again."""
-        return self.resubmit_unknown and record.failures < self.of(record.job)
+        kept = "status" in record.attempt.notes  # by the provider, under a word that is not known
+        return self.resubmit_unknown and not kept and record.failures < self.of(record.job)
 
 
 _TAKEN, _FINAL, _OTHER = (
@@ -87,6 +88,10 @@ def found_by(answer: Prediction | ProviderError) -> Finding:
 
 NO_OUTPUT = "the provider says completed and names no output"
 
+UNREADABLE = "the provider says completed and names an output that cannot be read"
+
+_LONGEST = 300
+
 
 def after_submit(
     record: JobRecord,
@@ -117,16 +122,7 @@ def after_submit(
             request_id=answer.request_id,
         )
     if answer.status is PredictionStatus.COMPLETED and answer.outputs:
-        return Generated(
-            job_id=record.id,
-            at=at,
-            outputs=answer.outputs,
-            generation_s=0.0,
-            prediction_id=answer.id or None,
-            route=answer.route or None,
-            request_id=answer.request_id,
-            told=told_micro(answer.charged),
-        )
+        return delivered(record, answer, at, generation_s=0.0)
     if not answer.id:
         return Unknown(
             job_id=record.id,
@@ -140,6 +136,28 @@ def after_submit(
         prediction_id=answer.id,
         route=answer.route,
         request_id=answer.request_id,
+    )
+
+
+def delivered(
+    record: JobRecord, answer: Prediction, at: datetime, *, generation_s: float
+) -> Generated:
+    """The end of a prediction that names its outputs, and whether they are as many as asked for."""
+    notes, given, asked = answer.notes, len(answer.outputs), outputs_asked(record.job)
+    if asked is not None and given < asked:
+        notes = {**notes, "given": given, "asked": asked}
+    if answer.extras:
+        notes = {**notes, "extras": len(answer.extras)}
+    return Generated(
+        job_id=record.id,
+        at=at,
+        outputs=(*answer.outputs, *answer.extras),
+        notes=notes,
+        generation_s=generation_s,
+        prediction_id=answer.id or None,
+        route=answer.route or None,
+        request_id=answer.request_id,
+        told=told_micro(answer.charged),
     )
 
 
@@ -202,6 +220,7 @@ def _failed(record: JobRecord, answer: Prediction, at: datetime) -> Failed:
         error=_reason(answer),
         charged=charged,
         told=told_micro(answer.charged) if charged else None,
+        notes=answer.notes,
         moderated=answer.moderated,
         error_code=answer.error_code,
         prediction_id=answer.id or None,
@@ -264,6 +283,7 @@ def after_deadline(
             at=at,
             error=f"the provider says {last.said!r}, a word that is not known, and: {last.error}; "
             f"that is so {deadline_s:g} s after submit, and whether it is charged is not said",
+            notes=last.notes,
             request_id=last.request_id,
         )
     return Expired(
@@ -293,10 +313,13 @@ def is_empty(answer: Prediction | ProviderError) -> bool:
 
 def without_outputs(record: JobRecord, last: Prediction, at: datetime) -> Failed:
     """The end of a job whose prediction is completed, and for good names no output."""
+    raw = last.notes.get("raw")
+    error = f"{UNREADABLE}: {raw}"[:_LONGEST] if raw else NO_OUTPUT
     return Failed(
         job_id=record.id,
         at=at,
-        error=f"{NO_OUTPUT}: {last.error}" if last.error else NO_OUTPUT,
+        error=f"{error}: {last.error}" if last.error else error,
+        notes=last.notes,
         charged=True,
         moderated=last.moderated,
         request_id=last.request_id,

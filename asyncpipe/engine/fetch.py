@@ -32,6 +32,10 @@ from asyncpipe.media import Downloader, StoredFile, Target
 logger = logging.getLogger("asyncpipe.fetcher")
 
 
+EXTRA_TRIES = 3
+"""After so many failed tries a file that nobody asked for is let go of."""
+
+
 class Fetcher:
     """Fetch generated jobs under a download permit of their own, apart from the window's.
 
@@ -100,15 +104,19 @@ class Fetcher:
         is not lost.
         """
         outputs = await self._outputs(ticket.record)
+        asked = len(outputs) - ticket.record.attempt.extras
         stored = {asset.position for asset in ticket.record.attempt.assets}
         errors: list[DownloadError] = []
-        for index, stem in enumerate(await self._stems(ticket.record, len(outputs))):
+        for index, stem in enumerate(await self._stems(ticket.record, asked)):
             if index in stored:
                 continue
             try:
                 file = await self._fetch_one(ticket.record, index, outputs[index], stem, chase)
             except DownloadError as exc:
-                errors.append(exc)
+                if index < asked or not (exc.refused or chase.failures >= EXTRA_TRIES):
+                    errors.append(exc)
+                    continue
+                logger.info("%s: %s", ticket.record.name, exc, extra={"action": "extra.left"})
                 continue
             event = AssetStored(
                 job_id=ticket.id,
@@ -131,12 +139,16 @@ class Fetcher:
             return outputs
         raise MediaGone("the media came inside an answer that was lost with its run")
 
-    async def _stems(self, record: JobRecord, count: int) -> list[str]:
-        """One stem per output: ``name``, or ``name_1``, ``name_2`` … when there are several."""
+    async def _stems(self, record: JobRecord, asked: int) -> list[str]:
+        """One stem per output: ``name``, or ``name_1``, ``name_2`` … when there are several.
+
+        Those of extra files follow: ``name_extra_1`` … .
+        """
         assert record.stem is not None, "admission fixes the stem"
-        if count == 1:
-            return [record.stem]
-        return await self._ledger.claim_parts(record, count)
+        stems = [record.stem] if asked == 1 else await self._ledger.claim_parts(record, asked)
+        if (extras := record.attempt.extras) > 0:
+            stems = [*stems, *await self._ledger.claim_parts(record, extras, word="_extra")]
+        return stems
 
     async def _fetch_one(
         self, record: JobRecord, index: int, output: str, stem: str, chase: Chase
@@ -145,7 +157,10 @@ class Fetcher:
 
         Raises DiskError, or DownloadError: MediaGone only when the provider answered that.
         """
-        target = Target(stem=stem, part=f"{record.id}_{index}.part", kind=record.job.kind)
+        attempt = record.attempt
+        extra = index >= len(attempt.outputs) - attempt.extras  # of any kind: a cover of a song
+        kind = None if extra else record.job.kind
+        target = Target(stem=stem, part=f"{record.id}_{index}.part", kind=kind)
         url = chase.urls.get(index, output)
         try:
             return await self._downloader.fetch(url, target)
@@ -182,4 +197,4 @@ class Fetcher:
         except Exception as exc:  # a bug in a provider must not end everybody's run
             logger.exception("poll failed", extra={"action": "poll.failed"})
             raise DownloadError(f"the provider's code failed during a poll: {exc!r}"[:300]) from exc
-        return answer.outputs
+        return (*answer.outputs, *answer.extras)

@@ -12,6 +12,7 @@ from asyncpipe.engine.decide import (
     RetryPolicy,
     after_deadline,
     after_failure,
+    delivered,
     found_by,
     is_empty,
     known_again,
@@ -28,7 +29,6 @@ from asyncpipe.jobs import (
     Attempt,
     Deadlines,
     Event,
-    Generated,
     JobRecord,
     JobState,
     Polled,
@@ -36,7 +36,6 @@ from asyncpipe.jobs import (
     now,
 )
 from asyncpipe.ledger import Ledger
-from asyncpipe.pricing import told_micro
 from asyncpipe.providers import Prediction, PredictionStatus, Provider
 
 logger = logging.getLogger("asyncpipe.engine")
@@ -192,14 +191,8 @@ class Poller:
             if last.status is PredictionStatus.FAILED:
                 return self._judge_failure(record, last, lasting=lasting)
             if last.status is PredictionStatus.COMPLETED and last.outputs:
-                return Generated(
-                    job_id=record.id,
-                    at=at,
-                    outputs=last.outputs,
-                    generation_s=round(self._clock() - clock.started, 3),
-                    request_id=last.request_id,
-                    told=told_micro(last.charged),
-                )
+                generation_s = round(self._clock() - clock.started, 3)
+                return delivered(record, last, at, generation_s=generation_s)
             if is_empty(last) and last.error and lasting:
                 return without_outputs(record, last, at)
         if clock.expired(self._clock()):

@@ -42,7 +42,7 @@ from asyncpipe.jobs.inputs import (
     wrong_with,
 )
 from asyncpipe.jobs.job import BODY_FIELDS, Job, JobType, any_type, canonical_json, type_of_model
-from asyncpipe.jobs.notes import Notes
+from asyncpipe.jobs.notes import NO_NOTES, Noted, Notes, count_notes
 from asyncpipe.jobs.record import (
     NO_ATTEMPT,
     Attempt,
@@ -73,6 +73,7 @@ __all__ = [
     "DIRECT_FIELDS",
     "ENDED",
     "NO_ATTEMPT",
+    "NO_NOTES",
     "PAID_OPEN",
     "POLICIES",
     "WINDOWS",
@@ -99,6 +100,7 @@ __all__ = [
     "LostSettled",
     "NotBought",
     "NotFound",
+    "Noted",
     "Notes",
     "Polled",
     "PolledAgain",
@@ -120,6 +122,7 @@ __all__ = [
     "check_whole",
     "checked_ambiguous",
     "checked_window",
+    "count_notes",
     "fold",
     "is_local",
     "is_media_field",

@@ -6,10 +6,11 @@ Amounts are micro-dollars. What is not ``stored`` reaches the ledger with what h
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import ClassVar
 
+from asyncpipe.jobs.notes import NO_NOTES, Notes
 from asyncpipe.jobs.states import JobState
 
 
@@ -87,7 +88,7 @@ class Generated(Event):
 
     ``told`` is what the provider says it cost, if it does: that is charged then, more than
     reserved or less. ``prediction_id`` and ``route`` come with an answer to the submit that was
-    final already.
+    final already. ``notes`` are what the provider says beside the outputs.
     """
 
     target = JobState.GENERATED
@@ -98,6 +99,7 @@ class Generated(Event):
     route: str | None = None
     request_id: str | None = None
     told: int | None = None
+    notes: Notes = field(default_factory=lambda: NO_NOTES)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,6 +132,7 @@ class Failed(Event):
     prediction_id: str | None = None
     request_id: str | None = None
     told: int | None = None
+    notes: Notes = field(default_factory=lambda: NO_NOTES)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,6 +144,7 @@ class Unknown(Event):
     error: str
     prediction_id: str | None = None
     request_id: str | None = None
+    notes: Notes = field(default_factory=lambda: NO_NOTES)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, NamedTuple, TypeVar
@@ -35,6 +35,7 @@ from asyncpipe.jobs.events import (
     Unknown,
 )
 from asyncpipe.jobs.job import Job
+from asyncpipe.jobs.notes import NO_NOTES, Notes
 from asyncpipe.jobs.states import JobState, advance
 
 T = TypeVar("T")
@@ -74,8 +75,9 @@ class Attempt:
     cost) and ``overrun`` (charged beyond what was reserved) are micro-dollars; ``estimated`` is
     whether its amount is the provider's estimate. ``body`` is the digest of the request as it was
     sent, ``uploads`` the URLs of files in it. ``polls`` counts answers to polls, ``refusals``
-    submits that surely bought nothing. ``resumed_at`` is when an expired or found one was taken up
-    again, for a fresh deadline; ``lost_at`` when its answer was known to be lost. Times are UTC.
+    submits that surely bought nothing. ``notes`` are what the provider says beside the outputs.
+    ``resumed_at`` is when an expired or found one was taken up again, for a fresh deadline;
+    ``lost_at`` when its answer was known to be lost. Times are UTC.
     """
 
     n: int = 0
@@ -95,18 +97,29 @@ class Attempt:
     route: str = ""
     request_id: str | None = None
     outputs: tuple[str, ...] = ()
+    notes: Notes = field(default_factory=lambda: NO_NOTES)
     assets: tuple[StoredAsset, ...] = ()
     polls: int = 0
     refusals: int = 0
     generation_s: float | None = None
     error: str | None = None
     error_code: int | None = None
-    moderated: bool = False
     intended_at: datetime | None = None
     submitted_at: datetime | None = None
     resumed_at: datetime | None = None
     lost_at: datetime | None = None
     ended_at: datetime | None = None
+
+    @property
+    def moderated(self) -> bool:
+        """Whether content moderation refused it: it is never sent unchanged again."""
+        return bool(self.notes.get("moderated"))
+
+    @property
+    def extras(self) -> int:
+        """How many of the outputs, the last ones, are files that nobody asked for."""
+        extras = self.notes.get("extras", 0)
+        return extras if isinstance(extras, int) else 0
 
     @property
     def absent(self) -> bool:
@@ -356,6 +369,7 @@ def _polled_again(now: Fields, was: Attempt, event: PolledAgain) -> None:
 
 def _generated(now: Fields, was: Attempt, event: Generated) -> None:
     now["outputs"], now["error"] = event.outputs, None
+    now["notes"] = event.notes
     now["prediction_id"] = event.prediction_id or was.prediction_id
     now["route"] = event.route or was.route
     now["request_id"] = event.request_id or was.request_id
@@ -367,7 +381,8 @@ def _generated(now: Fields, was: Attempt, event: Generated) -> None:
 
 def _failed(now: Fields, was: Attempt, event: Failed) -> None:
     _ended(now, was, event)
-    now["moderated"], now["error_code"] = event.moderated, event.error_code
+    now["error_code"] = event.error_code
+    now["notes"] = {**event.notes, "moderated": True} if event.moderated else event.notes
     bought = now["prediction_id"] = event.prediction_id or was.prediction_id
     if event.charged:
         _charge(now, was, event.told, event.at)
@@ -391,7 +406,7 @@ def _not_bought(now: Fields, was: Attempt, event: NotBought) -> None:
 
 
 def _unknown(now: Fields, was: Attempt, event: Unknown) -> None:
-    now["error"] = event.error
+    now["error"], now["notes"] = event.error, event.notes
     now["prediction_id"] = event.prediction_id or was.prediction_id
     now["request_id"] = event.request_id or was.request_id
     if now["prediction_id"] is None:

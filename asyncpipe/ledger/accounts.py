@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import orjson
 
-from asyncpipe.jobs import JobState
+from asyncpipe.jobs import JobState, Noted, count_notes
 from asyncpipe.ledger.errors import rows_of
 from asyncpipe.ledger.rows import (
     AssetRow,
@@ -67,11 +67,31 @@ def sums(connection: sqlite3.Connection) -> Sums:
             removed=removed(connection),
             in_doubt=failed.get("unknown", 0),
             failed_charged=failed.get("failed, charged", 0),
-            money=[cast(MoneyRow, row) for row in by_name(connection.execute(_MONEY))],
+            money=[_money(row) for row in by_name(connection.execute(_MONEY))],
             causes=[(JobState(state), error, number) for state, error, number in causes],
+            noted=_noted(connection),
             assets=count,
             bytes=size,
         )
+
+
+def _money(row: dict[str, Any]) -> MoneyRow:
+    """The row with its sums as numbers, which a damaged file may not have."""
+    sums = {name: int(value) for name, value in row.items() if name not in ("model", "state")}
+    return cast(MoneyRow, {**row, **sums})
+
+
+def _noted(connection: sqlite3.Connection) -> dict[str, Noted]:
+    """What is said beside the outputs of jobs."""
+    counted: dict[str, Noted] = {}
+    rows = connection.execute(
+        "SELECT j.name, a.notes FROM attempts a JOIN jobs j ON j.id=a.job_id"
+        " AND a.n=CASE WHEN j.attempt>0 THEN j.attempt ELSE j.used END"
+        " WHERE a.notes IS NOT NULL AND a.outputs IS NOT NULL ORDER BY a.job_id"
+    )
+    for name, notes in rows:
+        count_notes(counted, name, orjson.loads(notes))
+    return counted
 
 
 # A lost answer that was found free was a prediction's where one is known.
@@ -96,7 +116,8 @@ SELECT o.id AS id, o.name AS name, o.key AS key, o.type AS type, o.model AS mode
   o.charged_attempts AS charged, o.estimated_attempts AS estimated, o.lost AS lost,
   o.told AS told, o.price_source AS price_source, o.assumed AS assumed,
   o.generation_s AS generation_s, o.prediction_id AS prediction_id, o.request_id AS request_id,
-  o.outputs AS outputs, o.error AS error, o.submitted_at AS submitted_at, o.ended_at AS ended_at,
+  o.outputs AS outputs, o.notes AS notes, o.error AS error, o.submitted_at AS submitted_at,
+  o.ended_at AS ended_at,
   s.path AS path, s.size AS size, s.sha256 AS sha256,
   (SELECT count(*) FROM assets WHERE job_id=o.id AND n=o.n) AS files
 FROM outcomes o LEFT JOIN assets s ON s.job_id=o.id AND s.n=o.n AND s.position=0

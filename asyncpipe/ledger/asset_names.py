@@ -132,14 +132,17 @@ def _stranger(folder: Path, stem: str, taken: set[str] | None = None) -> bool:
 
 
 def claim_parts(
-    connection: sqlite3.Connection, record: JobRecord, count: int, folder: Path
+    connection: sqlite3.Connection, record: JobRecord, count: int, folder: Path, word: str = ""
 ) -> list[str]:
-    """Claim ``count`` stems for a job with several outputs: ``name_1``, ``name_2`` … ."""
+    """Claim ``count`` stems for a job with several outputs: ``name_1``, ``name_2`` … .
+
+    With a ``word`` it stands before the number.
+    """
     assert record.stem is not None, "admission fixes the stem"
     place = record.stem.rpartition("/")[0]
     bases = itertools.chain([record.stem], stem_candidates(record, place))
     for base in bases:
-        stems = [f"{base}_{n}" for n in range(1, count + 1)]
+        stems = [f"{base}{word}_{n}" for n in range(1, count + 1)]
         if all([_claim_part(connection, record, stem, folder) for stem in stems]):
             return stems
     raise AssertionError("there is always another number")

@@ -216,10 +216,10 @@ class SqliteLedger:
         page = partial(queries.draw, named=named, after=after, limit=limit)
         return await self._ask(partial(page, folder=self._folder))
 
-    async def claim_parts(self, record: JobRecord, count: int) -> list[str]:
+    async def claim_parts(self, record: JobRecord, count: int, word: str = "") -> list[str]:
         """Claim names for a job's files in this folder."""
         return await self._ask(
-            partial(claim_parts, record=record, count=count, folder=self._folder)
+            partial(claim_parts, record=record, count=count, folder=self._folder, word=word)
         )
 
     async def changes(self) -> int:

@@ -174,7 +174,7 @@ class Ledger(Protocol):
     async def pending(self, named: Named, model: str, *, after: int, limit: int) -> list[JobRecord]:
         """Pending jobs of ``model`` that a run names, above id ``after``, by id: only looked at."""
 
-    async def claim_parts(self, record: JobRecord, count: int) -> list[str]:
+    async def claim_parts(self, record: JobRecord, count: int, word: str = "") -> list[str]:
         """Fix the names of a job with several files: ``name_1``, ``name_2`` and so on."""
 
     async def assets(self, *, run: int | None, after: int, limit: int) -> list[StoredAsset]:

@@ -13,6 +13,7 @@ import orjson
 
 from asyncpipe.jobs import (
     NO_ATTEMPT,
+    NO_NOTES,
     Attempt,
     Job,
     JobRecord,
@@ -71,9 +72,10 @@ def _attempts(connection: sqlite3.Connection, which: str, *values: int) -> list[
 
 def _attempt(connection: sqlite3.Connection, job_id: int, row: tuple[Any, ...]) -> Attempt:
     fields = dict(zip(ATTEMPT_COLUMNS, row, strict=True))
-    fields["estimated"], fields["moderated"] = bool(fields["estimated"]), bool(fields["moderated"])
+    fields["estimated"] = bool(fields["estimated"])
     fields["settled"] = Settled(fields["settled"]) if fields["settled"] else None
     fields["uploads"] = tuple(orjson.loads(fields["uploads"])) if fields["uploads"] else ()
+    fields["notes"] = orjson.loads(fields["notes"]) if fields["notes"] else NO_NOTES
     fields["outputs"] = tuple(orjson.loads(fields["outputs"])) if fields["outputs"] else ()
     fields["assets"] = ()
     if fields["outputs"]:
@@ -108,7 +110,7 @@ def _again(*, retry_failed: bool, resubmit: bool) -> str:
 
 def _bought(states: str) -> str:
     """The one rule for what a run buys: of jobs in ``states``, not those it must leave alone."""
-    return f"(state IN ({states}) AND (state<>'failed' OR retryable=1))"
+    return f"(state IN ({states}) AND (state NOT IN ('failed', 'unknown') OR retryable=1))"
 
 
 def to_buy(

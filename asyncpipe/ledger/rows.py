@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TypedDict
 
-from asyncpipe.jobs import JobRecord, JobState
+from asyncpipe.jobs import JobRecord, JobState, Noted
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,7 +114,7 @@ class Sums:
 
     ``in_doubt`` counts failed jobs that an earlier attempt may have been charged for,
     ``failed_charged`` those that were charged. ``causes`` are the errors of jobs that failed or
-    were lost, and how many have each.
+    were lost, and how many have each; ``noted`` is what the provider says beside outputs.
     """
 
     states: dict[JobState, int]
@@ -123,6 +123,7 @@ class Sums:
     failed_charged: int
     money: Sequence[MoneyRow]
     causes: Sequence[tuple[JobState, str, int]]
+    noted: dict[str, Noted]
     assets: int
     bytes: int
 
@@ -167,6 +168,7 @@ class ResultRow(TypedDict):
     prediction_id: str | None
     request_id: str | None
     outputs: str | None
+    notes: str | None
     error: str | None
     submitted_at: str | None
     ended_at: str | None

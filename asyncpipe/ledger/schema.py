@@ -6,7 +6,7 @@ import sqlite3
 
 from asyncpipe.errors import LedgerError
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 # `jobs` keeps its rowid and a UNIQUE key beside it: WITHOUT ROWID on a text key triples the cost
 # of the first pass over a million rows. `spec` comes last: it may be long.
@@ -30,12 +30,13 @@ CREATE TABLE attempts(
   told INTEGER, overrun INTEGER NOT NULL, estimated INTEGER NOT NULL,
   settled TEXT, settled_at TEXT, price_source TEXT NOT NULL, assumed TEXT,
   body TEXT, uploads TEXT, prediction_id TEXT, route TEXT NOT NULL, request_id TEXT, outputs TEXT,
-  polls INTEGER NOT NULL, refusals INTEGER NOT NULL, generation_s REAL,
-  error TEXT, error_code INTEGER, moderated INTEGER NOT NULL,
+  notes TEXT, polls INTEGER NOT NULL, refusals INTEGER NOT NULL, generation_s REAL,
+  error TEXT, error_code INTEGER,
   intended_at TEXT NOT NULL, submitted_at TEXT, resumed_at TEXT, ended_at TEXT,
   lost_at TEXT,
   PRIMARY KEY(job_id, n)) WITHOUT ROWID;
 CREATE INDEX attempts_lost ON attempts(job_id) WHERE lost_at IS NOT NULL;
+CREATE INDEX attempts_noted ON attempts(job_id) WHERE notes IS NOT NULL;
 CREATE TABLE assets(
   job_id INTEGER NOT NULL, n INTEGER NOT NULL, position INTEGER NOT NULL,
   path TEXT NOT NULL, size INTEGER NOT NULL, sha256 TEXT NOT NULL,
@@ -56,8 +57,8 @@ CREATE VIEW latest AS SELECT
   j.id, j.key, j.name, j.type, j.model, j.seen_run, j.position, j.state, j.used, j.failures,
   j.attempt, j.version, j.stem, j.spec, a.n, a.reserved, a.charged, a.booked, a.told, a.overrun,
   a.estimated, a.settled, a.settled_at, a.price_source, a.assumed, a.body, a.uploads,
-  a.prediction_id, a.route, a.request_id, a.outputs, a.polls, a.refusals, a.generation_s, a.error,
-  a.error_code, a.moderated, a.intended_at, a.submitted_at, a.resumed_at, a.ended_at
+  a.prediction_id, a.route, a.request_id, a.outputs, a.notes, a.polls, a.refusals, a.generation_s,
+  a.error, a.error_code, a.intended_at, a.submitted_at, a.resumed_at, a.ended_at
 FROM jobs j LEFT JOIN attempts a ON a.job_id=j.id
   AND a.n=CASE WHEN j.attempt>0 THEN j.attempt ELSE j.used END
 """
@@ -78,15 +79,18 @@ _LOST = (
 
 # The same with what all attempts came to: sums, how many were charged or estimated, how many that
 # were left behind are of unknown outcome (`lost`); how the job ended, and whether a run may buy it
-# again that is told to: failed, free of charge, let pass by moderation, and no attempt in doubt.
+# again that is told to: failed, free of charge, let pass by moderation, and no attempt in doubt; or
+# unknown, and not what the provider has under a word that is not known.
 _OUTCOMES = f"""
 CREATE VIEW outcomes AS SELECT s.*,
   CASE WHEN s.state='succeeded' THEN 'succeeded' WHEN s.state='unknown' THEN 'unknown'
     WHEN s.state='lost' THEN 'failed, charged' WHEN s.state<>'failed' THEN 'pending'
     WHEN s.settled='charged' THEN 'failed, charged' WHEN s.lost>0 THEN 'unknown'
     WHEN s.charged_attempts>0 THEN 'failed, charged' ELSE 'failed, not charged' END AS outcome,
-  CASE WHEN s.state='failed' AND s.charged_attempts=0 AND s.lost=0 AND s.moderated=0
-    THEN 1 ELSE 0 END AS retryable
+  CASE WHEN s.state='failed' AND s.charged_attempts=0 AND s.lost=0
+    AND coalesce(s.notes, '') NOT LIKE '%"moderated":%' THEN 1
+    WHEN s.state='unknown' AND coalesce(s.notes, '') NOT LIKE '%"status":%' THEN 1
+    ELSE 0 END AS retryable
 FROM (SELECT l.*,
   {_over_all("sum(e.charged)", "l.charged")} AS cost,
   {_over_all("sum(e.reserved)", "l.reserved")} AS all_reserved,

@@ -18,13 +18,13 @@ INLINE = "data:"
 brings the rest."""
 
 _OPEN = ("prediction_id", "route", "request_id", "polls", "error")
-_OPEN_COLUMNS = (*_OPEN, "submitted_at", "resumed_at", "lost_at")
+_OPEN_COLUMNS = (*_OPEN, "submitted_at", "resumed_at", "lost_at", "notes")
 """What may change of an attempt as long as its money is not settled."""
 
 _SETTLED = ("reserved", "charged", "told", "overrun", "refusals", "generation_s", "error_code")
 _SETTLED_COLUMNS = (
     *(*_OPEN_COLUMNS, *_SETTLED, "settled_at", "ended_at"),
-    *("settled", "estimated", "moderated", "outputs"),
+    *("settled", "estimated", "outputs"),
 )
 """What may change of it at all."""
 
@@ -181,6 +181,7 @@ def _open_row(attempt: Attempt) -> Row:
         submitted_at and text_of(submitted_at),
         resumed_at and text_of(resumed_at),
         lost_at and text_of(lost_at),
+        orjson.dumps(attempt.notes).decode() if attempt.notes else None,
     )
 
 
@@ -194,7 +195,6 @@ def _settled_row(attempt: Attempt) -> Row:
         ended,
         _WORDS[attempt.settled],
         +attempt.estimated,
-        +attempt.moderated,
         orjson.dumps([*map(_shown, outputs)]).decode() if outputs else None,
     )
 

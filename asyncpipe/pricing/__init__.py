@@ -8,7 +8,7 @@ from asyncpipe.pricing.balance import HasBalance
 from asyncpipe.pricing.bill import Bill, BilledDay, HasBill
 from asyncpipe.pricing.budget import Budget, Fit, Hold
 from asyncpipe.pricing.money import MOST_USD, from_micro, to_micro, told_micro, usd, usd_text
-from asyncpipe.pricing.price import MOST_FACTOR, Price, Prices, Unpriced
+from asyncpipe.pricing.price import MOST_FACTOR, Price, Prices, Unpriced, outputs_asked
 from asyncpipe.pricing.quotes import Quote, price_key
 from asyncpipe.pricing.quoting import HasQuotes, Quotes, Tell
 from asyncpipe.pricing.rates import CONDITIONS, UNITS, PriceBook, Rate, Tier, books_of, plain_size
@@ -40,6 +40,7 @@ __all__ = [
     "Unpriced",
     "books_of",
     "from_micro",
+    "outputs_asked",
     "plain_size",
     "price_key",
     "to_micro",

@@ -22,6 +22,9 @@ ASSUMED_DURATION_S = 5
 OUTPUT_COUNTS = ("num_images", "n", "max_images")
 """Fields that ask for several outputs, by model; each output is paid for."""
 
+EXACT_COUNTS = ("num_images", "n")
+"""Those that are no upper limit."""
+
 _SECONDS = re.compile(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*s?\s*", re.ASCII)
 
 _PLAIN_KEY = re.compile(r"[A-Za-z][\w./-]*", re.ASCII)
@@ -116,6 +119,12 @@ def _outputs(job: Job) -> tuple[int, tuple[str, ...]]:
     if counts or not given:
         return max(counts, default=1), ()
     return 1, (f"{next(iter(given))} 1",)
+
+
+def outputs_asked(job: Job) -> int | None:
+    """How many outputs a job asks for; None where it says none, or only at most how many."""
+    exact = [count for name in EXACT_COUNTS if (count := _count(job.params.get(name))) is not None]
+    return max(exact, default=None)
 
 
 def _count(value: Any) -> int | None:

@@ -26,7 +26,8 @@ class PredictionStatus(StrEnum):
 class Prediction:
     """The provider's side of a job, as one answer tells it.
 
-    ``outputs`` are URLs (http, https or data) in the provider's order. ``moderated`` means the
+    ``outputs`` are URLs (http, https or data) in the provider's order, ``extras`` those of files
+    beside them that nobody asked for, like a cover. ``moderated`` means the
     input was refused by content moderation: never send it unchanged again. ``released`` says of
     a failed one whether its money is returned: True, False, or None where nobody knows; without
     ``again`` it is not submitted again unless the user says so. ``error`` is why one failed, or
@@ -40,6 +41,7 @@ class Prediction:
     id: str
     status: PredictionStatus = PredictionStatus.RUNNING
     outputs: tuple[str, ...] = ()
+    extras: tuple[str, ...] = ()
     error: str | None = None
     error_code: int | None = None
     moderated: bool = False

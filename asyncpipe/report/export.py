@@ -26,7 +26,7 @@ COLUMNS = (
     *("name", "key", "type", "model", "prompt", "params", "status", "outcome"),
     *("charged_usd", "reserved_usd", "cost_source", "prediction_id", "request_id"),
     *("attempts_charged", "estimated", "overrun_usd", "lost_answers"),
-    *("attempts", "polls", "submitted_at", "completed_at", "error"),
+    *("attempts", "polls", "submitted_at", "completed_at", "error", "notes"),
     *("asset", "asset_bytes", "asset_sha256", "assets"),
 )
 """Of every row, in order. ``asset`` is the first asset's path, ``assets`` are all of them;
@@ -118,6 +118,7 @@ _NEVER: dict[str, Any] = {
     "attempts": 0,
     "polls": 0,
     "error": "not submitted yet",
+    "notes": {},
     "assets": [],
 }
 
@@ -141,6 +142,7 @@ def _told(result: Result) -> dict[str, Any]:
         "submitted_at": _iso(result.submitted_at),
         "completed_at": _iso(result.completed_at),
         "error": result.error,
+        "notes": result.notes,
         "asset": first.path if first else None,
         "asset_bytes": first.size if first else None,
         "asset_sha256": first.sha256 if first else None,

@@ -16,8 +16,9 @@ import anyio
 import orjson
 
 from asyncpipe._fs import whole_file
+from asyncpipe._text import printable
 from asyncpipe.errors import DiskError
-from asyncpipe.jobs import now
+from asyncpipe.jobs import Noted, now
 from asyncpipe.ledger import Ledger, LedgerReader, reading
 from asyncpipe.pricing import usd_text
 from asyncpipe.report.results import Result, result_of
@@ -99,7 +100,7 @@ def money(micro: int) -> orjson.Fragment:
 
 
 def remarks(totals: Totals, folder: str = "FOLDER") -> list[str]:
-    """What an accountant has to know besides the sums."""
+    """What people have to know besides the sums."""
     said = []
     if totals.overruns:
         said.append(
@@ -118,7 +119,14 @@ def remarks(totals: Totals, folder: str = "FOLDER") -> list[str]:
             "compare with the bill, then "
             f"asyncpipe resolve {folder} --lost-charged or --lost-free"
         )
+    said += [f"{phrase}: {_of(noted)}" for phrase, noted in totals.noted.items()]
     return said
+
+
+def _of(noted: Noted) -> str:
+    left = noted.count - len(noted.names)
+    more = f" and {left} more" if left and noted.names else ""
+    return f"{_counted(noted.count, 'job')} ({printable(', '.join(noted.names))}{more})"
 
 
 def _counted(n: int, what: str) -> str:
@@ -172,6 +180,7 @@ def _row(result: Result) -> dict[str, Any]:
         "cost": _money_of(result.cost),
         "generation_time": None if result.generation_s is None else round(result.generation_s, 1),
         "error": result.error,
+        "notes": result.notes,
         "labels": dict(result.labels),
         "key": result.key,
         "outcome": result.outcome.value,

@@ -10,7 +10,7 @@ from enum import StrEnum
 
 import orjson
 
-from asyncpipe.jobs import JobState, JobType
+from asyncpipe.jobs import JobState, JobType, Notes
 from asyncpipe.ledger import MADE_NO_SENSE, AttemptRow, Ledger, ResultRow, makes_no_sense
 from asyncpipe.pricing import from_micro
 
@@ -42,6 +42,7 @@ class Result:
     how many. ``estimated``: a part of the cost, or of what is reserved, is the provider's estimate.
     ``overrun`` is what the provider charged beyond what was reserved. ``lost_answers`` counts
     earlier attempts of unknown outcome, which are reserved until somebody settles them.
+    ``notes`` are what the provider says beside the outputs: flags, words, fewer than asked.
     ``generation_s`` is the time from submit until the provider was seen to be done. Times are UTC;
     None where it has not happened.
     """
@@ -71,6 +72,7 @@ class Result:
     submitted_at: datetime | None
     completed_at: datetime | None
     labels: Mapping[str, str] = field(default_factory=dict)
+    notes: Notes = field(default_factory=dict)
 
     @property
     def status(self) -> str:
@@ -153,6 +155,7 @@ def _read(row: ResultRow) -> Result:
         submitted_at=_time(row["submitted_at"]),
         completed_at=_time(row["ended_at"]) if outcome is not Outcome.PENDING else None,
         labels=labels_of(row["spec"]),
+        notes=orjson.loads(row["notes"]) if row["notes"] else {},
     )
 
 

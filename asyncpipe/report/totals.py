@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
-from asyncpipe.jobs import Attempt, JobRecord, JobState
+from asyncpipe.jobs import Attempt, JobRecord, JobState, Noted, count_notes
 from asyncpipe.ledger import Sums
 
 
@@ -20,7 +20,7 @@ class Totals:
     ``overruns`` predictions cost beyond what was reserved. Of ``reserved``, ``held`` is that of
     ``lost_answers``: attempts of unknown outcome whose jobs went on. ``failures``, ``losses``
     (media that were paid for and are gone) and ``delays`` (media that could not be fetched yet)
-    count jobs by cause.
+    count jobs by cause. ``noted`` counts what the provider says beside outputs.
     """
 
     jobs: Counter[JobState] = field(default_factory=Counter)
@@ -37,6 +37,7 @@ class Totals:
     failures: Counter[str] = field(default_factory=Counter)
     losses: Counter[str] = field(default_factory=Counter)
     delays: Counter[str] = field(default_factory=Counter)
+    noted: dict[str, Noted] = field(default_factory=dict)
     assets: int = 0
     bytes: int = 0
 
@@ -56,6 +57,7 @@ class Totals:
             jobs=Counter(sums.states),
             in_doubt=sums.in_doubt,
             removed=sums.removed,
+            noted=sums.noted,
             assets=sums.assets,
             bytes=sums.bytes,
         )
@@ -87,6 +89,9 @@ class Totals:
         if earlier or was.settled is not now.settled or was.reserved != now.reserved:
             self._count_money(before, -1)
             self._count_money(after, 1)
+        if was.notes is not now.notes:
+            self._note(before, -1)
+            self._note(after, 1)
         if was.assets is not now.assets:
             self.assets += len(now.assets) - len(was.assets)
             self.bytes += sum(a.size for a in now.assets) - sum(a.size for a in was.assets)
@@ -117,6 +122,10 @@ class Totals:
         if state is JobState.LOST:
             return self.losses
         return self.delays if state is JobState.GENERATED else None
+
+    def _note(self, record: JobRecord, count: int) -> None:
+        if record.attempt.notes and record.attempt.outputs:
+            count_notes(self.noted, record.name, record.attempt.notes, count)
 
     def _count_money(self, record: JobRecord, count: int) -> None:
         self.in_doubt += count * record.in_doubt

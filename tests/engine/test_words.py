@@ -59,6 +59,15 @@ def test_an_error_under_such_a_word_is_what_a_job_ends_as(tmp_path: Path) -> Non
     assert provider.submits == 1
 
 
+@pytest.mark.parametrize("ambiguous", ["hold", "find", "find-resubmit", "resubmit"])
+def test_such_a_job_is_never_bought_again(tmp_path: Path, ambiguous: str) -> None:
+    """Whatever is done with lost answers, and in the next run, too: the provider has it still."""
+    for _ in range(2):
+        (result,), provider, _ = run(tmp_path, strange(error="no worker"), ambiguous=ambiguous)
+        assert result.state in (JobState.UNKNOWN, JobState.EXPIRED)
+    assert (result.attempts, provider.submits) == (1, 0)
+
+
 def test_such_a_word_alone_is_waited_for(tmp_path: Path) -> None:
     """Without an error nothing says that it has ended; which word it was is told."""
     (result,), provider, said = run(tmp_path, strange())

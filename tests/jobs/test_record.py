@@ -59,6 +59,7 @@ LOST = Attempt(n=3, reserved=3, booked=2, lost_at=now())
 VALUES: dict[str, Any] = {
     "int": 3, "str": "x", "bool": True, "float": 1.5, "tuple[int, ...]": (0,),
     "tuple[str, ...]": ("https://h/1",), "int | None": 7, "str | None": "y",
+    "Notes": {"error": "z", "moderated": True},
 }  # fmt: skip
 
 

@@ -39,6 +39,7 @@ from asyncpipe.jobs.events import (
     Withdrawn,
     now,
 )
+from asyncpipe.jobs.notes import Notes
 from asyncpipe.jobs.record import JobRecord, changed
 from asyncpipe.ledger import queries, runs
 from asyncpipe.ledger.schema import prepare
@@ -103,6 +104,9 @@ def turned_up(record: JobRecord, amount: int) -> TurnedUp:
     )
 
 
+NOTES: tuple[Notes, ...] = ({}, {"nsfw": [True]}, {"given": 2, "asked": 4, "error": "错"})
+
+
 def event(kind: str, record: JobRecord, amount: int) -> Event:
     """One event of a kind, fitting ``record``."""
     base: Any = {"job_id": record.id, "at": now()}
@@ -125,6 +129,7 @@ def event(kind: str, record: JobRecord, amount: int) -> Event:
             outputs=("https://h/1", "data:x"),
             generation_s=1.0,
             told=told(record, amount),
+            notes=NOTES[amount % len(NOTES)],
         ),
         "Failed": lambda: Failed(**wrong, moderated=amount % 2 == 1, error_code=amount % 7),
         "FoundFree": lambda: Failed(**wrong, found_free=True),

@@ -6,6 +6,7 @@ innermost first: ``data.data``, ``data``, the answer itself.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -60,15 +61,30 @@ _UPLOADED = ("download_url", "url", "file_url")
 _ONE_URL = ("url", "uri", "download_url")
 
 _MANY_URLS = (
-    "outputs", "output", "output_url", "video_url", "image_url", "images", "videos", "video",
-    "image", "b64_json",
-)  # fmt: skip
+    *("outputs", "output", "output_url", "video_url", "image_url", "audio_url", "model_url"),
+    *("file_url", "images", "videos", "audios", "video", "image", "audio", "file", "b64_json"),
+)
 
-_LISTS = ("outputs", "output", "images", "videos")
+_LISTS = ("outputs", "output", "images", "videos", "audios")
 
 _TEXT_LISTS = ("outputs", "output")
 
-_SINGLES = ("output_url", "video_url", "image_url")
+_SAID_TEXTS = ("stt_result", "lyrics_result")
+"""Where a text is that is what was asked for, or goes with it."""
+
+_SINGLES = ("output_url", "video_url", "image_url", "audio_url")
+
+_FILES = ("files", "layers")
+"""What is there beside the outputs; where there are none, these are."""
+
+_COVERS = ("thumbnail", "thumbnails", "thumbnail_url", "cover", "cover_url")
+
+_MOST_EXTRAS = 20
+
+_LONGEST_PACKED = 1024 * 1024
+
+RAW_LENGTH = 2000
+"""Characters that are kept of outputs that cannot be read."""
 
 PLAIN_ID = re.compile(r"[A-Za-z0-9._-]{1,512}", re.ASCII)
 
@@ -191,12 +207,63 @@ def outputs(
     """
     for layer in layers:
         # The first place that names something is all: what stands beside it may be an echo.
-        for name in (*_LISTS, *_SINGLES) if singles else _LISTS:
+        for name in _LISTS:
             if found := tuple(dict.fromkeys(_urls(layer.get(name)))):
                 return found
             if texts and name in _TEXT_LISTS and (found := tuple(_texts(layer.get(name)))):
                 return found
+        for read, name in _OTHERS if singles else ():
+            if found := tuple(dict.fromkeys(read(layer.get(name)))):
+                return found
     return ()
+
+
+def extras(layers: tuple[Fields, ...], outputs: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the URLs of files beside ``outputs``: covers, layers, texts of what was sung."""
+    found: dict[str, None] = {}
+    for layer in layers:
+        for name in (*_COVERS, *_FILES):
+            found |= dict.fromkeys(_urls(layer.get(name)))
+        for name in _SAID_TEXTS:
+            found |= dict.fromkeys(_said_text(layer.get(name)))
+        members = layer.get("outputs")
+        for member in members if isinstance(members, list) else ():
+            if isinstance(member, dict):
+                found |= dict.fromkeys(url for name in _COVERS for url in _urls(member.get(name)))
+    return tuple(url for url in found if url not in outputs)[:_MOST_EXTRAS]
+
+
+def unread(layers: Iterable[Fields], *, texts: bool = False) -> str:
+    """Return, as text, what stands where outputs are and cannot be read as any; "" for nothing."""
+    for layer in layers:
+        for name in _LISTS:
+            value = layer.get(name)
+            left = [m for m in (value if isinstance(value, list) else [value]) if _is_unread(m)]
+            if left and not (texts and name in _TEXT_LISTS):
+                one = left[0] if len(left) == 1 and isinstance(left[0], str) else None
+                return _storable(one or json.dumps(left, ensure_ascii=False))[:RAW_LENGTH]
+    return ""
+
+
+def _is_unread(member: Any) -> bool:
+    says = bool(member) and isinstance(member, str | dict | list)
+    return says and next(_urls(member), None) is None
+
+
+def _said_text(value: Any) -> Iterator[str]:
+    """The text of what was said or sung; an object that holds more than it as it came."""
+    if isinstance(value, dict) and value:
+        yield from _text(value.get("text"))
+        if value.keys() > {"text"} or "text" not in value:
+            yield from _text(json.dumps(value, ensure_ascii=False))
+    elif isinstance(value, list) and value:
+        yield from _text(json.dumps(value, ensure_ascii=False))
+    else:
+        yield from _text(value)
+
+
+def _main_text(value: Any) -> Iterator[str]:
+    yield from itertools.islice(_said_text(value), 1)
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -206,7 +273,8 @@ def _texts(value: Any) -> Iterator[str]:
 
 def _urls(value: Any, depth: int = _DEPTH) -> Iterator[str]:
     if isinstance(value, str):
-        yield from _url(value.strip())
+        packed = _packed(value) if depth else None
+        yield from _url(value.strip()) if packed is None else _urls(packed, depth - 1)
     elif isinstance(value, list) and depth:
         for member in value:
             yield from _urls(member, depth - 1)
@@ -217,6 +285,15 @@ def _urls(value: Any, depth: int = _DEPTH) -> Iterator[str]:
             return
         found = [url for name in _MANY_URLS for url in _urls(value.get(name), depth - 1)]
         yield from found or _text(value.get("text"))
+
+
+def _packed(text: str) -> Any:
+    """The list or object that a text is, or None."""
+    text = text.strip()
+    if text[:1] not in ("[", "{") or len(text) > _LONGEST_PACKED:
+        return None
+    document = parse(text.encode("utf-8", "replace"))
+    return document if isinstance(document, list | dict) else None
 
 
 def _url(text: str) -> Iterator[str]:
@@ -232,6 +309,13 @@ def _url(text: str) -> Iterator[str]:
 def _text(value: Any) -> Iterator[str]:
     if isinstance(value, str) and value:
         yield "data:text/plain;charset=utf-8," + quote(_storable(value))
+
+
+_OTHERS = (
+    *((_main_text, name) for name in _SAID_TEXTS),
+    *((_urls, name) for name in (*_SINGLES, *_FILES)),
+)
+"""Where an output may be when no list has one."""
 
 
 def _storable(text: str) -> str:

@@ -291,6 +291,7 @@ def _prediction(answer: ApiAnswer, status: PredictionStatus, *, texts: bool = Fa
         id=named or bare,
         status=status,
         outputs=outputs,
+        extras=fields.extras(answer.layers, outputs) if outputs else (),
         error=None if outputs else error or None,
         error_code=code,
         moderated=refused and (failed or (done and not outputs)),
@@ -302,7 +303,12 @@ def _prediction(answer: ApiAnswer, status: PredictionStatus, *, texts: bool = Fa
         said=word,
         # Not of a failed one: its money is returned, whatever it cost before.
         charged=fields.cost(answer.layers) if done else None,
-        notes=_notes(word, flags, error if outputs else ""),
+        notes=_notes(
+            nsfw=list(flags),
+            error=error if outputs else "",
+            raw=fields.unread(answer.layers, texts=texts) if done else "",
+            status="" if _is_known(word) else word,
+        ),
     )
 
 
@@ -323,16 +329,9 @@ def _error(answer: ApiAnswer, status: PredictionStatus, *, outputs: bool, flagge
     return _UNSAFE if flagged else ""
 
 
-def _notes(word: str | None, flags: tuple[bool, ...], error: str) -> Notes:
+def _notes(**said: Any) -> Notes:
     """What is said besides and should not be lost; hardly ever anything."""
-    notes: Notes = {}
-    if flags:
-        notes["nsfw"] = list(flags)
-    if error:
-        notes["error"] = error
-    if not _is_known(word):
-        notes["status"] = word
-    return notes
+    return {name: value for name, value in said.items() if value}
 
 
 def _error_code(answer: ApiAnswer) -> int | None:

@@ -912,3 +912,108 @@ def test_why_there_are_no_outputs(fields: str, error: str | None, moderated: boo
     answer = poll(f'{{"data":{{"id":"p","status":"completed","outputs":null,{fields}}}}}')
     assert (answer.status, answer.moderated) == (COMPLETED, moderated)
     assert (answer.error is None) if error is None else (error in (answer.error or ""))
+
+
+def completed(fields: str, *, texts: bool = False) -> Prediction:
+    body = f'{{"code":200,"data":{{"id":"p","status":"completed",{fields}}}}}'
+    return read_poll(200, {}, body.encode(), texts=texts)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "raw"),
+    [
+        ('["/m/plain/1.png"]', "/m/plain/1.png"),
+        ('["//media.example/1.png"]', "//media.example/1.png"),
+        ('"media.example/1.png"', "media.example/1.png"),
+        ('["a.png","b.png"]', '["a.png", "b.png"]'),
+        ('[{"path":"/1.png"}]', '[{"path": "/1.png"}]'),
+        ('["gs://bucket/图.png"]', "gs://bucket/图.png"),
+        ('["\\udfff"]', "?"),
+    ],
+)
+def test_outputs_that_cannot_be_read_are_kept_as_they_came(outputs: str, raw: str) -> None:
+    """Somebody paid for them, and may be able to make sense of them."""
+    answer = completed(f'"outputs":{outputs}')
+    assert (answer.status, answer.outputs) == (COMPLETED, ())
+    assert answer.notes == {"raw": raw}
+    mixed = completed(f'"outputs":["{PNG}",null,"",{outputs}]')
+    assert mixed.outputs == (PNG,)
+    assert "raw" in mixed.notes
+
+
+@pytest.mark.parametrize("outputs", ["null", "[]", '""', "[null]", f'["{PNG}",null,"",7]'])
+def test_nothing_is_kept_where_nothing_is_wrong(outputs: str) -> None:
+    """Gaps in a list of outputs are gaps."""
+    assert completed(f'"outputs":{outputs}').notes == {}
+
+
+@pytest.mark.parametrize(
+    ("outputs", "expected"),
+    [
+        (json.dumps(json.dumps([PNG])), (PNG,)),
+        (json.dumps(json.dumps({"url": PNG})), (PNG,)),
+        (json.dumps([json.dumps([PNG, MP4])]), (PNG, MP4)),
+        (json.dumps(json.dumps({"images": [{"url": PNG}]})), (PNG,)),
+        (json.dumps([json.dumps({"audio_url": MP4})]), (MP4,)),
+    ],
+)
+def test_outputs_in_a_text_that_is_json(outputs: str, expected: tuple[str, ...]) -> None:
+    """A list within a string is a list."""
+    answer = completed(f'"outputs":{outputs}')
+    assert (answer.outputs, answer.notes) == (expected, {})
+
+
+def test_a_text_is_no_list_of_outputs_because_it_begins_with_a_bracket() -> None:
+    """What somebody said is what they said."""
+    answer = completed('"outputs":["[laughs] well"]', texts=True)
+    assert answer.outputs == ("data:text/plain;charset=utf-8,%5Blaughs%5D%20well",)
+    assert answer.notes == {}
+
+
+@pytest.mark.parametrize("key", ["url", "download_url", "audio_url", "video_url", "audio", "file"])
+def test_outputs_that_are_objects(key: str) -> None:
+    """Whatever the address is called, and whatever stands beside it."""
+    answer = completed(f'"outputs":[{{"type":"audio","{key}":"{MP4}","seed":7}}]')
+    assert (answer.outputs, answer.extras, answer.notes) == ((MP4,), (), {})
+
+
+@pytest.mark.parametrize("field", ["stt_result", "lyrics_result"])
+@pytest.mark.parametrize("texts", [True, False])
+def test_a_text_may_be_the_result(field: str, texts: bool) -> None:
+    """Of speech recognition and lyrics the text is the content; an input beside it is none."""
+    wav = "https://u.example/in.wav"
+    answer = completed(f'"outputs":[],"{field}":"La la 啦","audio_url":"{wav}"', texts=texts)
+    assert answer.outputs == ("data:text/plain;charset=utf-8,La%20la%20%E5%95%A6",)
+    whole = completed(f'"{field}":{{"text":"La","segments":[1]}}', texts=texts)
+    assert whole.outputs == ("data:text/plain;charset=utf-8,La",)
+    assert len(whole.extras) == 1, "and the whole, which has the times"
+    beside = completed(f'"outputs":["{MP4}"],"{field}":"La la"', texts=texts)
+    assert beside.outputs == (MP4,)
+    assert beside.extras == ("data:text/plain;charset=utf-8,La%20la",)
+    same = completed(f'"outputs":["La la"],"{field}":"La la"', texts=True)
+    assert (len(same.outputs), same.extras) == (1, ())
+
+
+@pytest.mark.parametrize(
+    ("fields", "extras"),
+    [
+        (f'"thumbnail":"{PNG}"', (PNG,)),
+        (f'"thumbnail":{{"url":"{PNG}"}}', (PNG,)),
+        (f'"files":[{{"url":"{PNG}","name":"a"}},"{MP4}"]', (PNG,)),
+        (f'"layers":["{PNG}"]', (PNG,)),
+        ('"thumbnail":null,"files":[],"layers":null', ()),
+        ('"thumbnail":"/relative.png","duration":12.5', ()),
+    ],
+)
+def test_files_beside_the_outputs_are_kept_apart(fields: str, extras: tuple[str, ...]) -> None:
+    """Covers, layers and files are more than was asked for; what is an output is none of them."""
+    answer = completed(f'"outputs":["{MP4}"],{fields}')
+    assert (answer.outputs, answer.extras, answer.notes) == ((MP4,), extras, {})
+    member = completed(f'"outputs":[{{"video_url":"{MP4}","thumbnail_url":"{PNG}"}}]')
+    assert (member.outputs, member.extras) == ((MP4,), (PNG,))
+
+
+def test_where_there_are_no_outputs_files_are_what_was_made() -> None:
+    """A model in three dimensions; a cover alone is none."""
+    assert completed(f'"outputs":null,"files":["{PNG}"]').outputs == (PNG,)
+    assert completed(f'"outputs":null,"thumbnail":"{PNG}"').outputs == ()
