@@ -31,7 +31,7 @@ _PLAIN_KEY = re.compile(r"[A-Za-z][\w./-]*", re.ASCII)
 
 
 class Unpriced(UsageError):
-    """No price book knows the model: without a price no cost can be told and no budget held."""
+    """No price book can price the job: without a price no cost can be told and no budget held."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,8 +64,8 @@ def price(job: Job, books: Sequence[PriceBook]) -> Price:
     for. Of several the largest counts, and of several tiers that a job leaves open the dearest, so
     that a reservation is never too small.
 
-    Raises Unpriced for a model no book knows or a job no tier fits, and UsageError for a rate that
-    does not fit the job (``per_image`` for a video; ``per_second`` for an image without duration).
+    Raises Unpriced for a model no book knows, and for a job no tier or no rate fits (``per_image``
+    for a video; ``per_second`` for an image without duration): a quote may still price it.
     """
     for book in books:
         rate = book.rates.get(job.model)
@@ -137,7 +137,7 @@ def _count(value: Any) -> int | None:
 def _seconds(job: Job, rate: Rate) -> tuple[Decimal, tuple[str, ...]]:
     """What the rate is multiplied by on account of time, and what had to be assumed."""
     if rate.unit == "per_image" and job.kind is not JobType.IMAGE:
-        raise UsageError(
+        raise Unpriced(
             f"model {job.model!r} has a price per_image, but the job makes {_a(job.kind)}: "
             "give it per_second or per_job"
         )
@@ -147,7 +147,7 @@ def _seconds(job: Job, rate: Rate) -> tuple[Decimal, tuple[str, ...]]:
     if seconds is not None:
         return seconds, ()
     if job.kind is not JobType.VIDEO:
-        raise UsageError(
+        raise Unpriced(
             f"model {job.model!r} has a price per_second, but the job makes {_a(job.kind)} "
             f"and has no duration: {_REMEDIES[job.kind]}"
         )
@@ -163,6 +163,10 @@ _REMEDIES = {
     JobType.IMAGE: "give it per_image or per_job",
     JobType.AUDIO: "give it per_job, or the job a duration in seconds",
 }
+
+
+_USUAL_UNITS = {JobType.IMAGE: "per_image", JobType.VIDEO: "per_second"}
+"""Units that price every job of a type, whatever it says."""
 
 
 def _duration(value: Any) -> Decimal | None:
@@ -248,9 +252,9 @@ class Prices:
         return known
 
     def lacks(self, job: Job) -> bool:
-        """Whether only a quote could price a job; may raise UsageError for a rate that cannot."""
+        """Whether only a quote could price a job."""
         rates = [book.rates[job.model] for book in self.books if job.model in book.rates]
-        if rates and rates[0].unit is not None:
+        if rates and rates[0].unit in ("per_job", _USUAL_UNITS.get(job.kind)):
             return False  # at once, for a million rows: it holds where no tier does
         try:
             self._by_table(price_key(job), job)

@@ -202,5 +202,8 @@ def delays_of(totals: Totals) -> Counter[str]:
     """Why media could not be fetched yet, in words that say whose fault it is."""
     delays: Counter[str] = Counter()
     for cause, count in totals.delays.items():
-        delays[cause.replace(_ITS_URL, "media host", 1)] += count
+        sent = cause.startswith(f"{_ITS_URL} is ")  # "… is cut off", against "… answers 500"
+        delays[
+            cause.replace(_ITS_URL, "what the media host sends" if sent else "media host", 1)
+        ] += count
     return delays

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from asyncpipe.errors import UsageError
 from asyncpipe.jobs.job import Job, JobType
 from asyncpipe.pricing.money import from_micro, to_micro
-from asyncpipe.pricing.price import Price, Unpriced, price
+from asyncpipe.pricing.price import Price, Prices, Unpriced, price
 from asyncpipe.pricing.rates import PriceBook, Rate, built_in
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
@@ -119,6 +119,29 @@ def test_rates_that_do_not_fit_the_job_are_refused() -> None:
         cost(FLUX, Rate(per_second=Decimal("0.1")))
     assert cost(FLUX, Rate(per_second=Decimal("0.1")), duration=5).amount == Decimal("0.5")
     assert cost(FLUX, Rate(per_job=Decimal("0.1"))).amount == Decimal("0.1")
+
+
+@pytest.mark.parametrize(
+    ("kind", "rate", "params", "lacks"),
+    [
+        (JobType.VIDEO, "per_image", {"duration": 5}, True),
+        (JobType.AUDIO, "per_image", {}, True),
+        (JobType.IMAGE, "per_second", {}, True),
+        (JobType.AUDIO, "per_second", {"text": "你好"}, True),
+        (JobType.AUDIO, "per_second", {"duration": 3}, False),
+        (JobType.IMAGE, "per_image", {}, False),
+        (JobType.VIDEO, "per_second", {}, False),
+        (JobType.AUDIO, "per_job", {}, False),
+    ],
+)
+def test_where_a_rate_does_not_fit_the_provider_is_asked(
+    kind: JobType, rate: str, params: dict[str, Any], *, lacks: bool
+) -> None:
+    """Its quote prices a film of a model that a table knows for images."""
+    said = {FLUX: Rate(**{rate: Decimal("0.1")})}  # type: ignore[arg-type]
+    book = PriceBook(rates=said, source="job file")
+    job = Job(model=FLUX, prompt="p", type=kind, params=params)
+    assert Prices(books=(book,)).lacks(job) is lacks
 
 
 def test_an_absurd_price_is_refused() -> None:
