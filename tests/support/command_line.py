@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from asyncpipe.simulator.books import Books
-from tests.support import ROOT
+from tests.support import ROOT, forked
 from tests.support.tables import tables
 
 
@@ -25,6 +25,10 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 def asyncpipe(*arguments: object, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end: forked, unless ``variables`` are for an interpreter that begins."""
+    if hasattr(os, "fork") and not any(name.startswith("PYTHON") for name in variables):
+        words = [str(argument) for argument in arguments]
+        return forked.command(words, cwd=cwd, env=environment(**variables), timeout_s=100)
     return subprocess.run(
         command(*arguments),
         cwd=cwd,
