@@ -8,10 +8,12 @@ import math
 import anyio
 
 from asyncpipe.engine.queue import Handoff, Queue
+from asyncpipe.engine.recorder import Recorder
 from asyncpipe.engine.tickets import OpenRun, StopReasons, Ticket, Tickets
-from asyncpipe.errors import AsyncpipeError, DownloadError
+from asyncpipe.errors import AsyncpipeError, DownloadError, LedgerError
 from asyncpipe.flow import Limiter, Permit
-from asyncpipe.jobs import PAID_OPEN, JobRecord, JobState
+from asyncpipe.jobs import PAID_OPEN, JobRecord, JobState, Withdrawn
+from asyncpipe.jobs import now as wall_clock
 from asyncpipe.ledger import Ledger, Named
 from asyncpipe.media import DiskSpace
 from asyncpipe.pricing import Fit, Spending
@@ -40,6 +42,7 @@ class Admission:
         *,
         tickets: Tickets,
         stops: StopReasons,
+        recorder: Recorder,
         limiter: Limiter,
         spending: Spending,
         room: DiskSpace,
@@ -48,7 +51,7 @@ class Admission:
     ) -> None:
         self._patience_s = patience_s
         self._ledger = ledger
-        self._tickets, self._stops = tickets, stops
+        self._tickets, self._stops, self._recorder = tickets, stops, recorder
         self._limiter, self._spending, self._room = limiter, spending, room
         self._clock = limiter.gate.clock
         self._news = news
@@ -171,8 +174,11 @@ class Admission:
             self._settle_runs()
         elif ticket.state is JobState.GENERATED and ticket.chase is not None:
             self._chase_on(ticket, ticket.chase.since)
+        elif stopped:
+            self._refuse(ticket, stopped)
+            self._settle_runs()
         else:
-            self._let_go(ticket, stopped or ticket.record)
+            self._let_go(ticket, ticket.record)
 
     def _chase_on(self, ticket: Ticket, since: float) -> None:
         """Keep a job whose download failed; callers who have waited long enough hear of it."""
@@ -256,6 +262,17 @@ class Admission:
         self._tickets.close(ticket, outcome)
         self._settle_runs()
 
+    def _refuse(self, ticket: Ticket, reason: AsyncpipeError) -> None:
+        """Let go of a job that is not submitted: who alone wanted it is told, and it is withdrawn.
+
+        Not for a drain: what was accepted is kept for ``resume``.
+        """
+        alone = ticket.single and not ticket.runs and not ticket.record.used
+        keeps = self._stops.drained or isinstance(reason, LedgerError)
+        if alone and ticket.state is JobState.PENDING and not keeps:
+            self._recorder.record(ticket, Withdrawn(job_id=ticket.id, at=wall_clock()))
+        self._tickets.close(ticket, reason)
+
     def _settle_runs(self) -> None:
         """End the runs whose end has come; take up their expired jobs when nothing else is left."""
         for run in list(self._runs):
@@ -338,7 +355,8 @@ class Admission:
             reason = self._spending.why_unfit(ticket.job)
             self._stops.remark(reason)
             self._hunger(ticket.job.model)
-            self._let_go(ticket, reason)
+            self._refuse(ticket, reason)
+            self._settle_runs()
         idle = self._carried == 0 and self.tail()
         if isinstance(chosen, float) and idle and self.queue.expired:
             first = next(iter(self.queue.expired.values()))
@@ -364,7 +382,7 @@ class Admission:
             for name in [model] if model else list(run.models):
                 run.models.pop(name, None)
         for ticket in self.queue.forget_pending(model):
-            self._tickets.close(ticket, reason)
+            self._refuse(ticket, reason)
         self._settle_runs()
 
     # -- what is drawn and asked beside it ------------------------------------------------------

@@ -182,6 +182,7 @@ class Engine:
             self.ledger,
             tickets=self.tickets,
             stops=self.stops,
+            recorder=self.recorder,
             limiter=self.limiter,
             spending=self.spending,
             room=self.room,

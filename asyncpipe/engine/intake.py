@@ -36,6 +36,9 @@ from asyncpipe.ledger import Counted, Ledger, Named
 from asyncpipe.pricing import Prices, Spending, from_micro
 from asyncpipe.providers import Provider
 
+MOST_NAMES = 10_000
+"""So many names are remembered that were told to stand for more than one job."""
+
 
 class Intake:
     """Write jobs as pending, once each, and keep the totals right."""
@@ -58,6 +61,7 @@ class Intake:
         self._session: int | None = None
         self._since = 0  # rows that bear this run or a later one are named by this session
         self._repeats: dict[int, int] = {}  # runs over jobs an earlier run took, by that run
+        self._namesakes: set[str] = set()  # said so far
         self._beginning = anyio.Lock()
         # One at a time: between reading that a job has ended and asking for it again nobody else
         # may do the same, or the second would call a job pending that is in flight.
@@ -78,6 +82,8 @@ class Intake:
         async with self._turn:
             one, cut = await self._ledger.add_job(key, job, run=run, since=self._since)
             record, counted = one.record, one.counted
+            if one.namesake:
+                self._say_again(record.name)
             if counted in (Counted.NOWHERE, Counted.AS_REMOVED):
                 if counted is Counted.AS_REMOVED:
                     self._totals.set_removed(self._totals.removed - 1)
@@ -91,6 +97,18 @@ class Intake:
             if record.state is JobState.CANCELLED:
                 record = self._emit(record, AskedAgain(job_id=record.id, at=now()))
         return record, counted is not Counted.IN_A_BATCH
+
+    def _say_again(self, name: str) -> None:
+        """Say, once for a name, that what has it differs from what this folder knows by it."""
+        if name in self._namesakes:
+            return
+        self._namesakes.add(name)
+        if len(self._namesakes) > MOST_NAMES:
+            self._namesakes.clear()
+        self._spending.tell(
+            f"{name}: this folder has another job of that name; its model, prompt or fields "
+            "differ, so this one is bought as well, and the old files stay"
+        )
 
     def _take_back(self, record: JobRecord, counted: Counted) -> None:
         """Withdraw a job whose caller left while it was written."""

@@ -20,7 +20,7 @@ from asyncpipe.engine.intake import explain
 from asyncpipe.engine.recorder import Hook
 from asyncpipe.engine.stream import ResultStream
 from asyncpipe.engine.tickets import Ticket
-from asyncpipe.errors import AsyncpipeError, UsageError
+from asyncpipe.errors import AsyncpipeError, LedgerError, UsageError
 from asyncpipe.flow import Limiter
 from asyncpipe.jobs import (
     ENDED,
@@ -293,6 +293,7 @@ class Pipeline:
             return record
         stops.forget(noted)
         if record.state is JobState.PENDING and (reason := stops.of(record) or short):
+            self._refuse(record, single=single)
             raise reason
         known = engine.tickets.get(record.id)
         if single and known is not None:  # a batch's job stays the batch's
@@ -300,6 +301,16 @@ class Pipeline:
         ticket = engine.admission.offer(record)
         ticket.adopted, ticket.single = False, single
         return ticket
+
+    def _refuse(self, record: JobRecord, *, single: bool) -> None:
+        """Withdraw a job that is not taken up, unless others want it, or it was submitted before.
+
+        Its caller is told; left pending it would have later runs of the folder end unfinished.
+        """
+        engine = self._parts()
+        failed = isinstance(engine.stops.run, LedgerError)
+        if single and not record.used and record.id not in engine.tickets and not failed:
+            engine.recorder.append(record, Withdrawn(job_id=record.id, at=now()))
 
     def _withdraw(self, ticket: Ticket, caller: asyncio.Future[JobRecord]) -> None:
         """Give up waiting for a job; nobody's any more and untouched, it is withdrawn."""

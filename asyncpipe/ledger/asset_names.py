@@ -112,6 +112,20 @@ def stem_candidates(record: JobRecord, place: str) -> Iterator[str]:
         yield f"{place}/{record.key}-{n}"
 
 
+def has_namesake(connection: sqlite3.Connection, record: JobRecord) -> bool:
+    """Whether the best stem of this job's name is that of another one, which was not withdrawn.
+
+    One whose files lie in a subfolder is not found: names have no index.
+    """
+    query = (
+        "SELECT 1 FROM stems JOIN jobs ON jobs.id=stems.job_id WHERE stems.folded=?"
+        " AND jobs.id<>? AND jobs.name=? AND jobs.state<>'cancelled'"
+    )
+    stems = (folded(next(stem_candidates(record, place))) for place in _FLAT)
+    owners = (connection.execute(query, (stem, record.id, record.name)) for stem in stems)
+    return any(owner.fetchone() for owner in owners)
+
+
 _ENDINGS = (
     *("png", "jpg", "jpeg", "gif", "bmp", "webp", "tiff", "tif", "avif", "heic", "svg", "psd"),
     *("exr", "jxl", "glb", "gltf", "usdz", "fbx", "ply", "obj", "zip", "pdf", "mp4", "mov", "webm"),

@@ -24,7 +24,7 @@ from asyncpipe.jobs import (
     StoredAsset,
     made,
 )
-from asyncpipe.ledger.asset_names import claim_stems
+from asyncpipe.ledger.asset_names import claim_stems, has_namesake
 from asyncpipe.ledger.errors import MADE_NO_SENSE, makes_no_sense, rows_of
 from asyncpipe.ledger.rows import Added, AddedOne, Counted, Named
 from asyncpipe.ledger.schema import NAMED_BY, UNENDED
@@ -270,7 +270,9 @@ def add_one(
         known = record_by_key(connection, key)
     assert known is not None
     (record,) = claim_stems(connection, [known], folder)
-    return AddedOne(record=record, counted=counted)
+    new = counted is Counted.NOWHERE and job.name is not None
+    namesake = new and has_namesake(connection, record)
+    return AddedOne(record=record, counted=counted, namesake=namesake)
 
 
 def pending_models(connection: sqlite3.Connection, named: Named) -> list[str]:

@@ -66,10 +66,14 @@ class Counted(Enum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AddedOne:
-    """A job that one caller asked for, as it stands, and where totals counted it before."""
+    """A job that one caller asked for, as it stands, and where totals counted it before.
+
+    ``namesake``: it is new, and another job here has its name, as far as their files' names tell.
+    """
 
     record: JobRecord
     counted: Counted
+    namesake: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import anyio
 import pytest
 
 from asyncpipe import Job, JobState, Pipeline
 from asyncpipe.engine import ingest
-from asyncpipe.errors import JobFileError, UsageError
+from asyncpipe.errors import JobFileError, KeyRefused, UsageError
 from asyncpipe.testing import FakeProvider, Script, run_virtual
 from tests.support.pipelines import counts_agree, job, opened
 
@@ -196,5 +197,80 @@ def test_a_stream_that_is_left_while_a_job_is_written_down_buys_it_not(
             assert provider.submits <= most
             await counts_agree(pipeline)
             assert not pipeline._parts().tickets
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("how", ["generate", "stream"])
+@pytest.mark.parametrize("when", ["before", "meanwhile", "at its submit"])
+def test_what_a_caller_is_refused_is_withdrawn(tmp_path: Path, how: str, when: str) -> None:
+    """He is told; left pending, every later run of the folder would end unfinished."""
+    refused = KeyRefused("401")
+    scripts = {"a": Script(submits=[refused] if when == "at its submit" else ())}
+    provider = FakeProvider(scripts=scripts, default=Script(submit_s=5.0))
+
+    async def ask(pipeline: Pipeline) -> None:
+        if how == "generate":
+            await pipeline.generate(job("a"))
+        else:
+            async for _ in pipeline.stream([job("a")]):
+                pass
+
+    async def main() -> None:
+        async with opened(tmp_path, provider, max_workers=1) as pipeline:
+            await pipeline.generate(job("done"))
+            if when == "before":
+                balance = pipeline._parts().spending.balance
+                balance.too_little = AsyncMock(return_value=refused)  # type: ignore[method-assign]
+            elif when == "meanwhile":
+                other = asyncio.ensure_future(pipeline.generate(job("other")))
+                await asyncio.sleep(1)
+                asyncio.get_running_loop().call_later(1, pipeline._parts().stops.note, refused)
+            with pytest.raises(KeyRefused):
+                await ask(pipeline)
+            if when == "meanwhile":
+                await other
+            await counts_agree(pipeline)
+            assert pipeline.totals.pending == 0
+        async with opened(tmp_path, provider) as again:
+            assert (await again.resume()).totals.pending == 0
+            assert (await again.generate(job("a"))).status == "success"
+
+    run_virtual(main())
+    assert provider.sold.count("a") == 1
+
+
+def test_what_a_batch_wants_too_is_not_withdrawn_with_a_refused_caller(tmp_path: Path) -> None:
+    """It stays pending: the same batch goes on later."""
+    provider = FakeProvider(default=Script(submit_s=5.0))
+
+    async def main() -> None:
+        async with opened(tmp_path, provider, max_workers=1) as pipeline:
+            batch = asyncio.ensure_future(pipeline.batch_generate(OWN))
+            await asyncio.sleep(1)
+            call = asyncio.ensure_future(pipeline.generate(OWN[5]))
+            await asyncio.sleep(1)
+            pipeline._parts().stops.note(KeyRefused("401"))
+            with pytest.raises(KeyRefused):
+                await call
+            assert (await batch).totals.pending == 5
+            await counts_agree(pipeline)
+
+    run_virtual(main())
+
+
+def test_what_was_accepted_before_a_drain_is_kept_for_resume(tmp_path: Path) -> None:
+    """A service restarts: its callers are told, and what they asked for goes on."""
+    provider = FakeProvider(default=Script(submit_s=5.0))
+
+    async def main() -> None:
+        async with opened(tmp_path, provider, max_workers=1) as pipeline:
+            calls = [asyncio.ensure_future(pipeline.generate(each)) for each in OWN[:3]]
+            await asyncio.sleep(1)
+            pipeline.drain()
+            await asyncio.wait(calls)
+            assert pipeline.totals.pending == 2
+        async with opened(tmp_path, provider) as again:
+            assert (await again.resume()).totals.successful == 3
 
     run_virtual(main())

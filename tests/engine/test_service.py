@@ -35,7 +35,7 @@ from asyncpipe.providers.base import Prediction, PredictionStatus
 from asyncpipe.report import manifest as manifest_module
 from asyncpipe.report.totals import MOST_CAUSES, OTHER_CAUSES, Totals
 from asyncpipe.testing import FakeAccount, FakeProvider, Script, run_virtual
-from tests.support.pipelines import counts_agree, job, opened
+from tests.support.pipelines import FLUX, counts_agree, job, opened
 
 FAILED, DONE = PredictionStatus.FAILED, PredictionStatus.COMPLETED
 
@@ -457,3 +457,47 @@ def test_a_pipeline_that_is_not_open_says_so(tmp_path: Path) -> None:
 
     run_virtual(main())
     assert provider.submits == 0
+
+
+async def ask_in_turn(folder: Path, asked: list[dict[str, Any]]) -> list[str]:
+    """What is said when these are asked for one after the other, each in a pipeline of its own."""
+    said: list[str] = []
+    for each in asked:
+        async with opened(folder, FakeProvider(), on_remark=said.append) as pipeline:
+            await pipeline.generate({"model": FLUX, "prompt": "a mug", **each})
+    return said
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"prompt": "a cup"}, {"params": {"seed": 2}}, {"model": "google/imagen4-ultra/text-to-image"}],
+)
+def test_a_known_name_with_another_body_is_said_to_be_bought_again(
+    tmp_path: Path, other: dict[str, Any]
+) -> None:
+    """Also from one process to the next; the very same job says nothing and is not bought."""
+    name = {"name": "杯"}
+    said = run_virtual(ask_in_turn(tmp_path, [name, name, {"name": "瓶"}, {**name, **other}, name]))
+    assert said == [
+        "杯: this folder has another job of that name; its model, prompt or fields differ, so this "
+        "one is bought as well, and the old files stay"
+    ]
+
+
+def test_requests_at_once_for_one_name_are_said_once(tmp_path: Path) -> None:
+    """Three prompts, three pictures, one remark; nameless jobs are always new."""
+    said: list[str] = []
+
+    async def main() -> None:
+        async with opened(tmp_path, FakeProvider(), on_remark=said.append) as pipeline:
+            asked = [{"name": "mug", "model": FLUX, "prompt": f"mug {n}"} for n in range(3)]
+            asked += [{"model": FLUX, "prompt": "mug"}] * 3
+            await asyncio.gather(*map(pipeline.generate, asked))
+
+    run_virtual(main())
+    assert len(said) == 1
+
+
+def test_names_that_only_share_their_files_names_are_no_namesakes(tmp_path: Path) -> None:
+    """`A B` and `a_b`: other names, kept apart by their keys."""
+    assert run_virtual(ask_in_turn(tmp_path, [{"name": "A B"}, {"name": "a_b"}])) == []

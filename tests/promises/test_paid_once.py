@@ -430,7 +430,7 @@ def test_two_batches_of_the_same_jobs_end_together(tmp_path: Path) -> None:
 
 
 def test_what_a_program_asked_for_and_left_is_not_bought_by_the_file(tmp_path: Path) -> None:
-    """It was refused, and its caller knows; the job file never named it: ``resume`` buys it."""
+    """It was refused, and its caller knows: it is withdrawn, and nobody buys it."""
     provider = FakeProvider()
     mugs(tmp_path, provider)
 
@@ -439,9 +439,10 @@ def test_what_a_program_asked_for_and_left_is_not_bought_by_the_file(tmp_path: P
             pipeline.drain()
             with pytest.raises(AsyncpipeError, match="drained"):
                 await pipeline.generate(job("own"))
+            await counts_agree(pipeline)
 
     run_virtual(between())
-    assert counts(mugs(tmp_path, provider).totals) == (4, 3, 1, 0)
+    assert counts(mugs(tmp_path, provider).totals) == (3, 3, 0, 0)
     assert "own" not in provider.sold
 
 
