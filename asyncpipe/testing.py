@@ -50,6 +50,7 @@ from asyncpipe.jobs import Job, JobType, now
 from asyncpipe.pricing import HasBalance, HasBill, HasQuotes, Quote
 from asyncpipe.providers import (
     DEFAULT_PROVIDER,
+    HasAccountId,
     HasHistory,
     Listed,
     Prediction,
@@ -439,6 +440,10 @@ async def _check_capabilities(provider: object, job: Job) -> None:
     if isinstance(provider, HasBalance):
         balance = await _or_none(provider.balance())
         _rule(balance is None or _is_amount(balance), "a balance is an amount as Decimal")
+    if isinstance(provider, HasAccountId):
+        account: object = await _or_none(provider.account_id())
+        named = account is None or (isinstance(account, str) and account != "")
+        _rule(named, "an account's id is a word")
     if isinstance(provider, HasBill):
         days = [now().date() - timedelta(days=n) for n in range(2)]
         bill = await _or_none(provider.bill(days))

@@ -19,6 +19,7 @@ from asyncpipe.cli.options import (
     JOB_FILE,
     OUTPUT,
     PRICE_FILE,
+    SAME_ACCOUNT,
     SEARCH,
     estimate,
     run,
@@ -55,6 +56,7 @@ app.add_command(run)
 @BASE_URL
 @GRACE
 @SEARCH
+@SAME_ACCOUNT
 @ENV_FILE
 @OUTPUT
 def collect(folder: Path, **options: Any) -> int:
@@ -72,6 +74,7 @@ def collect(folder: Path, **options: Any) -> int:
 @BASE_URL
 @GRACE
 @SEARCH
+@SAME_ACCOUNT
 @ENV_FILE
 @OUTPUT
 def verify(folder: Path, **options: Any) -> int:
@@ -141,15 +144,9 @@ def schema() -> None:
 @click.option("--find", is_flag=True, help="Look now for lost submits in the provider's list.")
 @click.option("--prediction", metavar="ID", help="The prediction of the one job that is named.")
 @BASE_URL
+@SAME_ACCOUNT
 @ENV_FILE
-def resolve(
-    folder: Path,
-    jobs: tuple[str, ...],
-    find: bool,
-    prediction: str | None,
-    base_url: str | None,
-    **options: bool,
-) -> None:
+def resolve(folder: Path, jobs: tuple[str, ...], **options: Any) -> None:
     """Decide about the unknown jobs and lost answers of FOLDER: all, or those of JOBS.
 
     First let --find look for them in the provider's list, as every run does; an id that you know
@@ -170,12 +167,14 @@ def resolve(
         resolve_jobs,
     )
 
+    find, prediction = options.pop("find"), options.pop("prediction")
+    asking = {name: options.pop(name) for name in ("base_url", "same_account")}
     if find or prediction is not None:
         if any(options.values()) or (find and (prediction is not None or jobs)):
             raise click.UsageError("--find and --prediction stand alone; --find looks for all jobs")
         if prediction is not None:
             return resolve_by_hand(folder, jobs, prediction)
-        return resolve_by_search(folder, base_url=base_url)
+        return resolve_by_search(folder, **asking)
     resolve_jobs(folder, jobs, decision_of(**options))
 
 
@@ -251,16 +250,17 @@ def export(folder: Path, form: str, rows: str, output: Path | None) -> int:
 @app.command()
 @FOLDER
 @BASE_URL
+@SAME_ACCOUNT
 @ENV_FILE
 @_JSON
-def reconcile(folder: Path, base_url: str | None, as_json: bool) -> int:
+def reconcile(folder: Path, **options: Any) -> int:
     """Compare the money in FOLDER's ledger with the provider's bill, per model and day.
 
     Costs nothing. Exit code 0: they agree, or what is reserved explains the difference.
     """
     from asyncpipe.cli.reconcile import reconcile_folder
 
-    return reconcile_folder(folder, base_url=base_url, as_json=as_json)
+    return reconcile_folder(folder, **options)
 
 
 def run_command(arguments: list[str] | None = None) -> int:

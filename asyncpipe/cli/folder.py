@@ -29,6 +29,7 @@ from asyncpipe.engine import (
     Pipeline,
     Resolved,
     Verified,
+    ask_account,
     find_lost,
     resolve,
     take_prediction,
@@ -59,6 +60,7 @@ class CollectOptions:
     base_url: str | None
     grace: float
     search_s: float
+    same_account: bool
     output: Output
 
 
@@ -109,7 +111,9 @@ async def _collect(options: CollectOptions, simulated: Simulated | None) -> End:
             polling=polling,
             deadlines=deadlines,
             search_s=search_s,
+            same_account=options.same_account,
             on_event=progress,
+            on_remark=lambda line: options.output.echo(printable(line)),
         )
         return await work_in(pipeline, pipeline.collect, progress=progress, grace_s=options.grace)
 
@@ -172,7 +176,7 @@ def resolve_by_hand(folder: Path, names: tuple[str, ...], prediction_id: str) ->
     click.echo(f"  {printable(one.before.name)}: {_outcome(one)}")
 
 
-def resolve_by_search(folder: Path, *, base_url: str | None) -> None:
+def resolve_by_search(folder: Path, *, base_url: str | None, same_account: bool) -> None:
     """Look for lost submits at the provider, and say what was found."""
     simulated = Simulated() if origin_of(folder).simulated else None
 
@@ -180,7 +184,8 @@ def resolve_by_search(folder: Path, *, base_url: str | None) -> None:
         async with AsyncExitStack() as stack:
             provider = await connect(stack, folder, base_url=base_url, simulated=simulated)
             await stack.enter_async_context(provider)
-            return await find_lost(folder, provider)
+            account = await ask_account(provider, lambda line: echo(printable(line)))
+            return await find_lost(folder, provider, account, same_account=same_account)
 
     found = asyncio.run(look())
     for one in found:

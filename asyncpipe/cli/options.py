@@ -88,6 +88,12 @@ SEARCH = click.option(
     help="How long submits that lost their answer are looked for at the provider, in seconds.",
 )
 
+SAME_ACCOUNT = click.option(
+    "--same-account",
+    is_flag=True,
+    help="Go on with a key of another account than the one this folder was bought with.",
+)
+
 ENV_FILE = click.option(
     "--env-file",
     type=click.Path(path_type=Path),
@@ -189,6 +195,7 @@ _CHOICES = shared(
         "[default: the job file's, or find]",
     ),
     SEARCH,
+    SAME_ACCOUNT,
     click.option(
         "--min-free",
         type=click.FloatRange(0),

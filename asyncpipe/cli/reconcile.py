@@ -13,10 +13,10 @@ import click
 import orjson
 
 from asyncpipe._text import json_text, printable
-from asyncpipe.cli.session import Exit, Simulated, connect, loop_factory
-from asyncpipe.engine import find_lost
+from asyncpipe.cli.session import Exit, Simulated, connect, echo, loop_factory
+from asyncpipe.engine import ask_account, find_lost
 from asyncpipe.errors import FolderInUse, ProviderError, UsageError
-from asyncpipe.ledger import Origin, origin_of
+from asyncpipe.ledger import Origin, check_account, origin_of
 from asyncpipe.pricing import Bill, HasBill, usd
 from asyncpipe.providers import Provider
 from asyncpipe.report import (
@@ -35,18 +35,21 @@ SHOWN = 5
 """Foreign models that are named; the others are counted."""
 
 
-def reconcile_folder(folder: Path, *, base_url: str | None, as_json: bool) -> int:
+def reconcile_folder(
+    folder: Path, *, base_url: str | None, same_account: bool, as_json: bool
+) -> int:
     """Compare and print; return 0 when nothing is left to explain, else 1.
 
-    Raises LedgerError without a ledger, UsageError for another provider than the folder's, and
-    ProviderError when the bill cannot be had.
+    Raises LedgerError without a ledger, UsageError for another provider or account than the
+    folder's, and ProviderError when the bill cannot be had.
     """
     origin = origin_of(folder)
     ledgered = read_entries(folder)
     bill = Bill()
     if ledgered.days:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            ledgered, bill = runner.run(_ask(folder, origin, ledgered, base_url))
+            asking = _ask(folder, origin, ledgered, base_url, same_account=same_account)
+            ledgered, bill = runner.run(asking)
     reconciled = compare(ledgered, bill)
     if as_json:
         text = orjson.dumps(_document(reconciled, origin), option=orjson.OPT_INDENT_2)
@@ -57,7 +60,12 @@ def reconcile_folder(folder: Path, *, base_url: str | None, as_json: bool) -> in
 
 
 async def _ask(
-    folder: Path, origin: Origin, ledgered: Ledgered, base_url: str | None
+    folder: Path,
+    origin: Origin,
+    ledgered: Ledgered,
+    base_url: str | None,
+    *,
+    same_account: bool,
 ) -> tuple[Ledgered, Bill]:
     """Look for lost submits, then ask for the bill; return what the ledger says then."""
     simulated = Simulated() if origin.simulated else None
@@ -67,9 +75,13 @@ async def _ask(
         await stack.enter_async_context(provider)
         if not isinstance(provider, HasBill):
             raise ProviderError(f"{provider.name} tells no bill: there is nothing to compare with")
+        account = await ask_account(provider, lambda line: echo(printable(line)))
+        if not same_account:
+            check_account(origin.account, account, origin, folder)
         # A run that holds it looks itself; without a list the bill alone speaks.
         with suppress(FolderInUse, ProviderError):
-            ledgered = read_entries(folder) if await find_lost(folder, provider) else ledgered
+            if await find_lost(folder, provider, account, same_account=same_account):
+                ledgered = read_entries(folder)
         return ledgered, await provider.bill(ledgered.days)
 
 

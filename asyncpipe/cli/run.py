@@ -50,6 +50,7 @@ class RunOptions:
     retry_failed: bool
     ambiguous: str | None
     search_s: float
+    same_account: bool
     min_free: float
     patience: float
     grace: float
@@ -109,6 +110,7 @@ async def _run(options: RunOptions, file: JobFile, prices: Prices, folder: Path)
             search_s=options.search_s
             if simulated is None
             else simulated.search_s(options.search_s),
+            same_account=options.same_account,
             on_event=progress,
             on_remark=remark,
         )

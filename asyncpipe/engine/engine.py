@@ -13,6 +13,7 @@ from typing import Any
 
 from asyncpipe._fs import forget_parts
 from asyncpipe._tasks import tasks_apart, within
+from asyncpipe.engine.account import ask_account, settle_account
 from asyncpipe.engine.admission import Admission
 from asyncpipe.engine.aftercare import Aftercare, to_come_again
 from asyncpipe.engine.chase import PATIENCE_S
@@ -73,6 +74,7 @@ class EngineSettings:
     search_s: float
     spending: SpendingLimits
     tell: Tell
+    same_account: bool
     hooks: tuple[Hook, ...]
     rng: Random
 
@@ -90,10 +92,14 @@ class Engine:
     async def open(self, stack: AsyncExitStack) -> None:
         """Open everything; ``stack`` takes it down again.
 
-        Raises FolderInUse, LedgerError, and UsageError for another provider's folder.
+        Raises FolderInUse, LedgerError, and UsageError for another provider's or account's folder.
         """
         await self._open_ledger(stack)
         await self._open_connections(stack)
+        account = await ask_account(self.provider, self.settings.tell)
+        await settle_account(
+            self.ledger, self.origin, account, self.folder, accept=self.settings.same_account
+        )
         self._make_admission(stack)
         self._make_driver()
         self.tasks = await stack.enter_async_context(tasks_apart("asyncpipe engine"))
@@ -118,10 +124,10 @@ class Engine:
         check_local(folder)
         make_folders(folder, (JobType.IMAGE.folder, JobType.VIDEO.folder, STATE_FOLDER))
         stack.enter_context(FolderLock(folder / STATE_FOLDER / "lock"))
-        origin = Origin(
+        self.origin = Origin(
             provider=provider.name, origin=provider.origin, simulated=provider.simulated
         )
-        opening = open_ledger(folder, origin, self.stops.note)
+        opening = open_ledger(folder, self.origin, self.stops.note)
         self.ledger = await stack.enter_async_context(opening)
         await mark_interrupted(self.ledger)
         forget_parts(folder / MANIFEST_NAME)

@@ -53,9 +53,11 @@ class Pipeline:
     ``min_free_bytes`` are free on the disk. ``ambiguous`` says, as in a job file, what becomes of a
     submit whose answer was lost: it is looked for in the provider's list for at least ``search_s``
     seconds. With ``resubmit``, or ``resubmit_unknown``, it is sent again, at most ``retries``
-    times, and may be paid twice. ``on_event`` is called for every event, ``on_remark`` (default:
-    the log) with what users should know. Jobs run in the pipeline's own tasks: leaving early loses
-    nothing paid for. Raises FolderInUse, LedgerError, UsageError (another's folder).
+    times, and may be paid twice. ``same_account`` takes a key of another account than the one that
+    the folder was bought with. ``on_event`` is called for every event, ``on_remark`` (default: the
+    log) with what users should know. Jobs run in the pipeline's own tasks: leaving early loses
+    nothing paid for. Raises FolderInUse, LedgerError, UsageError (another provider's or account's
+    folder).
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Pipeline:
         ambiguous: str = "find",
         search_s: float = 120.0,
         resubmit_unknown: bool = False,
+        same_account: bool = False,
         on_event: Hook | None = None,
         on_remark: Tell = logger.warning,
         seed: int | None = None,
@@ -95,6 +98,7 @@ class Pipeline:
             search_s=search_s,
             spending=spending or SpendingLimits(),
             tell=on_remark,
+            same_account=same_account,
             hooks=(on_event,) if on_event else (),
             rng=Random(seed),
         )

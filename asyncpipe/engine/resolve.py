@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from asyncpipe.engine.account import settle_account
 from asyncpipe.engine.find import SKEW, Place, Reading, match
 from asyncpipe.engine.ingest import mark_interrupted
 from asyncpipe.engine.search import attempts_of, lost_of, own_in
@@ -149,12 +150,15 @@ def _route(provider: str, job: Job) -> str:
     return known.route_of(job) if isinstance(known, HasHistory) else ""
 
 
-async def find_lost(folder: Path, provider: Provider) -> list[Resolved]:
+async def find_lost(
+    folder: Path, provider: Provider, account: str | None = None, *, same_account: bool = False
+) -> list[Resolved]:
     """Look once for every lost submit of ``folder``; what is found is polled by the next run.
 
-    ``provider`` is open. Raises HistoryUnavailable where it lists no predictions, ProviderError
-    where the list cannot be read; UsageError for another provider's folder, FolderInUse while a run
-    holds it.
+    ``provider`` is open, ``account`` what ``ask_account`` told of it; ``same_account`` accepts
+    another one than before. Raises HistoryUnavailable where it lists no predictions, ProviderError
+    where the list cannot be read; UsageError for another provider's or account's folder,
+    FolderInUse while a run holds it.
     """
     if not isinstance(provider, HasHistory):
         raise HistoryUnavailable(f"{provider.name} does not list what was bought")
@@ -162,6 +166,7 @@ async def find_lost(folder: Path, provider: Provider) -> list[Resolved]:
     with FolderLock(folder / STATE_FOLDER / "lock"):
         async with open_ledger(folder, origin) as ledger:
             await mark_interrupted(ledger)
+            await settle_account(ledger, origin, account, folder, accept=same_account)
             resolved = await _find(ledger, provider)
         write_manifest(folder)
     return resolved

@@ -27,6 +27,7 @@ from asyncpipe.ledger.folder import (
     check_origin,
     check_unused,
     ledger_path,
+    note_account,
     read_origin,
 )
 from asyncpipe.ledger.protocol import Ledger, LedgerReader, Seen
@@ -174,6 +175,7 @@ class SqliteLedger:
             self._committing.append(waiter)
         await waiter
 
+    note_account = asked(note_account)
     begin_session = seen_through(runs.begin_session)
     start_run = asked(runs.start_run)
     take_up = asked(runs.take_up)

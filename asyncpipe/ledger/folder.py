@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -182,11 +182,15 @@ def check_unused(path: Path) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Origin:
-    """Which provider a folder's predictions were bought from; a folder belongs to one."""
+    """Which provider a folder's predictions were bought from; a folder belongs to one.
+
+    ``account`` is the provider's own id of the account that bought them; None: not known.
+    """
 
     provider: str
     origin: str
     simulated: bool
+    account: str | None = field(default=None, compare=False)  # it has a rule of its own
 
     def __str__(self) -> str:
         if self.simulated:
@@ -203,6 +207,7 @@ def read_origin(connection: sqlite3.Connection) -> Origin | None:
         provider=meta.get("provider", "none"),
         origin=meta.get("origin", "none"),
         simulated=meta.get("simulated") == "1",
+        account=meta.get("account"),
     )
 
 
@@ -221,6 +226,43 @@ def check_origin(connection: sqlite3.Connection, origin: Origin, folder: Path) -
             f"{folder} holds predictions of {theirs}, this run would use {origin}: "
             "choose another folder with --output-dir, or run against the same provider as before"
         )
+
+
+_BOUGHT = (
+    "SELECT EXISTS(SELECT 1 FROM attempts WHERE prediction_id IS NOT NULL OR lost_at IS NOT NULL"
+    " OR charged>0 OR reserved>0)"
+)
+
+
+def note_account(connection: sqlite3.Connection, account: str, *, accept: bool) -> str | None:
+    """Note which account a folder's predictions are bought with from now on.
+
+    Returns the one noted before, and notes nothing, where that is another: unless ``accept``, or
+    nothing was bought yet.
+    """
+    query = "SELECT value FROM meta WHERE key='account'"
+    (theirs,) = connection.execute(query).fetchone() or (None,)
+    (bought,) = connection.execute(_BOUGHT).fetchone()
+    if bought and theirs not in (None, account) and not accept:
+        return str(theirs)
+    connection.execute(
+        "INSERT INTO meta(key, value) VALUES('account', ?)"
+        " ON CONFLICT(key) DO UPDATE SET value=excluded.value",
+        (account,),
+    )
+    return None
+
+
+def check_account(theirs: str | None, ours: str | None, origin: object, folder: Path) -> None:
+    """Raise UsageError where a folder's predictions were bought with another account."""
+    if theirs is None or ours is None or theirs == ours:
+        return
+    raise UsageError(
+        f"{folder} holds predictions that account {theirs} bought from {origin}, and the key is "
+        f"one of account {ours}, which cannot ask for them: use a key of account {theirs}, choose "
+        "another folder with --output-dir, or add --same-account (same_account=True) if the one "
+        "account has taken over from the other"
+    )
 
 
 _NETWORK = re.compile(

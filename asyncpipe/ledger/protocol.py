@@ -61,6 +61,13 @@ class Ledger(Protocol):
 
     # -- runs ---------------------------------------------------------------------------------
 
+    async def note_account(self, account: str, *, accept: bool) -> str | None:
+        """Note which account of the provider's this folder buys with, by the provider's own id.
+
+        Returns the one noted before, and notes nothing, where that is another: unless ``accept``,
+        or nothing was bought yet.
+        """
+
     async def begin_session(self, at: datetime) -> Seen[Session]:
         """Note that a process begins to work here; what it does not name counts as removed."""
 

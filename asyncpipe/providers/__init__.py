@@ -13,6 +13,7 @@ from typing import Any
 
 from asyncpipe.errors import UsageError
 from asyncpipe.providers.base import (
+    HasAccountId,
     HasHistory,
     Listed,
     Prediction,
@@ -28,6 +29,7 @@ DEFAULT_PROVIDER = "atlas"
 
 __all__ = [
     "DEFAULT_PROVIDER",
+    "HasAccountId",
     "HasHistory",
     "Listed",
     "Prediction",

@@ -102,11 +102,22 @@ class HasHistory(Protocol):
 
 
 @runtime_checkable
+class HasAccountId(Protocol):
+    """What a provider may be besides: it says which account its key belongs to."""
+
+    async def account_id(self) -> str:
+        """The provider's own id of the account, the same for each of its keys; costs nothing.
+
+        Raises ProviderError where it cannot be told.
+        """
+
+
+@runtime_checkable
 class Provider(Protocol):
     """An API that is submitted to, polled, and answers URLs.
 
-    What it can do besides is asked for where it is needed: Uploader and HasHistory here,
-    HasQuotes, HasBalance and HasBill in pricing, HasCatalogue in catalog.
+    What it can do besides is asked for where it is needed: Uploader, HasHistory and HasAccountId
+    here, HasQuotes, HasBalance and HasBill in pricing, HasCatalogue in catalog.
 
     Entering opens its connections; entered twice, the last exit closes them. It may have
     ``account``: an opaque word that tells accounts apart and is not the key (see ``account_of``).

@@ -22,6 +22,7 @@ from asyncpipe.jobs.events import (
     Generated,
     Intended,
     LostSettled,
+    NotBought,
     Resubmitted,
     Submitted,
     Succeeded,
@@ -408,6 +409,30 @@ class LedgerContract:
                 assert await ledger.changes() > before
                 await ledger.forget_uploads(["a", "b"])
                 assert await ledger.find_upload("a") is None
+
+        asyncio.run(main())
+
+    def test_whose_it_is_changes_only_while_nothing_is_bought_or_when_told_to(
+        self, store: Store, tmp_path: Path
+    ) -> None:
+        """A refusal names the account before; what was refused to an intent bought nothing."""
+
+        async def main() -> None:
+            async with store.open(tmp_path) as ledger:
+                _, records = await begun(ledger)
+                refused = intent(records[0])
+                ledger.append(refused)
+                ledger.append(went(refused, NotBought, error="no"))
+                for account in ("acct-1", "acct-2", "acct-2"):
+                    assert await ledger.note_account(account, accept=False) is None
+                delivered(ledger, records[1])
+                assert await ledger.note_account("acct-1", accept=False) == "acct-2"
+                assert await ledger.note_account("acct-2", accept=False) is None
+                assert await ledger.note_account("acct-1", accept=True) is None
+            with store.read(tmp_path) as reader:
+                origin = reader.origin()
+                assert origin is not None
+                assert origin.account == "acct-1"
 
         asyncio.run(main())
 

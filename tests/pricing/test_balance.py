@@ -23,7 +23,7 @@ from asyncpipe.errors import (
 from asyncpipe.http.client import HttpAnswer
 from asyncpipe.pricing.balance import ASKED_S, ENOUGH_S
 from asyncpipe.pricing.spending import SpendingLimits
-from asyncpipe.providers.atlas.billing import read_balance
+from asyncpipe.providers.atlas.billing import read_account, read_balance
 from asyncpipe.providers.base import Prediction, PredictionStatus
 from asyncpipe.simulator.faults import Faults
 from asyncpipe.simulator.server import Simulator
@@ -75,8 +75,42 @@ def test_what_is_no_balance_says_why(body: str, status: int, why: str) -> None:
 
 
 def test_a_refused_key_is_told_as_such() -> None:
-    with pytest.raises(KeyRefused):
-        read_balance(answer("{}", 401))
+    for read in (read_balance, read_account):
+        with pytest.raises(KeyRefused):
+            read(answer("{}", 401))
+
+
+@pytest.mark.parametrize(
+    ("body", "account"),
+    [
+        (DOCUMENTED, "a1"),
+        ('{"account":{"id":7,"name":"n"}}', "7"),
+        ('{"code":200,"data":{"account":{"id":" a1 "},"available":{"value":"1"}}}', "a1"),
+        ('\ufeff{"account":{"id":"a1"}}', "a1"),
+    ],
+)
+def test_whose_the_balance_is_is_read(body: str, account: str) -> None:
+    """By the account's id; its name may change, and several may have the same."""
+    assert read_account(answer(body)) == account
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "why"),
+    [
+        ('{"available":{"value":"5","currency":"usd"}}', 200, "names no account"),
+        ('{"account":{"id":null,"name":"n"}}', 200, "names no account"),
+        ('{"account":{"id":""}}', 200, "names no account"),
+        ('{"account":"me"}', 200, "names no account"),
+        ('{"account":[],"data":[]}', 200, "names no account"),
+        ("[]", 200, "names no account"),
+        ("<html></html>", 200, "names no account"),
+        ("<html></html>", 404, "the account cannot be read: there is no billing API"),
+        ("{}", 403, "the account cannot be read: this key may not read it"),
+    ],
+)
+def test_an_answer_that_names_no_account_says_why(body: str, status: int, why: str) -> None:
+    with pytest.raises(ProviderError, match=why):
+        read_account(answer(body, status))
 
 
 @dataclass(kw_only=True)

@@ -295,7 +295,8 @@ def test_a_netrc_in_the_home_folder_does_not_replace_the_key(
             async with Pipeline(provider, tmp_path / "out", polling=POLLING) as pipeline:
                 await pipeline.generate({"name": "a", "model": FLUX, "prompt": "p"})
             sent = {r.path[:6]: r.headers.get("Authorization") for r in echo.requests}
-            assert sent == {"/api/v": f"Bearer {KEY}", "/media": None}
+            key = f"Bearer {KEY}"
+            assert sent == {"/api/v": key, "/publi": key, "/media": None}
 
     asyncio.run(main())
 

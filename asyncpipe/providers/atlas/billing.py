@@ -20,7 +20,7 @@ from asyncpipe._tasks import Retries, retrying
 from asyncpipe.errors import KeyRefused, PollFailed, ProviderError
 from asyncpipe.http import HttpAnswer, header, retry_after_s
 from asyncpipe.pricing import Bill, BilledDay
-from asyncpipe.providers.atlas.fields import clean, read_json
+from asyncpipe.providers.atlas.fields import clean, identifier, read_json
 
 LONGEST_RANGE = timedelta(days=180)
 """The most days one request may ask for."""
@@ -40,6 +40,8 @@ _MOST_USD = Decimal(10) ** 12
 _SMALLEST_EXPONENT = -30
 
 _BUSY = frozenset({429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
+
+_ACCOUNT_IDS = ("id", "account_id", "accountId")
 
 _MODEL_NAMES = ("model", "model_id", "model_name", "id", "name")
 
@@ -189,6 +191,21 @@ def read_balance(answer: HttpAnswer) -> Decimal:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as exc:
         why = f"{type(exc).__name__}: {clean(str(exc), 120)}"
     raise ProviderError(f"the balance cannot be read: {why}")
+
+
+def read_account(answer: HttpAnswer) -> str:
+    """The id of the account that a balance is of, from the same answer.
+
+    Raises KeyRefused or ProviderError where it is not told.
+    """
+    if not 200 <= answer.status < 300:
+        raise _refusal(answer, None, what="the account")
+    document = read_json(answer.body) or {}
+    for layer in (document.get("data"), document):
+        account = layer.get("account") if isinstance(layer, dict) else None
+        if isinstance(account, dict) and (name := identifier(account, _ACCOUNT_IDS)):
+            return name
+    raise ProviderError("the balance names no account", status=answer.status)
 
 
 def _day(bucket: Mapping[str, Any]) -> BilledDay:

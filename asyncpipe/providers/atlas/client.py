@@ -33,7 +33,7 @@ from asyncpipe.media import media_type
 from asyncpipe.pricing import Bill, Quote
 from asyncpipe.providers import Listed, Prediction
 from asyncpipe.providers.atlas.answer import open_answer
-from asyncpipe.providers.atlas.billing import read_balance, read_bill
+from asyncpipe.providers.atlas.billing import read_account, read_balance, read_bill
 from asyncpipe.providers.atlas.history import pages
 from asyncpipe.providers.atlas.key import Redactor
 from asyncpipe.providers.atlas.quote import read_quote
@@ -107,6 +107,7 @@ class AtlasCloud:
         self._base = _base(base_url, simulated=simulated)
         key = "" if keyless else _key(api_key, simulated=simulated)
         self._account = _account(key)
+        self._account_id = ""
         self._redactor = Redactor(key) if len(key) >= _SHORTEST_SECRET else None
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._http = HttpClient(str(self._base), headers=headers, timeouts=timeouts)
@@ -254,6 +255,15 @@ class AtlasCloud:
     async def balance(self) -> Decimal:
         """USD the account has available; free. Raises ProviderError when it cannot be told."""
         return read_balance(await self.ask_account("/balance"))
+
+    async def account_id(self) -> str:
+        """The account's own id, the same for each of its keys; free.
+
+        Raises ProviderError where it is not told; asked once of each ``AtlasCloud``.
+        """
+        if not self._account_id:
+            self._account_id = read_account(await self.ask_account("/balance"))
+        return self._account_id
 
     async def bill(self, days: Iterable[date]) -> Bill:
         """What the account's key was charged on ``days`` (UTC); free.

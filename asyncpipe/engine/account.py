@@ -1,0 +1,65 @@
+"""Which account a folder buys with: asked of the provider before anything is polled or bought."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import anyio
+
+from asyncpipe._tasks import Retries, retrying
+from asyncpipe.errors import ProviderError
+from asyncpipe.ledger import Ledger, Origin, check_account
+from asyncpipe.pricing import Tell
+from asyncpipe.providers import HasAccountId, Provider
+
+logger = logging.getLogger("asyncpipe.engine")
+
+LONGEST_S = 10.0
+"""Longest wait for the account's id: what comes later is not checked."""
+
+RETRIES = Retries(attempts=2, initial_s=1.0)
+"""One refusal may be a slip of a gateway."""
+
+
+async def ask_account(provider: Provider, tell: Tell) -> str | None:
+    """The id of the account that the provider's key belongs to.
+
+    None where it is not to be had, which ``tell`` hears of unless the provider has none at all.
+    """
+    if not isinstance(provider, HasAccountId):
+        return None
+    try:
+        with anyio.fail_after(LONGEST_S):
+            told: object = await retrying(
+                provider.account_id, RETRIES, on=ProviderError, again=_may_pass
+            )
+        if isinstance(told, str) and told:
+            return told
+        why = f"{told!r:.100} is no id"
+    except ProviderError as exc:
+        why = str(exc)
+    except TimeoutError:
+        why = f"no answer within {LONGEST_S:g} s"
+    except Exception as exc:
+        # A bug in a provider costs a warning, not the run.
+        logger.exception("account failed", extra={"action": "account.failed"})
+        why = f"the provider's code failed: {exc!r}"[:300]
+    tell(f"whether the key is one of the account that this folder belongs to is not checked: {why}")
+    return None
+
+
+async def settle_account(
+    ledger: Ledger, origin: Origin, account: str | None, folder: Path, *, accept: bool
+) -> None:
+    """Note whose a folder is; raises UsageError for another account than before, unless ``accept``.
+
+    None is an account that is not known: nothing is refused.
+    """
+    if account is not None:
+        theirs = await ledger.note_account(account, accept=accept)
+        check_account(theirs, account, origin, folder)
+
+
+def _may_pass(error: ProviderError) -> bool:
+    return error.status is None or error.status >= 500 or error.status in (401, 403, 408, 429)
