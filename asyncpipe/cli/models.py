@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from decimal import Decimal
 
 import click
 import orjson
@@ -57,16 +58,24 @@ def choose(
 def table(models: Sequence[CatalogModel]) -> list[str]:
     """Lay out type, id, price and name in columns as wide as the text looks."""
     wide = min(max((width(printable(m.id)) for m in models), default=0), _WIDEST)
+    prices = [_price(model) for model in models]
+    paid = max(12, *map(len, prices)) if prices else 0
     lines = []
-    for model in models:
-        price = usd(model.base_price) if model.base_price is not None else "?"
+    for model, price in zip(models, prices, strict=True):
         # An id is what people copy: one that is too wide shifts its line and is not cut.
         name = printable(model.id)
         name = name if width(name) > wide else fit(name, wide)
-        lines.append(
-            f"  {fit(model.type or '?', 5)}  {name}  {price:>12}  {printable(model.name)}".rstrip()
-        )
+        kind = fit(model.type or "?", 5)
+        lines.append(f"  {kind}  {name}  {price:>{paid}}  {printable(model.name)}".rstrip())
     return lines
+
+
+def _price(model: CatalogModel) -> str:
+    if model.base_price is None:
+        return "?"
+    each = f" a {model.unit}" if model.unit else ""
+    least = f", {model.least_s:f} s at least" if model.unit and model.least_s else ""
+    return f"{usd(model.base_price)}{each}{least}"
 
 
 def _head(catalogue: Catalogue, count: int, origin: str) -> str:
@@ -88,7 +97,9 @@ def _document(catalogue: Catalogue, models: Sequence[CatalogModel]) -> str:
                 "id": model.id,
                 "type": model.type,
                 "name": model.name,
-                "base_price": _number(model),
+                "base_price": _number(model.base_price),
+                "unit": model.unit,
+                "least_s": _number(model.least_s),
                 "schema_url": model.schema_url,
             }
             for model in models
@@ -97,5 +108,5 @@ def _document(catalogue: Catalogue, models: Sequence[CatalogModel]) -> str:
     return orjson.dumps(document, option=orjson.OPT_INDENT_2).decode()
 
 
-def _number(model: CatalogModel) -> orjson.Fragment | None:
-    return None if model.base_price is None else orjson.Fragment(format(model.base_price, "f"))
+def _number(value: Decimal | None) -> orjson.Fragment | None:
+    return None if value is None else orjson.Fragment(format(value, "f"))

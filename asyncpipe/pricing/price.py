@@ -143,15 +143,17 @@ def _seconds(job: Job, rate: Rate) -> tuple[Decimal, tuple[str, ...]]:
         )
     if rate.unit != "per_second":
         return Decimal(1), ()
+    least = rate.least_s or Decimal(0)
     seconds = _duration(job.params.get("duration"))
     if seconds is not None:
-        return seconds, ()
+        return max(seconds, least), ()
     if job.kind is not JobType.VIDEO:
         raise Unpriced(
             f"model {job.model!r} has a price per_second, but the job makes {_a(job.kind)} "
             f"and has no duration: {_REMEDIES[job.kind]}"
         )
-    return Decimal(ASSUMED_DURATION_S), (f"duration {ASSUMED_DURATION_S} s",)
+    assumed = max(Decimal(ASSUMED_DURATION_S), least)
+    return assumed, (f"duration {assumed} s",)
 
 
 def _a(kind: JobType) -> str:
@@ -213,6 +215,8 @@ _MOST_KEPT = 10_000
 class Prices:
     """Price jobs by the provider's quote where there is one, else by the first book that can.
 
+    At last by what the provider lists for the model.
+
     Of a quote that the provider itself calls an estimate, ``estimate_factor`` times as much is
     reserved. Raises UsageError for a factor that is no Decimal of 1 or more.
     """
@@ -239,9 +243,14 @@ class Prices:
         """
         key = price_key(job)
         quote = self.quotes.by_key(key)
-        if quote is not None:
+        if quote is not None and not quote.listed:
             return self._quoted(quote)
-        return self._by_table(key, job)
+        try:
+            return self._by_table(key, job)
+        except Unpriced:
+            if quote is None:
+                raise
+            return self._quoted(quote)
 
     def _by_table(self, key: bytes, job: Job) -> Price:
         known = self._known.get(key)
@@ -267,10 +276,11 @@ class Prices:
         margin = Decimal(0)
         if quote.estimated:
             margin = (micro * (self.estimate_factor - 1)).to_integral_value(rounding=ROUND_CEILING)
+        what = "list price" if quote.listed else "quote"
         return Price(
             amount=from_micro(micro),
             micro=micro,
-            source=f"provider quote of {quote.asked_at.date()}",
+            source=f"provider {what} of {quote.asked_at.date()}",
             estimated=quote.estimated,
             margin=int(margin),
         )

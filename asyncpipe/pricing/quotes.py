@@ -28,13 +28,16 @@ class Quote:
     """What the provider says one request will cost, in USD; ``asked_at`` is when, in UTC.
 
     ``estimated``: only the finished prediction tells the charge. ``list_amount`` is the price
-    before the account's discount; None: not told.
+    before the account's discount; None: not told. ``listed``: it is reckoned by what the provider
+    lists for the model, as it quotes nothing. ``free``: 0 USD is meant, and no price unknown.
     """
 
     amount: Decimal
     asked_at: datetime
     estimated: bool = False
     list_amount: Decimal | None = None
+    listed: bool = False
+    free: bool = False
 
 
 class QuoteBook:

@@ -231,7 +231,8 @@ class Quotes:
 def _sane(quote: Quote) -> Quote:
     """A quote that a budget can be held by: of a nonsense, or of nothing, it would leak."""
     amount: object = quote.amount
-    if isinstance(amount, Decimal) and amount.is_finite() and 0 < amount <= MOST_USD:
+    finite = isinstance(amount, Decimal) and amount.is_finite()
+    if finite and 0 <= quote.amount <= MOST_USD and (quote.amount > 0 or quote.free):
         return quote
     raise ProviderError(f"a quote of {amount!r} USD is no price")
 

@@ -29,13 +29,15 @@ class Rate:
     """What one model costs, in USD: per image, per second of video or audio, or per job.
 
     Exactly one is set, as Decimal and not negative. With ``tiers`` it is what holds where none of
-    them fits, and may be left out. Raises UsageError otherwise.
+    them fits, and may be left out. ``least_s``: at least so many seconds are paid for. Raises
+    UsageError otherwise.
     """
 
     per_image: Decimal | None = None
     per_second: Decimal | None = None
     per_job: Decimal | None = None
     tiers: tuple[Tier, ...] = ()
+    least_s: Decimal | None = None
 
     def __post_init__(self) -> None:
         given = [unit for unit in UNITS if getattr(self, unit) is not None]

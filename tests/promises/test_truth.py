@@ -39,7 +39,7 @@ from asyncpipe.flow.gate import Gate
 from asyncpipe.flow.limiter import Limiter
 from asyncpipe.flow.pace import Pace
 from asyncpipe.flow.window import Window
-from asyncpipe.jobs.events import Released, now
+from asyncpipe.jobs.events import Failed, Submitted, now
 from asyncpipe.jobs.record import JobRecord
 from asyncpipe.ledger.folder import ledger_path
 from asyncpipe.pricing.bill import Bill, BilledDay
@@ -587,14 +587,17 @@ def test_only_so_many_predictions_are_remembered() -> None:
     assert len(known._jobs) == 2
 
 
-def test_an_attempt_that_fails_at_once_and_is_retried_keeps_its_prediction() -> None:
-    """The bill may have it charged and returned: the row has to say which one it was."""
+def test_an_attempt_that_fails_at_once_keeps_its_prediction_and_is_asked_for_again() -> None:
+    """The bill may have it charged and returned; a poll has to agree before another is bought."""
     job = Job(name="杯", model=FLUX, prompt="x")
     record = JobRecord(id=1, key="k", name="杯", job=job, state=JobState.SUBMITTING)
     answer = Prediction(id="p7", status=FAILED, error="gpu")
     event = after_submit(record, answer, now(), retries=1)
-    assert isinstance(event, Released)
+    assert isinstance(event, Submitted)
     assert event.prediction_id == "p7"
+    last = after_submit(record, answer, now(), retries=0)
+    assert isinstance(last, Failed)
+    assert last.prediction_id == "p7"
 
 
 def test_lost_media_are_charged_and_say_so_everywhere(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
@@ -18,7 +19,14 @@ from urllib.parse import quote
 from multidict import CIMultiDict
 from yarl import URL
 
-from asyncpipe.errors import KeyRefused, PollFailed, PredictionGone, ProviderError, UsageError
+from asyncpipe.errors import (
+    KeyRefused,
+    PollFailed,
+    PredictionGone,
+    ProviderError,
+    Rejected,
+    UsageError,
+)
 from asyncpipe.http import (
     DEFAULT_TIMEOUTS,
     FilePart,
@@ -36,7 +44,8 @@ from asyncpipe.providers.atlas.answer import open_answer
 from asyncpipe.providers.atlas.billing import read_account, read_balance, read_bill
 from asyncpipe.providers.atlas.history import pages
 from asyncpipe.providers.atlas.key import Redactor
-from asyncpipe.providers.atlas.quote import read_quote
+from asyncpipe.providers.atlas.listed import listed_quote
+from asyncpipe.providers.atlas.quote import QuotedNothing, read_quote
 from asyncpipe.providers.atlas.reader import ARTICLE, TEXTS, read_poll, read_submit, read_upload
 from asyncpipe.providers.catalog import CatalogModel, read_models
 
@@ -57,6 +66,12 @@ _MODELS = "/models"
 _HISTORY = "/model/history"
 
 _CALCULATE = "/model/calculate"
+
+_NO_QUOTES = (404, 405, 501)
+"""Answers of an API that has no quotes at all."""
+
+_LISTED_S = 600.0
+"""How long the catalogue is taken for today's when a quote is not to be had, in seconds."""
 
 _UPLOAD = "/model/uploadMedia"
 
@@ -111,6 +126,8 @@ class AtlasCloud:
         self._redactor = Redactor(key) if len(key) >= _SHORTEST_SECRET else None
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._http = HttpClient(str(self._base), headers=headers, timeouts=timeouts)
+        self._listing, self._listed_until = asyncio.Lock(), -1.0
+        self._models: dict[str, CatalogModel] = {}
         self._known: str | None = None  # the path that has answered on the article's route
 
     def __repr__(self) -> str:
@@ -245,12 +262,40 @@ class AtlasCloud:
     async def quote(self, job: Job) -> Quote:
         """Ask what a submit of ``job`` would cost; free, and with a key at the account's discount.
 
-        Raises ProviderError as ``read_quote`` does, and PollFailed without an answer.
+        Where the API quotes nothing, what the catalogue lists may do. Raises ProviderError as
+        ``read_quote`` does, and PollFailed without an answer.
         """
         # A file need not be uploaded for a price, and where it lies is nobody's business.
         body = job.sent_with(dict.fromkeys(job.inputs, _SOME_MEDIUM)).body
         answer = self._without_key(await self._http.ask(_CALCULATE, body, what="a quote"))
-        return read_quote(answer.status, answer.headers, answer.body, at=datetime.now(UTC))
+        at = datetime.now(UTC)
+        try:
+            return read_quote(answer.status, answer.headers, answer.body, at=at)
+        except ProviderError as exc:
+            if not (isinstance(exc, Rejected) or exc.status in _NO_QUOTES):
+                raise
+            listed = await self._listed(job.model)
+            if listed is None:
+                raise
+            if isinstance(exc, QuotedNothing):
+                free = listed.base_price == 0
+                return read_quote(answer.status, answer.headers, answer.body, at=at, free=free)
+            if (quote := listed_quote(job, listed, at=at)) is None:
+                raise
+            return quote
+
+    async def _listed(self, model: str) -> CatalogModel | None:
+        """What the catalogue says of a model; asked for once, and again after a while."""
+        clock = asyncio.get_running_loop().time()
+        async with self._listing:
+            if clock >= self._listed_until:
+                try:
+                    models = await self.catalog()
+                except ProviderError:
+                    models = ()
+                self._models = {each.id: each for each in models}
+                self._listed_until = clock + _LISTED_S
+        return self._models.get(model)
 
     async def balance(self) -> Decimal:
         """USD the account has available; free. Raises ProviderError when it cannot be told."""

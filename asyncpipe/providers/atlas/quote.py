@@ -19,13 +19,18 @@ _AMOUNTS = ("price", "origin_price")
 _LONGEST_AMOUNT = 40
 
 
-def read_quote(status: int, headers: Mapping[str, str], body: bytes, *, at: datetime) -> Quote:
+class QuotedNothing(Rejected):
+    """A quote of 0 USD: it would hold no budget, and says of itself not what it means."""
+
+
+def read_quote(
+    status: int, headers: Mapping[str, str], body: bytes, *, at: datetime, free: bool = False
+) -> Quote:
     """Read the answer to a request for a quote, made ``at``.
 
     Raises Rejected when the API has no quote for this very request, KeyRefused or
     BalanceExhausted when it will have none at all, RateLimited, or ProviderError for an answer
-    that is none. A price of 0 is none either: it would hold no budget, and the API cannot say
-    whether the model is free or its price unknown.
+    that is none. A price of 0 raises QuotedNothing, unless the model is known to be ``free``.
     """
     answer = open_answer(status, headers, body)
     if answer.code != 200:
@@ -37,10 +42,12 @@ def read_quote(status: int, headers: Mapping[str, str], body: bytes, *, at: date
     amount = _amount(fields.get("price"))
     if amount is None:
         raise _none(answer, _no_amount(fields.get("price")))
-    if amount == 0:
-        raise _none(answer, "it says 0 USD; if the model is free, write per_job: 0 in prices:")
+    if amount == 0 and not free:
+        why = "it says 0 USD; if the model is free, write per_job: 0 in prices:"
+        raise _none(answer, why, QuotedNothing)
     return Quote(
         amount=amount,
+        free=amount == 0,
         asked_at=at,
         # Anything but a plain no: an estimate taken for a price is a budget that leaks.
         estimated=fields.get("estimated", False) not in (False, None, "false", 0),
@@ -80,8 +87,8 @@ def _no_amount(value: Any) -> str:
     )
 
 
-def _none(answer: ApiAnswer, why: str) -> Rejected:
-    return Rejected(
+def _none(answer: ApiAnswer, why: str, kind: type[Rejected] = Rejected) -> Rejected:
+    return kind(
         f"the API's quote is none: {why}", status=answer.status, request_id=answer.request_id
     )
 

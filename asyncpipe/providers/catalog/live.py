@@ -143,7 +143,10 @@ async def _bounded(answer: aiohttp.ClientResponse) -> bytes:
 FRESH = timedelta(hours=24)
 """How long a kept catalogue is taken for today's."""
 
-_FORMAT = 1
+_FORMAT = 2
+
+_AMOUNTS = ("base_price", "least_s")
+"""Fields of a model that are Decimal: kept as text."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -235,13 +238,16 @@ def read_cache(path: Path) -> Catalogue | None:
 
 
 def _model(row: dict[str, Any]) -> CatalogModel:
-    price = row["base_price"]
-    return CatalogModel(**{**row, "base_price": Decimal(price) if price is not None else None})
+    amounts = {name: row[name] and Decimal(row[name]) for name in _AMOUNTS}
+    return CatalogModel(**{**row, **amounts})
 
 
 def write_cache(path: Path, catalogue: Catalogue) -> None:
     """Keep a catalogue, whole or not at all; where it cannot be, it is asked for again."""
-    rows = [{**asdict(m), "base_price": _text(m.base_price)} for m in catalogue.models]
+    rows = [
+        {**asdict(m), **{name: _text(getattr(m, name)) for name in _AMOUNTS}}
+        for m in catalogue.models
+    ]
     kept = {"format": _FORMAT, "as_of": catalogue.as_of.isoformat(), "models": rows}
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)

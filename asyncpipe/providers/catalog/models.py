@@ -24,19 +24,29 @@ MOST_MODELS = 20_000
 _MOST_USD = Decimal(10**6)
 
 
+UNITS = ("generation", "image", "second", "minute", "1k_chars")
+"""What a price is for."""
+
+_UNITS = {f"{before}{unit}{after}": unit for unit in UNITS for before in ("", "per_", "per ", "/")
+          for after in ("", "s")}  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CatalogModel:
     """One model of the catalogue.
 
     ``type`` is ``image``, ``video``, ``audio``, ``text`` or the provider's own word, in lower case.
-    ``base_price`` in USD is a headline: per image, second or generation, or the cheapest tier; only
-    a quote tells the charge. ``shown`` is False for models the provider hides in its console.
+    ``base_price`` in USD is a headline, the cheapest tier at worst; only a quote tells the charge.
+    It is for one ``unit`` (one of UNITS; None: not told), and at least ``least_s`` seconds are
+    billed. ``shown`` is False for models the provider hides in its console.
     """
 
     id: str
     type: str
     name: str
     base_price: Decimal | None = None
+    unit: str | None = None
+    least_s: Decimal | None = None
     schema_url: str | None = None
     shown: bool = True
 
@@ -65,6 +75,8 @@ def _model(row: Any) -> CatalogModel | None:
         type=_text(row.get("type"), 40).lower(),
         name=_text(row.get("displayName"), LONGEST_NAME) or model_id,
         base_price=_base_price(row),
+        unit=_unit(row),
+        least_s=_least_s(row),
         schema_url=_text(row.get("schema"), LONGEST_URL) or None,
         shown=row.get("display_console") is not False,
     )
@@ -79,16 +91,30 @@ def _text(value: Any, longest: int) -> str:
 
 
 def _base_price(row: Mapping[str, Any]) -> Decimal | None:
-    price = row.get("price")
-    layers = [price.get("actual"), price.get("origin"), price] if isinstance(price, Mapping) else []
-    for layer in [*layers, row]:
-        if not isinstance(layer, Mapping):
-            continue
+    for layer in _layers(row):
         for name in ("base_price", "basePrice"):  # the second is what older rows have
             usd = _usd(layer.get(name))
             if usd is not None:
                 return usd
     return None
+
+
+def _layers(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Where a row tells its price, what is paid before what is listed."""
+    price = row.get("price")
+    layers = [price.get("actual"), price.get("origin"), price] if isinstance(price, Mapping) else []
+    return [layer for layer in [*layers, row] if isinstance(layer, Mapping)]
+
+
+def _unit(row: Mapping[str, Any]) -> str | None:
+    words = [_text(layer.get("unit"), 40).lower() for layer in _layers(row)]
+    return next((_UNITS[word] for word in words if word in _UNITS), None)
+
+
+def _least_s(row: Mapping[str, Any]) -> Decimal | None:
+    names = ("minDuration", "min_duration")
+    told = (_usd(layer.get(name)) for layer in _layers(row) for name in names)
+    return next((seconds for seconds in told if seconds is not None and seconds > 0), None)
 
 
 def _usd(value: Any) -> Decimal | None:

@@ -42,6 +42,33 @@ def test_prices_are_exact_or_unknown(price: Any, usd: str | None) -> None:
     assert model.base_price == (Decimal(usd) if usd else None)
 
 
+@pytest.mark.parametrize(
+    ("unit", "expected"),
+    [
+        ("generation", "generation"), ("second", "second"), ("Seconds", "second"),
+        ("per_image", "image"), ("minute", "minute"), ("1k_chars", "1k_chars"),
+        ("parsec", None), ("", None), (7, None), (None, None),
+    ],
+)  # fmt: skip
+def test_what_a_price_is_for(unit: Any, expected: str | None) -> None:
+    """A word that is not known makes no price of it; a row's other fields do no harm."""
+    more = {"supported_protocols": ["http"], "input_modalities": ["text"], "output_modalities": 3}
+    actual = {"base_price": "0.05", "unit": unit, "minDuration": "4"}
+    (model,) = read_models([{**ROW, **more, "price": {"actual": actual}}])
+    assert (model.unit, model.least_s) == (expected, Decimal(4))
+    assert model.base_price == Decimal("0.05")
+
+
+@pytest.mark.parametrize("least", [None, 0, -1, "", "soon", True, "NaN", [4]])
+def test_a_least_duration_that_is_none(least: Any) -> None:
+    """It costs only itself."""
+    price = {"actual": {"base_price": "0.05", "unit": "second", "minDuration": least}}
+    (model,) = read_models([{**ROW, "price": price}])
+    assert (model.unit, model.least_s) == ("second", None)
+    (elsewhere,) = read_models([{**ROW, "price": price, "minDuration": 6}])
+    assert elsewhere.least_s == 6
+
+
 def test_rows_that_are_none_are_left_out() -> None:
     """No id, no row; an id twice is one model; hidden ones are marked."""
     rows: list[Any] = [None, [], {}, {"model": 7}, {"model": "x" * 9999}, ROW, ROW]
