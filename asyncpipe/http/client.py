@@ -42,7 +42,7 @@ class Timeouts:
     connect_s: float = 15.0
     submit_s: float = 60.0
     poll_s: float = 30.0
-    upload_s: float = 120.0
+    upload_s: float = 300.0
 
     def __post_init__(self) -> None:
         for field in fields(self):

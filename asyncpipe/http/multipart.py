@@ -17,15 +17,15 @@ BLOCK = 256 * 1024
 HEAD_BYTES = 512
 """So many first bytes of a file tell what it is."""
 
-Tell = Callable[[bytes], tuple[str, str]]
-"""From the first bytes of a file to its ending and its media type."""
+Tell = Callable[[bytes, str], tuple[str, str]]
+"""From the first bytes of a file and its name to its ending and its media type."""
 
 
 class FilePart:
-    """A form with one file; ``content_type`` is the form's. The file's own name is not told.
+    """A form with one file; ``content_type`` is the form's. Of its name the ending alone is told.
 
-    (It may be anything, in any script, and the API gives it another one.) ``tell`` says what the
-    file is.
+    (The name may be anything, in any script, and the API gives it another one.) ``tell`` says what
+    the file is.
     """
 
     def __init__(self, path: Path, *, tell: Tell, field: str = "file") -> None:
@@ -53,7 +53,7 @@ class FilePart:
         return len(head) + size + len(tail), self._pieces(file, head, size, tail)
 
     def _head(self, first: bytes) -> bytes:
-        ending, content_type = self._tell(first)
+        ending, content_type = self._tell(first, self.path.name)
         return (
             f"--{self._boundary}\r\n"
             f'Content-Disposition: form-data; name="{self._field}"; filename="input.{ending}"\r\n'

@@ -109,17 +109,47 @@ _CONTENT_TYPES = {
     "model/vnd.usdz+zip": "usdz",
 }
 
-_MEDIA_TYPES = {"jpg": "image/jpeg", "mp3": "audio/mpeg", "mov": "video/quicktime"} | {
-    ending: f"{kind}/{ending}"
-    for kind, endings in {
-        "image": ("png", "gif", "bmp", "webp", "avif", "heic", "tiff"),
-        "video": ("mp4", "webm"),
-        "audio": ("wav", "ogg", "flac", "aac"),
-    }.items()
-    for ending in endings
+_MEDIA_TYPES = {
+    f"{kind}/{told}": endings
+    for kind, told, endings in (
+        *(("image", each, (each,)) for each in ("png", "gif", "bmp", "webp", "avif", "heic")),
+        ("image", "jpeg", ("jpg", "jpeg", "jpe", "jfif")),
+        ("image", "tiff", ("tiff", "tif")),
+        ("video", "mp4", ("mp4", "m4v")),
+        ("video", "quicktime", ("mov", "qt")),
+        ("video", "webm", ("webm",)),
+        ("video", "x-matroska", ("mkv",)),
+        ("video", "x-msvideo", ("avi",)),
+        ("video", "mpeg", ("mpg", "mpeg")),
+        ("audio", "mpeg", ("mp3", "mpga")),
+        ("audio", "wav", ("wav", "wave")),
+        ("audio", "ogg", ("ogg", "oga", "opus")),
+        ("audio", "flac", ("flac",)),
+        ("audio", "aac", ("aac",)),
+        ("audio", "mp4", ("m4a", "m4b")),
+        ("audio", "webm", ("weba",)),
+        ("audio", "x-matroska", ("mka",)),
+        ("audio", "aiff", ("aiff", "aif", "aifc")),
+        ("audio", "midi", ("mid", "midi")),
+        ("audio", "amr", ("amr",)),
+        ("audio", "x-caf", ("caf",)),
+        ("model", "gltf-binary", ("glb",)),
+        ("model", "vnd.usdz+zip", ("usdz",)),
+        ("application", "zip", ("zip",)),
+    )
 }
+"""What files are sent as, and how the names of such files end; the first of each tells nothing."""
 
-_MEDIA_TYPES["m4a"] = "audio/mp4"
+_TYPE_OF = {ending: told for told, endings in _MEDIA_TYPES.items() for ending in endings}
+
+_SAME_BYTES = {
+    "mp4": ("mp4", "m4v", "m4a", "m4b"),
+    "m4a": ("m4a", "m4b"),
+    "webm": ("webm", "weba"),
+    "mkv": ("mkv", "mka"),
+    "zip": ("zip", "usdz"),
+}
+"""Formats of which a name alone tells what is in them; of others any name of their type will do."""
 
 _KNOWN = frozenset(told for _, _, told in _MAGIC) | {*_RIFF.values(), "bmp", "jpeg", "svg"}
 
@@ -142,10 +172,17 @@ def sniff(head: bytes) -> str | None:
     return None
 
 
-def media_type(head: bytes) -> tuple[str, str]:
-    """The ending and the media type that the first bytes of a file tell; of others, of any file."""
-    ending = sniff(head) or "bin"
-    return ending, _MEDIA_TYPES.get(ending, "application/octet-stream")
+def media_type(head: bytes, name: str = "") -> tuple[str, str]:
+    """The ending and the media type of a file, by its first bytes and its name.
+
+    The name's own ending stays, where the bytes do not belie it.
+    """
+    told = sniff(head) or "bin"
+    named = PurePosixPath(name).suffix.lower().lstrip(".")
+    own = _TYPE_OF.get(told)
+    if named in _SAME_BYTES.get(told, _MEDIA_TYPES[own] if own else ()):
+        told = named
+    return told, _TYPE_OF.get(told, "application/octet-stream")
 
 
 def is_page(head: bytes) -> bool:

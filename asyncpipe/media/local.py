@@ -10,10 +10,13 @@ from pathlib import Path
 
 from asyncpipe.errors import UsageError
 from asyncpipe.jobs import Job, LocalFile, is_local, may_take_media, media, wrong_with
-from asyncpipe.media.formats import HEAD_BYTES, sniff
+from asyncpipe.media.formats import HEAD_BYTES, media_type, sniff
 
 MOST_BYTES = 50 * 1024 * 1024 - 4096
 """The API answers 413 to requests over 50 MB, and the file is not the whole of one."""
+
+MOST_AUDIO_BYTES = 512 * 1024 * 1024 - 4096
+"""Sound may be so large."""
 
 _NOT_MEDIA = ("pdf",)
 
@@ -73,6 +76,8 @@ class LocalFiles:
             if known and (known.size, known.mtime_ns) == (now.st_size, now.st_mtime_ns):
                 return known
             _check_kind(text, now.st_mode, now.st_size)
+            if now.st_size > MOST_BYTES:
+                _check_size(text, path, now.st_size)
             file = hashed(path)
         except FileNotFoundError as exc:
             raise UsageError(_missing(text, path)) from exc
@@ -99,9 +104,16 @@ def _check_kind(text: str, mode: int, size: int) -> None:
         raise UsageError(f"{text!r} is not an ordinary file")
     if size == 0:
         raise UsageError(f"{text!r} is empty")
-    if size > MOST_BYTES:
+
+
+def _check_size(text: str, path: Path, size: int) -> None:
+    with path.open("rb") as file:
+        _, told = media_type(file.read(HEAD_BYTES), path.name)
+    sound = told.startswith("audio/")
+    if size > (MOST_AUDIO_BYTES if sound else MOST_BYTES):
+        most = "512 MB of sound" if sound else "50 MB"
         raise UsageError(
-            f"{text!r} has {size} bytes, the API takes 50 MB: make it smaller, or give its URL"
+            f"{text!r} has {size} bytes, the API takes {most}: make it smaller, or give its URL"
         )
 
 

@@ -15,7 +15,10 @@ from asyncpipe.simulator.faults import dice
 from asyncpipe.simulator.wire import Service, broken_gateway, drop, refusal, root
 
 LARGEST = 50 * 1024 * 1024
-"""Bytes of a request; larger ones are answered 413."""
+"""Bytes of a file; larger ones are answered 413."""
+
+LARGEST_AUDIO = 512 * 1024 * 1024
+"""Those of sound."""
 
 KEPT_BYTES = 64 * 1024 * 1024
 """Bytes of uploads that are served at once; the books remember of older ones that they were."""
@@ -41,12 +44,11 @@ class UploadDesk:
 
     async def upload(self, request: web.Request) -> web.StreamResponse:
         """Answer one upload."""
-        if (request.content_length or 0) > LARGEST:
-            return refusal(413, "request entity too large")
         part = await _file(request)
         if part is None:
             return refusal(400, "file is required")
-        body = await _read(part)
+        kind = part.headers.get("Content-Type", "application/octet-stream")
+        body = await _read(part, LARGEST_AUDIO if kind.startswith("audio/") else LARGEST)
         if body is None:
             return refusal(413, "request entity too large")
         digest = hashlib.sha256(body).hexdigest()
@@ -56,7 +58,6 @@ class UploadDesk:
         number = self._books.note_upload(digest, len(body))
         upload = f"{dice(self._service.settings.seed, 'upload', number).getrandbits(128):032x}"
         self._books.name_upload(number, upload)
-        kind = part.headers.get("Content-Type", "application/octet-stream")
         self._keep(upload, body, kind)
         told = {
             "type": kind.partition("/")[0],
@@ -137,12 +138,12 @@ async def _file(request: web.Request) -> BodyPartReader | None:
     return None
 
 
-async def _read(part: BodyPartReader) -> bytes | None:
-    """The file; None if it is too large."""
+async def _read(part: BodyPartReader, largest: int) -> bytes | None:
+    """The file; None if it has more than ``largest`` bytes."""
     pieces, size = [], 0
     while piece := await part.read_chunk(256 * 1024):
         size += len(piece)
-        if size > LARGEST:
+        if size > largest:
             return None
         pieces.append(piece)
     return b"".join(pieces)

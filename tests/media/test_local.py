@@ -15,7 +15,7 @@ import pytest
 from asyncpipe import JobFileError, load_jobs
 from asyncpipe.jobs.inputs import LocalFile
 from asyncpipe.ledger.queries import job_from_spec, job_to_spec
-from asyncpipe.media.local import MOST_BYTES, BadInputs, LocalFiles
+from asyncpipe.media.local import MOST_AUDIO_BYTES, MOST_BYTES, BadInputs, LocalFiles
 from tests.support.photos import FLUX, PNG, job, photo
 
 
@@ -64,6 +64,18 @@ def test_the_spec_keeps_path_and_digest_and_never_bytes(tmp_path: Path) -> None:
     assert job_from_spec(spec) == attached
     assert job_from_spec(spec).key("atlas") == attached.key("atlas")
     assert "inputs" not in job_to_spec(job("y", "https://x/a.png"))
+
+
+def test_sound_may_be_ten_times_as_large(tmp_path: Path) -> None:
+    """Up to 512 MB; pictures and films are not."""
+    name = "a.m4a"
+    with (tmp_path / name).open("wb") as file:
+        file.write(b"\0\0\0\x18ftypM4A ")
+        file.truncate(MOST_BYTES + 1)
+    assert LocalFiles(tmp_path).attach(job("x", name)).inputs[name].size == MOST_BYTES + 1
+    os.truncate(tmp_path / name, MOST_AUDIO_BYTES + 1)
+    with pytest.raises(BadInputs, match="512 MB of sound"):
+        LocalFiles(tmp_path).attach(job("x", name))
 
 
 def test_everything_wrong_with_files_is_said_at_once(tmp_path: Path) -> None:

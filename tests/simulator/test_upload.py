@@ -51,3 +51,25 @@ def test_the_simulator_refuses_paths_and_serves_what_it_took(tmp_path: Path) -> 
                     assert answer.status == 404
 
     simulated(tmp_path, steps)
+
+
+def test_the_simulator_takes_larger_files_of_sound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the API does: ten times as much, and by their type."""
+    monkeypatch.setattr("asyncpipe.simulator.upload.LARGEST", 1000)
+    monkeypatch.setattr("asyncpipe.simulator.upload.LARGEST_AUDIO", 10_000)
+    picture, sound = photo(tmp_path, "a.png"), tmp_path / "a.opus"
+    picture.write_bytes(picture.read_bytes().ljust(2000, b"\0"))
+    sound.write_bytes(b"OggS".ljust(9000, b"\0"))
+
+    async def steps(simulator: Simulator) -> None:
+        async with AtlasCloud(KEY, base_url=simulator.base_url) as provider:
+            with pytest.raises(Rejected, match="larger than the API takes"):
+                await provider.upload(picture)
+            assert (await provider.upload(sound)).endswith(".opus")
+            sound.write_bytes(b"OggS".ljust(10_001, b"\0"))
+            with pytest.raises(Rejected, match="larger than the API takes"):
+                await provider.upload(sound)
+
+    simulated(tmp_path, steps)

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from asyncpipe import AtlasCloud
 from asyncpipe.errors import NotAccepted, Rejected
+from asyncpipe.http import Timeouts
 from asyncpipe.http.multipart import FilePart
 from asyncpipe.media.formats import media_type
 from asyncpipe.media.local import LocalFiles
@@ -57,6 +58,43 @@ def test_the_form_is_one_file_with_its_length_and_without_its_name(tmp_path: Pat
     assert path.read_bytes() in body
     assert b"geheim" not in body
     assert b'name="file"; filename="input.png"\r\nContent-Type: image/png\r\n' in body
+
+
+WAV, MP4, OGG = b"RIFF\x04\0\0\0WAVE", b"\0\0\0\x18ftypisom", b"OggS\0"
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "ending", "told"),
+    [
+        ("a.png", PNG, "png", "image/png"),
+        ("A.JPEG", b"\xff\xd8\xff\xe0", "jpeg", "image/jpeg"),
+        ("照片.jpg", b"\xff\xd8\xff\xe0", "jpg", "image/jpeg"),
+        ("a.jpg", PNG, "png", "image/png"),
+        ("a", PNG, "png", "image/png"),
+        ("a.png.exe", PNG, "png", "image/png"),
+        ("voice.wav", WAV, "wav", "audio/wav"),
+        ("voice.opus", OGG, "opus", "audio/ogg"),
+        ("voice.m4a", MP4, "m4a", "audio/mp4"),
+        ("film.m4v", MP4, "m4v", "video/mp4"),
+        ("film.mp4", MP4, "mp4", "video/mp4"),
+        ("song.mpga", b"ID3\x04", "mpga", "audio/mpeg"),
+        ("scan.tif", b"II*\0", "tif", "image/tiff"),
+        ("a.mkv", b"\x1aE\xdf\xa3....matroska", "mkv", "video/x-matroska"),
+        ("a.heic", b"\0\0\0\x18ftypheic", "heic", "image/heic"),
+        ("a.aif", b"FORM\0\0\0\0AIFF", "aif", "audio/aiff"),
+        ("a.bin", b"what is this", "bin", "application/octet-stream"),
+    ],
+)
+def test_a_file_keeps_the_ending_of_its_name_and_has_a_type(
+    name: str, head: bytes, ending: str, told: str
+) -> None:
+    """Where the bytes are of such a file: a picture is what it is, whatever it is called."""
+    assert media_type(head, name) == (ending, told)
+
+
+def test_an_upload_may_take_five_minutes() -> None:
+    """One minute was cutting real uploads off."""
+    assert Timeouts().upload_s == 300.0
 
 
 def test_the_key_follows_no_redirect_of_an_upload(tmp_path: Path) -> None:
