@@ -85,14 +85,43 @@ def open_unlinked(path: Path | str, flags: int, mode: int = 0o666) -> int:
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), mode)
 
 
-def inside(folder: Path, path: str) -> bool:
-    """Whether a relative path with ``/`` stays in ``folder``, links resolved."""
-    if not path or "\\" in path or ":" in path or "\0" in path:
-        return False
-    *above, _ = path.split("/")
-    if path.startswith("/") or ".." in path.split("/"):
-        return False
-    return folder.joinpath(*above).resolve().is_relative_to(folder.resolve())
+def link_trouble(*paths: Path) -> str | None:
+    """Say which of some paths inside an output folder is a symbolic link; None: none is.
+
+    The folder itself may be one: that is the user's own word.
+    """
+    for path in paths:
+        # Junctions are what Windows has between folders.
+        if path.is_symlink() or getattr(os.path, "isjunction", lambda _: False)(path):
+            return (
+                f"{path} is a symbolic link, which is not followed inside an output folder: it may "
+                "lead outside, to a file of yours. Put what it leads to in its place, or remove it "
+                "if you did not make it"
+            )
+    return None
+
+
+class Root:
+    """An output folder, and which relative paths (with ``/``) stay in it and follow no link."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._plain: set[str] = set()
+
+    def trouble(self, path: str) -> str | None:
+        """Say that a path leads out of the folder, or through a link in it; None: neither."""
+        above, parts = path.rpartition("/")[0], path.split("/")
+        if not all(parts) or {".", ".."} & {*parts} or any(c in path for c in "\\:\0"):
+            return (
+                f"the ledger names a file outside {self.folder}: {path!r}. Nothing was touched; do "
+                "not use a folder whose ledger somebody else may have written"
+            )
+        if above not in self._plain:
+            folders = (self.folder.joinpath(*parts[:n]) for n in range(1, len(parts)))
+            if found := link_trouble(*folders):
+                return found
+            self._plain.add(above)
+        return None
 
 
 def forget_parts(path: Path) -> None:
@@ -105,8 +134,9 @@ def forget_parts(path: Path) -> None:
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """Open a file that replaces ``path`` if the block ends well, and vanishes if it does not."""
     part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    part.unlink(missing_ok=True)  # a link that somebody put there included
     try:
-        with part.open("wb") as file:
+        with part.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -53,6 +53,7 @@ app.add_command(run)
 
 @app.command()
 @FOLDER
+@click.option("--lost", is_flag=True, help="Try media once more that were given up.")
 @BASE_URL
 @GRACE
 @SEARCH
@@ -81,7 +82,8 @@ def verify(folder: Path, **options: Any) -> int:
     """Check every file in FOLDER by size and sha256; fetch again what is missing or damaged.
 
     Costs nothing. A file that was changed is kept beside, as NAME.changed. Exit code 0: every file
-    stands, whatever else became of the jobs; 75: some are still to be fetched; 1: media are gone.
+    stands, whatever else became of the jobs; 75: some are still to be fetched; 1: media are gone,
+    and as long as they are.
     """
     from asyncpipe.cli.folder import CollectOptions, verify_folder
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import sys
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -62,6 +63,7 @@ class CollectOptions:
     search_s: float
     same_account: bool
     output: Output
+    lost: bool = False
 
 
 def collect_folder(options: CollectOptions) -> int:
@@ -78,14 +80,18 @@ def verify_folder(options: CollectOptions) -> int:
     """
     found = asyncio.run(verify(options.folder))
     _say(found, options.output)
-    jobs = read_manifest(options.folder).totals.jobs
-    if found.bad_count or jobs[JobState.GENERATED]:  # of an earlier repair that failed, too
-        lost_before = jobs[JobState.LOST]
+    totals = read_manifest(options.folder).totals
+    if found.bad_count or totals.jobs[JobState.GENERATED]:  # of an earlier repair, too
         code = collect_folder(options)
-        return of_verify(code, read_manifest(options.folder).totals, lost_before=lost_before)
+        return of_verify(code, read_manifest(options.folder).totals)
     if not options.output.quiet:
         click.echo(f"{found.checked} assets checked, all as they were bought")
-    return 0
+        if lost := totals.jobs[JobState.LOST]:
+            echo(
+                f"the media of {lost} paid jobs are gone: asyncpipe collect "
+                f"{printable(shlex.quote(str(options.folder)))} --lost asks once more"
+            )
+    return of_verify(Exit.OK, totals)
 
 
 def _say(found: Verified, output: Output) -> None:
@@ -115,7 +121,8 @@ async def _collect(options: CollectOptions, simulated: Simulated | None) -> End:
             on_event=progress,
             on_remark=lambda line: options.output.echo(printable(line)),
         )
-        return await work_in(pipeline, pipeline.collect, progress=progress, grace_s=options.grace)
+        work = partial(pipeline.collect, lost=options.lost)
+        return await work_in(pipeline, work, progress=progress, grace_s=options.grace)
 
 
 def export_folder(folder: Path, *, form: str, rows: str, output: Path | None) -> int:

@@ -188,6 +188,11 @@ _CHOICES = shared(
         "--retry-failed", is_flag=True, help="Submit failed jobs again that were not charged."
     ),
     click.option(
+        "--no-fetch-missing",
+        is_flag=True,
+        help="Leave files of earlier runs alone that are not in the folder any more.",
+    ),
+    click.option(
         "--ambiguous",
         type=click.Choice(["hold", "find", "find-resubmit", "resubmit"]),
         help="Submits that lost their answer: leave them; find them at the provider; submit again, "

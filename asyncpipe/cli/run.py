@@ -48,6 +48,7 @@ class RunOptions:
     simulate_catalog: str
     allow_unknown_models: bool
     retry_failed: bool
+    no_fetch_missing: bool
     ambiguous: str | None
     search_s: float
     same_account: bool
@@ -107,10 +108,9 @@ async def _run(options: RunOptions, file: JobFile, prices: Prices, folder: Path)
             patience_s=options.patience,
             min_free_bytes=round(options.min_free * GIB),
             ambiguous=_ambiguous(options, file),
-            search_s=options.search_s
-            if simulated is None
-            else simulated.search_s(options.search_s),
+            search_s=search_s,
             same_account=options.same_account,
+            fetch_missing=not options.no_fetch_missing,
             on_event=progress,
             on_remark=remark,
         )

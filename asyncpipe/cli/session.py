@@ -237,17 +237,18 @@ def of_run(totals: Totals, *, stopped: AsyncpipeError | None) -> Exit:
     return Exit.FAILED if totals.failed else Exit.OK
 
 
-def of_verify(code: int, totals: Totals, *, lost_before: int) -> int:
+def of_verify(code: int, totals: Totals) -> int:
     """The exit code of a verify whose repair ended with ``code``: what became of the files.
 
-    75 while some are still to be fetched, 1 when media are gone for good. A failed, unknown or
-    unsubmitted job has no file that could be missing.
+    75 while some are still to be fetched, 1 as long as media are gone for good. A failed, unknown
+    or unsubmitted job has no file that could be missing.
     """
-    if code not in (Exit.AGAIN, Exit.FAILED):
+    if code not in (Exit.OK, Exit.AGAIN, Exit.FAILED):
         return code
     if totals.jobs[JobState.GENERATED]:
         return Exit.AGAIN
-    return Exit.FAILED if totals.jobs[JobState.LOST] > lost_before else Exit.OK
+    gone = totals.jobs[JobState.LOST] + totals.missing
+    return Exit.FAILED if gone else Exit.OK
 
 
 def heard_signals() -> list[signal.Signals]:

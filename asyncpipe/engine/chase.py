@@ -8,7 +8,7 @@ from random import Random
 
 from asyncpipe._tasks import backoff_s
 from asyncpipe.errors import DownloadError, MediaGone, TooLarge
-from asyncpipe.jobs import Event, FetchFailed, JobRecord, Lost
+from asyncpipe.jobs import Event, FetchFailed, JobRecord, Lost, Missing
 
 INITIAL_S = 2.0
 """The first pause between two downloads of a job; each is twice the one before."""
@@ -21,6 +21,9 @@ LONGEST_WISH_S = 300.0
 
 GONE_TRIES = 5
 """So many tries in a row are refused, over half a minute, before media count as gone for good."""
+
+SHOWN = 5
+"""So many missing files of a job are named."""
 
 STEPS = 256
 """Getting this share further than any try before begins the pauses anew: at most so many times."""
@@ -72,11 +75,16 @@ def after_fetch(
     """What a failed try makes of a generated job; None: nothing that is not known already.
 
     Media are lost when they are gone where the provider says that they are, after its retention:
-    up to then a refusal may pass (a firewall's page, a ban, a replica that lags behind).
+    up to then a refusal may pass (a firewall's page, a ban, a replica that lags behind). What has
+    been delivered before is no more than missing, and not waited for as long.
     """
     submitted_at = record.attempt.submitted_at or record.attempt.intended_at or at
     kept = at - submitted_at < timedelta(seconds=retention_s)
-    if isinstance(error, MediaGone) and not kept and failures >= GONE_TRIES:
+    gone = isinstance(error, MediaGone) and failures >= GONE_TRIES
+    if gone and record.attempt.delivered:
+        names = ", ".join(asset.path for asset in record.attempt.missing[:SHOWN])
+        return Missing(job_id=record.id, at=at, error=f"{names} is missing, and {error}")
+    if gone and not kept:
         return Lost(job_id=record.id, at=at, error=str(error))
     if record.attempt.error == str(error):
         return None

@@ -42,7 +42,17 @@ from asyncpipe.flow import (
     recall,
 )
 from asyncpipe.http import on_loopback
-from asyncpipe.jobs import PAID_OPEN, Deadlines, JobRecord, JobState, JobType, Limits, Polling
+from asyncpipe.jobs import (
+    PAID_OPEN,
+    Deadlines,
+    JobRecord,
+    JobState,
+    JobType,
+    Limits,
+    Polling,
+    SoughtAgain,
+    now,
+)
 from asyncpipe.ledger import (
     STATE_FOLDER,
     FolderLock,
@@ -72,6 +82,7 @@ class EngineSettings:
     min_free_bytes: int
     ambiguous: str
     search_s: float
+    fetch_missing: bool
     spending: SpendingLimits
     tell: Tell
     same_account: bool
@@ -113,6 +124,11 @@ class Engine:
         """Take up paid work that nobody waits for: of earlier runs, or left by a batch."""
         self._offer(await self.ledger.records_in(PAID_OPEN))
 
+    async def seek_again(self) -> None:
+        """Have media fetched once more that were given up."""
+        for record in await self.ledger.records_in([JobState.LOST, JobState.MISSING]):
+            self.recorder.append(record, SoughtAgain(job_id=record.id, at=now()))
+
     def _offer(self, records: Iterable[JobRecord]) -> None:
         for record in records:
             if record.id not in self.tickets:
@@ -146,6 +162,7 @@ class Engine:
             spending=self.spending,
             recorder=self.recorder,
             tickets=self.tickets,
+            fetch_missing=self.settings.fetch_missing,
         )
         stack.push_async_callback(within, self._finish)
 

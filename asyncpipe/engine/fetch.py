@@ -103,33 +103,48 @@ class Fetcher:
         Of several errors the first that is not MediaGone: as long as one output may be had the job
         is not lost.
         """
-        outputs = await self._outputs(ticket.record)
-        asked = len(outputs) - ticket.record.attempt.extras
-        stored = {asset.position for asset in ticket.record.attempt.assets}
-        errors: list[DownloadError] = []
-        for index, stem in enumerate(await self._stems(ticket.record, asked)):
+        attempt, errors = ticket.record.attempt, list[DownloadError]()
+        stored = {asset.position for asset in attempt.assets} | await self._put_back(ticket)
+        outputs = await self._outputs(ticket.record) if len(stored) < len(attempt.outputs) else ()
+        first = len(outputs) - attempt.extras
+        asked = {*range(first), *(asset.position for asset in attempt.missing)}
+        stems = await self._stems(ticket.record, first) if outputs else []
+        for index, stem in enumerate(stems):
             if index in stored:
                 continue
             try:
                 file = await self._fetch_one(ticket.record, index, outputs[index], stem, chase)
             except DownloadError as exc:
-                if index < asked or not (exc.refused or chase.failures >= EXTRA_TRIES):
+                if index in asked or not (exc.refused or chase.failures >= EXTRA_TRIES):
                     errors.append(exc)
                     continue
                 logger.info("%s: %s", ticket.record.name, exc, extra={"action": "extra.left"})
                 continue
-            event = AssetStored(
-                job_id=ticket.id,
-                at=now(),
-                index=index,
-                path=file.path,
-                size=file.size,
-                sha256=file.sha256,
-            )
-            self._recorder.record(ticket, event)
+            self._store(ticket, index, file)
         if errors:
             raise min(errors, key=lambda error: isinstance(error, MediaGone))
         self._recorder.record(ticket, Succeeded(job_id=ticket.id, at=now()))
+
+    async def _put_back(self, ticket: Ticket) -> set[int]:
+        """Record the outputs whose files were missing and are back, byte for byte."""
+        back = set()
+        for asset in ticket.record.attempt.missing:
+            file = StoredFile(path=asset.path, size=asset.size, sha256=asset.sha256)
+            if await self._downloader.stands(file):
+                self._store(ticket, asset.position, file)
+                back.add(asset.position)
+        return back
+
+    def _store(self, ticket: Ticket, index: int, file: StoredFile) -> None:
+        event = AssetStored(
+            job_id=ticket.id,
+            at=now(),
+            index=index,
+            path=file.path,
+            size=file.size,
+            sha256=file.sha256,
+        )
+        self._recorder.record(ticket, event)
 
     async def _outputs(self, record: JobRecord) -> tuple[str, ...]:
         """The outputs of a job; asked for again where an earlier run's answer held the media."""

@@ -22,6 +22,7 @@ from asyncpipe.engine.tickets import OpenRun, StopReasons, Tickets
 from asyncpipe.engine.verify import Comparison
 from asyncpipe.errors import AsyncpipeError, BalanceExhausted, UsageError
 from asyncpipe.jobs import (
+    STOOD,
     AskedAgain,
     Event,
     Job,
@@ -52,12 +53,13 @@ class Intake:
         spending: Spending,
         recorder: Recorder,
         tickets: Tickets,
+        fetch_missing: bool,
     ) -> None:
         self._ledger, self._folder = ledger, folder
         self._provider, self._spending = provider.name, spending
         self._attachments = Attachments(provider)
         self._totals, self._emit = recorder.totals, recorder.append
-        self._tickets = tickets
+        self._tickets, self._fetch_missing = tickets, fetch_missing
         self._session: int | None = None
         self._since = 0  # rows that bear this run or a later one are named by this session
         self._repeats: dict[int, int] = {}  # runs over jobs an earlier run took, by that run
@@ -92,7 +94,7 @@ class Intake:
             if cut is not None:
                 self._take_back(record, counted)
                 raise cut
-            if record.state is JobState.SUCCEEDED:
+            if record.state in STOOD and self._fetch_missing:
                 record = await self._comparison(None).of(record)
             if record.state is JobState.CANCELLED:
                 record = self._emit(record, AskedAgain(job_id=record.id, at=now()))
@@ -164,7 +166,7 @@ class Intake:
         wait for the first submit. A drain ends it early; what cannot be looked at stops the run.
         """
         comparison = self._comparison(run)
-        found: list[JobRecord] | None = []
+        found: list[JobRecord] | None = [] if self._fetch_missing else None
         try:
             while found is not None and open_run.comparing and not stops.drained:
                 async with self._turn:

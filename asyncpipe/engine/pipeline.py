@@ -54,7 +54,8 @@ class Pipeline:
     submit whose answer was lost: it is looked for in the provider's list for at least ``search_s``
     seconds. With ``resubmit``, or ``resubmit_unknown``, it is sent again, at most ``retries``
     times, and may be paid twice. ``same_account`` takes a key of another account than the one that
-    the folder was bought with. ``on_event`` is called for every event, ``on_remark`` (default: the
+    the folder was bought with. Without ``fetch_missing`` files that are gone from the folder are
+    left alone. ``on_event`` is called for every event, ``on_remark`` (default: the
     log) with what users should know. Jobs run in the pipeline's own tasks: leaving early loses
     nothing paid for. Raises FolderInUse, LedgerError, UsageError (another provider's or account's
     folder).
@@ -77,6 +78,7 @@ class Pipeline:
         search_s: float = 120.0,
         resubmit_unknown: bool = False,
         same_account: bool = False,
+        fetch_missing: bool = True,
         on_event: Hook | None = None,
         on_remark: Tell = logger.warning,
         seed: int | None = None,
@@ -96,6 +98,7 @@ class Pipeline:
             min_free_bytes=min_free_bytes,
             ambiguous=ambiguous,
             search_s=search_s,
+            fetch_missing=fetch_missing,
             spending=spending or SpendingLimits(),
             tell=on_remark,
             same_account=same_account,
@@ -266,13 +269,15 @@ class Pipeline:
         await engine.intake.end(named.run)
         return await engine.manifests.end_batch()
 
-    async def collect(self) -> Manifest:
+    async def collect(self, *, lost: bool = False) -> Manifest:
         """Poll and download what was submitted before; buy nothing; return the manifest.
 
         Returns when everything that this folder knows as bought is on disk, failed, or has to
-        wait for another run.
+        wait for another run. With ``lost`` media that were given up are tried once more.
         """
         engine = self._parts()
+        if lost:
+            await engine.seek_again()
         await engine.adopt()
         await engine.searcher.begin()
         run = await engine.admission.open_run(None)

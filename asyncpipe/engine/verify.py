@@ -1,22 +1,34 @@
 """Compare assets with the ledger; what is missing or changed is to be fetched again, unpaid.
 
 Asks no provider: a job with a bad asset is ``generated`` again, and whoever polls and downloads
-next takes it up.
+next takes it up. A ``missing`` job whose files are back has succeeded.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from asyncpipe._fs import inside
+from asyncpipe._fs import Root
 from asyncpipe.errors import DiskError, LedgerError
-from asyncpipe.jobs import Damaged, Event, JobRecord, JobState, StoredAsset, fold, now
+from asyncpipe.jobs import (
+    STOOD,
+    AssetStored,
+    Damaged,
+    Event,
+    JobRecord,
+    JobState,
+    StoredAsset,
+    Succeeded,
+    fold,
+    now,
+)
 from asyncpipe.ledger import (
     STATE_FOLDER,
     FolderLock,
@@ -24,6 +36,7 @@ from asyncpipe.ledger import (
     ledger_path,
     open_ledger,
 )
+from asyncpipe.media import stands
 from asyncpipe.report import write_manifest
 
 PAGE = 1000
@@ -78,7 +91,8 @@ async def verify(folder: Path) -> Verified:
 class Comparison:
     """Go through the assets of jobs that succeeded, page by page; all of them or those of ``run``.
 
-    With ``hashing`` files are read; without, only their sizes are compared.
+    With ``hashing`` files are read, and what was given up is sought again; without, only sizes are
+    compared, and of missing files is only seen whether they are back.
     """
 
     def __init__(
@@ -93,29 +107,60 @@ class Comparison:
 
     async def step(self) -> list[JobRecord] | None:
         """Compare the next PAGE jobs; return those to be fetched again, None at the end."""
-        assets = await self._ledger.assets(run=self._run, after=self._after, limit=PAGE)
+        # Downloads of generated jobs go on beside a run, which looks at those that ended alone.
+        states = {*STOOD, JobState.GENERATED} if self._hashing else STOOD
+        assets = await self._ledger.assets(
+            run=self._run, after=self._after, limit=PAGE, states=states
+        )
         if not assets:
             return None
         self._after = assets[-1].job_id
-        return await self._compare(assets)
+        found = await self._compare(assets)
+        return [record for record in found if record.state is JobState.GENERATED]
 
     async def of(self, record: JobRecord) -> JobRecord:
         """Compare one job's assets; return it as it stands."""
-        found = await self._compare(record.attempt.assets)
+        found = await self._compare(record.attempt.stored)
         return found[0] if found else record
 
     async def _compare(self, assets: Sequence[StoredAsset]) -> list[JobRecord]:
+        """Compare assets; return the jobs for which that changes something, as they stand then."""
         check = partial(compare, self._folder, assets, hashing=self._hashing)
         bad = await asyncio.get_running_loop().run_in_executor(None, check)
         self.checked += len(assets)
         self.bad_count += len(bad)
         self.bad += bad[: max(0, 100 - len(self.bad))]
-        if not bad:
-            return []
         by_job = {j: list(b) for j, b in itertools.groupby(bad, lambda b: b.asset.job_id)}
-        records = await self._ledger.records(by_job)
-        # Whoever else looked meanwhile may have found the same.
-        return [self._damaged(r, by_job[r.id]) for r in records if r.state is JobState.SUCCEEDED]
+        concerned = dict.fromkeys(a.job_id for a in assets if a.missing) | by_job
+        if not concerned:
+            return []
+        records = await self._ledger.records(concerned)
+        judged = [self._judge(record, by_job.get(record.id, ())) for record in records]
+        return [record for record in judged if record is not None]
+
+    def _judge(self, record: JobRecord, bad: Sequence[BadAsset]) -> JobRecord | None:
+        """What becomes of a job; None: nothing, as whoever else looked may have found the same."""
+        state = record.state
+        if state is JobState.MISSING and not bad:
+            return self._put_back(record)
+        known = all(each.asset.missing for each in bad)
+        again = self._hashing and state in (JobState.MISSING, JobState.GENERATED)
+        if state is JobState.SUCCEEDED or (state is JobState.MISSING and not known):
+            again = bool(bad)
+        return self._damaged(record, bad) if again and bad else None
+
+    def _put_back(self, record: JobRecord) -> JobRecord:
+        for each in record.attempt.missing:
+            event = AssetStored(
+                job_id=record.id,
+                at=now(),
+                index=each.position,
+                path=each.path,
+                size=each.size,
+                sha256=each.sha256,
+            )
+            record = self._emit(record, event)
+        return self._emit(record, Succeeded(job_id=record.id, at=now()))
 
     def _damaged(self, record: JobRecord, bad: Sequence[BadAsset]) -> JobRecord:
         event = Damaged(
@@ -132,36 +177,41 @@ def compare(folder: Path, assets: Iterable[StoredAsset], *, hashing: bool) -> li
 
     Raises DiskError for a file that cannot be read: that tells nothing about what is in it.
     """
-    bad = []
+    bad, root = [], Root(folder)
     for asset in assets:
-        if not inside(folder, asset.path):
-            raise LedgerError(
-                f"the ledger names a file outside {folder}: {asset.path!r}. Nothing was touched; "
-                "do not use a folder whose ledger somebody else may have written"
-            )
-        try:
-            problem = _problem(folder / asset.path, asset, hashing=hashing)
-            if problem is not None:
+        path = _path_of(root, asset)
+        with _unreadable(path):
+            if (problem := _problem(path, asset, hashing=hashing)) is not None:
                 bad.append(BadAsset(asset=asset, problem=problem))
-        except OSError as exc:
-            raise DiskError(
-                f"{folder / asset.path} cannot be checked ({exc.strerror or exc}): make it "
-                "readable and its folder writable, then run the same command again"
-            ) from exc
     return bad
 
 
-def _problem(path: Path, asset: StoredAsset, *, hashing: bool) -> str | None:
+def _path_of(root: Root, asset: StoredAsset) -> Path:
+    if trouble := root.trouble(asset.path):
+        raise LedgerError(trouble)
+    return root.folder / asset.path
+
+
+@contextmanager
+def _unreadable(path: Path) -> Iterator[None]:
     try:
-        size = path.stat().st_size
-    except FileNotFoundError:
+        yield
+    except OSError as exc:
+        raise DiskError(
+            f"{path} cannot be checked ({exc.strerror or exc}): make it "
+            "readable and its folder writable, then run the same command again"
+        ) from exc
+
+
+def _problem(path: Path, asset: StoredAsset, *, hashing: bool) -> str | None:
+    # What was missing counts as back with every byte only.
+    sha256 = asset.sha256 if hashing or asset.missing else None
+    if stands(path, asset.size, sha256):
+        return None
+    if not os.path.lexists(path):
         return "is missing"
-    if size == asset.size and path.is_file():
-        if not hashing:
-            return None
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() == asset.sha256:
-                return None
+    if asset.missing and not hashing:
+        return "is missing, another file stands there"
     aside = _set_aside(path)
     return f"has changed (kept as {aside.name})"
 
@@ -170,6 +220,6 @@ def _set_aside(path: Path) -> Path:
     """Rename a file that is not ours any more: somebody may have worked on it."""
     for n in itertools.count(1):
         aside = path.with_name(f"{path.name}.changed" + (f"-{n}" if n > 1 else ""))
-        if not aside.exists():
+        if not os.path.lexists(aside):
             return path.rename(aside)
     raise AssertionError

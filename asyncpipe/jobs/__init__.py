@@ -18,6 +18,7 @@ from asyncpipe.jobs.events import (
     Intended,
     Lost,
     LostSettled,
+    Missing,
     NotBought,
     NotFound,
     Polled,
@@ -25,6 +26,7 @@ from asyncpipe.jobs.events import (
     Released,
     Resubmitted,
     RetryAsked,
+    SoughtAgain,
     Submitted,
     Succeeded,
     TurnedUp,
@@ -65,7 +67,7 @@ from asyncpipe.jobs.settings import (
     checked_ambiguous,
     checked_window,
 )
-from asyncpipe.jobs.states import ENDED, PAID_OPEN, JobState
+from asyncpipe.jobs.states import ENDED, PAID_OPEN, STOOD, JobState
 
 __all__ = [
     "AMBIGUOUS",
@@ -76,6 +78,7 @@ __all__ = [
     "NO_NOTES",
     "PAID_OPEN",
     "POLICIES",
+    "STOOD",
     "WINDOWS",
     "Absent",
     "AskedAgain",
@@ -98,6 +101,7 @@ __all__ = [
     "LocalFile",
     "Lost",
     "LostSettled",
+    "Missing",
     "NotBought",
     "NotFound",
     "Noted",
@@ -109,6 +113,7 @@ __all__ = [
     "Resubmitted",
     "RetryAsked",
     "Settled",
+    "SoughtAgain",
     "StoredAsset",
     "Submitted",
     "Succeeded",

@@ -224,7 +224,7 @@ class Succeeded(Event):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Damaged(Event):
-    """Assets of a job that succeeded are missing or changed: fetch them again."""
+    """Assets that stood are missing or changed: fetch them again; their rows are kept."""
 
     target = JobState.GENERATED
 
@@ -246,6 +246,22 @@ class Lost(Event):
     target = JobState.LOST
 
     error: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Missing(Event):
+    """Assets that stood here do not now, and cannot be had again: they may be put back."""
+
+    target = JobState.MISSING
+
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SoughtAgain(Event):
+    """Media that were given up are to be fetched once more, by the user's wish."""
+
+    target = JobState.GENERATED
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -22,6 +22,7 @@ from asyncpipe.jobs.events import (
     Intended,
     Lost,
     LostSettled,
+    Missing,
     NotBought,
     NotFound,
     Polled,
@@ -29,6 +30,7 @@ from asyncpipe.jobs.events import (
     Released,
     Resubmitted,
     RetryAsked,
+    SoughtAgain,
     Submitted,
     Succeeded,
     TurnedUp,
@@ -57,7 +59,8 @@ _CHARGED, _RELEASED, _ABSENT, _FREE = Settled
 class StoredAsset(NamedTuple):
     """One file on disk: output ``position`` of a job, from 0.
 
-    ``path`` is relative to the output folder, with ``/``; ``size`` is in bytes.
+    ``path`` is relative to the output folder, with ``/``; ``size`` is in bytes. ``missing``: it is
+    not there, or another file is; it may be put back.
     """
 
     job_id: int
@@ -65,6 +68,7 @@ class StoredAsset(NamedTuple):
     path: str
     size: int
     sha256: str
+    missing: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)  # no slots: see ``fold``
@@ -76,6 +80,7 @@ class Attempt:
     whether its amount is the provider's estimate. ``body`` is the digest of the request as it was
     sent, ``uploads`` the URLs of files in it. ``polls`` counts answers to polls, ``refusals``
     submits that surely bought nothing. ``notes`` are what the provider says beside the outputs.
+    ``stored`` are all the files there ever were.
     ``resumed_at`` is when an expired or found one was taken up again, for a fresh deadline;
     ``lost_at`` when its answer was known to be lost. Times are UTC.
     """
@@ -98,7 +103,7 @@ class Attempt:
     request_id: str | None = None
     outputs: tuple[str, ...] = ()
     notes: Notes = field(default_factory=lambda: NO_NOTES)
-    assets: tuple[StoredAsset, ...] = ()
+    stored: tuple[StoredAsset, ...] = ()
     polls: int = 0
     refusals: int = 0
     generation_s: float | None = None
@@ -131,6 +136,22 @@ class Attempt:
         """Whether a prediction of it may be at the provider under an id that nobody was told."""
         lost = self.lost_at is not None and self.prediction_id is None
         return lost and (self.settled is None or self.settled is _ABSENT)
+
+    @property
+    def assets(self) -> tuple[StoredAsset, ...]:
+        """The files that stand."""
+        return tuple(asset for asset in self.stored if not asset.missing)
+
+    @property
+    def missing(self) -> tuple[StoredAsset, ...]:
+        """The files that stood, and do not."""
+        return tuple(asset for asset in self.stored if asset.missing)
+
+    @property
+    def delivered(self) -> bool:
+        """Whether every output has stood on disk, were it moved away since."""
+        asked = len(self.outputs) - self.extras
+        return 0 < asked <= sum(asset.position < asked for asset in self.stored)
 
     @property
     def paid(self) -> bool:
@@ -439,12 +460,14 @@ def _release(now: Fields, settled: Settled, at: datetime) -> None:
 
 def _stored(now: Fields, was: Attempt, event: AssetStored) -> None:
     stored = StoredAsset(event.job_id, event.index, event.path, event.size, event.sha256)
-    others = [asset for asset in was.assets if asset.position != event.index]
-    now["assets"] = tuple(sorted([*others, stored])) if others else (stored,)
+    others = [asset for asset in was.stored if asset.position != event.index]
+    now["stored"] = tuple(sorted([*others, stored])) if others else (stored,)
 
 
 def _damaged(now: Fields, was: Attempt, event: Damaged) -> None:
-    now["assets"] = tuple(a for a in was.assets if a.position not in event.indexes)
+    now["stored"] = tuple(
+        a._replace(missing=1) if a.position in event.indexes else a for a in was.stored
+    )
     now["error"] = event.error
 
 
@@ -452,7 +475,11 @@ def _succeeded(now: Fields, was: Attempt, event: Succeeded) -> None:
     now["error"], now["ended_at"] = None, event.at
 
 
-def _lost(now: Fields, was: Attempt, event: Lost) -> None:
+def _sought_again(now: Fields, was: Attempt, event: SoughtAgain) -> None:
+    now["error"] = None
+
+
+def _lost(now: Fields, was: Attempt, event: Lost | Missing) -> None:
     now["error"], now["ended_at"] = event.error, event.at
 
 
@@ -478,5 +505,7 @@ OF_ATTEMPT: dict[type[Event], Callable[[Fields, Attempt, Any], None]] = {
     FetchFailed: _error,
     Succeeded: _succeeded,
     Lost: _lost,
+    Missing: _lost,
+    SoughtAgain: _sought_again,
 }
 """What each kind of event changes of the attempt."""

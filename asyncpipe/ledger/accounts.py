@@ -60,7 +60,9 @@ def sums(connection: sqlite3.Connection) -> Sums:
             " WHERE state IN ('failed', 'lost') OR (state='generated' AND error IS NOT NULL)"
             " GROUP BY 1, 2"
         )
-        assets = connection.execute("SELECT count(*), coalesce(sum(size), 0) FROM assets")
+        assets = connection.execute(
+            "SELECT count(*), coalesce(sum(size), 0) FROM assets WHERE missing=0"
+        )
         count, size = assets.fetchone()
         return Sums(
             states={JobState(state): number for state, number in states},
@@ -119,8 +121,9 @@ SELECT o.id AS id, o.name AS name, o.key AS key, o.type AS type, o.model AS mode
   o.outputs AS outputs, o.notes AS notes, o.error AS error, o.submitted_at AS submitted_at,
   o.ended_at AS ended_at,
   s.path AS path, s.size AS size, s.sha256 AS sha256,
-  (SELECT count(*) FROM assets WHERE job_id=o.id AND n=o.n) AS files
+  (SELECT count(*) FROM assets WHERE job_id=o.id AND n=o.n AND missing=0) AS files
 FROM outcomes o LEFT JOIN assets s ON s.job_id=o.id AND s.n=o.n AND s.position=0
+  AND s.missing=0
 """
 
 
@@ -145,7 +148,10 @@ def _with_assets(connection: sqlite3.Connection, row: dict[str, Any]) -> ResultR
     if count == (first["path"] is not None):
         row["assets"] = (first,) if count else ()
     else:
-        query = "SELECT path, size, sha256 FROM assets WHERE job_id=? AND n=? ORDER BY position"
+        query = (
+            "SELECT path, size, sha256 FROM assets WHERE job_id=? AND n=? AND missing=0"
+            " ORDER BY position"
+        )
         row["assets"] = tuple(by_name(connection.execute(query, (row["id"], row["n"]))))
     return cast(ResultRow, row)
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol, TypeAlias, TypeVar
 
-from asyncpipe.jobs import Job, JobRecord, JobState, StoredAsset
+from asyncpipe.jobs import STOOD, Job, JobRecord, JobState, StoredAsset
 from asyncpipe.ledger.folder import Origin
 from asyncpipe.ledger.rows import (
     Added,
@@ -184,10 +184,17 @@ class Ledger(Protocol):
     async def claim_parts(self, record: JobRecord, count: int, word: str = "") -> list[str]:
         """Fix the names of a job with several files: ``name_1``, ``name_2`` and so on."""
 
-    async def assets(self, *, run: int | None, after: int, limit: int) -> list[StoredAsset]:
-        """The assets of the next ``limit`` jobs above id ``after`` that succeeded, by job.
+    async def assets(
+        self,
+        *,
+        run: int | None,
+        after: int,
+        limit: int,
+        states: Collection[JobState] = STOOD,
+    ) -> list[StoredAsset]:
+        """The assets of the next ``limit`` jobs in ``states`` above id ``after``, by job.
 
-        Of those that bear ``run``, or of all.
+        Of those that bear ``run``, or of all; also those that are missing.
         """
 
     # -- uploads ------------------------------------------------------------------------------

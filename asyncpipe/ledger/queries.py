@@ -14,6 +14,7 @@ import orjson
 from asyncpipe.jobs import (
     NO_ATTEMPT,
     NO_NOTES,
+    STOOD,
     Attempt,
     Job,
     JobRecord,
@@ -77,10 +78,10 @@ def _attempt(connection: sqlite3.Connection, job_id: int, row: tuple[Any, ...]) 
     fields["uploads"] = tuple(orjson.loads(fields["uploads"])) if fields["uploads"] else ()
     fields["notes"] = orjson.loads(fields["notes"]) if fields["notes"] else NO_NOTES
     fields["outputs"] = tuple(orjson.loads(fields["outputs"])) if fields["outputs"] else ()
-    fields["assets"] = ()
+    fields["stored"] = ()
     if fields["outputs"]:
         rows = connection.execute(f"{_ASSETS} WHERE job_id=? AND n=?", (job_id, fields["n"]))
-        fields["assets"] = tuple(map(StoredAsset._make, rows))
+        fields["stored"] = tuple(map(StoredAsset._make, rows))
     for name in TIMES:
         fields[name] = datetime.fromisoformat(fields[name]) if fields[name] else None
     return made(Attempt, fields)
@@ -325,18 +326,25 @@ _ASSETS = f"SELECT {', '.join(StoredAsset._fields)} FROM assets"
 
 
 def assets(
-    connection: sqlite3.Connection, *, run: int | None, after: int, limit: int
+    connection: sqlite3.Connection,
+    *,
+    run: int | None,
+    after: int,
+    limit: int,
+    states: Collection[JobState] = STOOD,
 ) -> list[StoredAsset]:
-    """The assets of the next ``limit`` jobs above id ``after`` that succeeded, by job.
+    """The assets of the next ``limit`` jobs in ``states`` above id ``after``, by job.
 
-    Of those that bear ``run``, or of all.
+    Of those that bear ``run``, or of all; also those that are missing.
     """
     # By id, not by the index on states: the next page is near.
-    jobs = "SELECT id FROM jobs WHERE id>? AND coalesce(state, '')='succeeded'"
+    marks = ",".join("?" * len(states))
+    jobs = f"SELECT id FROM jobs WHERE id>? AND coalesce(state, '') IN ({marks})"
+    jobs += " AND EXISTS(SELECT 1 FROM assets WHERE job_id=id)"
     jobs += " AND seen_run=coalesce(?, seen_run)"
     rows = connection.execute(
         f"{_ASSETS} JOIN ({jobs} ORDER BY id LIMIT ?) j ON j.id=job_id ORDER BY job_id, position",
-        (after, run, limit),
+        (after, *(state.value for state in states), run, limit),
     )
     return [StoredAsset._make(row) for row in rows]
 

@@ -40,6 +40,7 @@ CREATE INDEX attempts_noted ON attempts(job_id) WHERE notes IS NOT NULL;
 CREATE TABLE assets(
   job_id INTEGER NOT NULL, n INTEGER NOT NULL, position INTEGER NOT NULL,
   path TEXT NOT NULL, size INTEGER NOT NULL, sha256 TEXT NOT NULL,
+  missing INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY(job_id, n, position)) WITHOUT ROWID;
 CREATE TABLE uploads(
   sha256 TEXT PRIMARY KEY, url TEXT NOT NULL, size INTEGER NOT NULL,
@@ -84,6 +85,7 @@ _LOST = (
 _OUTCOMES = f"""
 CREATE VIEW outcomes AS SELECT s.*,
   CASE WHEN s.state='succeeded' THEN 'succeeded' WHEN s.state='unknown' THEN 'unknown'
+    WHEN s.state='missing' THEN 'missing'
     WHEN s.state='lost' THEN 'failed, charged' WHEN s.state<>'failed' THEN 'pending'
     WHEN s.settled='charged' THEN 'failed, charged' WHEN s.lost>0 THEN 'unknown'
     WHEN s.charged_attempts>0 THEN 'failed, charged' ELSE 'failed, not charged' END AS outcome,

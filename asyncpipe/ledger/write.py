@@ -51,9 +51,9 @@ _SET_OPEN, _SET_SETTLED = _set(*_OPEN_COLUMNS), _set(*_SETTLED_COLUMNS)
 _JOB = "UPDATE jobs SET state=?, used=?, failures=?, attempt=?, version=? WHERE id=? AND version<?"
 
 _ASSET = (
-    f"INSERT INTO assets(n, {', '.join(StoredAsset._fields)}) VALUES(?,?,?,?,?,?)"
+    f"INSERT INTO assets(n, {', '.join(StoredAsset._fields)}) VALUES(?,?,?,?,?,?,?)"
     " ON CONFLICT(job_id, n, position) DO UPDATE SET"
-    " path=excluded.path, size=excluded.size, sha256=excluded.sha256"
+    " path=excluded.path, size=excluded.size, sha256=excluded.sha256, missing=excluded.missing"
 )
 
 _SUBMITTING = JobState.SUBMITTING
@@ -95,15 +95,7 @@ class Batch:
         if written != len(records):
             raise _find_outdated(connection, records) or LedgerError(f"a job {_OUTDATED}")
         self._write_attempts(connection)
-        lacking, assets = [], []
-        for record in records:
-            attempt = record.attempt
-            if attempt.outputs:
-                assets += [(attempt.n, *each) for each in attempt.assets]
-                if len(attempt.assets) < len(attempt.outputs):  # none is here yet, or some is lost
-                    lacking.append((record.id, attempt.n))
-        if lacking:
-            connection.executemany("DELETE FROM assets WHERE job_id=? AND n=?", lacking)
+        assets = [(record.attempt.n, *each) for record in records for each in record.attempt.stored]
         if assets:
             connection.executemany(_ASSET, assets)
 

@@ -8,6 +8,7 @@ from asyncpipe.media.disk import GIB, DiskSpace
 from asyncpipe.media.downloader import Downloader, StoredFile, Target
 from asyncpipe.media.formats import media_type
 from asyncpipe.media.local import BadInputs, LocalFiles, trouble_with
+from asyncpipe.media.parts import stands
 
 __all__ = [
     "GIB",
@@ -18,5 +19,6 @@ __all__ = [
     "StoredFile",
     "Target",
     "media_type",
+    "stands",
     "trouble_with",
 ]

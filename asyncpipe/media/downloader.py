@@ -48,6 +48,7 @@ from asyncpipe.media.parts import (
     head_of,
     keep,
     partials_in,
+    stands,
     take_up,
 )
 
@@ -183,6 +184,12 @@ class Downloader:
             )
             self._tell_partial(error, target)
             raise error from (None if isinstance(exc, aiohttp.ClientHttpProxyError) else exc)
+
+    async def stands(self, file: StoredFile) -> bool:
+        """Whether a file stands as it was stored; raises DiskError where it cannot be read."""
+        return await self._disk.hop(
+            partial(stands, self._folder / file.path, file.size, file.sha256)
+        )
 
     def _tell_partial(self, error: DownloadError, target: Target) -> None:
         if kept := self._partials.get(target.part):

@@ -172,6 +172,22 @@ class Part(io.FileIO):
         forget(self.path)
 
 
+def stands(path: Path, size: int, sha256: str | None) -> bool:
+    """Whether a file is there as it was stored; without ``sha256``, of the same size.
+
+    Raises OSError for one that cannot be read.
+    """
+    try:
+        if path.stat().st_size != size or not path.is_file():
+            return False
+    except FileNotFoundError:
+        return False
+    if sha256 is None:
+        return True
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+
+
 def head_of(pieces: Iterable[bytes]) -> bytes:
     """The first HEAD_BYTES of a body."""
     head = b""

@@ -140,6 +140,7 @@ def _head(manifest: Manifest, ledger: LedgerReader) -> dict[str, Any]:
         "total_cost": money(totals.charged),
         "total_jobs": totals.total,
         "successful": totals.successful,
+        **({"missing": totals.missing} if totals.missing else {}),
         "failed": totals.failed,
         "unknown": totals.unknown,
         "pending": totals.pending,

@@ -11,7 +11,6 @@ import anyio
 from asyncpipe._text import fit, printable
 from asyncpipe.errors import AsyncpipeError
 from asyncpipe.jobs import (
-    AssetStored,
     Event,
     FetchFailed,
     JobRecord,
@@ -37,6 +36,7 @@ _WORDS = {
     JobState.SUCCEEDED: "ok",
     JobState.FAILED: "failed",
     JobState.LOST: "lost",
+    JobState.MISSING: "missing",
     JobState.UNKNOWN: "unknown",
     JobState.EXPIRED: "expired",
 }
@@ -66,15 +66,12 @@ class Progress:
         self._totals: Totals | None = None
         self._changed = False
         self._waiting_said = -WAITING_EVERY_S
-        self._paths: dict[int, str] = {}  # first asset of jobs that have not ended
 
     def __call__(self, event: Event, record: JobRecord) -> None:
         """Take one event."""
         if self._verbose:
             self._echo(f"  {type(event).__name__.lower():<12}{fit(record.name, 28)} {_more(event)}")
         self._changed = self._changed or not isinstance(event, Polled)
-        if isinstance(event, AssetStored):
-            self._paths.setdefault(record.id, event.path)
         if isinstance(event, NotBought | FetchFailed):
             self._say_waiting(event.error)
         if self._totals is None or event.target is None:
@@ -96,7 +93,8 @@ class Progress:
         done = f"{self._done(self._totals)}/{self._totals.total}"
         word = _WORDS[record.state]
         if record.state is JobState.SUCCEEDED:
-            detail = f"{usd(record.attempt.charged):>11}   {self._paths.pop(record.id, '')}"
+            path = record.attempt.assets[0].path if record.attempt.assets else ""
+            detail = f"{usd(record.attempt.charged):>11}   {path}"
         else:
             detail = printable(record.attempt.error or "")[:200]
         return f"  {done:>9}  {word:<8} {fit(record.name, 28)} {detail}"

@@ -16,9 +16,13 @@ from asyncpipe.pricing import from_micro
 
 
 class Outcome(StrEnum):
-    """The four ways a job ends, and ``pending`` for those that have not."""
+    """The ways a job ends, and ``pending`` for those that have not.
+
+    ``missing`` ones succeeded; their files are not where they were put, and cannot be had again.
+    """
 
     SUCCEEDED = "succeeded"
+    MISSING = "missing"
     FAILED_NOT_CHARGED = "failed, not charged"
     FAILED_CHARGED = "failed, charged"
     UNKNOWN = "unknown"
@@ -76,8 +80,12 @@ class Result:
 
     @property
     def status(self) -> str:
-        """The manifest's word: success, failed, unknown or pending."""
-        words = {Outcome.SUCCEEDED: "success", Outcome.UNKNOWN: "unknown"}
+        """The manifest's word: success, missing, failed, unknown or pending."""
+        words = {
+            Outcome.SUCCEEDED: "success",
+            Outcome.MISSING: "missing",
+            Outcome.UNKNOWN: "unknown",
+        }
         return words.get(self.outcome, "failed" if self.outcome.startswith("failed") else "pending")
 
 

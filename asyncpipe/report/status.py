@@ -131,6 +131,7 @@ class Status:
         failed = self.jobs[JobState.FAILED]
         return {
             "succeeded": self.jobs[JobState.SUCCEEDED],
+            **({"missing": missing} if (missing := self.jobs[JobState.MISSING]) else {}),
             "failed, not charged": failed - self.failed_charged - self.in_doubt,
             "failed, charged": self.failed_charged + self.jobs[JobState.LOST],
             "unknown": self.jobs[JobState.UNKNOWN] + self.in_doubt,
@@ -296,6 +297,11 @@ def next_steps(status: Status) -> list[str]:
         steps.append(f"{bought} bought and not here yet: asyncpipe collect {folder} fetches them.")
     if unsubmitted:
         steps.append(f"{unsubmitted} not submitted yet: run {file} into this folder again.")
+    if missing := counts.get("missing"):
+        steps.append(
+            f"{missing} missing: put their files back where they were; asyncpipe verify "
+            f"{folder} asks the provider once more."
+        )
     if counts["failed, not charged"]:
         steps.append(
             f"{counts['failed, not charged']} failed and not charged: see their errors with "

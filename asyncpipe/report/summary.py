@@ -66,6 +66,8 @@ def _counts(totals: Totals, elapsed_s: float, manifest: str) -> list[tuple[str, 
         ("succeeded", str(totals.successful)),
         ("failed", str(totals.failed)),
     ]
+    if totals.missing:
+        rows.append(("missing", f"{totals.missing} that were here and are not any more"))
     if totals.unknown:
         rows.append(("unknown", str(totals.unknown)))
     if totals.pending:
@@ -113,6 +115,11 @@ def _next_steps(totals: Totals, command: str, folder: str) -> list[str]:
             f"bought, so they are not sent again; {usd(totals.reserved)} stay reserved. "
             f"Compare with your bill, then decide: asyncpipe resolve {printable(folder)} "
             "--lost-charged or --lost-free; where nobody knows, --resubmit or --give-up."
+        )
+    if totals.missing:
+        lines.append(
+            f"{totals.missing} missing: their files stood here, and the provider has them no more. "
+            f"Put the files back, or asyncpipe verify {printable(folder)} asks once more."
         )
     unfinished = totals.pending
     if unfinished:

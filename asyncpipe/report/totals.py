@@ -20,7 +20,7 @@ class Totals:
     ``overruns`` predictions cost beyond what was reserved. Of ``reserved``, ``held`` is that of
     ``lost_answers``: attempts of unknown outcome whose jobs went on. ``failures``, ``losses``
     (media that were paid for and are gone) and ``delays`` (media that could not be fetched yet)
-    count jobs by cause. ``noted`` counts what the provider says beside outputs.
+    count jobs by cause. ``noted`` counts what the provider says beside outputs; ``assets`` stand.
     """
 
     jobs: Counter[JobState] = field(default_factory=Counter)
@@ -92,9 +92,10 @@ class Totals:
         if was.notes is not now.notes:
             self._note(before, -1)
             self._note(after, 1)
-        if was.assets is not now.assets:
-            self.assets += len(now.assets) - len(was.assets)
-            self.bytes += sum(a.size for a in now.assets) - sum(a.size for a in was.assets)
+        if was.stored is not now.stored:
+            gone, there = was.assets, now.assets
+            self.assets += len(there) - len(gone)
+            self.bytes += sum(a.size for a in there) - sum(a.size for a in gone)
 
     def _count(self, record: JobRecord, count: int) -> None:
         self.jobs[record.state] += count
@@ -156,6 +157,11 @@ class Totals:
         return self.jobs[JobState.FAILED] + self.jobs[JobState.LOST] - self.in_doubt
 
     @property
+    def missing(self) -> int:
+        """Jobs whose assets stood, do not now, and cannot be had again."""
+        return self.jobs[JobState.MISSING]
+
+    @property
     def unknown(self) -> int:
         """Jobs that may have been bought, without anything to show for it."""
         return self.jobs[JobState.UNKNOWN] + self.in_doubt
@@ -180,7 +186,7 @@ class Totals:
     @property
     def total(self) -> int:
         """All jobs the manifest speaks of."""
-        return self.successful + self.failed + self.unknown + self.pending
+        return self.successful + self.missing + self.failed + self.unknown + self.pending
 
 
 MOST_CAUSES = 200
