@@ -17,7 +17,7 @@ from asyncpipe._text import printable
 from asyncpipe.cli.estimate import Costs, Estimate, estimate_lines, with_balance
 from asyncpipe.cli.precheck import CatalogueCheck
 from asyncpipe.cli.session import End, Output, Simulated, connect, run_session, work_in
-from asyncpipe.cli.survey import Survey, Wanted, look_through, prices_of, told
+from asyncpipe.cli.survey import Survey, Wanted, prices_of, survey_rows, told
 from asyncpipe.cli.validate import made_of
 from asyncpipe.engine import Pipeline, learned_before
 from asyncpipe.errors import LedgerError
@@ -204,7 +204,7 @@ async def _look(
         if provider is not None:
             allow_unknown = options.allow_unknown_models
             models = CatalogueCheck(file, provider, wanted, allow_unknown=allow_unknown, echo=echo)
-        await look_through(found, file.rows, echo, models)
+        await survey_rows(found, file.rows, echo, models)
     return found, models is not None and models.checked
 
 

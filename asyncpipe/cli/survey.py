@@ -141,7 +141,7 @@ def _priced(row: JobRow, prices: Prices) -> tuple[Price | None, UsageError | Non
         return None, exc
 
 
-async def look_through(
+async def survey_rows(
     found: Survey, rows: Iterable[JobRow], echo: Echo, models: CatalogueCheck | None = None
 ) -> None:
     """Look at every job once, with ``models`` by the catalogue, too; progress is said.

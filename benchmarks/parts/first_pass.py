@@ -57,14 +57,14 @@ def write_rows(folder: Path, kind: str, rows: int) -> Path:
 async def first_pass(path: Path, folder: Path) -> dict[str, Any]:
     """Check and price ``path``, write it into a ledger; return seconds and peak RSS in MB."""
     from asyncpipe import Pipeline
-    from asyncpipe.cli.survey import Survey, look_through, prices_of
+    from asyncpipe.cli.survey import Survey, prices_of, survey_rows
     from asyncpipe.jobfile.load import open_jobs
     from asyncpipe.testing import FakeProvider
 
     started, used = time.perf_counter(), time.process_time()
     file = open_jobs(path)
     survey = Survey(file, prices_of(file, None))
-    await look_through(survey, file.rows, lambda line: None)
+    await survey_rows(survey, file.rows, lambda line: None)
     checked = time.perf_counter()
     pipeline = Pipeline(FakeProvider(), folder / "out")
     async with pipeline:
