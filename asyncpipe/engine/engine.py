@@ -290,6 +290,7 @@ class Engine:
             resubmit=self.settings.ambiguous == "find-resubmit",
             search_s=self.settings.search_s,
             tell=self.settings.tell,
+            memory=memory_of(self.provider, "absence"),
         )
 
     def _start(self) -> None:

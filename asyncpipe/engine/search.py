@@ -18,8 +18,9 @@ from asyncpipe.engine.poll import Inquiry
 from asyncpipe.engine.recorder import Recorder
 from asyncpipe.engine.tickets import StopReasons, Ticket, Tickets
 from asyncpipe.errors import AsyncpipeError, HistoryUnavailable, ProviderError
-from asyncpipe.flow import Gate
+from asyncpipe.flow import Gate, Memory
 from asyncpipe.jobs import (
+    NOT_FOUND,
     Absent,
     Attempt,
     Found,
@@ -45,8 +46,6 @@ FAILURES = 3
 
 LOOKED = "; looked for: "
 """What stands in an error between why the answer was lost and what a search came to."""
-
-NOT_THERE = "not found at the provider"
 
 
 def next_age_s(age_s: float, search_s: float) -> float:
@@ -115,7 +114,8 @@ class Searcher:
 
     It holds their jobs meanwhile, without a permit: at least ``search_s`` seconds, and as long as
     the runs that wait for them have other work. With ``resubmit`` those that surely bought nothing
-    are submitted again, once each, until one of them turns up after all.
+    are submitted again, once each, until one of them turns up after all; ``memory`` tells the
+    other runs of the account that one did.
     """
 
     def __init__(
@@ -134,12 +134,14 @@ class Searcher:
         resubmit: bool,
         search_s: float,
         tell: Tell,
+        memory: Memory | None,
     ) -> None:
         self._provider = provider if enabled and isinstance(provider, HasHistory) else None
         self._ledger, self._recorder = ledger, recorder
         self._admission, self._tickets = admission, tickets
         self._inquiry, self._gate, self._owners, self._stops = inquiry, gate, owners, stops
         self._resubmit, self._search_s, self._tell = resubmit, search_s, tell
+        self._memory = memory
         self._clock = gate.clock
         self._wanted: dict[int, _Wanted] = {}
         self._failures = 0
@@ -161,10 +163,12 @@ class Searcher:
 
     async def begin(self) -> None:
         """Look once more for what is left of earlier runs."""
-        if self._provider is None or not (sought := await self._ledger.sought()):
+        if self._provider is None:
             return
-        self.refuted = await self._ledger.absence_failed()
-        for record in sought:
+        if self._resubmit and not self.refuted:
+            here = await self._ledger.absence_failed()
+            self.refuted = here or (self._memory is not None and bool(self._memory.load()))
+        for record in await self._ledger.sought():
             known = record.id in self._tickets
             if not known and record.state is JobState.UNKNOWN and record.attempt.sought:
                 ticket = self._tickets[record.id] = Ticket(record, adopted=True)
@@ -330,11 +334,11 @@ class Searcher:
         for job_id, _ in matches.absent:
             record = records[job_id]
             if self._may_resubmit(record):
-                error = f"{_reason(record)}{LOOKED}{NOT_THERE}"
+                error = f"{_reason(record)}{LOOKED}{NOT_FOUND}"
                 absent = Absent(job_id=job_id, at=now(), error=error)
                 going_on.append(self._record(record, absent))
             else:
-                self._say(record, record.attempt.n, NOT_THERE)
+                self._say(record, record.attempt.n, NOT_FOUND)
         await self._ledger.durable()
         for record in going_on:
             self._go_on(record)
@@ -398,10 +402,12 @@ class Searcher:
             return
         if attempt.absent and charged:
             self.refuted, self.turned_up = True, self.turned_up + 1
+            if self._memory is not None:
+                self._memory.save({record.job.model: row.id})
             self._tell(
                 f"{record.name}: prediction {row.id} turned up, though it had been taken for "
-                "absent: it is paid for twice. Nothing is resubmitted here any more because "
-                "it is absent"
+                "absent: it is paid for twice. Nothing of this account is resubmitted any more "
+                "because it is absent"
             )
         up = TurnedUp(job_id=job_id, at=now(), attempt=n, prediction_id=row.id, charged=charged)
         self._record(record, up)

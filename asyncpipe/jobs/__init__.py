@@ -5,6 +5,7 @@ of both the ``JobRecord`` that everybody reads. No I/O, no clock but ``now``.
 """
 
 from asyncpipe.jobs.events import (
+    NOT_FOUND,
     Absent,
     AskedAgain,
     AssetStored,
@@ -74,6 +75,7 @@ __all__ = [
     "BODY_FIELDS",
     "DIRECT_FIELDS",
     "ENDED",
+    "NOT_FOUND",
     "NO_ATTEMPT",
     "NO_NOTES",
     "PAID_OPEN",

@@ -161,6 +161,10 @@ class Found(Event):
     created: datetime | None = None
 
 
+NOT_FOUND = "not found at the provider"
+"""How the error of an unknown job ends whose prediction surely is not in the provider's list."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NotFound(Event):
     """An unknown job's prediction was looked for, and is not surely known; ``error`` says more."""

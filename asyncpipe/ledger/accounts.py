@@ -57,7 +57,8 @@ def sums(connection: sqlite3.Connection) -> Sums:
         )
         causes = connection.execute(
             "SELECT state, coalesce(error, ''), count(*) FROM latest"
-            " WHERE state IN ('failed', 'lost') OR (state='generated' AND error IS NOT NULL)"
+            " WHERE state IN ('failed', 'lost', 'unknown')"
+            " OR (state='generated' AND error IS NOT NULL)"
             " GROUP BY 1, 2"
         )
         assets = connection.execute(

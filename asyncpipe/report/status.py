@@ -26,6 +26,7 @@ from asyncpipe.ledger import (
 from asyncpipe.pricing import usd
 from asyncpipe.report.eta import LATEST, about, latency_of, left_s
 from asyncpipe.report.manifest import money
+from asyncpipe.report.summary import not_found
 from asyncpipe.report.totals import Totals, delays_of
 
 COLUMNS = 78
@@ -96,7 +97,8 @@ class Status:
     ``overruns`` predictions that cost more than was reserved. ``failures_returned`` counts
     predictions that failed and whose money came back, ``refusals`` submits that surely bought
     nothing. ``left_s`` is about how many seconds the run that is under way will take;
-    ``delays`` counts jobs whose media could not be fetched yet, by cause.
+    ``delays`` counts jobs whose media could not be fetched yet, by cause, ``not_found`` those
+    unknown ones whose prediction surely is not in the provider's list.
     """
 
     folder: Path
@@ -116,6 +118,7 @@ class Status:
     refusals: int
     left_s: float | None
     delays: Counter[str] = field(default_factory=Counter)
+    not_found: int = 0
 
     @property
     def money(self) -> Money:
@@ -165,6 +168,7 @@ def read_status(folder: Path) -> Status:
             refusals=sum(row["refusals"] for row in sums.money),
             left_s=_left_s(ledger, totals) if held else None,
             delays=delays_of(totals),
+            not_found=totals.not_found,
         )
 
 
@@ -276,9 +280,11 @@ def next_steps(status: Status) -> list[str]:
     file = printable(status.job_file or "JOBFILE")
     folder = printable(shlex.quote(str(status.folder)))
     counts, steps = status.counts, []
-    if counts["unknown"]:
+    if status.not_found:
+        steps.append(not_found(status.not_found, folder))
+    if doubtful := counts["unknown"] - status.not_found:
         steps.append(
-            f"{counts['unknown']} unknown: compare with your bill (asyncpipe reconcile {folder}), "
+            f"{doubtful} unknown: compare with your bill (asyncpipe reconcile {folder}), "
             f"then decide: asyncpipe resolve {folder} --lost-charged or --lost-free; where nobody "
             "knows, --resubmit or --give-up."
         )

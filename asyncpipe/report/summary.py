@@ -107,11 +107,23 @@ def _listed(title: str, counted: Counter[str]) -> list[str]:
     return lines
 
 
+def not_found(count: int, folder: str) -> str:
+    """Say what to do about unknown jobs whose prediction surely is not in the provider's list."""
+    return (
+        f"{count} unknown, and not found at the provider: its list of predictions shows later ones "
+        f"of yours and not {'this one' if count == 1 else 'these'}. asyncpipe resolve {folder} "
+        "NAME --lost-free takes one for not bought, --find looks once more; with --ambiguous "
+        "find-resubmit a run submits them again, once."
+    )
+
+
 def _next_steps(totals: Totals, command: str, folder: str) -> list[str]:
     lines = []
-    if totals.unknown:
+    if totals.not_found:
+        lines.append(not_found(totals.not_found, printable(folder)))
+    if doubtful := totals.unknown - totals.not_found:
         lines.append(
-            f"{totals.unknown} unknown: submitted, and the answer was lost. They may have been "
+            f"{doubtful} unknown: submitted, and the answer was lost. They may have been "
             f"bought, so they are not sent again; {usd(totals.reserved)} stay reserved. "
             f"Compare with your bill, then decide: asyncpipe resolve {printable(folder)} "
             "--lost-charged or --lost-free; where nobody knows, --resubmit or --give-up."

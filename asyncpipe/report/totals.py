@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
-from asyncpipe.jobs import Attempt, JobRecord, JobState, Noted, count_notes
+from asyncpipe.jobs import NOT_FOUND, Attempt, JobRecord, JobState, Noted, count_notes
 from asyncpipe.ledger import Sums
 
 
@@ -19,8 +19,9 @@ class Totals:
     charged for. Of ``charged``, ``estimated`` is charged by an estimate, and ``overrun`` is what
     ``overruns`` predictions cost beyond what was reserved. Of ``reserved``, ``held`` is that of
     ``lost_answers``: attempts of unknown outcome whose jobs went on. ``failures``, ``losses``
-    (media that were paid for and are gone) and ``delays`` (media that could not be fetched yet)
-    count jobs by cause. ``noted`` counts what the provider says beside outputs; ``assets`` stand.
+    (media that were paid for and are gone), ``doubts`` (unknown ones) and ``delays`` (media that
+    could not be fetched yet) count jobs by cause. ``noted`` counts what the provider says beside
+    outputs; ``assets`` stand.
     """
 
     jobs: Counter[JobState] = field(default_factory=Counter)
@@ -36,6 +37,7 @@ class Totals:
     cost_by_model: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
     losses: Counter[str] = field(default_factory=Counter)
+    doubts: Counter[str] = field(default_factory=Counter)
     delays: Counter[str] = field(default_factory=Counter)
     noted: dict[str, Noted] = field(default_factory=dict)
     assets: int = 0
@@ -122,6 +124,8 @@ class Totals:
             return self.failures
         if state is JobState.LOST:
             return self.losses
+        if state is JobState.UNKNOWN:
+            return self.doubts
         return self.delays if state is JobState.GENERATED else None
 
     def _note(self, record: JobRecord, count: int) -> None:
@@ -165,6 +169,11 @@ class Totals:
     def unknown(self) -> int:
         """Jobs that may have been bought, without anything to show for it."""
         return self.jobs[JobState.UNKNOWN] + self.in_doubt
+
+    @property
+    def not_found(self) -> int:
+        """Those of them whose prediction was looked for, and surely is not in the list."""
+        return sum(n for cause, n in self.doubts.items() if cause.endswith(NOT_FOUND))
 
     @property
     def pending(self) -> int:

@@ -15,6 +15,8 @@ from asyncpipe.engine.search import next_age_s
 from asyncpipe.errors import PollFailed, ProviderError, SubmitUnknown
 from asyncpipe.jobs import Event, JobRecord, now
 from asyncpipe.providers import Listed, Prediction
+from asyncpipe.report import read_status, summary
+from asyncpipe.report.status import next_steps
 from asyncpipe.testing import FakeProvider, Script
 from tests.support.batches import FLUX as MODEL
 from tests.support.batches import collect, run_counted
@@ -179,6 +181,27 @@ def test_what_was_not_bought_is_said_to_be_not_there(tmp_path: Path) -> None:
     assert error == "reset; looked for: not found at the provider"
     assert manifest.totals.successful == 8
     assert len(provider.sold) == 8
+    expected = (
+        "1 unknown, and not found at the provider: its list of predictions shows later ones of "
+        "yours and not this one. asyncpipe resolve FOLDER NAME --lost-free takes one for not "
+        "bought, --find looks once more; with --ambiguous find-resubmit a run submits them again, "
+        "once."
+    )
+    told = summary(manifest.totals, elapsed_s=1.0, manifest="FOLDER/manifest.json", simulated=True)
+    assert " ".join(" ".join(told).split()).endswith(expected)
+    (step,) = next_steps(read_status(tmp_path))
+    assert step == expected.replace("FOLDER", str(tmp_path))
+
+
+def test_what_nobody_can_tell_is_told_apart(tmp_path: Path) -> None:
+    """The last one has no witness: none was made later."""
+    provider = lister(scripts={"杯子 0": NOT_SENT, "杯子 8": NOT_SENT})
+    totals = states(tmp_path, provider, 9, **slow())
+    assert (totals.unknown, totals.not_found) == (2, 1)
+    told = next_steps(read_status(tmp_path))
+    assert [each.partition(":")[0] for each in told] == [
+        "1 unknown, and not found at the provider", "1 unknown"
+    ]  # fmt: skip
 
 
 def test_what_surely_was_not_bought_is_submitted_again(tmp_path: Path) -> None:
@@ -227,3 +250,22 @@ def test_one_that_turns_up_after_all_is_booked_and_ends_this(tmp_path: Path) -> 
     assert (totals.successful, totals.unknown) == (69, 1)
     assert (totals.charged, len(provider.sold)) == (70 * 40_000, 70)
     assert any("p1 turned up" in each and "paid for twice" in each for each in remarks)
+
+
+@pytest.mark.parametrize("where", ["the same folder", "another folder", "another account"])
+def test_nothing_of_the_account_is_submitted_again_after_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Not by later runs, in whatever folder; other accounts have lists of their own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    real: Any = {"shows_history": True, "simulated": False, "origin": "https://api.example"}
+    options: Any = {"ambiguous": "find-resubmit", **slow()}
+    late = Late(**real, scripts={"杯子 0": LOST})
+    assert states(tmp_path / "first", late, 70, **options).successful == 70
+    assert len(late.sold) == 71
+    account = "b" if where == "another account" else ""
+    provider = FakeProvider(**real, account=account, scripts={"杯子 80": NOT_SENT})
+    folder = tmp_path / ("first" if where == "the same folder" else "second")
+    more = [*jobs(70)] * (folder.name == "first") + jobs(120)[70:]
+    totals = run_counted(folder, provider, more, **options)[0].totals
+    assert totals.unknown == (0 if where == "another account" else 1)
