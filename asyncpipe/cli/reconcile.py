@@ -164,6 +164,8 @@ def _document(reconciled: Reconciled, origin: Origin) -> dict[str, Any]:
                 "model": check.model,
                 "verdict": check.verdict.name.lower(),
                 **_sums(check.total),
+                "requests": check.requests,
+                "predictions": check.predictions,
                 "causes": [{"kind": c.kind.value, "text": c.text} for c in check.causes],
                 "days": [{"day": d.isoformat(), **_sums(c)} for d, c in check.days.items()],
             }

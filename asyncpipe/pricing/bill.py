@@ -24,9 +24,13 @@ class BilledDay:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bill:
-    """What the provider says it charged, by day; days it said nothing of are not in it."""
+    """What the provider says it charged, by day; days it said nothing of are not in it.
+
+    ``requests`` are how many of each model it counts on those days; None: not told.
+    """
 
     days: Mapping[date, BilledDay] = field(default_factory=dict)
+    requests: Mapping[str, int] | None = None
 
 
 @runtime_checkable

@@ -34,6 +34,7 @@ class CauseKind(StrEnum):
     UNKNOWN = "unknown"
     OPEN = "open"
     NOT_COVERED = "not_covered"
+    COUNT = "count"
     PRICE = "price"
     ESTIMATED = "estimated"
     ASSUMED = "assumed"
@@ -71,13 +72,19 @@ class Compared:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelCompared:
-    """One model, over all days and day by day; likeliest causes first."""
+    """One model, over all days and day by day; likeliest causes first.
+
+    ``requests`` is how many the provider counts (None: not told), ``predictions`` how many the
+    ledger has, failed ones too.
+    """
 
     model: str
     total: Compared
     days: Mapping[date, Compared]
     verdict: Verdict
     causes: tuple[Cause, ...]
+    requests: int | None = None
+    predictions: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,7 +139,20 @@ def _check(
         causes = tuple(_causes(total, compared, verdict, not_covered, others))
         if verdict is Verdict.DIFFERENT and compared.difference > 0:
             causes = (*_settled_free(ledgered.settled_free.get(model, 0)), *causes)
-    return ModelCompared(model=model, total=compared, days=per_day, verdict=verdict, causes=causes)
+    requests = None if bill.requests is None else bill.requests.get(model, 0)
+    if requests is not None and verdict is Verdict.DIFFERENT:
+        more = requests > total.attempts + total.returned
+        said = tuple(_counts(total, requests))
+        causes = (*said, *causes) if more else (*causes, *said)
+    return ModelCompared(
+        model=model,
+        total=compared,
+        days=per_day,
+        verdict=verdict,
+        causes=causes,
+        requests=requests,
+        predictions=total.attempts + total.returned,
+    )
 
 
 def _compared(entry: Entries, billed: Decimal | None) -> Compared:
@@ -176,6 +196,20 @@ def _causes(
             text=f"{entry.near_midnight} were submitted within 5 minutes of midnight UTC: the "
             "provider may have booked them on a day that was not asked for",
         )
+
+
+def _counts(entry: Entries, requests: int) -> Iterator[Cause]:
+    """What the number of requests tells: whether more was bought, or at another price.
+
+    Whether the provider counts those that failed nobody has written down.
+    """
+    ours = entry.attempts + entry.returned
+    text = f"the provider counts {requests} requests on these days, the ledger {ours} predictions"
+    if requests > ours:
+        text += ": others were sent with the same key"
+    elif requests >= entry.attempts:
+        text += ": it is the price that differs"
+    yield Cause(kind=CauseKind.COUNT, text=text)
 
 
 def _settled_free(count: int) -> Iterator[Cause]:

@@ -1,10 +1,12 @@
-"""The bill: what the books say was charged, by day, in the public API's words."""
+"""The bill: what the books say was charged and asked for, by day, in the public API's words."""
 
 from __future__ import annotations
 
+import base64
 import time
 import uuid
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -38,26 +40,47 @@ class Refused(Exception):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Asked:
-    """A checked query: days from ``first`` to before ``end``, ``limit`` of them from ``page``."""
+    """A checked query: days from ``first`` to before ``end``, ``limit`` rows of them.
+
+    ``page`` is where to begin: how many days, and how many rows of the next, were told before.
+    """
 
     first: date
     end: date
+    scope: str
     groups: tuple[str, ...]
     models: frozenset[str]
     types: frozenset[str]
     keys: frozenset[str]
     limit: int
-    page: date
+    page: tuple[int, int]
+
+
+Group = tuple[tuple[str, str], ...]
 
 
 class Billing:
-    """Answer questions about what was charged."""
+    """Answer questions about what was charged, and how much was asked for."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
 
     async def model_costs(self, request: web.Request) -> web.Response:
-        """Daily costs, each day a bucket, empty ones too; ``limit`` buckets to a page."""
+        """Daily costs, each day a bucket, empty ones too; ``limit`` rows to a page."""
+        books, account = self._service.books, self._service.account(request)
+        return self._answer(request, "model_cost", lambda *span: books.bookings(account, *span))
+
+    async def model_usage(self, request: web.Request) -> web.Response:
+        """Daily requests, in the same buckets."""
+        books, account = self._service.books, self._service.account(request)
+        return self._answer(request, "usage", lambda *span: books.requests(account, *span))
+
+    def _answer(
+        self,
+        request: web.Request,
+        what: str,
+        booked: Callable[[float, float], list[tuple[str, str, str, int]]],
+    ) -> web.Response:
         trace = uuid.uuid4().hex
         try:
             asked = read_query(request)
@@ -69,31 +92,53 @@ class Billing:
                 "param": exc.param,
             }
             return web.json_response({"error": error, "request_id": trace}, status=400)
-        last = min(asked.page + timedelta(days=asked.limit), asked.end)
-        buckets = self._buckets(self._service.account(request), asked, last)
-        more = last < asked.end
+        buckets, following = _page(asked, what, _sums(asked, booked))
         return web.json_response(
             {
-                "object": "page",
+                "object": "list",
+                "scope": asked.scope,
                 "data": buckets,
-                "has_more": more,
-                "next_page": last.isoformat() if more else None,
+                "has_more": following is not None,
+                "next_page": following,
                 "request_id": trace,
             }
         )
 
-    def _buckets(self, account: str, asked: Asked, last: date) -> list[dict[str, Any]]:
-        sums: defaultdict[str, defaultdict[tuple[tuple[str, str], ...], int]] = defaultdict(
-            lambda: defaultdict(int)
-        )
-        since, until = _start(asked.page).timestamp(), _start(last).timestamp()
-        books = self._service.books
-        for day, model, kind, amount in books.bookings(account, since, until):
-            names = {"model_type": kind, "model": model, "api_key": KEY_ID}
-            if _wanted(asked, names):
-                sums[day][tuple((group, names[group]) for group in asked.groups)] += amount
-        days = [asked.page + timedelta(days=n) for n in range((last - asked.page).days)]
-        return [_bucket(day, sums[day.isoformat()]) for day in days]
+
+def _sums(
+    asked: Asked, booked: Callable[[float, float], list[tuple[str, str, str, int]]]
+) -> dict[str, dict[Group, int]]:
+    """By day and group."""
+    sums: defaultdict[str, defaultdict[Group, int]] = defaultdict(lambda: defaultdict(int))
+    for day, model, kind, amount in booked(
+        _start(asked.first).timestamp(), _start(asked.end).timestamp()
+    ):
+        names = {"model_type": kind, "model": model, "api_key": KEY_ID}
+        if _wanted(asked, names):
+            sums[day][tuple((group, names[group]) for group in asked.groups)] += amount
+    return {day: dict(groups) for day, groups in sums.items()}
+
+
+def _page(
+    asked: Asked, what: str, sums: dict[str, dict[Group, int]]
+) -> tuple[list[dict[str, Any]], str | None]:
+    """The buckets of one page, and where the next begins; a day without rows counts as one."""
+    start, skip = asked.page
+    left, buckets = asked.limit, list[dict[str, Any]]()
+    for n in range(start, (asked.end - asked.first).days):
+        if left <= 0:
+            return buckets, _cursor(n, 0)
+        day = asked.first + timedelta(days=n)
+        rows = sorted(sums.get(day.isoformat(), {}).items())[skip:]
+        buckets.append(_bucket(day, what, rows[:left]))
+        if len(rows) > left:
+            return buckets, _cursor(n, skip + left)
+        left, skip = left - max(len(rows), 1), 0
+    return buckets, None
+
+
+def _cursor(days: int, rows: int) -> str:
+    return base64.urlsafe_b64encode(f"{days}~{rows}".encode()).decode()
 
 
 def _wanted(asked: Asked, names: dict[str, str]) -> bool:
@@ -101,21 +146,25 @@ def _wanted(asked: Asked, names: dict[str, str]) -> bool:
     return all(not wanted or names[name] in wanted for wanted, name in filters)
 
 
-def _bucket(day: date, sums: dict[tuple[tuple[str, str], ...], int]) -> dict[str, Any]:
+def _bucket(day: date, what: str, rows: list[tuple[Group, int]]) -> dict[str, Any]:
     start, end = _start(day), _start(day + timedelta(days=1))
     now = datetime.fromtimestamp(time.time(), UTC)
     return {
-        "object": "bucket",
+        "object": f"{what}.bucket",
         "date": day.isoformat(),
         "start_at": _text(start),
         "end_at": _text(end),
         "covered_until": _text(max(start, min(now, end))),
         "partial": end > now,
         "results": [
-            {"object": "model_cost", **dict(group), "amount": _money(amount)}
-            for group, amount in sorted(sums.items())
+            {"object": f"{what}.result", **dict(group), **_told(what, amount)}
+            for group, amount in rows
         ],
     }
+
+
+def _told(what: str, amount: int) -> dict[str, Any]:
+    return {"requests": amount} if what == "usage" else {"amount": _money(amount)}
 
 
 def _start(day: date) -> datetime:
@@ -147,19 +196,28 @@ def read_query(request: web.Request) -> Asked:
     for name, wanted in zip(_FILTERS, (types, models, keys), strict=True):
         if len(wanted) > MOST_IDS:
             raise Refused(f"at most {MOST_IDS} can be asked for", name)
-    page = _date(request, "page") if "page" in query else first
-    if not first <= page < end:
-        raise Refused("there is no such page", "page")
     return Asked(
         first=first,
         end=end,
+        scope=query.get("scope", "self"),
         groups=groups,
         models=models,
         types=types,
         keys=keys,
         limit=_limit(query.get("limit", "100")),
-        page=page,
+        page=_where(query["page"], (end - first).days) if "page" in query else (0, 0),
     )
+
+
+def _where(cursor: str, days: int) -> tuple[int, int]:
+    try:
+        told = base64.urlsafe_b64decode(cursor.encode()).decode()
+        day, row = map(int, told.split("~"))
+    except ValueError:
+        day = row = -1
+    if not (0 <= day < days and row >= 0):
+        raise Refused("there is no such page", "page")
+    return day, row
 
 
 def _date(request: web.Request, name: str) -> date:

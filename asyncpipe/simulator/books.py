@@ -246,6 +246,15 @@ class Books:
         )
         return [(day, model, kind, int(amount)) for day, model, kind, amount in rows]
 
+    def requests(self, account: str, since: float, until: float) -> list[tuple[str, str, str, int]]:
+        """What was asked for: (day, model, type, how often), failed ones too."""
+        rows = self._connection.execute(
+            "SELECT date(created_at, 'unixepoch'), model, type, count(*) FROM predictions"
+            " WHERE account=? AND created_at>=? AND created_at<? GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",
+            (account, since, until),
+        )
+        return [(day, model, kind, int(count)) for day, model, kind, count in rows]
+
     def sell_to_somebody(self, model: str, price: int, *, at: float | None = None) -> None:
         """Sell a prediction that no run asked for: somebody else has the same key."""
         number = self.next_number()

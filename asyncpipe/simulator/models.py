@@ -12,6 +12,16 @@ _SEED = {"type": "integer", "minimum": -1, "maximum": 2**31 - 1}
 
 _FLAG = {"type": "boolean"}
 
+RESULT = "/api/v1/model/prediction/{id}"
+"""Where a prediction is asked for."""
+
+_RESULT = {
+    "parameters": [
+        {"name": "request_id", "in": "path", "required": True, "schema": {"type": "string"}}
+    ],
+    "responses": {"200": {"description": "the prediction"}},
+}
+
 _RATIOS = ["1:1", "16:9", "9:16", "4:3", "3:4"]
 
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -61,7 +71,10 @@ class LiveModel:
         return {
             "openapi": "3.0.0",
             "info": {"title": self.name, "version": "1"},
-            "paths": {f"/api/v1/model/generate{self.kind.title()}": {"post": submit}},
+            "paths": {
+                f"/api/v1/model/generate{self.kind.title()}": {"post": submit},
+                RESULT.replace("{id}", "{request_id}"): {"get": _RESULT},
+            },
             "components": {"schemas": {"Input": body}},
         }
 

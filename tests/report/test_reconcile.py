@@ -23,9 +23,11 @@ from asyncpipe.ledger.folder import ledger_path
 from asyncpipe.pricing.bill import Bill, BilledDay
 from asyncpipe.pricing.price import Price, Prices
 from asyncpipe.providers.atlas.billing import (
+    COSTS,
     LONGEST_WAIT_S,
     RETRIES,
-    costs_path,
+    USAGE,
+    page_path,
     ranges,
     read_bill,
     read_page,
@@ -154,7 +156,7 @@ def test_somebody_else_with_the_same_key_is_seen(tmp_path: Path) -> None:
     assert (flux.verdict, imagen.verdict) == (Verdict.DIFFERENT, Verdict.EQUAL)
     assert flux.total.difference == Decimal("0.04")
     causes = [kind for kind in kinds(flux) if kind is not CauseKind.NOT_COVERED]
-    assert causes[0] is CauseKind.FOREIGN
+    assert causes[:2] == [CauseKind.COUNT, CauseKind.FOREIGN]
 
 
 def test_models_the_folder_never_used_are_told_apart(tmp_path: Path) -> None:
@@ -207,7 +209,7 @@ def test_an_estimated_price_is_the_first_cause_of_a_difference(
     Books(settings.books).sell_to_somebody(IMAGEN, 60_000)
     again = reconciled(tmp_path, settings).models[1]
     causes = [cause for cause in again.causes if cause.kind is not CauseKind.NOT_COVERED]
-    assert causes[0].kind is CauseKind.ESTIMATED
+    assert [cause.kind for cause in causes[:2]] == [CauseKind.COUNT, CauseKind.ESTIMATED]
 
 
 @pytest.mark.parametrize("wire", ["canonical", "article"])
@@ -380,14 +382,20 @@ def answer(status: int, body: str = "", **headers: str) -> HttpAnswer:
 
 
 class Scripted:
-    """An account that answers from a list; it notes what it is asked, and when."""
+    """An account that answers from a list; it notes what it is asked, and when.
 
-    def __init__(self, *answers: HttpAnswer | PollFailed) -> None:
+    ``usage`` is how it answers when it is asked how often, which it does not note.
+    """
+
+    def __init__(self, *answers: HttpAnswer | PollFailed, usage: HttpAnswer | None = None) -> None:
         self.answers = list(answers)
+        self.usage = usage or answer(404, "")
         self.asked: list[str] = []
         self.times: list[float] = []
 
     async def ask_account(self, path: str) -> HttpAnswer:
+        if path.startswith(USAGE):
+            return self.usage
         self.asked.append(path)
         self.times.append(asyncio.get_running_loop().time())
         said = self.answers.pop(0)
@@ -426,7 +434,9 @@ def test_long_runs_are_asked_for_in_ranges_of_180_days() -> None:
         (far, far + timedelta(days=1)),
     ]
     assert all(end - first <= timedelta(days=180) for first, end in found)
-    assert "start_date=2026-03-01&end_date=2026-03-03" in costs_path(DAY, NEXT + timedelta(days=1))
+    assert "start_date=2026-03-01&end_date=2026-03-03" in page_path(
+        COSTS, DAY, NEXT + timedelta(days=1)
+    )
 
 
 def test_429_waits_as_long_as_it_is_told() -> None:
@@ -567,11 +577,55 @@ def test_the_key_goes_to_the_same_host_and_nowhere_else() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize(
+    ("row", "count"),
+    [
+        ({"model": FLUX, "requests": 7}, 7),
+        ({"model_id": FLUX, "request_count": "7"}, 7),
+        ({"model": {"id": FLUX}, "num_requests": 7.0}, 7),
+        ({"model": FLUX, "images": 7}, None),
+        ({"model": FLUX, "requests": -1}, None),
+    ],
+)
+def test_requests_are_counted_where_that_is_told(row: dict[str, Any], count: int | None) -> None:
+    """A number that cannot be read, or no such endpoint, takes nothing from the bill."""
+    usage = answer(200, day(results=[row, row]))
+    found = ask(Scripted(page(DAY), usage=usage), DAY)
+    assert found.requests == (None if count is None else {FLUX: 2 * count})
+    assert found.days[DAY].amounts == {FLUX: Decimal("0.1")}
+    assert ask(Scripted(page(DAY), usage=answer(500, "")), DAY).requests is None
+
+
+@pytest.mark.parametrize(
+    ("requests", "first", "words"),
+    [
+        (3, CauseKind.COUNT, "3 requests on these days, the ledger 2 predictions: others were"),
+        (2, CauseKind.PRICE, "2 requests on these days, the ledger 2 predictions: it is the price"),
+        (0, CauseKind.PRICE, "0 requests"),
+    ],
+)
+def test_the_number_of_requests_tells_a_price_from_somebody_else(
+    requests: int, first: CauseKind, words: str
+) -> None:
+    """More was bought than by this folder, or the same at another price."""
+    entries = Entries(charged=80_000, delivered=2)
+    ledgered = Ledgered(entries={(FLUX, DAY): entries}, days=frozenset({DAY}))
+    billed = {DAY: BilledDay(day=DAY, amounts={FLUX: Decimal("0.11")})}
+    (check,) = compare(ledgered, Bill(days=billed, requests={FLUX: requests})).models
+    assert (check.requests, check.predictions) == (requests, 2)
+    assert check.causes[0].kind is first
+    (said,) = [cause.text for cause in check.causes if cause.kind is CauseKind.COUNT]
+    assert words in said
+    (silent,) = compare(ledgered, Bill(days=billed)).models
+    assert CauseKind.COUNT not in kinds(silent)
+    assert silent.requests is None
+
+
 # -- the simulator's bill -----------------------------------------------------------------------
 
 
-async def costs(simulator: Simulator, query: str) -> tuple[int, Any]:
-    url = simulator.base_url.removesuffix("/api/v1") + f"/public/v1/model-costs?{query}"
+async def costs(simulator: Simulator, query: str, what: str = COSTS) -> tuple[int, Any]:
+    url = simulator.base_url.removesuffix("/api/v1") + f"/public/v1{what}?{query}"
     async with aiohttp.ClientSession() as session, session.get(url, headers=KEY) as response:
         return response.status, await response.json()
 
@@ -606,9 +660,36 @@ def test_the_simulator_books_sales_and_returns_by_day(tmp_path: Path) -> None:
             ungrouped = "start_date=2026-03-01&end_date=2026-03-02"
             (row,) = (await costs(simulator, ungrouped))[1]["data"][0]["results"]
             assert row == {
-                "object": "model_cost",
+                "object": "model_cost.result",
                 "amount": {"value": "0.040000", "currency": "usd"},
             }
+
+    asyncio.run(main())
+
+
+def test_the_simulator_counts_requests_in_pages_of_rows(tmp_path: Path) -> None:
+    """Failed ones too; a page may end within a day, and its cursor is nobody's business."""
+
+    async def main() -> None:
+        async with Simulator(SimulatorSettings(books=tmp_path / "books")) as simulator:
+            noon = datetime(2026, 3, 1, 12, tzinfo=UTC).timestamp()
+            for n, model in enumerate([FLUX, FLUX, IMAGEN, "other/model"]):
+                simulator.books.sell_to_somebody(model, 40_000, at=noon + n)
+            query = "start_date=2026-03-01&end_date=2026-03-03&group_by[]=model&scope=account"
+            pages, following = [], ""
+            while True:
+                _, told = await costs(simulator, f"{query}&limit=2{following}", USAGE)
+                pages.append(told)
+                if not told["has_more"]:
+                    break
+                following = f"&page={told['next_page']}"
+            assert [told["scope"] for told in pages] == ["account", "account"]
+            assert [[len(b["results"]) for b in told["data"]] for told in pages] == [[2], [1, 0]]
+            (first, second) = pages[0]["data"][0]["results"]
+            assert (first["requests"], second["requests"]) == (2, 1)
+            async with AtlasCloud("any", base_url=simulator.base_url) as provider:
+                bill = await read_bill(provider, [DAY, NEXT])
+                assert bill.requests == {FLUX: 2, IMAGEN: 1, "other/model": 1}
 
     asyncio.run(main())
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
@@ -20,7 +20,7 @@ from asyncpipe._tasks import Retries, retrying
 from asyncpipe.errors import KeyRefused, PollFailed, ProviderError
 from asyncpipe.http import HttpAnswer, header, retry_after_s
 from asyncpipe.pricing import Bill, BilledDay
-from asyncpipe.providers.atlas.fields import clean, identifier, read_json
+from asyncpipe.providers.atlas.fields import clean, identifier, number, read_json
 
 LONGEST_RANGE = timedelta(days=180)
 """The most days one request may ask for."""
@@ -43,6 +43,8 @@ _BUSY = frozenset({429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
 
 _ACCOUNT_IDS = ("id", "account_id", "accountId")
 
+_COUNTS = ("requests", "request_count", "num_requests", "num_model_requests", "count")
+
 _MODEL_NAMES = ("model", "model_id", "model_name", "id", "name")
 
 
@@ -64,8 +66,10 @@ class Account(Protocol):
 async def read_bill(account: Account, days: Iterable[date]) -> Bill:
     """Ask for the bill of ``days`` (UTC) for the account's key, following every page.
 
-    Raises KeyRefused, or ProviderError when the bill cannot be had or makes no sense.
+    And how many requests are counted, where that is told. Raises KeyRefused, or ProviderError when
+    the bill cannot be had or makes no sense.
     """
+    days = sorted(set(days))
     amounts: defaultdict[date, defaultdict[str, Decimal]] = defaultdict(
         lambda: defaultdict(Decimal)
     )
@@ -86,8 +90,23 @@ async def read_bill(account: Account, days: Iterable[date]) -> Bill:
                 partial=day.partial,
             )
             for at, day in sorted(told.items())
-        }
+        },
+        requests=await _requests(account, days),
     )
+
+
+async def _requests(account: Account, days: Iterable[date]) -> dict[str, int] | None:
+    """How many requests of each model are counted on ``days``; None where nobody says."""
+    counted: defaultdict[str, int] = defaultdict(int)
+    wanted = set(days)
+    try:
+        for first, end in ranges(wanted):
+            async for day in _days(account, first, end, USAGE):
+                for model, count in day.amounts.items() if day.day in wanted else ():
+                    counted[model] += int(count)
+    except ProviderError:  # an older API has none; the bill speaks for itself
+        return None
+    return dict(counted)
 
 
 def ranges(days: Iterable[date]) -> Iterator[tuple[date, date]]:
@@ -100,7 +119,11 @@ def ranges(days: Iterable[date]) -> Iterator[tuple[date, date]]:
         left = left[len(inside) :]
 
 
-def costs_path(first: date, end: date, page: str | None = None) -> str:
+COSTS, USAGE = "/model-costs", "/model-usage"
+"""What is told by day: money, and requests."""
+
+
+def page_path(what: str, first: date, end: date, page: str | None = None) -> str:
     """The path and query of one page.
 
     Models are not filtered by the API: what it spells otherwise than the run did would vanish.
@@ -112,14 +135,16 @@ def costs_path(first: date, end: date, page: str | None = None) -> str:
         ("group_by[]", "model"),
         ("limit", str(ROWS_PER_PAGE)),
     ]
-    return f"/model-costs?{urlencode([*query, *([('page', page)] if page else [])])}"
+    return f"{what}?{urlencode([*query, *([('page', page)] if page else [])])}"
 
 
-async def _days(account: Account, first: date, end: date) -> AsyncIterator[BilledDay]:
+async def _days(
+    account: Account, first: date, end: date, what: str = COSTS
+) -> AsyncIterator[BilledDay]:
     page: str | None = None
     seen: set[str] = set()
     for _ in range(_MOST_PAGES):
-        found = read_page(await _ask(account, costs_path(first, end, page)))
+        found = read_page(await _ask(account, page_path(what, first, end, page)), what)
         for day in found.days:
             yield day
         page = found.next_page
@@ -160,15 +185,19 @@ def _soon(error: PollFailed) -> bool:
     return (error.retry_after_s or 0.0) <= LONGEST_WAIT_S
 
 
-def read_page(answer: HttpAnswer) -> BillPage:
-    """Read one answer; raises KeyRefused or ProviderError for anything but a page of a bill."""
+def read_page(answer: HttpAnswer, what: str = COSTS) -> BillPage:
+    """Read one answer; raises KeyRefused or ProviderError for anything but a page of a bill.
+
+    Of USAGE the amounts are numbers of requests.
+    """
     if not 200 <= answer.status < 300:
         raise _refusal(answer, None)
     try:
         document = json.loads(answer.body.decode("utf-8-sig"), parse_float=Decimal)
         if not isinstance(document, dict) or not isinstance(document.get("data"), list):
             raise _nonsense("it holds no list of days")
-        days = tuple(_day(bucket) for bucket in document["data"])
+        tell = _cost if what == COSTS else _count
+        days = tuple(_day(bucket, tell) for bucket in document["data"])
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as exc:
         raise _nonsense(f"{type(exc).__name__}: {clean(str(exc), 120)}") from None
     page = document.get("next_page")
@@ -208,11 +237,23 @@ def read_account(answer: HttpAnswer) -> str:
     raise ProviderError("the balance names no account", status=answer.status)
 
 
-def _day(bucket: Mapping[str, Any]) -> BilledDay:
+def _cost(row: Mapping[str, Any]) -> Decimal:
+    return _amount(row["amount"])
+
+
+def _count(row: Mapping[str, Any]) -> Decimal:
+    told = (number(str(row.get(name)).removesuffix(".0")) for name in _COUNTS)
+    count = next((each for each in told if each is not None and each >= 0), None)
+    if count is None:
+        raise _nonsense("a row tells no number of requests")
+    return Decimal(count)
+
+
+def _day(bucket: Mapping[str, Any], tell: Callable[[Mapping[str, Any]], Decimal]) -> BilledDay:
     at = str(bucket.get("date") or bucket["start_at"])
     amounts: defaultdict[str, Decimal] = defaultdict(Decimal)
     for row in bucket["results"]:
-        amounts[_model(row)] += _amount(row["amount"])
+        amounts[_model(row)] += tell(row)
     covered = bucket.get("covered_until")
     return BilledDay(
         day=date.fromisoformat(at[:10]),
