@@ -55,9 +55,9 @@ from asyncpipe.jobs import (
 )
 from asyncpipe.ledger import (
     STATE_FOLDER,
-    FolderLock,
     Origin,
     check_local,
+    lock_of,
     make_folders,
     open_ledger,
 )
@@ -139,7 +139,7 @@ class Engine:
         folder, provider = self.folder, self.provider
         check_local(folder)
         make_folders(folder, (JobType.IMAGE.folder, JobType.VIDEO.folder, STATE_FOLDER))
-        stack.enter_context(FolderLock(folder / STATE_FOLDER / "lock"))
+        stack.enter_context(lock_of(folder))
         self.origin = Origin(
             provider=provider.name, origin=provider.origin, simulated=provider.simulated
         )

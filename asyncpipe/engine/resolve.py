@@ -25,11 +25,10 @@ from asyncpipe.jobs import (
     now,
 )
 from asyncpipe.ledger import (
-    STATE_FOLDER,
-    FolderLock,
     Ledger,
     Origin,
     ledger_path,
+    lock_of,
     open_ledger,
     origin_of,
 )
@@ -95,7 +94,7 @@ async def resolve(folder: Path, names: Sequence[str], decision: Decision) -> lis
     """
     if not ledger_path(folder).exists():
         raise LedgerError(f"{folder} has no ledger: no run has used it as its output folder")
-    with FolderLock(folder / STATE_FOLDER / "lock"):
+    with lock_of(folder):
         async with open_ledger(folder, None) as ledger:
             await mark_interrupted(ledger)
             records = _chosen(await _concerned(ledger, decision), names, folder, decision)
@@ -120,7 +119,7 @@ async def take_prediction(folder: Path, name: str, prediction_id: str) -> Resolv
     if not ledger_path(folder).exists():
         raise LedgerError(f"{folder} has no ledger: no run has used it as its output folder")
     provider = origin_of(folder).provider
-    with FolderLock(folder / STATE_FOLDER / "lock"):
+    with lock_of(folder):
         async with open_ledger(folder, None) as ledger:
             await mark_interrupted(ledger)
             unknown = [r for r in await ledger.unresolved() if r.state is JobState.UNKNOWN]
@@ -163,7 +162,7 @@ async def find_lost(
     if not isinstance(provider, HasHistory):
         raise HistoryUnavailable(f"{provider.name} does not list what was bought")
     origin = Origin(provider=provider.name, origin=provider.origin, simulated=provider.simulated)
-    with FolderLock(folder / STATE_FOLDER / "lock"):
+    with lock_of(folder):
         async with open_ledger(folder, origin) as ledger:
             await mark_interrupted(ledger)
             await settle_account(ledger, origin, account, folder, accept=same_account)

@@ -30,10 +30,9 @@ from asyncpipe.jobs import (
     now,
 )
 from asyncpipe.ledger import (
-    STATE_FOLDER,
-    FolderLock,
     Ledger,
     ledger_path,
+    lock_of,
     open_ledger,
 )
 from asyncpipe.media import stands
@@ -71,7 +70,7 @@ async def verify(folder: Path) -> Verified:
     """
     if not ledger_path(folder).exists():
         raise LedgerError(f"{folder} has no ledger: no run has used it as its output folder")
-    with FolderLock(folder / STATE_FOLDER / "lock"):
+    with lock_of(folder):
         async with open_ledger(folder, None) as ledger:
 
             def emit(record: JobRecord, event: Event) -> JobRecord:

@@ -9,13 +9,13 @@ from asyncpipe.ledger.database import open_ledger, origin_of, reading
 from asyncpipe.ledger.errors import MADE_NO_SENSE, makes_no_sense, rows_of
 from asyncpipe.ledger.folder import (
     STATE_FOLDER,
-    FolderLock,
     Holder,
     Origin,
     check_account,
     check_local,
     holder,
     ledger_path,
+    lock_of,
     make_folders,
 )
 from asyncpipe.ledger.protocol import Ledger, LedgerReader
@@ -37,7 +37,6 @@ __all__ = [
     "STATE_FOLDER",
     "AttemptRow",
     "Counted",
-    "FolderLock",
     "Holder",
     "Ledger",
     "LedgerReader",
@@ -52,6 +51,7 @@ __all__ = [
     "check_local",
     "holder",
     "ledger_path",
+    "lock_of",
     "make_folders",
     "makes_no_sense",
     "open_ledger",

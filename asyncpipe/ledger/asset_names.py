@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 import os
 import sqlite3
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from asyncpipe._fs import folded, make_durable, safe_stem
+from asyncpipe._fs import folded, link_trouble, make_durable, safe_stem
+from asyncpipe.errors import LedgerError
 from asyncpipe.jobs import JobRecord, JobType, changed
 
 FLAT_UP_TO = 10_000
@@ -20,7 +20,7 @@ PER_SUBFOLDER = 1000
 
 
 def claim_stems(
-    connection: sqlite3.Connection, records: Sequence[JobRecord], folder: Path
+    connection: sqlite3.Connection, records: Sequence[JobRecord], folder: Path | FolderNames
 ) -> list[JobRecord]:
     """Fix the stem of every record that has none: two jobs never share one, nor a stranger's file.
 
@@ -34,23 +34,67 @@ def claim_stems(
     (last,) = connection.execute("SELECT coalesce(max(id), 0) FROM jobs").fetchone()
     flat = last <= FLAT_UP_TO
     places = {r.id: r.job.kind.folder if flat else subfolder(r) for r in bare}
-    for place in set(places.values()) - _MADE:
-        make_durable(folder, place)
-    stems = _claim_first(connection, bare, places, folder)
+    names = FolderNames.of(folder)
+    names.make(set(places.values()))
+    stems = _claim_first(connection, bare, places, names)
     for record in bare:
         if record.id not in stems:
-            stems[record.id] = _claim_next(connection, record, places[record.id], folder)
+            stems[record.id] = _claim_next(connection, record, places[record.id], names)
     connection.executemany(
         "UPDATE jobs SET stem=? WHERE id=?", ((stem, job_id) for job_id, stem in stems.items())
     )
     return [changed(r, stem=stems[r.id]) if r.id in stems else r for r in records]
 
 
-LISTED_FROM = 32
-"""For so many jobs a subfolder is read once, instead of looking for the files of each."""
+PLACES = 8
+"""So many folders' names are remembered, those asked for first forgotten first."""
 
 _MADE = {JobType.IMAGE.folder, JobType.VIDEO.folder}
 """What is made with the output folder."""
+
+
+class FolderNames:
+    """What lies in an output folder beside our own assets, whatever it ends with.
+
+    Each folder in it is read once: our own names are claimed, and who stores a file never takes
+    another's name, so what comes later costs no more than a nicer one.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._taken: dict[str, set[str]] = {}
+
+    @classmethod
+    def of(cls, folder: Path | FolderNames) -> FolderNames:
+        """The names in a folder."""
+        return folder if isinstance(folder, FolderNames) else cls(folder)
+
+    def make(self, places: Iterable[str]) -> None:
+        """Make folders for assets; raises LedgerError for one that is a symbolic link."""
+        for place in places:
+            if place in self._taken:
+                continue
+            if trouble := link_trouble(self.folder / place):
+                raise LedgerError(trouble)
+            if place not in _MADE:
+                make_durable(self.folder, place)
+
+    def has_stranger(self, stem: str) -> bool:
+        """Whether there is a file of that name, with any ending."""
+        place, _, name = stem.rpartition("/")
+        if (taken := self._taken.get(place)) is None:
+            taken = self._taken[place] = self._read(place)
+            if len(self._taken) > PLACES:
+                del self._taken[next(iter(self._taken))]
+        return folded(name) in taken
+
+    def _read(self, place: str) -> set[str]:
+        try:
+            with os.scandir(self.folder / place) as entries:
+                return {folded(entry.name.rpartition(".")[0]) for entry in entries}
+        except FileNotFoundError:
+            return set()
+
 
 _CLAIM = "INSERT INTO stems(folded, job_id) VALUES(?,?) ON CONFLICT(folded) DO NOTHING"
 
@@ -61,7 +105,7 @@ def _claim_first(
     connection: sqlite3.Connection,
     records: Sequence[JobRecord],
     places: Mapping[int, str],
-    folder: Path,
+    names: FolderNames,
 ) -> dict[int, str]:
     """Claim for each job the best of its stems, all at once; those that got theirs, by id."""
     best = {r.id: next(stem_candidates(r, places[r.id])) for r in records}
@@ -71,28 +115,18 @@ def _claim_first(
             owner = connection.execute("SELECT job_id FROM stems WHERE folded=?", (key,))
             if owner.fetchone() != (job_id,):
                 del best[job_id]
-    many = Counter(places.values())
-    taken = {place: _names_in(folder, place, count) for place, count in many.items()}
     return {
-        r.id: best[r.id]
-        for r in records
-        if r.id in best and not _stranger(folder, best[r.id], taken[places[r.id]])
+        r.id: best[r.id] for r in records if r.id in best and not names.has_stranger(best[r.id])
     }
 
 
-def _names_in(folder: Path, place: str, asked: int) -> set[str] | None:
-    """The names in a folder, folded; None where looking for each that is ``asked`` costs less."""
-    if place in _FLAT or asked < LISTED_FROM:
-        return None
-    with os.scandir(folder / place) as entries:
-        return {folded(entry.name) for entry in entries}
-
-
-def _claim_next(connection: sqlite3.Connection, record: JobRecord, place: str, folder: Path) -> str:
+def _claim_next(
+    connection: sqlite3.Connection, record: JobRecord, place: str, names: FolderNames
+) -> str:
     """Claim the next best stem that is free."""
     for stem in itertools.islice(stem_candidates(record, place), 1, None):
         cursor = connection.execute(_CLAIM, (folded(stem), record.id))
-        if cursor.rowcount and not _stranger(folder, stem):
+        if cursor.rowcount and not names.has_stranger(stem):
             return stem
     raise AssertionError("there is always another number")
 
@@ -126,27 +160,12 @@ def has_namesake(connection: sqlite3.Connection, record: JobRecord) -> bool:
     return any(owner.fetchone() for owner in owners)
 
 
-_ENDINGS = (
-    *("png", "jpg", "jpeg", "gif", "bmp", "webp", "tiff", "tif", "avif", "heic", "svg", "psd"),
-    *("exr", "jxl", "glb", "gltf", "usdz", "fbx", "ply", "obj", "zip", "pdf", "mp4", "mov", "webm"),
-    *("mkv", "avi", "flv", "mpg", "wmv", "mp3", "wav", "ogg", "flac", "aac", "m4a", "mid", "amr"),
-    *("caf", "aiff", "txt", "vtt", "srt"),
-)
-"""Whatever an asset may be called, and files of the user's that look like one."""
-
-
-def _stranger(folder: Path, stem: str, taken: set[str] | None = None) -> bool:
-    """Whether a file of that name is there; ``taken``: the names in its folder, if known."""
-    if taken is not None:
-        name = folded(stem.rpartition("/")[2])
-        return any(f"{name}.{ending}" in taken for ending in _ENDINGS)
-    base = f"{folder}/{stem}"
-    # os.access: no exception, and no object, for each of the files that are not there.
-    return any(os.access(f"{base}.{ending}", os.F_OK) for ending in _ENDINGS)
-
-
 def claim_parts(
-    connection: sqlite3.Connection, record: JobRecord, count: int, folder: Path, word: str = ""
+    connection: sqlite3.Connection,
+    record: JobRecord,
+    count: int,
+    folder: Path | FolderNames,
+    word: str = "",
 ) -> list[str]:
     """Claim ``count`` stems for a job with several outputs: ``name_1``, ``name_2`` … .
 
@@ -154,19 +173,24 @@ def claim_parts(
     """
     assert record.stem is not None, "admission fixes the stem"
     place = record.stem.rpartition("/")[0]
-    bases = itertools.chain([record.stem], stem_candidates(record, place))
+    bases, names = (
+        itertools.chain([record.stem], stem_candidates(record, place)),
+        FolderNames.of(folder),
+    )
     for base in bases:
         stems = [f"{base}{word}_{n}" for n in range(1, count + 1)]
-        if all([_claim_part(connection, record, stem, folder) for stem in stems]):
+        if all([_claim_part(connection, record, stem, names) for stem in stems]):
             return stems
     raise AssertionError("there is always another number")
 
 
-def _claim_part(connection: sqlite3.Connection, record: JobRecord, stem: str, folder: Path) -> bool:
+def _claim_part(
+    connection: sqlite3.Connection, record: JobRecord, stem: str, names: FolderNames
+) -> bool:
     taken = connection.execute("SELECT job_id FROM stems WHERE folded=?", (folded(stem),))
     if (owner := taken.fetchone()) is not None:
         return bool(owner[0] == record.id)
-    if _stranger(folder, stem):
+    if names.has_stranger(stem):
         return False
     connection.execute("INSERT INTO stems(folded, job_id) VALUES(?,?)", (folded(stem), record.id))
     return True

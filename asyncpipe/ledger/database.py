@@ -20,10 +20,11 @@ from asyncpipe._tasks import within
 from asyncpipe.errors import DiskError, LedgerError
 from asyncpipe.jobs import Job, JobRecord
 from asyncpipe.ledger import accounts, queries, runs
-from asyncpipe.ledger.asset_names import claim_parts
+from asyncpipe.ledger.asset_names import FolderNames, claim_parts
 from asyncpipe.ledger.errors import LedgerBusy, LedgerFails, LedgerFull, ledger_error, mapped
 from asyncpipe.ledger.folder import (
     Origin,
+    check_links,
     check_origin,
     check_unused,
     ledger_path,
@@ -88,7 +89,7 @@ class SqliteLedger:
     """
 
     def __init__(self, folder: Path, on_full: Callable[[DiskError], None] | None = None) -> None:
-        self._folder, self._path = folder, ledger_path(folder)
+        self._names, self._path = FolderNames(folder), ledger_path(folder)
         self._ballast = Ballast(self._path.with_name("ballast"))
         self._on_full = on_full
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="asyncpipe-ledger")
@@ -208,7 +209,7 @@ class SqliteLedger:
     async def add_job(self, key: str, job: Job, *, run: int, since: int) -> Seen[AddedOne]:
         """Write one job, its files in this folder."""
         return await self._see_through(
-            partial(queries.add_one, key=key, job=job, run=run, since=since, folder=self._folder)
+            partial(queries.add_one, key=key, job=job, run=run, since=since, folder=self._names)
         )
 
     async def draw(
@@ -216,12 +217,12 @@ class SqliteLedger:
     ) -> dict[str, list[JobRecord]]:
         """Draw pages of pending jobs, their files in this folder."""
         page = partial(queries.draw, named=named, after=after, limit=limit)
-        return await self._ask(partial(page, folder=self._folder))
+        return await self._ask(partial(page, folder=self._names))
 
     async def claim_parts(self, record: JobRecord, count: int, word: str = "") -> list[str]:
         """Claim names for a job's files in this folder."""
         return await self._ask(
-            partial(claim_parts, record=record, count=count, folder=self._folder, word=word)
+            partial(claim_parts, record=record, count=count, folder=self._names, word=word)
         )
 
     async def changes(self) -> int:
@@ -424,6 +425,7 @@ def reading(folder: Path) -> Iterator[LedgerReader]:
 
     Raises LedgerError when there is none or it cannot be read.
     """
+    check_links(folder)
     path = ledger_path(folder)
     if not path.exists():
         raise LedgerError(f"{folder} has no ledger: no run has used it as its output folder")

@@ -11,18 +11,25 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from asyncpipe._fs import open_unlinked
+from asyncpipe._fs import link_trouble, open_unlinked
 from asyncpipe.errors import FolderInUse, LedgerError, UsageError
 
 
 def make_folders(folder: Path, names: Iterable[str]) -> None:
-    """Make folders inside ``folder``; raises UsageError when they cannot be made or written."""
+    """Make folders inside ``folder``.
+
+    Raises UsageError when they cannot be made or written, LedgerError for a symbolic link.
+    """
+    names = [*names]
+    if trouble := link_trouble(*(folder / name for name in names)):
+        raise LedgerError(trouble)
     try:
         for name in names:
             (folder / name).mkdir(parents=True, exist_ok=True)
@@ -106,7 +113,7 @@ def holder(path: Path) -> Holder | None:
     an instant; ``FolderLock`` tries twice, lest a run that begins just then be turned away.
     """
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=open_unlinked) as file:
             try:
                 _try_lock(file)
             except OSError as exc:
@@ -166,6 +173,22 @@ LEDGER_NAME = "ledger.sqlite3"
 def ledger_path(folder: Path) -> Path:
     """Where the ledger of an output folder is."""
     return folder / STATE_FOLDER / LEDGER_NAME
+
+
+def check_links(folder: Path) -> None:
+    """Raise LedgerError where the state folder of an output folder is a link, or holds one."""
+    state = folder / STATE_FOLDER
+    inside = []
+    with suppress(OSError):  # it is not there, or no folder, which others say
+        inside = [*state.iterdir()]
+    if trouble := link_trouble(state, *inside):
+        raise LedgerError(trouble)
+
+
+def lock_of(folder: Path) -> FolderLock:
+    """The lock of an output folder; raises LedgerError where its state lies behind a link."""
+    check_links(folder)
+    return FolderLock(folder / STATE_FOLDER / "lock")
 
 
 def check_unused(path: Path) -> None:

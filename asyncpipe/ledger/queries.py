@@ -25,7 +25,7 @@ from asyncpipe.jobs import (
     StoredAsset,
     made,
 )
-from asyncpipe.ledger.asset_names import claim_stems, has_namesake
+from asyncpipe.ledger.asset_names import FolderNames, claim_stems, has_namesake
 from asyncpipe.ledger.errors import MADE_NO_SENSE, makes_no_sense, rows_of
 from asyncpipe.ledger.rows import Added, AddedOne, Counted, Named
 from asyncpipe.ledger.schema import NAMED_BY, UNENDED
@@ -247,7 +247,13 @@ def _twice(
 
 
 def add_one(
-    connection: sqlite3.Connection, key: str, job: Job, *, run: int, since: int, folder: Path
+    connection: sqlite3.Connection,
+    key: str,
+    job: Job,
+    *,
+    run: int,
+    since: int,
+    folder: Path | FolderNames,
 ) -> AddedOne:
     """Write one job unless it is there already, and fix its stem.
 
@@ -292,7 +298,7 @@ def draw(
     after: Mapping[str, int],
     *,
     limit: int,
-    folder: Path,
+    folder: Path | FolderNames,
 ) -> dict[str, list[JobRecord]]:
     """The next pending jobs of a run, at most ``limit`` of each model, their stems fixed.
 

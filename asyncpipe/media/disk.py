@@ -33,7 +33,7 @@ class Disk:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.executor = ThreadPoolExecutor(THREADS, thread_name_prefix="asyncpipe-disk")
-        self._batch: list[tuple[SmallFile, asyncio.Future[str]]] = []
+        self._batch: list[tuple[SmallFile, asyncio.Future[tuple[str, str]]]] = []
         self._busy = 0
         self._scheduled = False
 
@@ -42,13 +42,15 @@ class Disk:
         with disk_trouble(self._folder):
             return await asyncio.get_running_loop().run_in_executor(self.executor, function)
 
-    async def store(self, small: SmallFile) -> str:
-        """Write a small file durably under its final name; returns its sha256.
+    async def store(self, small: SmallFile) -> tuple[str, str]:
+        """Write a small file durably under its final name, or the next where that is another's.
+
+        Returns its path and sha256.
 
         Cancelling the wait does not keep the file from being written.
         """
         loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[str] = loop.create_future()
+        waiter: asyncio.Future[tuple[str, str]] = loop.create_future()
         self._batch.append((small, waiter))
         if not self._scheduled:
             self._scheduled = True
@@ -73,7 +75,7 @@ class Disk:
         future.add_done_callback(partial(self._written, [waiter for _, waiter in batch]))
 
     def _written(
-        self, waiters: list[asyncio.Future[str]], future: asyncio.Future[list[Written]]
+        self, waiters: list[asyncio.Future[tuple[str, str]]], future: asyncio.Future[list[Written]]
     ) -> None:
         self._busy -= 1
         error = future.exception()

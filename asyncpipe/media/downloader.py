@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 import aiohttp
 from aiofiles.threadpool import wrap
 
-from asyncpipe.errors import DownloadError, TooLarge, UsageError
+from asyncpipe._fs import Root, link_trouble
+from asyncpipe.errors import DiskError, DownloadError, TooLarge, UsageError
 from asyncpipe.http import (
     USER_AGENT,
     Body,
@@ -129,7 +130,7 @@ class Downloader:
         self._stalled_s, self._slowest, self._largest = stalled_s, slowest, largest
         self._timeout = aiohttp.ClientTimeout(total=None, connect=_CONNECT_S, sock_read=stalled_s)
         self._connections = connections
-        self._disk = Disk(folder)
+        self._disk, self._root = Disk(folder), Root(folder)
         self._proxies: dict[str, str | None] = {}
         self._session: aiohttp.ClientSession | None = None
         self._exit = AsyncExitStack()
@@ -138,6 +139,8 @@ class Downloader:
         self._run, self._numbers = uuid.uuid4().hex[:8], itertools.count(1)
 
     async def __aenter__(self) -> Self:
+        if trouble := link_trouble(self._parts.parent, self._parts):
+            raise DiskError(trouble)
         with disk_trouble(self._folder):
             self._parts.mkdir(parents=True, exist_ok=True)
             self._partials = partials_in(self._parts)
@@ -187,6 +190,8 @@ class Downloader:
 
     async def stands(self, file: StoredFile) -> bool:
         """Whether a file stands as it was stored; raises DiskError where it cannot be read."""
+        if trouble := self._root.trouble(file.path):
+            raise DiskError(trouble)
         return await self._disk.hop(
             partial(stands, self._folder / file.path, file.size, file.sha256)
         )
@@ -338,8 +343,8 @@ class Downloader:
     async def _store_small(self, body: bytes, path: str, target: Target) -> StoredFile:
         final = f"{self._folder}/{path}"
         small = SmallFile(path=f"{self._parts}/{self._part_name(target)}", final=final, body=body)
-        digest = await self._disk.store(small)
-        return StoredFile(path=path, size=len(body), sha256=digest)
+        placed, digest = await self._disk.store(small)
+        return StoredFile(path=_beside(path, placed), size=len(body), sha256=digest)
 
     async def _write(self, part: Part, pieces: Sequence[bytes]) -> None:
         with disk_trouble(self._folder):
@@ -355,7 +360,8 @@ class Downloader:
         except DownloadError:  # complete, and not media: nothing to go on with
             await self._disk.hop(part.discard)
             raise
-        await self._disk.hop(partial(part.commit, self._folder / path))
+        placed = await self._disk.hop(partial(part.commit, self._folder / path))
+        path = _beside(path, str(placed))
         return StoredFile(path=path, size=part.size, sha256=part.sha256.hexdigest())
 
     async def _keep(
@@ -394,7 +400,10 @@ class Downloader:
             told = recognise(head, content_type, url, target.kind, target.default_extension)
         except DownloadError as exc:
             raise DownloadError(f"{_shown(url)} {exc}") from None
-        return f"{target.stem}.{told}"
+        path = f"{target.stem}.{told}"
+        if trouble := self._root.trouble(path):
+            raise DiskError(trouble)
+        return path
 
     def _check_end(self, path: str, size: int, read: Read, url: str, *, told: bool) -> None:
         """Raise DownloadError for a file that is not whole, by what is in it."""
@@ -404,6 +413,11 @@ class Downloader:
     def _check_size(self, size: int | None) -> None:
         if size is not None and self._largest is not None and size > self._largest:
             raise TooLarge(f"an output of {size} bytes is larger than the {self._largest} allowed")
+
+
+def _beside(path: str, placed: str) -> str:
+    """The path of a file in the folder of ``path`` that stands at ``placed``."""
+    return path if placed.endswith(path) else f"{path.rpartition('/')[0]}/{Path(placed).name}"
 
 
 def _check_whole(size: int, total: int | None) -> None:

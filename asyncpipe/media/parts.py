@@ -15,19 +15,22 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
+import itertools
 import os
 import re
+import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from asyncpipe._fs import sync_folder
+from asyncpipe._fs import link_trouble, open_unlinked, sync_folder
 from asyncpipe.errors import DiskError
 from asyncpipe.http import Entity
 from asyncpipe.media.formats import HEAD_BYTES
@@ -71,13 +74,13 @@ class Part(io.FileIO):
         # and its number given to another file.
         self._lock = threading.RLock()
         self._log: io.FileIO | None = None
-        super().__init__(path, "xb+" if new else "rb+")
+        super().__init__(path, "xb+" if new else "rb+", opener=open_unlinked)
         self.path, self.entity = path, entity
         self.size, self.sha256, self.head = 0, hashlib.sha256(), b""
         if entity is None:
             return
         try:
-            self._log = _log_of(path).open("xb" if new else "ab", buffering=0)
+            self._log = io.FileIO(_log_of(path), "xb" if new else "ab", opener=open_unlinked)
             if new:
                 _write_all(self._log, orjson.dumps(asdict(entity)) + b"\n")
         except BaseException:
@@ -142,8 +145,11 @@ class Part(io.FileIO):
             finally:
                 self.seek(self.size)
 
-    def commit(self, final: Path) -> None:
-        """Make a complete part durable under its final name, and close it."""
+    def commit(self, final: Path) -> Path:
+        """Make a complete part durable under its final name, and close it.
+
+        Where another file has that name it gets the next one; returns which it has.
+        """
         with self._lock:
             status = os.fstat(self.fileno())
             if status.st_size < self.size:
@@ -158,13 +164,22 @@ class Part(io.FileIO):
             self.close()
         final.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self.path.replace(final)
+            placed = put_in_place(str(self.path), str(final), same=partial(self._is, status))
         except FileNotFoundError:
             # A cancelled run's thread may have been faster: with this very file, which is whole.
             if not os.path.samestat(final.stat(), status):
                 raise
+            placed = str(final)
         forget(self.path)
         sync_folder(final.parent)
+        return Path(placed)
+
+    def _is(self, status: os.stat_result, path: str) -> bool:
+        """Whether another name leads to this very file, or to one with the same bytes."""
+        there = os.stat(path, follow_symlinks=False)
+        return os.path.samestat(there, status) or stands(
+            Path(path), self.size, self.sha256.hexdigest()
+        )
 
     def discard(self) -> None:
         """Close and remove."""
@@ -238,8 +253,53 @@ class SmallFile:
     body: bytes
 
 
-Written = str | OSError
-"""The sha256 of a file that stands, or what kept it from standing."""
+_NO_HARD_LINKS = frozenset(
+    getattr(errno, name, errno.EPERM)
+    for name in ("EPERM", "EACCES", "ENOSYS", "ENOTSUP", "EOPNOTSUPP", "EMLINK", "EXDEV")
+)
+
+
+def put_in_place(part: str, final: str, *, same: Callable[[str], bool]) -> str:
+    """Give a whole file its final name, or the next one that is free; never that of another file.
+
+    Where ``same`` says of the file with that name that it is this very one, it is left, and the
+    part removed. Returns the name. Raises OSError.
+    """
+    stem, ending = os.path.splitext(final)
+    for n in itertools.count(2):
+        try:
+            _rename_to_new(part, final)
+        except FileExistsError:
+            if same(final):
+                os.unlink(part)
+                return final
+            final = f"{stem}-{n}{ending}"
+        else:
+            return final
+    raise AssertionError
+
+
+def _rename_to_new(part: str, final: str) -> None:
+    """Rename a file unless there is one of the new name: then FileExistsError."""
+    if sys.platform == "win32":
+        os.rename(part, final)
+        return
+    try:
+        os.link(part, final, follow_symlinks=False)
+    except FileExistsError:
+        raise
+    except OSError as exc:
+        if exc.errno not in _NO_HARD_LINKS:
+            raise
+        if os.path.lexists(final):
+            raise FileExistsError(errno.EEXIST, "is there", final) from exc
+        os.replace(part, final)
+    else:
+        os.unlink(part)
+
+
+Written = tuple[str, str] | OSError
+"""The path and sha256 of a file that stands, or what kept it from standing."""
 
 
 def write_small(batch: Sequence[SmallFile]) -> list[Written]:
@@ -251,12 +311,17 @@ def write_small(batch: Sequence[SmallFile]) -> list[Written]:
             sync_folder(Path(folder))
         except OSError as exc:  # where there is none, the files have failed already
             for n, place in enumerate(places):
-                if place == folder and isinstance(written[n], str):
+                if place == folder and isinstance(written[n], tuple):
                     written[n] = exc
     return written
 
 
 def _write_one(small: SmallFile) -> Written:
+    digest = hashlib.sha256(small.body).hexdigest()
+
+    def same(path: str) -> bool:
+        return stands(Path(path), len(small.body), digest)
+
     try:
         descriptor = os.open(small.path, _NEW_FILE, 0o666)
         try:
@@ -267,16 +332,15 @@ def _write_one(small: SmallFile) -> Written:
         finally:
             os.close(descriptor)
         try:
-            os.replace(small.path, small.final)
+            return put_in_place(small.path, small.final, same=same), digest
         except FileNotFoundError:
             os.makedirs(os.path.dirname(small.final), exist_ok=True)
-            os.replace(small.path, small.final)
+            return put_in_place(small.path, small.final, same=same), digest
     except OSError as exc:
         # Also after a failed fsync: the cache may look whole while the disk is not.
         with suppress(OSError):
             os.unlink(small.path)
         return exc
-    return hashlib.sha256(small.body).hexdigest()
 
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
@@ -295,6 +359,9 @@ def partials_in(folder: Path) -> dict[str, Partial]:
 
 
 def _sort_in(path: Path, found: dict[str, Partial]) -> None:
+    if link_trouble(path, _log_of(path)):  # not ours: it goes, and nothing that it leads to
+        forget(path)
+        return
     if path.suffix == ".log":
         if not path.with_suffix("").exists():
             forget(path.with_suffix(""))

@@ -24,7 +24,7 @@ from asyncpipe.engine.fetch import Fetcher
 from asyncpipe.engine.verify import verify
 from asyncpipe.jobs.record import JobRecord
 from asyncpipe.ledger import asset_names as stems
-from asyncpipe.ledger.asset_names import claim_parts, claim_stems
+from asyncpipe.ledger.asset_names import FolderNames, claim_parts, claim_stems
 from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual
 from tests.support.events import MODELS, few, ledger_in_memory, with_jobs
 
@@ -123,13 +123,11 @@ def test_a_grown_folder_keeps_its_files_and_puts_new_ones_below(
     assert len(provider.sold) == 5
 
 
-@pytest.mark.parametrize("listed_from", [1, 100])
 def test_a_strangers_file_in_a_subfolder_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listed_from: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whether the subfolder is read once for all its jobs, or each looks for its own files."""
+    """Each subfolder is read once for all its jobs."""
     monkeypatch.setattr(stems, "FLAT_UP_TO", 1)
-    monkeypatch.setattr(stems, "LISTED_FROM", listed_from)
     mine = tmp_path / "images" / "0001" / "杯_1.jpg"
     mine.parent.mkdir(parents=True)
     mine.write_bytes(b"mine")
@@ -262,12 +260,14 @@ def test_numbered_stems_of_last_resort_are_claimed() -> None:
     assert later.stem not in taken
 
 
-@pytest.mark.parametrize("ending", ["gif", "avif", "bmp", "glb", "heic", "svg", "jpeg", "mp3"])
+@pytest.mark.parametrize("ending", ["gif", "avif", "glb", "heic", "PSD", "xyz", "JPEG", "杯"])
 def test_no_file_of_the_user_is_overwritten_whatever_its_ending(
     tmp_path: Path, ending: str
 ) -> None:
-    """Each ending that an asset may get is looked for."""
+    """Any is looked for, those that no asset may get included."""
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / f"杯子.{ending}").write_bytes(b"mine")
-    assert stems._stranger(tmp_path, "images/杯子")
-    assert not stems._stranger(tmp_path, "images/碗")
+    names = FolderNames(tmp_path)
+    assert names.has_stranger("images/杯子")
+    assert not names.has_stranger("images/碗")
+    assert not names.has_stranger("images/杯")

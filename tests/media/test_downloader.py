@@ -393,7 +393,7 @@ def test_what_unpacks_to_too_much_is_stopped(tmp_path: Path) -> None:
     "number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO]
 )
 @pytest.mark.parametrize("body", [PNG, LARGE], ids=["small", "large"])
-@pytest.mark.parametrize("step", ["open", "write", "fsync", "replace"])
+@pytest.mark.parametrize("step", ["open", "write", "fsync", "link"])
 def test_a_disk_that_refuses_is_not_a_failed_download(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, body: bytes, number: int
 ) -> None:
@@ -409,12 +409,14 @@ def test_a_disk_that_refuses_is_not_a_failed_download(
         "open": "Part",
         "write": "Part.writelines",
         "fsync": "os.fsync",
-        "replace": "Path.replace",
+        "link": "os.link",
     }
     if body is PNG:
-        place |= {"open": "os.open", "write": "os.write", "replace": "os.replace"}
+        place |= {"open": "os.open", "write": "os.write"}
     with monkeypatch.context() as broken:
         broken.setattr(f"asyncpipe.media.parts.{place[step]}", refuse)
+        if step == "link":  # where there are no hard links
+            broken.setattr("asyncpipe.media.parts.os.replace", refuse)
         if step == "open" and body is LARGE:
             broken.setattr("asyncpipe.media.downloader.Part", refuse)
         with pytest.raises(DiskError, match=r"run the same command again") as caught:
