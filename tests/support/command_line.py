@@ -7,11 +7,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from asyncpipe.simulator.books import Books
+from asyncpipe.simulator.books import BookedPrediction, Books
 from tests.support import ROOT, forked
 from tests.support.tables import tables
 
@@ -107,6 +108,30 @@ def start_simulator(home: Path) -> tuple[subprocess.Popen[str], str]:
     )
     assert server.stdout is not None
     return server, server.stdout.readline().split()[2]
+
+
+@contextmanager
+def a_simulator(home: Path, *options: object) -> Iterator[str]:
+    """A simulator of its own that lives as long as the block; gives its base URL."""
+    fixed = ("simulate", "--port", 0, "--books", home / "books.sqlite3", "--speed", 60, "--hang", 1)
+    with subprocess.Popen(
+        command(*fixed, *options),
+        cwd=home,
+        env=environment(PYTHONUNBUFFERED="1"),
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+    ) as server:
+        assert server.stdout is not None
+        try:
+            yield server.stdout.readline().split()[2]
+        finally:
+            server.kill()
+
+
+def server_books(home: Path) -> tuple[list[BookedPrediction], Decimal]:
+    """What the simulator of ``home`` has sold, and USD charged for it."""
+    with closing(Books(home / "books.sqlite3")) as books:
+        return books.predictions(), books.charged()
 
 
 def sold_by(url: str) -> int:
