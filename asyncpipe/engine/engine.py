@@ -83,6 +83,7 @@ class EngineSettings:
     ambiguous: str
     search_s: float
     fetch_missing: bool
+    local_files: Path | None
     spending: SpendingLimits
     tell: Tell
     same_account: bool
@@ -163,6 +164,7 @@ class Engine:
             recorder=self.recorder,
             tickets=self.tickets,
             fetch_missing=self.settings.fetch_missing,
+            local_files=self.settings.local_files,
         )
         stack.push_async_callback(within, self._finish)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any, TypedDict
 
 import anyio
@@ -126,11 +127,12 @@ async def mark_interrupted(ledger: Ledger) -> None:
 class Attachments:
     """Fills in the ``inputs`` of jobs; those of a job file have them already.
 
-    Paths are relative to the working directory. ``provider`` may be one that takes no files.
+    Paths are relative to the working directory, and allowed below ``local_files`` alone: whoever
+    sends a job to a service must not read its machine. ``provider`` may be one that takes no files.
     """
 
-    def __init__(self, provider: Provider) -> None:
-        self._files = LocalFiles()
+    def __init__(self, provider: Provider, local_files: Path | None) -> None:
+        self._files = LocalFiles(within=[local_files] if local_files is not None else [])
         self._takes, self._provider = isinstance(provider, Uploader), provider.name
 
     async def of(self, job: Job) -> Job:

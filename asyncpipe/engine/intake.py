@@ -54,10 +54,11 @@ class Intake:
         recorder: Recorder,
         tickets: Tickets,
         fetch_missing: bool,
+        local_files: Path | None,
     ) -> None:
         self._ledger, self._folder = ledger, folder
         self._provider, self._spending = provider.name, spending
-        self._attachments = Attachments(provider)
+        self._attachments = Attachments(provider, local_files)
         self._totals, self._emit = recorder.totals, recorder.append
         self._tickets, self._fetch_missing = tickets, fetch_missing
         self._session: int | None = None

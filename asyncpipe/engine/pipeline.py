@@ -55,9 +55,10 @@ class Pipeline:
     seconds. With ``resubmit``, or ``resubmit_unknown``, it is sent again, at most ``retries``
     times, and may be paid twice. ``same_account`` takes a key of another account than the one that
     the folder was bought with. Without ``fetch_missing`` files that are gone from the folder are
-    left alone. ``on_event`` is called for every event, ``on_remark`` (default: the
-    log) with what users should know. Jobs run in the pipeline's own tasks: leaving early loses
-    nothing paid for. Raises FolderInUse, LedgerError, UsageError (another provider's or account's
+    left alone. Jobs that name files of this machine are refused unless those lie below
+    ``local_files``. ``on_event`` is called for every event, ``on_remark`` (default: the log) with
+    what users should know. Jobs run in the pipeline's own tasks: leaving early loses nothing paid
+    for. Raises FolderInUse, LedgerError, UsageError (another provider's or account's
     folder).
     """
 
@@ -79,6 +80,7 @@ class Pipeline:
         resubmit_unknown: bool = False,
         same_account: bool = False,
         fetch_missing: bool = True,
+        local_files: str | Path | None = None,
         on_event: Hook | None = None,
         on_remark: Tell = logger.warning,
         seed: int | None = None,
@@ -99,6 +101,7 @@ class Pipeline:
             ambiguous=ambiguous,
             search_s=search_s,
             fetch_missing=fetch_missing,
+            local_files=None if local_files is None else Path(local_files),
             spending=spending or SpendingLimits(),
             tell=on_remark,
             same_account=same_account,

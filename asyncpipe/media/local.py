@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,12 +36,14 @@ class BadInputs(UsageError):
 class LocalFiles:
     """Looks at files below ``base`` (None: the working directory); hashes each of them once.
 
-    A file is looked at again when its size or time of change is another one. Blocks while it
-    reads: in a loop it belongs into a thread.
+    ``within``: only files below these folders, links resolved (None: anywhere); of others nothing
+    is told, not even whether they are there. A file is looked at again when its size or time of
+    change is another one. Blocks while it reads: in a loop it belongs into a thread.
     """
 
-    def __init__(self, base: Path | None = None) -> None:
+    def __init__(self, base: Path | None = None, *, within: Sequence[Path] | None = None) -> None:
         self._base = base
+        self._within = None if within is None else [folder.resolve() for folder in within]
         self._known: dict[str, LocalFile] = {}
 
     def attach(self, job: Job) -> Job:
@@ -70,6 +74,8 @@ class LocalFiles:
             raise UsageError(f"{text!r}: write the path alone, without file:")
         base = self._base if self._base is not None else Path()
         path = (base / text).absolute()
+        if self._within is not None:
+            path = self._allowed(text, path)
         known = self._known.get(str(path))
         try:
             now = path.stat()
@@ -88,6 +94,17 @@ class LocalFiles:
             self._known.clear()
         self._known[str(path)] = file
         return file
+
+    def _allowed(self, text: str, path: Path) -> Path:
+        """Where a path leads; raises UsageError, always the same, for one that is not allowed."""
+        with suppress(OSError, ValueError, RuntimeError):  # a NUL, a loop of links
+            found = path.resolve()
+            if any(found.is_relative_to(folder) for folder in self._within or ()):
+                return found
+        raise UsageError(
+            f"{text[:200]!r} would be a file of this machine, and jobs may not read it: give a URL "
+            "with its https://, or allow its folder (the pipeline's local_files)"
+        )
 
 
 def _missing(text: str, path: Path) -> str:

@@ -128,6 +128,7 @@ def run(
                     spending=PRICED,
                     polling=OFTEN,
                     min_free_bytes=0,
+                    local_files=folder,
                     seed=1,
                 ) as pipeline:
                     manifest = await pipeline.batch_generate(jobs)

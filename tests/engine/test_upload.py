@@ -260,7 +260,7 @@ def test_the_library_takes_paths_relative_to_the_working_directory(
     row = {"model": FLUX, "prompt": "p", "image": "a.png"}
 
     async def main() -> None:
-        async with pipeline(provider, tmp_path) as running:
+        async with pipeline(provider, tmp_path, local_files=tmp_path) as running:
             assert (await running.generate({"name": "a", **row})).status == "success"
             async for result in running.stream([{"name": "b", **row}]):
                 assert result.status == "success"

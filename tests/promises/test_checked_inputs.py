@@ -164,7 +164,9 @@ def test_other_bytes_of_the_same_size_and_time_are_not_bought(tmp_path: Path) ->
         os.utime(photo, ns=(10**18, 10**18))
 
     async def main() -> Manifest:
-        async with opened(tmp_path / "out", provider, max_workers=1) as pipeline:
+        async with opened(
+            tmp_path / "out", provider, max_workers=1, local_files=tmp_path
+        ) as pipeline:
             blocker = asyncio.ensure_future(pipeline.generate(plain_job("blocker")))
             await asyncio.sleep(1)
             jobs = [plain_job("a", params={"image": str(photo)})]

@@ -95,7 +95,13 @@ async def run(folder: Path, url: str, jobs: Iterable[dict[str, Any]], what: str)
     provider = AtlasCloud("any", base_url=url)
     polling = Polling(initial_s=0.01, maximum_s=0.02)
     async with Pipeline(
-        provider, folder, max_workers=2, polling=polling, min_free_bytes=0, search_s=0.2
+        provider,
+        folder,
+        max_workers=2,
+        polling=polling,
+        min_free_bytes=0,
+        search_s=0.2,
+        local_files=folder.parent,
     ) as pipeline:
         if what in ("run", "same"):
             await pipeline.batch_generate(jobs, digest="d1" if what == "same" else None)
