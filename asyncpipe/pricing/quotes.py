@@ -28,16 +28,22 @@ class Quote:
     """What the provider says one request will cost, in USD; ``asked_at`` is when, in UTC.
 
     ``estimated``: only the finished prediction tells the charge. ``list_amount`` is the price
-    before the account's discount; None: not told. ``listed``: it is reckoned by what the provider
-    lists for the model, as it quotes nothing. ``free``: 0 USD is meant, and no price unknown.
+    before the account's discount; None: not told. ``unquoted`` is why the provider quotes
+    nothing: then it is reckoned by what is listed for the model. ``free``: 0 USD is meant, and no
+    price unknown.
     """
 
     amount: Decimal
     asked_at: datetime
     estimated: bool = False
     list_amount: Decimal | None = None
-    listed: bool = False
+    unquoted: str = ""
     free: bool = False
+
+    @property
+    def listed(self) -> bool:
+        """Whether it is reckoned by a list, and no quote of this very request."""
+        return bool(self.unquoted)
 
 
 class QuoteBook:

@@ -205,14 +205,18 @@ class Quotes:
         for key, job in wanted.items():
             answer = answers.get(key)
             self._due.pop(key, None)  # what is asked last is forgotten last
-            if isinstance(answer, Quote):
+            if isinstance(answer, Quote) and not answer.listed:
                 self.quotes.add(key, answer)
                 self._due[key] = clock + FRESH_S
                 continue
             self._due[key] = clock + AGAIN_S
-            if key in self.quotes:  # an older one tells more than a table
+            if key in self.quotes:  # an older one tells more than a table or a list
                 continue
-            why = str(answer) if answer is not None else self._silent_why or late
+            if isinstance(answer, Quote):
+                self.quotes.add(key, answer)
+                why = answer.unquoted
+            else:
+                why = str(answer) if answer is not None else self._silent_why or late
             if (known := (without_numbers(why), job.model)) not in self._told:
                 self._told.add(known)
                 lacking[why].add(job.model)
@@ -257,7 +261,7 @@ def _remark(models: list[str], why: str) -> str:
     left = len(models) - MOST_NAMED
     more = f" and {left} more models" if left > 0 else ""
     named = ", ".join(models[:MOST_NAMED])
-    return f"no quote for {named}{more}, priced from files and tables instead: {why}"
+    return f"no quote for {named}{more}, priced from files, tables and lists instead: {why}"
 
 
 def _clock() -> float:

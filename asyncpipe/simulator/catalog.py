@@ -28,7 +28,8 @@ class Catalog:
             place = f"{root(request)}/schemas/"
             rows = [
                 {
-                    **_row(model, live.kind, live.base),
+                    **_row(model, live.kind, live.base, live.unit, live.least_s),
+                    **live.listed,
                     "displayName": live.name,
                     "schema": f"{place}{model}.json",
                 }
@@ -78,7 +79,12 @@ class Catalog:
                 "bonus": nothing,
                 "subscription_bonus": nothing,
                 "frozen": nothing,
-                "credit_grant": {"available": nothing},
+                "credit_grant": {
+                    "status": "none",
+                    **dict.fromkeys(
+                        ("granted", "used", "remaining_overdraft", "overdrawn"), nothing
+                    ),
+                },
                 "request_id": uuid.uuid4().hex,
             }
         )
@@ -94,10 +100,14 @@ def _money(usd: Decimal) -> dict[str, str]:
     return {"value": f"{usd:.6f}", "currency": "usd"}
 
 
-def _row(model: str, kind: str, base: int) -> dict[str, Any]:
+def _row(
+    model: str, kind: str, base: int, unit: str | None = None, least_s: int | None = None
+) -> dict[str, Any]:
     maker, _, name = model.partition("/")
     price = str(Decimal(base).scaleb(-6).normalize())
     actual = {"base_price": price, "input_price": "", "output_price": "", "request_price": ""}
+    if unit:
+        actual["unit"] = unit
     return {
         "uuid": str(uuid.uuid5(uuid.NAMESPACE_URL, model)),
         "model": model,
@@ -113,4 +123,5 @@ def _row(model: str, kind: str, base: int) -> dict[str, Any]:
         "readme": "",
         "example": "",
         "price": {"discount": "100", "actual": actual, "origin": {"base_price": price}},
+        **({"minDuration": least_s} if least_s else {}),
     }

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from asyncpipe.simulator.books import BookedPrediction
 from asyncpipe.simulator.faults import MediaPlan, dice, media_plan
-from asyncpipe.simulator.poll import CONTENT_TYPES
+from asyncpipe.simulator.poll import content_type
 from asyncpipe.simulator.wire import Service, drop, gone, page
 
 TRICKLE = 8
@@ -124,7 +124,7 @@ def _part(
 ) -> _Part:
     """The whole body, or the rest a client asks for if it still is the same."""
     etag = f'"{prediction.id}-{index}"'
-    headers = {"ETag": etag, "Content-Type": CONTENT_TYPES[prediction.type]}
+    headers = {"ETag": etag, "Content-Type": content_type(prediction)}
     if plan.untyped:
         headers["Content-Type"] = "application/octet-stream"
         headers["Content-Disposition"] = "attachment"

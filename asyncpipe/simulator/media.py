@@ -5,6 +5,7 @@ from __future__ import annotations
 import colorsys
 import hashlib
 import io
+import json
 import math
 import re
 import wave
@@ -24,7 +25,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from asyncpipe.errors import UsageError
 from asyncpipe.simulator.books import BookedPrediction
-from asyncpipe.simulator.models import seconds_asked
+from asyncpipe.simulator.models import medium, seconds_asked
 
 CACHE_BYTES = 8 * 1024 * 1024
 
@@ -32,6 +33,7 @@ _HEADS = {
     "image": b"\x89PNG\r\n\x1a\n",
     "video": b"\x00\x00\x00\x18ftypisom",
     "audio": b"RIFF\0\0\0\0WAVE",
+    "model": b"glTF\x02\0\0\0",
 }
 
 
@@ -44,6 +46,8 @@ def _body_of(kind: str, mark: bytes, size: int) -> bytes:
     body = (_HEADS[kind] + mark)[:size].ljust(size - len(tail), b"\0")[: size - len(tail)] + tail
     if kind == "video":  # one box up to the last
         body = (size - len(tail)).to_bytes(4, "big") + body[4:]
+    if kind == "model":  # it says itself how long it is
+        body = body[:8] + size.to_bytes(4, "little") + body[12:]
     return body[:size]
 
 
@@ -77,7 +81,8 @@ class MediaMaker:
         """Return the bytes of one output; runs in a thread."""
         if self._body_bytes is not None:
             mark = f"{prediction.id}-{index}".encode()  # no two outputs are the same
-            return _body_of(prediction.type, mark, self._body_bytes)
+            kind = medium(prediction.type, prediction.model)
+            return _body_of(kind, mark, self._body_bytes)
         output = (prediction.id, index)
         with self._lock:
             if output in self._cache:
@@ -89,9 +94,11 @@ class MediaMaker:
         return body
 
     def _draw(self, prediction: BookedPrediction, index: int) -> bytes:
-        if prediction.type == "audio":
+        kind = medium(prediction.type, prediction.model)
+        if kind == "audio":
             return play(prediction.body, index)
-
+        if kind == "model":
+            return mould(prediction.body, index)
         draw = draw_picture if prediction.type == "image" else draw_clip
         return draw(prediction.body, index, prediction.outputs)
 
@@ -336,6 +343,16 @@ _SCALE = (220.0, 246.9, 277.2, 329.6, 370.0, 440.0, 493.9, 554.4)  # five tones,
 _FADE = RATE // 50
 
 _LOUD = 9000
+
+
+def mould(body: dict[str, Any], index: int) -> bytes:
+    """A GLB that is nothing but a name of its own for each request and output."""
+    said = f"{body.get('prompt') or body} {index}"
+    scene = {"asset": {"version": "2.0"}, "scenes": [{"name": said}], "scene": 0}
+    text = json.dumps(scene).encode()
+    text += b" " * (-len(text) % 4)
+    chunk = len(text).to_bytes(4, "little") + b"JSON" + text
+    return b"glTF" + (2).to_bytes(4, "little") + (12 + len(chunk)).to_bytes(4, "little") + chunk
 
 
 def transcribes(body: dict[str, Any]) -> bool:

@@ -41,7 +41,8 @@ class LiveModel:
 
     ``discount`` is the percentage of the list price that is paid; ``tokens`` are the estimated ones
     of a request to a token-billed model, whose quotes are estimates. ``fields`` are JSON Schemas
-    by name, besides ``model`` and ``prompt``, which every one takes.
+    by name, besides ``model`` and what it ``asks`` for. ``unit`` is what ``base`` is for,
+    ``least_s`` the seconds that are billed at least, ``makes`` the kind of its outputs.
     """
 
     kind: str
@@ -51,6 +52,22 @@ class LiveModel:
     fields: dict[str, dict[str, Any]]
     discount: int = 100
     tokens: Callable[[dict[str, Any]], int] | None = None
+    asks: str = "prompt"
+    unit: str = "generation"
+    least_s: int | None = None
+    makes: str = ""
+
+    @property
+    def listed(self) -> dict[str, Any]:
+        """What the catalogue says of it besides its names and its price."""
+        taken = "audio" if self.asks == "audio" else "text"
+        made = self.makes or self.kind
+        return {
+            "categories": [f"{taken}-to-{made}".upper()],
+            "supported_protocols": ["http"],
+            "input_modalities": [taken],
+            "output_modalities": [made],
+        }
 
     def quote(self, body: dict[str, Any]) -> dict[str, Any]:
         """What a quote says of a request besides its price."""
@@ -61,10 +78,10 @@ class LiveModel:
         """The model's OpenAPI document."""
         body = {
             "type": "object",
-            "properties": {"model": _TEXT, "prompt": _TEXT, **self.fields},
-            "required": ["model", "prompt"],
+            "properties": {"model": _TEXT, self.asks: _TEXT, **self.fields},
+            "required": ["model", self.asks],
             "additionalProperties": False,
-            "x-order-properties": ["prompt", *self.fields],
+            "x-order-properties": [self.asks, *self.fields],
         }
         reference = {"schema": {"$ref": "#/components/schemas/Input"}}
         submit = {"requestBody": {"content": {"application/json": reference}}}
@@ -84,8 +101,8 @@ def refused_live(body: dict[str, Any]) -> tuple[int, str] | None:
     model = LIVE.get(str(body.get("model")))
     if model is None:
         return 404, "model not found"
-    fields = {**model.fields, "model": _TEXT, "prompt": _TEXT, "webhook_url": _TEXT}
-    if "prompt" in body and all(
+    fields = {**model.fields, "model": _TEXT, model.asks: _TEXT, "webhook_url": _TEXT}
+    if model.asks in body and all(
         name in fields and _fits(value, fields[name]) for name, value in body.items()
     ):
         return None
@@ -114,6 +131,14 @@ def _seedance2(body: dict[str, Any]) -> int:
     return 195_200 * int(body.get("duration", 5))
 
 
+def _speech(body: dict[str, Any]) -> int:
+    return 60_000 * -(-len(str(body.get("prompt", ""))) // 1000)
+
+
+def _lasting(per_second: int, least_s: int) -> Callable[[dict[str, Any]], int]:
+    return lambda body: per_second * max(int(body.get("duration", least_s)), least_s)
+
+
 def _veo(body: dict[str, Any]) -> int:
     per_second = 200_000 if body.get("generate_audio", True) is False else 400_000
     if body.get("resolution") == "4k":
@@ -127,6 +152,7 @@ LIVE: dict[str, LiveModel] = {
         name="FLUX.2 Pro Text-to-Image",
         base=40_000,
         price=_fixed(40_000),
+        unit="image",
         fields={
             "size": _TEXT,
             "output_format": _one_of("jpeg", "png"),
@@ -140,6 +166,7 @@ LIVE: dict[str, LiveModel] = {
         name="Imagen 4 Ultra",
         base=60_000,
         price=_fixed(60_000),
+        unit="image",
         fields={
             "aspect_ratio": _one_of(*_RATIOS),
             "negative_prompt": _TEXT,
@@ -152,6 +179,7 @@ LIVE: dict[str, LiveModel] = {
         name="Z-Image Turbo",
         base=10_000,
         price=_fixed(10_000),
+        unit="image",
         fields={"size": _TEXT, "seed": _SEED, "enable_base64_output": _FLAG},
     ),
     "bytedance/seedance-v1.5-pro/text-to-video": LiveModel(
@@ -173,6 +201,7 @@ LIVE: dict[str, LiveModel] = {
         name="Seedance 2.0 Text-to-Video",
         base=195_200,
         price=_seedance2,
+        unit="second",
         fields={
             "duration": {"type": "integer", "minimum": 4, "maximum": 12},
             "aspect_ratio": _one_of(*_RATIOS, "21:9"),
@@ -196,6 +225,41 @@ LIVE: dict[str, LiveModel] = {
             "generate_audio": _FLAG,
             "seed": _SEED,
         },
+        unit="second",
+    ),
+    "minimax/speech-2.6-hd/text-to-speech": LiveModel(
+        kind="audio",
+        name="MiniMax Speech 2.6 HD",
+        base=60_000,
+        price=_speech,
+        fields={"voice_id": _TEXT, "format": _one_of("mp3", "wav")},
+        unit="1k_chars",
+    ),
+    "minimax/music-2.0/text-to-music": LiveModel(
+        kind="audio",
+        name="MiniMax Music 2.0",
+        base=2_000,
+        price=_lasting(2_000, 30),
+        fields={"lyrics": _TEXT, "duration": {"type": "integer", "minimum": 5, "maximum": 240}},
+        unit="second",
+        least_s=30,
+    ),
+    "openai/whisper-v3/speech-to-text": LiveModel(
+        kind="audio",
+        name="Whisper V3 Speech-to-Text",
+        base=6_000,
+        price=_fixed(6_000),
+        fields={"language": _TEXT},
+        asks="audio",
+        makes="text",
+    ),
+    "tencent/hunyuan3d-v3/text-to-3d": LiveModel(
+        kind="image",
+        name="Hunyuan3D V3 Text-to-3D",
+        base=250_000,
+        price=_fixed(250_000),
+        fields={"seed": _SEED},
+        makes="3d",
     ),
 }
 
@@ -217,6 +281,12 @@ MODELS = {
     **{model: ("video", price) for model, price in _PER_SECOND.items()},
 }
 """The models of the catalogue: type, and micro-dollars per image or per second."""
+
+
+def medium(kind: str, model: str) -> str:
+    """What a prediction's outputs are: its type, or ``model``, of three dimensions."""
+    return "model" if kind == "image" and model.endswith("-to-3d") else kind
+
 
 MOST_OUTPUTS = 15
 

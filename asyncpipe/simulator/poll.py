@@ -25,16 +25,27 @@ from asyncpipe.simulator.faults import (
     word,
 )
 from asyncpipe.simulator.media import transcribes, transcript
+from asyncpipe.simulator.models import medium
 from asyncpipe.simulator.wire import Service, broken_gateway, drop, refusal, reset, root
 
 EMPTY_POLLS = 2
 """Polls that ``empty_first`` answers completed and without outputs."""
 
-CONTENT_TYPES = {"image": "image/png", "video": "video/mp4", "audio": "audio/wav"}
+_CONTENT_TYPES = {
+    "image": "image/png",
+    "video": "video/mp4",
+    "audio": "audio/wav",
+    "model": "model/gltf-binary",
+}
 
-_SUFFIX = {"image": ".png", "video": ".mp4", "audio": ".wav"}
+_SUFFIX = {"image": ".png", "video": ".mp4", "audio": ".wav", "model": ".glb"}
 
 _ERRORS = (429, 500, 502, 503, 504)
+
+
+def content_type(prediction: BookedPrediction) -> str:
+    """The type of a prediction's outputs."""
+    return _CONTENT_TYPES[medium(prediction.type, prediction.model)]
 
 
 class Polls:
@@ -138,11 +149,11 @@ class Polls:
         maker, loop = self._service.maker, asyncio.get_running_loop()
         body = await loop.run_in_executor(maker.thread, maker.make, prediction, index)
         text = base64.b64encode(body).decode()
-        return text if form == "base64" else f"data:{CONTENT_TYPES[prediction.type]};base64,{text}"
+        return text if form == "base64" else f"data:{content_type(prediction)};base64,{text}"
 
     def _url(self, request: web.Request, prediction: BookedPrediction, index: int) -> str:
         plan = media_plan(self._settings.faults, self._settings.seed, prediction.id, index)
-        suffix = "" if plan.untyped else _SUFFIX[prediction.type]
+        suffix = "" if plan.untyped else _SUFFIX[medium(prediction.type, prediction.model)]
         path = f"/media/{prediction.id}/{index}{suffix}"
         if plan.expired is None:
             return f"{root(request)}{path}"

@@ -87,7 +87,7 @@ class Simulator:
         add.add_get(f"/api/v1/model/prediction/{{id}}{tail}/", polls.poll)
         add.add_get("/api/v1/model/history", History(service, polls).history)
         add.add_get(
-            "/media/{id}/{index:\\d+}{suffix:(?:\\.png|\\.mp4|\\.wav)?}", downloads.download
+            "/media/{id}/{index:\\d+}{suffix:(?:\\.png|\\.mp4|\\.wav|\\.glb)?}", downloads.download
         )
         add.add_post("/api/v1/model/uploadMedia", uploads.upload)
         add.add_get("/uploads/{id}.{suffix}", uploads.serve)

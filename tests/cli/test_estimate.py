@@ -194,7 +194,7 @@ def test_a_quote_that_is_not_to_be_had_falls_back_and_says_so(
     assert found["total_cost"] == 3 * Decimal("0.21") + Decimal("3.2")
     assert TABLE in found["price_sources"]
     assert found["remarks"] == [
-        f"no quote for {VEO}, priced from files and tables instead: "
+        f"no quote for {VEO}, priced from files, tables and lists instead: "
         "the API gives no quote (HTTP 400: Invalid request parameters)"
     ]
 

@@ -145,7 +145,7 @@ def test_a_refused_quote_falls_back_and_is_told_once(tmp_path: Path) -> None:
     assert (manifest.totals.charged, stopped) == (9 * 40_000, None)
     assert len(provider.quoted) == 3
     assert told == [
-        f"no quote for {FLUX}, priced from files and tables instead: "
+        f"no quote for {FLUX}, priced from files, tables and lists instead: "
         "the API gives no quote (HTTP 400: bad)"
     ]
 
@@ -174,7 +174,7 @@ def test_an_api_that_hangs_costs_seconds_and_no_run() -> None:
     assert elapsed_s == 2 * QUOTE_S
     assert provider.peak == AT_ONCE
     assert told == [
-        f"no quote for {FLUX}, priced from files and tables instead: "
+        f"no quote for {FLUX}, priced from files, tables and lists instead: "
         f"no quote came within {QUOTE_S:g} s"
     ]
     assert len(quoting.quotes) == 0

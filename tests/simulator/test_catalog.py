@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from asyncpipe import AtlasCloud, Job, JobType
 from asyncpipe.errors import UsageError
+from asyncpipe.providers.catalog import read_models
 from asyncpipe.simulator.models import LIVE
 from asyncpipe.simulator.settings import SimulatorSettings
+from tests.support.pipelines import a_pipeline
 from tests.support.simulator_client import FLUX, KEY, SEEDANCE, Client, run
 
 IMAGEN = "google/imagen4-ultra"
@@ -122,7 +126,11 @@ def test_the_catalogue_has_schemas_that_it_serves_itself() -> None:
         for row in rows:
             document = (await client.ask("GET", row["schema"])).json
             body = document["components"]["schemas"]["Input"]
-            assert set(body["properties"]) == {"model", "prompt", *LIVE[row["model"]].fields}
+            live = LIVE[row["model"]]
+            assert set(body["properties"]) == {"model", live.asks, *live.fields}
+            ways = {method: path for path, told in document["paths"].items() for method in told}
+            assert ways["get"] == "/api/v1/model/prediction/{request_id}"
+            assert "/model/generate" in ways["post"]
         root = client.simulator.base_url.removesuffix("/api/v1")
         assert (await client.ask("GET", f"{root}/schemas/no/such.json")).status == 404
 
@@ -145,6 +153,54 @@ def test_the_articles_catalogue_still_takes_anything() -> None:
         assert client.books.charged() == Decimal("0.20")
 
     run(steps)
+
+
+SPEECH, MUSIC = "minimax/speech-2.6-hd/text-to-speech", "minimax/music-2.0/text-to-music"
+SOUND = JobType.AUDIO
+WHISPER, SOLID = "openai/whisper-v3/speech-to-text", "tencent/hunyuan3d-v3/text-to-3d"
+
+
+def test_the_catalogue_says_what_a_price_is_for() -> None:
+    """The unit, the least duration and the ways in and out, as today's API does; our reader."""
+
+    async def steps(client: Client) -> None:
+        rows = (await client.ask("GET", "/models")).json["data"]
+        by_id = {row["model"]: row for row in rows}
+        assert by_id[SOLID]["type"] == "Image"
+        assert by_id[WHISPER]["output_modalities"] == ["text"]
+        found = {model.id: (model.type, model.unit, model.least_s) for model in read_models(rows)}
+        assert found[SPEECH] == ("audio", "1k_chars", None)
+        assert found[MUSIC] == ("audio", "second", Decimal(30))
+        assert found[VEO] == ("video", "second", None)
+        assert found[IMAGEN] == ("image", "image", None)
+
+    run(steps, catalog="live")
+
+
+@pytest.mark.parametrize(
+    ("job", "usd", "ending", "body_bytes"),
+    [
+        (Job(type=SOUND, model=SPEECH, prompt="字" * 1001), "0.12", "wav", None),
+        (Job(type=SOUND, model=MUSIC, prompt="la", params={"duration": 5}), "0.06", "wav", None),
+        (Job(type=SOUND, model=WHISPER, params={"audio": "https://h/a.mp3"}), "0.006", "txt", None),
+        (Job(type=JobType.IMAGE, model=SOLID, prompt="a mug"), "0.25", "glb", None),
+        (Job(type=JobType.IMAGE, model=SOLID, prompt="a mug"), "0.25", "glb", 4096),
+    ],
+)  # fmt: skip
+def test_sound_texts_and_solids_are_made(
+    tmp_path: Path, job: Job, usd: str, ending: str, body_bytes: int | None
+) -> None:
+    """Quoted, sold, fetched and stored like everything else."""
+
+    async def steps(client: Client) -> None:
+        provider = AtlasCloud("any", base_url=client.simulator.base_url, simulated=True)
+        async with a_pipeline(provider, tmp_path, min_free_bytes=0) as pipeline:
+            (result,) = await pipeline.batch_generate([job])
+        assert (result.status, result.cost) == ("success", Decimal(usd))
+        assert result.assets[0].path.endswith(f".{ending}")
+        assert client.books.charged() == Decimal(usd)
+
+    run(steps, catalog="live", body_bytes=body_bytes, speed=500.0)
 
 
 def test_there_are_two_catalogues() -> None:

@@ -280,7 +280,7 @@ class AtlasCloud:
             if isinstance(exc, QuotedNothing):
                 free = listed.base_price == 0
                 return read_quote(answer.status, answer.headers, answer.body, at=at, free=free)
-            if (quote := listed_quote(job, listed, at=at)) is None:
+            if (quote := listed_quote(job, listed, at=at, why=str(exc))) is None:
                 raise
             return quote
 

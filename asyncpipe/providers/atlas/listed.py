@@ -12,10 +12,10 @@ from asyncpipe.providers.catalog import CatalogModel
 _CHARACTERS = 1000
 
 
-def listed_quote(job: Job, model: CatalogModel, *, at: datetime) -> Quote | None:
+def listed_quote(job: Job, model: CatalogModel, *, at: datetime, why: str) -> Quote | None:
     """An estimate by the unit that the catalogue tells; None where it tells none that fits.
 
-    The catalogue's price may be that of the cheapest tier.
+    The catalogue's price may be that of the cheapest tier. ``why`` is why there is no quote.
     """
     rate = _rate(job, model)
     if rate is None:
@@ -26,7 +26,7 @@ def listed_quote(job: Job, model: CatalogModel, *, at: datetime) -> Quote | None
     except UsageError:  # so much a second, and nobody says how many there will be
         return None
     return Quote(
-        amount=found.amount, asked_at=at, estimated=True, listed=True, free=model.base_price == 0
+        amount=found.amount, asked_at=at, estimated=True, unquoted=why, free=model.base_price == 0
     )
 
 

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from asyncpipe.errors import ProviderError, Rejected
 from asyncpipe.jobs import Job
-from asyncpipe.pricing import PriceBook, Prices, Quote, Quotes, Rate, Unpriced, price_key
+from asyncpipe.pricing import Price, PriceBook, Prices, Quote, Quotes, Rate, Unpriced, price_key
 from asyncpipe.pricing.quotes import QuoteBook
 from asyncpipe.providers.atlas.client import AtlasCloud
 from asyncpipe.providers.atlas.listed import listed_quote
@@ -58,7 +58,7 @@ def model(unit: str | None, usd: str | None = "0.06", least_s: str | None = None
 )
 def test_every_unit(asked: Job, listed: CatalogModel, usd: str) -> None:
     """Never too small a reservation: at least the least duration, whole thousands."""
-    found = listed_quote(asked, listed, at=AT)
+    found = listed_quote(asked, listed, at=AT, why="no")
     assert found is not None
     assert (found.amount, found.estimated, found.listed) == (Decimal(usd), True, True)
 
@@ -73,14 +73,14 @@ def test_every_unit(asked: Job, listed: CatalogModel, usd: str) -> None:
 )
 def test_what_nobody_can_reckon_is_no_price(asked: Job, listed: CatalogModel) -> None:
     """A headline without a unit may be anything; how long speech becomes nobody knows."""
-    assert listed_quote(asked, listed, at=AT) is None
+    assert listed_quote(asked, listed, at=AT, why="no") is None
 
 
 def test_a_users_price_goes_before_a_listed_one() -> None:
     """And a quote before both."""
     asked, quotes = job(duration=8), QuoteBook()
     own = PriceBook(rates={asked.model: Rate(per_job=Decimal(1))}, source="job file")
-    listed = listed_quote(asked, model("second"), at=AT)
+    listed = listed_quote(asked, model("second"), at=AT, why="no")
     assert listed is not None
     quotes.add(price_key(asked), listed)
     assert Prices(books=(own,), quotes=quotes).of(asked).source == "job file"
@@ -174,3 +174,34 @@ def test_a_quote_of_nothing_is_one_only_if_it_is_meant(free: bool) -> None:
     else:
         with pytest.raises(Unpriced):
             prices.of(job())
+
+
+def test_a_quote_of_yesterday_tells_more_than_a_list() -> None:
+    """And why there is none today is told, where it is priced by a list."""
+    said: list[str] = []
+
+    answers = [
+        Quote(amount=Decimal(2), asked_at=AT),
+        Quote(amount=Decimal(1), asked_at=AT, unquoted="400: no such duration"),
+    ]
+
+    class Failing:
+        async def quote(self, asked: Job) -> Quote:
+            return answers[int(asked.params["n"])]
+
+    async def main() -> list[Price]:
+        quoting = Quotes(Failing(), tell=said.append)
+        first, other = job(n=0), job(n=1)
+        for each in (first, other):
+            quoting.want(each)
+        await quoting.fill()
+        answers[0] = answers[1]
+        quoting._due.clear()
+        quoting.want(first)
+        await quoting.fill()
+        return [Prices(books=(), quotes=quoting.quotes).of(each) for each in (first, other)]
+
+    quoted, listed = asyncio.run(main())
+    assert (quoted.micro, listed.micro) == (2_000_000, 1_000_000)
+    (line,) = said
+    assert "400: no such duration" in line
