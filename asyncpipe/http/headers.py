@@ -42,6 +42,11 @@ class Entity:
     total: int | None
     content_type: str
 
+    @property
+    def portable(self) -> bool:
+        """Whether it can be known again at another place: by a strong ETag and its size."""
+        return self.total is not None and self.validator.startswith('"')
+
 
 def source_of(url: str) -> str:
     """A URL without its query, which may hold a signature, and without its fragment."""

@@ -265,7 +265,7 @@ class Downloader:
         if have == entity.total:  # cut off between its last byte and its name
             return await self._commit(part, entity.content_type, url, target, told=True)
         async with await self._answer(url, ask_for_rest(entity, have)) as response:
-            if response.status == 206 and _joins(response, entity, have):
+            if response.status == 206 and _joins(response, entity, have, source_of(url)):
                 total = entity.total or told_total(response.headers)
                 await self._receive(part, self._body(response, have), total)
                 named = entity.content_type, str(response.url)
@@ -425,8 +425,13 @@ def _check_whole(size: int, total: int | None) -> None:
         raise ConnectionError(f"it broke off: {size} of {total} bytes")
 
 
-def _joins(response: aiohttp.ClientResponse, entity: Entity, have: int) -> bool:
-    """Whether a 206 brings what is missing, byte for byte."""
+def _joins(response: aiohttp.ClientResponse, entity: Entity, have: int, source: str) -> bool:
+    """Whether a 206 brings what is missing, byte for byte.
+
+    At another place than before its length has to be told, and the same.
+    """
+    if source != entity.source and told_total(response.headers) != entity.total:
+        return False
     return is_rest(response.headers, entity, have) and not _is_coded(response)
 
 

@@ -226,11 +226,12 @@ def keep(path: Path, entity: Entity, pieces: Sequence[bytes]) -> int:
 def take_up(path: Path, source: str) -> Part | None:
     """Open what is left of ``source``; removes it and returns None when it cannot be gone on with.
 
-    What cannot be read is no trouble: it is fetched anew.
+    What came of another place is of use where it can be known again there. What cannot be read is
+    no trouble: it is fetched anew.
     """
     with suppress(OSError, ValueError, TypeError):
         entity = Entity(**orjson.loads(_lines(path)[0]))
-        if entity.source == source:
+        if entity.source == source or entity.portable:
             part = Part(path, entity, new=False)
             try:
                 part.take_up()

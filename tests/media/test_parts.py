@@ -141,12 +141,62 @@ def test_a_date_as_young_as_the_answer_is_not_strong() -> None:
 
 
 def test_a_fresh_url_of_the_same_file_goes_on(tmp_path: Path) -> None:
-    """A new signature is the same file; another path is another file."""
+    """A new signature is the same file; so is another path with the same strong ETag and length."""
     origin = Origin(CLIP, cuts=[SMALL, SMALL])
     tails = ["x/out?sig=1", "x/out?sig=2", "y/out?sig=3"]
     assert_stored(tmp_path, fetch(tmp_path, origin, runs=[3], tails=tails), CLIP)
-    assert [asked for asked, _ in origin.asked] == [None, f"bytes={SMALL}-", None]
+    assert [asked for asked, _ in origin.asked] == [
+        None,
+        f"bytes={SMALL}-",
+        f"bytes={2 * SMALL}-",
+    ]
+    assert origin.sent == len(CLIP)
     assert "sig=" not in "".join(origin.paths[2].split("?")[0])
+
+
+def another(headers: dict[str, str], told: str | None) -> Odd:
+    """Another file at another place; with ``told`` it answers as if it were the one asked for."""
+
+    async def answer(request: web.BaseRequest, origin: Origin) -> web.StreamResponse:
+        if told is None or request.http_range.start is None:
+            return await origin.send(request, 200, headers, OTHER)
+        there = headers | {"Content-Range": f"bytes {SMALL}-{len(OTHER) - 1}/{told}"}
+        return await origin.send(request, 206, there, OTHER[SMALL:])
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("headers", "told"),
+    [
+        ({"ETag": '"v2"'}, None),
+        ({"ETag": '"v2"'}, f"{len(OTHER)}"),
+        ({"ETag": 'W/"v1"'}, f"{len(OTHER)}"),
+        ({}, f"{len(OTHER)}"),
+        ({"ETag": '"v1"'}, "*"),
+        ({"ETag": '"v1"'}, f"{len(OTHER) + 1}"),
+    ],
+)
+def test_another_file_at_another_place_is_not_joined(
+    tmp_path: Path, headers: dict[str, str], told: str | None
+) -> None:
+    """Only the same strong ETag and a length that is told make two places one file."""
+    odd = another(headers, told)
+    origin = Origin(CLIP, cuts=[SMALL], odd={1: odd, 2: odd})
+    stored = fetch(tmp_path, origin, runs=[2], tails=["x/out?sig=1", "y/other?sig=1"])
+    assert_stored(tmp_path, stored, OTHER)
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Last-Modified": LONG_AGO}, {"ETag": '"v1"', "Transfer-Encoding": "chunked"}]
+)
+def test_a_date_or_no_length_does_not_make_two_places_one_file(
+    tmp_path: Path, headers: dict[str, str]
+) -> None:
+    """All files of a second share their date."""
+    origin = Origin(CLIP, headers=headers, cuts=[SMALL])
+    fetch(tmp_path, origin, runs=[2], tails=["x/out?sig=1", "y/out?sig=1"])
+    assert [asked for asked, _ in origin.asked] == [None, None]
 
 
 def test_no_signature_is_written_down(tmp_path: Path) -> None:
