@@ -64,6 +64,9 @@ PIECE = READ_BUFFER
 """Larger ones are hashed and written in pieces of at least this many bytes. With pieces of 1 MiB,
 and 2 MiB in one hop, no more bytes moved a second, and half as much memory again was taken."""
 
+LARGE_URI = 64 * 1024
+"""Media inside an answer that are larger are decoded in a thread."""
+
 _TELLING = 16
 """Fewer bytes than this do not tell what they are."""
 
@@ -202,7 +205,8 @@ class Downloader:
 
     async def _fetch(self, url: str, target: Target) -> StoredFile:
         if url.startswith("data:"):
-            content_type, body = read_data_uri(url)
+            read = partial(read_data_uri, url)
+            content_type, body = read() if len(url) < LARGE_URI else await self._disk.hop(read)
             self._check_size(len(body))
             path = self._final(body[:HEAD_BYTES], content_type, url, target)
             self._check_end(path, len(body), _reading(body), url, told=False)

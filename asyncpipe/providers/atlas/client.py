@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -69,6 +70,9 @@ _CALCULATE = "/model/calculate"
 
 _NO_QUOTES = (404, 405, 501)
 """Answers of an API that has no quotes at all."""
+
+_LARGE = 1024 * 1024
+"""Answers with more bytes are read in a thread."""
 
 _LISTED_S = 600.0
 """How long the catalogue is taken for today's when a quote is not to be had, in seconds."""
@@ -342,7 +346,9 @@ class AtlasCloud:
     async def _ask(self, path: str, prediction_id: str, *, texts: bool = False) -> Prediction:
         answer = await self._http.get(path.replace("{id}", _segment(prediction_id)))
         answer = self._without_key(answer)
-        return read_poll(answer.status, answer.headers, answer.body, texts=texts)
+        read = partial(read_poll, answer.status, answer.headers, answer.body, texts=texts)
+        # Media of 20 MB inside an answer would hold the loop a quarter of a second.
+        return read() if len(answer.body) < _LARGE else await asyncio.to_thread(read)
 
     def _without_key(self, answer: HttpAnswer) -> HttpAnswer:
         """Take the key out of an answer that repeats it, before anything keeps or shows it."""

@@ -96,9 +96,9 @@ _AMOUNT = re.compile(r"\d{1,9}(\.\d{1,9})?", re.ASCII)
 
 _AMOUNT_LENGTH = 40
 
-_BASE64 = re.compile(r"[A-Za-z0-9+/]{64,}")
+_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 
-_URL_SAFE = str.maketrans("-_", "+/")
+_SHORTEST_BASE64 = 64
 
 _ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|[@-_])")
 
@@ -117,13 +117,24 @@ def read_json(body: bytes) -> Fields | None:
     Stray bytes are replaced, not refused: an id must not be lost to a bad byte in a message.
     """
     # A long whole number would be a float to orjson.
-    document = None if _LONG_NUMBER.search(body) else parse(body)
+    document = None if _has_long_number(body) else parse(body)
     if document is None:
         try:
             document = json.loads(body.decode("utf-8-sig", "replace"))
         except (ValueError, RecursionError):  # RecursionError: deeper than the interpreter goes
             return None
     return document if isinstance(document, dict) else None
+
+
+_LARGE = 64 * 1024
+
+_DIGITS = bytes(0x30 if 0x30 <= byte <= 0x39 else 0x20 for byte in range(256))
+
+
+def _has_long_number(body: bytes) -> bool:
+    if len(body) < _LARGE:
+        return _LONG_NUMBER.search(body) is not None
+    return b"0" * 19 in body.translate(_DIGITS)  # media of 20 MB: a tenth of the time
 
 
 def parse(body: bytes) -> Any:
@@ -301,9 +312,17 @@ def _url(text: str) -> Iterator[str]:
     if text[:8].lower().startswith(("http://", "https://", "data:")):
         yield _storable(f"{scheme.lower()}{colon}{rest}")
         return
-    packed = re.sub(r"[\r\n]+", "", text).translate(_URL_SAFE).rstrip("=")
-    if _BASE64.fullmatch(packed):  # the downloader tells what it is by its first bytes
+    # Neither patterns nor ``str.translate``: they would hold the loop half a second for 20 MB.
+    packed = (
+        text.replace("\r", "").replace("\n", "").replace("-", "+").replace("_", "/").rstrip("=")
+    )
+    if _is_base64(packed):  # the downloader tells what it is by its first bytes
         yield f"data:application/octet-stream;base64,{packed}{'=' * (-len(packed) % 4)}"
+
+
+def _is_base64(text: str) -> bool:
+    long = len(text) >= _SHORTEST_BASE64 and text.isascii()
+    return long and not text.encode("ascii").translate(None, _BASE64)
 
 
 def _text(value: Any) -> Iterator[str]:
