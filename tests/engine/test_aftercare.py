@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from asyncpipe import JobState
 from asyncpipe.errors import PollFailed, PredictionGone, ProviderError
 from asyncpipe.providers.base import Prediction, PredictionStatus
 from asyncpipe.testing import FakeProvider, Script, run_virtual
+from tests.support.media import PNG
 from tests.support.pipelines import clock_restarts, counts_agree, job, opened
+from tests.support.servers import serving
 
 HOUR_S = 3600.0
 RUNNING = Prediction(id="p1", said="processing")
@@ -104,5 +108,51 @@ def test_resume_leaves_other_jobs_alone(tmp_path: Path) -> None:
             await asyncio.wait([batch])
             assert (await pipeline.resume()).totals.successful == 1
             assert provider.sold == ["b0"]
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("batches", [False, True])
+def test_aftercare_and_the_chase_of_media_do_not_get_in_each_others_way(
+    tmp_path: Path, *, batches: bool
+) -> None:
+    """A job that expired is taken up, and its media refused for hours: one try at a time.
+
+    With growing gaps, whoever else takes up what is paid for, and it comes home once.
+    """
+    under_way, most, asked = 0, 0, list[float]()
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        nonlocal under_way, most
+        now = asyncio.get_running_loop().time()
+        asked.append(now)
+        under_way += 1
+        most = max(most, under_way)
+        try:
+            await asyncio.sleep(0.5)
+        finally:
+            under_way -= 1
+        return web.Response(status=200 if now > 4 * HOUR_S else 403, body=PNG)
+
+    async def main() -> None:
+        async with serving(answer) as origin:
+            script = Script(generation_s=HOUR_S, outputs=(f"{origin}/a.png",))
+            provider = FakeProvider(default=script, origin=origin)
+            async with opened(tmp_path, provider) as pipeline:
+                assert (
+                    await pipeline.generate(job("杯", deadline_s=9.0))
+                ).state is JobState.EXPIRED
+                for _ in range(5 * 12):
+                    await asyncio.sleep(HOUR_S / 12)
+                    if batches:
+                        await pipeline.batch_generate([])
+                await counts_agree(pipeline)
+                assert pipeline.totals.successful == 1
+            assert provider.submits == 1
+        refused = [at for at in asked if at <= 4 * HOUR_S]
+        gaps = [after - before for before, after in pairwise(refused)]
+        assert len(asked) == len(refused) + 1
+        assert (most, len(refused) > 30) == (1, True)
+        assert min(gaps[8:]) > 20.0
 
     run_virtual(main())
