@@ -85,6 +85,15 @@ def open_unlinked(path: Path | str, flags: int, mode: int = 0o666) -> int:
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), mode)
 
 
+def can_be_named(path: str) -> bool:
+    """Whether this process can give a file that name: not any in a locale that is not UTF-8."""
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def link_trouble(*paths: Path) -> str | None:
     """Say which of some paths inside an output folder is a symbolic link; None: none is.
 
@@ -115,6 +124,11 @@ class Root:
             return (
                 f"the ledger names a file outside {self.folder}: {path!r}. Nothing was touched; do "
                 "not use a folder whose ledger somebody else may have written"
+            )
+        if not can_be_named(path):
+            return (
+                f"{path!a} cannot be the name of a file in this process, whose locale is not "
+                "UTF-8: set PYTHONUTF8=1 and run the same again"
             )
         if above not in self._plain:
             folders = (self.folder.joinpath(*parts[:n]) for n in range(1, len(parts)))

@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from asyncpipe._fs import folded, link_trouble, make_durable, safe_stem
+from asyncpipe._fs import can_be_named, folded, link_trouble, make_durable, safe_stem
 from asyncpipe.errors import LedgerError
 from asyncpipe.jobs import JobRecord, JobType, changed
 
@@ -138,7 +138,9 @@ def subfolder(record: JobRecord) -> str:
 
 def stem_candidates(record: JobRecord, place: str) -> Iterator[str]:
     """Stems for a job in the folder ``place`` without end, best first."""
-    stem = safe_stem(record.name) or f"{record.job.kind.value}-{record.key[:6]}"
+    stem = safe_stem(record.name)
+    if not stem or not can_be_named(stem):
+        stem = f"{record.job.kind.value}-{record.key[:6]}"
     yield f"{place}/{stem}"
     yield f"{place}/{stem}-{record.key[:6]}"
     yield f"{place}/{record.key}"
