@@ -23,7 +23,7 @@ from asyncpipe.engine.decide import (
 )
 from asyncpipe.engine.recorder import Recorder
 from asyncpipe.engine.tickets import StopReasons, Ticket
-from asyncpipe.errors import KeyRefused, PredictionGone, ProviderError
+from asyncpipe.errors import KeyRefused, PollFailed, PredictionGone, ProviderError
 from asyncpipe.flow import Limiter, PollClock, PollPolicy, Trouble
 from asyncpipe.jobs import (
     Attempt,
@@ -44,6 +44,9 @@ RESUMED_S = 5.0
 """A prediction older than this when its polling begins is asked for at once: a run was resumed."""
 
 
+TURN_S = 60.0
+"""So long after its deadline a prediction waits for the turn of its last poll."""
+
 ONCE_MORE_S = 3.0
 """How soon a poll is asked once more whose key was refused, before that stops the run."""
 
@@ -58,9 +61,18 @@ class Inquiry:
     def __init__(self, provider: Provider, limiter: Limiter) -> None:
         self._provider, self._limiter = provider, limiter
 
-    async def poll(self, prediction_id: str, *, route: str = "") -> Prediction:
-        """Poll once; cancelling gives the turn up. Raises what the provider's ``poll`` does."""
-        await self._limiter.gate.poll_turn()
+    async def poll(
+        self, prediction_id: str, *, route: str = "", until: float | None = None
+    ) -> Prediction:
+        """Poll once; cancelling gives the turn up. Raises what the provider's ``poll`` does.
+
+        And PollFailed where no poll may go before ``until``, by the loop's clock.
+        """
+        try:
+            async with asyncio.timeout_at(until):
+                await self._limiter.gate.poll_turn()
+        except TimeoutError:
+            raise PollFailed("the API asked to wait with every poll (429)") from None
         try:
             answer = await self._provider.poll(prediction_id, route=route)
         except ProviderError as exc:
@@ -113,7 +125,7 @@ class Poller:
         gap = 0.0 if resumed else watch.gap_s(age_s)
         while ticket.state is JobState.SUBMITTED:
             await asyncio.sleep(max(clock.due(self._clock(), gap) - self._clock(), 0.0))
-            last = await self._ask(attempt)
+            last = await self._ask(attempt, max(clock.end, self._clock()) + TURN_S)
             age_s = self._clock() - born
             if isinstance(last, KeyRefused):
                 self._stops.note(last)
@@ -135,7 +147,7 @@ class Poller:
         """Ask once for an unknown job's prediction; one that the provider knows is polled on."""
         if ticket.record.attempt.prediction_id is None:
             return
-        last = await self._ask(ticket.record.attempt)
+        last = await self._ask(ticket.record.attempt, self._clock() + TURN_S)
         if isinstance(last, KeyRefused):
             self._stops.note(last)
         elif known_again(last):
@@ -159,18 +171,18 @@ class Poller:
         own = record.job.deadline_s
         return self._deadlines.of(record.job.kind) if own is None else own
 
-    async def _ask(self, attempt: Attempt) -> Prediction | ProviderError:
+    async def _ask(self, attempt: Attempt, until: float) -> Prediction | ProviderError:
         """Poll; once more where the key is refused, which one slip of a gateway may say."""
-        last = await self._ask_once(attempt)
+        last = await self._ask_once(attempt, until)
         if isinstance(last, KeyRefused):
             await asyncio.sleep(ONCE_MORE_S)
-            last = await self._ask_once(attempt)
+            last = await self._ask_once(attempt, until + ONCE_MORE_S)
         return last
 
-    async def _ask_once(self, attempt: Attempt) -> Prediction | ProviderError:
+    async def _ask_once(self, attempt: Attempt, until: float) -> Prediction | ProviderError:
         assert attempt.prediction_id is not None, "a submitted job has a prediction id"
         try:
-            return await self._inquiry.poll(attempt.prediction_id, route=attempt.route)
+            return await self._inquiry.poll(attempt.prediction_id, route=attempt.route, until=until)
         except ProviderError as exc:
             return exc
         except Exception as exc:

@@ -13,6 +13,9 @@ from asyncpipe.flow.gate import Gate
 from asyncpipe.flow.window import Window
 from asyncpipe.jobs import Limits
 
+HELD_S = 60.0
+"""Longest that all polls are held: what one of them is told for longer is its own to wait for."""
+
 TOGETHER_S = 2.0
 """Submits refused so shortly before polls are were refused for the same reason: the rate."""
 
@@ -137,7 +140,8 @@ class Limiter:
         if not self.gate.pace.refused(now):
             return
         if answer.retry_after_s is not None:
-            self.gate.hold_polls(now + answer.retry_after_s * self._rng.uniform(1.0, LATE))
+            wish_s = min(answer.retry_after_s, HELD_S)
+            self.gate.hold_polls(now + wish_s * self._rng.uniform(1.0, LATE))
         for known in self.models.values():
             known.window.forgive(now - TOGETHER_S)
             if now - known.rated <= TOGETHER_S:

@@ -48,12 +48,16 @@ class PollClock:
 
     def due(self, now: float, gap: float) -> float:
         """The time of the next poll, ``gap`` seconds from ``now`` or at the deadline."""
-        end = self.started + self.deadline_s
-        return min(now + gap, end) if now < end else now
+        return min(now + gap, self.end) if now < self.end else now
+
+    @property
+    def end(self) -> float:
+        """When the deadline passes."""
+        return self.started + self.deadline_s
 
     def expired(self, now: float) -> bool:
         """Whether a poll that was answered at ``now`` was the last."""
-        return now >= self.started + self.deadline_s
+        return now >= self.end
 
 
 @dataclass(slots=True)

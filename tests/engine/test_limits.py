@@ -9,15 +9,18 @@ from typing import Any
 import pytest
 
 from asyncpipe import Job, Manifest, Pipeline, Polling
-from asyncpipe.errors import RateLimited, UsageError
+from asyncpipe.engine.poll import TURN_S
+from asyncpipe.errors import PollFailed, RateLimited, UsageError
+from asyncpipe.jobs.events import Event, Submitted
 from asyncpipe.jobs.record import JobRecord
 from asyncpipe.jobs.settings import Limits
 from asyncpipe.jobs.states import JobState
 from asyncpipe.providers.base import Prediction
+from asyncpipe.report.totals import Totals
 from asyncpipe.testing import FakeProvider, Script, run_virtual
 from benchmarks.harness.limits import Limited, Sliding
 from benchmarks.parts import flow
-from tests.support.pipelines import a_pipeline
+from tests.support.pipelines import a_pipeline, opened
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
 SEEDANCE = "bytedance/seedance-v1.5-pro/text-to-video"
@@ -177,3 +180,41 @@ def test_the_next_run_begins_near_what_this_one_met(
     assert not any(refused for _, refused in second.sent[:26])
     soon = [running for at, running in second.curve if at < 0.5]
     assert max(soon) >= 15
+
+
+def long_wish(count: int) -> Script:
+    """Polls that are told to come again in an hour."""
+    return Script(polls=[PollFailed("429", status=429, retry_after_s=3600.0)] * count)
+
+
+@pytest.mark.parametrize(("refused", "times"), [(1, 1), (1, 99), (8, 1), (8, 99), (64, 99)])
+def test_an_hour_that_some_polls_are_told_to_wait_is_not_everybodys(
+    tmp_path: Path, refused: int, times: int
+) -> None:
+    """Other models go on, and whatever was told, deadlines are kept and the run has its end."""
+    other = "google/imagen4-ultra/text-to-image"
+    told = [Job(name=f"told {n}", model=FLUX, prompt="a mug") for n in range(refused)]
+    rest = [Job(name=f"rest {n}", model=other, prompt="a mug") for n in range(20)]
+    scripts = {str(each.name): long_wish(times) for each in told}
+    provider = FakeProvider(scripts=scripts)
+    begun: dict[str, float] = {}
+    ended: dict[str, float] = {}
+
+    def hook(event: Event, record: JobRecord) -> None:
+        at = asyncio.get_running_loop().time()
+        if isinstance(event, Submitted):
+            begun[record.name] = at
+        if record.state in (JobState.SUCCEEDED, JobState.EXPIRED):
+            ended.setdefault(record.name, at)
+
+    async def main() -> tuple[Totals, float]:
+        async with opened(tmp_path, provider, on_event=hook) as pipeline:
+            totals = (await pipeline.batch_generate([*told, *rest])).totals
+            return totals, asyncio.get_running_loop().time()
+
+    totals, took_s = run_virtual(main())
+    assert max(at for name, at in ended.items() if name.startswith("rest")) < 250
+    assert max(at - begun[name] for name, at in ended.items()) < 300 + TURN_S + 10
+    assert took_s < 1000
+    assert totals.successful == 20 + (refused if times == 1 else 0)
+    assert len(provider.sold) == 20 + refused
