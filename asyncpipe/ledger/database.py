@@ -72,6 +72,9 @@ GATHERED_TICKS = 3
 HELD_S = 3600.0
 """How long to wait for a ledger that somebody else holds: a backup, a database browser."""
 
+OPENING_S = 30.0
+"""The same when it is opened: nothing that was paid for is in hand yet, and somebody may watch."""
+
 PAUSES_S = (0.1, 1.0, 5.0, 15.0)
 """How long to wait after each failure of the disk; the last one is told."""
 
@@ -108,7 +111,17 @@ class SqliteLedger:
         Raises LedgerError when it is damaged or of another version, UsageError when it belongs to
         another ``origin``.
         """
-        await self._run(partial(self._open, origin))
+        await self._run(partial(self._open_patiently, origin))
+
+    def _open_patiently(self, origin: Origin | None) -> None:
+        """Wait a while for whoever else holds the ledger."""
+        until = time.monotonic() + OPENING_S
+        while True:
+            try:
+                return self._open(origin)
+            except LedgerBusy:  # SQLite has waited for its own timeout by then
+                if time.monotonic() > until:
+                    raise
 
     def _open(self, origin: Origin | None) -> None:
         if not self._path.exists() or self._path.stat().st_size == 0:

@@ -103,6 +103,42 @@ def test_a_ledger_that_somebody_holds_is_waited_for(
     asyncio.run(main())
 
 
+def test_a_ledger_that_is_held_while_it_is_opened_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is in hand yet, but nobody may be there to start the run again."""
+    busy = [f"{each[:-4]}1" if "busy_timeout" in each else each for each in SETTINGS]
+    monkeypatch.setattr("asyncpipe.ledger.database.SETTINGS", busy)
+    folder = tmp_path / "产出"
+    (folder / ".asyncpipe").mkdir(parents=True)
+    once, turns = SqliteLedger._open, iter(range(100))
+
+    async def main() -> None:
+        async with open_ledger(folder, None):
+            pass
+        with closing(sqlite3.connect(ledger_path(folder), isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+
+            def opened(this: SqliteLedger, origin: Any) -> None:
+                if next(turns) == 3:
+                    loop.call_soon_threadsafe(released.set)
+                once(this, origin)
+
+            async def release() -> None:
+                await released.wait()
+                other.execute("ROLLBACK")
+
+            loop, released = asyncio.get_running_loop(), asyncio.Event()
+            monkeypatch.setattr(SqliteLedger, "_open", opened)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(release(), name="release")
+                async with open_ledger(folder, None):
+                    pass
+
+    asyncio.run(main())
+    assert next(turns) > 3
+
+
 @pytest.mark.parametrize("failures", [1, 3, 4])
 def test_a_disk_that_fails_for_a_moment_spoils_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failures: int
