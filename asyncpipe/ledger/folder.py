@@ -30,6 +30,8 @@ def make_folders(folder: Path, names: Iterable[str]) -> None:
     names = [*names]
     if trouble := link_trouble(*(folder / name for name in names)):
         raise LedgerError(trouble)
+    if STATE_FOLDER in names:
+        check_links(folder)
     try:
         for name in names:
             (folder / name).mkdir(parents=True, exist_ok=True)

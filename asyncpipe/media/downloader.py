@@ -45,6 +45,7 @@ from asyncpipe.media.parts import (
     Part,
     Partial,
     SmallFile,
+    begun,
     disk_trouble,
     head_of,
     keep,
@@ -312,9 +313,9 @@ class Downloader:
             await self._disk.hop(instead_of.discard)
         if whole is not None:
             return await self._store_small(whole, path, target)
-        part = await self._disk.hop(partial(Part, self._part(target), _entity(response, url)))
+        begin = partial(begun, self._part(target), _entity(response, url), pieces)
+        part = await self._disk.hop(begin)
         with self._held(part, target):
-            await self._write(part, pieces)
             await self._receive(part, body, total)
             return await self._commit(part, *named, target, told=total is not None)
 
@@ -357,15 +358,16 @@ class Downloader:
     async def _commit(
         self, part: Part, content_type: str, url: str, target: Target, *, told: bool
     ) -> StoredFile:
-        try:
-            path = self._final(part.head, content_type, url, target)
-            check = partial(self._check_end, path, part.size, part.peek, url, told=told)
-            await self._disk.hop(check)
-        except DownloadError:  # complete, and not media: nothing to go on with
-            await self._disk.hop(part.discard)
-            raise
-        placed = await self._disk.hop(partial(part.commit, self._folder / path))
-        path = _beside(path, str(placed))
+        def put_down() -> str:
+            try:
+                path = self._final(part.head, content_type, url, target)
+                self._check_end(path, part.size, part.peek, url, told=told)
+            except DownloadError:  # complete, and not media: nothing to go on with
+                part.discard()
+                raise
+            return _beside(path, str(part.commit(self._folder / path)))
+
+        path = await self._disk.hop(put_down)
         return StoredFile(path=path, size=part.size, sha256=part.sha256.hexdigest())
 
     async def _keep(

@@ -213,14 +213,24 @@ def head_of(pieces: Iterable[bytes]) -> bytes:
     return head
 
 
-def keep(path: Path, entity: Entity, pieces: Sequence[bytes]) -> int:
-    """Make a part of what came of a body that broke off; returns its bytes."""
+def begun(path: Path, entity: Entity | None, pieces: Sequence[bytes]) -> Part:
+    """A new part that begins with ``pieces``, open."""
     part = Part(path, entity)
     try:
         part.writelines(pieces)
-        return part.size
-    finally:
+    except BaseException:
+        if entity is None:
+            part.discard()
         part.close()
+        raise
+    return part
+
+
+def keep(path: Path, entity: Entity, pieces: Sequence[bytes]) -> int:
+    """Make a part of what came of a body that broke off; returns its bytes."""
+    part = begun(path, entity, pieces)
+    part.close()
+    return part.size
 
 
 def take_up(path: Path, source: str) -> Part | None:

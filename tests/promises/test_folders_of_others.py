@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
-from asyncpipe.cli.session import Exit, of_error
+from asyncpipe.cli.session import Exit, Simulated, connect, of_error
 from asyncpipe.engine import Decision, resolve, verify
 from asyncpipe.errors import AsyncpipeError, LedgerError
 from asyncpipe.ledger import asset_names
@@ -86,6 +87,21 @@ def test_a_linked_folder_of_assets_is_refused_before_its_jobs_are_bought(
     with pytest.raises(LedgerError, match="0001 is a symbolic link"):
         run(folder, provider, "杯")
     assert (provider.sold, [*mine.iterdir()]) == ([], [])
+
+
+def test_the_books_of_the_simulator_are_not_kept_behind_a_link(tmp_path: Path) -> None:
+    """They are opened before the folder is locked."""
+    mine, state = tmp_path / "mine", tmp_path / "out" / ".asyncpipe"
+    state.mkdir(parents=True)
+    (state / "simulator.sqlite3").symlink_to(mine)
+
+    async def work() -> None:
+        async with AsyncExitStack() as stack:
+            await connect(stack, tmp_path / "out", base_url=None, simulated=Simulated())
+
+    with pytest.raises(LedgerError, match=r"simulator\.sqlite3 is a symbolic link"):
+        asyncio.run(work())
+    assert not mine.exists()
 
 
 def test_the_folder_itself_may_be_a_link(tmp_path: Path) -> None:
