@@ -83,6 +83,27 @@ async def retrying(
         await asyncio.sleep(pause_s)
 
 
+ONCE_MORE_S = 3.0
+"""How soon is asked once more what one slip of a gateway may have refused, in seconds."""
+
+
+async def once_more(
+    ask: Callable[[], Awaitable[T]],
+    *,
+    on: type[E],
+    when: Callable[[E], bool] = lambda _: True,
+    pause_s: float = ONCE_MORE_S,
+) -> T:
+    """Return what ``ask`` returns; asked a second time, the last, where it raises ``on``."""
+    try:
+        return await ask()
+    except on as exc:
+        if not when(exc):
+            raise
+    await asyncio.sleep(pause_s)
+    return await ask()
+
+
 CLOSING_S = 30.0
 """Longest that closing one part may take."""
 

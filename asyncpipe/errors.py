@@ -11,6 +11,7 @@
     │   │   ├── RateLimited     429; .retry_after_s where the provider says
     │   │   └── Overloaded      503 in the API's own words
     │   ├── SubmitStopped       surely nothing was bought, and nothing more can be: stop the run
+    │   │   ├── CannotConnect   the way to the API is set up wrongly; a UsageError as well (exit 2)
     │   │   ├── KeyRefused      401, or a 403 that is not the API's
     │   │   └── BalanceExhausted  402
     │   ├── Rejected            this request is refused for good: never send it unchanged
@@ -122,6 +123,13 @@ class Overloaded(RateLimited):
 
 class SubmitStopped(ProviderError):
     """The submit bought nothing, and no other submit will: stop submitting."""
+
+
+class CannotConnect(SubmitStopped, UsageError):
+    """The way to the API is set up wrongly: its certificate is not trusted, or a proxy refuses us.
+
+    Raised before the API's first answer only; later the same is trouble that may pass.
+    """
 
 
 class KeyRefused(SubmitStopped):

@@ -18,7 +18,7 @@ from asyncpipe._text import columns, json_text, printable, seconds
 from asyncpipe.cli.session import Simulated, connect, echo, loop_factory
 from asyncpipe.cli.survey import Kind, Survey, prices_of, told
 from asyncpipe.engine import learned_before
-from asyncpipe.errors import ProviderError
+from asyncpipe.errors import CannotConnect, ProviderError
 from asyncpipe.flow import Latency
 from asyncpipe.jobfile import JobFile, open_jobs
 from asyncpipe.jobs import Job, JobType
@@ -131,6 +131,8 @@ async def with_balance(estimate: Estimate, provider: Provider) -> Estimate:
         return replace(estimate, remarks=[*estimate.remarks, "the provider tells no balance"])
     try:
         return replace(estimate, balance=await provider.balance())
+    except CannotConnect:
+        raise
     except ProviderError as exc:
         return replace(estimate, remarks=[*estimate.remarks, str(exc)])
 

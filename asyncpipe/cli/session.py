@@ -18,7 +18,7 @@ import click
 from asyncpipe._tasks import ungrouped
 from asyncpipe._text import json_text, printable
 from asyncpipe.engine import Pipeline
-from asyncpipe.errors import AsyncpipeError, UsageError
+from asyncpipe.errors import AsyncpipeError, CannotConnect, UsageError
 from asyncpipe.flow import Window
 from asyncpipe.jobs import Deadlines, JobState, JobType, Polling
 from asyncpipe.ledger import STATE_FOLDER, ledger_path, make_folders
@@ -231,7 +231,7 @@ def of_error(error: AsyncpipeError) -> Exit:
 def of_run(totals: Totals, *, stopped: AsyncpipeError | None) -> Exit:
     """The exit code of a run that came to its end."""
     if stopped is not None:
-        return Exit.STOPPED
+        return Exit.USAGE if isinstance(stopped, CannotConnect) else Exit.STOPPED
     if totals.unknown or totals.pending:
         return Exit.AGAIN
     return Exit.FAILED if totals.failed else Exit.OK

@@ -115,6 +115,9 @@ class Survey:
         """Each kind with its price, a quote where there is one; raises JobFileError without any."""
         prices = self._prices if quoting is None else replace(self._prices, quotes=quoting.quotes)
         found = [(kind, *_priced(kind.row, prices)) for kind in self.kinds]
+        refusal = quoting.refusal if quoting is not None else None
+        if refusal is not None and any(isinstance(why, Unpriced) for _, _, why in found):
+            raise refusal  # not that a price is lacking: that follows from it
         self._refuse([(kind, trouble) for kind, _, trouble in found if trouble])
         return [(kind, price) for kind, price, _ in found if price]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio
 
 from asyncpipe._tasks import Retries, retrying
-from asyncpipe.errors import ProviderError
+from asyncpipe.errors import CannotConnect, ProviderError
 from asyncpipe.ledger import Ledger, Origin, check_account
 from asyncpipe.pricing import Tell
 from asyncpipe.providers import HasAccountId, Provider
@@ -26,6 +26,7 @@ async def ask_account(provider: Provider, tell: Tell) -> str | None:
     """The id of the account that the provider's key belongs to.
 
     None where it is not to be had, which ``tell`` hears of unless the provider has none at all.
+    Raises CannotConnect.
     """
     if not isinstance(provider, HasAccountId):
         return None
@@ -37,6 +38,8 @@ async def ask_account(provider: Provider, tell: Tell) -> str | None:
         if isinstance(told, str) and told:
             return told
         why = f"{told!r:.100} is no id"
+    except CannotConnect:
+        raise
     except ProviderError as exc:
         why = str(exc)
     except TimeoutError:

@@ -10,7 +10,7 @@ import anyio
 from asyncpipe.engine.queue import Handoff, Queue
 from asyncpipe.engine.recorder import Recorder
 from asyncpipe.engine.tickets import OpenRun, StopReasons, Ticket, Tickets
-from asyncpipe.errors import AsyncpipeError, DownloadError, LedgerError
+from asyncpipe.errors import AsyncpipeError, CannotConnect, DownloadError, LedgerError
 from asyncpipe.flow import Limiter, Permit
 from asyncpipe.jobs import PAID_OPEN, JobRecord, JobState, Withdrawn
 from asyncpipe.jobs import now as wall_clock
@@ -445,5 +445,8 @@ class Admission:
                 tasks.start_soon(self._ask_quotes, name="asyncpipe quotes of a lot")
 
     async def _ask_quotes(self) -> None:
-        await self._spending.quotes.ask()
+        try:
+            await self._spending.quotes.ask(told=self._news.set)
+        except CannotConnect as exc:
+            self._stops.note(exc)
         self._news.set()

@@ -164,7 +164,8 @@ def delivered(
 def _submit_refused(record: JobRecord, error: ProviderError, at: datetime) -> Event:
     text, request_id = str(error), error.request_id
     if isinstance(error, NotAccepted | SubmitStopped):
-        return NotBought(job_id=record.id, at=at, error=text, request_id=request_id)
+        stops = isinstance(error, SubmitStopped)
+        return NotBought(job_id=record.id, at=at, error=text, request_id=request_id, stops=stops)
     if isinstance(error, Rejected):
         return Failed(job_id=record.id, at=at, error=text, request_id=request_id)
     return Unknown(job_id=record.id, at=at, error=text, request_id=request_id)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from datetime import datetime
 
+from asyncpipe._tasks import ONCE_MORE_S
 from asyncpipe.engine.decide import (
     PredictionOwners,
     RetryPolicy,
@@ -23,7 +24,7 @@ from asyncpipe.engine.decide import (
 )
 from asyncpipe.engine.recorder import Recorder
 from asyncpipe.engine.tickets import StopReasons, Ticket
-from asyncpipe.errors import KeyRefused, PollFailed, PredictionGone, ProviderError
+from asyncpipe.errors import KeyRefused, PollFailed, PredictionGone, ProviderError, SubmitStopped
 from asyncpipe.flow import Limiter, PollClock, PollPolicy, Trouble
 from asyncpipe.jobs import (
     Attempt,
@@ -43,13 +44,8 @@ logger = logging.getLogger("asyncpipe.engine")
 RESUMED_S = 5.0
 """A prediction older than this when its polling begins is asked for at once: a run was resumed."""
 
-
 TURN_S = 60.0
 """So long after its deadline a prediction waits for the turn of its last poll."""
-
-ONCE_MORE_S = 3.0
-"""How soon a poll is asked once more whose key was refused, before that stops the run."""
-
 
 MOST_WORDS = 20
 """So many words that are not known are told of; one that changes with every answer is none."""
@@ -127,7 +123,7 @@ class Poller:
             await asyncio.sleep(max(clock.due(self._clock(), gap) - self._clock(), 0.0))
             last = await self._ask(attempt, max(clock.end, self._clock()) + TURN_S)
             age_s = self._clock() - born
-            if isinstance(last, KeyRefused):
+            if isinstance(last, SubmitStopped):
                 self._stops.note(last)
                 return  # still submitted: the next run goes on polling
             self._remark(record, last)
@@ -148,7 +144,7 @@ class Poller:
         if ticket.record.attempt.prediction_id is None:
             return
         last = await self._ask(ticket.record.attempt, self._clock() + TURN_S)
-        if isinstance(last, KeyRefused):
+        if isinstance(last, SubmitStopped):
             self._stops.note(last)
         elif known_again(last):
             self._recorder.record(ticket, PolledAgain(job_id=ticket.id, at=now()))

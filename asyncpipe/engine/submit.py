@@ -8,7 +8,7 @@ from random import Random
 
 import anyio
 
-from asyncpipe._tasks import backoff_s
+from asyncpipe._tasks import ONCE_MORE_S, backoff_s
 from asyncpipe.engine.decide import (
     FIRST,
     PredictionOwners,
@@ -22,6 +22,7 @@ from asyncpipe.engine.tickets import StopReasons, Ticket
 from asyncpipe.engine.upload import Uploads
 from asyncpipe.errors import (
     AsyncpipeError,
+    KeyRefused,
     NotAccepted,
     ProviderError,
     Rejected,
@@ -70,6 +71,7 @@ class Submitter:
         self._retries = retries
         self._patience_s = patience_s
         self._rng, self._clock = rng, limiter.gate.clock
+        self._doubt = anyio.Lock()
         self._refused_since: float | None = None
         self._refused_last = 0.0
         self._streaks: dict[str, RefusalStreak] = {}
@@ -100,7 +102,7 @@ class Submitter:
             raise
         # From here the answer and its record cannot be parted: shielded, with a limit of its own.
         with anyio.CancelScope(shield=True):
-            answer = self._uploads.once_more(ticket.record, await self._answer(job))
+            answer = self._uploads.once_more(ticket.record, await self._sure_answer(job))
             event = self._follow(ticket.record, answer)
             try:
                 self._recorder.record(ticket, event)
@@ -143,8 +145,9 @@ class Submitter:
 
     def _undo(self, ticket: Ticket) -> None:
         error = "interrupted before it was sent"
+        undone = NotBought(job_id=ticket.id, at=now(), error=error, stops=True)
         try:
-            self._recorder.record(ticket, NotBought(job_id=ticket.id, at=now(), error=error))
+            self._recorder.record(ticket, undone)
         except AsyncpipeError:
             logger.warning("%s: %s, and the ledger could not say so", ticket.record.name, error)
 
@@ -158,6 +161,25 @@ class Submitter:
         if not isinstance(trouble, Rejected):  # that is of this file and says nothing of the model
             self._learn(ticket, trouble)
         await self._ledger.durable()
+
+    async def _sure_answer(self, job: Job) -> Prediction | ProviderError:
+        """Submit; once more where the key is refused, which one slip of a gateway may say.
+
+        Such an answer has surely bought nothing. One after the other: what is certain to one job
+        stops all.
+        """
+        answer = await self._answer(job)
+        if not isinstance(answer, KeyRefused):
+            return answer
+        at = self._clock() + ONCE_MORE_S
+        async with self._doubt:
+            await asyncio.sleep(max(at - self._clock(), 0.0))
+            if self._stops.run is not None:
+                return answer
+            answer = await self._answer(job)
+            if isinstance(answer, KeyRefused):
+                self._stops.note(answer)
+        return answer
 
     async def _answer(self, job: Job) -> Prediction | ProviderError:
         try:

@@ -8,13 +8,14 @@ import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from random import Random
 
 import anyio
 
-from asyncpipe._tasks import Retries, retrying
-from asyncpipe.errors import NotAccepted, ProviderError, Rejected
+from asyncpipe._tasks import Retries, once_more, retrying
+from asyncpipe.errors import KeyRefused, NotAccepted, ProviderError, Rejected
 from asyncpipe.jobs import Job, JobRecord, JobState, LocalFile, now
 from asyncpipe.ledger import Ledger
 from asyncpipe.media import trouble_with
@@ -165,8 +166,9 @@ class Uploads:
             await _check(file, read=True)  # other bytes than the key says must not be bought
             return url
 
+        send_surely = partial(once_more, send, on=KeyRefused)
         try:
-            return await retrying(send, RETRIES, on=NotAccepted, rng=self._rng, between=_say)
+            return await retrying(send_surely, RETRIES, on=NotAccepted, rng=self._rng, between=_say)
         except NotAccepted as exc:
             # Not as what it was: a limit of uploads says nothing of the model's window.
             raise NotAccepted(str(exc), status=exc.status) from exc

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from importlib.metadata import version
 from types import TracebackType
 from typing import Any, Self
@@ -14,9 +14,18 @@ import aiohttp
 import orjson
 from yarl import URL
 
-from asyncpipe.errors import NotAccepted, NotSent, PollFailed, Rejected, SubmitUnknown, UsageError
+from asyncpipe.errors import (
+    CannotConnect,
+    NotAccepted,
+    NotSent,
+    PollFailed,
+    Rejected,
+    SubmitUnknown,
+    UsageError,
+)
 from asyncpipe.http.hosts import proxy_for
 from asyncpipe.http.multipart import FilePart
+from asyncpipe.http.trust import remedy_for, tls_context
 
 USER_AGENT = f"asyncpipe/{version('asyncpipe')}"
 """Always sent: Cloudflare refuses some libraries' own."""
@@ -68,6 +77,8 @@ class HttpClient:
     ``headers`` go with every request, and to no other host: redirects are not followed, .netrc
     is not read, cookies are not kept. ``base_url`` is taken as it is, percent-encoding included.
     They are no defaults of a session: those aiohttp tells a proxy as well, the key among them.
+    Until the API's first answer every request raises CannotConnect where the way to it is set up
+    wrongly; later that is like any other trouble.
     """
 
     def __init__(
@@ -85,23 +96,29 @@ class HttpClient:
         self._entered = 0
         self._exit = AsyncExitStack()
         self._proxy: str | None = None
+        self._answered = False  # since it was entered
         self._posting = self._polling = asyncio.Semaphore(_POOL)
         self._submits: aiohttp.ClientSession | None = None
         self._polls: aiohttp.ClientSession | None = None
         self._uploads: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        """Open the sessions. Raises UsageError for a proxy that cannot be used."""
+        """Open the sessions. Raises UsageError for a proxy or certificates that cannot be used."""
         if self._entered == 0:
-            self._proxy = proxy_for(self._base_url)
-            submits = aiohttp.TCPConnector(limit=_POOL, keepalive_timeout=SUBMIT_KEEP_ALIVE_S)
-            polls = aiohttp.TCPConnector(limit=_POOL, ttl_dns_cache=60)
+            self._proxy, tls = proxy_for(self._base_url), tls_context()
+            self._answered = False
+            submits = aiohttp.TCPConnector(
+                limit=_POOL, keepalive_timeout=SUBMIT_KEEP_ALIVE_S, ssl=tls
+            )
+            polls = aiohttp.TCPConnector(limit=_POOL, ttl_dns_cache=60, ssl=tls)
             # Who waits for a connection waits here: in aiohttp each would hold 8 KB meanwhile.
             self._posting, self._polling = asyncio.Semaphore(_POOL), asyncio.Semaphore(_POOL)
             self._submits = self._session(submits, self._timeouts.submit_s)
             self._polls = self._session(polls, self._timeouts.poll_s)
             # Their own: a file on its way must not hold up a submit or a poll.
-            uploads = aiohttp.TCPConnector(limit=_POOL, keepalive_timeout=SUBMIT_KEEP_ALIVE_S)
+            uploads = aiohttp.TCPConnector(
+                limit=_POOL, keepalive_timeout=SUBMIT_KEEP_ALIVE_S, ssl=tls
+            )
             self._uploads = self._session(uploads, self._timeouts.upload_s)
             self._exit.push_async_callback(self._submits.close)
             self._exit.push_async_callback(self._polls.close)
@@ -139,6 +156,7 @@ class HttpClient:
         result = await self._submit_in_turn(path, body)
         if isinstance(result, HttpAnswer):
             return result
+        self._check_way(result)
         if result.sent:
             raise SubmitUnknown(f"the submit was sent, and {result.text}: it may have been taken")
         raise NotSent(f"{URL(self._base_url).host} cannot be reached: {result.text}")
@@ -158,6 +176,7 @@ class HttpClient:
             result = await self._exchange(self._uploads, "POST", path, pieces, headers=headers)
         if isinstance(result, HttpAnswer):
             return result
+        self._check_way(result)
         raise NotAccepted(f"the upload of {part.path.name} got no answer: {result.text}")
 
     async def get(
@@ -172,6 +191,7 @@ class HttpClient:
             result = await self._exchange(self._polls, "GET", path, None, base_url=base_url)
         if isinstance(result, HttpAnswer):
             return result
+        self._check_way(result)
         raise PollFailed(f"{what} got no answer: {result.text}")
 
     async def ask(self, path: str, body: Mapping[str, Any], *, what: str) -> HttpAnswer:
@@ -179,7 +199,13 @@ class HttpClient:
         result = await self._exchange(self._polls, "POST", path, json_of(body))
         if isinstance(result, HttpAnswer):
             return result
+        self._check_way(result)
         raise PollFailed(f"{what} got no answer: {result.text}")
+
+    def _check_way(self, result: NoAnswer) -> None:
+        if result.remedy is not None:
+            host = URL(self._base_url).host
+            raise CannotConnect(f"{host} cannot be reached: {result.text}. {result.remedy}")
 
     async def _submit_in_turn(self, path: str, body: Mapping[str, Any]) -> HttpAnswer | NoAnswer:
         """Wait for a free connection as long as for a new one, then send."""
@@ -226,6 +252,7 @@ class HttpClient:
                 allow_redirects=False,
                 proxy=self._proxy,
             )
+            self._answered = True
             body = _whole_already(response)
             if body is None:
                 async with response:
@@ -235,7 +262,10 @@ class HttpClient:
             return HttpAnswer(status=response.status, headers=response.headers, body=body)
         # Everything: whatever broke, a submit that was sent may have been bought.
         except Exception as exc:
-            return no_answer(exc, started=data.begun if isinstance(data, OnceBody) else True)
+            result = no_answer(exc, started=data.begun if isinstance(data, OnceBody) else True)
+            if self._answered or result.sent:
+                return result
+            return replace(result, remedy=remedy_for(exc, self._proxy))
 
 
 def json_of(body: Mapping[str, Any]) -> bytes:
@@ -298,10 +328,14 @@ async def _read_bounded(response: aiohttp.ClientResponse) -> bytes | None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NoAnswer:
-    """A request without an answer: whether it may have reached the API, and what happened."""
+    """A request without an answer: whether it may have reached the API, and what happened.
+
+    ``remedy`` is what the user can do about it; None: it may come right by itself.
+    """
 
     sent: bool
     text: str
+    remedy: str | None = None
 
 
 # Every public exception of aiohttp and what it says of the request, (may have been sent, words);

@@ -15,6 +15,7 @@ from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
 from asyncpipe.errors import DownloadError, UsageError
+from asyncpipe.http.trust import ENCODE, tls_context
 
 _FAKE_DNS = ipaddress.ip_network("198.18.0.0/15")
 """Local proxies common in China answer every name with addresses from here; they are no target."""
@@ -146,8 +147,12 @@ def _proxies() -> set[tuple[str | None, int | None]]:
 
 
 def connector_options(*, guarded: bool) -> dict[str, Any]:
-    """What a connector needs so that only public addresses are reached."""
-    return {"resolver": PublicResolver()} if guarded else {}
+    """What a connector needs: the certificates it trusts; ``guarded``: for public addresses only.
+
+    Raises UsageError for certificates that cannot be read.
+    """
+    trusted = {"ssl": tls_context()}
+    return {**trusted, "resolver": PublicResolver()} if guarded else trusted
 
 
 def proxy_for(url: str) -> str | None:
@@ -175,19 +180,26 @@ def proxy_for(url: str) -> str | None:
     if not _is_address(proxy):
         raise UsageError(
             f"the proxy for {host} has no address that can be used: set "
-            f"{parts.scheme.upper()}_PROXY to one like http://127.0.0.1:7890, or unset it"
+            f"{parts.scheme.upper()}_PROXY to one like http://127.0.0.1:7890 or "
+            f"http://USER:PASSWORD@127.0.0.1:7890, or unset it; {ENCODE}"
         )
     return proxy
 
 
 def _is_address(proxy: str) -> bool:
-    """Whether a proxy's URL names a host and, if at all, a port; it may hold a password."""
+    """Whether a proxy's URL names a host and, if at all, a port; it may hold a password.
+
+    What stands after the host must not be the rest of a password whose # or / was not encoded; and
+    HTTP sends user and password in Latin-1.
+    """
     try:
-        parts = urlsplit(proxy)
+        parts, url = urlsplit(proxy), URL(proxy)
         host = parts.hostname or ""
-        return host != "" and host.isascii() and parts.port != 0
+        f"{url.user or ''}{url.password or ''}".encode("latin-1")
     except ValueError:
         return False
+    after = proxy.partition("://")[2][len(parts.netloc) :]
+    return host != "" and host.isascii() and parts.port != 0 and "@" not in after
 
 
 def is_loopback(host: str) -> bool:

@@ -53,12 +53,16 @@ class Intended(Event):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NotBought(Event):
-    """The submit surely bought nothing; the attempt is not used up."""
+    """The submit surely bought nothing; the attempt is not used up.
+
+    ``stops``: nor is it tried again in this run.
+    """
 
     target = JobState.PENDING
 
     error: str
     request_id: str | None = None
+    stops: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,7 +11,13 @@ from typing import Protocol, runtime_checkable
 
 import anyio
 
-from asyncpipe.errors import BalanceExhausted, BalanceTooLow, ProviderError, UsageError
+from asyncpipe.errors import (
+    BalanceExhausted,
+    BalanceTooLow,
+    CannotConnect,
+    ProviderError,
+    UsageError,
+)
 from asyncpipe.pricing.budget import Budget, Fit
 from asyncpipe.pricing.money import MOST_USD, from_micro, to_micro, usd_text
 from asyncpipe.pricing.price import Price
@@ -190,6 +196,8 @@ class Balance:
         try:
             with anyio.fail_after(BALANCE_S):
                 return _sane(await self._provider.balance())
+        except CannotConnect:
+            raise
         except ProviderError as exc:
             return exc
         except TimeoutError:

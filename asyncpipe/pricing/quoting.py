@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
 from itertools import islice
@@ -13,8 +15,16 @@ from typing import Protocol, runtime_checkable
 
 import anyio
 
-from asyncpipe._tasks import Retries, retrying
-from asyncpipe.errors import ProviderError, RateLimited, Rejected, SubmitStopped, without_numbers
+from asyncpipe._tasks import Retries, once_more, retrying
+from asyncpipe.errors import (
+    CannotConnect,
+    KeyRefused,
+    ProviderError,
+    RateLimited,
+    Rejected,
+    SubmitStopped,
+    without_numbers,
+)
 from asyncpipe.jobs import Job
 from asyncpipe.pricing.money import MOST_USD
 from asyncpipe.pricing.price import Prices
@@ -36,7 +46,10 @@ class HasQuotes(Protocol):
 logger = logging.getLogger("asyncpipe.quoting")
 
 AT_ONCE = 8
-"""Quotes that are asked for at once."""
+"""Quotes that are asked for at once, of one model; and of all, but for those that are slow."""
+
+SLOW_S = 1.0
+"""After so many seconds without an answer a quote holds up no other any more."""
 
 QUOTE_S = 10.0
 """Longest wait for one quote, second tries included."""
@@ -56,7 +69,8 @@ AGAIN_S = 600.0
 """When a quote that was not to be had is asked for again."""
 
 IN_A_ROW = 3
-"""After so many failures without any answer between them nothing more is asked for a while."""
+"""After so many failures of a model without any answer between them nothing more is asked of it for
+a while; after failures of so many models, nothing at all."""
 
 MOST_NAMED = 3
 
@@ -66,12 +80,56 @@ MOST_KEPT = 10_000
 Tell = Callable[[str], None]
 
 
+@dataclass(kw_only=True, slots=True)
+class _Lot:
+    """What is asked for in one go: what has no answer yet, and why models have no quote."""
+
+    left: dict[bytes, Job]
+    told: Callable[[], None] | None
+    lacking: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+
+
+class _Silence:
+    """Of which models nothing is asked for a while: failures in a row, without any answer.
+
+    Those of one model speak of it alone; those of as many models, and a refusal of all, of all.
+    """
+
+    def __init__(self) -> None:
+        self._failed: dict[str, int] = {}  # in a row, by model, since an answer came
+        self._until: dict[str | None, tuple[float, str]] = {}
+
+    def why(self, model: str) -> str | None:
+        """Why nothing is asked of a model now, or None."""
+        for each in (None, model):
+            until, why = self._until.get(each, (-1.0, ""))
+            if _clock() < until:
+                return why
+        return None
+
+    def heard(self, model: str, answer: Quote | ProviderError) -> None:
+        """Note an answer."""
+        if isinstance(answer, Quote | Rejected):
+            self._failed.clear()
+            return
+        self._failed[model] = self._failed.get(model, 0) + 1
+        if isinstance(answer, SubmitStopped) or len(self._failed) >= IN_A_ROW:
+            self._fall(None, str(answer))
+        elif self._failed[model] >= IN_A_ROW:
+            self._fall(model, str(answer))
+
+    def _fall(self, model: str | None, why: str) -> None:
+        self._until = {each: told for each, told in self._until.items() if told[0] > _clock()}
+        self._until[model] = _clock() + AGAIN_S, why
+        self._failed.clear()
+
+
 class Quotes:
     """Ask for quotes and hold them in ``quotes``; a provider without any is never asked.
 
     ``want`` notes what is to be asked, ``fill`` asks it. What cannot be had is told to ``tell``
     once per reason and model; then prices come from the price books. Nothing here raises for a
-    quote that is not to be had, and nothing here costs money.
+    quote that is not to be had, but for CannotConnect, and nothing here costs money.
     """
 
     def __init__(self, provider: object, *, tell: Tell = logger.warning) -> None:
@@ -83,11 +141,11 @@ class Quotes:
         self._wanted: dict[bytes, Job] = {}
         self._asking: dict[bytes, Job] = {}
         self._due: dict[bytes, float] = {}
-        self._silent_until = -1.0
-        self._silent_why = ""
-        self._failed_in_a_row = 0
+        self._silent = _Silence()
         self._lots: list[anyio.Event] = []  # those that are being asked for
-        self._permits = anyio.Semaphore(AT_ONCE)
+        self._turns = asyncio.Semaphore(AT_ONCE)
+        self.refusal: SubmitStopped | None = None
+        """Why no quote was to be had at all when one was asked for last, or None."""
 
     @property
     def wanted(self) -> bool:
@@ -101,7 +159,7 @@ class Quotes:
         key, clock = price_key(job), _clock()
         if key in self._wanted or key in self._asking:
             return True
-        if clock < max(self._due.get(key, -1.0), self._silent_until):
+        if clock < self._due.get(key, -1.0) or self._silent.why(job.model) is not None:
             return False
         self._wanted[key] = job
         return True
@@ -116,51 +174,76 @@ class Quotes:
         for other in others:
             await other.wait()
 
-    async def ask(self, *, limit_s: float = FILL_S) -> None:
-        """Like ``fill``, and wait for nobody else."""
+    async def ask(self, *, limit_s: float = FILL_S, told: Callable[[], None] | None = None) -> None:
+        """Like ``fill``, and wait for nobody else; ``told`` is called after each answer.
+
+        Raises CannotConnect.
+        """
         wanted, self._wanted = self._wanted, {}
         if not wanted:
             return
         done = anyio.Event()
         self._lots.append(done)
         self._asking.update(wanted)
+        self._forget(len(wanted))
+        lot = _Lot(left=dict(wanted), told=told)
         try:
-            answers = await self._ask_all(wanted, limit_s)
-            self._settle(wanted, answers, limit_s)
+            with anyio.move_on_after(limit_s):
+                await self._ask_all(lot)
+            for key, job in [*lot.left.items()]:
+                late = self._silent.why(job.model) or f"no answer within {limit_s:g} s"
+                self._settle(lot, key, ProviderError(late))
+            for why, models in lot.lacking.items():
+                self._tell(_remark(sorted(models), why))
         finally:
             for key in wanted:
                 self._asking.pop(key, None)
             self._lots.remove(done)
             done.set()
+        if isinstance(self.refusal, CannotConnect):
+            raise self.refusal
 
-    async def _ask_all(
-        self, wanted: dict[bytes, Job], limit_s: float
-    ) -> dict[bytes, Quote | ProviderError]:
-        answers: dict[bytes, Quote | ProviderError] = {}
-        left = iter(wanted.items())
-        with anyio.move_on_after(limit_s):
-            async with anyio.create_task_group() as tasks:
-                for n in range(min(AT_ONCE, len(wanted))):
-                    name = f"asyncpipe quote {n + 1}"
-                    tasks.start_soon(self._ask_each, left, answers, name=name)
-        return answers
+    async def _ask_all(self, lot: _Lot) -> None:
+        """Ask for a lot, the models side by side: one whose quotes hang holds up no other."""
+        models: dict[str, list[tuple[bytes, Job]]] = defaultdict(list)
+        for key, job in lot.left.items():
+            models[job.model].append((key, job))
+        lefts = {model: iter(pairs) for model, pairs in models.items()}
+        async with anyio.create_task_group() as tasks:
+            for n in range(AT_ONCE):
+                for model, pairs in models.items():
+                    if n < len(pairs):
+                        name = f"asyncpipe quote {n + 1} of {model}"
+                        tasks.start_soon(self._ask_each, lefts[model], lot, name=name)
 
-    async def _ask_each(
-        self, left: Iterator[tuple[bytes, Job]], answers: dict[bytes, Quote | ProviderError]
-    ) -> None:
+    async def _ask_each(self, left: Iterator[tuple[bytes, Job]], lot: _Lot) -> None:
         for key, job in left:
-            if _clock() < self._silent_until:
-                return
-            async with self._permits:
-                answers[key] = answer = await self._ask(job)
-            if isinstance(answer, Quote | Rejected):
-                self._failed_in_a_row = 0
-                continue
-            self._failed_in_a_row += 1
-            if isinstance(answer, SubmitStopped) or self._failed_in_a_row >= IN_A_ROW:
-                self._failed_in_a_row = 0
-                self._silent_until = _clock() + AGAIN_S
-                self._silent_why = str(answer)
+            async with self._turn():
+                if self._silent.why(job.model) is not None:
+                    return
+                answer = await self._ask(job)
+            self._silent.heard(job.model, answer)
+            self.refusal = answer if isinstance(answer, SubmitStopped) else None
+            self._settle(lot, key, answer)
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Wait for a turn; one who takes longer than SLOW_S holds up nobody else any more."""
+        await self._turns.acquire()
+        over = False
+
+        def end() -> None:
+            nonlocal over
+            if not over:
+                over = True
+                self._turns.release()
+
+        timer = asyncio.get_running_loop().call_later(SLOW_S, end)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            end()
 
     async def _ask(self, job: Job) -> Quote | ProviderError:
         """One quote, or why there is none."""
@@ -171,7 +254,7 @@ class Quotes:
             last = error
             return pause_s
 
-        once = partial(self._once, job)
+        once = partial(once_more, partial(self._once, job), on=ProviderError, when=_refused)
         try:
             with anyio.move_on_after(QUOTE_S):
                 return await retrying(
@@ -194,34 +277,31 @@ class Quotes:
             text = f"the provider's code failed during a quote: {exc!r}"[:300]
             raise ProviderError(text) from exc
 
-    def _settle(
-        self, wanted: dict[bytes, Job], answers: dict[bytes, Quote | ProviderError], limit_s: float
-    ) -> None:
-        """Keep what came, and say once what did not."""
-        clock = _clock()
-        self._forget(len(wanted))
-        late = f"no answer within {limit_s:g} s"
-        lacking: dict[str, set[str]] = defaultdict(set)
-        for key, job in wanted.items():
-            answer = answers.get(key)
-            self._due.pop(key, None)  # what is asked last is forgotten last
-            if isinstance(answer, Quote) and not answer.listed:
-                self.quotes.add(key, answer)
-                self._due[key] = clock + FRESH_S
-                continue
+    def _settle(self, lot: _Lot, key: bytes, answer: Quote | ProviderError) -> None:
+        """Keep what came, and note, to be said once, what did not."""
+        job, clock = lot.left.pop(key), _clock()
+        self._asking.pop(key, None)
+        self._due.pop(key, None)  # what is asked last is forgotten last
+        if isinstance(answer, Quote) and not answer.listed:
+            self.quotes.add(key, answer)
+            self._due[key] = clock + FRESH_S
+        else:
             self._due[key] = clock + AGAIN_S
-            if key in self.quotes:  # an older one tells more than a table or a list
-                continue
-            if isinstance(answer, Quote):
-                self.quotes.add(key, answer)
-                why = answer.unquoted
-            else:
-                why = str(answer) if answer is not None else self._silent_why or late
-            if (known := (without_numbers(why), job.model)) not in self._told:
-                self._told.add(known)
-                lacking[why].add(job.model)
-        for why, models in lacking.items():
-            self._tell(_remark(sorted(models), why))
+            if key not in self.quotes:  # an older one tells more than a table or a list
+                self._do_without(lot, key, job, answer)
+        if lot.told is not None:
+            lot.told()
+
+    def _do_without(self, lot: _Lot, key: bytes, job: Job, answer: Quote | ProviderError) -> None:
+        """Take what is listed in a quote's place, if anything is, and note what to say of it."""
+        if isinstance(answer, Quote):
+            self.quotes.add(key, answer)
+            why = answer.unquoted
+        else:
+            why = str(answer)
+        if (known := (without_numbers(why), job.model)) not in self._told:
+            self._told.add(known)
+            lot.lacking[why].add(job.model)
 
     def _forget(self, coming: int) -> None:
         """Make room: a service whose jobs are all different must not remember each of them."""
@@ -239,6 +319,13 @@ def _sane(quote: Quote) -> Quote:
     if finite and 0 <= quote.amount <= MOST_USD and (quote.amount > 0 or quote.free):
         return quote
     raise ProviderError(f"a quote of {amount!r} USD is no price")
+
+
+def _refused(error: ProviderError) -> bool:
+    """Whether it may be a gateway's slip, once."""
+    return isinstance(error, KeyRefused) or (
+        error.status == 403 and not isinstance(error, Rejected)
+    )
 
 
 def _may_come(error: ProviderError) -> bool:

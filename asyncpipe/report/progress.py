@@ -72,7 +72,7 @@ class Progress:
         if self._verbose:
             self._echo(f"  {type(event).__name__.lower():<12}{fit(record.name, 28)} {_more(event)}")
         self._changed = self._changed or not isinstance(event, Polled)
-        if isinstance(event, NotBought | FetchFailed):
+        if isinstance(event, FetchFailed) or (isinstance(event, NotBought) and not event.stops):
             self._say_waiting(event.error)
         if self._totals is None or event.target is None:
             return

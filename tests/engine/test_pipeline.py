@@ -27,6 +27,7 @@ from asyncpipe.jobs.job import JobType
 from asyncpipe.jobs.record import JobRecord
 from asyncpipe.jobs.states import JobState
 from asyncpipe.providers.base import Prediction, PredictionStatus
+from asyncpipe.report.progress import Progress
 from asyncpipe.report.totals import Totals
 from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual
 from tests.support.batches import FLUX, jobs, pipeline, run_batch
@@ -68,7 +69,8 @@ def test_patience_ends_a_run_that_gets_nowhere(tmp_path: Path) -> None:
 @pytest.mark.parametrize("stop", [KeyRefused("401", status=401), BalanceExhausted("402")])
 def test_a_stop_submits_no_more_and_finishes_what_runs(tmp_path: Path, stop: ProviderError) -> None:
     """401 and 402: what was bought is brought home, the rest stays pending."""
-    provider = FakeProvider(scripts={"杯子 3": Script(submits=[stop])})
+    certain = [stop] * (2 if isinstance(stop, KeyRefused) else 1)
+    provider = FakeProvider(scripts={"杯子 3": Script(submits=certain)})
     manifest, _, stopped = run_batch(tmp_path, provider, jobs(10), max_workers=2)
     assert type(stopped) is type(stop)
     assert str(stopped).startswith(str(stop))
@@ -76,6 +78,31 @@ def test_a_stop_submits_no_more_and_finishes_what_runs(tmp_path: Path, stop: Pro
     assert manifest.totals.pending == 10 - len(provider.sold)
     manifest, _, stopped = run_batch(tmp_path, provider, jobs(10), max_workers=2)
     assert (stopped, manifest.totals.successful, len(provider.sold)) == (None, 10, 10)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("workers", [1, 40])
+def test_one_refused_key_on_a_submit_is_asked_once_more(
+    tmp_path: Path, status: int, workers: int
+) -> None:
+    """A slip of a gateway, on one submit or on all that are under way, stops nothing."""
+    refused = KeyRefused("the key is refused", status=status)
+    provider = FakeProvider(default=Script(submits=[refused]))
+    manifest, _, stopped = run_batch(tmp_path, provider, jobs(40), max_workers=workers)
+    assert (stopped, manifest.totals.successful, len(provider.sold)) == (None, 40, 40)
+    assert provider.submits == 80
+
+
+def test_a_wrong_key_is_certain_after_two_submits_of_one_job(tmp_path: Path) -> None:
+    """Those that were under way are not sent again; nothing says that it is tried again."""
+    refused = KeyRefused("the key is refused", status=401)
+    provider = FakeProvider(default=Script(submits=[refused] * 1000))
+    lines: list[str] = []
+    progress = Progress(lines.append)
+    manifest, _, stopped = run_batch(tmp_path, provider, jobs(40), max_workers=8, on_event=progress)
+    assert isinstance(stopped, KeyRefused)
+    assert (manifest.totals.pending, provider.submits) == (40, 4 + 1)
+    assert not [line for line in lines if "again" in line]
 
 
 def test_a_rejected_job_is_final_and_free(tmp_path: Path) -> None:

@@ -171,7 +171,16 @@ def test_a_key_that_is_refused_at_an_upload_stops_the_run(tmp_path: Path) -> Non
     provider = FakeProvider(upload_errors=[KeyRefused("401", status=401) for _ in range(9)])
     jobs = [job(f"j{n}", "a.png") for n in range(3)]
     assert batch(provider, tmp_path, jobs, max_workers=1) == {"pending": 1}
-    assert (len(provider.uploads), provider.submits) == (1, 0)
+    assert (len(provider.uploads), provider.submits) == (2, 0)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_one_refused_key_at_an_upload_is_asked_once_more(tmp_path: Path, status: int) -> None:
+    photo(tmp_path, "a.png")
+    provider = FakeProvider(upload_errors=[KeyRefused("a slip", status=status)])
+    jobs = [job(f"j{n}", "a.png") for n in range(3)]
+    assert batch(provider, tmp_path, jobs) == {"succeeded": 3}
+    assert (len(provider.uploads), provider.submits) == (2, 3)
 
 
 class Forgetful(FakeProvider):

@@ -210,7 +210,7 @@ def test_a_failed_tls_handshake_is_not_sent() -> None:
     ("answer", "timeouts"),
     [
         (b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", {}),
-        (b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n", {}),
+        (b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n", {}),
         (b"HTTP/1.1 200 Connection established\r\n\r\nnot TLS", {}),
         (b"", {}),
         (None, {"connect_s": 0.03}),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -188,9 +188,9 @@ def test_an_api_that_is_slow_has_a_minute_in_all() -> None:
     assert told[0].endswith(f"no answer within {FILL_S:g} s")
 
 
-def test_a_refused_key_is_not_tried_twice() -> None:
+def test_a_refused_key_is_asked_once_more_and_then_no_other() -> None:
     """Nothing more is asked for a while, then again."""
-    answers: list[Quote | Exception] = [KeyRefused("401", status=401)] * AT_ONCE
+    answers: list[Quote | Exception] = [KeyRefused("401", status=401)] * (2 * AT_ONCE)
     answers.append(quote("1"))
     provider = Quoter(answers=answers)
 
@@ -201,7 +201,83 @@ def test_a_refused_key_is_not_tried_twice() -> None:
         await quoting.fill()
 
     quoting, told, _ = ask(provider, jobs(100, sizes=100), rounds=later)
-    assert (len(provider.quoted), len(quoting.quotes), len(told)) == (AT_ONCE + 1, 1, 1)
+    assert (len(provider.quoted), len(quoting.quotes), len(told)) == (2 * AT_ONCE + 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    "slip", [KeyRefused("401", status=401), ProviderError("a firewall's page", status=403)]
+)
+def test_a_slip_of_a_gateway_costs_no_quote(slip: ProviderError) -> None:
+    quoting, told, _ = ask(Quoter(answers=[slip, quote("1")]), jobs(1))
+    assert (len(quoting.quotes), told, quoting.refusal) == (1, [], None)
+
+
+@dataclass(kw_only=True)
+class PartlyHanging(Quoter):
+    """Never answers for some models."""
+
+    hanging: Sequence[str] = ()
+
+    async def quote(self, job: Job) -> Quote:
+        if job.model in self.hanging:
+            self.quoted.append(job)
+            await asyncio.sleep(1e6)
+        return await super().quote(job)
+
+
+OTHERS = [f"maker/model-{n}/text-to-image" for n in range(4)]
+
+
+@pytest.mark.parametrize("keys", [1, 7, 8, 40, 300])
+def test_a_model_whose_quotes_hang_holds_up_no_other(tmp_path: Path, keys: int) -> None:
+    """However many prices of it are asked for, in the same go or before: all are bought at once."""
+    provider = PartlyHanging(hanging=[FLUX], quote_s=0.2)
+    wanted = jobs(keys, sizes=keys)
+    others = [job for model in OTHERS for job in jobs(20, model=model, sizes=5)]
+    others = [replace(job, name=f"{job.name} {job.model}") for job in others]
+    bought: list[float] = []
+
+    class Timed(PartlyHanging):
+        async def submit(self, job: Job) -> Any:
+            if job.model in OTHERS:
+                bought.append(asyncio.get_running_loop().time())
+            return await super().submit(job)
+
+    provider = Timed(hanging=[FLUX], quote_s=0.2)
+    manifest, stopped = run_batch(tmp_path, provider, [*wanted, *others], max_workers=64)
+    assert stopped is None
+    assert manifest.totals.successful == keys + 80
+    assert len(bought) == 80
+    assert bought[63] < 5.0
+
+
+def test_a_model_without_quotes_does_not_take_those_of_others(tmp_path: Path) -> None:
+    """Others that no table prices are bought at theirs, however often it has failed in a row."""
+    provider = PartlyHanging(hanging=[FLUX])
+    hanging = jobs(30, sizes=30)
+    other = replace(jobs(1, model=OTHERS[0])[0], name="壶")
+
+    async def later(quoting: Quotes) -> None:
+        assert not quoting.want(hanging[7])
+        assert quoting.want(other)
+        await quoting.fill()
+
+    quoting, _, _ = ask(provider, hanging, rounds=later)
+    assert quoting.quotes.of(other) is not None
+
+
+def test_where_no_model_has_quotes_nothing_more_is_asked() -> None:
+    """An API that hangs is not asked model by model."""
+    provider = Quoter(quote_s=1e6)
+    lot = [job for n in range(100) for job in jobs(1, model=f"maker/{n}/text-to-image")]
+
+    async def later(quoting: Quotes) -> None:
+        assert not quoting.want(jobs(1, model="maker/another/text-to-image")[0])
+
+    _, told, elapsed_s = ask(provider, lot, rounds=later)
+    assert elapsed_s <= 2 * QUOTE_S
+    assert len(told) == 1
+    assert len(provider.quoted) < 100
 
 
 def test_quotes_grow_old_and_an_old_one_is_better_than_none() -> None:

@@ -23,7 +23,7 @@ from aiohttp import web
 import asyncpipe
 from asyncpipe import AtlasCloud, Job, JobType, Pipeline, Polling
 from asyncpipe.cli.app import app, run_command
-from asyncpipe.errors import DownloadError, NotSent, ProviderError
+from asyncpipe.errors import CannotConnect, DownloadError, ProviderError
 from asyncpipe.jobs.events import Event
 from asyncpipe.jobs.record import JobRecord
 from asyncpipe.ledger.folder import ledger_path
@@ -384,7 +384,7 @@ def test_the_users_own_certificate_authority_is_honoured(tmp_path: Path) -> None
             ask = ["-c", ASK, url]
             code, printed = await run_cli(tmp_path, *ask, ATLASCLOUD_API_KEY=KEY)
             assert code == 1
-            assert NotSent.__name__ in printed
+            assert CannotConnect.__name__ in printed
             assert "certificate is not accepted" in printed
             assert keys == []
             ca = str(tmp_path / "ca.pem")
@@ -418,7 +418,7 @@ def test_the_apis_errors_show_no_proxy_password(monkeypatch: pytest.MonkeyPatch)
         async with serving(refuse) as url:
             monkeypatch.setenv("HTTPS_PROXY", url.replace("://", f"://user:{PASSWORD}@"))
             async with AtlasCloud(KEY, base_url="https://api.atlas.invalid") as provider:
-                with pytest.raises(NotSent) as caught:
+                with pytest.raises(CannotConnect) as caught:
                     await provider.submit(Job(model="m", prompt="p", type=JobType.IMAGE))
                 assert "the proxy refuses" in str(caught.value)
                 assert PASSWORD not in chain(caught.value)

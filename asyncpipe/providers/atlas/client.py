@@ -47,7 +47,14 @@ from asyncpipe.providers.atlas.history import pages
 from asyncpipe.providers.atlas.key import Redactor
 from asyncpipe.providers.atlas.listed import listed_quote
 from asyncpipe.providers.atlas.quote import QuotedNothing, read_quote
-from asyncpipe.providers.atlas.reader import ARTICLE, TEXTS, read_poll, read_submit, read_upload
+from asyncpipe.providers.atlas.reader import (
+    ARTICLE,
+    KEY_REFUSED,
+    TEXTS,
+    read_poll,
+    read_submit,
+    read_upload,
+)
 from asyncpipe.providers.catalog import CatalogModel, read_models
 
 BASE_URL = "https://api.atlascloud.ai/api/v1"
@@ -246,7 +253,7 @@ class AtlasCloud:
     async def catalog(self) -> tuple[CatalogModel, ...]:
         """Every model the API lists, hidden ones too; free, and needs no key.
 
-        Raises ProviderError when it cannot be had.
+        Raises KeyRefused, or ProviderError when it cannot be had.
         """
         try:
             answer = self._without_key(await self._http.get(_MODELS))
@@ -256,6 +263,12 @@ class AtlasCloud:
         models = read_models((opened.document or {}).get("data")) if opened.code == 200 else ()
         if not models:
             said = f", {opened.said}" if opened.said else ""
+            if opened.code == 401 and self._account:  # it needs none, and takes no wrong one
+                raise KeyRefused(
+                    f"{KEY_REFUSED} (at its catalogue{said})",
+                    status=401,
+                    request_id=opened.request_id,
+                )
             raise ProviderError(
                 f"it answered {opened.code}{said}" if opened.code != 200 else "it lists no models",
                 status=opened.code,

@@ -11,10 +11,11 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
+from functools import partial
 from typing import Any, Protocol
 from urllib.parse import urlencode
 
-from asyncpipe._tasks import Retries, retrying
+from asyncpipe._tasks import Retries, once_more, retrying
 from asyncpipe.errors import HistoryUnavailable, PollFailed, ProviderError
 from asyncpipe.http import HttpAnswer, retry_after_s
 from asyncpipe.providers.atlas import fields
@@ -114,7 +115,13 @@ async def _ask(api: Lister, number: int) -> HistoryPage:
         answer = await api.ask_history(query)
         return read_history(answer.status, answer.headers, answer.body)
 
-    return await retrying(once, RETRIES, on=PollFailed, again=_soon)
+    surely = partial(once_more, once, on=HistoryUnavailable, when=_refused, pause_s=1.0)
+    return await retrying(surely, RETRIES, on=PollFailed, again=_soon)
+
+
+def _refused(error: HistoryUnavailable) -> bool:
+    """Whether it may be a gateway's slip."""
+    return error.status in (401, 403)
 
 
 def _soon(error: PollFailed) -> bool:

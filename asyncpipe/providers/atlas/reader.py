@@ -84,7 +84,7 @@ _MARKS = ("id", "predictionId", "prediction_id", "outputs", "output", "error_cod
 
 _SURE_IDS = ("predictionId", "prediction_id")
 
-_KEY_REFUSED = "the API refuses the key, or the base URL is wrong: it answers 401 to both"
+KEY_REFUSED = "the API refuses the key, or the base URL is wrong: it answers 401 to both"
 
 _FIREWALL = (
     "a firewall before the API turned the request away; "
@@ -378,7 +378,7 @@ def _refusal(answer: ApiAnswer) -> ProviderError:
 
 def _stopped(answer: ApiAnswer) -> ProviderError | None:
     if answer.code == 401:
-        return _made(KeyRefused, answer, _KEY_REFUSED)
+        return _made(KeyRefused, answer, KEY_REFUSED)
     if answer.code == 402:
         return _made(BalanceExhausted, answer, _BALANCE)
     if answer.code == 403 and not _is_envelope(answer):
@@ -389,7 +389,7 @@ def _stopped(answer: ApiAnswer) -> ProviderError | None:
 def _poll_error(answer: ApiAnswer) -> ProviderError:
     code = answer.code
     if code == 401:
-        return _made(KeyRefused, answer, _KEY_REFUSED)
+        return _made(KeyRefused, answer, KEY_REFUSED)
     if code in (400, 404, 410):
         return _made(PredictionGone, answer, "the API does not know the prediction")
     if 300 <= answer.status < 400:

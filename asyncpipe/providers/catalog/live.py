@@ -18,8 +18,8 @@ import anyio
 import orjson
 
 from asyncpipe._fs import cache_folder, safe_stem, whole_file
-from asyncpipe._tasks import Retries, retrying
-from asyncpipe.errors import DownloadError, ProviderError, UsageError
+from asyncpipe._tasks import Retries, once_more, retrying
+from asyncpipe.errors import DownloadError, ProviderError, SubmitStopped, UsageError
 from asyncpipe.http import (
     USER_AGENT,
     check_host,
@@ -178,7 +178,8 @@ async def get_catalogue(provider: object, *, refresh: bool = False) -> Catalogue
     """Return a kept catalogue of at most a day, or ask; when that fails, the best there is.
 
     Nothing is kept of an API on this machine: a simulator is another one tomorrow. A provider that
-    lists no models has an empty catalogue, which says so.
+    lists no models has an empty catalogue, which says so. Raises KeyRefused and CannotConnect:
+    what is to come would meet the same.
     """
     now = datetime.now(UTC)
     if not isinstance(provider, HasCatalogue):
@@ -191,7 +192,9 @@ async def get_catalogue(provider: object, *, refresh: bool = False) -> Catalogue
     if kept and not refresh and timedelta() <= now - kept.as_of <= FRESH:
         return kept
     try:
-        models = await provider.catalog()
+        models = await once_more(provider.catalog, on=ProviderError, when=_refused, pause_s=1.0)
+    except SubmitStopped:
+        raise
     except ProviderError as exc:
         known = kept or Catalogue(models=BUILT_IN, as_of=_built_in_at(), source="built-in")
         return replace(known, trouble=str(exc))
@@ -199,6 +202,11 @@ async def get_catalogue(provider: object, *, refresh: bool = False) -> Catalogue
     if path:
         write_cache(path, found)
     return found
+
+
+def _refused(error: ProviderError) -> bool:
+    """Whether it may be a gateway's slip."""
+    return error.status in (401, 403)
 
 
 async def find_models(
