@@ -146,7 +146,6 @@ class Engine:
         )
         opening = open_ledger(folder, self.origin, self.stops.note)
         self.ledger = await stack.enter_async_context(opening)
-        await mark_interrupted(self.ledger)
         forget_parts(folder / MANIFEST_NAME)
         totals = Totals.of(await self.ledger.sums())
         self.spending = self.settings.spending.open(
@@ -155,6 +154,7 @@ class Engine:
         self.recorder = Recorder(
             self.ledger, totals, self.spending.budget, self.stops, self.settings.hooks
         )
+        await mark_interrupted(self.ledger, self.recorder.append)
         self.manifests = ManifestWriter(self.ledger, folder)
         self.intake = Intake(
             ledger=self.ledger,

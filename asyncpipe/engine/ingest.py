@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypedDict
@@ -13,7 +14,7 @@ import anyio
 from asyncpipe._tasks import ungrouped
 from asyncpipe.errors import JobFileError, Problem, UsageError
 from asyncpipe.jobfile import MOST_PROBLEMS, iter_jobs, parse_jobs
-from asyncpipe.jobs import Job, JobState, Unknown, fold, may_take_media, now
+from asyncpipe.jobs import Event, Job, JobRecord, JobState, Unknown, fold, may_take_media, now
 from asyncpipe.ledger import Ledger
 from asyncpipe.media import BadInputs, LocalFiles
 from asyncpipe.pricing import Spending
@@ -116,12 +117,25 @@ def one_job(job: JobLike) -> Job:
     return job if isinstance(job, Job) else next(iter(parse_jobs([job])))
 
 
-async def mark_interrupted(ledger: Ledger) -> None:
-    """Turn jobs whose submit had no recorded answer when their process ended into unknown ones."""
+async def mark_interrupted(
+    ledger: Ledger, emit: Callable[[JobRecord, Event], JobRecord] | None = None
+) -> None:
+    """Turn jobs whose submit had no recorded answer when their process ended into unknown ones.
+
+    ``emit`` records what happens; None: it is only written down.
+    """
+    emit = emit or partial(written, ledger)
     error = "the process ended between the submit and its answer: it may have been bought"
     for record in await ledger.records_in([JobState.SUBMITTING]):
-        ledger.append(fold(record, Unknown(job_id=record.id, at=now(), error=error)))
+        emit(record, Unknown(job_id=record.id, at=now(), error=error))
     await ledger.durable()
+
+
+def written(ledger: Ledger, record: JobRecord, event: Event) -> JobRecord:
+    """Write down what happened where nobody counts along; return the job as it stands after it."""
+    after = fold(record, event)
+    ledger.append(after)
+    return after
 
 
 class Attachments:

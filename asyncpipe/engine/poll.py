@@ -110,9 +110,7 @@ class Poller:
         record, attempt = ticket.record, ticket.record.attempt
         assert attempt.prediction_id is not None, "a submitted job has a prediction id"
         self._owners.claim(attempt.prediction_id, record.id)
-        assert attempt.submitted_at is not None, "a submitted job knows when"
-        born = self._clock() - _ago_s(attempt.submitted_at)
-        started = self._clock() - _ago_s(attempt.resumed_at) if attempt.resumed_at else born
+        born, started = self._times(ticket)
         clock = PollClock(started=started, deadline_s=self._deadline_s(record))
         trouble = Trouble()
         age_s = self._clock() - born
@@ -162,6 +160,20 @@ class Poller:
             f"{record.job.model}: the provider says {word!r} of {record.name}, a word that is not "
             f"known, {meant}{more}"
         )
+
+    def _times(self, ticket: Ticket) -> tuple[float, float]:
+        """When it was submitted, and when its deadline began to run, by the loop's clock.
+
+        The wall clock, which may be set meanwhile, is only asked about earlier runs.
+        """
+        attempt, clock = ticket.record.attempt, self._clock()
+        assert attempt.submitted_at is not None, "a submitted job knows when"
+        born = ticket.answered_at
+        if born is None:
+            born = clock - _ago_s(attempt.submitted_at)
+        if attempt.resumed_at is None:
+            return born, born
+        return born, clock - _ago_s(attempt.resumed_at)
 
     def _deadline_s(self, record: JobRecord) -> float:
         own = record.job.deadline_s

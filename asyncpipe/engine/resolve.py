@@ -8,7 +8,7 @@ from pathlib import Path
 
 from asyncpipe.engine.account import settle_account
 from asyncpipe.engine.find import SKEW, Place, Reading, match
-from asyncpipe.engine.ingest import mark_interrupted
+from asyncpipe.engine.ingest import mark_interrupted, written
 from asyncpipe.engine.search import attempts_of, lost_of, own_in
 from asyncpipe.errors import HistoryUnavailable, LedgerError, UsageError
 from asyncpipe.jobs import (
@@ -21,7 +21,6 @@ from asyncpipe.jobs import (
     LostSettled,
     Resubmitted,
     TurnedUp,
-    fold,
     now,
 )
 from asyncpipe.ledger import (
@@ -102,8 +101,7 @@ async def resolve(folder: Path, names: Sequence[str], decision: Decision) -> lis
             for record in records:
                 after = record
                 for event in follow(record, decision):
-                    after = fold(after, event)
-                    ledger.append(after)
+                    after = written(ledger, after, event)
                 resolved.append(Resolved(before=record, after=after))
             await ledger.durable()
         write_manifest(folder)
@@ -133,8 +131,7 @@ async def take_prediction(folder: Path, name: str, prediction_id: str) -> Resolv
                 prediction_id=prediction_id,
                 route=_route(provider, before.job),
             )
-            after = fold(before, found)
-            ledger.append(after)
+            after = written(ledger, before, found)
             await ledger.durable()
         write_manifest(folder)
     return Resolved(before=before, after=after)
@@ -185,8 +182,8 @@ async def _find(ledger: Ledger, provider: HasHistory) -> list[Resolved]:
     resolved = []
     for place, row in match(lost, reading).adopted.items():
         before = sought[place[0]]
-        after = sought[place[0]] = fold(before, _found(before, place, row, provider))
-        ledger.append(after)
+        found = _found(before, place, row, provider)
+        after = sought[place[0]] = written(ledger, before, found)
         resolved.append(Resolved(before=before, after=after))
     await ledger.durable()
     return resolved

@@ -103,6 +103,7 @@ class Submitter:
         # From here the answer and its record cannot be parted: shielded, with a limit of its own.
         with anyio.CancelScope(shield=True):
             answer = self._uploads.once_more(ticket.record, await self._sure_answer(job))
+            ticket.answered_at = self._clock()
             event = self._follow(ticket.record, answer)
             try:
                 self._recorder.record(ticket, event)
@@ -129,6 +130,7 @@ class Submitter:
         assert ticket.hold is not None, "admission holds the money"
         price = ticket.hold.price
         ticket.hold.end()
+        ticket.answered_at = None
         intent = Intended(
             job_id=ticket.id,
             at=now(),

@@ -24,7 +24,8 @@ class Ticket:
     ``single`` when no batch names it: it goes with its last caller while nothing was sent. An
     ``adopted`` one is paid work of an earlier run that nobody named in this one: it is brought
     home, and what fails of it is not bought anew. ``chase`` tells of downloads that failed in this
-    run and go on, ``asked_at`` when the last caller came, by the loop's clock.
+    run and go on, ``asked_at`` when the last caller came, ``answered_at`` when its submit was taken
+    in this run, by the loop's clock.
     """
 
     record: JobRecord
@@ -38,6 +39,7 @@ class Ticket:
     permit: Permit | None = None
     chase: Chase | None = None
     asked_at: float = 0.0
+    answered_at: float | None = None
 
     @property
     def id(self) -> int:

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from asyncpipe._fs import Root
+from asyncpipe.engine.ingest import written
 from asyncpipe.errors import DiskError, LedgerError
 from asyncpipe.jobs import (
     STOOD,
@@ -26,7 +27,6 @@ from asyncpipe.jobs import (
     JobState,
     StoredAsset,
     Succeeded,
-    fold,
     now,
 )
 from asyncpipe.ledger import (
@@ -72,13 +72,7 @@ async def verify(folder: Path) -> Verified:
         raise LedgerError(f"{folder} has no ledger: no run has used it as its output folder")
     with lock_of(folder):
         async with open_ledger(folder, None) as ledger:
-
-            def emit(record: JobRecord, event: Event) -> JobRecord:
-                after = fold(record, event)
-                ledger.append(after)
-                return after
-
-            found = Comparison(ledger, folder, emit, hashing=True)
+            found = Comparison(ledger, folder, partial(written, ledger), hashing=True)
             while await found.step() is not None:
                 pass
             await ledger.durable()

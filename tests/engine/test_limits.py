@@ -48,16 +48,6 @@ def run(
     return run_virtual(main())
 
 
-@pytest.fixture
-def one_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let predictions be as old as the virtual clock says: the wall clock runs on beside it.
-
-    On a busy machine it runs so far that it would decide when they are polled.
-    """
-    monkeypatch.setattr("asyncpipe.engine.poll._ago_s", lambda at: 0.0)
-
-
-@pytest.mark.usefixtures("one_clock")
 @pytest.mark.parametrize("hidden", flow.SHORT, ids=lambda hidden: str(hidden.limit))
 def test_hidden_limits_are_found_and_hardly_met(hidden: flow.Hidden) -> None:
     """The benchmark in short: 90 % within a minute, 2 % refused, none lost."""
@@ -65,7 +55,6 @@ def test_hidden_limits_are_found_and_hardly_met(hidden: flow.Hidden) -> None:
     assert line.holds, line.words
 
 
-@pytest.mark.usefixtures("one_clock")
 def test_a_gateway_that_counts_requests_is_kept_busy_and_hardly_met() -> None:
     """The other half: more done than by clients that retry each for itself, and few refused."""
     gateway = flow.Gateway(kind=Sliding, gain=1.0, jobs=400, at_once=200, rate=200.0)
@@ -78,7 +67,6 @@ def test_a_gateway_that_counts_requests_is_kept_busy_and_hardly_met() -> None:
     assert ours.done / ours.seconds > 1.4 * herd.done / herd.seconds
 
 
-@pytest.mark.usefixtures("one_clock")
 @pytest.mark.parametrize("chance", [0.04, 0.08])
 def test_refusals_by_chance_do_not_slow_a_run(tmp_path: Path, chance: float) -> None:
     """Within 1.3 x the time of a window that learns nothing."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+from datetime import timedelta
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -15,8 +16,9 @@ from asyncpipe import Job, Pipeline, Polling
 from asyncpipe.engine.engine import learned_before
 from asyncpipe.errors import PollFailed
 from asyncpipe.flow.learned import Learned
+from asyncpipe.jobs import now
 from asyncpipe.testing import FakeProvider, Script, run_virtual
-from tests.support.pipelines import a_pipeline
+from tests.support.pipelines import a_pipeline, job, opened
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
 
@@ -185,3 +187,26 @@ def test_a_resumed_prediction_is_asked_at_once_and_then_by_the_law(tmp_path: Pat
     assert provider.polls == polls + 1
     assert took_s < 1.0
     assert isinstance(pipeline._parts(ever=True).latencies.polls, Learned)
+
+
+@pytest.mark.parametrize("step", [timedelta(days=-3), timedelta(hours=2), timedelta(days=400)])
+def test_a_wall_clock_that_is_set_meanwhile_changes_no_poll(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: timedelta
+) -> None:
+    """A prediction of this run is as old as the loop's clock says; its deadline goes by it, too."""
+
+    def polls_of(folder: Path) -> tuple[int, list[str]]:
+        provider, seen = FakeProvider(default=Script(generation_s=40.0)), list[str]()
+
+        async def main() -> None:
+            async with opened(
+                folder, provider, on_event=lambda event, _: seen.append(type(event).__name__)
+            ) as pipeline:
+                await pipeline.batch_generate([job(f"{n}") for n in range(3)])
+
+        run_virtual(main())
+        return provider.polls, seen
+
+    before = polls_of(tmp_path / "before")
+    monkeypatch.setattr("asyncpipe.engine.poll.now", lambda: now() + step)
+    assert polls_of(tmp_path / "after") == before

@@ -312,14 +312,20 @@ def test_a_process_that_died_while_submitting_leaves_unknown(tmp_path: Path) -> 
         ledger.append(fold(record, intent))
         await ledger.aclose()
 
+    heard: list[str] = []
+
+    def hook(event: Event, record: JobRecord) -> None:
+        heard.append(type(event).__name__)
+
     async def main() -> Manifest:
-        async with Pipeline(provider, tmp_path) as pipeline:
+        async with Pipeline(provider, tmp_path, on_event=hook) as pipeline:
             return await pipeline.batch_generate([job])
 
     asyncio.run(die())
-    for _ in range(2):
+    for turn in range(2):
         totals = run_virtual(main()).totals
         assert (totals.unknown, totals.reserved, provider.submits) == (1, 40_000, 0)
+        assert heard == ["Unknown"], turn  # hooks hear of it, once
 
 
 @pytest.mark.parametrize(
