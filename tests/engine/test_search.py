@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from asyncpipe.jobs import Event, JobRecord, now
 from asyncpipe.providers import Listed, Prediction
 from asyncpipe.report import read_status, summary
 from asyncpipe.report.status import next_steps
-from asyncpipe.testing import FakeProvider, Script
+from asyncpipe.testing import FakeProvider, Script, _Made
 from tests.support.batches import FLUX as MODEL
 from tests.support.batches import collect, run_counted
 
@@ -269,3 +270,54 @@ def test_nothing_of_the_account_is_submitted_again_after_that(
     more = [*jobs(70)] * (folder.name == "first") + jobs(120)[70:]
     totals = run_counted(folder, provider, more, **options)[0].totals
     assert totals.unknown == (0 if where == "another account" else 1)
+
+
+# -- another program with the same key ----------------------------------------------------------
+
+EQUAL, OTHER_PROMPT, OTHER_MODEL = "equal", "other prompt", "other model"
+
+
+def bought_by_others(provider: FakeProvider, like: Job, kind: str, age_s: float) -> None:
+    """Another program with the same key has one, made so long before now; it can be polled."""
+    model = "google/imagen4-ultra/text-to-image" if kind == OTHER_MODEL else like.model
+    body = dict(like.body) | {"model": model}
+    if kind == OTHER_PROMPT:
+        body["prompt"] = "ein Becher"
+    created = now() - timedelta(seconds=age_s)
+    provider.listed.append(Listed(id="foreign", created=created, model=model, body=body))
+    provider._made["foreign"] = _Made(Script(), 0.0, [])
+
+
+@pytest.mark.parametrize("witness", [True, False])
+@pytest.mark.parametrize("age_s", [900.0, 60.0, -1.0])
+@pytest.mark.parametrize("kind", [EQUAL, OTHER_PROMPT, OTHER_MODEL])
+@pytest.mark.parametrize("lost", [LOST, NOT_SENT], ids=["bought", "not sent"])
+def test_beside_another_program_nothing_is_paid_twice(
+    tmp_path: Path, lost: Script, kind: str, age_s: float, witness: bool
+) -> None:
+    """Its predictions are no witnesses; one that may be ours is neither sold again nor both."""
+    provider = lister(scripts={"杯子 0": lost})
+    asked = jobs(9 if witness else 1)
+    bought_by_others(provider, asked[0], kind, age_s)
+    manifest, _ = run_counted(tmp_path, provider, asked, ambiguous="find-resubmit", **slow())
+    assert max(Counter(provider.sold).values(), default=0) <= 1
+    assert set(provider.sold) | {"杯子 0"} == {str(each.name) for each in asked}
+    totals, recent = manifest.totals, age_s < 120
+    if lost is LOST:
+        unknown = kind == EQUAL and recent
+    elif kind == EQUAL and recent:
+        unknown = False  # taken for ours: paid for by the same account, once
+        assert "杯子 0" not in provider.sold
+    else:
+        unknown = not witness or (kind == OTHER_PROMPT and recent)
+    assert (totals.unknown, totals.successful) == (int(unknown), len(asked) - unknown)
+
+
+@pytest.mark.parametrize("lost", [LOST, NOT_SENT], ids=["bought, and listed late", "not sent"])
+def test_a_foreign_prediction_is_no_witness(tmp_path: Path, lost: Script) -> None:
+    """Whatever is made later by another program proves nothing of what we submitted."""
+    provider = lister(scripts={"杯子 0": lost}, history_lag_s=10_000.0)
+    for n in range(5):
+        bought_by_others(provider, jobs(1)[0], (OTHER_PROMPT, OTHER_MODEL)[n % 2], -1.0 - n)
+    totals = states(tmp_path, provider, 1, ambiguous="find-resubmit", **slow())
+    assert (totals.unknown, totals.not_found, provider.submits) == (1, 0, 1)
