@@ -146,11 +146,18 @@ def parse(body: bytes) -> Any:
 
 
 def layers_of(document: Fields) -> tuple[Fields, ...]:
-    """Return the answer's nested ``data`` objects and itself, innermost first."""
+    """Return the answer's nested ``data`` objects and itself, innermost first.
+
+    A list of one is the one.
+    """
     found = [document]
-    while isinstance(inner := found[-1].get("data"), dict):
+    while isinstance(inner := _only(found[-1].get("data")), dict):
         found.append(inner)
     return tuple(reversed(found))
+
+
+def _only(value: Any) -> Any:
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
 def number(value: Any) -> int | None:
@@ -309,7 +316,11 @@ def _packed(text: str) -> Any:
 
 def _url(text: str) -> Iterator[str]:
     scheme, colon, rest = text.partition(":")
-    if text[:8].lower().startswith(("http://", "https://", "data:")):
+    if text[:5].lower() == "data:":
+        head, comma, body = rest.partition(",")  # "; BASE64" is base64
+        yield _storable(f"data:{''.join(head.split()).lower()}{comma}{body}")
+        return
+    if text[:8].lower().startswith(("http://", "https://")):
         yield _storable(f"{scheme.lower()}{colon}{rest}")
         return
     # Neither patterns nor ``str.translate``: they would hold the loop half a second for 20 MB.

@@ -61,6 +61,9 @@ _FAILED = frozenset(
 )
 """Documented, or another spelling of what is: the money of these is returned."""
 
+_OWN = frozenset({"failed", "timeout", "canceled", "cancelled"})
+"""Those that no answer has as its own word on the request."""
+
 _ENDED = frozenset(
     {"expired", "rejected", "aborted", "blocked", "denied", "refused", "terminated", "killed"}
     | {"stopped", "invalid", "moderated", "content_moderated", "request_moderated"}
@@ -264,7 +267,7 @@ def _word(answer: ApiAnswer) -> tuple[str | None, bool]:
     word = _spelled(top)
     # On the article's wire the status stands on top, where error envelopes may have one as well.
     named = any(top.get(mark) for mark in _MARKS)
-    plain = answer.code == 200 and word != "error"
+    plain = answer.code == 200 and (word in _OWN or not _is_failure(word))
     return word, not answer.inner and (named or plain)
 
 

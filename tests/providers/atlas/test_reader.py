@@ -84,6 +84,8 @@ def poll_error(text: str, status: int = 200, **headers: str) -> ProviderError:
         ('{"prediction_id":"9f3c"}', "9f3c"),
         ('{"id":"9f3c","status":"created"}', "9f3c"),
         ('{"code":200,"data":{"data":{"id":"9f3c"}}}', "9f3c"),
+        ('{"code":200,"data":[{"id":"9f3c","status":"processing"}]}', "9f3c"),
+        ('{"code":200,"data":[{"predictionId":"9f3c"}]}', "9f3c"),
         ('{"id":"envelope","code":200,"data":{"id":"9f3c","data":{"id":"inner"}}}', "9f3c"),
         ('{"code":200,"data":{"id":12345678901234567890}}', "12345678901234567890"),
         ('{"code":200,"data":{"id":"9f3c"},"request_id":"trace"}', "9f3c"),
@@ -165,6 +167,8 @@ def test_a_bare_request_id_is_the_articles_id(text: str) -> None:
         (200, '{"code":200,"data":null}', SubmitUnknown),
         (200, '{"code":200,"data":{"id":null,"status":"processing"}}', SubmitUnknown),
         (200, '{"code":200,"data":{"id":true}}', SubmitUnknown),
+        (200, '{"code":200,"data":[{"id":"a"},{"id":"b"}]}', SubmitUnknown),
+        (200, '{"code":200,"data":[]}', SubmitUnknown),
         (200, '{"error":"upstream failed","request_id":"trace"}', SubmitUnknown),
         (200, '{"code":302,"msg":"moved"}', SubmitUnknown),
         (200, '{"code":-1,"msg":"unclear"}', SubmitUnknown),
@@ -362,6 +366,8 @@ def test_a_status_that_speaks_of_the_request_does_not_finish_a_prediction() -> N
         (f'"outputs":[{{"image":{{"url":"{PNG}"}}}}]', (PNG,)),
         ('"outputs":["data:image/png;base64,AAAA"]', ("data:image/png;base64,AAAA",)),
         ('"outputs":["DATA:image/png;base64,AAAA"]', ("data:image/png;base64,AAAA",)),
+        ('"outputs":["data:image/PNG;charset=utf-8; BASE64,AAAA"]',
+         ("data:image/png;charset=utf-8;base64,AAAA",)),
         ('"outputs":["HTTPS://H/A.png"]', ("https://H/A.png",)),
         (f'"outputs":["{PIXELS}"]', (f"data:application/octet-stream;base64,{PIXELS}",)),
         (
@@ -805,7 +811,9 @@ def test_the_words_of_other_apis_for_failure(word: str, again: bool) -> None:
 
 @pytest.mark.parametrize("word", ["rejected", "expired", "fail", "aborted"])
 def test_such_a_word_about_the_request_fails_no_prediction(word: str) -> None:
-    """On top, around something else, it may be meant of the request."""
+    """On top, around something else or alone, it may be meant of the request."""
+    assert type(poll_error(f'{{"status":"{word}","message":"no"}}')) is PollFailed
+    assert type(submit_error(f'{{"status":"{word}","message":"no"}}')) is SubmitUnknown
     assert type(poll_error(f'{{"status":"{word}","data":{{"id":"p"}}}}')) is PollFailed
     assert type(submit_error(f'{{"status":"{word}","message":"no"}}', 500)) is SubmitUnknown
 
