@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import time
 from asyncio import runners
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.support.clock import Clock
 
 # What fails inside what tests share is told like what fails in a test.
 pytest.register_assert_rewrite("tests.support")
@@ -61,6 +66,17 @@ def no_task_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(runners, "_cancel_all_tasks", look)
     yield
     assert not left, "tasks outlived what started them"
+
+
+@pytest.fixture
+def one_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Wall time, the engine's and the simulator's alike, is that of the clock's own loops."""
+    from tests.support.clock import Clock
+
+    clock = Clock()
+    monkeypatch.setattr(time, "time", clock.time)
+    monkeypatch.setattr("asyncpipe.jobs.events.datetime", clock)
+    return clock
 
 
 @pytest.fixture

@@ -79,8 +79,10 @@ class Books:
     Nothing is synced to disk: only the end of a process is to be survived, not that of the machine.
     """
 
-    def __init__(self, path: Path | None = None, *, clock: Callable[[], float] = time.time) -> None:
-        self._clock = clock
+    def __init__(
+        self, path: Path | None = None, *, clock: Callable[[], float] | None = None
+    ) -> None:
+        self._clock = clock or time.time
         self._connection = sqlite3.connect(path or ":memory:", isolation_level=None)
         if path is not None:
             self._connection.execute("PRAGMA journal_mode=WAL").close()

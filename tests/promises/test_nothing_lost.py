@@ -18,6 +18,7 @@ from asyncpipe.simulator.settings import SimulatorSettings
 from asyncpipe.testing import FakeProvider, Script, run_virtual
 from tests.support.batches import jobs, pipeline, run_batch
 from tests.support.chaos import SEEDS, all_sorts, bought, every_fault, on_disk, run_simulated
+from tests.support.clock import Clock
 from tests.support.pipelines import counts_agree, job, opened
 
 FAILED, DONE = PredictionStatus.FAILED, PredictionStatus.COMPLETED
@@ -27,13 +28,15 @@ RUNNING = Prediction(id="p1", said="processing")
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.usefixtures("faster_waits")
-def test_500_jobs_with_every_recoverable_fault_all_succeed(tmp_path: Path, seed: int) -> None:
+def test_500_jobs_with_every_recoverable_fault_all_succeed(
+    tmp_path: Path, one_clock: Clock, seed: int
+) -> None:
     """All succeeded, the manifest equal to the books to the cent, nothing paid for twice."""
     jobs, faults = all_sorts(500), every_fault(Random(seed))
     settings = SimulatorSettings(
         seed=seed, speed=100, faults=faults, books=tmp_path / "books", body_bytes=20_000, hang_s=0.5
     )
-    done, stopped = run_simulated(tmp_path / "out", settings, jobs)
+    done, stopped = run_simulated(tmp_path / "out", settings, jobs, one_clock)
     results, kept = list(done), Books(tmp_path / "books")
     assert Counter(result.state for result in results) == {JobState.SUCCEEDED: 500}, [
         (result.name, result.state, result.error) for result in results if result.error

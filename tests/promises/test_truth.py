@@ -61,6 +61,7 @@ from asyncpipe.simulator.server import Simulator
 from asyncpipe.simulator.settings import SimulatorSettings
 from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual
 from tests.support.chaos import all_sorts, bought, every_fault, run_simulated
+from tests.support.clock import Clock
 from tests.support.pipelines import FLUX, a_pipeline, counts_agree, job, opened
 
 OTHER = "other/text-to-image"
@@ -620,14 +621,14 @@ def test_lost_media_are_charged_and_say_so_everywhere(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("faster_waits")
-def test_lost_answers_end_unknown_and_only_those(tmp_path: Path) -> None:
+def test_lost_answers_end_unknown_and_only_those(tmp_path: Path, one_clock: Clock) -> None:
     """Among all the other faults; their money stays reserved to the cent."""
     lost = {"dropped": 0.05, "server_error_submit": 0.05, "nameless": 0.03}
     faults = every_fault(Random(7), **lost, rate_limited=0.05, overloaded=0.05, no_history=1.0)
     settings = SimulatorSettings(
         speed=100, faults=faults, books=tmp_path / "books", body_bytes=20_000, hang_s=0.5
     )
-    done, _ = run_simulated(tmp_path / "out", settings, all_sorts(120))
+    done, _ = run_simulated(tmp_path / "out", settings, all_sorts(120), one_clock)
     results, kept = list(done), Books(tmp_path / "books")
     states = Counter(result.state for result in results)
     assert set(states) == {JobState.SUCCEEDED, JobState.UNKNOWN}
@@ -640,7 +641,9 @@ def test_lost_answers_end_unknown_and_only_those(tmp_path: Path) -> None:
     assert done.totals.reserved >= sum(p.price for p in unanswered)
 
 
-def test_lost_answers_are_found_again_in_the_providers_list(tmp_path: Path) -> None:
+def test_lost_answers_are_found_again_in_the_providers_list(
+    tmp_path: Path, one_clock: Clock
+) -> None:
     """Each that was bought is delivered, whatever else is lost, late or added in the list."""
     lost = {"dropped": 0.1, "server_error_submit": 0.05, "nameless": 0.05}
     listed = {"history_error": 0.3, "history_lag": 0.3, "history_defaults": 0.5}
@@ -648,7 +651,7 @@ def test_lost_answers_are_found_again_in_the_providers_list(tmp_path: Path) -> N
     settings = SimulatorSettings(
         speed=100, faults=faults, books=tmp_path / "books", body_bytes=20_000, hang_s=0.5
     )
-    done, _ = run_simulated(tmp_path / "out", settings, all_sorts(120))
+    done, _ = run_simulated(tmp_path / "out", settings, all_sorts(120), one_clock)
     results, kept = list(done), Books(tmp_path / "books")
     told = {result.prediction_id for result in results}
     assert {p.id for p in kept.predictions() if p.outcome == "completed"} <= told
@@ -659,7 +662,7 @@ def test_lost_answers_are_found_again_in_the_providers_list(tmp_path: Path) -> N
 @pytest.mark.parametrize("wrong", ["foreign", "taken", "missing", "error", "defaults", "lag"])
 @pytest.mark.parametrize("share", [0.2, 1.0])
 def test_no_wrong_list_makes_anything_be_bought_twice(
-    tmp_path: Path, wrong: str, share: float
+    tmp_path: Path, one_clock: Clock, wrong: str, share: float
 ) -> None:
     """Bodies of others, ids of others, holes: what was lost stays unknown at worst."""
     faults = Faults(dropped=0.2, **{f"history_{wrong}": share})
@@ -680,7 +683,7 @@ def test_no_wrong_list_makes_anything_be_bought_twice(
             ) as pipeline:
                 return await pipeline.batch_generate(all_sorts(60))
 
-    done, kept = asyncio.run(main()), Books(tmp_path / "books")
+    done, kept = one_clock.run(main()), Books(tmp_path / "books")
     assert max(bought(kept.predictions()).values()) == 1
     results = list(done)
     succeeded = {r.prediction_id for r in results if r.state is JobState.SUCCEEDED}

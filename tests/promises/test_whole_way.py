@@ -32,6 +32,7 @@ from asyncpipe.simulator.server import Simulator
 from asyncpipe.simulator.settings import SimulatorSettings
 from asyncpipe.testing import SAMPLES
 from tests.support import CONFIGS
+from tests.support.clock import Clock
 from tests.support.faulty import run_faulty
 from tests.support.pipelines import a_pipeline
 from tests.support.servers import DIALECTS, PNG, Foreign, serving
@@ -43,7 +44,7 @@ NAMES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 
 
 def run(
-    file: JobFile, folder: Path, settings: SimulatorSettings, **options: Any
+    file: JobFile, folder: Path, settings: SimulatorSettings, clock: Clock, **options: Any
 ) -> tuple[Manifest, Books]:
     async def main() -> tuple[Manifest, Books]:
         async with Simulator(settings) as simulator:
@@ -59,17 +60,20 @@ def run(
         assert settings.books is not None
         return manifest, Books(settings.books)
 
-    return asyncio.run(main())
+    return clock.run(main())
 
 
 @pytest.mark.parametrize("wire", ["canonical", "article"])
 @pytest.mark.parametrize("name", NAMES)
-def test_every_config_runs_to_the_end_and_only_once(tmp_path: Path, name: str, wire: str) -> None:
+def test_every_config_runs_to_the_end_and_only_once(
+    tmp_path: Path, one_clock: Clock, name: str, wire: str
+) -> None:
     """All jobs succeed, the manifest agrees with the books to the cent, nothing is sold twice."""
     file = load_jobs(CONFIGS / f"{name}.yaml")
-    settings = SimulatorSettings(speed=SPEED, wire=wire, books=tmp_path / "books")
+    size = None if wire == "canonical" else 20_000  # None: drawn, and the same on either wire
+    settings = SimulatorSettings(speed=SPEED, wire=wire, books=tmp_path / "books", body_bytes=size)
     for _ in range(2):
-        manifest, books = run(file, tmp_path / "out", settings)
+        manifest, books = run(file, tmp_path / "out", settings, one_clock)
         sold = Counter(prediction.body["prompt"] for prediction in books.predictions())
         assert sold == Counter(job.prompt for job in file.jobs)
         assert manifest.totals.successful == manifest.totals.total == len(file.jobs)
@@ -84,36 +88,41 @@ def test_every_config_runs_to_the_end_and_only_once(tmp_path: Path, name: str, w
 
 
 @pytest.mark.parametrize("wire", ["canonical", "article"])
-def test_recoverable_faults_lose_nothing(tmp_path: Path, wire: str) -> None:
+def test_recoverable_faults_lose_nothing(tmp_path: Path, one_clock: Clock, wire: str) -> None:
     """Refused submits, hidden predictions, failures with retries, broken downloads."""
     file = load_jobs(CONFIGS / "scenario_social.yaml")
     faults = Faults(rate_limited=0.2, not_found_first=0.3, failed=0.2, cut=0.5)
     settings = SimulatorSettings(speed=SPEED, wire=wire, faults=faults, books=tmp_path / "books")
     manifest, books = run(
-        file, tmp_path / "out", settings, retries=20, deadlines=Deadlines(image=60, video=60)
+        file,
+        tmp_path / "out",
+        settings,
+        one_clock,
+        retries=20,
+        deadlines=Deadlines(image=60, video=60),
     )
     assert manifest.totals.successful == len(file.jobs)
     assert Decimal(manifest.totals.charged).scaleb(-6) == books.charged()
 
 
-def test_a_dropped_answer_is_unknown_and_stays_so(tmp_path: Path) -> None:
+def test_a_dropped_answer_is_unknown_and_stays_so(tmp_path: Path, one_clock: Clock) -> None:
     """Taken, charged, never answered nor listed: unknown, reserved, not bought a second time."""
     file = load_jobs(CONFIGS / "quickstart.yaml")
     faults = Faults(dropped=1.0, no_history=1.0)
     settings = SimulatorSettings(speed=SPEED, faults=faults, books=tmp_path / "books")
     for _ in range(2):
-        manifest, books = run(file, tmp_path / "out", settings)
+        manifest, books = run(file, tmp_path / "out", settings, one_clock)
         assert manifest.totals.unknown == len(file.jobs) == len(books.predictions())
         assert Decimal(manifest.totals.reserved).scaleb(-6) == books.charged()
 
 
-def test_moderation_is_final(tmp_path: Path) -> None:
+def test_moderation_is_final(tmp_path: Path, one_clock: Clock) -> None:
     """Refused input is bought once, costs nothing, and keeps its reason."""
     file = load_jobs(CONFIGS / "quickstart.yaml")
     settings = SimulatorSettings(
         speed=SPEED, faults=Faults(moderated=1.0), books=tmp_path / "books"
     )
-    manifest, books = run(file, tmp_path / "out", settings)
+    manifest, books = run(file, tmp_path / "out", settings, one_clock)
     assert manifest.totals.failed == len(file.jobs) == len(books.predictions())
     assert manifest.totals.charged == 0
     assert all("content policy" in str(result.error) for result in manifest)

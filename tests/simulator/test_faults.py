@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from dataclasses import asdict
 from decimal import Decimal
@@ -18,6 +17,7 @@ from asyncpipe.simulator.faults import Faults
 from asyncpipe.simulator.server import Simulator
 from asyncpipe.simulator.settings import SimulatorSettings
 from tests.support import CONFIGS
+from tests.support.clock import Clock
 from tests.support.simulator_client import Client, run
 
 FINAL = {
@@ -118,7 +118,7 @@ def test_the_same_seed_makes_the_same_trouble() -> None:
 
 @pytest.mark.parametrize("wire", ["canonical", "article"])
 def test_a_run_that_meets_every_recoverable_fault_gets_everything(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wire: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_clock: Clock, wire: str
 ) -> None:
     """Every job succeeds within the usual retries, is charged once, and no key leaves home."""
     for module in ("_tasks", "engine.submit", "flow.backoff"):
@@ -147,5 +147,5 @@ def test_a_run_that_meets_every_recoverable_fault_gets_everything(
             assert simulator.books.submits() > len(sold)
             return manifest
 
-    manifest = asyncio.run(main())
+    manifest = one_clock.run(main())
     assert manifest.totals.successful == len(file.jobs), [r.error for r in manifest]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
 from collections import Counter
@@ -16,6 +15,7 @@ from asyncpipe.simulator.books import BookedPrediction
 from asyncpipe.simulator.faults import Faults
 from asyncpipe.simulator.server import Simulator
 from asyncpipe.simulator.settings import SimulatorSettings
+from tests.support.clock import Clock
 
 LONG = os.environ.get("ASYNCPIPE_CHAOS") == "long"
 SEEDS = range(20 if LONG else 1)
@@ -45,7 +45,7 @@ def all_sorts(count: int) -> list[Job]:
 
 
 def run_simulated(
-    folder: Path, settings: SimulatorSettings, jobs: list[Job]
+    folder: Path, settings: SimulatorSettings, jobs: list[Job], clock: Clock
 ) -> tuple[Manifest, Exception | None]:
     async def main() -> tuple[Manifest, Exception | None]:
         async with Simulator(settings) as simulator:
@@ -62,7 +62,7 @@ def run_simulated(
                 done = await pipeline.batch_generate(jobs)
                 return done, pipeline.stopped
 
-    return asyncio.run(main())
+    return clock.run(main())
 
 
 def on_disk(folder: Path, results: list[Result]) -> None:
