@@ -192,6 +192,8 @@ class Foreign:
     async def __call__(self, request: web.BaseRequest) -> web.Response:
         before, _, behind = self.path.partition("{id}")
         path = request.path
+        if path.startswith("/public/"):  # whose account it is, it does not say
+            return web.json_response({"code": 404, "msg": "not found", "data": None}, status=404)
         self.paths.append(path)
         name = path.removeprefix(before).removesuffix(behind)
         match request.method:
