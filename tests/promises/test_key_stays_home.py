@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 import click
 import pytest
+import trustme
 from aiohttp import web
 
 import asyncpipe
@@ -29,8 +30,10 @@ from asyncpipe.jobs.record import JobRecord
 from asyncpipe.ledger.folder import ledger_path
 from asyncpipe.media.downloader import Downloader, Target
 from asyncpipe.providers.atlas.key import Redactor
+from asyncpipe.simulator import Faults, Simulator, SimulatorSettings
 from tests.support import ROOT
 from tests.support.media import PNG, fetch
+from tests.support.proxies import HOST, proxied
 from tests.support.servers import REFUSALS, echoing, serving
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
@@ -465,3 +468,52 @@ def test_media_requests_carry_no_credentials(tmp_path: Path) -> None:
     assert "Authorization" not in headers
     assert "Cookie" not in headers
     assert headers["User-Agent"].startswith("asyncpipe/")
+
+
+CHAOS = "all=0.15,dropped=0.05,server_error_submit=0.05,moderated=0.05,refused=0.05,nameless=0.05"
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("way", ["direct", "through a proxy"])
+def test_after_a_chaotic_run_the_key_is_nowhere(tmp_path: Path, way: str) -> None:
+    """Written, printed with --verbose, or sent to proxies and media hosts: whatever went wrong."""
+    ca, trusted, home = trustme.CA(), tmp_path / "ca.pem", tmp_path / "home"
+    ca.cert_pem.write_to_path(str(trusted))
+    home.mkdir()
+    lines = [f"  - {{name: 杯 {n}, model: {FLUX}, prompt: mug {n}}}" for n in range(12)]
+    text = "\n".join(["polling: {initial_s: 0.05, maximum_s: 0.2}", "jobs:", *lines, ""])
+    (home / "jobs.yaml").write_text(text, encoding="utf-8")
+    settings = SimulatorSettings(speed=1000.0, body_bytes=2000, faults=Faults.parse(CHAOS))
+
+    async def main() -> None:
+        async with (
+            Simulator(settings) as simulator,
+            proxied(int(simulator.base_url.split(":")[2].split("/")[0]), ca) as (port, heads),
+        ):
+            there = {"ATLASCLOUD_BASE_URL": simulator.base_url}
+            if way != "direct":
+                there = {
+                    "HTTPS_PROXY": f"http://127.0.0.1:{port}",
+                    "SSL_CERT_FILE": str(trusted),
+                    "ATLASCLOUD_BASE_URL": f"https://{HOST}/api/v1",
+                }
+            run = ("-m", "asyncpipe", "run", "jobs.yaml", "-o", "out", "--max-cost", "9", "-v")
+            options = ("--patience", "2", "--search-s", "1", "--allow-unknown-models")
+            said = ""
+            for command in [
+                (*run, *options),
+                (*run, *options),
+                ("-m", "asyncpipe", "status", "out"),
+            ]:
+                said += (await run_cli(home, *command, ATLASCLOUD_API_KEY=KEY, **there))[1]
+            assert len(simulator.books.predictions()) >= 8
+            assert simulator.books.media_credentials() == 0
+            assert bool(heads) == (way != "direct")
+            assert not leaks("\n".join(heads))
+            assert not leaks(said)
+            assert "Traceback" not in said
+
+    asyncio.run(main())
+    assert len(files(home)) > 4
+    for path, body in files(home).items():
+        assert not leaks(body), path
