@@ -146,6 +146,7 @@ def delivered(
     notes, given, asked = answer.notes, len(answer.outputs), outputs_asked(record.job)
     if asked is not None and given < asked:
         notes = {**notes, "given": given, "asked": asked}
+    known = record.attempt.prediction_id is not None  # then by the answer to its submit
     if answer.extras:
         notes = {**notes, "extras": len(answer.extras)}
     return Generated(
@@ -154,8 +155,8 @@ def delivered(
         outputs=(*answer.outputs, *answer.extras),
         notes=notes,
         generation_s=generation_s,
-        prediction_id=answer.id or None,
-        route=answer.route or None,
+        prediction_id=None if known else answer.id or None,
+        route=None if known else answer.route or None,
         request_id=answer.request_id,
         told=told_micro(answer.charged),
     )

@@ -106,14 +106,16 @@ class Fetcher:
         attempt, errors = ticket.record.attempt, list[DownloadError]()
         stored = {asset.position for asset in attempt.assets} | await self._put_back(ticket)
         outputs = await self._outputs(ticket.record) if len(stored) < len(attempt.outputs) else ()
-        first = len(outputs) - attempt.extras
+        first = len(outputs)
+        if attempt.extras:  # told again, there may be fewer of them
+            first = min(first, len(attempt.outputs) - attempt.extras)
         asked = {*range(first), *(asset.position for asset in attempt.missing)}
         stems = await self._stems(ticket.record, first) if outputs else []
-        for index, stem in enumerate(stems):
+        for index, (output, stem) in enumerate(zip(outputs, stems, strict=False)):
             if index in stored:
                 continue
             try:
-                file = await self._fetch_one(ticket.record, index, outputs[index], stem, chase)
+                file = await self._fetch_one(ticket.record, index, output, stem, chase)
             except DownloadError as exc:
                 if index in asked or not (exc.refused or chase.failures >= EXTRA_TRIES):
                     errors.append(exc)
@@ -212,4 +214,6 @@ class Fetcher:
         except Exception as exc:  # a bug in a provider must not end everybody's run
             logger.exception("poll failed", extra={"action": "poll.failed"})
             raise DownloadError(f"the provider's code failed during a poll: {exc!r}"[:300]) from exc
-        return (*answer.outputs, *answer.extras)
+        attempt = record.attempt
+        same = len(answer.outputs) == len(attempt.outputs) - attempt.extras
+        return (*answer.outputs, *answer.extras) if same else answer.outputs

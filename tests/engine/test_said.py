@@ -124,6 +124,29 @@ def test_files_beside_the_outputs_are_stored_and_count_for_nothing(tmp_path: Pat
     assert "Note" not in said(tmp_path)
 
 
+def test_media_inside_an_answer_are_asked_for_again_with_fewer_extras(tmp_path: Path) -> None:
+    """What was asked for is stored as such, whatever has become of the rest."""
+    bad = "data:image/png;base64,AAAA"
+    first = done(bad, extras=(PIXEL,))
+    job = Job(name="a", model=FLUX, prompt="p", deadline_s=60)
+
+    async def main(*answers: Prediction, patience_s: float) -> Result:
+        provider.scripts = {"a": Script(polls=answers)}
+        for made in provider._made.values():
+            made.polls[:] = [*answers]
+        async with a_pipeline(
+            provider, tmp_path, min_free_bytes=0, patience_s=patience_s
+        ) as pipeline:
+            return next(iter(await pipeline.batch_generate([job])))
+
+    provider = FakeProvider()
+    result = run_virtual(main(*[first] * 50, patience_s=5.0))
+    assert result.state is JobState.GENERATED
+    result = run_virtual(main(*[done(PIXEL)] * 50, patience_s=5.0))
+    assert result.state is JobState.SUCCEEDED
+    assert result.assets[0].path == "images/a.png"
+
+
 def test_an_extra_file_that_cannot_be_had_fails_nothing(tmp_path: Path) -> None:
     """Nobody asked for it: what was asked for stands."""
     answers = {"a": done(PIXEL, extras=("data:text/html,<html>gone", PIXEL))}
