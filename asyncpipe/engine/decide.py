@@ -143,8 +143,9 @@ def delivered(
     record: JobRecord, answer: Prediction, at: datetime, *, generation_s: float
 ) -> Generated:
     """The end of a prediction that names its outputs, and whether they are as many as asked for."""
-    notes, given, asked = answer.notes, len(answer.outputs), outputs_asked(record.job)
-    if asked is not None and given < asked:
+    notes, given = answer.notes, len(answer.outputs)
+    asked = max(outputs_asked(record.job) or 0, len(notes.get("nsfw", ())))
+    if given < asked:
         notes = {**notes, "given": given, "asked": asked}
     known = record.attempt.prediction_id is not None  # then by the answer to its submit
     if answer.extras:

@@ -22,8 +22,8 @@ ASSUMED_DURATION_S = 5
 OUTPUT_COUNTS = ("num_images", "n", "max_images")
 """Fields that ask for several outputs, by model; each output is paid for."""
 
-EXACT_COUNTS = ("num_images", "n")
-"""Those that are no upper limit."""
+EXACT_COUNTS = ("num_images", "n", "num_outputs", "num_videos")
+"""Fields that say how many there will be, and not at most."""
 
 _SECONDS = re.compile(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*s?\s*", re.ASCII)
 

@@ -40,7 +40,7 @@ AT = datetime(2026, 11, 24, tzinfo=UTC)
 
 def record(**fields: Any) -> JobRecord:
     model = fields.pop("model", "m/text-to-image")
-    job = Job(name="a", type=JobType.IMAGE, model=model, prompt="p")
+    job = fields.pop("job", None) or Job(name="a", type=JobType.IMAGE, model=model, prompt="p")
     base: Any = {"id": 1, "key": "k" * 32, "name": "a", "job": job, "state": JobState.SUBMITTING}
     return JobRecord(**(base | fields))
 
@@ -127,6 +127,34 @@ def test_the_deadline_judges_by_what_lasts(
         return
     assert type(outcome) is event
     assert not isinstance(outcome, Failed) or outcome.charged
+
+
+@pytest.mark.parametrize(
+    ("params", "flags", "notes"),
+    [
+        ({}, None, {}),
+        ({"num_images": 2}, None, {}),
+        ({"num_images": 3}, None, {"given": 2, "asked": 3}),
+        ({"n": "4"}, None, {"given": 2, "asked": 4}),
+        ({"num_outputs": 5}, None, {"given": 2, "asked": 5}),
+        ({"max_images": 9}, None, {}),
+        ({"n": True}, None, {}),
+        ({}, [False, True, False], {"given": 2, "asked": 3}),
+        ({"num_images": 2}, [True], {}),
+    ],
+)
+def test_fewer_outputs_than_asked_for_are_noted(
+    params: dict[str, Any], flags: list[bool] | None, notes: dict[str, Any]
+) -> None:
+    """By what the job says, or by how many flags there are."""
+    said = {"nsfw": flags} if flags else {}
+    answer = Prediction(
+        id="p", status=PredictionStatus.COMPLETED, outputs=("u", "v"), notes=dict(said)
+    )
+    asked = record(job=Job(model="m/text-to-image", prompt="p", params=params))
+    event = after_submit(asked, answer, AT, retries=2)
+    assert isinstance(event, Generated)
+    assert event.notes == said | notes
 
 
 def test_trouble_beside_a_word_that_is_known_is_told_at_the_deadline() -> None:

@@ -263,6 +263,18 @@ def unread(layers: Iterable[Fields], *, texts: bool = False) -> str:
     return ""
 
 
+def outputs_of_failure(layers: Iterable[Fields]) -> str:
+    """Return, as text, what a failed prediction has all the same where outputs are; "" if nothing.
+
+    Such outputs are not paid for, and may be a part.
+    """
+    for layer in layers:
+        for name in _LISTS:
+            if next(_urls(layer.get(name)), None) is not None:
+                return _storable(json.dumps(layer[name], ensure_ascii=False))[:RAW_LENGTH]
+    return ""
+
+
 def _is_unread(member: Any) -> bool:
     says = bool(member) and isinstance(member, str | dict | list)
     return says and next(_urls(member), None) is None

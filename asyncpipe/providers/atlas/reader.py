@@ -309,7 +309,7 @@ def _prediction(answer: ApiAnswer, status: PredictionStatus, *, texts: bool = Fa
         notes=_notes(
             nsfw=list(flags),
             error=error if outputs else "",
-            raw=fields.unread(answer.layers, texts=texts) if done else "",
+            raw=_raw(answer, status, texts=texts),
             status="" if _is_known(word) else word,
         ),
     )
@@ -330,6 +330,14 @@ def _error(answer: ApiAnswer, status: PredictionStatus, *, outputs: bool, flagge
     if fields.is_moderation(answer.said, None):
         return answer.said
     return _UNSAFE if flagged else ""
+
+
+def _raw(answer: ApiAnswer, status: PredictionStatus, *, texts: bool) -> str:
+    """What stands where outputs are, as it came, where nobody will fetch it."""
+    if status is PredictionStatus.COMPLETED:
+        return fields.unread(answer.layers, texts=texts)
+    failed = status is PredictionStatus.FAILED
+    return fields.outputs_of_failure(answer.layers) if failed else ""
 
 
 def _notes(**said: Any) -> Notes:

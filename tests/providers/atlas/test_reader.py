@@ -949,6 +949,14 @@ def test_outputs_that_cannot_be_read_are_kept_as_they_came(outputs: str, raw: st
     assert "raw" in mixed.notes
 
 
+def test_outputs_of_a_failed_prediction_are_kept_as_they_came() -> None:
+    """They are not paid for, and not fetched; nor is the failure less of one."""
+    body = {"id": "p", "status": "failed", "error": "1 of 2 failed", "outputs": [PNG]}
+    answer = poll(json.dumps({"code": 200, "data": body}))
+    assert (answer.status, answer.outputs) == (FAILED, ())
+    assert answer.notes == {"raw": json.dumps([PNG])}
+
+
 @pytest.mark.parametrize("outputs", ["null", "[]", '""', "[null]", f'["{PNG}",null,"",7]'])
 def test_nothing_is_kept_where_nothing_is_wrong(outputs: str) -> None:
     """Gaps in a list of outputs are gaps."""
