@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio
 
 from asyncpipe._tasks import Retries, retrying
-from asyncpipe.errors import CannotConnect, ProviderError
+from asyncpipe.errors import KeyRefused, ProviderError, SubmitStopped
 from asyncpipe.ledger import Ledger, Origin, check_account
 from asyncpipe.pricing import Tell
 from asyncpipe.providers import HasAccountId, Provider
@@ -26,7 +26,7 @@ async def ask_account(provider: Provider, tell: Tell) -> str | None:
     """The id of the account that the provider's key belongs to.
 
     None where it is not to be had, which ``tell`` hears of unless the provider has none at all.
-    Raises CannotConnect.
+    Raises CannotConnect and KeyRefused.
     """
     if not isinstance(provider, HasAccountId):
         return None
@@ -38,7 +38,7 @@ async def ask_account(provider: Provider, tell: Tell) -> str | None:
         if isinstance(told, str) and told:
             return told
         why = f"{told!r:.100} is no id"
-    except CannotConnect:
+    except SubmitStopped:  # nor will anything else be answered
         raise
     except ProviderError as exc:
         why = str(exc)
@@ -65,4 +65,6 @@ async def settle_account(
 
 
 def _may_pass(error: ProviderError) -> bool:
-    return error.status is None or error.status >= 500 or error.status in (401, 403, 408, 429)
+    if isinstance(error, KeyRefused):
+        return True  # that is certain of this moment; a gateway's slip may last for one
+    return error.status is None or error.status >= 500 or error.status in (403, 408, 429)

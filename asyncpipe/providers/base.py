@@ -108,7 +108,8 @@ class HasAccountId(Protocol):
     async def account_id(self) -> str:
         """The provider's own id of the account, the same for each of its keys; costs nothing.
 
-        Raises ProviderError where it cannot be told.
+        Raises KeyRefused where the key is certainly no key of any, which stops the run, and any
+        other ProviderError where the account cannot be told, which does not.
         """
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from asyncpipe import AtlasCloud, Job, Pipeline, Polling
 from asyncpipe.errors import KeyRefused, PollFailed, ProviderError, UsageError
+from asyncpipe.http import HttpAnswer
 from asyncpipe.jobs import JobState
 from asyncpipe.ledger import origin_of
 from asyncpipe.simulator import Simulator, SimulatorSettings
@@ -153,7 +154,7 @@ class Named(FakeProvider):
     [
         ProviderError("not found", status=404),
         ProviderError("forbidden", status=403),
-        KeyRefused("unauthorized", status=401),
+        ProviderError("unauthorized", status=401),
         PollFailed("no answer"),
         ProviderError("the balance names no account", status=200),
         ValueError("a bug"),
@@ -224,3 +225,49 @@ def test_while_nothing_was_bought_the_key_may_be_anybodys(tmp_path: Path) -> Non
         assert origin_of(tmp_path).account == "acct-2"
 
     run_virtual(main())
+
+
+def test_a_wrong_key_is_told_once_and_before_anything_is_submitted(tmp_path: Path) -> None:
+    """Where every path that asks for a key refuses it; nothing is said to be tried again."""
+    write_jobs(tmp_path / "jobs.yaml", JOBS)
+
+    async def main() -> None:
+        settings = SimulatorSettings(speed=1000, api_key=OLD)
+        async with Simulator(settings) as simulator:
+            for arguments in (RUN, ("collect", "out"), ("resolve", "out", "--find")):
+                process = await asyncio.create_subprocess_exec(
+                    *command(*arguments, "--base-url", simulator.base_url),
+                    cwd=tmp_path,
+                    env=environment(ATLASCLOUD_API_KEY=NEW),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=asyncio.subprocess.STDOUT,
+                )
+                printed, _ = await process.communicate()
+                said = printed.decode()
+                assert process.returncode == 3, (arguments, said)
+                assert said.count("401") == said.count("refuses the key") + 1 == 2, said
+                assert "again" not in said
+            assert simulator.books.submits() == 0
+            provider = AtlasCloud(NEW, base_url=simulator.base_url)
+            with pytest.raises(KeyRefused):
+                await one_run(provider, tmp_path / "library", "杯")
+
+    asyncio.run(main())
+
+
+def test_a_key_that_may_not_read_the_balance_is_no_wrong_key(tmp_path: Path) -> None:
+    """401 from the billing paths alone, which some APIs do not have: all goes on."""
+
+    class NoBilling(AtlasCloud):
+        async def ask_account(self, path: str) -> HttpAnswer:
+            return HttpAnswer(status=401, headers={}, body=b"{}")
+
+    async def main() -> None:
+        for wire in ("canonical", "article"):
+            async with Simulator(SimulatorSettings(speed=1000, wire=wire)) as simulator:
+                provider = NoBilling(OLD, base_url=simulator.base_url)
+                remarks = await one_run(provider, tmp_path / wire, "杯")
+                assert sum("account" in remark for remark in remarks) == 1
+
+    asyncio.run(main())

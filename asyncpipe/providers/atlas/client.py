@@ -92,6 +92,8 @@ _CANONICAL = "/model/prediction/{id}"
 
 _ARTICLE = "/model/prediction/{id}/get"
 
+_NOBODYS = "asyncpipe-asks-whether-its-key-is-taken"
+
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 
 _SIMULATED_KEY = "simulated"
@@ -263,7 +265,7 @@ class AtlasCloud:
         models = read_models((opened.document or {}).get("data")) if opened.code == 200 else ()
         if not models:
             said = f", {opened.said}" if opened.said else ""
-            if opened.code == 401 and self._account:  # it needs none, and takes no wrong one
+            if opened.code == 401 and await self._refuses_the_key():
                 raise KeyRefused(
                     f"{KEY_REFUSED} (at its catalogue{said})",
                     status=401,
@@ -321,11 +323,35 @@ class AtlasCloud:
     async def account_id(self) -> str:
         """The account's own id, the same for each of its keys; free.
 
-        Raises ProviderError where it is not told; asked once of each ``AtlasCloud``.
+        Raises ProviderError where it is not told, KeyRefused where it is certain that nothing will
+        be; told once, it is not asked for again.
         """
         if not self._account_id:
-            self._account_id = read_account(await self.ask_account("/balance"))
+            try:
+                self._account_id = read_account(await self.ask_account("/balance"))
+            except KeyRefused as exc:
+                told: dict[str, Any] = {"status": exc.status, "request_id": exc.request_id}
+                if await self._refuses_the_key():
+                    raise KeyRefused(f"{KEY_REFUSED} (401)", **told) from None
+                raise ProviderError(str(exc), **told) from None
         return self._account_id
+
+    async def _refuses_the_key(self) -> bool:
+        """Whether a 401 speaks of the key: the API answers it to paths it does not have, too.
+
+        Of an id that nobody has it tells nothing but that, and costs nothing.
+        """
+        if not self._account:
+            return False
+        for path in (_CANONICAL, _ARTICLE):
+            try:
+                await self._ask(path, _NOBODYS)
+            except KeyRefused:
+                continue
+            except ProviderError:
+                return False
+            return False
+        return True
 
     async def bill(self, days: Iterable[date]) -> Bill:
         """What the account's key was charged on ``days`` (UTC); free.

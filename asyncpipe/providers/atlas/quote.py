@@ -102,6 +102,9 @@ def _refusal(answer: ApiAnswer) -> ProviderError:
     kind: type[ProviderError] = ProviderError
     if answer.code == 401:
         kind = KeyRefused
+        text = clean(
+            f"the API gives no quote: it refuses the key, or the base URL is wrong ({shown}{said})"
+        )
     elif answer.code == 402:
         kind = BalanceExhausted
     elif answer.code == 429:

@@ -189,6 +189,20 @@ def test_what_is_bought_meanwhile_pushes_rows_to_the_next_page() -> None:
     assert reading(api) == ["c", "b", "a"]
 
 
+@pytest.mark.parametrize("status", [401, 403])
+def test_one_refusal_of_the_list_is_asked_once_more(status: int) -> None:
+    """On any page: a gateway's slip must not end the search of a whole run; twice, it is true."""
+    slip = (status, b"{}")
+    first, second = answer(row("b", 1), total=2), answer(row("a", 2), total=2)
+    assert reading(Lister(slip, first, slip, second)) == ["b", "a"]
+    with pytest.raises(HistoryUnavailable):
+        reading(Lister(first, slip, slip, second))
+    api = Lister((404, b"{}"), first)
+    with pytest.raises(HistoryUnavailable):
+        reading(api)
+    assert len(api.asked) == 1
+
+
 def test_a_busy_api_is_asked_again() -> None:
     assert reading(Lister((429, b"{}"), (502, b"<html>"), answer(row("a", 1)))) == ["a"]
 

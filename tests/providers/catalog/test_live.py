@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from asyncpipe import AtlasCloud
-from asyncpipe.errors import DownloadError, ProviderError
+from asyncpipe.errors import CannotConnect, DownloadError, KeyRefused, ProviderError
 from asyncpipe.providers.catalog.live import (
     LARGEST_SCHEMA,
     Catalogue,
@@ -25,6 +25,7 @@ from asyncpipe.providers.catalog.live import (
     write_cache,
 )
 from asyncpipe.providers.catalog.models import BUILT_IN, CatalogModel, read_models
+from asyncpipe.testing import run_virtual
 from tests.support.catalog import MODELS, ROW, VEO, listed
 from tests.support.servers import serving
 
@@ -222,6 +223,59 @@ def test_a_catalogue_is_kept_for_a_day(cached: Path) -> None:
     assert get(provider, refresh=True).source == "live"
     assert provider.asked == 2
     assert [path.name for path in cached.parent.iterdir()] == [cached.name]
+
+
+class Slips(Lists):
+    """One whose first answers are errors."""
+
+    def __init__(self, *errors: ProviderError) -> None:
+        super().__init__(*NEW)
+        self.errors = [*errors]
+
+    async def catalog(self) -> tuple[CatalogModel, ...]:
+        found = await super().catalog()
+        if self.errors:
+            raise self.errors.pop(0)
+        return found
+
+
+@pytest.mark.parametrize(
+    "slip", [KeyRefused("no", status=401), ProviderError("a page", status=403)]
+)
+def test_one_refusal_of_the_catalogue_is_asked_once_more(cached: Path, slip: ProviderError) -> None:
+    """Twice, it is true: a wrong key is raised, anything else leaves what is known."""
+    found = run_virtual(get_catalogue(Slips(slip)))
+    assert (found.source, found.trouble) == ("live", None)
+    again = get_catalogue(Slips(slip, slip), refresh=True)
+    if isinstance(slip, KeyRefused):
+        with pytest.raises(KeyRefused):
+            run_virtual(again)
+    else:
+        assert run_virtual(again).trouble == "a page"
+
+
+def test_a_way_that_is_set_up_wrongly_is_not_hidden_by_what_is_known(cached: Path) -> None:
+    keep(cached, age=timedelta(days=30))
+    with pytest.raises(CannotConnect):
+        run_virtual(get_catalogue(Slips(CannotConnect("no"))))
+
+
+@pytest.mark.parametrize("path_401", ["/models", "/model/prediction"])
+def test_a_401_to_the_catalogue_alone_speaks_of_its_path(path_401: str) -> None:
+    """The API answers it to paths that it does not have: only where all do is it of the key."""
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        if "/models" in request.path or path_401 in request.path:
+            return web.json_response({"code": 401, "msg": "unauthorized"}, status=401)
+        return web.json_response({"code": 404, "msg": "not found"}, status=404)
+
+    async def steps(origin: str) -> None:
+        async with AtlasCloud("apikey-x", base_url=origin) as provider:
+            with pytest.raises(ProviderError, match="401") as caught:
+                await provider.catalog()
+        assert isinstance(caught.value, KeyRefused) is (path_401 != "/models")
+
+    served(answer, steps)
 
 
 @pytest.mark.parametrize("age", [timedelta(hours=25), -timedelta(hours=1)])
