@@ -20,7 +20,7 @@ from asyncpipe.cli.survey import Kind, Survey, prices_of, told
 from asyncpipe.engine import learned_before
 from asyncpipe.errors import CannotConnect, ProviderError
 from asyncpipe.flow import Latency
-from asyncpipe.jobfile import JobFile, open_jobs
+from asyncpipe.jobfile import JobFile, load_price_file, open_jobs
 from asyncpipe.jobs import Job, JobType
 from asyncpipe.pricing import HasBalance, Price, Prices, Quotes, to_micro, usd
 from asyncpipe.providers import Provider, has_key
@@ -59,7 +59,7 @@ def estimate_jobs(options: EstimateOptions) -> None:
     if options.simulate + bool(options.base_url) + options.offline > 1:
         raise click.UsageError("--offline, --simulate and --base-url exclude each other")
     file = open_jobs(options.jobfile)
-    prices = prices_of(file, options.price_file)
+    prices = prices_of(file, load_price_file(options.price_file) if options.price_file else None)
     workers = options.max_workers or file.settings.max_workers
     if options.offline or not (options.simulate or options.base_url or has_key()):
         remark = "as --offline asks" if options.offline else "there is no key"

@@ -25,7 +25,7 @@ from asyncpipe.jobfile import JobFile, load_price_file, open_jobs
 from asyncpipe.jobs import Job
 from asyncpipe.ledger import Taken, reading
 from asyncpipe.media import GIB
-from asyncpipe.pricing import Prices, Quotes, SpendingLimits, to_micro
+from asyncpipe.pricing import PriceBook, Prices, Quotes, SpendingLimits, to_micro
 from asyncpipe.providers import DEFAULT_PROVIDER, Provider
 from asyncpipe.report import Progress
 
@@ -63,14 +63,14 @@ def run_jobs(options: RunOptions) -> int:
     if options.simulate and options.base_url:
         raise click.UsageError("--simulate and --base-url exclude each other")
     file = open_jobs(options.jobfile)
-    prices = prices_of(file, options.price_file)
+    book = load_price_file(options.price_file) if options.price_file else None
     folder = options.output_dir or file.settings.output_dir
-    work = partial(_run, options, file, prices, folder)
+    work = partial(_run, options, file, book, folder)
     return run_session(folder, work, output=options.output, simulated=options.simulate)
 
 
-async def _run(options: RunOptions, file: JobFile, prices: Prices, folder: Path) -> End:
-    settings, echo = file.settings, options.output.echo
+async def _run(options: RunOptions, file: JobFile, book: PriceBook | None, folder: Path) -> End:
+    settings, echo, prices = file.settings, options.output.echo, prices_of(file, book)
     # The article's simulator takes any model; a file that is checked without asking anybody is
     # checked before the folder is touched.
     asking = not options.simulate or options.simulate_catalog == "live"
@@ -101,7 +101,7 @@ async def _run(options: RunOptions, file: JobFile, prices: Prices, folder: Path)
             folder,
             max_workers=options.max_workers or settings.max_workers,
             limits=replace(settings.limits, window=settings.window),
-            spending=_spending(options, file, quoting),
+            spending=_spending(options, file, book, quoting),
             retries=settings.retries,
             deadlines=deadlines,
             polling=polling,
@@ -145,13 +145,15 @@ def _simulated(options: RunOptions) -> Simulated | None:
     )
 
 
-def _spending(options: RunOptions, file: JobFile, quotes: Quotes) -> SpendingLimits:
+def _spending(
+    options: RunOptions, file: JobFile, book: PriceBook | None, quotes: Quotes
+) -> SpendingLimits:
     settings = file.settings
     return SpendingLimits(
         max_cost=_cap(options, file),
         min_balance=_either(options.min_balance, settings.min_balance),
         prices=settings.prices,
-        price_book=load_price_file(options.price_file) if options.price_file else None,
+        price_book=book,
         quotes=quotes,
         estimate_factor=settings.estimate_factor,
     )

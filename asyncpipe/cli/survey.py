@@ -5,16 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TypeVar
 
 import anyio.lowlevel
 
 from asyncpipe.cli.precheck import CatalogueCheck
 from asyncpipe.errors import JobFileError, Problem, UsageError
-from asyncpipe.jobfile import JobFile, JobRow, load_price_file
+from asyncpipe.jobfile import JobFile, JobRow
 from asyncpipe.jobs import Job
-from asyncpipe.pricing import Price, Prices, Quotes, Unpriced, books_of, price_key
+from asyncpipe.pricing import Price, PriceBook, Prices, Quotes, Unpriced, books_of, price_key
 
 QUOTES_S = 120.0
 """Longest wait for the quotes of one job file."""
@@ -162,12 +161,8 @@ async def survey_rows(
         raise JobFileError(problems)
 
 
-def prices_of(file: JobFile, price_file: Path | None) -> Prices:
-    """Every source of prices that a job file and the user name, no quotes yet.
-
-    Raises JobFileError for the price file's problems.
-    """
-    book = None if price_file is None else load_price_file(price_file)
+def prices_of(file: JobFile, book: PriceBook | None) -> Prices:
+    """Every source of prices that a job file and the user's price file name, no quotes yet."""
     return Prices(
         books=books_of(file.settings.prices, book), estimate_factor=file.settings.estimate_factor
     )

@@ -10,7 +10,7 @@ import orjson
 
 from asyncpipe._text import fit, json_text, printable
 from asyncpipe.cli.survey import Survey, prices_of
-from asyncpipe.jobfile import JobFile, JobRow, open_jobs
+from asyncpipe.jobfile import JobFile, JobRow, load_price_file, open_jobs
 from asyncpipe.pricing import Price, usd
 from asyncpipe.providers import DEFAULT_PROVIDER
 from asyncpipe.report import money
@@ -25,7 +25,7 @@ def validate_jobs(path: Path, *, as_json: bool, price_file: Path | None = None) 
     A model that no table prices is no mistake here: a run asks the provider.
     """
     file = open_jobs(path)
-    prices = prices_of(file, price_file)
+    prices = prices_of(file, load_price_file(price_file) if price_file else None)
     found = Survey(file, prices)
     first: list[JobRow] = []
     for row in file.rows:

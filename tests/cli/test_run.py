@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from asyncpipe import read_manifest
+from asyncpipe.cli.app import run_command
 from tests.support import CONFIGS
 from tests.support.command_line import (
     asyncpipe,
@@ -304,3 +305,23 @@ def test_unknown_jobs_wait_for_a_decision(tmp_path: Path) -> None:
     assert (report["total_cost"], report["reserved"]) == (0.08, 0.04)
     assert [row["outcome"] for row in report["results"]] == ["failed, charged", "succeeded"]
     assert len(books(tmp_path / "out").predictions()) == 3
+
+
+def test_a_price_file_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One price counts, in the check and in the run, though the file be written meanwhile."""
+    own = tmp_path / "own.yaml"
+    own.write_text("prices:\n  black-forest-labs/flux-2-pro/text-to-image: {per_image: 0.05}\n")
+    jobs = write_jobs(tmp_path / "jobs.yaml", ONE)
+    opened: list[Path] = []
+    read = Path.read_bytes
+
+    def noted(path: Path) -> bytes:
+        opened.append(path)
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", noted)
+    options = ("--simulate", "--price-file", str(own), "-o", str(tmp_path / "out"))
+    assert run_command(["run", str(jobs), *options]) == 0, capsys.readouterr()
+    assert opened.count(own) == 1
