@@ -18,6 +18,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import aiohttp
@@ -25,6 +26,9 @@ import aiohttp
 from asyncpipe import AtlasCloud, Pipeline, Polling
 from asyncpipe.engine.verify import verify
 from asyncpipe.ledger.database import SqliteLedger
+from asyncpipe.testing import FakeProvider, run_virtual
+
+MODEL = "black-forest-labs/flux-2-pro/text-to-image"
 
 _lock = threading.Lock()
 _left: int | None = None
@@ -109,8 +113,20 @@ async def run(folder: Path, url: str, jobs: Iterable[dict[str, Any]], what: str)
             await pipeline.collect()
 
 
+def load() -> None:
+    """Make one run that costs nothing, so that no forked one imports anything any more."""
+    with TemporaryDirectory() as folder:
+
+        async def one() -> None:
+            async with Pipeline(FakeProvider(), folder, min_free_bytes=0) as pipeline:
+                await pipeline.batch_generate([{"name": "mug", "model": MODEL, "prompt": "mug"}])
+
+        run_virtual(one())
+
+
 def serve() -> None:
-    """Fork one run per line; it has the modules loaded already."""
+    """Fork one run per line; it has the modules loaded already, also those that load late."""
+    load()
     install()
     for line in sys.stdin:
         asked = json.loads(line)

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from functools import cache
 from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from subprocess import CompletedProcess, TimeoutExpired
 
@@ -16,8 +17,11 @@ from asyncpipe.cli import main
 LOADED = (
     *("asyncpipe.cli.run", "asyncpipe.cli.reconcile", "asyncpipe.engine", "asyncpipe.simulator"),
     *("asyncpipe.report.export", "asyncpipe.report.progress", "aiohttp.web", "rich.live", "yaml"),
-    *("PIL.Image", "av", "jsonschema_rs", "uvloop"),
+    *("PIL.Image", "av", "jsonschema_rs", "uvloop", "anyio._backends._asyncio", "pydantic"),
+    *("asyncpipe.jobfile.models", "asyncpipe.cli.survey", "asyncpipe.cli.precheck"),
 )
+
+NULL = Path(os.devnull)
 
 
 @cache
@@ -34,10 +38,7 @@ def command(
     """Run ``asyncpipe`` as the system would, but for the second that its imports take."""
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
-        process = server().Process(  # type: ignore[attr-defined]
-            target=_begin, args=(arguments, cwd, env, out, err)
-        )
-        process.start()
+        process = begun(arguments, cwd=cwd, env=env, out=out, err=err)
         process.join(timeout_s)
         if process.exitcode is None:
             process.kill()
@@ -47,6 +48,17 @@ def command(
         code = process.exitcode
         process.close()
     return CompletedProcess(arguments, code, *said)
+
+
+def begun(
+    arguments: list[str], *, cwd: Path, env: dict[str, str], out: Path = NULL, err: Path = NULL
+) -> BaseProcess:
+    """Begin a command that its caller waits for, or kills."""
+    process: BaseProcess = server().Process(  # type: ignore[attr-defined]
+        target=_begin, args=(arguments, cwd, env, out, err)
+    )
+    process.start()
+    return process
 
 
 def _begin(arguments: list[str], cwd: Path, env: dict[str, str], out: Path, err: Path) -> None:
