@@ -90,7 +90,10 @@ def test_memory_follows_neither_jobs_nor_models(tmp_path: Path, models: int) -> 
 
 
 def test_what_stops_a_run_is_obeyed_wherever_a_job_waits(tmp_path: Path) -> None:
-    """In the row, for its next attempt, in the ledger: all stay pending; what is paid goes on."""
+    """In the row, for its next attempt, in the ledger: all stay pending; what is paid goes on.
+
+    What a caller alone asked for is withdrawn with his error.
+    """
     provider = FakeProvider(
         scripts={"先": Script(generation_s=100.0)}, default=Script(generation_s=50.0)
     )
