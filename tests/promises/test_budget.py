@@ -38,6 +38,7 @@ from asyncpipe.simulator.faults import Faults
 from asyncpipe.simulator.server import Simulator
 from asyncpipe.simulator.settings import SimulatorSettings
 from asyncpipe.testing import FakeProvider, Script, run_virtual
+from tests.support.clock import Clock
 from tests.support.pipelines import a_pipeline, job, opened
 
 FLUX, FAILED = "black-forest-labs/flux-2-pro/text-to-image", PredictionStatus.FAILED
@@ -103,11 +104,13 @@ def batch(count: int) -> list[Job]:
     return [Job(name=f"杯 {n}", model=models[n % 3 == 2], prompt=f"mug {n}") for n in range(count)]
 
 
-def test_500_in_flight_never_cost_a_cent_more_than_the_cap(tmp_path: Path) -> None:
+def test_500_in_flight_never_cost_a_cent_more_than_the_cap(
+    tmp_path: Path, one_clock: Clock
+) -> None:
     """Retries, failures and lost answers; the cap bites in mid-run; a raised one goes on."""
     jobs = batch(640)
     (tmp_path / "out").mkdir()
-    manifest, stopped, sampled, peak = asyncio.run(one(tmp_path, jobs, "26.00"))
+    manifest, stopped, sampled, peak = one_clock.run(one(tmp_path, jobs, "26.00"))
     assert sampled.above == []
     assert peak > WORKERS // 2
     assert isinstance(stopped, BudgetReached)
@@ -116,16 +119,16 @@ def test_500_in_flight_never_cost_a_cent_more_than_the_cap(tmp_path: Path) -> No
     left = manifest.totals.pending
     assert left > 0
     assert manifest.totals.unknown > 0
-    manifest, stopped, sampled, _ = asyncio.run(one(tmp_path, jobs, "26.50"))
+    manifest, stopped, sampled, _ = one_clock.run(one(tmp_path, jobs, "26.50"))
     assert (sampled.above, isinstance(stopped, BudgetReached)) == ([], True)
     assert 0 < manifest.totals.pending < left
     assert usd(manifest) <= Decimal("26.50")
-    manifest, stopped, sampled, _ = asyncio.run(one(tmp_path, jobs, "99"))
+    manifest, stopped, sampled, _ = one_clock.run(one(tmp_path, jobs, "99"))
     assert (stopped, manifest.totals.pending, sampled.above) == (None, 0, [])
 
 
 def test_without_the_reservation_the_books_show_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, one_clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """That the test above can fail: only what is charged counts, not what may be."""
 
@@ -136,7 +139,7 @@ def test_without_the_reservation_the_books_show_it(
     monkeypatch.setattr(Budget, "fit", charged_only)
     monkeypatch.setattr(Budget, "covers_holds", True)
     (tmp_path / "out").mkdir()
-    _, _, sampled, _ = asyncio.run(one(tmp_path, batch(120), "2.00"))
+    _, _, sampled, _ = one_clock.run(one(tmp_path, batch(120), "2.00"))
     assert sampled.above
 
 
