@@ -52,9 +52,9 @@ MOVES_MONEY = {
     TurnedUp,
 }
 KEPT_ELSEWHERE = {"job_id", "at", "charged", "found_free", "said", "indexes", "index", "path"} | {
-    "size", "sha256", "attempt", "created"
+    "size", "sha256", "attempt", "created", "stops"
 }  # fmt: skip
-"""Fields of events that a record has under another name, or in its money."""
+"""Fields of events that a record has under another name or in its money, or that are the run's."""
 LOST = Attempt(n=3, reserved=3, booked=2, lost_at=now())
 VALUES: dict[str, Any] = {
     "int": 3, "str": "x", "bool": True, "float": 1.5, "tuple[int, ...]": (0,),
