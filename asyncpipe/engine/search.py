@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import anyio
 
@@ -41,6 +41,13 @@ FIRST_S = 2.0
 
 SHORTEST_GAP_S, LONGEST_GAP_S = 0.05, 300.0
 
+LAGS = 2.0
+"""A prediction of ours was not listed so many seconds after it was made: lost ones are looked for
+that many times as long, …"""
+
+LONGEST_SEARCHES, LONGEST_LAG_S = 5.0, 120.0
+"""… up to so many times as long as was asked for, and so many seconds longer."""
+
 FAILURES = 3
 """So many readings in a row that fail, and nobody is waited for any more."""
 
@@ -53,6 +60,12 @@ def next_age_s(age_s: float, search_s: float) -> float:
     first = min(FIRST_S, search_s / 20)
     later = min(max(2 * age_s, first), age_s + LONGEST_GAP_S)
     return min(later, search_s) if age_s < search_s else max(later, age_s + 1.0)
+
+
+def patience_s(search_s: float, lag_s: float) -> float:
+    """How long a submit is looked for where the list was seen to lag behind by ``lag_s``."""
+    longest = min(LONGEST_SEARCHES * search_s, search_s + LONGEST_LAG_S)
+    return max(search_s, min(LAGS * lag_s, longest))
 
 
 def attempts_of(record: JobRecord) -> Iterator[Attempt]:
@@ -145,6 +158,8 @@ class Searcher:
         self._clock = gate.clock
         self._wanted: dict[int, _Wanted] = {}
         self._failures = 0
+        self._lag_s = 0.0  # the oldest prediction of ours that a reading did not show
+        self._missed: dict[str, float] = {}  # since when readings lack them, by the loop's clock
         self._reading = anyio.Lock()
         self.refuted = False
         """Whether a submit that was taken for absent has turned up, ever."""
@@ -224,8 +239,11 @@ class Searcher:
         last = self._is_ripe(wanted, self._clock()) and self._is_last(job_id)
         return self._clock() if last else wanted.due
 
+    def _ripe(self, clock: float) -> set[int]:
+        return {each for each, wanted in self._wanted.items() if self._is_ripe(wanted, clock)}
+
     def _is_ripe(self, wanted: _Wanted, clock: float) -> bool:
-        return clock >= wanted.lost_at + self._search_s
+        return clock >= wanted.lost_at + patience_s(self._search_s, self._lag_s)
 
     def _is_last(self, job_id: int) -> bool:
         """Whether those who wait for a job wait for nothing else."""
@@ -237,10 +255,9 @@ class Searcher:
             if self._provider is None:  # others found meanwhile that there is no list
                 return self._let_go(list(self._wanted))
             began = self._clock()
-            ripe = [each for each, wanted in self._wanted.items() if self._is_ripe(wanted, began)]
-            last = [each for each in ripe if self._is_last(each)]
+            last = [each for each in self._ripe(began) if self._is_last(each)]
             try:
-                await self._search({*ripe})
+                await self._search(began)
                 self._failures = 0
             except HistoryUnavailable as exc:
                 self._tell(f"lost submits cannot be looked for: {exc}")
@@ -252,10 +269,10 @@ class Searcher:
                 last = last if self._failures >= FAILURES else []
             for wanted in self._wanted.values():
                 age_s = max(began - wanted.lost_at, 0.0)
-                due = wanted.lost_at + next_age_s(age_s, self._search_s)
+                due = wanted.lost_at + next_age_s(age_s, patience_s(self._search_s, self._lag_s))
                 pause_s = self._pause_s()
                 wanted.due = max(due, self._clock() + pause_s)
-            self._let_go([each for each in last if each in self._wanted])
+            self._let_go(self._ripe(began).intersection(last))
 
     def _pause_s(self) -> float:
         if not self._failures:
@@ -269,7 +286,7 @@ class Searcher:
 
     # -- one reading ----------------------------------------------------------------------------
 
-    async def _search(self, ripe: set[int]) -> None:
+    async def _search(self, began: float) -> None:
         provider = self._provider
         assert provider is not None, "nothing is looked for without a list"
         at, sought = now(), await self._ledger.sought()
@@ -277,14 +294,22 @@ class Searcher:
         if not intents:
             return
         since = min(intents) - SKEW
+        ours = await self._ledger.predictions(since)
         listed = await self._read(provider, since)
         owners = await self._ledger.owners_of({row.id for row in listed})
         own = await own_in(provider, self._ledger, listed, owners)
-        lacking: set[str] = set()
-        if ripe:
-            due = at - timedelta(seconds=self._search_s)
-            ours = await self._ledger.predictions(since)
-            lacking = {each for each, made_at in ours if made_at <= due} - {r.id for r in listed}
+        shown = {row.id for row in listed}
+        self._missed = {
+            each: self._missed.get(each, began) for each, _ in ours if each not in shown
+        }
+        late = {
+            each: max((at - made_at).total_seconds(), began - self._missed[each])
+            for each, made_at in ours
+            if each in self._missed
+        }
+        self._lag_s = max(self._lag_s, *late.values(), 0.0)
+        lacking = {each for each, lag_s in late.items() if lag_s >= self._search_s}
+        ripe = self._ripe(began)
         # The last wait: from here on nothing happens before what is found is recorded.
         records = {record.id: record for record in await self._ledger.sought()}
         for job_id in records.keys() & self._tickets.keys():

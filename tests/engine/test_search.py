@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from asyncpipe import Job
-from asyncpipe.engine.search import next_age_s
+from asyncpipe.engine.search import next_age_s, patience_s
 from asyncpipe.errors import PollFailed, ProviderError, SubmitUnknown
 from asyncpipe.jobs import Event, JobRecord, now
 from asyncpipe.providers import Listed, Prediction
@@ -251,6 +251,37 @@ def test_one_that_turns_up_after_all_is_booked_and_ends_this(tmp_path: Path) -> 
     assert (totals.successful, totals.unknown) == (69, 1)
     assert (totals.charged, len(provider.sold)) == (70 * 40_000, 70)
     assert any("p1 turned up" in each and "paid for twice" in each for each in remarks)
+
+
+@dataclass(kw_only=True)
+class Uneven(FakeProvider):
+    """It lists every second prediction five seconds after those made later."""
+
+    async def submit(self, job: Job) -> Prediction:
+        try:
+            return await super().submit(job)
+        finally:
+            if len(self.sold) % 2 == 0:
+                self._shown_at[f"p{len(self.sold)}"] += 5.0
+
+
+@pytest.mark.parametrize("search_s", [2.0, 3.0])
+def test_a_list_that_was_seen_to_lag_is_looked_at_for_longer(
+    tmp_path: Path, search_s: float
+) -> None:
+    """Whatever the search time: predictions of ours that it lacks tell how late it may be."""
+    lost = {f"杯子 {n}": LOST for n in range(3, 60, 6)}
+    provider = Uneven(shows_history=True, scripts=lost)
+    many = {"max_workers": 8, "search_s": search_s}
+    totals = states(tmp_path, provider, 60, ambiguous="find-resubmit", **many)
+    assert (totals.successful, len(provider.sold)) == (60, 60)
+
+
+def test_nobody_waits_for_ever_for_a_list_that_lags() -> None:
+    """Twice the lag, within bounds that the search time sets."""
+    waits = [patience_s(search_s, lag_s) for search_s, lag_s in ((2, 0), (2, 3), (2, 900))]
+    assert waits == [2, 6, 10]
+    assert [patience_s(120.0, lag_s) for lag_s in (30.0, 90.0, 9000.0)] == [120, 180, 240]
 
 
 @pytest.mark.parametrize("where", ["the same folder", "another folder", "another account"])
