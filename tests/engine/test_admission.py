@@ -56,6 +56,7 @@ def test_a_model_whose_quotes_hang_holds_up_no_other(tmp_path: Path) -> None:
     assert at[0] < 9.0, "a quote is waited for 10 s"
 
 
+@pytest.mark.timeout(300)  # every allocation is traced
 @pytest.mark.parametrize("models", [1, 60])
 def test_memory_follows_neither_jobs_nor_models(tmp_path: Path, models: int) -> None:
     """A page is shared among a run's models: of 600 jobs few are held, whatever their models."""

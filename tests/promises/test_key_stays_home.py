@@ -499,13 +499,12 @@ def test_after_a_chaotic_run_the_key_is_nowhere(tmp_path: Path, way: str) -> Non
                 }
             run = ("-m", "asyncpipe", "run", "jobs.yaml", "-o", "out", "--max-cost", "9", "-v")
             options = ("--patience", "2", "--search-s", "1", "--allow-unknown-models")
-            said = ""
-            for command in [
-                (*run, *options),
-                (*run, *options),
-                ("-m", "asyncpipe", "status", "out"),
-            ]:
-                said += (await run_cli(home, *command, ATLASCLOUD_API_KEY=KEY, **there))[1]
+            said, runs = "", 0
+            while runs < 2 or (len(simulator.books.predictions()) < 8 and runs < 10):
+                runs += 1  # a machine that is busy makes a run impatient before it has got far
+                said += (await run_cli(home, *run, *options, ATLASCLOUD_API_KEY=KEY, **there))[1]
+            status = ("-m", "asyncpipe", "status", "out")
+            said += (await run_cli(home, *status, ATLASCLOUD_API_KEY=KEY, **there))[1]
             assert len(simulator.books.predictions()) >= 8
             assert simulator.books.media_credentials() == 0
             assert bool(heads) == (way != "direct")
