@@ -59,13 +59,13 @@ def _write(connection: sqlite3.Connection, jobs: int, done: int) -> None:
     )
     connection.executemany(
         "INSERT INTO attempts(job_id, n, reserved, charged, booked, overrun, estimated, settled,"
-        " price_source, route, polls, refusals, moderated, generation_s, prediction_id, outputs,"
+        " price_source, route, polls, refusals, generation_s, prediction_id, outputs,"
         " intended_at, submitted_at, ended_at)"
-        " VALUES(?,1,0,40000,40000,0,0,'charged','built-in table','',3,0,0,9.5,?,?,?,?,?)",
+        " VALUES(?,1,0,40000,40000,0,0,'charged','built-in table','',3,0,9.5,?,?,?,?,?)",
         ((n, f"p{n}", f'["http://null/{n}.png"]', _AT, _AT, _AT) for n in range(1, done + 1)),
     )
     connection.executemany(
-        "INSERT INTO assets VALUES(?,1,0,?,?,?)",
+        "INSERT INTO assets(job_id, n, position, path, size, sha256) VALUES(?,1,0,?,?,?)",
         ((n, f"{_stem(n)}.png", len(_BODY), _SHA) for n in range(1, done + 1)),
     )
     connection.executemany(

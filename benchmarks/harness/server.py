@@ -83,7 +83,13 @@ class Books:
             return self.clip if path.endswith(b"mp4") else self.picture
         if path == b"/stats":
             return self.stats()
+        if b"/prediction/" not in path:
+            return _NOT_THERE
         return self.poll(path.rpartition(b"/")[2].decode())
+
+
+_NOT_THERE = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
+"""It tells no balance, and whose key it is asked with."""
 
 
 class Connection(asyncio.Protocol):
