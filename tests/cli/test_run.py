@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -237,7 +238,16 @@ def _kill_when(process: subprocess.Popen[bytes], folder: Path, sold: int) -> Non
     process.wait(10)
 
 
+@pytest.fixture
+def _heard() -> Iterator[None]:
+    """A hang-up is heard by what is begun here, also where the tests were begun to ignore it."""
+    before = signal.signal(SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(SIGHUP, before)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+@pytest.mark.usefixtures("_heard")
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (SIGHUP, 129)]
 )
