@@ -13,18 +13,22 @@ from typing import Any
 import pytest
 
 from asyncpipe import AtlasCloud, Job, Manifest, Pipeline, Polling, UsageError
+from asyncpipe.engine.tickets import Tickets
 from asyncpipe.errors import (
     AsyncpipeError,
     BalanceExhausted,
     BalanceTooLow,
+    CannotConnect,
     KeyRefused,
     ProviderError,
 )
 from asyncpipe.http.client import HttpAnswer
-from asyncpipe.pricing.balance import ASKED_S, ENOUGH_S
+from asyncpipe.pricing.balance import ASKED_S, ENOUGH_S, Balance
+from asyncpipe.pricing.budget import Budget
 from asyncpipe.pricing.spending import SpendingLimits
 from asyncpipe.providers.atlas.billing import read_account, read_balance
 from asyncpipe.providers.base import Prediction, PredictionStatus
+from asyncpipe.report.totals import Totals
 from asyncpipe.simulator.faults import Faults
 from asyncpipe.simulator.server import Simulator
 from asyncpipe.testing import FakeProvider, Script, run_virtual
@@ -201,6 +205,23 @@ def test_a_balance_that_cannot_be_read_is_said_and_stops_nothing(
     assert (manifest.totals.successful, stopped, len(told)) == (2, None, 1)
     assert told[0].startswith("min_balance is not checked: ")
     assert why in told[0]
+
+
+def test_a_way_that_is_set_up_wrongly_is_no_balance_that_cannot_be_read() -> None:
+    """It is raised with its remedy, not said as a remark, and nothing is bought meanwhile."""
+    error = CannotConnect("the certificate is not trusted")
+
+    class Untrusted(FakeProvider):
+        async def balance(self) -> Decimal:
+            raise error
+
+    async def main() -> None:
+        budget = Budget(None, Totals(), Tickets())
+        balance = Balance(Untrusted(), budget, least=Decimal(1))
+        with pytest.raises(CannotConnect):
+            await balance.too_little()
+
+    run_virtual(main())
 
 
 def test_a_provider_without_balance_is_said_too(tmp_path: Path) -> None:

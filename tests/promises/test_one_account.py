@@ -32,11 +32,16 @@ MORE = f"- {{name: 壶, model: {FLUX}, prompt: a pot}}\n"
 Step = Callable[..., Awaitable[tuple[int, str]]]
 
 
-def at_a_simulator(tmp_path: Path, steps: Callable[[Simulator, Step], Awaitable[None]]) -> None:
+def at_a_simulator(
+    tmp_path: Path,
+    steps: Callable[[Simulator, Step], Awaitable[None]],
+    settings: SimulatorSettings | None = None,
+) -> None:
     """Run ``steps``, whose commands get a key."""
 
     async def main() -> None:
-        async with Simulator(SimulatorSettings(speed=1000, accounts=ACCOUNTS)) as simulator:
+        known = settings or SimulatorSettings(speed=1000, accounts=ACCOUNTS)
+        async with Simulator(known) as simulator:
 
             async def run(key: str, *arguments: str) -> tuple[int, str]:
                 process = await asyncio.create_subprocess_exec(
@@ -231,29 +236,18 @@ def test_a_wrong_key_is_told_once_and_before_anything_is_submitted(tmp_path: Pat
     """Where every path that asks for a key refuses it; nothing is said to be tried again."""
     write_jobs(tmp_path / "jobs.yaml", JOBS)
 
-    async def main() -> None:
-        settings = SimulatorSettings(speed=1000, api_key=OLD)
-        async with Simulator(settings) as simulator:
-            for arguments in (RUN, ("collect", "out"), ("resolve", "out", "--find")):
-                process = await asyncio.create_subprocess_exec(
-                    *command(*arguments, "--base-url", simulator.base_url),
-                    cwd=tmp_path,
-                    env=environment(ATLASCLOUD_API_KEY=NEW),
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=asyncio.subprocess.PIPE,
-                    stderr=asyncio.subprocess.STDOUT,
-                )
-                printed, _ = await process.communicate()
-                said = printed.decode()
-                assert process.returncode == 3, (arguments, said)
-                assert said.count("401") == said.count("refuses the key") + 1 == 2, said
-                assert "again" not in said
-            assert simulator.books.submits() == 0
-            provider = AtlasCloud(NEW, base_url=simulator.base_url)
-            with pytest.raises(KeyRefused):
-                await one_run(provider, tmp_path / "library", "杯")
+    async def steps(simulator: Simulator, run: Step) -> None:
+        for arguments in (RUN, ("collect", "out"), ("resolve", "out", "--find")):
+            code, said = await run(NEW, *arguments)
+            assert code == 3, (arguments, said)
+            assert said.count("401") == said.count("refuses the key") + 1 == 2, said
+            assert "again" not in said
+        assert simulator.books.submits() == 0
+        provider = AtlasCloud(NEW, base_url=simulator.base_url)
+        with pytest.raises(KeyRefused):
+            await one_run(provider, tmp_path / "library", "杯")
 
-    asyncio.run(main())
+    at_a_simulator(tmp_path, steps, SimulatorSettings(speed=1000, api_key=OLD))
 
 
 def test_a_key_that_may_not_read_the_balance_is_no_wrong_key(tmp_path: Path) -> None:
