@@ -5,10 +5,11 @@
 """
 
 from asyncpipe.media.disk import GIB, DiskSpace
-from asyncpipe.media.downloader import Downloader, StoredFile, Target
+from asyncpipe.media.downloader import Downloader
 from asyncpipe.media.formats import media_type
 from asyncpipe.media.local import BadInputs, LocalFiles, trouble_with
 from asyncpipe.media.parts import stands
+from asyncpipe.media.source import StoredFile, Target
 
 __all__ = [
     "GIB",

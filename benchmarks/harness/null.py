@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from asyncpipe.jobs.job import Job
-from asyncpipe.media.downloader import StoredFile, Target
+from asyncpipe.media.source import StoredFile, Target
 from asyncpipe.providers.base import Prediction, PredictionStatus
 
 _DIGEST = "0" * 64

@@ -34,7 +34,7 @@ from asyncpipe.jobs.events import Event, FetchFailed, Lost, Succeeded, now
 from asyncpipe.jobs.job import Job
 from asyncpipe.jobs.record import Attempt, JobRecord, fold
 from asyncpipe.jobs.states import JobState
-from asyncpipe.media.downloader import StoredFile, Target
+from asyncpipe.media.source import StoredFile, Target
 from asyncpipe.providers.base import Prediction, PredictionStatus
 from asyncpipe.testing import FakeProvider, run_virtual
 

@@ -10,7 +10,8 @@ from aiohttp import web
 
 from asyncpipe.errors import DownloadError, UsageError
 from asyncpipe.http.hosts import PublicResolver, check_host, is_public, proxy_for
-from asyncpipe.media.downloader import Downloader, Target
+from asyncpipe.media.downloader import Downloader
+from asyncpipe.media.source import Target
 from tests.support.servers import PNG, noting
 
 TARGET = Target(stem="images/x", part="1_0.part", default_extension="png")

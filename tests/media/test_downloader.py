@@ -21,7 +21,8 @@ from aiohttp import web
 from asyncpipe.errors import DiskError, DownloadError, MediaGone, TooLarge
 from asyncpipe.http.body import Body
 from asyncpipe.http.hosts import PublicResolver
-from asyncpipe.media.downloader import SMALL, Downloader, StoredFile
+from asyncpipe.media.downloader import SMALL, Downloader
+from asyncpipe.media.source import StoredFile
 from asyncpipe.testing import PIXEL, run_virtual
 from tests.support.media import LARGE, PNG, PNG_WHOLE, TARGET, Answer, fetch, left, offering
 from tests.support.servers import listening

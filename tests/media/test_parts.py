@@ -25,8 +25,9 @@ from aiohttp import web
 from asyncpipe.errors import DownloadError, MediaGone, TooLarge
 from asyncpipe.http.headers import Entity, is_rest, validator
 from asyncpipe.media import parts
-from asyncpipe.media.downloader import PIECE, SMALL, Downloader, StoredFile, Target
+from asyncpipe.media.downloader import PIECE, SMALL, Downloader
 from asyncpipe.media.parts import KEPT_S, Part, partials_in
+from asyncpipe.media.source import StoredFile, Target
 from tests.support.servers import Odd, Origin, Watched
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -40,7 +41,7 @@ PICTURE = b"\x89PNG\r\n\x1a\n" + Random(3).randbytes(5000)
 @pytest.fixture(autouse=True)
 def watched(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let servers see how much was read."""
-    monkeypatch.setattr("asyncpipe.media.downloader.Body", Watched)
+    monkeypatch.setattr("asyncpipe.media.source.Body", Watched)
 
 
 def fetch(

@@ -28,7 +28,8 @@ from asyncpipe.errors import CannotConnect, DownloadError, ProviderError
 from asyncpipe.jobs.events import Event
 from asyncpipe.jobs.record import JobRecord
 from asyncpipe.ledger.folder import ledger_path
-from asyncpipe.media.downloader import Downloader, Target
+from asyncpipe.media.downloader import Downloader
+from asyncpipe.media.source import Target
 from asyncpipe.providers.atlas.key import Redactor
 from asyncpipe.simulator import Faults, Simulator, SimulatorSettings
 from tests.support import ROOT

@@ -13,7 +13,8 @@ import trustme
 
 from asyncpipe import AtlasCloud, Job, Pipeline
 from asyncpipe.errors import CannotConnect, DownloadError, NotSent, PollFailed, UsageError
-from asyncpipe.media.downloader import Downloader, Target
+from asyncpipe.media.downloader import Downloader
+from asyncpipe.media.source import Target
 from asyncpipe.pricing import Quotes
 from asyncpipe.providers.catalog import get_catalogue
 from asyncpipe.simulator import Simulator, SimulatorSettings

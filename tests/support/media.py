@@ -11,7 +11,8 @@ from typing import Any
 
 from aiohttp import web
 
-from asyncpipe.media.downloader import SMALL, Downloader, StoredFile, Target
+from asyncpipe.media.downloader import SMALL, Downloader
+from asyncpipe.media.source import StoredFile, Target
 from asyncpipe.testing import PIXEL
 from tests.support.servers import serving
 
