@@ -177,7 +177,7 @@ SELECT j.id AS id, j.name AS name, j.key AS key, j.type AS type, j.model AS mode
   a.overrun AS overrun, a.estimated AS estimated, a.told AS told, a.price_source AS price_source,
   a.assumed AS assumed, a.prediction_id AS prediction_id, a.request_id AS request_id,
   a.intended_at AS intended_at, a.submitted_at AS submitted_at, a.ended_at AS ended_at,
-  a.error AS error
+  a.error AS error, a.notes AS notes
 FROM attempts a JOIN jobs j ON j.id=a.job_id ORDER BY j.seen_run DESC, j.position, a.n
 """
 

@@ -205,6 +205,7 @@ class AttemptRow(TypedDict):
     submitted_at: str | None
     ended_at: str | None
     error: str | None
+    notes: str | None
 
 
 class RunRow(TypedDict):

@@ -196,7 +196,7 @@ def _number(usd: Any) -> orjson.Fragment:
 ATTEMPT_COLUMNS = (
     *("name", "key", "type", "model", "attempt", "money"),
     *("charged_usd", "reserved_usd", "price_usd", "estimated", "overrun_usd", "cost_source"),
-    *("prediction_id", "request_id", "intended_at", "submitted_at", "ended_at", "error"),
+    *("prediction_id", "request_id", "intended_at", "submitted_at", "ended_at", "error", "notes"),
 )
 """Of every row, in order. ``money`` is what became of it: ``charged``; ``reserved`` while the
 provider works on it; ``unknown``, reserved too, where its answer was lost; ``released``, bought and
@@ -230,6 +230,7 @@ def _attempt_row(row: AttemptRow) -> dict[str, Any]:
         "submitted_at": _time(row["submitted_at"]),
         "ended_at": _time(row["ended_at"]),
         "error": row["error"],
+        "notes": orjson.loads(row["notes"]) if row["notes"] else {},
     }
 
 

@@ -8,6 +8,7 @@ import json
 import sqlite3
 import subprocess
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ from hypothesis import strategies as st
 
 from asyncpipe import Deadlines, Job, Pipeline
 from asyncpipe.errors import BalanceExhausted, DiskError, LedgerError, SubmitUnknown, UsageError
+from asyncpipe.jobs import JobType
 from asyncpipe.ledger.folder import ledger_path
-from asyncpipe.providers.base import PredictionStatus
+from asyncpipe.providers.base import Prediction, PredictionStatus
 from asyncpipe.report import export
 from asyncpipe.report.export import COLUMNS, cell, export_file
-from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual
+from asyncpipe.testing import PIXEL, SAMPLES, FakeProvider, Script, run_virtual
 from tests.support.command_line import asyncpipe, command, environment
 from tests.support.tables import ledger_of
 
@@ -137,6 +139,36 @@ def test_csv_and_jsonl_say_the_same(tmp_path: Path) -> None:
     assert table[1]["error"] == "'@sum no luck"
     assert table[4]["prompt"] == "'" + EVIL.replace("\x1b", "").replace("\x00", "")
     assert rows[4]["prompt"] == EVIL
+
+
+def test_what_is_said_beside_outputs_is_in_every_export(tmp_path: Path) -> None:
+    """Of the job and of the very attempt; empty where nothing is said."""
+    running = Prediction(id="p1", status=PredictionStatus.RUNNING)
+    said = replace(
+        running,
+        status=PredictionStatus.COMPLETED,
+        outputs=(SAMPLES[JobType.IMAGE],),
+        notes={"nsfw": [True], "error": "=1 of 2 was blocked"},
+    )
+
+    async def main() -> None:
+        provider = FakeProvider(scripts={"said": Script(polls=[said])})
+        async with Pipeline(provider, tmp_path / "out", max_workers=1) as pipeline:
+            await pipeline.batch_generate(
+                [Job(name=name, model=FLUX, prompt="mug") for name in ("said", "plain")]
+            )
+
+    run_virtual(main())
+    for rows in ("jobs", "attempts"):
+        export_file(tmp_path / "out", tmp_path / "rows.jsonl", "jsonl", rows=rows)
+        found = {row["name"]: row["notes"] for row in read_jsonl(tmp_path / "rows.jsonl")}
+        assert found == {"said": {"nsfw": [True], "error": "=1 of 2 was blocked"}, "plain": {}}
+        export_file(tmp_path / "out", tmp_path / "rows.csv", "csv", rows=rows)
+        cells = {
+            row["name"]: row["notes"] for row in read_csv((tmp_path / "rows.csv").read_bytes())
+        }
+        assert json.loads(cells["said"]) == found["said"]
+        assert cells["plain"] == ""
 
 
 @pytest.mark.parametrize("first", ["=", "+", "-", "@", "\t", "\r", "\n", "＝", "＠"])
