@@ -12,7 +12,7 @@ from typing import TypeVar
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
-from asyncpipe.errors import AsyncpipeError
+from asyncpipe.errors import AsyncpipeError, KeyRefused, ProviderError, Rejected
 
 T = TypeVar("T")
 
@@ -87,21 +87,22 @@ ONCE_MORE_S = 3.0
 """How soon is asked once more what one slip of a gateway may have refused, in seconds."""
 
 
-async def once_more(
-    ask: Callable[[], Awaitable[T]],
-    *,
-    on: type[E],
-    when: Callable[[E], bool] = lambda _: True,
-    pause_s: float = ONCE_MORE_S,
-) -> T:
-    """Return what ``ask`` returns; asked a second time, the last, where it raises ``on``."""
+async def once_more(ask: Callable[[], Awaitable[T]], *, pause_s: float = ONCE_MORE_S) -> T:
+    """Return what ``ask`` returns; asked a second time, the last, where the key is refused."""
     try:
         return await ask()
-    except on as exc:
-        if not when(exc):
+    except ProviderError as exc:
+        if not _refuses_the_key(exc):
             raise
     await asyncio.sleep(pause_s)
     return await ask()
+
+
+def _refuses_the_key(error: ProviderError) -> bool:
+    """Whether an answer may speak of the key; a 403 to one request for good is about that."""
+    if isinstance(error, KeyRefused):
+        return True
+    return error.status in (401, 403) and not isinstance(error, Rejected)
 
 
 CLOSING_S = 30.0

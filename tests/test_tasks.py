@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncpipe._tasks import Retries, retrying
-from asyncpipe.errors import NotAccepted, RateLimited
+from asyncpipe._tasks import ONCE_MORE_S, Retries, once_more, retrying
+from asyncpipe.errors import KeyRefused, NotAccepted, ProviderError, RateLimited, Rejected
 from asyncpipe.testing import run_virtual
 
 FIVE = Retries(attempts=5, initial_s=2.0, maximum_s=8.0, longest_wish_s=60.0)
@@ -117,4 +117,34 @@ def test_who_is_cancelled_while_waiting_tries_no_more() -> None:
 
     with pytest.raises(TimeoutError):
         run_virtual(main())
+    assert len(ask.times) == 1
+
+
+@pytest.mark.parametrize(
+    "slip",
+    [
+        KeyRefused("no"),
+        ProviderError("unauthorized", status=401),
+        ProviderError("a firewall's page", status=403),
+    ],
+)
+def test_a_refused_key_is_asked_once_more_and_no_oftener(slip: ProviderError) -> None:
+    """One slip of a gateway says nothing; the same twice is the truth."""
+    ask = Scripted(slip, "done")
+    assert run_virtual(once_more(ask)) == "done"
+    assert ask.pauses == [ONCE_MORE_S]
+    ask = Scripted(slip, slip, "done")
+    with pytest.raises(ProviderError) as caught:
+        run_virtual(once_more(ask))
+    assert (caught.value, len(ask.times)) == (slip, 2)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [Rejected("this model is not for you", status=403), ProviderError("not there", status=404)],
+)
+def test_what_does_not_speak_of_the_key_is_asked_once(error: ProviderError) -> None:
+    ask = Scripted(error, "done")
+    with pytest.raises(type(error)):
+        run_virtual(once_more(ask))
     assert len(ask.times) == 1

@@ -14,6 +14,7 @@ from typing import Any
 import click
 import orjson
 
+from asyncpipe._tasks import once_more
 from asyncpipe._text import columns, json_text, printable, seconds
 from asyncpipe.cli.session import Simulated, connect, echo, loop_factory
 from asyncpipe.cli.survey import Kind, Survey, prices_of, told
@@ -130,7 +131,7 @@ async def with_balance(estimate: Estimate, provider: Provider) -> Estimate:
     if not isinstance(provider, HasBalance):
         return replace(estimate, remarks=[*estimate.remarks, "the provider tells no balance"])
     try:
-        return replace(estimate, balance=await provider.balance())
+        return replace(estimate, balance=await once_more(provider.balance))
     except CannotConnect:
         raise
     except ProviderError as exc:

@@ -15,7 +15,7 @@ from random import Random
 import anyio
 
 from asyncpipe._tasks import Retries, once_more, retrying
-from asyncpipe.errors import KeyRefused, NotAccepted, ProviderError, Rejected
+from asyncpipe.errors import NotAccepted, ProviderError, Rejected
 from asyncpipe.jobs import Job, JobRecord, JobState, LocalFile, now
 from asyncpipe.ledger import Ledger
 from asyncpipe.media import trouble_with
@@ -166,7 +166,7 @@ class Uploads:
             await _check(file, read=True)  # other bytes than the key says must not be bought
             return url
 
-        send_surely = partial(once_more, send, on=KeyRefused)
+        send_surely = partial(once_more, send)
         try:
             return await retrying(send_surely, RETRIES, on=NotAccepted, rng=self._rng, between=_say)
         except NotAccepted as exc:

@@ -11,6 +11,7 @@ from typing import Protocol, runtime_checkable
 
 import anyio
 
+from asyncpipe._tasks import once_more
 from asyncpipe.errors import (
     BalanceExhausted,
     BalanceTooLow,
@@ -195,7 +196,7 @@ class Balance:
             return ProviderError("the provider does not tell its balance")
         try:
             with anyio.fail_after(BALANCE_S):
-                return _sane(await self._provider.balance())
+                return _sane(await once_more(self._provider.balance))
         except CannotConnect:
             raise
         except ProviderError as exc:

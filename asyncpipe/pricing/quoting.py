@@ -18,7 +18,6 @@ import anyio
 from asyncpipe._tasks import Retries, once_more, retrying
 from asyncpipe.errors import (
     CannotConnect,
-    KeyRefused,
     ProviderError,
     RateLimited,
     Rejected,
@@ -254,7 +253,7 @@ class Quotes:
             last = error
             return pause_s
 
-        once = partial(once_more, partial(self._once, job), on=ProviderError, when=_refused)
+        once = partial(once_more, partial(self._once, job))
         try:
             with anyio.move_on_after(QUOTE_S):
                 return await retrying(
@@ -319,13 +318,6 @@ def _sane(quote: Quote) -> Quote:
     if finite and 0 <= quote.amount <= MOST_USD and (quote.amount > 0 or quote.free):
         return quote
     raise ProviderError(f"a quote of {amount!r} USD is no price")
-
-
-def _refused(error: ProviderError) -> bool:
-    """Whether it may be a gateway's slip, once."""
-    return isinstance(error, KeyRefused) or (
-        error.status == 403 and not isinstance(error, Rejected)
-    )
 
 
 def _may_come(error: ProviderError) -> bool:

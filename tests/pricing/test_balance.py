@@ -188,6 +188,16 @@ def test_what_was_bought_is_brought_home_though_the_balance_is_too_low(tmp_path:
 
 
 @pytest.mark.parametrize(
+    "slip", [KeyRefused("401", status=401), ProviderError("a firewall's page", status=403)]
+)
+def test_one_refusal_of_the_balance_is_asked_once_more(tmp_path: Path, slip: Exception) -> None:
+    """A gateway's slip must not leave the least that was asked for unkept."""
+    provider = Rich(says=[slip, Decimal("12.5")])
+    _, stopped = batch(tmp_path, provider, 3, min_balance=Decimal(20))
+    assert (provider.submits, type(stopped)) == (0, BalanceTooLow)
+
+
+@pytest.mark.parametrize(
     ("said", "why"),
     [
         (ProviderError("the balance cannot be read: this key may not read it"), "may not read it"),

@@ -486,12 +486,20 @@ def envelope(**error: Any) -> str:
 def test_the_public_envelope_becomes_a_message(
     status: int, body: str, kind: type[ProviderError], words: str
 ) -> None:
-    """At once, with the API's own words, its trace id and without a second try."""
-    account = Scripted(answer(status, body))
+    """With the API's own words and its trace id; only a refused key is asked once more."""
+    account = Scripted(*[answer(status, body)] * (2 if kind is KeyRefused or status == 403 else 1))
     with pytest.raises(kind, match=words) as caught:
         ask(account)
     assert caught.value.status == status
     assert caught.value.request_id == ("req-1" if "req-1" in body else None)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_one_refusal_of_the_bill_is_asked_once_more(status: int) -> None:
+    """On any page: a gateway's slip must not end a comparison."""
+    slip = answer(status, "<html>")
+    account = Scripted(slip, page(DAY, next_page="a"), slip, page(NEXT))
+    assert set(ask(account).days) == {DAY, NEXT}
 
 
 def day(**fields: Any) -> str:

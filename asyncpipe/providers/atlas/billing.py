@@ -13,10 +13,11 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
+from functools import partial
 from typing import Any, Protocol
 from urllib.parse import urlencode
 
-from asyncpipe._tasks import Retries, retrying
+from asyncpipe._tasks import Retries, once_more, retrying
 from asyncpipe.errors import KeyRefused, PollFailed, ProviderError
 from asyncpipe.http import HttpAnswer, header, retry_after_s
 from asyncpipe.pricing import Bill, BilledDay
@@ -144,7 +145,8 @@ async def _days(
     page: str | None = None
     seen: set[str] = set()
     for _ in range(_MOST_PAGES):
-        found = read_page(await _ask(account, page_path(what, first, end, page)), what)
+        path = page_path(what, first, end, page)
+        found = await once_more(partial(_page, account, path, what), pause_s=1.0)
         for day in found.days:
             yield day
         page = found.next_page
@@ -154,6 +156,10 @@ async def _days(
             raise _nonsense("its pages go in circles")
         seen.add(page)
     raise _nonsense(f"it has more than {_MOST_PAGES} pages")
+
+
+async def _page(account: Account, path: str, what: str) -> BillPage:
+    return read_page(await _ask(account, path), what)
 
 
 class _Busy(PollFailed):

@@ -115,13 +115,8 @@ async def _ask(api: Lister, number: int) -> HistoryPage:
         answer = await api.ask_history(query)
         return read_history(answer.status, answer.headers, answer.body)
 
-    surely = partial(once_more, once, on=HistoryUnavailable, when=_refused, pause_s=1.0)
+    surely = partial(once_more, once, pause_s=1.0)
     return await retrying(surely, RETRIES, on=PollFailed, again=_soon)
-
-
-def _refused(error: HistoryUnavailable) -> bool:
-    """Whether it may be a gateway's slip."""
-    return error.status in (401, 403)
 
 
 def _soon(error: PollFailed) -> bool:

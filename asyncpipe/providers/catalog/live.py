@@ -192,7 +192,7 @@ async def get_catalogue(provider: object, *, refresh: bool = False) -> Catalogue
     if kept and not refresh and timedelta() <= now - kept.as_of <= FRESH:
         return kept
     try:
-        models = await once_more(provider.catalog, on=ProviderError, when=_refused, pause_s=1.0)
+        models = await once_more(provider.catalog, pause_s=1.0)
     except SubmitStopped:
         raise
     except ProviderError as exc:
@@ -202,11 +202,6 @@ async def get_catalogue(provider: object, *, refresh: bool = False) -> Catalogue
     if path:
         write_cache(path, found)
     return found
-
-
-def _refused(error: ProviderError) -> bool:
-    """Whether it may be a gateway's slip."""
-    return error.status in (401, 403)
 
 
 async def find_models(
