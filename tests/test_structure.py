@@ -35,9 +35,10 @@ HOUSE: dict[str, tuple[int, set[str]]] = {
     "report": (4, {"jobs", "ledger", "pricing", "flow"}),
     "engine": (5, BELOW_THE_TOP | {"jobfile"}),
     "testing": (5, BELOW_THE_TOP),
-    "cli": (6, BELOW_THE_TOP | {"jobfile", "engine", "simulator", "testing"}),
     "__init__": (6, BELOW_THE_TOP | {"jobfile", "engine"}),
-    "__main__": (7, {"cli"}),
+    "queues": (6, BELOW_THE_TOP | {"jobfile", "engine"}),
+    "cli": (7, BELOW_THE_TOP | {"jobfile", "engine", "simulator", "testing", "queues"}),
+    "__main__": (8, {"cli"}),
 }
 ROOMS = [room for room in HOUSE if (PACKAGE / room).is_dir()]
 
@@ -115,9 +116,9 @@ def test_the_plan_is_seen_to_be_broken(tmp_path: Path) -> None:
 
 
 def test_the_root_stays_small() -> None:
-    """At most eight files; everything else lives in one of twelve rooms."""
+    """At most eight files; everything else lives in one of thirteen rooms."""
     assert len(list(PACKAGE.glob("*.py"))) <= 8
-    assert len(ROOMS) == 12
+    assert len(ROOMS) == 13
 
 
 def cycle(arrows: dict[str, set[str]]) -> list[str]:

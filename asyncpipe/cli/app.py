@@ -25,6 +25,7 @@ from asyncpipe.cli.options import (
     run,
     to_usd,
     with_output,
+    work,
 )
 from asyncpipe.errors import AsyncpipeError, JobFileError
 
@@ -102,6 +103,7 @@ def validate(jobfile: Path, **options: Any) -> None:
 
 
 app.add_command(estimate)
+app.add_command(work)
 
 
 @app.command()

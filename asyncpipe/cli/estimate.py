@@ -14,9 +14,9 @@ from typing import Any
 import click
 import orjson
 
-from asyncpipe._tasks import once_more
+from asyncpipe._tasks import loop_factory, once_more
 from asyncpipe._text import columns, json_text, printable, seconds
-from asyncpipe.cli.session import Simulated, connect, echo, loop_factory
+from asyncpipe.cli.session import Simulated, connect, echo
 from asyncpipe.cli.survey import Kind, Survey, prices_of, told
 from asyncpipe.engine import learned_before
 from asyncpipe.errors import CannotConnect, ProviderError

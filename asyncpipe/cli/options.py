@@ -120,6 +120,30 @@ def with_output(options: dict[str, Any]) -> dict[str, Any]:
     return {**options, "output": output}
 
 
+QUEUE = shared(
+    click.option(
+        "--queue", type=click.Choice(["celery", "rq"]), required=True, help="Whose worker or queue."
+    ),
+    click.option(
+        "--broker",
+        envvar="ASYNCPIPE_BROKER",
+        required=True,
+        help="The queue's broker, e.g. redis://HOST:6379/0; or ASYNCPIPE_BROKER, which no list of "
+        "processes shows.",
+    ),
+    click.option(
+        "--queue-name", envvar="ASYNCPIPE_QUEUE_NAME", default="asyncpipe", show_default=True
+    ),
+)
+
+LEDGER = click.option(
+    "--ledger",
+    envvar="ASYNCPIPE_LEDGER",
+    required=True,
+    help="The database that all workers share, postgresql://USER@HOST/NAME; or ASYNCPIPE_LEDGER, "
+    "which no list of processes shows.",
+)
+
 _LIMITS = shared(
     click.option(
         "-o",
@@ -238,6 +262,43 @@ def run(jobfile: Path, **options: Any) -> int:
     from asyncpipe.cli.run import RunOptions, run_jobs
 
     return run_jobs(RunOptions(jobfile=jobfile, **with_output(options)))
+
+
+@click.command()
+@QUEUE
+@LEDGER
+@click.option(
+    "--concurrency",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Shards at once, each with its own max_workers; RQ: 1, start several.",
+)
+@click.option(
+    "--lease-s",
+    type=click.FloatRange(1),
+    default=30.0,
+    show_default=True,
+    help="How long a worker that is not heard of keeps its jobs, in seconds; same for all.",
+)
+@click.option(
+    "--grace",
+    "grace_s",
+    type=click.FloatRange(0),
+    default=10.0,
+    show_default=True,
+    help="After SIGTERM, seconds for what is quick.",
+)
+@ENV_FILE
+def work(**options: Any) -> int:
+    """Start a worker: Celery's or RQ's own command, with the settings that lose no work.
+
+    It takes shards that `enqueue` sent, and the key from its own environment. It runs until it is
+    told to end.
+    """
+    from asyncpipe.cli.work import start_worker
+
+    return start_worker(**options)
 
 
 @click.command()

@@ -12,8 +12,9 @@ from typing import Any
 import click
 import orjson
 
+from asyncpipe._tasks import loop_factory
 from asyncpipe._text import json_text, printable
-from asyncpipe.cli.session import Exit, Simulated, connect, echo, loop_factory
+from asyncpipe.cli.session import Exit, Simulated, connect, echo
 from asyncpipe.engine import ask_account, find_lost
 from asyncpipe.errors import FolderInUse, ProviderError, UsageError
 from asyncpipe.ledger import Origin, check_account, origin_of

@@ -15,7 +15,7 @@ from pathlib import Path
 import anyio
 import click
 
-from asyncpipe._tasks import ungrouped
+from asyncpipe._tasks import loop_factory, ungrouped
 from asyncpipe._text import json_text, printable
 from asyncpipe.engine import Pipeline
 from asyncpipe.errors import AsyncpipeError, CannotConnect, UsageError
@@ -197,16 +197,6 @@ def prepare_process() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
-
-
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return uvloop's loop where it is installed, else None: asyncio's own."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
 
 
 class Exit(IntEnum):
