@@ -46,6 +46,7 @@ from asyncpipe.jobs.inputs import (
 )
 from asyncpipe.jobs.job import BODY_FIELDS, Job, JobType, any_type, canonical_json, type_of_model
 from asyncpipe.jobs.notes import NO_NOTES, Noted, Notes, count_notes
+from asyncpipe.jobs.places import BucketUrl
 from asyncpipe.jobs.record import (
     NO_ATTEMPT,
     Attempt,
@@ -86,6 +87,7 @@ __all__ = [
     "AskedAgain",
     "AssetStored",
     "Attempt",
+    "BucketUrl",
     "Damaged",
     "Deadlines",
     "Event",

@@ -1,7 +1,7 @@
 """Files of media: recognise, take in, download, keep parts.
 
-``Downloader`` brings outputs to disk whole or not at all; ``LocalFiles`` takes in what jobs name;
-``DiskSpace`` watches the free space of the disk.
+``Downloader`` brings outputs to disk whole or not at all, ``BucketStore`` into a bucket: each is a
+``Store``. ``LocalFiles`` takes in what jobs name; ``DiskSpace`` watches the free space of the disk.
 """
 
 from asyncpipe.media.disk import GIB, DiskSpace

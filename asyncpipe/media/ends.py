@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 
 Read = Callable[[int, int], bytes]
@@ -93,11 +94,50 @@ def _boxes(size: int, read: Read) -> Iterator[tuple[bytes, int]]:
     for _ in range(_MOST_BOXES):
         if at + 8 > size:
             break
-        head = read(at, 16)
-        length, kind = int.from_bytes(head[:4], "big"), head[4:8]
-        if length == 1:
-            length = int.from_bytes(head[8:16], "big")
+        head = read(at, _BOX_HEAD)
+        length, kind = _length(head), head[4:8]
         if length == 0:  # up to the end
             length = size - at
         at += max(length, 8)
         yield kind.strip(b" ") or kind, at
+
+
+_BOX_HEAD = 16
+
+
+def _length(head: bytes) -> int:
+    """How long a box is, by its first bytes; 0: up to the end of the file."""
+    length = int.from_bytes(head[:4], "big")
+    return int.from_bytes(head[8:16], "big") if length == 1 else length
+
+
+class Passing:
+    """What ``broken`` reads of a file that only passes by: kept as its bytes come, and no more.
+
+    That is its first and last bytes, and where each of its boxes begins.
+    """
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._tail = b""
+        self._heads: dict[int, bytes] = {}
+        self._next = 0
+
+    def feed(self, piece: bytes) -> None:
+        """Look at the next bytes."""
+        window = self._tail[1 - _BOX_HEAD :] + piece
+        origin = self.size + len(piece) - len(window)
+        self.size += len(piece)
+        self._tail = (self._tail + piece[-_TAIL:])[-_TAIL:]
+        while self._next + _BOX_HEAD <= self.size and len(self._heads) < _MOST_BOXES:
+            at = self._next - origin
+            head = self._heads[self._next] = window[at : at + _BOX_HEAD]
+            length = _length(head)
+            self._next = self._next + max(length, 8) if length else sys.maxsize
+
+    def read(self, at: int, size: int) -> bytes:
+        """Those bytes, as far as they were kept."""
+        if (head := self._heads.get(at)) is not None and size <= _BOX_HEAD:
+            return head[:size]
+        at -= self.size - len(self._tail)
+        return self._tail[at : at + size] if at >= 0 else b""
