@@ -4,6 +4,7 @@
 """
 
 from asyncpipe.jobfile.file import JobFile
+from asyncpipe.jobfile.folders import FolderTemplate, Moment, zone_of
 from asyncpipe.jobfile.lazy import JobRow
 from asyncpipe.jobfile.load import iter_jobs, load_jobs, open_jobs, parse_jobs
 from asyncpipe.jobfile.prices import load_price_file
@@ -14,12 +15,15 @@ __all__ = [
     "LONGEST_MESSAGE",
     "MOST_PROBLEMS",
     "TITLE",
+    "FolderTemplate",
     "JobFile",
     "JobRow",
+    "Moment",
     "iter_jobs",
     "job_file_schema",
     "load_jobs",
     "load_price_file",
     "open_jobs",
     "parse_jobs",
+    "zone_of",
 ]

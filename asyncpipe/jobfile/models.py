@@ -413,7 +413,11 @@ class SettingsIn(_Model, total=False):
     """The top level of a job file; what others read of it is only looked at."""
 
     output_dir: Annotated[
-        Text, about("Folder for the results, relative to where asyncpipe is called.")
+        Text,
+        about(
+            "Folder for the results, relative to where asyncpipe is called; {date}, {week} or "
+            "{time} in it make another one each time."
+        ),
     ]
     max_workers: Annotated[AtLeast1, about("Most predictions in flight at once.")]
     window: Annotated[

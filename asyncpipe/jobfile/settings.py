@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
+from asyncpipe.errors import UsageError
+from asyncpipe.jobfile.folders import FolderTemplate
 from asyncpipe.jobfile.models import IGNORED, SettingsIn, fitting
 from asyncpipe.jobfile.problems import Problems
 from asyncpipe.jobfile.source import Block
@@ -32,11 +35,13 @@ class RunSettings:
     charged is submitted again; ``ambiguous`` is what becomes of submits that lose their answer
     (hold, find, find-resubmit, resubmit); ``prices`` maps model ids to rates. Nothing is submitted
     while the account has less than ``min_balance`` USD (None: not asked). A quote that the provider
-    only estimates is reserved times ``estimate_factor``. Raises UsageError naming the field that is
-    wrong.
+    only estimates is reserved times ``estimate_factor``. ``template`` is what ``output_dir`` says
+    where that has placeholders in it: then that names no folder yet, ``template.folder(at)`` does.
+    Raises UsageError naming the field that is wrong.
     """
 
     output_dir: Path = Path("pipeline_output")
+    template: FolderTemplate | None = None
     max_workers: int = 64
     window: str = "learned"
     limits: Limits = field(default_factory=Limits)
@@ -61,11 +66,24 @@ def read_settings(top: Block, problems: Problems) -> RunSettings:
     ours = Block(((k, v) for k, v in top.items() if not k.startswith(IGNORED)), top.lines)
     said = fitting(ours, SettingsIn, problems)
     if "output_dir" in said:
-        said["output_dir"] = Path(folder := said["output_dir"])
-        if re.search("[\x00-\x1f]", folder):
-            why = "has a line break or the like in it, as \\n becomes in double quotes: use /"
-            problems.report(f"output_dir: {folder[:60]!r} {why}", line=top.lines.get("output_dir"))
+        said |= _folder(said["output_dir"], problems, line=top.lines.get("output_dir"))
     if "deadline_s" in said:
         said["deadlines"] = said.pop("deadline_s")
     known = {each.name for each in fields(RunSettings)}
     return RunSettings(**{key: value for key, value in said.items() if key in known})
+
+
+def _folder(text: str, problems: Problems, *, line: int | None) -> dict[str, Any]:
+    """What the name of an output folder says."""
+    if re.search("[\x00-\x1f]", text):
+        why = "has a line break or the like in it, as \\n becomes in double quotes: use /"
+        problems.report(f"output_dir: {text[:60]!r} {why}", line=line)
+        return {"output_dir": Path(text)}
+    try:
+        template = FolderTemplate.of(text)
+    except UsageError as exc:
+        problems.report(f"output_dir: {exc}", line=line)
+        return {"output_dir": Path(text)}
+    if template.varies:
+        return {"output_dir": Path(text), "template": template}
+    return {"output_dir": template.root}
