@@ -15,7 +15,20 @@ MOST_USD = 1_000_000_000
 
 JOB_FILE = click.argument("jobfile", type=click.Path(path_type=Path))
 
-FOLDER = click.argument("folder", type=click.Path(path_type=Path))
+
+def _folder(context: click.Context, argument: click.Parameter, value: Path) -> Path:
+    """The folder that is meant, also where a template of folders or a job file is given."""
+    from asyncpipe._text import printable
+    from asyncpipe.cli.schedule import named_folder
+
+    def tell(line: str) -> None:
+        if not context.params.get("quiet"):
+            click.echo(printable(line), err=True)
+
+    return named_folder(value, tell)
+
+
+FOLDER = click.argument("folder", type=click.Path(path_type=Path), callback=_folder)
 
 
 def _env_file(context: click.Context, option: click.Parameter, value: Path | None) -> None:
@@ -105,7 +118,8 @@ ENV_FILE = click.option(
 
 OUTPUT = shared(
     click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout."),
-    click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors."),
+    # Eager: what is said of an argument asks for it.
+    click.option("-q", "--quiet", is_flag=True, is_eager=True, help="Print nothing but errors."),
     click.option("-v", "--verbose", is_flag=True, help="Print every event, and tracebacks."),
     click.option("--no-progress", is_flag=True, help="Print only the summary."),
 )
@@ -149,7 +163,11 @@ _LIMITS = shared(
         "-o",
         "--output-dir",
         type=click.Path(path_type=Path),
-        help="Folder for the results.  [default: the job file's, or pipeline_output]",
+        help="Folder for the results; {date}, {week} or {time} in it make another one each time.  "
+        "[default: the job file's, or pipeline_output]",
+    ),
+    click.option(
+        "--new", is_flag=True, help="Open another folder though the newest one is not finished."
     ),
     click.option(
         "-j",

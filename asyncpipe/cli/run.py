@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -15,7 +15,9 @@ import click
 
 from asyncpipe._text import printable
 from asyncpipe.cli.estimate import Costs, Estimate, estimate_lines, with_balance
+from asyncpipe.cli.folder import CollectOptions, collect_folder
 from asyncpipe.cli.precheck import CatalogueCheck
+from asyncpipe.cli.schedule import Place, opened_place
 from asyncpipe.cli.session import End, Output, Simulated, connect, run_session, work_in
 from asyncpipe.cli.survey import Survey, Wanted, prices_of, survey_rows, told
 from asyncpipe.cli.validate import made_of
@@ -36,6 +38,7 @@ class RunOptions:
 
     jobfile: Path
     output_dir: Path | None
+    new: bool
     max_workers: int | None
     max_cost: Decimal | None
     min_balance: Decimal | None
@@ -64,20 +67,43 @@ def run_jobs(options: RunOptions) -> int:
         raise click.UsageError("--simulate and --base-url exclude each other")
     file = open_jobs(options.jobfile)
     book = load_price_file(options.price_file) if options.price_file else None
-    folder = options.output_dir or file.settings.output_dir
-    work = partial(_run, options, file, book, folder)
-    return run_session(folder, work, output=options.output, simulated=options.simulate)
+    with opened_place(
+        options.output_dir,
+        file,
+        new=options.new,
+        simulated=options.simulate,
+        output=options.output,
+        collect=partial(_collect, options),
+    ) as place:
+        work = partial(_run, options, file, book, place)
+        code = run_session(place.folder, work, output=options.output, simulated=options.simulate)
+        return place.exit_code(code)
 
 
-async def _run(options: RunOptions, file: JobFile, book: PriceBook | None, folder: Path) -> End:
+def _collect(options: RunOptions, folder: Path) -> int:
+    """Bring home what another folder of the template has paid for; return the exit code."""
+    return collect_folder(
+        CollectOptions(
+            folder=folder,
+            base_url=options.base_url,
+            grace=options.grace,
+            search_s=options.search_s,
+            same_account=options.same_account,
+            output=Output(quiet=True),
+        )
+    )
+
+
+async def _run(options: RunOptions, file: JobFile, book: PriceBook | None, place: Place) -> End:
     settings, echo, prices = file.settings, options.output.echo, prices_of(file, book)
+    folder = place.folder
     # The article's simulator takes any model; a file that is checked without asking anybody is
     # checked before the folder is touched.
     asking = not options.simulate or options.simulate_catalog == "live"
     digest = file.digest(prices.books, options.allow_unknown_models, asking)
     before, found = _known(options, folder, digest), None
     if before is None and not asking:
-        found, _ = await _look(options, file, prices)
+        found, _ = await _look(options, file, prices, folder)
     polling, deadlines, search_s = settings.polling, settings.deadlines, options.search_s
     if (simulated := _simulated(options)) is not None:
         polling, deadlines = simulated.polling(polling), simulated.deadlines(deadlines)
@@ -88,10 +114,10 @@ async def _run(options: RunOptions, file: JobFile, book: PriceBook | None, folde
         provider = await connect(stack, folder, base_url=options.base_url, simulated=simulated)
         await stack.enter_async_context(provider)
         if before is None and asking:
-            found, checked = await _look(options, file, prices, provider)
+            found, checked = await _look(options, file, prices, folder, provider)
             digest = digest if checked else ""  # the next run looks again
         elif found is None and _is_to_ask(options, file):
-            found, _ = await _look(options, file, prices)
+            found, _ = await _look(options, file, prices, folder)
         quoting = Quotes(provider, tell=remark)
         if found is not None:
             await _price(options, file, found, quoting, provider)
@@ -114,20 +140,32 @@ async def _run(options: RunOptions, file: JobFile, book: PriceBook | None, folde
             on_event=progress,
             on_remark=remark,
         )
-        places = f"{options.jobfile}, into {folder}"
-        count = before.jobs if before else len(file.rows)
-        unchanged = ", unchanged since the last run" if before else ""
-        echo(printable(f"{count} jobs from {places}{unchanged}"))
-        for line in made_of(file):
-            echo(f"  {line}")
-        work = partial(
+        for line in _begun(file, folder, before):
+            echo(line)
+        batch = partial(
             pipeline.batch_generate,
             told(file.jobs, "written down", echo),
             digest=digest,
-            job_file=str(options.jobfile),
+            job_file=place.job_file,
             retry_failed=options.retry_failed,
         )
+        work = partial(_work, place, batch)
         return await work_in(pipeline, work, progress=progress, grace_s=options.grace)
+
+
+async def _work(place: Place, batch: Callable[[], Awaitable[object]]) -> None:
+    """The pipeline holds the folder now."""
+    place.begun()
+    await batch()
+
+
+def _begun(file: JobFile, folder: Path, before: Taken | None) -> Iterator[str]:
+    """Lines that say which jobs are run where."""
+    count = before.jobs if before else len(file.rows)
+    unchanged = ", unchanged since the last run" if before else ""
+    yield printable(f"{count} jobs from {file.path}, into {folder}{unchanged}")
+    for line in made_of(file):
+        yield f"  {line}"
 
 
 def _ambiguous(options: RunOptions, file: JobFile) -> str:
@@ -189,7 +227,11 @@ def _is_to_ask(options: RunOptions, file: JobFile) -> bool:
 
 
 async def _look(
-    options: RunOptions, file: JobFile, prices: Prices, provider: Provider | None = None
+    options: RunOptions,
+    file: JobFile,
+    prices: Prices,
+    folder: Path,
+    provider: Provider | None = None,
 ) -> tuple[Survey, bool]:
     """Survey the file, where a provider is given by its catalogue, too.
 
@@ -197,7 +239,7 @@ async def _look(
     """
     echo, models = options.output.echo, None
     with still_to_buy(
-        options.output_dir or file.settings.output_dir,
+        folder,
         DEFAULT_PROVIDER,
         retry_failed=options.retry_failed,
         resubmit=_ambiguous(options, file) == "resubmit",

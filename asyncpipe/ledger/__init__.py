@@ -8,12 +8,15 @@ lock per folder. All SQL of the package lives here.
 from asyncpipe.ledger.database import open_ledger, origin_of, reading
 from asyncpipe.ledger.errors import MADE_NO_SENSE, makes_no_sense, rows_of
 from asyncpipe.ledger.folder import (
+    ELSEWHERE,
     STATE_FOLDER,
     Holder,
     Origin,
     check_account,
     check_local,
+    choosing_lock,
     holder,
+    in_use,
     ledger_path,
     lock_of,
     make_folders,
@@ -32,6 +35,7 @@ from asyncpipe.ledger.rows import (
 from asyncpipe.ledger.write import INLINE
 
 __all__ = [
+    "ELSEWHERE",
     "INLINE",
     "MADE_NO_SENSE",
     "STATE_FOLDER",
@@ -49,7 +53,9 @@ __all__ = [
     "Taken",
     "check_account",
     "check_local",
+    "choosing_lock",
     "holder",
+    "in_use",
     "ledger_path",
     "lock_of",
     "make_folders",

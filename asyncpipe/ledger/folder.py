@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import socket
@@ -10,10 +11,11 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -47,15 +49,27 @@ def make_folders(folder: Path, names: Iterable[str]) -> None:
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL})
 
 
+ELSEWHERE = "or run into another one with --output-dir"
+
+
+def in_use(folder: Path, who: str, remedy: str = ELSEWHERE) -> FolderInUse:
+    """Say who holds an output folder, and what to do."""
+    return FolderInUse(
+        f"{folder} is in use by {who}: wait for it to end "
+        f"(asyncpipe status shows how far it is), {remedy}"
+    )
+
+
 class FolderLock:
     """Hold an output folder for one run; the system lets go when the process ends, however it ends.
 
     The file is never deleted (a second owner could slip in between) and not inherited by child
-    processes; the pid and host in it serve the message only.
+    processes; the pid and host in it serve the message only. ``taken`` makes the error of them.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, taken: Callable[[str], FolderInUse] | None = None) -> None:
         self._path = path
+        self._taken = taken or partial(in_use, path.parent.parent)
         self._file: BinaryIO | None = None
 
     def __enter__(self) -> Self:
@@ -79,10 +93,7 @@ class FolderLock:
             file.seek(0)
             owner = file.read(200).decode("utf-8", "replace").strip() or "another process"
             file.close()
-            raise FolderInUse(
-                f"{self._path.parent.parent} is in use by {owner}: wait for it to end "
-                "(asyncpipe status shows how far it is), or run into another one with --output-dir"
-            ) from exc
+            raise self._taken(owner) from exc
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
         file.flush()
@@ -191,6 +202,19 @@ def lock_of(folder: Path) -> FolderLock:
     """The lock of an output folder; raises LedgerError where its state lies behind a link."""
     check_links(folder)
     return FolderLock(folder / STATE_FOLDER / "lock")
+
+
+def choosing_lock(root: Path, job_file: Path, template: object) -> FolderLock:
+    """The lock of whoever chooses a folder in ``root`` for a job file: two would choose two."""
+
+    def taken(who: str) -> FolderInUse:
+        return FolderInUse(
+            f"{who} is about to open a folder of {template} for {job_file}: wait for it to end"
+        )
+
+    check_links(root)
+    name = hashlib.sha256(os.fsencode(job_file)).hexdigest()[:16]
+    return FolderLock(root / STATE_FOLDER / f"choosing-{name}", taken)
 
 
 def check_unused(path: Path) -> None:

@@ -20,7 +20,7 @@ from asyncpipe.report.progress import Progress
 from asyncpipe.report.purchases import Ledgered, read_entries
 from asyncpipe.report.reconcile import Compared, ModelCompared, Reconciled, Verdict, compare
 from asyncpipe.report.results import Asset, Outcome, Result, ask_result
-from asyncpipe.report.status import read_status, status_document, status_lines
+from asyncpipe.report.status import Status, read_status, status_document, status_lines
 from asyncpipe.report.summary import summary
 from asyncpipe.report.totals import Totals
 
@@ -38,6 +38,7 @@ __all__ = [
     "Progress",
     "Reconciled",
     "Result",
+    "Status",
     "Totals",
     "Verdict",
     "ask_result",

@@ -1,0 +1,372 @@
+"""Which folder of a template a command works in, and what the others still owe."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import click
+
+from asyncpipe._text import printable
+from asyncpipe.cli.session import Exit, Output, echo
+from asyncpipe.errors import AsyncpipeError, LedgerError, UsageError
+from asyncpipe.jobfile import FolderTemplate, JobFile, Moment, open_jobs, zone_of
+from asyncpipe.jobs import PAID_OPEN, JobState
+from asyncpipe.ledger import (
+    ELSEWHERE,
+    STATE_FOLDER,
+    choosing_lock,
+    holder,
+    in_use,
+    ledger_path,
+    make_folders,
+    reading,
+)
+from asyncpipe.report import Status, read_status
+
+NEW = "or open another one with --new"
+
+SHOWN = 5
+"""Folders whose ledgers cannot be read that are named; the others are counted."""
+
+OWED = (*PAID_OPEN, JobState.UNKNOWN)
+"""States of jobs that are paid for, or may be, and have no file."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DatedFolder:
+    """A folder of a template; without ``status`` its ledger cannot be read, as ``trouble`` says."""
+
+    moment: Moment
+    folder: Path
+    status: Status | None = None
+    trouble: LedgerError | None = None
+
+    @property
+    def open(self) -> int:
+        """How many jobs of its last run that run would go on with."""
+        counts = self.status.jobs if self.status else {}
+        states = (JobState.PENDING, JobState.SUBMITTING, *PAID_OPEN)
+        return sum(counts.get(state, 0) for state in states)
+
+    @property
+    def owed(self) -> int:
+        """How many jobs are paid for, or may be, and not here."""
+        return sum(self.status.jobs[state] for state in OWED) if self.status else 0
+
+    def is_of(self, job_file: Path) -> bool:
+        """Whether its last run was over ``job_file``; a run that just begins may be."""
+        if self.status is None:
+            return True
+        if self.status.job_file is None:
+            return self.status.holder is not None
+        return same_file(self.status.job_file, job_file)
+
+
+def same_file(noted: str, job_file: Path) -> bool:
+    """Whether a ledger's job file is this one, by the way to it."""
+    return Path(noted).resolve() == job_file.resolve()
+
+
+def choose(
+    template: FolderTemplate,
+    at: datetime,
+    found: Sequence[DatedFolder],
+    *,
+    job_file: Path,
+    simulated: bool,
+    new: bool,
+    taken: Callable[[Path], bool],
+) -> Path:
+    """The folder that a run of ``job_file`` works in; ``found`` are those there are, newest first.
+
+    The newest one of this job file, where its run has not ended or is under way; else that of the
+    moment ``at``. With ``new`` one that is not ``taken``. A simulated run and a real one never meet
+    in a folder. Raises FolderInUse, and LedgerError where nobody can tell what the newest one owes.
+    """
+    if new:
+        return _another(template, at, taken)
+    kin = [each for each in found if each.status is None or each.status.simulated == simulated]
+    newest = next((each for each in kin if each.is_of(job_file)), None)
+    if newest is not None and newest.trouble is not None:
+        raise LedgerError(f"{newest.trouble} (--new opens another folder of {template})")
+    if newest is not None and newest.status is not None and newest.status.holder is not None:
+        raise in_use(newest.folder, newest.status.holder.who, NEW)
+    if newest is not None and newest.open:
+        return newest.folder
+    moment = template.moment(template.folder(at))
+    today = [each.folder for each in kin if moment and each.moment[0] == moment[0]]
+    foreign = {each.folder for each in found} - {each.folder for each in kin}
+    return today[0] if today else _another(template, at, foreign.__contains__)
+
+
+def _another(template: FolderTemplate, at: datetime, taken: Callable[[Path], bool]) -> Path:
+    n = 1
+    while taken(folder := template.folder(at, n)):
+        n += 1
+    return folder
+
+
+def owing(
+    found: Sequence[DatedFolder], folder: Path, *, job_file: Path, simulated: bool
+) -> list[DatedFolder]:
+    """Those besides ``folder`` that owe something which this run is to collect, newest first.
+
+    Not what a run is fetching at the moment; and what belongs to another job file that is still
+    there is left to the runs of that one.
+    """
+    return [
+        each
+        for each in found
+        if each.status is not None
+        and each.folder != folder
+        and each.owed
+        and each.status.simulated == simulated
+        and each.status.holder is None
+        and (
+            each.status.job_file is None
+            or same_file(each.status.job_file, job_file)
+            or not Path(each.status.job_file).exists()
+        )
+    ]
+
+
+def read_found(template: FolderTemplate) -> list[DatedFolder]:
+    """The folders of a template that have a ledger, newest first."""
+    return [_read(moment, folder) for moment, folder in template.found() if _has_ledger(folder)]
+
+
+def _has_ledger(folder: Path) -> bool:
+    return ledger_path(folder).exists()
+
+
+def _read(moment: Moment, folder: Path) -> DatedFolder:
+    try:
+        return DatedFolder(moment=moment, folder=folder, status=read_status(folder))
+    except LedgerError as exc:
+        return DatedFolder(moment=moment, folder=folder, trouble=exc)
+
+
+def moment_now() -> datetime:
+    """The moment that placeholders say: in UTC, or in the zone of TZ; raises UsageError."""
+    return datetime.now(zone_of(os.environ.get("TZ", "")))
+
+
+# -- commands that take a folder ------------------------------------------------------------------
+
+
+def named_folder(said: Path, tell: Callable[[str], None]) -> Path:
+    """The folder that a command is given: itself, the newest of a template, or a job file's own.
+
+    Raises UsageError where a template has none yet.
+    """
+    job_file = said if said.is_file() else None
+    place = place_of_file(open_jobs(said)) if job_file else place_of(said)
+    if isinstance(place, FolderTemplate):
+        folder = _newest(place, job_file)
+        tell(f"{folder} is the newest folder of {place}")
+        return folder
+    if job_file is not None:
+        tell(f"{place} is the folder of {job_file}")
+    return place
+
+
+def place_of(said: Path) -> Path | FolderTemplate:
+    """What a command line says of the output folder; raises UsageError."""
+    try:
+        template = FolderTemplate.of(str(said))
+    except UsageError:
+        if said.exists():  # it is older than placeholders are
+            return said
+        raise
+    if template.varies:
+        return template
+    return said if said.exists() else template.root
+
+
+def place_of_file(file: JobFile) -> Path | FolderTemplate:
+    """What a job file says of it."""
+    return file.settings.template or file.settings.output_dir
+
+
+def _newest(template: FolderTemplate, job_file: Path | None) -> Path:
+    folders = [folder for _, folder in template.found() if _has_ledger(folder)]
+    if not folders:
+        raise UsageError(f"there is no folder of {template} yet: asyncpipe run opens the first one")
+    if job_file is None:
+        return folders[0]
+    return next((each for each in folders if _is_of(each, job_file)), folders[0])
+
+
+def _is_of(folder: Path, job_file: Path) -> bool:
+    try:
+        with reading(folder) as ledger:
+            noted = ledger.job_file()
+    except LedgerError:
+        return False
+    return noted is not None and same_file(noted, job_file)
+
+
+# -- runs -----------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Place:
+    """Where a run works; ``job_file`` is what its ledger notes.
+
+    ``begun`` is to be called when the run holds its folder: from then on the folder itself shows
+    other commands that it is under way.
+    """
+
+    folder: Path
+    job_file: str
+    begun: Callable[[], None] = lambda: None
+    owed: int = 0
+    next_folder: Path | None = None
+
+    def exit_code(self, code: int) -> int:
+        """The exit code of the command whose run ended with ``code``; says what is left to do."""
+        if self.next_folder is not None and code in (Exit.OK, Exit.FAILED):
+            echo(
+                printable(
+                    f"That ended the interrupted run in {self.folder}. "
+                    f"The same command again opens {self.next_folder}."
+                )
+            )
+        return Exit.AGAIN if self.owed and code in (Exit.OK, Exit.FAILED) else code
+
+
+@contextmanager
+def opened_place(
+    option: Path | None,
+    file: JobFile,
+    *,
+    new: bool,
+    simulated: bool,
+    output: Output,
+    collect: Callable[[Path], int],
+) -> Iterator[Place]:
+    """Give the place of a run over ``file``; what a template's other folders owe comes first.
+
+    ``collect`` brings home what a folder has paid for and returns the exit code. Raises FolderInUse
+    while another command chooses a folder of the template for the same job file, or works in it;
+    UsageError for ``new`` without a template.
+    """
+    said = place_of_file(file) if option is None else place_of(option)
+    if isinstance(said, FolderTemplate):
+        with _opened(said, file, new=new, simulated=simulated, tell=_telling(output)) as (
+            place,
+            found,
+        ):
+            job_file = Path(place.job_file)
+            for each in owing(found, place.folder, job_file=job_file, simulated=simulated):
+                place.owed += collected(each, collect, _telling(output))
+            yield place
+        return
+    if new:
+        raise UsageError(
+            f"--new opens another folder of a template, and {said} is one folder: write "
+            f"{said}/{{date}}, or choose another with --output-dir"
+        )
+    _check_free(said)
+    yield Place(said, str(file.path))
+
+
+@contextmanager
+def _opened(
+    template: FolderTemplate,
+    file: JobFile,
+    *,
+    new: bool,
+    simulated: bool,
+    tell: Callable[[str], None],
+) -> Iterator[tuple[Place, list[DatedFolder]]]:
+    """Choose a folder of a template, alone as long as nothing in it shows that it is chosen."""
+    at, job_file = moment_now(), file.path.absolute()
+    with ExitStack() as stack:
+        make_folders(template.root, [STATE_FOLDER])
+        stack.enter_context(choosing_lock(template.root, job_file, template))
+        found = read_found(template)
+        folder = choose(
+            template,
+            at,
+            found,
+            job_file=job_file,
+            simulated=simulated,
+            new=new,
+            taken=Path.exists,
+        )
+        _check_free(folder, NEW)
+        known = next((each for each in found if each.folder == folder), None)
+        tell(_chosen(template, folder, known.open if known else None))
+        _name_unreadable(found)
+        fresh = template.folder(at)
+        older = known is not None and template.moment(fresh) != (known.moment[0], 1)
+        yield Place(folder, str(job_file), stack.close, next_folder=fresh if older else None), found
+
+
+def _check_free(folder: Path, remedy: str = ELSEWHERE) -> None:
+    """Raise FolderInUse while a run works in ``folder``, before anything else is said or asked."""
+    if (held := holder(folder / STATE_FOLDER / "lock")) is not None:
+        raise in_use(folder, held.who, remedy)
+
+
+def _telling(output: Output) -> Callable[[str], None]:
+    """Print a line that says which folder is meant, whatever else is not to be printed."""
+    return lambda line: None if output.quiet else echo(printable(line))
+
+
+def _chosen(template: FolderTemplate, folder: Path, left: int | None) -> str:
+    if left is None:
+        return f"{folder} is a new folder of {template}"
+    if left:
+        jobs = "job has" if left == 1 else f"{left} jobs have"
+        return f"going on in {folder}, whose run was interrupted: {jobs} not ended ({NEW})"
+    return f"{folder} is the newest folder of {template}"
+
+
+def collected(
+    each: DatedFolder, collect: Callable[[Path], int], tell: Callable[[str], None]
+) -> int:
+    """Bring home what a folder owes; returns how many jobs it owes then.
+
+    What goes wrong there is said and stops nothing here; an interruption ends the command.
+    """
+    tell(f"{each.folder} has {_what(each)}: collecting, nothing is bought")
+    try:
+        code = collect(each.folder)
+    except AsyncpipeError as exc:
+        echo(printable(f"{each.folder}: {exc}"))
+    else:
+        if code >= FIRST_SIGNAL:
+            raise click.exceptions.Exit(code)
+    after = _read(each.moment, each.folder)
+    if not after.owed:
+        tell(f"{each.folder} has everything that it paid for")
+    else:
+        folder = shlex.quote(str(each.folder))
+        echo(printable(f"{each.folder} still has {_what(after)}: asyncpipe status {folder}"))
+    return after.owed
+
+
+FIRST_SIGNAL = 128
+"""Exit codes from here on say that a signal ended the command."""
+
+
+def _what(each: DatedFolder) -> str:
+    assert each.status is not None
+    counts = [f"{n} {state.value}" for state in OWED if (n := each.status.jobs[state])]
+    return f"jobs that are paid for, or may be, and not here ({', '.join(counts)})"
+
+
+def _name_unreadable(found: Sequence[DatedFolder]) -> None:
+    unreadable = [each for each in found if each.trouble is not None]
+    for each in unreadable[:SHOWN]:
+        echo(printable(f"{each.folder} cannot say what it owes: {each.trouble}"))
+    if len(unreadable) > SHOWN:
+        echo(f"… and {len(unreadable) - SHOWN} more folders")

@@ -1,0 +1,355 @@
+"""Folders of a template: which one a command works in, and what becomes of the others."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import click
+import pytest
+
+from asyncpipe.cli.schedule import DatedFolder, choose, collected, named_folder, owing, place_of
+from asyncpipe.errors import FolderInUse, LedgerError, UsageError
+from asyncpipe.jobfile import FolderTemplate
+from asyncpipe.jobs import JobState
+from asyncpipe.ledger import Holder, choosing_lock, make_folders
+from asyncpipe.report import Status
+from tests.support.command_line import (
+    asyncpipe,
+    books,
+    job_lines,
+    manifest,
+    started,
+    submitted,
+    write_jobs,
+)
+
+AT = datetime(2026, 11, 30, 6, tzinfo=UTC)
+WEEKLY = FolderTemplate.of("weekly/{date}")
+JOBS = Path("/srv/weekly.yaml")
+S = JobState
+
+
+def status(folder: Path, jobs: dict[JobState, int], **said: Any) -> Status:
+    fixed: dict[str, Any] = {
+        "simulated": False,
+        "provider": "test",
+        "job_file": str(JOBS),
+        "holder": None,
+        "removed": 0,
+        "failed_charged": 0,
+        "in_doubt": 0,
+        "lost_answers": 0,
+        "overruns": 0,
+        "models": {},
+        "failures_returned": 0,
+        "refusals": 0,
+        "left_s": None,
+    }
+    return Status(folder=folder, at=AT, jobs=Counter(jobs), **{**fixed, **said})
+
+
+def found(day: str, **said: Any) -> DatedFolder:
+    """A folder of 2026-11-``day`` whose last run left jobs in the states that ``said`` has."""
+    folder = Path(f"weekly/2026-11-{day}")
+    moment = WEEKLY.moment(folder)
+    assert moment is not None
+    if trouble := said.pop("trouble", None):
+        return DatedFolder(moment=moment, folder=folder, trouble=LedgerError(trouble))
+    jobs = {state: said.pop(state.value) for state in S if state.value in said}
+    return DatedFolder(moment=moment, folder=folder, status=status(folder, jobs, **said))
+
+
+def chosen(*folders: DatedFolder, **said: Any) -> str:
+    options: dict[str, Any] = {"job_file": JOBS, "simulated": False, "new": False}
+    there = {each.folder for each in folders}
+    options |= {"taken": there.__contains__, **said}
+    return choose(WEEKLY, AT, folders, **options).name
+
+
+HELD = Holder(who="process 1 on here", since=AT)
+OTHERS: dict[str, Any] = {"job_file": "/srv/other.yaml"}
+
+
+@pytest.mark.parametrize(
+    ("folders", "expected"),
+    [
+        ([], "2026-11-30"),
+        ([found("23", succeeded=3, failed=2, unknown=1, lost=1, missing=1)], "2026-11-30"),
+        ([found("23", cancelled=3)], "2026-11-30"),
+        *(([found("23", **{state: 1})], "2026-11-23") for state in ("pending", "submitting")),
+        *(([found("23", **{state: 1})], "2026-11-23") for state in ("submitted", "generated")),
+        ([found("23", expired=1)], "2026-11-23"),
+        ([found("23", succeeded=1), found("16", pending=1)], "2026-11-30"),  # only the newest
+        ([found("30", succeeded=1)], "2026-11-30"),
+        ([found("30_2", succeeded=1), found("30", succeeded=1)], "2026-11-30_2"),
+        # Another job file's are its own affair, but for a folder of the same moment.
+        ([found("23", pending=1, **OTHERS)], "2026-11-30"),
+        ([found("23", succeeded=1, **OTHERS), found("16", pending=1)], "2026-11-16"),
+        ([found("30", pending=1, **OTHERS)], "2026-11-30"),
+        # Money and play do not mix.
+        ([found("23", pending=1, simulated=True)], "2026-11-30"),
+        ([found("30", succeeded=1, simulated=True)], "2026-11-30_2"),
+    ],
+)
+def test_which_folder_a_run_works_in(folders: list[DatedFolder], expected: str) -> None:
+    assert chosen(*folders) == expected
+
+
+def test_new_opens_another_whatever_is_there() -> None:
+    """Also one of the same moment, also beside a run and a ledger that cannot be read."""
+    assert chosen(found("23", pending=1), new=True) == "2026-11-30"
+    assert chosen(found("30", pending=1, holder=HELD), new=True) == "2026-11-30_2"
+    damaged = found("30_2", trouble="damaged")
+    assert chosen(damaged, found("30", succeeded=1), new=True) == "2026-11-30_3"
+
+
+def test_a_run_under_way_is_not_joined_and_not_begun_twice() -> None:
+    """Whatever its jobs are at the moment; one that just began has not told its job file."""
+    for each in (
+        found("23", succeeded=9, holder=HELD),
+        found("23", pending=9, holder=HELD),
+        found("23", holder=HELD, job_file=None),
+    ):
+        with pytest.raises(FolderInUse, match=r"11-23 is in use by process 1 on here.*--new"):
+            chosen(each)
+    assert chosen(found("23", pending=1, holder=HELD, **OTHERS)) == "2026-11-30"
+
+
+def test_a_newest_folder_that_cannot_be_read_stops_the_run() -> None:
+    """It may hold an interrupted run, whose jobs would be bought once more elsewhere."""
+    with pytest.raises(LedgerError, match=r"damaged .*--new opens another folder"):
+        chosen(found("23", trouble="damaged"), found("16", succeeded=1))
+    assert chosen(found("23", succeeded=1), found("16", trouble="damaged")) == "2026-11-30"
+
+
+def test_what_others_owe() -> None:
+    """Paid, or perhaps, and not here; not what is not submitted, nor what a run fetches now."""
+    owed = [
+        found("22", submitted=1),
+        found("21", generated=1, **OTHERS),  # of a job file that is no more
+        found("20", expired=1),
+        found("19", unknown=1),
+    ]
+    not_owed = [
+        found("23", submitted=1),  # where the run works
+        found("18", pending=5, failed=5, lost=5, succeeded=5),
+        found("17", unknown=1, holder=HELD),
+        found("16", unknown=1, simulated=True),
+        found("15", unknown=1, job_file=__file__),
+        found("14", trouble="damaged"),
+    ]
+    folder = not_owed[0].folder
+    both = [not_owed[0], *owed, *not_owed[1:]]
+    assert owing(both, folder, job_file=JOBS, simulated=False) == owed
+    ours = owing(both, folder, job_file=Path(__file__), simulated=False)
+    assert not_owed[4] in ours
+
+
+def test_an_interruption_while_others_are_collected_ends_the_command(tmp_path: Path) -> None:
+    """What goes wrong in one of them is said, and ends nothing."""
+    each = found("23", unknown=1)
+
+    def fails(folder: Path) -> int:
+        raise LedgerError("it is damaged")
+
+    with pytest.raises(click.exceptions.Exit) as caught:
+        collected(each, lambda folder: 143, print)
+    assert caught.value.exit_code == 143
+    collected(each, fails, print)
+
+
+def test_a_folder_of_before_placeholders_is_meant_as_it_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="is no placeholder"):
+        place_of(Path("of{me}"))
+    assert place_of(Path("{{date}}")) == Path("{date}")
+    for name in ("of{me}", "{{date}}"):
+        Path(name).mkdir()
+        assert place_of(Path(name)) == Path(name)
+    assert place_of(Path("plain")) == Path("plain")
+    with pytest.raises(UsageError, match=r"no folder of \{date\} yet"):
+        named_folder(Path("{date}"), print)
+
+
+# -- commands -------------------------------------------------------------------------------------
+
+
+def scheduled(home: Path, count: int = 3, template: str = "weekly/{date}") -> Path:
+    text = job_lines(count).replace("output_dir: out", f"output_dir: {template}")
+    return write_jobs(home / "jobs.yaml", text)
+
+
+RUN = ("run", "jobs.yaml", "--simulate")
+
+
+def today() -> str:
+    return datetime.now(UTC).date().isoformat()
+
+
+def a_week_older(folder: Path) -> Path:
+    """The same folder as a week would leave it: folders may be moved."""
+    day = datetime.fromisoformat(folder.name) - timedelta(days=7)
+    return folder.rename(folder.with_name(day.date().isoformat()))
+
+
+def sold(folder: Path) -> int:
+    return len(books(folder).predictions())
+
+
+def test_every_command_finds_the_newest_folder_and_says_so(tmp_path: Path) -> None:
+    """By the template and by the job file; data on stdout is not disturbed."""
+    scheduled(tmp_path)
+    done = asyncpipe(*RUN, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    newest = tmp_path / "weekly" / today()
+    assert f"weekly/{today()} is a new folder of weekly/{{date}}" in done.stderr
+    shutil.copytree(a_week_older(newest), newest)
+    again = asyncpipe(*RUN, cwd=tmp_path)
+    assert f"weekly/{today()} is the newest folder of weekly/{{date}}" in again.stderr
+    assert sold(newest) == 3
+    template, file = "weekly/{date}", "jobs.yaml"
+    for words in (
+        ("status", template, "--json"),
+        ("status", file, "--json"),
+        ("collect", template),
+        ("verify", file),
+        ("export", template, "--format", "csv"),
+        ("reconcile", file, "--json"),
+        ("resolve", template, "--find"),
+    ):
+        done = asyncpipe(*words, cwd=tmp_path)
+        assert done.returncode == 0, (words, done.stderr)
+        lines = done.stderr.splitlines()
+        assert f"weekly/{today()} is the newest folder of weekly/{{date}}" in lines, words
+        assert "is the newest" not in done.stdout, words
+    assert asyncpipe("verify", "jobs.yaml", "-q", cwd=tmp_path).stderr == ""
+
+
+def test_a_job_file_with_one_folder_stands_for_it(tmp_path: Path) -> None:
+    write_jobs(tmp_path / "jobs.yaml", job_lines(2))
+    assert asyncpipe(*RUN, cwd=tmp_path).returncode == 0
+    done = asyncpipe("status", "jobs.yaml", cwd=tmp_path)
+    assert (done.returncode, "out is the folder of jobs.yaml" in done.stderr) == (0, True)
+    done = asyncpipe(*RUN, "--new", cwd=tmp_path)
+    assert (done.returncode, "write out/{date}" in done.stderr) == (2, True)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+def test_an_interrupted_run_goes_on_in_its_folder_next_week(tmp_path: Path) -> None:
+    """Killed, and a week later: nothing is bought twice, and what comes next is said."""
+    scheduled(tmp_path, 30)
+    folder = tmp_path / "weekly" / today()
+    with started(*RUN, "--quiet", cwd=tmp_path) as process:
+        while submitted(folder) < 8:
+            assert process.poll() is None, "the run ended by itself"
+            time.sleep(0.005)
+    older = a_week_older(folder)
+    done = asyncpipe(*RUN, cwd=tmp_path)
+    assert done.returncode in (0, 75), done.stderr
+    assert f"going on in weekly/{older.name}, whose run was interrupted" in done.stderr
+    assert [each.name for each in (tmp_path / "weekly").glob("2*")] == [older.name]
+    prompts = Counter(each.body["prompt"] for each in books(older).predictions())
+    assert max(prompts.values()) == 1
+    if done.returncode == 0:
+        assert f"The same command again opens weekly/{today()}" in done.stderr
+    again = asyncpipe(*RUN, cwd=tmp_path)
+    assert manifest(tmp_path / "weekly" / today())["successful"] == 30, again.stderr
+
+
+def test_new_leaves_an_interrupted_run_and_collects_what_is_paid(tmp_path: Path) -> None:
+    """A lost answer of last week is found and brought home first; nothing there is bought."""
+    scheduled(tmp_path)
+    lost = (*RUN, "--ambiguous", "hold", "--simulate-faults", "dropped=1")
+    assert asyncpipe(*lost, cwd=tmp_path).returncode == 75
+    older = a_week_older(tmp_path / "weekly" / today())
+    done = asyncpipe(*RUN, "--new", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    first, second, *_ = done.stderr.splitlines()[1:]
+    assert first == (
+        f"weekly/{older.name} has jobs that are paid for, or may be, and not here (3 unknown): "
+        "collecting, nothing is bought"
+    )
+    assert second == f"weekly/{older.name} has everything that it paid for"
+    assert manifest(older)["successful"] == sold(older) == 3
+    assert manifest(tmp_path / "weekly" / today())["successful"] == 3
+
+
+def test_what_stays_owed_is_named_even_quietly_and_tells_by_the_exit_code(tmp_path: Path) -> None:
+    """75 as in one folder: somebody has to decide."""
+    scheduled(tmp_path)
+    lost = (*RUN, "--ambiguous", "hold", "--simulate-faults", "dropped=1")
+    assert asyncpipe(*lost, cwd=tmp_path).returncode == 75
+    older = a_week_older(tmp_path / "weekly" / today())
+    (older / ".asyncpipe" / "simulator.sqlite3").unlink()  # a provider that knows nothing of it
+    done = asyncpipe(*RUN, "--quiet", "--search-s", "0", cwd=tmp_path)
+    assert done.returncode == 75, done.stderr
+    (line,) = [each for each in done.stderr.splitlines() if "still has" in each]
+    assert line.endswith(f"(3 unknown): asyncpipe status weekly/{older.name}")
+    assert manifest(tmp_path / "weekly" / today())["successful"] == 3
+
+
+def test_two_commands_at_the_same_instant_open_one_folder(tmp_path: Path) -> None:
+    """While one chooses, and until its folder shows it, the other is refused in one line."""
+    file = scheduled(tmp_path, template="weekly/{time}")
+    make_folders(tmp_path / "weekly", [".asyncpipe"])
+    with choosing_lock(Path(tmp_path / "weekly"), file.absolute(), "it"):
+        done = asyncpipe(*RUN, cwd=tmp_path)
+        assert done.returncode == 3
+        (line,) = done.stderr.splitlines()
+        assert "is about to open a folder of weekly/{time} for" in line
+        write_jobs(tmp_path / "other.yaml", file.read_text(encoding="utf-8"))
+        other = asyncpipe("run", "other.yaml", "--simulate", cwd=tmp_path)
+        assert other.returncode == 0, "another job file has its own turn"
+    assert len([*(tmp_path / "weekly").glob("2*")]) == 1
+
+
+@pytest.mark.parametrize("template", ["weekly/{time}", "out"])
+def test_a_second_command_is_refused_in_one_line(tmp_path: Path, template: str) -> None:
+    """As cron mails it; nothing is asked or surveyed before."""
+    scheduled(tmp_path, 400, template)
+    with started(*RUN, "--quiet", "--simulate-speed", "2", cwd=tmp_path):
+        while not [*tmp_path.rglob("ledger.sqlite3")]:
+            time.sleep(0.01)
+        done = asyncpipe(*RUN, cwd=tmp_path)
+        assert done.returncode == 3
+        (line,) = done.stderr.splitlines()
+        remedy = "--new" if "{" in template else "--output-dir"
+        assert " in use by " in line or "about to open" in line
+        assert remedy in line or "about to open" in line
+
+
+def test_days_are_those_of_tz(tmp_path: Path) -> None:
+    """The line islands are a day ahead of Baker Island, whatever the hour."""
+    scheduled(tmp_path, 1)
+    for name in ("Etc/GMT-14", "Etc/GMT+12"):
+        before = datetime.now(ZoneInfo(name)).date().isoformat()
+        done = asyncpipe(*RUN, "-o", f"{name[-3]}/{{date}}", cwd=tmp_path, TZ=name)
+        assert done.returncode == 0, done.stderr
+        days = {before, datetime.now(ZoneInfo(name)).date().isoformat()}
+        (only,) = (tmp_path / name[-3]).glob("2*")
+        assert only.name in days
+    done = asyncpipe(*RUN, cwd=tmp_path, TZ="Mars/Olympus")
+    assert (done.returncode, "TZ=Mars/Olympus is no time zone" in done.stderr) == (2, True)
+
+
+def test_an_unknown_placeholder_stops_every_command(tmp_path: Path) -> None:
+    """Before anything is made or bought."""
+    scheduled(tmp_path, template="weekly/{day}")
+    said = "{day} in 'weekly/{day}' is no placeholder: {date}, {week} and {time} are known"
+    for words in (RUN, ("validate", "jobs.yaml"), ("status", "jobs.yaml")):
+        done = asyncpipe(*words, cwd=tmp_path)
+        assert (done.returncode, f"jobs.yaml:1: output_dir: {said}" in done.stderr) == (2, True)
+    scheduled(tmp_path)
+    for line in ((*RUN, "-o", "weekly/{day}"), ("status", "weekly/{day}")):
+        done = asyncpipe(*line, cwd=tmp_path)
+        assert (done.returncode, said in done.stderr) == (2, True)
+    assert not (tmp_path / "weekly").exists()
