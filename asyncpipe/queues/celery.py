@@ -1,7 +1,7 @@
-"""Celery's side: two tasks that any app takes in by one line, and an app of our own.
+"""Celery's side: three tasks that any app takes in by one line, and an app of our own.
 
 ``app`` is what ``asyncpipe work --queue celery`` starts; its broker is ASYNCPIPE_BROKER. An app of
-yours gets the same tasks by ``register(app)``: a shard, and one job (``generate``).
+yours gets the same tasks by ``register(app)``: a shard, one job, and a whole job file for beat.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from asyncpipe.errors import UsageError
 from asyncpipe.queues import core
 
 try:
-    from celery import Celery, signals
+    from celery import Celery, Task, signals
     from celery.worker import state
     from kombu.connection import Connection
     from kombu.exceptions import OperationalError
 except ImportError as exc:
     raise core.missing("celery", exc) from exc
 
-SHARD, GENERATE = "asyncpipe.shard", "asyncpipe.generate"
+SHARD, GENERATE, ENQUEUE = "asyncpipe.shard", "asyncpipe.generate", "asyncpipe.enqueue"
 
 TASK: Mapping[str, Any] = {
     "acks_late": True,  # else a killed worker's shard is gone with it
@@ -31,22 +31,39 @@ TASK: Mapping[str, Any] = {
     "max_retries": None,  # put back, it used up nothing
     "track_started": True,
 }
-"""How both tasks are declared, in whichever app."""
+"""How the tasks are declared, in whichever app."""
 
 
 class Tasks(NamedTuple):
     """What ``register`` made: Celery tasks, each with ``delay`` and ``apply_async``.
 
     ``shard`` takes an output place and a number, ``generate`` a job and, if not the worker's own,
-    a place.
+    a place, ``enqueue`` the path of a job file and a list of ``asyncpipe enqueue``'s options.
     """
 
     shard: Any
     generate: Any
+    enqueue: Any
+
+
+class JobTask(Task):  # type: ignore[misc]
+    """A task that refuses a malformed job where it is sent from, and says where no broker is named.
+
+    Raises JobFileError or UsageError.
+    """
+
+    def apply_async(
+        self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **how: Any
+    ) -> Any:
+        """Send one job."""
+        if not self.app.conf.broker_url:
+            raise UsageError("no broker is named: set ASYNCPIPE_BROKER, or use an app of your own")
+        core.checked_job(args[0] if args else (kwargs or {})["job"])
+        return super().apply_async(args, kwargs, **how)
 
 
 def register(app: Any) -> Tasks:
-    """Give a Celery app both tasks; its workers are told ASYNCPIPE_LEDGER and the key as variables.
+    """Give a Celery app the tasks; its workers are told ASYNCPIPE_LEDGER and the key as variables.
 
     Nothing else of the app changes. Its own settings hold for what Celery has per app only: the
     prefork pool, ``worker_prefetch_multiplier = 1``, and on Redis a ``visibility_timeout`` that
@@ -56,7 +73,8 @@ def register(app: Any) -> Tasks:
     signals.worker_shutting_down.connect(_pass_on, weak=False, dispatch_uid="asyncpipe")
     return Tasks(
         shard=app.task(name=SHARD, bind=True, **TASK)(_shard),
-        generate=app.task(name=GENERATE, bind=True, **TASK)(_generate),
+        generate=app.task(name=GENERATE, base=JobTask, bind=True, **TASK)(_generate),
+        enqueue=app.task(name=ENQUEUE, **TASK)(_enqueue),
     )
 
 
@@ -68,6 +86,11 @@ def _shard(task: Any, place: str, shard: int) -> dict[str, Any]:
 def _generate(task: Any, job: Mapping[str, Any], place: str | None = None) -> dict[str, Any]:
     """Run one job; a name is bought once in a place, however often it is sent."""
     return _ended(task, core.run_job(job, place, once=task.request.id))
+
+
+def _enqueue(jobfile: str, options: Sequence[str] = ()) -> dict[str, Any]:
+    """Send the jobs of a job file: what a schedule of beat's does every week."""
+    return core.enqueue_file("celery", jobfile, options)
 
 
 def _ended(task: Any, end: core.ShardEnd) -> dict[str, Any]:
@@ -119,7 +142,7 @@ app = make_app(
     queue=os.environ.get("ASYNCPIPE_QUEUE_NAME") or core.QUEUE_NAME,
     lease_s=core.lease_of_environment(),
 )
-shard, generate = register(app)
+shard, generate, enqueue = register(app)
 
 
 def check(broker: str) -> None:

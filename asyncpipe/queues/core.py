@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,9 +16,12 @@ from typing import Any, Protocol, Self, cast
 from urllib.parse import urlsplit, urlunsplit
 
 import anyio
+import orjson
 
 from asyncpipe._tasks import loop_factory
+from asyncpipe._text import printable
 from asyncpipe.errors import AsyncpipeError, LedgerError, UsageError
+from asyncpipe.jobfile import parse_jobs
 
 QUEUES = ("celery", "rq")
 """The queues there is an adapter for."""
@@ -252,6 +257,30 @@ async def in_pipeline(
 ) -> tuple[Worked | None, AsyncpipeError | None]:
     """Work a shard in a pipeline of its own; return what it came to, and what stopped it."""
     raise LedgerError("there is no shared ledger yet")
+
+
+def enqueue_file(queue: str, jobfile: str, options: Sequence[str] = ()) -> dict[str, Any]:
+    """Do what ``asyncpipe enqueue JOBFILE --yes`` does, for schedules; returns what it sent.
+
+    Broker, ledger and key are this worker's own. Raises ShardStopped with what the command says.
+    """
+    command = [sys.executable, "-m", "asyncpipe", "enqueue", jobfile, "--queue", queue]
+    done = subprocess.run(  # noqa: S603 (no shell; whoever may send this may send jobs)
+        [*command, "--yes", "--quiet", "--json", *options],
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    if done.returncode:
+        raise ShardStopped(printable(done.stderr) or f"exit code {done.returncode}")
+    sent: dict[str, Any] = orjson.loads(done.stdout)
+    return sent
+
+
+def checked_job(job: Mapping[str, Any]) -> dict[str, Any]:
+    """The job as it is sent; raises JobFileError for one that no worker could run."""
+    next(iter(parse_jobs([job])))
+    return dict(job)
 
 
 def run_job(job: Mapping[str, Any], place: str | None, *, once: str | None) -> ShardEnd:

@@ -1,4 +1,4 @@
-"""Redis Queue's side: two functions that its workers call, and a worker that hears of leaving.
+"""Redis Queue's side: three functions that its workers call, and a worker that hears of leaving.
 
 ``ShardWorker`` is what ``asyncpipe work --queue rq`` starts, by RQ's own command. Any worker of
 RQ's that forks (never SimpleWorker) can call the functions, too; it lacks what ShardWorker adds.
@@ -6,7 +6,10 @@ RQ's that forks (never SimpleWorker) can call the functions, too; it lacks what 
 
 from __future__ import annotations
 
+import io
+import json
 import os
+import pickle
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +26,6 @@ try:
     from rq import Queue, Retry, Worker, get_current_job
     from rq.job import Job as RqJob
     from rq.scheduler import RQScheduler
-    from rq.serializers import JSONSerializer
 except ImportError as exc:
     raise core.missing("rq", exc) from exc
 
@@ -55,16 +57,22 @@ class Generate:
     ) -> RqJob:
         """Send one job through ``queue``, or the one that ASYNCPIPE_BROKER names.
 
-        A queue of yours needs the JSON serializer. Returns RQ's job, whose result is a mapping.
+        Returns RQ's job, whose result is a mapping. Raises JobFileError for a job that is
+        malformed, UsageError where no broker is named.
         """
         if queue is None:
             if not (broker := os.environ.get("ASYNCPIPE_BROKER")):
                 raise UsageError("no broker is named: set ASYNCPIPE_BROKER, or give a queue=")
             queue = queue_at(broker, os.environ.get("ASYNCPIPE_QUEUE_NAME") or core.QUEUE_NAME)
-        return enqueue(queue, GENERATE, dict(job), place)
+        return enqueue(queue, GENERATE, core.checked_job(job), place)
 
 
 generate = Generate()
+
+
+def enqueue_file(jobfile: str, options: Sequence[str] = ()) -> dict[str, Any]:
+    """Send the jobs of a job file: what a schedule of ``rq cron`` does every week."""
+    return core.enqueue_file("rq", jobfile, options)
 
 
 def _ended(deliver: Callable[[], core.ShardEnd]) -> Any:
@@ -82,6 +90,26 @@ def _ended(deliver: Callable[[], core.ShardEnd]) -> Any:
         current.meta["put back"] = end.why
         current.save_meta()
     return Retry(max=1_000_000_000, interval=max(1, round(end.again_s)))
+
+
+class PlainSerializer:
+    """JSON; and what RQ's cron pickles, which knows nothing else, as long as it is plain values."""
+
+    @staticmethod
+    def dumps(value: Any, /) -> bytes:
+        """Write JSON; raises TypeError for what JSON does not have."""
+        return json.dumps(value).encode()
+
+    @staticmethod
+    def loads(data: bytes, /) -> Any:
+        """Read JSON or plain pickled values; raises UnpicklingError for any class or function."""
+        return _PlainValues(io.BytesIO(data)).load() if data[:1] == b"\x80" else json.loads(data)
+
+
+class _PlainValues(pickle.Unpickler):
+    def find_class(self, module: str, name: str, /) -> Any:
+        """Refuse: whoever reaches the broker could run anything else."""
+        raise pickle.UnpicklingError(f"{module}.{name} does not come through a queue of ours")
 
 
 class PatientRedis(Redis):
@@ -117,7 +145,12 @@ class ShardWorker(Worker):
     def run_maintenance_tasks(self) -> None:
         """See to dead workers' shards, and to those that were put back until now."""
         super().run_maintenance_tasks()  # type: ignore[no-untyped-call]
-        scheduler = RQScheduler(self.queues, connection=self.connection, serializer=self.serializer)
+        scheduler = RQScheduler(
+            self.queues,
+            connection=self.connection,
+            serializer=self.serializer,
+            logging_level="WARNING",
+        )
         scheduler.acquire_locks()
         try:
             scheduler.enqueue_scheduled_jobs()
@@ -126,8 +159,8 @@ class ShardWorker(Worker):
 
 
 def queue_at(broker: str, name: str) -> Queue:
-    """The queue of that name; JSON is all that goes through it."""
-    return Queue(name, connection=Redis.from_url(broker), serializer=JSONSerializer)
+    """The queue of that name; plain values are all that goes through it."""
+    return Queue(name, connection=Redis.from_url(broker), serializer=PlainSerializer)
 
 
 def enqueue(queue: Queue, function: str, *arguments: object) -> RqJob:
@@ -172,7 +205,8 @@ def worker(
     often_s = max(1, min(5, round(lease_s / 6)))
     command = ["worker", "--worker-ttl", str(15 + often_s), "--job-monitoring-interval"]
     command += [str(often_s), "--maintenance-interval", str(often_s)]
-    options = ["--worker-class", f"{__name__}.ShardWorker", "--serializer", "json"]
+    options = ["--worker-class", f"{__name__}.ShardWorker"]
+    options += ["--serializer", f"{__name__}.PlainSerializer"]
     options += ["--connection-class", f"{__name__}.PatientRedis"]
     return [sys.executable, "-m", "rq.cli", *command, *options, queue], {
         "RQ_REDIS_URL": broker,

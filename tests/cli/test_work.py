@@ -30,7 +30,7 @@ def became(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     ("queue", "words"),
     [
         ("celery", ["-m celery ", "--pool prefork --concurrency 1", "--queues asyncpipe"]),
-        ("rq", ["-m rq.cli worker", "--worker-ttl 20", "ShardWorker", "--serializer json"]),
+        ("rq", ["-m rq.cli worker", "--worker-ttl 20", "ShardWorker", "PlainSerializer"]),
     ],
 )
 def test_it_becomes_the_queues_own_worker(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from asyncpipe.errors import UsageError
+from asyncpipe.errors import JobFileError, UsageError
 from asyncpipe.queues import WorkerSettings, queue_of
 from tests.support.brokers import WorkerProcess, a_broker, a_worker, until
 from tests.support.command_line import environment
@@ -137,7 +138,7 @@ def test_a_stopped_shard_is_a_failure_that_rq_shows(broker: str, place: Path) ->
     assert last.endswith("ShardStopped: BalanceTooLow: the account has less than 5 USD")
     assert len(noted(place, "begun")) == 2
     shown = subprocess.run(
-        [sys.executable, "-m", "rq.cli", "info", "--serializer", "json", "-R"],
+        [sys.executable, "-m", "rq.cli", "info", "-R"],
         env=environment(RQ_REDIS_URL=broker),
         capture_output=True,
         encoding="utf-8",
@@ -166,6 +167,85 @@ def test_an_app_of_ones_own_takes_in_shards_by_one_line(
         assert shard.state == "RETRY"
     finally:
         worker.kill_tree()
+
+
+def test_celerys_beat_sends_a_job_file(
+    broker: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a task like any other of the app's, which a worker of its own does."""
+    monkeypatch.setenv("SHOP_BROKER", broker)
+    monkeypatch.setenv("SHOP_WEEKLY", str(place / "weekly.yaml"))
+    words = ["-m", "tests.support.stand_in", "celery", "-A", "tests.support.shop"]
+    schedule = str(place.parent / "schedule")
+    beat = WorkerProcess(
+        [sys.executable, *words, "beat", "--schedule", schedule], {}, place.parent / "beat.log"
+    )
+    worker = WorkerProcess([sys.executable, *words, "worker"], {}, place.parent / "worker.log")
+    try:
+        until(lambda: noted(place, "sent"), "the weekly file")
+    finally:
+        beat.kill_tree()
+        worker.kill_tree()
+    assert {options for options, _ in noted(place, "sent")} == {2}
+
+
+def test_rqs_cron_sends_a_job_file(broker: str, place: Path) -> None:
+    """RQ's cron pickles what it sends; workers take it as long as it is plain values."""
+    from redis import Redis
+    from rq.cron import CronScheduler
+
+    from asyncpipe.queues.rq import enqueue_file
+
+    cron = CronScheduler(Redis.from_url(broker))
+    cron.register(
+        enqueue_file, "asyncpipe", args=(str(place / "weekly.yaml"), ["-q"]), interval=3600
+    )
+    with standing("rq", broker, place, "a"):
+        cron.enqueue_jobs()
+        until(lambda: noted(place, "sent"), "the weekly file")
+
+
+def test_nothing_but_plain_values_comes_through_rq() -> None:
+    """A pickled class or function is refused before anything of it is called."""
+    from asyncpipe.queues.rq import PlainSerializer
+
+    plain: tuple[object, ...] = ("asyncpipe.queues.rq.shard", None, ["place", 1], {})
+    assert PlainSerializer.loads(pickle.dumps(plain)) == plain
+    assert PlainSerializer.loads(PlainSerializer.dumps(plain)) == list(plain)
+    with pytest.raises(pickle.UnpicklingError, match="does not come through"):
+        PlainSerializer.loads(pickle.dumps(print))
+
+
+JOB = {"name": "mug", "model": "black-forest-labs/flux-2-pro/text-to-image", "prompt": "a mug"}
+
+
+def test_one_job_through_celery(broker: str, place: Path) -> None:
+    """Its message names it, so that delivered twice it is the same job, even without a name."""
+    from asyncpipe.queues.celery import make_app, register
+
+    generate = register(make_app(broker, queue="asyncpipe", lease_s=6)).generate
+    with standing("celery", broker, place, "a"):
+        sent = generate.delay(JOB, str(place))
+        assert sent.get(timeout=60) == {"name": "mug", "once": sent.id}
+    with pytest.raises(JobFileError, match="promt"):
+        generate.delay({**JOB, "promt": "a mug"}, str(place))
+
+
+def test_one_job_through_rq(broker: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same, by the broker that a variable names."""
+    from asyncpipe.queues.rq import generate
+
+    with pytest.raises(UsageError, match="ASYNCPIPE_BROKER"):
+        generate.delay(JOB, str(place))
+    monkeypatch.setenv("ASYNCPIPE_BROKER", broker)
+    with standing("rq", broker, place, "a"):
+        sent = generate.delay(JOB, str(place))
+        until(lambda: sent.get_status() == "finished", "its end")
+    result = sent.latest_result()
+    assert result is not None
+    assert result.return_value == {"name": "mug", "once": sent.id}
+    with pytest.raises(JobFileError, match="promt"):
+        generate.delay({**JOB, "promt": "a mug"}, str(place))
 
 
 @both
