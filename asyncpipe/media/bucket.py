@@ -23,7 +23,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from asyncpipe.errors import AsyncpipeError, DiskError, DownloadError, UsageError
 from asyncpipe.http import is_loopback
 from asyncpipe.jobs import BucketUrl
-from asyncpipe.media.refusals import KEYS, Refusal, brief, error_of, refusal_of, without_keys
+from asyncpipe.media.refusals import KEYS, StoreTrouble, brief, error_of, trouble_of, without_keys
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore, RetryConfig, S3Config
@@ -247,11 +247,11 @@ class Bucket:
         except AlreadyExistsError:
             raise
         except FileNotFoundError as exc:
-            if (trouble := refusal_of(str(exc), type(exc).__name__)) is Refusal.MISSING:
+            if (trouble := trouble_of(str(exc), type(exc).__name__)) is StoreTrouble.MISSING:
                 raise
             raise error_of(self.url, trouble, str(exc)) from None
         except (BaseError, OSError, ValueError) as exc:
-            trouble = refusal_of(str(exc), type(exc).__name__)
+            trouble = trouble_of(str(exc), type(exc).__name__)
             raise error_of(self.url, trouble, str(exc)) from None
 
 

@@ -9,7 +9,7 @@ from asyncpipe.errors import AsyncpipeError, DiskError, DownloadError
 from asyncpipe.jobs import BucketUrl
 
 
-class Refusal(Enum):
+class StoreTrouble(Enum):
     """What a store's error means."""
 
     MISSING = "no such object"
@@ -27,43 +27,43 @@ _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>([A-Za-z0-9.]{1,60})</Code>")
 
 _BY_CODE = {
-    "NoSuchBucket": Refusal.NO_BUCKET,
-    "ContainerNotFound": Refusal.NO_BUCKET,
-    "PermanentRedirect": Refusal.REGION,
-    "AuthorizationHeaderMalformed": Refusal.REGION,
-    "IllegalLocationConstraintException": Refusal.REGION,
-    "RequestTimeTooSkewed": Refusal.CLOCK,
-    "ExpiredToken": Refusal.EXPIRED,
-    "InvalidToken": Refusal.EXPIRED,
-    "RequestTimeout": Refusal.AWAY,
-    "SlowDown": Refusal.AWAY,
+    "NoSuchBucket": StoreTrouble.NO_BUCKET,
+    "ContainerNotFound": StoreTrouble.NO_BUCKET,
+    "PermanentRedirect": StoreTrouble.REGION,
+    "AuthorizationHeaderMalformed": StoreTrouble.REGION,
+    "IllegalLocationConstraintException": StoreTrouble.REGION,
+    "RequestTimeTooSkewed": StoreTrouble.CLOCK,
+    "ExpiredToken": StoreTrouble.EXPIRED,
+    "InvalidToken": StoreTrouble.EXPIRED,
+    "RequestTimeout": StoreTrouble.AWAY,
+    "SlowDown": StoreTrouble.AWAY,
 }
 
 _BY_KIND = {
-    "FileNotFoundError": Refusal.MISSING,
-    "PermissionDeniedError": Refusal.KEYS,
-    "UnauthenticatedError": Refusal.KEYS,
-    "NotSupportedError": Refusal.REFUSED,
+    "FileNotFoundError": StoreTrouble.MISSING,
+    "PermissionDeniedError": StoreTrouble.KEYS,
+    "UnauthenticatedError": StoreTrouble.KEYS,
+    "NotSupportedError": StoreTrouble.REFUSED,
 }
 
 _PASSING = frozenset({408, 409, 412, 425, 429})
 """Refusals that say nothing of rights: another moment may do."""
 
 
-def refusal_of(text: str, kind: str) -> Refusal:
+def trouble_of(text: str, kind: str) -> StoreTrouble:
     """What an error of the library means, by its text and the name of its class."""
     code = _found(_CODE, text)
     if code in _BY_CODE:
         return _BY_CODE[code]
     if "incorrectly configured region" in text:
-        return Refusal.REGION
+        return StoreTrouble.REGION
     if kind in _BY_KIND:
         return _BY_KIND[kind]
     status = int(_found(_STATUS, text) or 0)
     if status in (401, 403):
-        return Refusal.KEYS
+        return StoreTrouble.KEYS
     refused = 400 <= status < 500 and status not in _PASSING
-    return Refusal.REFUSED if refused else Refusal.AWAY
+    return StoreTrouble.REFUSED if refused else StoreTrouble.AWAY
 
 
 KEYS = {
@@ -83,18 +83,18 @@ def without_keys(error: BaseException) -> bool:
 
 
 _WORDS = {
-    Refusal.NO_BUCKET: "{url}: there is no such bucket: make it, or correct its name",
-    Refusal.REGION: "{url} is in another region ({said}): set AWS_REGION to its own",
-    Refusal.CLOCK: "{url}: this machine's clock is off ({said}): set it",
-    Refusal.EXPIRED: "{url}: the keys in the environment have expired ({said}): get new ones, then "
+    StoreTrouble.NO_BUCKET: "{url}: there is no such bucket: make it, or correct its name",
+    StoreTrouble.REGION: "{url} is in another region ({said}): set AWS_REGION to its own",
+    StoreTrouble.CLOCK: "{url}: this machine's clock is off ({said}): set it",
+    StoreTrouble.EXPIRED: "{url}: the keys in the environment have expired ({said}): get new ones, then "
     "run the same command again",
-    Refusal.KEYS: "{url} refuses the keys in the environment ({said}): they must be allowed to "
+    StoreTrouble.KEYS: "{url} refuses the keys in the environment ({said}): they must be allowed to "
     "list the bucket, and to read, write and delete what is in it; {keys}",
-    Refusal.REFUSED: "{url} refuses what was asked of it ({said})",
+    StoreTrouble.REFUSED: "{url} refuses what was asked of it ({said})",
 }
 
 
-def error_of(url: BucketUrl, trouble: Refusal, text: str) -> AsyncpipeError:
+def error_of(url: BucketUrl, trouble: StoreTrouble, text: str) -> AsyncpipeError:
     """What people are told; of the store's own words only its code: others may hold keys.
 
     DownloadError where waiting may help, else DiskError.
