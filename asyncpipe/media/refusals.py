@@ -86,10 +86,10 @@ _WORDS = {
     StoreTrouble.NO_BUCKET: "{url}: there is no such bucket: make it, or correct its name",
     StoreTrouble.REGION: "{url} is in another region ({said}): set AWS_REGION to its own",
     StoreTrouble.CLOCK: "{url}: this machine's clock is off ({said}): set it",
-    StoreTrouble.EXPIRED: "{url}: the keys in the environment have expired ({said}): get new ones, then "
-    "run the same command again",
-    StoreTrouble.KEYS: "{url} refuses the keys in the environment ({said}): they must be allowed to "
-    "list the bucket, and to read, write and delete what is in it; {keys}",
+    StoreTrouble.EXPIRED: "{url}: the keys in the environment have expired ({said}): get new ones, "
+    "then run the same command again",
+    StoreTrouble.KEYS: "{url} refuses the keys in the environment ({said}): they must be allowed "
+    "to list the bucket, and to read, write and delete what is in it; {keys}",
     StoreTrouble.REFUSED: "{url} refuses what was asked of it ({said})",
 }
 
