@@ -17,6 +17,7 @@ _EN = """\
 # For real: set {key}, look at `asyncpipe estimate {name}`, leave --simulate out.
 
 output_dir: pipeline_output     # where images/, videos/, audio/ and manifest.json go
+                                # (weekly/{{date}} or {{week}}: a folder of its own each time)
 max_workers: 3                  # most predictions in flight at once
 
 defaults:                       # every job takes these where it says nothing itself
@@ -61,6 +62,7 @@ _ZH = """\
 # 正式运行:设置 {key},先看 `asyncpipe estimate {name}`,再去掉 --simulate。
 
 output_dir: pipeline_output     # 图片、视频、音频和 manifest.json 存放的文件夹
+                                # (weekly/{{date}} 或 {{week}}:每次一个新文件夹)
 max_workers: 3                  # 同时进行的生成数上限
 
 defaults:                       # 任务没有写的字段用这里的

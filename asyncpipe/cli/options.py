@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
+import stat
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
 import click
+
+from asyncpipe._text import printable
 
 MOST_USD = 1_000_000_000
 """Amounts beyond are slips."""
@@ -18,7 +23,6 @@ JOB_FILE = click.argument("jobfile", type=click.Path(path_type=Path))
 
 def _folder(context: click.Context, argument: click.Parameter, value: Path) -> Path:
     """The folder that is meant, also where a template of folders or a job file is given."""
-    from asyncpipe._text import printable
     from asyncpipe.cli.schedule import named_folder
 
     def tell(line: str) -> None:
@@ -40,13 +44,31 @@ def _env_file(context: click.Context, option: click.Parameter, value: Path | Non
     if not value.is_file():
         raise click.BadParameter(f"there is no file {str(value)!r}", context, option)
     try:
-        for name, text in dotenv_values(value, encoding="utf-8-sig").items():
-            if text is not None:
-                os.environ[name] = text
+        said = dotenv_values(value, encoding="utf-8-sig")
+        os.environ.update({name: text for name, text in said.items() if text is not None})
+        open_to_others = os.name == "posix" and value.stat().st_mode & _OTHERS_READ
     except (OSError, ValueError):
         # Not chained: a UnicodeDecodeError holds the whole file, and with it the key.
         why = f"{str(value)!r} cannot be used: it must be UTF-8 lines of NAME=value"
         raise click.BadParameter(why, context, option) from None
+    if open_to_others and any(_is_secret(name, text or "") for name, text in said.items()):
+        file = shlex.quote(str(value))
+        click.echo(
+            printable(
+                f"Others on this machine can read {file}, and a key is in it: chmod 600 {file}"
+            ),
+            err=True,
+        )
+
+
+_OTHERS_READ = stat.S_IRGRP | stat.S_IROTH
+
+_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD")
+
+
+def _is_secret(name: str, text: str) -> bool:
+    """Whether a variable holds what nobody else may know: a key, or a password in a URL."""
+    return bool(text and _SECRET.search(name)) or bool(re.search(r"://[^/@]*:[^/@]+@", text))
 
 
 def to_usd(context: click.Context, option: click.Parameter, value: str | None) -> Decimal | None:

@@ -168,6 +168,25 @@ def test_an_env_file_brings_the_key(tmp_path: Path) -> None:
     assert done.returncode == 2
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs the modes of POSIX")
+def test_an_env_file_that_others_can_read_is_told(tmp_path: Path) -> None:
+    """With the remedy, and only where a secret is in it; never what stands there."""
+    write_jobs(tmp_path / "jobs.yaml", ONE)
+    path = tmp_path / "my env"
+    for text, mode, told in (
+        ("ATLASCLOUD_API_KEY=apikey-1\n", 0o640, True),
+        ("ATLASCLOUD_API_KEY=apikey-1\n", 0o600, False),
+        ("ANY=postgresql://me:apikey-1@host/db\n", 0o604, True),
+        ("ATLASCLOUD_BASE_URL=http://127.0.0.1:9\nATLASCLOUD_API_KEY=\n", 0o644, False),
+    ):
+        path.write_text(text, encoding="utf-8")
+        path.chmod(mode)
+        done = asyncpipe("estimate", "jobs.yaml", "--offline", "--env-file", path, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert (f"chmod 600 '{path}'" in done.stderr) is told, (text, mode)
+        assert "apikey-1" not in done.stderr
+
+
 def test_estimate_tells_the_articles_figures(tmp_path: Path) -> None:
     """The article's scenarios at the article's prices, without any network."""
     figures = {"social": "0.95", "library": "7.5", "film": "1.5"}
