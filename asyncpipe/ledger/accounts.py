@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from typing import Any, cast
 
 import orjson
 
 from asyncpipe.jobs import JobState, Noted, count_notes
+from asyncpipe.ledger.connection import Connection, Cursor, streamed
 from asyncpipe.ledger.errors import rows_of
 from asyncpipe.ledger.rows import (
     AssetRow,
@@ -21,7 +21,7 @@ from asyncpipe.ledger.rows import (
 )
 
 
-def by_name(cursor: sqlite3.Cursor) -> Iterator[dict[str, Any]]:
+def by_name(cursor: Cursor) -> Iterator[dict[str, Any]]:
     """The rows of a query as mappings from the names of its columns."""
     names = [column[0] for column in cursor.description]
     for row in cursor:
@@ -38,7 +38,7 @@ NAMED_STILL = (
 _LISTED = f"state<>'cancelled' AND (state<>'pending' OR used>0 OR {NAMED_STILL})"
 
 
-def removed(connection: sqlite3.Connection) -> int:
+def removed(connection: Connection) -> int:
     """Jobs that were never submitted and that the last session did not name any more."""
     (count,) = connection.execute(
         f"SELECT count(*) FROM jobs WHERE state='pending' AND used=0 AND NOT {NAMED_STILL}"
@@ -46,7 +46,7 @@ def removed(connection: sqlite3.Connection) -> int:
     return int(count)
 
 
-def sums(connection: sqlite3.Connection) -> Sums:
+def sums(connection: Connection) -> Sums:
     """Count everything."""
     with rows_of("a total"):
         states = connection.execute("SELECT state, count(*) FROM jobs GROUP BY state")
@@ -84,7 +84,7 @@ def _money(row: dict[str, Any]) -> MoneyRow:
     return cast(MoneyRow, {**row, **sums})
 
 
-def _noted(connection: sqlite3.Connection) -> dict[str, Noted]:
+def _noted(connection: Connection) -> dict[str, Noted]:
     """What is said beside the outputs of jobs."""
     counted: dict[str, Noted] = {}
     rows = connection.execute(
@@ -128,21 +128,21 @@ FROM outcomes o LEFT JOIN assets s ON s.job_id=o.id AND s.n=o.n AND s.position=0
 """
 
 
-def results(connection: sqlite3.Connection, *, started: bool) -> Iterator[ResultRow]:
+def results(connection: Connection, *, started: bool) -> Iterator[ResultRow]:
     """Every listed job, or those that were ever ``started``: the last run's first, in its order."""
     only = "AND o.n IS NOT NULL" if started else ""
     query = f"{_RESULTS} WHERE {_LISTED} {only} ORDER BY o.seen_run DESC, o.position"
-    for row in by_name(connection.execute(query)):
+    for row in by_name(streamed(connection, query)):
         yield _with_assets(connection, row)
 
 
-def result(connection: sqlite3.Connection, job_id: int) -> ResultRow | None:
+def result(connection: Connection, job_id: int) -> ResultRow | None:
     """One job; None if it was never started."""
     rows = by_name(connection.execute(f"{_RESULTS} WHERE o.id=? AND o.n IS NOT NULL", (job_id,)))
     return next((_with_assets(connection, row) for row in rows), None)
 
 
-def _with_assets(connection: sqlite3.Connection, row: dict[str, Any]) -> ResultRow:
+def _with_assets(connection: Connection, row: dict[str, Any]) -> ResultRow:
     """Add a job's files; one, or none, stands in its row."""
     first = AssetRow(path=row.pop("path"), size=row.pop("size"), sha256=row.pop("sha256"))
     count = row.pop("files")
@@ -157,11 +157,11 @@ def _with_assets(connection: sqlite3.Connection, row: dict[str, Any]) -> ResultR
     return cast(ResultRow, row)
 
 
-def label_names(connection: sqlite3.Connection, most: int) -> list[str]:
+def label_names(connection: Connection, most: int) -> list[str]:
     """The labels that any listed job has, by their first job; at most so many."""
     found: dict[str, None] = {}
-    for job_id, spec in connection.execute(
-        f"SELECT id, spec FROM jobs WHERE {_LISTED} ORDER BY id"
+    for job_id, spec in streamed(
+        connection, f"SELECT id, spec FROM jobs WHERE {_LISTED} ORDER BY id"
     ):
         with rows_of(f"job {job_id}"):
             found.update(dict.fromkeys(orjson.loads(spec).get("labels", {})))
@@ -182,12 +182,12 @@ FROM attempts a JOIN jobs j ON j.id=a.job_id ORDER BY j.seen_run DESC, j.positio
 """
 
 
-def attempts(connection: sqlite3.Connection) -> Iterator[AttemptRow]:
+def attempts(connection: Connection) -> Iterator[AttemptRow]:
     """Every attempt of every job, in job-file order; one that surely bought nothing, too."""
-    return cast(Iterator[AttemptRow], by_name(connection.execute(_ATTEMPTS)))
+    return cast(Iterator[AttemptRow], by_name(streamed(connection, _ATTEMPTS)))
 
 
-def open_work(connection: sqlite3.Connection) -> OpenWork:
+def open_work(connection: Connection) -> OpenWork:
     """Count what has not ended; reads a part of an index, and the few rows that are under way."""
     waiting = connection.execute(
         "SELECT model, count(*) FROM jobs WHERE state='pending' GROUP BY 1"
@@ -196,7 +196,7 @@ def open_work(connection: sqlite3.Connection) -> OpenWork:
     return OpenWork(waiting=dict(waiting.fetchall()), under_way=tuple(under_way.fetchall()))
 
 
-def times(connection: sqlite3.Connection, model: str, latest: int) -> list[float]:
+def times(connection: Connection, model: str, latest: int) -> list[float]:
     """How many seconds the ``latest`` predictions of ``model`` took in this folder."""
     rows = connection.execute(
         "SELECT generation_s FROM latest WHERE state='succeeded' AND model=?"
@@ -206,13 +206,13 @@ def times(connection: sqlite3.Connection, model: str, latest: int) -> list[float
     return [row[0] for row in rows]
 
 
-def last_run(connection: sqlite3.Connection) -> RunRow | None:
+def last_run(connection: Connection) -> RunRow | None:
     """The folder's last run, or None."""
     rows = connection.execute("SELECT id, started_at, job_file FROM runs ORDER BY id DESC LIMIT 1")
     return cast(RunRow | None, next(by_name(rows), None))
 
 
-def job_file(connection: sqlite3.Connection) -> str | None:
+def job_file(connection: Connection) -> str | None:
     """The job file of the last run that had one."""
     row = connection.execute(
         "SELECT job_file FROM runs WHERE job_file IS NOT NULL ORDER BY id DESC LIMIT 1"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import os
-import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from asyncpipe._fs import can_be_named, folded, link_trouble, make_durable, safe_stem
 from asyncpipe.errors import LedgerError
 from asyncpipe.jobs import JobRecord, JobType, changed
+from asyncpipe.ledger.connection import Connection
 
 FLAT_UP_TO = 10_000
 """Jobs of a ledger whose assets lie in one folder; file managers are slow beyond."""
@@ -20,7 +20,7 @@ PER_SUBFOLDER = 1000
 
 
 def claim_stems(
-    connection: sqlite3.Connection, records: Sequence[JobRecord], folder: Path | FolderNames
+    connection: Connection, records: Sequence[JobRecord], folder: Path | FolderNames
 ) -> list[JobRecord]:
     """Fix the stem of every record that has none: two jobs never share one, nor a stranger's file.
 
@@ -102,7 +102,7 @@ _FLAT = {kind.folder for kind in JobType}
 
 
 def _claim_first(
-    connection: sqlite3.Connection,
+    connection: Connection,
     records: Sequence[JobRecord],
     places: Mapping[int, str],
     names: FolderNames,
@@ -120,9 +120,7 @@ def _claim_first(
     }
 
 
-def _claim_next(
-    connection: sqlite3.Connection, record: JobRecord, place: str, names: FolderNames
-) -> str:
+def _claim_next(connection: Connection, record: JobRecord, place: str, names: FolderNames) -> str:
     """Claim the next best stem that is free."""
     for stem in itertools.islice(stem_candidates(record, place), 1, None):
         cursor = connection.execute(_CLAIM, (folded(stem), record.id))
@@ -148,7 +146,7 @@ def stem_candidates(record: JobRecord, place: str) -> Iterator[str]:
         yield f"{place}/{record.key}-{n}"
 
 
-def has_namesake(connection: sqlite3.Connection, record: JobRecord) -> bool:
+def has_namesake(connection: Connection, record: JobRecord) -> bool:
     """Whether the best stem of this job's name is that of another one, which was not withdrawn.
 
     One whose files lie in a subfolder is not found: names have no index.
@@ -163,7 +161,7 @@ def has_namesake(connection: sqlite3.Connection, record: JobRecord) -> bool:
 
 
 def claim_parts(
-    connection: sqlite3.Connection,
+    connection: Connection,
     record: JobRecord,
     count: int,
     folder: Path | FolderNames,
@@ -186,9 +184,7 @@ def claim_parts(
     raise AssertionError("there is always another number")
 
 
-def _claim_part(
-    connection: sqlite3.Connection, record: JobRecord, stem: str, names: FolderNames
-) -> bool:
+def _claim_part(connection: Connection, record: JobRecord, stem: str, names: FolderNames) -> bool:
     taken = connection.execute("SELECT job_id FROM stems WHERE folded=?", (folded(stem),))
     if (owner := taken.fetchone()) is not None:
         return bool(owner[0] == record.id)

@@ -6,21 +6,18 @@ import asyncio
 import os
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
-
-import anyio
+from typing import Concatenate, ParamSpec, TypeVar
 
 from asyncpipe._fs import open_unlinked
 from asyncpipe._tasks import within
 from asyncpipe.errors import DiskError, LedgerError
-from asyncpipe.jobs import Job, JobRecord
+from asyncpipe.jobs import JobRecord, JobState
 from asyncpipe.ledger import accounts, queries, runs
-from asyncpipe.ledger.asset_names import FolderNames, claim_parts
+from asyncpipe.ledger.commits import Committing, Query
 from asyncpipe.ledger.errors import LedgerBusy, LedgerFails, LedgerFull, ledger_error, mapped
 from asyncpipe.ledger.folder import (
     Origin,
@@ -28,46 +25,16 @@ from asyncpipe.ledger.folder import (
     check_origin,
     check_unused,
     ledger_path,
-    note_account,
     read_origin,
 )
-from asyncpipe.ledger.protocol import Ledger, LedgerReader, Seen
-from asyncpipe.ledger.rows import AddedOne, Named
+from asyncpipe.ledger.protocol import Ledger, LedgerReader
+from asyncpipe.ledger.rows import Refusal
 from asyncpipe.ledger.schema import SETTINGS, check_version, prepare
-from asyncpipe.ledger.write import Batch, reserve
+from asyncpipe.ledger.write import reserve
 
 T = TypeVar("T")
 
 P = ParamSpec("P")
-
-Query = Callable[[sqlite3.Connection], T]
-
-
-def asked(
-    query: Callable[Concatenate[sqlite3.Connection, P], T],
-) -> Callable[Concatenate[SqliteLedger, P], Coroutine[Any, Any, T]]:
-    """A method that runs ``query`` in a transaction, after all that was appended."""
-
-    async def ask(ledger: SqliteLedger, /, *args: P.args, **named: P.kwargs) -> T:
-        return await ledger._ask(lambda connection: query(connection, *args, **named))
-
-    return ask
-
-
-def seen_through(
-    query: Callable[Concatenate[sqlite3.Connection, P], T],
-) -> Callable[Concatenate[SqliteLedger, P], Coroutine[Any, Any, Seen[T]]]:
-    """The same; once begun, its answer comes even if cancelled, the cancellation with it."""
-
-    async def ask(ledger: SqliteLedger, /, *args: P.args, **named: P.kwargs) -> Seen[T]:
-        return await ledger._see_through(lambda connection: query(connection, *args, **named))
-
-    return ask
-
-
-GATHERED_TICKS = 3
-"""After how many ticks of the loop what was appended goes to the writer thread."""
-
 
 HELD_S = 3600.0
 """How long to wait for a ledger that somebody else holds: a backup, a database browser."""
@@ -82,28 +49,20 @@ CHECKPOINT_S = 3.0
 """How long what is committed may stand in the log alone."""
 
 
-class SqliteLedger:
-    """A ledger in a file of the output folder: one writer thread, natural group commit.
+class SqliteLedger(Committing):
+    """A ledger in a file of the output folder.
 
-    The appends of a few loop ticks travel to the thread as one list; while that commits, the next
-    list grows. On a full disk the ballast is released first, and ``on_full`` called in the loop,
-    from then on after every commit: what is under way can still be recorded, and nothing new should
-    begin. Methods are those of ``Ledger``.
+    On a full disk the ballast is released first, and ``on_full`` called in the loop, from then on
+    after every commit: what is under way can still be recorded, and nothing new should begin.
     """
 
     def __init__(self, folder: Path, on_full: Callable[[DiskError], None] | None = None) -> None:
-        self._names, self._path = FolderNames(folder), ledger_path(folder)
+        super().__init__(folder)
+        self._path = ledger_path(folder)
         self._ballast = Ballast(self._path.with_name("ballast"))
         self._on_full = on_full
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="asyncpipe-ledger")
         self._connection: sqlite3.Connection | None = None
-        self._batch = Batch()
-        self._waiters: list[asyncio.Future[None]] = []
-        self._committing: list[asyncio.Future[None]] | None = None
-        self._scheduled = False
-        self._failure: LedgerError | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._closing = False
 
     async def open(self, origin: Origin | None) -> None:
         """Open or make the ledger; ``origin`` None is for work that asks no provider.
@@ -161,173 +120,47 @@ class SqliteLedger:
         self._timer = None
         asyncio.get_running_loop().run_in_executor(self._thread, self._checkpoint)
 
-    def append(self, record: JobRecord) -> None:
-        """Take ``record`` to be written; raises LedgerError."""
-        if self._failure is not None:
-            raise self._failure
-        self._batch.add(record)
-        self._schedule()
-
-    async def reserve(self, record: JobRecord, *, cap: int | None = None) -> bool:
+    async def reserve(self, record: JobRecord, *, cap: int | None = None) -> Refusal | None:
         """Write an intent; without a ``cap`` it is never refused: nobody else spends here."""
         if cap is not None:
             return await self._ask(partial(reserve, record=record, cap=cap))
         self.append(record)
         await self.durable()
-        return True
+        return None
 
-    async def durable(self) -> None:
-        """Wait until everything appended so far is on disk; raises LedgerError if it is not."""
-        if self._failure is not None:
-            raise self._failure
-        if not self._batch and self._committing is None:
-            return
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if self._batch:
-            self._waiters.append(waiter)
-        elif self._committing is not None:
-            self._committing.append(waiter)
-        await waiter
+    async def take(
+        self, states: Collection[JobState], *, but: Collection[int] = ()
+    ) -> list[JobRecord]:
+        """Every job in one of ``states``: nobody else works here."""
+        found = await self.records_in(states)
+        return [record for record in found if record.id not in but]
 
-    note_account = asked(note_account)
-    begin_session = seen_through(runs.begin_session)
-    start_run = asked(runs.start_run)
-    take_up = asked(runs.take_up)
-    end_pass = asked(runs.end_pass)
-    repeat_run = asked(runs.repeat_run)
-    end_run = asked(runs.end_run)
-    last_row = asked(runs.last_row)
-    removed = seen_through(accounts.removed)
-    add_jobs = seen_through(queries.add_jobs)
-    to_buy = asked(queries.to_buy)
-    left_alone = asked(queries.left_alone)
-    records = asked(queries.records)
-    records_in = asked(queries.records_in)
-    unresolved = asked(queries.unresolved)
-    sought = asked(queries.sought)
-    owners_of = asked(queries.owners_of)
-    predictions = asked(queries.predictions)
-    absence_failed = asked(queries.absence_failed)
-    named_of = asked(queries.named_of)
-    pending_models = asked(queries.pending_models)
-    pending = asked(queries.pending)
-    assets = asked(queries.assets)
-    find_upload = asked(queries.find_upload)
-    keep_upload = asked(queries.keep_upload)
-    forget_uploads = asked(queries.forget_uploads)
-    sums = asked(accounts.sums)
-    result = asked(accounts.result)
-    open_work = asked(accounts.open_work)
-
-    async def add_job(self, key: str, job: Job, *, run: int, since: int) -> Seen[AddedOne]:
-        """Write one job, its files in this folder."""
-        return await self._see_through(
-            partial(queries.add_one, key=key, job=job, run=run, since=since, folder=self._names)
-        )
-
-    async def draw(
-        self, named: Named, after: Mapping[str, int], *, limit: int
-    ) -> dict[str, list[JobRecord]]:
-        """Draw pages of pending jobs, their files in this folder."""
-        page = partial(queries.draw, named=named, after=after, limit=limit)
-        return await self._ask(partial(page, folder=self._names))
-
-    async def claim_parts(self, record: JobRecord, count: int, word: str = "") -> list[str]:
-        """Claim names for a job's files in this folder."""
-        return await self._ask(
-            partial(claim_parts, record=record, count=count, folder=self._names, word=word)
-        )
+    def release(self, job_id: int) -> None:
+        """Nobody else could have it."""
 
     async def changes(self) -> int:
         """Count rows that this connection has written."""
-        return await self._ask(lambda connection: connection.total_changes)
-
-    async def _ask(self, query: Query[T]) -> T:
-        await self.durable()
-        answer = await self._run(partial(self._transact, query))
-        self._tell_full()
-        return answer
-
-    async def _see_through(self, query: Query[T]) -> Seen[T]:
-        await self.durable()
-        loop = asyncio.get_running_loop()
-        answer = loop.run_in_executor(self._thread, partial(self._transact, query))
-        cut = None
-        with anyio.CancelScope(shield=True):
-            while not answer.done():
-                try:
-                    await asyncio.wait([answer])
-                except asyncio.CancelledError as exc:  # a native one: no shield holds it off
-                    cut = exc
-        self._tell_full()
-        return answer.result(), cut
+        return await self._ask(lambda _: self._connection.total_changes if self._connection else 0)
 
     async def aclose(self) -> None:
         """Write what was appended and close; raises LedgerError if that fails."""
-        self._closing = True
         if self._timer is not None:
             self._timer.cancel()
-        try:
-            await self.durable()
-        finally:
-            # On the thread, behind whatever a cancelled call left there: an open, a query.
-            await self._run(self._close)
-            self._thread.shutdown(wait=False)
+        await super().aclose()
 
     def _close(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
-    def _schedule(self) -> None:
-        if not self._scheduled and self._committing is None:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._gather, GATHERED_TICKS)
-
-    def _gather(self, ticks: int) -> None:
-        """Hand over some ticks later: under load each brings more events, else they take no time.
-
-        (Commits are a third fewer than at the end of the first.)
-        """
-        if ticks > 1:
-            asyncio.get_running_loop().call_soon(self._gather, ticks - 1)
-        else:
-            self._hand_over()
-
-    def _hand_over(self) -> None:
-        self._scheduled = False
-        batch, self._batch = self._batch, Batch()
-        self._committing, self._waiters = self._waiters, []
-        work = partial(self._transact, batch.write)
-        future = asyncio.get_running_loop().run_in_executor(self._thread, work)
-        future.add_done_callback(self._committed)
-
-    def _committed(self, future: asyncio.Future[None]) -> None:
-        waiters, self._committing = self._committing or [], None
-        failure = _failure(future.exception())
-        if failure is not None:
-            self._failure = failure
-            waiters = waiters + self._waiters
-            self._waiters, self._batch = [], Batch()
-        for waiter in waiters:
-            if waiter.done():
-                continue
-            if failure is None:
-                waiter.set_result(None)
-            else:
-                waiter.set_exception(failure)
+    def _after_commit(self) -> None:
         self._tell_full()
         self._checkpoint_soon()
-        if self._batch:
-            self._schedule()
 
     def _tell_full(self) -> None:
         if self._ballast.spent and self._on_full is not None:
             folder = self._path.parent.parent
             self._on_full(DiskError(f"the disk of {folder} is full: make room, then run again"))
-
-    async def _run(self, function: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function)
 
     def _transact(self, query: Query[T]) -> T:
         try:
@@ -364,15 +197,6 @@ class SqliteLedger:
                     self._connection.execute("ROLLBACK")
                 raise
             return answer
-
-
-def _failure(exc: BaseException | None) -> LedgerError | None:
-    """Keep waiters from hanging whatever a commit raised, a bug of ours included."""
-    if exc is None or isinstance(exc, LedgerError):
-        return exc
-    error = LedgerError(f"the ledger could not write an event: {exc!r}")
-    error.__cause__ = exc
-    return error
 
 
 @asynccontextmanager

@@ -7,7 +7,6 @@ import hashlib
 import os
 import re
 import socket
-import sqlite3
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from typing import BinaryIO, Self
 
 from asyncpipe._fs import link_trouble, open_unlinked
 from asyncpipe.errors import FolderInUse, LedgerError, UsageError
+from asyncpipe.ledger.connection import Connection
 
 
 def make_folders(folder: Path, names: Iterable[str]) -> None:
@@ -247,7 +247,7 @@ class Origin:
         return f"{self.origin} ({self.provider})"
 
 
-def read_origin(connection: sqlite3.Connection) -> Origin | None:
+def read_origin(connection: Connection) -> Origin | None:
     """Which provider a ledger belongs to; None while it has met none."""
     meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
     if not meta:
@@ -260,7 +260,7 @@ def read_origin(connection: sqlite3.Connection) -> Origin | None:
     )
 
 
-def check_origin(connection: sqlite3.Connection, origin: Origin, folder: Path) -> None:
+def check_origin(connection: Connection, origin: Origin, folder: Path) -> None:
     """Note the origin of a new ledger; raises UsageError for another one than a folder has."""
     theirs = read_origin(connection)
     if theirs is None:
@@ -283,7 +283,7 @@ _BOUGHT = (
 )
 
 
-def note_account(connection: sqlite3.Connection, account: str, *, accept: bool) -> str | None:
+def note_account(connection: Connection, account: str, *, accept: bool) -> str | None:
     """Note which account a folder's predictions are bought with from now on.
 
     Returns the one noted before, and notes nothing, where that is another: unless ``accept``, or

@@ -19,6 +19,7 @@ from asyncpipe.ledger.rows import (
     AttemptRow,
     Named,
     OpenWork,
+    Refusal,
     Repeated,
     ResultRow,
     RunRow,
@@ -49,11 +50,12 @@ class Ledger(Protocol):
         its version, is refused: LedgerError, from here or from whoever waits for the commit.
         """
 
-    async def reserve(self, record: JobRecord, *, cap: int | None = None) -> bool:
-        """Write an intent durably, or refuse it: False, and nothing is written.
+    async def reserve(self, record: JobRecord, *, cap: int | None = None) -> Refusal | None:
+        """Write an intent durably, or say why not: then nothing is written.
 
         It is refused when with it more than ``cap`` micro-dollars would be charged or reserved in
-        all, by whoever shares the ledger. Cancelled, it may be written: append what became of it.
+        all, by whoever shares the ledger, and when another worker has the job. Cancelled, it may be
+        written: append what became of it.
         """
 
     async def durable(self) -> None:
@@ -144,6 +146,17 @@ class Ledger(Protocol):
     async def records_in(self, states: Collection[JobState]) -> list[JobRecord]:
         """Every job in one of ``states``, by id."""
 
+    async def take(
+        self, states: Collection[JobState], *, but: Collection[int] = ()
+    ) -> list[JobRecord]:
+        """Every job in one of ``states`` that no other worker holds, by id: from now on we do.
+
+        Without those whose ids are in ``but``.
+        """
+
+    def release(self, job_id: int) -> None:
+        """Let other workers have a job."""
+
     async def unresolved(self) -> list[JobRecord]:
         """Jobs that are unknown, or have an earlier attempt of unknown outcome, by id."""
 
@@ -169,13 +182,19 @@ class Ledger(Protocol):
         """The models that have pending jobs of a run, in job-file order of their first."""
 
     async def draw(
-        self, named: Named, after: Mapping[str, int], *, limit: int
+        self,
+        named: Named,
+        after: Mapping[str, int],
+        *,
+        limit: int,
+        held: Collection[int] = (),
     ) -> dict[str, list[JobRecord]]:
         """The next pending jobs that a run names, at most ``limit`` of each model, by id.
 
-        ``after`` has the models, each with the id that was drawn last. What the jobs' files are
-        called is fixed with it: no two jobs share a name, nor takes one that of a file which is
-        not ours.
+        ``after`` has the models, each with the id that was drawn last; where other workers may give
+        jobs back it is not heeded, but ``held``, the ids of pending jobs at hand. What the jobs'
+        files are called is fixed with it: no two jobs share a name, nor takes one that of a file
+        which is not ours.
         """
 
     async def pending(self, named: Named, model: str, *, after: int, limit: int) -> list[JobRecord]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import chain, islice
@@ -26,6 +25,7 @@ from asyncpipe.jobs import (
     made,
 )
 from asyncpipe.ledger.asset_names import FolderNames, claim_stems, has_namesake
+from asyncpipe.ledger.connection import Connection
 from asyncpipe.ledger.errors import MADE_NO_SENSE, makes_no_sense, rows_of
 from asyncpipe.ledger.rows import Added, AddedOne, Counted, Named
 from asyncpipe.ledger.schema import NAMED_BY, UNENDED
@@ -40,13 +40,14 @@ _ATTEMPTS = f"SELECT {', '.join(ATTEMPT_COLUMNS)} FROM attempts WHERE job_id=? A
 _STATES = {state.value: state for state in JobState}  # a look-up costs less than asking JobState
 
 
-def _records(connection: sqlite3.Connection, where: str, values: Sequence[Any]) -> list[JobRecord]:
+def read_records(connection: Connection, where: str, values: Sequence[Any]) -> list[JobRecord]:
+    """The jobs that a condition holds for; raises LedgerError for a row that no ledger wrote."""
     return [
         _record(connection, row) for row in connection.execute(_JOBS + where, values).fetchall()
     ]
 
 
-def _record(connection: sqlite3.Connection, row: tuple[Any, ...]) -> JobRecord:
+def _record(connection: Connection, row: tuple[Any, ...]) -> JobRecord:
     """Make a record of a row; raises LedgerError for one that no ledger wrote."""
     *values, attempt = row
     fields = dict(zip(_JOB_COLUMNS, values, strict=True))
@@ -66,12 +67,12 @@ def _record(connection: sqlite3.Connection, row: tuple[Any, ...]) -> JobRecord:
     return made(JobRecord, fields)
 
 
-def _attempts(connection: sqlite3.Connection, which: str, *values: int) -> list[Attempt]:
+def _attempts(connection: Connection, which: str, *values: int) -> list[Attempt]:
     rows = connection.execute(_ATTEMPTS + which, values).fetchall()
     return [_attempt(connection, values[0], row) for row in rows]
 
 
-def _attempt(connection: sqlite3.Connection, job_id: int, row: tuple[Any, ...]) -> Attempt:
+def _attempt(connection: Connection, job_id: int, row: tuple[Any, ...]) -> Attempt:
     fields = dict(zip(ATTEMPT_COLUMNS, row, strict=True))
     fields["estimated"] = bool(fields["estimated"])
     fields["settled"] = Settled(fields["settled"]) if fields["settled"] else None
@@ -87,21 +88,21 @@ def _attempt(connection: sqlite3.Connection, job_id: int, row: tuple[Any, ...]) 
     return made(Attempt, fields)
 
 
-def record_by_key(connection: sqlite3.Connection, key: str) -> JobRecord | None:
+def record_by_key(connection: Connection, key: str) -> JobRecord | None:
     """The job with this key, or None."""
-    return next(iter(_records(connection, "WHERE key=?", (key,))), None)
+    return next(iter(read_records(connection, "WHERE key=?", (key,))), None)
 
 
-def records(connection: sqlite3.Connection, ids: Iterable[int]) -> list[JobRecord]:
+def records(connection: Connection, ids: Iterable[int]) -> list[JobRecord]:
     """The jobs with these ids, in that order."""
-    return [record for i in ids for record in _records(connection, "WHERE id=?", (i,))]
+    return [record for i in ids for record in read_records(connection, "WHERE id=?", (i,))]
 
 
-def records_in(connection: sqlite3.Connection, states: Collection[JobState]) -> list[JobRecord]:
+def records_in(connection: Connection, states: Collection[JobState]) -> list[JobRecord]:
     """Every job in one of ``states``, oldest first."""
     marks = ",".join("?" * len(states))
     words = [state.value for state in states]
-    return _records(connection, f"WHERE state IN ({marks}) ORDER BY id", words)
+    return read_records(connection, f"WHERE state IN ({marks}) ORDER BY id", words)
 
 
 def _again(*, retry_failed: bool, resubmit: bool) -> str:
@@ -114,9 +115,7 @@ def _bought(states: str) -> str:
     return f"(state IN ({states}) AND (state NOT IN ('failed', 'unknown') OR retryable=1))"
 
 
-def to_buy(
-    connection: sqlite3.Connection, run: int, *, retry_failed: bool, resubmit: bool
-) -> list[int]:
+def to_buy(connection: Connection, run: int, *, retry_failed: bool, resubmit: bool) -> list[int]:
     """Those jobs of ``run`` that it buys besides the pending ones, oldest first."""
     again = _again(retry_failed=retry_failed, resubmit=resubmit)
     query = f"SELECT id FROM outcomes WHERE {_bought(again)} AND seen_run=? ORDER BY id"
@@ -124,7 +123,7 @@ def to_buy(
 
 
 def left_alone(
-    connection: sqlite3.Connection, keys: Iterable[str], *, retry_failed: bool, resubmit: bool
+    connection: Connection, keys: Iterable[str], *, retry_failed: bool, resubmit: bool
 ) -> set[str]:
     """Those of ``keys`` whose jobs are here, and a run that names them does not buy."""
     again = _again(retry_failed=retry_failed, resubmit=resubmit)
@@ -133,26 +132,26 @@ def left_alone(
     return {key for key in keys if connection.execute(query, (key,)).fetchone()}
 
 
-def unresolved(connection: sqlite3.Connection) -> list[JobRecord]:
+def unresolved(connection: Connection) -> list[JobRecord]:
     """Jobs that are unknown, or have an earlier attempt of unknown outcome, oldest first."""
     lost = "SELECT 1 FROM attempts e WHERE e.job_id=id AND e.n<=used AND e.settled IS NULL"
-    return _records(connection, f"WHERE state='unknown' OR EXISTS({lost}) ORDER BY id", ())
+    return read_records(connection, f"WHERE state='unknown' OR EXISTS({lost}) ORDER BY id", ())
 
 
-def sought(connection: sqlite3.Connection) -> list[JobRecord]:
+def sought(connection: Connection) -> list[JobRecord]:
     """Jobs with a submit whose prediction may be at the provider under an unknown id, by id."""
     lost = (
         "SELECT job_id FROM attempts WHERE lost_at IS NOT NULL AND prediction_id IS NULL"
         " AND (settled IS NULL OR settled='absent')"
     )
-    return _records(connection, f"WHERE id IN ({lost}) ORDER BY id", ())
+    return read_records(connection, f"WHERE id IN ({lost}) ORDER BY id", ())
 
 
 _AT_ONCE = 500
 """So many values go into one query."""
 
 
-def owners_of(connection: sqlite3.Connection, prediction_ids: Collection[str]) -> dict[str, int]:
+def owners_of(connection: Connection, prediction_ids: Collection[str]) -> dict[str, int]:
     """The jobs whose predictions these are, by the prediction's id; others are left out."""
     ids, owners = list(prediction_ids), dict[str, int]()
     for start in range(0, len(ids), _AT_ONCE):
@@ -163,7 +162,7 @@ def owners_of(connection: sqlite3.Connection, prediction_ids: Collection[str]) -
     return owners
 
 
-def predictions(connection: sqlite3.Connection, since: datetime) -> list[tuple[str, datetime]]:
+def predictions(connection: Connection, since: datetime) -> list[tuple[str, datetime]]:
     """The ids of predictions whose submit was intended since then, and when."""
     query = (
         "SELECT prediction_id, intended_at FROM attempts"
@@ -174,7 +173,7 @@ def predictions(connection: sqlite3.Connection, since: datetime) -> list[tuple[s
         return [(found, datetime.fromisoformat(at)) for found, at in rows]
 
 
-def absence_failed(connection: sqlite3.Connection) -> bool:
+def absence_failed(connection: Connection) -> bool:
     """Whether a submit that was taken for absent has turned up after all."""
     # What is absent has nothing reserved: found, and charged, all of it goes beyond that.
     query = (
@@ -185,18 +184,18 @@ def absence_failed(connection: sqlite3.Connection) -> bool:
     return bool(connection.execute(query).fetchone()[0])
 
 
-_NAMED = f" {NAMED_BY} >=? AND seen_run<>? AND id<=? "
+NAMED = f" {NAMED_BY} >=? AND seen_run<>? AND id<=? "
 
 
-def named_of(connection: sqlite3.Connection, ids: Iterable[int], named: Named) -> set[int]:
+def named_of(connection: Connection, ids: Iterable[int], named: Named) -> set[int]:
     """Those of ``ids`` that a run names."""
-    query = f"SELECT id FROM jobs WHERE id=? AND {_NAMED}"
+    query = f"SELECT id FROM jobs WHERE id=? AND {NAMED}"
     which = (named.run, named.single, named.last)
     return {i for i in ids if connection.execute(query, (i, *which)).fetchone()}
 
 
 def add_jobs(
-    connection: sqlite3.Connection,
+    connection: Connection,
     rows: Sequence[tuple[str, Job]],
     *,
     run: int,
@@ -206,16 +205,15 @@ def add_jobs(
 
     ``position`` is the place of the first row in the job file.
     """
-    before = connection.total_changes
     (count,) = connection.execute("SELECT coalesce(max(id), 0) FROM jobs").fetchone()
-    unended = ",".join(str(row[0]) for row in connection.execute(UNENDED))
-    connection.executemany(
+    unended = ",".join(str(row[0]) for row in connection.execute(UNENDED)) or "NULL"
+    cursor = connection.executemany(
         "INSERT INTO jobs(key, name, type, model, spec, seen_run, position) VALUES(?,?,?,?,?,?,?)"
         " ON CONFLICT(key) DO UPDATE SET seen_before="
-        f"CASE WHEN seen_run IN ({unended}) THEN seen_before ELSE seen_run END,"
-        " seen_run=excluded.seen_run, position=excluded.position,"
+        f"CASE WHEN jobs.seen_run IN ({unended}) THEN jobs.seen_before"
+        " ELSE jobs.seen_run END, seen_run=excluded.seen_run, position=excluded.position,"
         " spec=excluded.spec"
-        " WHERE seen_run<>excluded.seen_run",
+        " WHERE jobs.seen_run<>excluded.seen_run",
         (
             (
                 key,
@@ -229,13 +227,14 @@ def add_jobs(
             for offset, (key, job) in enumerate(rows)
         ),
     )
-    written = connection.total_changes - before
     (new,) = connection.execute("SELECT count(*) FROM jobs WHERE id>?", (count,)).fetchone()
-    return Added(new=new, twice=() if written == len(rows) else _twice(connection, rows, position))
+    return Added(
+        new=new, twice=() if cursor.rowcount == len(rows) else _twice(connection, rows, position)
+    )
 
 
 def _twice(
-    connection: sqlite3.Connection, rows: Sequence[tuple[str, Job]], position: int
+    connection: Connection, rows: Sequence[tuple[str, Job]], position: int
 ) -> tuple[str, ...]:
     """Name the jobs whose row was written by an earlier twin: it stands at another position."""
     names = []
@@ -247,7 +246,7 @@ def _twice(
 
 
 def add_one(
-    connection: sqlite3.Connection,
+    connection: Connection,
     key: str,
     job: Job,
     *,
@@ -282,10 +281,10 @@ def add_one(
     return AddedOne(record=record, counted=counted, namesake=namesake)
 
 
-def pending_models(connection: sqlite3.Connection, named: Named) -> list[str]:
+def pending_models(connection: Connection, named: Named) -> list[str]:
     """The models that have pending jobs of a run, in job-file order of their first."""
     rows = connection.execute(
-        f"SELECT model FROM jobs WHERE state='pending' AND {_NAMED}"
+        f"SELECT model FROM jobs WHERE state='pending' AND {NAMED}"
         " GROUP BY model ORDER BY min(position)",
         (named.run, named.single, named.last),
     )
@@ -293,7 +292,7 @@ def pending_models(connection: sqlite3.Connection, named: Named) -> list[str]:
 
 
 def draw(
-    connection: sqlite3.Connection,
+    connection: Connection,
     named: Named,
     after: Mapping[str, int],
     *,
@@ -313,7 +312,7 @@ def draw(
 
 
 def pending(
-    connection: sqlite3.Connection,
+    connection: Connection,
     named: Named,
     model: str,
     *,
@@ -321,9 +320,9 @@ def pending(
     limit: int,
 ) -> list[JobRecord]:
     """Pending jobs of ``model`` that a run names, above id ``after``, by id."""
-    return _records(
+    return read_records(
         connection,
-        f"WHERE state='pending' AND model=? AND id>? AND {_NAMED} ORDER BY id LIMIT ?",
+        f"WHERE state='pending' AND model=? AND id>? AND {NAMED} ORDER BY id LIMIT ?",
         (model, after, named.run, named.single, named.last, limit),
     )
 
@@ -332,7 +331,7 @@ _ASSETS = f"SELECT {', '.join(StoredAsset._fields)} FROM assets"
 
 
 def assets(
-    connection: sqlite3.Connection,
+    connection: Connection,
     *,
     run: int | None,
     after: int,
@@ -387,7 +386,7 @@ def job_from_spec(spec: dict[str, Any]) -> Job:
     return Job(**{**spec, "type": JobType(spec["type"]), "inputs": inputs})
 
 
-def find_upload(connection: sqlite3.Connection, sha256: str) -> tuple[str, datetime] | None:
+def find_upload(connection: Connection, sha256: str) -> tuple[str, datetime] | None:
     """The URL of a file and when it was uploaded, or None."""
     query = "SELECT url, uploaded_at FROM uploads WHERE sha256=?"
     row = connection.execute(query, (sha256,)).fetchone()
@@ -395,9 +394,7 @@ def find_upload(connection: sqlite3.Connection, sha256: str) -> tuple[str, datet
         return (str(row[0]), datetime.fromisoformat(row[1])) if row else None
 
 
-def keep_upload(
-    connection: sqlite3.Connection, sha256: str, *, url: str, size: int, at: datetime
-) -> None:
+def keep_upload(connection: Connection, sha256: str, *, url: str, size: int, at: datetime) -> None:
     """Keep the URL of a file, in place of an older one."""
     connection.execute(
         "INSERT INTO uploads(sha256, url, size, uploaded_at) VALUES(?,?,?,?) ON CONFLICT(sha256)"
@@ -406,6 +403,6 @@ def keep_upload(
     )
 
 
-def forget_uploads(connection: sqlite3.Connection, digests: Iterable[str]) -> None:
+def forget_uploads(connection: Connection, digests: Iterable[str]) -> None:
     """Forget the URLs of files: they lead nowhere any more."""
     connection.executemany("DELETE FROM uploads WHERE sha256=?", ((each,) for each in digests))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum, auto
 from typing import TypedDict
 
@@ -15,12 +16,21 @@ class Named:
     """Which rows a run names: those that bear ``run`` or a later one, up to the id ``last``.
 
     Rows above ``last`` were written since, for others. Rows that bear ``single`` are jobs that
-    callers of the same process asked for one by one, and are theirs.
+    callers of the same process asked for one by one, and are theirs. Of a ``shard`` only those that
+    were sent with it to a queue.
     """
 
     run: int
     last: int = 2**63 - 1
     single: int = 0
+    shard: int | None = None
+
+
+class Refusal(Enum):
+    """Why an intent was not written."""
+
+    CAP = auto()  # more would be charged or reserved than may be
+    ANOTHERS = auto()  # another worker holds the job by now
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,11 +79,13 @@ class AddedOne:
     """A job that one caller asked for, as it stands, and where totals counted it before.
 
     ``namesake``: it is new, and another job here has its name, as far as their files' names tell.
+    ``elsewhere``: another worker has it.
     """
 
     record: JobRecord
     counted: Counted
     namesake: bool = False
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -214,3 +226,59 @@ class RunRow(TypedDict):
     id: int
     started_at: str
     job_file: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Money:
+    """What all workers of a ledger are charged and reserve, in micro-dollars.
+
+    Of what is ``reserved`` the provider may give back ``releasable``; ``unanswered`` is reserved
+    for submits under way. ``cap`` is the lowest of those that live workers were told.
+    """
+
+    charged: int
+    reserved: int
+    releasable: int
+    unanswered: int
+    cap: int | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fact:
+    """A prediction that was bought for attempt ``n`` of a job by a worker that had it no more."""
+
+    job_id: int
+    n: int
+    prediction_id: str
+    route: str
+    at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerRow:
+    """A worker; its lease ends in ``left_s`` seconds, or ended so long ago."""
+
+    id: int
+    name: str
+    started_at: datetime
+    left_s: float
+    shard: int | None
+    jobs: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Look:
+    """What became of the work that others share.
+
+    ``gone`` were held and are no longer ours; of those that are awaited, ``ended`` have ended and
+    ``free`` are nobody's. Of each run ``elsewhere`` counts the jobs that other live workers have,
+    and ``waiting`` names the models of pending ones that nobody has.
+    """
+
+    gone: Sequence[int]
+    ended: Sequence[JobRecord]
+    free: Sequence[int]
+    elsewhere: Sequence[int]
+    waiting: Sequence[Sequence[str]]
+    facts: Sequence[Fact]
+    money: Money

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
 from datetime import datetime
 
 from asyncpipe.ledger.accounts import removed
+from asyncpipe.ledger.connection import Connection, insert
 from asyncpipe.ledger.rows import Repeated, Session, Taken
 from asyncpipe.ledger.schema import NAMED_BY
 
@@ -13,25 +13,20 @@ _UNENDED = ""
 """The digest of a run whose pass over its jobs has not ended; of a session's own row it is NULL."""
 
 
-def _new_run(connection: sqlite3.Connection, **columns: object) -> int:
+def _new_run(connection: Connection, **columns: object) -> int:
     marks = ",".join("?" * len(columns))
     query = f"INSERT INTO runs({','.join(columns)}) VALUES({marks})"
-    connection.execute(query, tuple(columns.values()))
-    # Not RETURNING: SQLite has it since 3.35, and systems in use have an older one.
-    (run,) = connection.execute("SELECT max(id) FROM runs").fetchone()
-    return int(run)
+    return insert(connection, query, tuple(columns.values()))
 
 
-def begin_session(connection: sqlite3.Connection, at: datetime) -> Session:
+def begin_session(connection: Connection, at: datetime) -> Session:
     """Note that a process begins to work here; what it does not name counts as removed."""
     session = _new_run(connection, session=0, started_at=at.isoformat())
     connection.execute("UPDATE runs SET session=id WHERE id=?", (session,))
     return Session(id=session, removed=removed(connection))
 
 
-def start_run(
-    connection: sqlite3.Connection, at: datetime, *, session: int, job_file: str | None
-) -> int:
+def start_run(connection: Connection, at: datetime, *, session: int, job_file: str | None) -> int:
     """Note a run whose jobs are about to be written, and return its id."""
     at_text = at.isoformat()
     return _new_run(
@@ -39,7 +34,7 @@ def start_run(
     )
 
 
-def end_pass(connection: sqlite3.Connection, run: int, *, digest: str | None, jobs: int) -> int:
+def end_pass(connection: Connection, run: int, *, digest: str | None, jobs: int) -> int:
     """Note that all rows of ``run`` are written; without a digest they are read again next time.
 
     Returns how many of them wait to be bought under the name of a finished job it lacks.
@@ -50,12 +45,12 @@ def end_pass(connection: sqlite3.Connection, run: int, *, digest: str | None, jo
     return _replaced(connection, run)
 
 
-def end_run(connection: sqlite3.Connection, run: int, at: datetime) -> None:
+def end_run(connection: Connection, run: int, at: datetime) -> None:
     """Note that a run, or a session, is over."""
     connection.execute("UPDATE runs SET ended_at=? WHERE id=?", (at.isoformat(), run))
 
 
-def taken(connection: sqlite3.Connection, digest: str) -> Taken | None:
+def taken(connection: Connection, digest: str) -> Taken | None:
     """Whether the folder's last pass ended, and was over the jobs of ``digest``.
 
     A pass that broke off, and one over other jobs in between, have left their own marks on the
@@ -72,7 +67,7 @@ def taken(connection: sqlite3.Connection, digest: str) -> Taken | None:
     return None if others else Taken(seen=row[1], jobs=row[2])
 
 
-def take_up(connection: sqlite3.Connection, run: int, *, session: int) -> int:
+def take_up(connection: Connection, run: int, *, session: int) -> int:
     """Let ``run`` name the pending jobs that callers of sessions before ``session`` asked for.
 
     Returns how many they are.
@@ -85,13 +80,13 @@ def take_up(connection: sqlite3.Connection, run: int, *, session: int) -> int:
     return connection.execute(query, (run, session)).rowcount
 
 
-def last_row(connection: sqlite3.Connection) -> int:
+def last_row(connection: Connection) -> int:
     """The id of the newest job; 0 if there is none."""
     (last,) = connection.execute("SELECT coalesce(max(id), 0) FROM jobs").fetchone()
     return int(last)
 
 
-def _replaced(connection: sqlite3.Connection, run: int) -> int:
+def _replaced(connection: Connection, run: int) -> int:
     finished = "SELECT name, type FROM jobs WHERE state='succeeded' AND seen_run<?"
     if connection.execute(finished + " LIMIT 1", (run,)).fetchone() is None:
         return 0
@@ -104,7 +99,7 @@ def _replaced(connection: sqlite3.Connection, run: int) -> int:
 
 
 def repeat_run(
-    connection: sqlite3.Connection, at: datetime, *, since: int, job_file: str | None, digest: str
+    connection: Connection, at: datetime, *, since: int, job_file: str | None, digest: str
 ) -> Repeated | None:
     """Note a run over the jobs of the folder's last one, if those were of the same ``digest``.
 

@@ -10,7 +10,7 @@ SCHEMA_VERSION = 6
 
 # `jobs` keeps its rowid and a UNIQUE key beside it: WITHOUT ROWID on a text key triples the cost
 # of the first pass over a million rows. `spec` comes last: it may be long.
-_TABLES = """
+TABLES = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE runs(
   id INTEGER PRIMARY KEY, session INTEGER NOT NULL, started_at TEXT NOT NULL, ended_at TEXT,
@@ -105,6 +105,8 @@ FROM (SELECT l.*,
 FROM latest l) s
 """
 
+VIEWS = (_LATEST, _OUTCOMES)
+
 SETTINGS = (
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
@@ -140,6 +142,6 @@ def prepare(connection: sqlite3.Connection) -> None:
     Raises LedgerError for a ledger of another version.
     """
     if check_version(connection) == 0:
-        for statement in (*_TABLES.split(";"), _LATEST, _OUTCOMES):
+        for statement in (*TABLES.split(";"), *VIEWS):
             connection.execute(statement)
         connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from operator import attrgetter
 from typing import Any
@@ -12,6 +11,8 @@ import orjson
 
 from asyncpipe.errors import LedgerError
 from asyncpipe.jobs import Attempt, JobRecord, JobState, Settled, StoredAsset
+from asyncpipe.ledger.connection import Connection
+from asyncpipe.ledger.rows import Refusal
 
 INLINE = "data:"
 """Prefix of outputs that carry the media themselves; only the prefix is stored, polling again
@@ -83,25 +84,23 @@ class Batch:
         """Take a record in place of an older one; raises LedgerError for one that is older."""
         before = self._records.get(record.id)
         if before is not None and before.version >= record.version:
-            raise _outdated(record, before.version)
+            raise outdated(record, before.version)
         self._records[record.id] = record
         if record.state is _SUBMITTING:
             self._intended.add((record.id, record.attempt.n))
 
-    def write(self, connection: sqlite3.Connection) -> None:
+    def write(self, connection: Connection) -> None:
         """Write them; raises LedgerError where a row is newer than its record, or not there."""
         records = self._records.values()
-        written = connection.executemany(_JOB, map(_job_row, records)).rowcount
+        written = connection.executemany(_JOB, map(job_row, records)).rowcount
         if written != len(records):
             raise _find_outdated(connection, records) or LedgerError(f"a job {_OUTDATED}")
-        self._write_attempts(connection)
-        assets = [(record.attempt.n, *each) for record in records for each in record.attempt.stored]
-        if assets:
-            connection.executemany(_ASSET, assets)
+        self._write_attempts(connection, records)
 
-    def _write_attempts(self, connection: sqlite3.Connection) -> None:
+    def _write_attempts(self, connection: Connection, records: Collection[JobRecord]) -> None:
+        """Write what there is of the attempts of jobs, and their files."""
         intended, still_open, settled = [], [], []
-        for record in self._records.values():
+        for record in records:
             job_id, earlier = record.id, record.earlier
             for attempt in (record.attempt, *earlier) if earlier else (record.attempt,):
                 place = job_id, attempt.n
@@ -116,18 +115,27 @@ class Batch:
         for query, rows in ((_SET_OPEN, still_open), (_SET_SETTLED, settled)):
             if rows and connection.executemany(query, rows).rowcount != len(rows):
                 raise LedgerError("an attempt is not in this ledger, though its job says so")
+        assets = [(record.attempt.n, *each) for record in records for each in record.attempt.stored]
+        if assets:
+            connection.executemany(_ASSET, assets)
+
+    def tell(self) -> None:
+        """Hear in the loop that it is written."""
+
+    def fail(self, error: LedgerError) -> None:
+        """Hear in the loop that it could not be written."""
 
 
-def reserve(connection: sqlite3.Connection, record: JobRecord, cap: int) -> bool:
+def reserve(connection: Connection, record: JobRecord, cap: int) -> Refusal | None:
     """Write an intent, unless more than ``cap`` micro-dollars would be charged or reserved."""
     query = "SELECT coalesce(sum(charged + reserved), 0) FROM attempts"
     (committed,) = connection.execute(query).fetchone()
     if committed + record.attempt.reserved > cap:
-        return False
+        return Refusal.CAP
     batch = Batch()
     batch.add(record)
     batch.write(connection)
-    return True
+    return None
 
 
 _OUTDATED = (
@@ -136,19 +144,18 @@ _OUTDATED = (
 )
 
 
-def _outdated(record: JobRecord, version: int) -> LedgerError:
+def outdated(record: JobRecord, version: int) -> LedgerError:
+    """Say that a row is newer than its record."""
     return LedgerError(f"job {record.id} {_OUTDATED} (version {version}, not {record.version})")
 
 
-def _find_outdated(
-    connection: sqlite3.Connection, records: Iterable[JobRecord]
-) -> LedgerError | None:
+def _find_outdated(connection: Connection, records: Iterable[JobRecord]) -> LedgerError | None:
     for record in records:
         row = connection.execute("SELECT version FROM jobs WHERE id=?", (record.id,)).fetchone()
         if row is None:
             return LedgerError(f"there is no job {record.id} in this ledger")
         if row[0] > record.version:
-            return _outdated(record, row[0])
+            return outdated(record, row[0])
     return None
 
 
@@ -157,7 +164,8 @@ def text_of(at: datetime) -> str:
     return orjson.dumps(at)[1:-1].decode()
 
 
-def _job_row(record: JobRecord) -> Row:
+def job_row(record: JobRecord) -> Row:
+    """The values of ``_JOB``."""
     state, version = _STATES[record.state], record.version
     return state, record.used, record.failures, record.attempt.n, version, record.id, version
 

@@ -11,7 +11,6 @@ import asyncio
 import json
 import os
 import signal
-import sqlite3
 import sys
 import threading
 import time
@@ -25,6 +24,7 @@ import aiohttp
 
 from asyncpipe import AtlasCloud, Pipeline, Polling
 from asyncpipe.engine.verify import verify
+from asyncpipe.ledger.connection import Connection
 from asyncpipe.ledger.database import SqliteLedger
 from asyncpipe.testing import FakeProvider, run_virtual
 
@@ -50,8 +50,8 @@ def install() -> None:
     """Put steps around everything that leaves a trace outside this process."""
     try_ = SqliteLedger._try
 
-    def stepping_try(self: SqliteLedger, query: Callable[[sqlite3.Connection], Any]) -> Any:
-        def inside(connection: sqlite3.Connection) -> Any:
+    def stepping_try(self: SqliteLedger, query: Callable[[Connection], Any]) -> Any:
+        def inside(connection: Connection) -> Any:
             answer = query(connection)
             step()
             return answer

@@ -1,0 +1,663 @@
+"""The ledger of many workers: PostgreSQL, by psycopg; one schema of a database for each place."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import socket
+import time
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import asynccontextmanager, contextmanager
+from datetime import datetime
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import psycopg
+from psycopg import sql
+from psycopg.adapt import Loader
+from psycopg.types.string import StrDumper
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from asyncpipe._tasks import within
+from asyncpipe.errors import LedgerError, UsageError
+from asyncpipe.jobs import Job, JobRecord, JobState
+from asyncpipe.ledger import accounts, queries, runs, sharing
+from asyncpipe.ledger.commits import Committing, Query
+from asyncpipe.ledger.connection import Connection, Cursor
+from asyncpipe.ledger.errors import LedgerBusy
+from asyncpipe.ledger.folder import Origin, check_origin, read_origin
+from asyncpipe.ledger.lease import Lease
+from asyncpipe.ledger.protocol import LedgerReader, Seen
+from asyncpipe.ledger.rows import (
+    Added,
+    AddedOne,
+    Fact,
+    Look,
+    Named,
+    Refusal,
+    Repeated,
+    Session,
+    WorkerRow,
+)
+from asyncpipe.ledger.schema import SCHEMA_VERSION, TABLES, VIEWS
+from asyncpipe.ledger.sharing import SharedBatch
+from asyncpipe.ledger.write import Batch
+
+T = TypeVar("T")
+
+P = ParamSpec("P")
+
+AWAY_S = 3600.0
+"""How long to wait for a database that is away, with answers in hand that were paid for."""
+
+OPENING_S = 30.0
+"""The same when a ledger is opened."""
+
+PAUSE_S = 0.5
+"""How soon a database that is away is asked again."""
+
+CONNECTING_S = 10.0
+"""Longest wait for one connection."""
+
+
+class _Text(StrDumper):
+    """Texts without what PostgreSQL's cannot hold: NUL, and halves of characters."""
+
+    def dump(self, obj: str) -> bytes:
+        """Put U+FFFD in its place."""
+        return (
+            obj.replace("\x00", "\ufffd")
+            .encode("utf-8", "surrogatepass")
+            .decode("utf-8", "replace")
+            .encode()
+        )
+
+
+class _Whole(Loader):
+    """Sums, which PostgreSQL counts as numeric: all of ours are whole."""
+
+    def load(self, data: Any) -> int:
+        """Read one."""
+        return int(bytes(data))
+
+
+@lru_cache(1000)
+def _translated(query: str) -> str:
+    """A query with psycopg's marks for values."""
+    return query.replace("%", "%%").replace("?", "%s")
+
+
+class PostgresConnection:
+    """A connection as queries know it."""
+
+    def __init__(self, raw: psycopg.Connection[Any]) -> None:
+        self.raw = raw
+
+    def execute(self, query: str, values: Sequence[Any] = (), /) -> Cursor:
+        """Run a query."""
+        return self.raw.execute(_translated(query), values)
+
+    def executemany(self, query: str, rows: Iterable[Sequence[Any]], /) -> Cursor:
+        """Run a query once with each set of values."""
+        cursor = self.raw.cursor()
+        cursor.executemany(_translated(query), rows)
+        return cursor
+
+    def insert(self, query: str, values: Sequence[Any]) -> int:
+        """Insert one row; return its id."""
+        (row,) = self.execute(f"{query} RETURNING id", values).fetchall()
+        return int(row[0])
+
+    def stream(self, query: str, values: Sequence[Any] = ()) -> Cursor:
+        """Run a query whose rows come as they are read."""
+        cursor = self.raw.cursor(f"asyncpipe_{time.monotonic_ns()}")
+        cursor.itersize = 2000
+        cursor.execute(_translated(query), values)
+        return _Streamed(cursor)
+
+
+class _Streamed:
+    """The rows of a cursor in the server, which is closed after the last one is read."""
+
+    rowcount = -1
+
+    def __init__(self, cursor: psycopg.ServerCursor[Any]) -> None:
+        self._cursor = cursor
+        self.description = cursor.description
+
+    def fetchone(self) -> Any:
+        """The next row, or None."""
+        return self._cursor.fetchone()
+
+    def fetchall(self) -> list[Any]:
+        """The rows that are left."""
+        return [*self]
+
+    def __iter__(self) -> Iterator[Any]:
+        with self._cursor:
+            yield from self._cursor
+
+
+def shown(url: str) -> str:
+    """A database's address without what is secret in it."""
+    hidden = re.sub(r"(?<=//)([^:/@?]*):[^@/?]*@", r"\1@", url)
+    return re.sub(r"([?&](?:password|sslpassword|passfile)=)[^&]*", r"\1…", hidden)
+
+
+class LedgerAway(LedgerBusy):
+    """The database cannot be reached: what was to be written can be written later."""
+
+
+_PASSING = ("starting up", "shutting down", "too many", "recovery", "remaining connection slots")
+
+_AGAIN = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.errors.SerializationFailure,
+    psycopg.errors.DeadlockDetected,
+    PoolTimeout,
+)
+
+
+@contextmanager
+def _mapped(url: str) -> Iterator[None]:
+    """Turn what psycopg raises into LedgerError."""
+    try:
+        yield
+    except _AGAIN as exc:
+        raise LedgerAway(
+            f"the ledger {shown(url)} cannot be reached ({_first_line(exc)}): nothing recorded "
+            "before is lost; when it is back, run the same command again"
+        ) from exc
+    except psycopg.Error as exc:
+        raise LedgerError(f"the ledger {shown(url)} failed: {_first_line(exc)}") from exc
+
+
+def _first_line(exc: BaseException) -> str:
+    return str(exc).strip().partition("\n")[0][:300] or type(exc).__name__
+
+
+def connect(url: str) -> psycopg.Connection[Any]:
+    """Make one connection; raises UsageError where waiting would not help, else LedgerAway."""
+    try:
+        connection = psycopg.connect(url, autocommit=True, connect_timeout=int(CONNECTING_S))
+    except psycopg.ProgrammingError as exc:
+        raise UsageError(f"--ledger {shown(url)} is no address: {_first_line(exc)}") from exc
+    except psycopg.OperationalError as exc:
+        text = str(exc)
+        if "FATAL:" in text and not any(word in text for word in _PASSING):
+            raise UsageError(
+                f"the ledger {shown(url)} lets nobody in: {_first_line(exc)}: correct the user, "
+                "the password or the database in --ledger (ASYNCPIPE_LEDGER)"
+            ) from exc
+        with _mapped(url):
+            raise
+    adapt(connection)
+    return connection
+
+
+def adapt(connection: psycopg.Connection[Any]) -> None:
+    """Have texts and sums as the ledger needs them."""
+    connection.adapters.register_dumper(str, _Text)
+    connection.adapters.register_loader("numeric", _Whole)
+
+
+# -- places -------------------------------------------------------------------------------------
+
+_PLACES = """
+CREATE SCHEMA IF NOT EXISTS asyncpipe;
+CREATE TABLE IF NOT EXISTS asyncpipe.places(
+  id BIGINT GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY, name TEXT NOT NULL UNIQUE,
+  version BIGINT NOT NULL, made_at TIMESTAMPTZ NOT NULL DEFAULT now(), settings TEXT)
+"""
+
+_MAKING = 0x6173796E63706970
+"""The key of the advisory lock under which schemas are made."""
+
+_TAKING_IN = 1
+"""That of a place's own under which its jobs are written."""
+
+_SEARCHING = 2
+"""That under which lost submits are looked for: by one worker at a time."""
+
+
+def _postgres(table: str) -> str:
+    """The same table in PostgreSQL's words."""
+    identity = "BIGINT GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY"
+    words = {
+        "id INTEGER PRIMARY KEY": f"id {identity}",
+        "INTEGER": "BIGINT",
+        " WITHOUT ROWID": "",
+        "BLOB": "BYTEA",
+        " REAL": " DOUBLE PRECISION",
+    }
+    for word, other in words.items():
+        table = table.replace(word, other)
+    return table
+
+
+def _check_version(name: str, version: int) -> None:
+    if version != SCHEMA_VERSION:
+        older = version < SCHEMA_VERSION
+        remedy = (
+            "finish the place with the asyncpipe that wrote it, or choose another one with --place"
+            if older
+            else "install the asyncpipe that wrote it, or a newer one"
+        )
+        raise LedgerError(
+            f"the place {name} in this ledger is of version {version}, this asyncpipe knows "
+            f"{SCHEMA_VERSION}: {remedy}"
+        )
+
+
+def find_place(raw: psycopg.Connection[Any], name: str) -> str | None:
+    """The schema of a place, or None where the database has none; raises LedgerError by version."""
+    (there,) = raw.execute("SELECT to_regclass('asyncpipe.places')").fetchone() or (None,)
+    if there is None:
+        return None
+    query = "SELECT id, version FROM asyncpipe.places WHERE name=%s"
+    row = raw.execute(query, (name,)).fetchone()
+    if row is None:
+        return None
+    _check_version(name, row[1])
+    return f"asyncpipe_{row[0]}"
+
+
+def make_place(raw: psycopg.Connection[Any], name: str) -> str:
+    """The schema of a place, made where there is none."""
+    if (schema := find_place(raw, name)) is not None:
+        return schema
+    with raw.transaction():
+        raw.execute("SELECT pg_advisory_xact_lock(%s)", (_MAKING,))
+        raw.execute(_PLACES)
+        if (schema := find_place(raw, name)) is not None:
+            return schema
+        query = "INSERT INTO asyncpipe.places(name, version) VALUES(%s, %s) RETURNING id"
+        row = raw.execute(query, (name, SCHEMA_VERSION)).fetchone()
+        assert row is not None, "it was inserted"
+        schema = f"asyncpipe_{row[0]}"
+        raw.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
+        raw.execute("SELECT set_config('search_path', %s, true)", (schema,))
+        for statement in (*TABLES.split(";"), *sharing.TABLES.split(";")):
+            if statement.strip():
+                raw.execute(_postgres(statement))
+        for view in VIEWS:
+            raw.execute(view)
+    return schema
+
+
+# -- the ledger of a worker ---------------------------------------------------------------------
+
+
+def in_turn(
+    query: Callable[Concatenate[Connection, P], T],
+) -> Callable[Concatenate[Connection, P], T]:
+    """The same, by one worker at a time: what it reads of runs and rows stays so meanwhile."""
+
+    def ask(connection: Connection, /, *args: P.args, **named: P.kwargs) -> T:
+        connection.execute("SELECT pg_advisory_xact_lock(hashtext(current_schema()), ?)", (1,))
+        return query(connection, *args, **named)
+
+    return ask
+
+
+class PostgresLedger(Committing):
+    """A place's ledger while a worker holds a lease in it.
+
+    ``on_gone`` is called in the loop with the ids of jobs that are no longer ours.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        place: str,
+        folder: Path,
+        *,
+        lease_s: float,
+        cap: int | None,
+        shard: int | None,
+        on_gone: Callable[[Collection[int]], None],
+    ) -> None:
+        self._on_gone = on_gone
+        self.worker = 0
+        super().__init__(folder)
+        self._url, self._place = url, place
+        self._cap, self._shard = cap, shard
+        self._pool: ConnectionPool[psycopg.Connection[Any]] | None = None
+        self.lease = Lease(lease_s, self._renew)
+        self._commits = 0
+
+    def _new_batch(self) -> Batch:
+        return SharedBatch(lambda: self.worker, self._on_gone)
+
+    async def open(self, origin: Origin | None) -> None:
+        """Enter the place as a worker.
+
+        Raises LedgerError when the database cannot be reached, or has another version; UsageError
+        when the address is wrong, or the place belongs to another ``origin``.
+        """
+        await self._run(partial(self._open, origin))
+
+    def _open(self, origin: Origin | None) -> None:
+        schema = patiently(partial(self._make), OPENING_S)
+        self._pool = ConnectionPool(
+            self._url,
+            min_size=1,
+            max_size=4,
+            kwargs={
+                "autocommit": True,
+                "options": f"-c search_path={schema}",
+                "connect_timeout": int(CONNECTING_S),
+            },
+            configure=adapt,
+            timeout=CONNECTING_S,
+            open=True,
+        )
+
+        def enter(connection: Connection) -> int:
+            if origin is not None:
+                check_origin(connection, origin, Path(self._place))
+            return sharing.begin_worker(
+                connection,
+                name=f"process {os.getpid()} on {socket.gethostname()}",
+                lease_s=self.lease.lease_s,
+                cap=self._cap,
+                shard=self._shard,
+            )
+
+        at = self.lease.clock()
+        self.worker = self._transact(enter)
+        self.lease.begin(at)
+
+    def _make(self) -> str:
+        with _mapped(self._url), connect(self._url) as raw:
+            return make_place(raw, self._place)
+
+    def _close(self) -> None:
+        self.lease.close()
+        if self._pool is not None:
+            try:
+                if self.worker and self._failure is None:
+                    self._try(partial(sharing.end_worker, worker=self.worker))
+            except LedgerBusy:
+                pass  # the lease ends by itself
+            finally:
+                self._pool.close(timeout=CONNECTING_S)
+                self._pool = None
+
+    def _renew(self) -> None:
+        self._try(partial(sharing.renew, worker=self.worker, lease_s=self.lease.lease_s))
+
+    async def reserve(self, record: JobRecord, *, cap: int | None = None) -> Refusal | None:
+        """Write an intent, unless a cap or another worker is against it."""
+        if self._failure is not None:
+            raise self._failure
+        assert isinstance(self._batch, SharedBatch), "all our batches are"
+        heard = self._batch.reserve(record, cap)
+        self._schedule()
+        return await heard
+
+    def release(self, job_id: int) -> None:
+        """Let other workers have a job, once what was appended of it is written."""
+        if self._failure is None and not self._closing:
+            assert isinstance(self._batch, SharedBatch), "all our batches are"
+            self._batch.release(job_id)
+            self._schedule()
+
+    async def begin_session(self, at: datetime) -> Seen[Session]:
+        """Note that a process begins to work here; it shares the session of those that do."""
+        return await self._see_through(partial(_begin_session, at=at, me=self.worker))
+
+    async def start_run(self, at: datetime, *, session: int, job_file: str | None) -> int:
+        """Note a run whose jobs are about to be written."""
+        start = partial(runs.start_run, at=at, session=session, job_file=job_file)
+        return await self._ask(in_turn(start))
+
+    async def repeat_run(
+        self, at: datetime, *, since: int, job_file: str | None, digest: str
+    ) -> Repeated | None:
+        """Note a run over the jobs of the last one."""
+        repeat = partial(runs.repeat_run, at=at, since=since, job_file=job_file, digest=digest)
+        return await self._ask(in_turn(repeat))
+
+    async def end_pass(self, run: int, *, digest: str | None, jobs: int) -> int:
+        """Note that all jobs of a run are written."""
+        return await self._ask(in_turn(partial(runs.end_pass, run=run, digest=digest, jobs=jobs)))
+
+    async def take_up(self, run: int, *, session: int) -> int:
+        """Let a run name what callers asked for."""
+        return await self._ask(in_turn(partial(runs.take_up, run=run, session=session)))
+
+    async def add_jobs(
+        self, rows: Sequence[tuple[str, Job]], *, run: int, position: int
+    ) -> Seen[Added]:
+        """Write jobs as pending; nobody has them yet."""
+        add = partial(queries.add_jobs, rows=rows, run=run, position=position)
+        return await self._see_through(in_turn(add))
+
+    async def add_job(self, key: str, job: Job, *, run: int, since: int) -> Seen[AddedOne]:
+        """Write one job and claim it, unless another worker has it."""
+        add = partial(
+            sharing.add_one,
+            key=key,
+            job=job,
+            run=run,
+            since=since,
+            folder=self._names,
+            me=self.worker,
+        )
+        return await self._see_through(in_turn(add))
+
+    async def pending_models(self, named: Named) -> list[str]:
+        """The models that have pending jobs of a run."""
+        return await self._ask(partial(sharing.pending_models, named=named))
+
+    async def named_of(self, ids: Iterable[int], named: Named) -> set[int]:
+        """Those of ``ids`` that a run names."""
+        return await self._ask(partial(sharing.named_of, ids=list(ids), named=named))
+
+    async def draw(
+        self,
+        named: Named,
+        after: Mapping[str, int],
+        *,
+        limit: int,
+        held: Collection[int] = (),
+    ) -> dict[str, list[JobRecord]]:
+        """Claim pages of pending jobs."""
+        return await self._ask(
+            partial(
+                sharing.draw,
+                named=named,
+                models=list(after),
+                limit=limit,
+                held=held,
+                folder=self._names,
+                me=self.worker,
+            )
+        )
+
+    async def take(
+        self, states: Collection[JobState], *, but: Collection[int] = ()
+    ) -> list[JobRecord]:
+        """Claim every job in one of ``states`` that nobody else has."""
+        return await self._ask(partial(sharing.take, states=states, but=but, me=self.worker))
+
+    async def claim(self, ids: Collection[int]) -> list[JobRecord]:
+        """Claim those of ``ids`` that nobody else has; return those that are ours."""
+        return await self._ask(partial(sharing.claim, ids=ids, me=self.worker))
+
+    async def look(
+        self, *, held: Collection[int], awaited: Collection[int], runs: Sequence[Named]
+    ) -> Look:
+        """What became of the work that others share."""
+        return await self._ask(
+            partial(sharing.look, me=self.worker, held=held, awaited=awaited, runs=runs)
+        )
+
+    async def adopted(self, fact: Fact) -> None:
+        """Note that a fact is in its job's record."""
+        await self._ask(partial(sharing.adopted, fact=fact))
+
+    async def working_on(self, job_file: str | None, digest: str) -> str | None:
+        """Note which jobs we were given; who is at work on others here, or None."""
+        work = partial(sharing.working_on, me=self.worker, job_file=job_file, digest=digest)
+        return await self._ask(in_turn(work))
+
+    async def set_shards(self, named: Named, size: int) -> list[int]:
+        """Part the jobs of a run into shards; return those with work to do."""
+        return await self._ask(in_turn(partial(sharing.set_shards, named=named, size=size)))
+
+    async def changes(self) -> int:
+        """Count our commits, and what is written in the database: others write, too."""
+        query = "SELECT pg_current_xact_id()::text::bigint"
+        return await self._ask(lambda connection: int(connection.execute(query).fetchone()[0]))
+
+    @asynccontextmanager
+    async def searching(self) -> AsyncIterator[None]:
+        """Look for lost submits alone: what is found by two workers would be adopted twice."""
+        # (A lock of its own connection: it lives as long as a reading of the list.)
+        raw = await self._apart(self._lock_search)
+        try:
+            yield
+        finally:
+            await within(partial(self._apart, raw.close))
+
+    def _lock_search(self) -> psycopg.Connection[Any]:
+        def lock() -> psycopg.Connection[Any]:
+            with _mapped(self._url):
+                raw = connect(self._url)
+                raw.execute("SELECT pg_advisory_lock(hashtext(%s), %s)", (self._place, _SEARCHING))
+                return raw
+
+        return patiently(lock, AWAY_S)
+
+    async def _apart(self, function: Callable[[], T]) -> T:
+        return await asyncio.to_thread(function)
+
+    # -- transactions ---------------------------------------------------------------------------
+
+    def _transact(self, query: Query[T]) -> T:
+        return patiently(partial(self._try, query), AWAY_S)
+
+    def _try(self, query: Query[T]) -> T:
+        assert self._pool is not None, "the ledger is not open"
+        with _mapped(self._url), self._pool.connection() as raw:
+            raw.execute("BEGIN")
+            try:
+                answer = query(PostgresConnection(raw))
+                raw.execute("COMMIT")
+            except BaseException:
+                if not raw.closed:
+                    raw.execute("ROLLBACK")
+                raise
+            return answer
+
+
+def patiently(attempt: Callable[[], T], most_s: float) -> T:
+    """Try as long as the database is away, at most so many seconds."""
+    until = time.monotonic() + most_s
+    while True:
+        try:
+            return attempt()
+        except LedgerBusy:
+            if time.monotonic() > until:
+                raise
+            time.sleep(PAUSE_S)
+
+
+def _begin_session(connection: Connection, at: datetime, me: int) -> Session:
+    connection.execute("SELECT pg_advisory_xact_lock(hashtext(current_schema()), ?)", (_TAKING_IN,))
+    begun = runs.begin_session(connection, at)
+    return sharing.shared_session(connection, begun, me)
+
+
+# -- reading ------------------------------------------------------------------------------------
+
+
+def _read(
+    query: Callable[Concatenate[Connection, P], T],
+) -> Callable[Concatenate[PostgresReader, P], T]:
+    """A method that runs ``query`` at the reader's moment."""
+
+    def ask(reader: PostgresReader, /, *args: P.args, **named: P.kwargs) -> T:
+        with _mapped(reader.url):
+            return query(reader.connection, *args, **named)
+
+    return ask
+
+
+class PostgresReader:
+    """One moment of a place; methods are those of ``LedgerReader``."""
+
+    def __init__(self, url: str, connection: PostgresConnection) -> None:
+        self.url, self.connection = url, connection
+
+    origin = _read(read_origin)
+    sums = _read(accounts.sums)
+    results = _read(accounts.results)
+    label_names = _read(accounts.label_names)
+    attempts = _read(accounts.attempts)
+    open_work = _read(accounts.open_work)
+    times = _read(accounts.times)
+    last_run = _read(accounts.last_run)
+    job_file = _read(accounts.job_file)
+    taken = _read(runs.taken)
+    left_alone = _read(queries.left_alone)
+
+    def workers(self) -> list[WorkerRow]:
+        """The workers that hold a lease, or jobs."""
+        with _mapped(self.url):
+            return sharing.workers(self.connection)
+
+
+@contextmanager
+def read_place(url: str, place: str) -> Iterator[LedgerReader]:
+    """Open a place read-only: one moment of it; raises LedgerError when there is none."""
+    with patiently(partial(connect, url), OPENING_S) as raw, _mapped(url):
+        schema = find_place(raw, place)
+        if schema is None:
+            raise LedgerError(
+                f"{shown(url)} has no place {place}: no run has used it as its output place"
+            )
+        raw.execute("SELECT set_config('search_path', %s, false)", (schema,))
+        raw.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        yield PostgresReader(url, PostgresConnection(raw))
+        raw.execute("ROLLBACK")
+
+
+@asynccontextmanager
+async def open_place(
+    url: str,
+    place: str,
+    folder: Path,
+    origin: Origin | None,
+    *,
+    lease_s: float = 30.0,
+    cap: int | None = None,
+    shard: int | None = None,
+    on_gone: Callable[[Collection[int]], None] = lambda ids: None,
+) -> AsyncIterator[PostgresLedger]:
+    """Enter a place as a worker; leave it, and all claims, at the end.
+
+    Raises LedgerError when the database cannot be reached, or has another version; UsageError when
+    the address is wrong, or the place belongs to another ``origin``.
+    """
+    ledger = PostgresLedger(
+        url, place, folder, lease_s=lease_s, cap=cap, shard=shard, on_gone=on_gone
+    )
+    try:
+        await ledger.open(origin)
+        yield ledger
+    finally:
+        await within(ledger.aclose)

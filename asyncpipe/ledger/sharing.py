@@ -1,0 +1,539 @@
+"""A ledger that many workers hold: who has which job, what was learned of others' jobs, one cap.
+
+A worker is a process that holds a lease. It claims the jobs that it works on; what it intends, and
+where its jobs stand, is written only while it has them. Facts (a prediction was bought under this
+id) are kept whoever has the job by then, for its worker to adopt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import Enum, auto
+from itertools import chain, islice
+from typing import Any
+
+from asyncpipe.errors import LedgerError
+from asyncpipe.jobs import ENDED, Job, JobRecord, JobState
+from asyncpipe.ledger import queries
+from asyncpipe.ledger.accounts import removed
+from asyncpipe.ledger.asset_names import FolderNames, claim_stems
+from asyncpipe.ledger.connection import Connection
+from asyncpipe.ledger.queries import NAMED, read_records
+from asyncpipe.ledger.rows import (
+    AddedOne,
+    Fact,
+    Look,
+    Money,
+    Named,
+    Refusal,
+    Session,
+    WorkerRow,
+)
+from asyncpipe.ledger.write import Batch, job_row, outdated, text_of
+
+TABLES = """
+CREATE TABLE workers(
+  id INTEGER PRIMARY KEY, name TEXT NOT NULL, started_at TIMESTAMPTZ NOT NULL DEFAULT now(),
+  lease_s REAL NOT NULL, lease_until TIMESTAMPTZ NOT NULL, ended_at TIMESTAMPTZ,
+  cap INTEGER, job_file TEXT, digest TEXT, shard INTEGER,
+  news TEXT NOT NULL DEFAULT '{}', learned_at TIMESTAMPTZ);
+CREATE TABLE facts(
+  job_id INTEGER NOT NULL, n INTEGER NOT NULL, prediction_id TEXT NOT NULL, route TEXT NOT NULL,
+  worker INTEGER NOT NULL, told_at TEXT NOT NULL, adopted INTEGER NOT NULL DEFAULT 0,
+  PRIMARY KEY(job_id, n, prediction_id));
+CREATE TABLE spent(one INTEGER PRIMARY KEY, committed INTEGER NOT NULL);
+INSERT INTO spent VALUES(1, 0);
+ALTER TABLE jobs ADD COLUMN worker BIGINT;
+ALTER TABLE jobs ADD COLUMN shard BIGINT;
+ALTER TABLE jobs ADD COLUMN committed BIGINT NOT NULL DEFAULT 0;
+CREATE INDEX jobs_by_worker ON jobs(worker) WHERE worker IS NOT NULL;
+CREATE INDEX jobs_by_shard ON jobs(shard) WHERE shard IS NOT NULL;
+CREATE INDEX attempts_prediction ON attempts(prediction_id) WHERE prediction_id IS NOT NULL;
+CREATE INDEX attempts_reserved ON attempts(job_id) WHERE reserved>0;
+"""
+"""What a shared ledger has besides; ``committed`` of a job is its share of what is spent."""
+
+# No lease could be renewed while the database was away: then all begin anew when it is back.
+_LEASE = "greatest(lease_until, pg_postmaster_start_time() + make_interval(secs => lease_s))"
+LIVE = f"SELECT id FROM workers WHERE ended_at IS NULL AND {_LEASE} > clock_timestamp()"
+
+_FREE = f"(worker IS NULL OR (worker<>? AND worker NOT IN ({LIVE})))"
+"""Nobody has the job, or a worker that lives no more; the value is our own id."""
+
+_UNENDED = sorted(state.value for state in JobState if state not in ENDED)
+
+
+class Verdict(Enum):
+    """What becomes of a record that is to be written."""
+
+    WRITE = auto()
+    WRITTEN = auto()  # by a commit whose answer was lost
+    GONE = auto()  # another worker has the job, or had it
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a job stands in the ledger, for who is about to write it."""
+
+    version: int
+    worker: int | None
+    live: bool
+    committed: int
+
+
+def judge(record: JobRecord, base: int, stands: Standing, *, me: int, again: bool) -> Verdict:
+    """Say whether ``record`` may be written; pure.
+
+    ``base`` is the version that its first event was folded into, ``again``: a commit of it may have
+    been made already. Raises LedgerError where our own writes are out of order.
+    """
+    if again and stands.version == record.version and stands.worker in (me, None):
+        return Verdict.WRITTEN
+    if stands.worker == me:
+        if stands.version >= record.version:
+            raise outdated(record, stands.version)
+        return Verdict.GONE if stands.version > base else Verdict.WRITE
+    if stands.live or stands.version > base:
+        return Verdict.GONE
+    return Verdict.WRITE
+
+
+_STAND = f"""
+SELECT id, version, worker, coalesce(worker IN ({LIVE}), false), committed
+FROM jobs WHERE id = ANY(?) ORDER BY id FOR UPDATE
+"""
+
+_JOB = (
+    "UPDATE jobs SET state=?, used=?, failures=?, attempt=?, version=?, committed=?,"
+    " worker=CASE ? WHEN 'held' THEN ? WHEN 'free' THEN NULL ELSE worker END WHERE id=?"
+)
+
+_FACT = """
+INSERT INTO facts(job_id, n, prediction_id, route, worker, told_at) SELECT ?, ?, ?, ?, ?, ?
+WHERE NOT EXISTS(SELECT 1 FROM attempts WHERE job_id=? AND n=? AND prediction_id=?)
+ON CONFLICT DO NOTHING
+"""
+
+
+class SharedBatch(Batch):
+    """What one commit writes into a ledger that others write into, too.
+
+    What belongs to another worker by now is not written, but for its facts; ``gone`` hears of such
+    jobs in the loop. Intents are weighed one by one against the lowest cap of all live workers.
+    """
+
+    def __init__(self, me: Callable[[], int], gone: Callable[[Collection[int]], None]) -> None:
+        super().__init__()
+        self._me, self._tell_gone = me, gone
+        self._base: dict[int, int] = {}
+        self._reserving: dict[int, asyncio.Future[Refusal | None]] = {}
+        self._caps: dict[int, int | None] = {}
+        self._released: list[int] = []
+        self._tries = 0
+        self.gone: list[int] = []
+        self.refused: list[int] = []
+        self.committed: int | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self._records or self._released)
+
+    def add(self, record: JobRecord) -> None:
+        """Take a record in place of an older one; raises LedgerError for one that is older."""
+        super().add(record)
+        self._base.setdefault(record.id, record.version - 1)
+
+    def reserve(self, record: JobRecord, cap: int | None) -> asyncio.Future[Refusal | None]:
+        """Take an intent; the future has why it was refused, or None."""
+        self.add(record)
+        heard: asyncio.Future[Refusal | None] = asyncio.get_running_loop().create_future()
+        self._reserving[record.id], self._caps[record.id] = heard, cap
+        return heard
+
+    def release(self, job_id: int) -> None:
+        """Let others have a job, once what stands before is written."""
+        self._released.append(job_id)
+
+    def write(self, connection: Connection) -> None:
+        """Write what is ours; raises LedgerError where a row is not there."""
+        again, self._tries = self._tries > 0, self._tries + 1
+        me = self._me()
+        self.gone, self.refused = [], []
+        standing = self._lock(connection)
+        ours: list[JobRecord] = []
+        others: list[JobRecord] = []
+        before = 0
+        for job_id, record in self._records.items():
+            if (stands := standing.get(job_id)) is None:
+                raise LedgerError(f"there is no job {job_id} in this ledger")
+            verdict = judge(record, self._base[job_id], stands, me=me, again=again)
+            if verdict is Verdict.WRITE:
+                ours.append(record)
+                before += stands.committed
+            elif verdict is Verdict.GONE:
+                others.append(record)
+        if self._reserving:
+            ours = self._afford(connection, ours, standing)
+            before = sum(standing[record.id].committed for record in ours)
+        rows = [(*job_row(r)[:5], r.committed, *_holder(r, me), r.id) for r in ours]
+        if rows:
+            connection.executemany(_JOB, rows)
+            self._write_attempts(connection, ours)
+        self._keep_facts(connection, others, me)
+        self.gone = [record.id for record in others]
+        if self._released:
+            query = "UPDATE jobs SET worker=NULL WHERE id = ANY(?) AND worker=?"
+            connection.execute(query, (self._released, me))
+        # Last: whoever writes waits for this row, and no longer than for the commit.
+        if added := sum(record.committed for record in ours) - before:
+            query = "UPDATE spent SET committed=committed+? RETURNING committed"
+            (self.committed,) = connection.execute(query, (added,)).fetchone()
+
+    def _lock(self, connection: Connection) -> dict[int, Standing]:
+        if not self._records:
+            return {}
+        rows = connection.execute(_STAND, (sorted(self._records),))
+        return {
+            job_id: Standing(version, worker, live, committed)
+            for job_id, version, worker, live, committed in rows
+        }
+
+    def _afford(
+        self, connection: Connection, ours: list[JobRecord], standing: Mapping[int, Standing]
+    ) -> list[JobRecord]:
+        """Leave out the intents that would go beyond the cap."""
+        query = f"SELECT committed, (SELECT min(cap) FROM workers WHERE id IN ({LIVE})) FROM spent"
+        total, lowest = connection.execute(f"{query} FOR UPDATE").fetchone()
+        added = {r.id: r.committed - standing[r.id].committed for r in ours}
+        total += sum(added[r.id] for r in ours if r.id not in self._reserving)
+        kept = []
+        for record in ours:
+            if record.id in self._reserving:
+                caps = [cap for cap in (lowest, self._caps[record.id]) if cap is not None]
+                if caps and total + added[record.id] > min(caps):
+                    self.refused.append(record.id)
+                    continue
+                total += added[record.id]
+            kept.append(record)
+        return kept
+
+    def _keep_facts(self, connection: Connection, others: Sequence[JobRecord], me: int) -> None:
+        facts = [
+            (record.id, each.n, each.prediction_id, each.route, me, _when(each.submitted_at))
+            for record in others
+            for each in (record.attempt, *record.earlier)
+            if each.prediction_id
+        ]
+        if facts:
+            connection.executemany(_FACT, [(*fact, *fact[:3]) for fact in facts])
+
+    def tell(self) -> None:
+        """Say what was refused, and what is no longer ours."""
+        gone = set(self.gone)
+        for job_id, heard in self._reserving.items():
+            if heard.done():
+                continue
+            if job_id in self.refused:
+                heard.set_result(Refusal.CAP)
+            else:
+                heard.set_result(Refusal.ANOTHERS if job_id in gone else None)
+        if gone:
+            self._tell_gone(self.gone)
+
+    def fail(self, error: LedgerError) -> None:
+        """Say that nothing is known of the intents."""
+        for heard in self._reserving.values():
+            if not heard.done():
+                heard.set_exception(error)
+
+
+def _when(at: datetime | None) -> str:
+    return text_of(at) if at else ""
+
+
+def _holder(record: JobRecord, me: int) -> tuple[str, int]:
+    """Whose the job is from then on: ended ones are nobody's, pending ones stay whose they are."""
+    if record.state is JobState.PENDING:
+        return "same", me
+    unknown = record.state is JobState.UNKNOWN
+    return ("free" if record.state in ENDED and not unknown else "held"), me
+
+
+# -- workers ------------------------------------------------------------------------------------
+
+
+def begin_worker(
+    connection: Connection, *, name: str, lease_s: float, cap: int | None, shard: int | None
+) -> int:
+    """Enter a worker; return its id."""
+    query = (
+        "INSERT INTO workers(name, lease_s, lease_until, cap, shard)"
+        " VALUES(?, ?, clock_timestamp() + make_interval(secs => ?), ?, ?) RETURNING id"
+    )
+    (worker,) = connection.execute(query, (name, lease_s, lease_s, cap, shard)).fetchone()
+    return int(worker)
+
+
+def renew(connection: Connection, worker: int, lease_s: float) -> None:
+    """Let a worker's lease begin anew."""
+    query = "UPDATE workers SET lease_until=clock_timestamp()+make_interval(secs => ?) WHERE id=?"
+    connection.execute(query, (lease_s, worker))
+
+
+def end_worker(connection: Connection, worker: int) -> None:
+    """Let others have all that a worker has."""
+    connection.execute("UPDATE jobs SET worker=NULL WHERE worker=?", (worker,))
+    connection.execute("UPDATE workers SET ended_at=clock_timestamp() WHERE id=?", (worker,))
+
+
+def working_on(connection: Connection, me: int, job_file: str | None, digest: str) -> str | None:
+    """Note which jobs a worker was given; the name of a live one with other jobs, or None."""
+    query = (
+        f"SELECT name FROM workers WHERE id IN ({LIVE}) AND id<>? AND digest IS NOT NULL"
+        " AND digest<>? ORDER BY id LIMIT 1"
+    )
+    row = connection.execute(query, (me, digest)).fetchone()
+    if row is not None:
+        return str(row[0])
+    query = "UPDATE workers SET job_file=?, digest=? WHERE id=?"
+    connection.execute(query, (job_file, digest, me))
+    return None
+
+
+def workers(connection: Connection) -> list[WorkerRow]:
+    """The workers that live, or died without a word, by id."""
+    rows = connection.execute(
+        f"SELECT w.id, name, started_at, {_LEASE} - clock_timestamp(), shard,"
+        " (SELECT count(*) FROM jobs WHERE worker=w.id)"
+        " FROM workers w WHERE ended_at IS NULL ORDER BY w.id"
+    )
+    return [
+        WorkerRow(id=i, name=name, started_at=at, left_s=left.total_seconds(), shard=shard, jobs=n)
+        for i, name, at, left, shard, n in rows
+        if n or left.total_seconds() > 0
+    ]
+
+
+def shared_session(connection: Connection, begun: Session, me: int) -> Session:
+    """Let a session that has just begun be one with those of workers that are at it."""
+    others = f"SELECT 1 FROM workers WHERE id IN ({LIVE}) AND id<>? LIMIT 1"
+    if connection.execute(others, (me,)).fetchone() is None:
+        return begun
+    query = "SELECT max(session) FROM runs WHERE id<?"
+    (session,) = connection.execute(query, (begun.id,)).fetchone()
+    if session is None:
+        return begun
+    connection.execute("UPDATE runs SET session=? WHERE id=?", (session, begun.id))
+    return Session(id=begun.id, removed=removed(connection))
+
+
+# -- claims -------------------------------------------------------------------------------------
+
+
+def add_one(
+    connection: Connection,
+    *,
+    key: str,
+    job: Job,
+    run: int,
+    since: int,
+    folder: FolderNames,
+    me: int,
+) -> AddedOne:
+    """Write one job unless it is there, and claim it where it has not ended and is nobody's."""
+    one = queries.add_one(connection, key=key, job=job, run=run, since=since, folder=folder)
+    if one.record.state in ENDED:
+        return one
+    ours = claim(connection, [one.record.id], me=me)
+    return replace(one, record=ours[0] if ours else one.record, elsewhere=not ours)
+
+
+def take(
+    connection: Connection, states: Collection[JobState], *, but: Collection[int], me: int
+) -> list[JobRecord]:
+    """Claim every job in one of ``states`` that nobody else has; ours are among them."""
+    words = [state.value for state in states]
+    # Locked rows are being written by whoever has them.
+    chosen = (
+        f"SELECT id FROM jobs WHERE state = ANY(?) AND NOT id = ANY(?) AND (worker=? OR {_FREE})"
+        " FOR UPDATE SKIP LOCKED"
+    )
+    connection.execute(
+        f"UPDATE jobs SET worker=? WHERE id IN ({chosen})", (me, words, [*but], me, me)
+    )
+    ours = "WHERE state = ANY(?) AND NOT id = ANY(?) AND worker=? ORDER BY id"
+    return read_records(connection, ours, (words, [*but], me))
+
+
+def claim(connection: Connection, ids: Collection[int], *, me: int) -> list[JobRecord]:
+    """Claim those of ``ids`` that nobody else has; return those that are ours."""
+    query = f"UPDATE jobs SET worker=? WHERE id = ANY(?) AND (worker=? OR {_FREE})"
+    connection.execute(query, (me, [*ids], me, me))
+    return read_records(connection, "WHERE id = ANY(?) AND worker=? ORDER BY id", ([*ids], me))
+
+
+_OF_SHARD = "(?::bigint IS NULL OR shard=?)"
+
+
+def _which(named: Named) -> tuple[Any, ...]:
+    return named.run, named.single, named.last, named.shard, named.shard
+
+
+def pending_models(connection: Connection, named: Named) -> list[str]:
+    """The models that have pending jobs of a run, in job-file order of their first."""
+    rows = connection.execute(
+        f"SELECT model FROM jobs WHERE state='pending' AND {NAMED} AND {_OF_SHARD}"
+        " GROUP BY model ORDER BY min(position)",
+        _which(named),
+    )
+    return [row[0] for row in rows]
+
+
+def named_of(connection: Connection, ids: Collection[int], named: Named) -> set[int]:
+    """Those of ``ids`` that a run names."""
+    query = f"SELECT id FROM jobs WHERE id = ANY(?) AND {NAMED} AND {_OF_SHARD}"
+    return {row[0] for row in connection.execute(query, ([*ids], *_which(named)))}
+
+
+def draw(
+    connection: Connection,
+    named: Named,
+    models: Collection[str],
+    *,
+    limit: int,
+    held: Collection[int],
+    folder: FolderNames,
+    me: int,
+) -> dict[str, list[JobRecord]]:
+    """Claim the next pending jobs of a run, at most ``limit`` of each model; fix their stems.
+
+    Also those that are ours and not ``held``: a commit of them may have been made whose answer was
+    lost.
+    """
+    chosen = (
+        f"SELECT id FROM jobs WHERE state='pending' AND model=? AND {NAMED} AND {_OF_SHARD}"
+        f" AND ((worker=? AND NOT id = ANY(?)) OR {_FREE})"
+        " ORDER BY id LIMIT ? FOR UPDATE SKIP LOCKED"
+    )
+    query = f"UPDATE jobs SET worker=? WHERE id IN ({chosen}) RETURNING id"
+    pages: dict[str, list[JobRecord]] = {}
+    for model in models:
+        which = (model, *_which(named), me, [*held], me, limit)
+        ids = [row[0] for row in connection.execute(query, (me, *which))]
+        pages[model] = read_records(connection, "WHERE id = ANY(?) ORDER BY id", (ids,))
+    records = iter(claim_stems(connection, list(chain.from_iterable(pages.values())), folder))
+    return {model: list(islice(records, len(page))) for model, page in pages.items()}
+
+
+def set_shards(connection: Connection, named: Named, size: int) -> list[int]:
+    """Give pending jobs of a run that have no shard one, of ``size`` jobs each.
+
+    Returns the shards that have jobs of the run which have not ended.
+    """
+    (last,) = connection.execute("SELECT coalesce(max(shard), 0) FROM jobs").fetchone()
+    query = f"""
+UPDATE jobs SET shard=? + (r.place - 1) / ? + 1
+FROM (SELECT id, row_number() OVER (ORDER BY position, id) AS place FROM jobs
+  WHERE state='pending' AND shard IS NULL AND {NAMED}) r
+WHERE jobs.id=r.id
+"""
+    connection.execute(query, (last, size, named.run, named.single, named.last))
+    rows = connection.execute(
+        f"SELECT DISTINCT shard FROM jobs WHERE shard IS NOT NULL AND state = ANY(?) AND {NAMED}"
+        " ORDER BY shard",
+        (_UNENDED, named.run, named.single, named.last),
+    )
+    return [row[0] for row in rows]
+
+
+# -- a look at what others do -------------------------------------------------------------------
+
+
+def look(
+    connection: Connection,
+    *,
+    me: int,
+    held: Collection[int],
+    awaited: Collection[int],
+    runs: Sequence[Named],
+) -> Look:
+    """Say what became of others' work: asked now and then by every worker."""
+    mine = {row[0] for row in connection.execute("SELECT id FROM jobs WHERE worker=?", (me,))}
+    free = f"SELECT id FROM jobs WHERE id = ANY(?) AND {_FREE}"
+    ended = read_records(
+        connection, "WHERE id = ANY(?) AND state = ANY(?)", ([*awaited], [s.value for s in ENDED])
+    )
+    return Look(
+        gone=[each for each in held if each not in mine],
+        ended=[record for record in ended if record.id not in mine],
+        free=[row[0] for row in connection.execute(free, ([*awaited], me))],
+        elsewhere=[_elsewhere(connection, named, me) for named in runs],
+        waiting=[_waiting(connection, named, me) for named in runs],
+        facts=facts(connection, me),
+        money=money(connection),
+    )
+
+
+def _elsewhere(connection: Connection, named: Named, me: int) -> int:
+    """How many jobs of a run other live workers have."""
+    query = (
+        f"SELECT count(*) FROM jobs WHERE worker<>? AND worker IN ({LIVE}) AND {NAMED}"
+        f" AND {_OF_SHARD}"
+    )
+    return int(connection.execute(query, (me, *_which(named))).fetchone()[0])
+
+
+def _waiting(connection: Connection, named: Named, me: int) -> list[str]:
+    """The models of pending jobs of a run that nobody has."""
+    query = (
+        f"SELECT model FROM jobs WHERE state='pending' AND {_FREE} AND {NAMED} AND {_OF_SHARD}"
+        " GROUP BY model ORDER BY min(position)"
+    )
+    return [row[0] for row in connection.execute(query, (me, *_which(named)))]
+
+
+def facts(connection: Connection, me: int) -> list[Fact]:
+    """What was found out of jobs by workers that had them no more, and nobody adopted yet.
+
+    Of our own jobs, and of those that nobody has.
+    """
+    rows = connection.execute(
+        "SELECT f.job_id, f.n, f.prediction_id, f.route, f.told_at FROM facts f"
+        f" JOIN jobs ON jobs.id=f.job_id WHERE adopted=0 AND (worker=? OR {_FREE})"
+        " ORDER BY f.job_id, f.n",
+        (me, me),
+    )
+    return [
+        Fact(job_id=i, n=n, prediction_id=p, route=r, at=datetime.fromisoformat(at) if at else None)
+        for i, n, p, r, at in rows
+    ]
+
+
+def adopted(connection: Connection, fact: Fact) -> None:
+    """Note that a fact is in its job's record."""
+    query = "UPDATE facts SET adopted=1 WHERE job_id=? AND n=? AND prediction_id=?"
+    connection.execute(query, (fact.job_id, fact.n, fact.prediction_id))
+
+
+def money(connection: Connection) -> Money:
+    """What is charged or reserved by all workers, and the lowest cap of those that live."""
+    of_state = (
+        "(SELECT coalesce(sum(reserved), 0) FROM attempts a JOIN jobs j ON j.id=a.job_id"
+        " AND j.attempt=a.n WHERE reserved>0 AND state IN ({}))"
+    )
+    under_way = of_state.format("'submitting', 'submitted'")
+    submitting = of_state.format("'submitting'")
+    committed, reserved, releasable, unanswered, cap = connection.execute(
+        "SELECT committed, (SELECT coalesce(sum(reserved), 0) FROM attempts WHERE reserved>0),"
+        f" {under_way}, {submitting},"
+        f" (SELECT min(cap) FROM workers WHERE id IN ({LIVE})) FROM spent"
+    ).fetchone()
+    return Money(
+        charged=committed - reserved,
+        reserved=reserved,
+        releasable=releasable,
+        unanswered=unanswered,
+        cap=cap,
+    )
