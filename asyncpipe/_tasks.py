@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from random import Random
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
@@ -170,3 +170,15 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
         return None
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return factory
+
+
+async def seen_through(answer: asyncio.Future[Any]) -> asyncio.CancelledError | None:
+    """Wait until ``answer`` is there, whatever is cancelled; return the cancellation that came."""
+    cut = None
+    with anyio.CancelScope(shield=True):
+        while not answer.done():
+            try:
+                await asyncio.wait([answer])
+            except asyncio.CancelledError as exc:  # a native one: no shield holds it off
+                cut = exc
+    return cut

@@ -222,6 +222,10 @@ class BalanceTooLow(AsyncpipeError):
     """Nothing was submitted: the account has less than ``min_balance``."""
 
 
+class ClaimLost(AsyncpipeError):
+    """Another worker has the job by now; what was found out of it is written down for that one."""
+
+
 class FolderInUse(AsyncpipeError):
     """Another run holds the output folder."""
 

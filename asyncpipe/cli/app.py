@@ -17,6 +17,7 @@ from asyncpipe.cli.options import (
     FOLDER,
     GRACE,
     JOB_FILE,
+    LEDGER,
     OUTPUT,
     PRICE_FILE,
     SAME_ACCOUNT,
@@ -54,6 +55,7 @@ app.add_command(run)
 
 @app.command()
 @FOLDER
+@LEDGER
 @click.option("--lost", is_flag=True, help="Try media once more that were given up.")
 @BASE_URL
 @GRACE
@@ -73,6 +75,7 @@ def collect(folder: Path, **options: Any) -> int:
 
 @app.command()
 @FOLDER
+@LEDGER
 @BASE_URL
 @GRACE
 @SEARCH
@@ -140,6 +143,7 @@ def schema() -> None:
 
 @app.command()
 @FOLDER
+@LEDGER
 @click.argument("jobs", nargs=-1)
 @click.option("--resubmit", is_flag=True, help="Unknown jobs: let the next run submit them.")
 @click.option("--give-up", is_flag=True, help="Unknown jobs: failed, counted as charged.")
@@ -225,6 +229,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON doc
 
 @app.command()
 @FOLDER
+@LEDGER
 @_JSON
 def status(folder: Path, as_json: bool) -> None:
     """Say where FOLDER stands: jobs, money, who works in it; also while a run does."""
@@ -235,6 +240,7 @@ def status(folder: Path, as_json: bool) -> None:
 
 @app.command()
 @FOLDER
+@LEDGER
 @click.option("--format", "form", type=click.Choice(["csv", "jsonl"]), required=True)
 @click.option(
     "--rows",
@@ -253,6 +259,7 @@ def export(folder: Path, form: str, rows: str, output: Path | None) -> int:
 
 @app.command()
 @FOLDER
+@LEDGER
 @BASE_URL
 @SAME_ACCOUNT
 @ENV_FILE

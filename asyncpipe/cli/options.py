@@ -129,6 +129,41 @@ SAME_ACCOUNT = click.option(
     help="Go on with a key of another account than the one this folder was bought with.",
 )
 
+
+def _choose(context: click.Context, option: click.Parameter, value: str | None) -> None:
+    """Note which ledger and which place in it are meant, before any is opened."""
+    from asyncpipe.ledger import choose
+
+    said = context.meta.setdefault("asyncpipe.place", {})
+    said[option.name] = value
+    choose(said.get("ledger"), said.get("place"))
+
+
+LEDGER = shared(
+    click.option(
+        "--ledger",
+        metavar="URL",
+        callback=_choose,
+        expose_value=False,
+        help="A ledger that many workers share: postgresql://…  [default: ASYNCPIPE_LEDGER]",
+    ),
+    click.option(
+        "--place",
+        metavar="NAME",
+        callback=_choose,
+        expose_value=False,
+        help="The output place's name in that ledger.  [default: the folder as it is written]",
+    ),
+)
+
+LEASE = click.option(
+    "--lease-s",
+    type=click.FloatRange(1),
+    default=30.0,
+    show_default=True,
+    help="In a shared ledger: how long others leave this worker's jobs alone once it is silent.",
+)
+
 ENV_FILE = click.option(
     "--env-file",
     type=click.Path(path_type=Path),
@@ -288,6 +323,8 @@ _CHOICES = shared(
 @BASE_URL
 @_SIMULATE
 @_CHOICES
+@LEDGER
+@LEASE
 @GRACE
 @ENV_FILE
 @OUTPUT

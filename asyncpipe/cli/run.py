@@ -25,7 +25,7 @@ from asyncpipe.engine import Pipeline, learned_before
 from asyncpipe.errors import LedgerError
 from asyncpipe.jobfile import JobFile, load_price_file, open_jobs
 from asyncpipe.jobs import Job
-from asyncpipe.ledger import Taken, reading
+from asyncpipe.ledger import SharedPlace, Taken, reading, where_of
 from asyncpipe.media import GIB
 from asyncpipe.pricing import PriceBook, Prices, Quotes, SpendingLimits, to_micro
 from asyncpipe.providers import DEFAULT_PROVIDER, Provider
@@ -55,6 +55,7 @@ class RunOptions:
     ambiguous: str | None
     search_s: float
     same_account: bool
+    lease_s: float
     min_free: float
     patience: float
     grace: float
@@ -75,6 +76,11 @@ def run_jobs(options: RunOptions) -> int:
         output=options.output,
         collect=partial(_collect, options),
     ) as place:
+        if options.simulate and isinstance(where_of(place.folder), SharedPlace):
+            raise click.UsageError(
+                "--simulate is a simulator of this process alone, and others may share the ledger: "
+                "start one with asyncpipe simulate, and say --base-url"
+            )
         work = partial(_run, options, file, book, place)
         code = run_session(place.folder, work, output=options.output, simulated=options.simulate)
         return place.exit_code(code)
@@ -136,6 +142,7 @@ async def _run(options: RunOptions, file: JobFile, book: PriceBook | None, place
             ambiguous=_ambiguous(options, file),
             search_s=search_s,
             same_account=options.same_account,
+            lease_s=options.lease_s,
             fetch_missing=not options.no_fetch_missing,
             on_event=progress,
             on_remark=remark,

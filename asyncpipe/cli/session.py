@@ -21,7 +21,7 @@ from asyncpipe.engine import Pipeline
 from asyncpipe.errors import AsyncpipeError, CannotConnect, UsageError
 from asyncpipe.flow import Window
 from asyncpipe.jobs import Deadlines, JobState, JobType, Polling
-from asyncpipe.ledger import STATE_FOLDER, ledger_path, make_folders
+from asyncpipe.ledger import STATE_FOLDER, ledger_path, make_folders, where_of
 from asyncpipe.providers import Provider
 from asyncpipe.providers import connect as connect_provider
 from asyncpipe.report import Manifest, Progress, Totals, read_manifest, summary
@@ -67,7 +67,7 @@ def run_session(
             end = runner.run(_awaited(work))
     except KeyboardInterrupt:
         end = End(interrupted=signal.SIGINT)
-        if not ledger_path(folder).exists():
+        if isinstance(where_of(folder), Path) and not ledger_path(folder).exists():
             return 128 + signal.SIGINT
     elapsed_s = time.monotonic() - started
     manifest = read_manifest(folder)

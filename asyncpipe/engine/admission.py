@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Iterable
 
 import anyio
 
@@ -48,8 +49,9 @@ class Admission:
         room: DiskSpace,
         news: asyncio.Event,
         patience_s: float,
+        shared: bool = False,
     ) -> None:
-        self._patience_s = patience_s
+        self._patience_s, self._shared = patience_s, shared
         self._ledger = ledger
         self._tickets, self._stops, self._recorder = tickets, stops, recorder
         self._limiter, self._spending, self._room = limiter, spending, room
@@ -70,13 +72,17 @@ class Admission:
 
     # -- runs and tickets -----------------------------------------------------------------------
 
-    async def open_run(self, named: Named | None, *, comparing: bool = False) -> OpenRun:
+    async def open_run(
+        self, named: Named | None, *, comparing: bool = False, waits: bool = True
+    ) -> OpenRun:
         """Begin to draw the pending jobs of a run; it waits for whatever was sent before, too.
 
         None draws nothing: only what is under way. With ``comparing`` it does not end before
-        ``compared`` is called.
+        ``compared`` is called, with ``waits`` not before other workers have carried its jobs.
         """
         run = OpenRun(named=named, models={}, comparing=comparing, stirred=self._clock())
+        run.waits = waits
+        run.elsewhere = int(self._shared and named is not None)  # until others were looked at
         if named is not None:
             models = await self._ledger.pending_models(named)
             run.models = dict.fromkeys(models, 0)
@@ -102,15 +108,73 @@ class Admission:
         """
         ticket = self._tickets.get(record.id)
         if ticket is None:
-            ticket = self._tickets[record.id] = Ticket(record)
-            if record.state is JobState.PENDING:
-                self.queue.add([ticket])
-            else:
-                self.queue.paid.append(ticket)
+            ticket = Ticket(record)
+            self.take_up(ticket)
         if run is not None:
             self._join(run, ticket)
         self._news.set()
         return ticket
+
+    def take_up(self, ticket: Ticket) -> None:
+        """Take a job that is not in memory."""
+        self._tickets[ticket.id] = ticket
+        if ticket.state is JobState.PENDING:
+            self.queue.add([ticket])
+        else:
+            self.queue.paid.append(ticket)
+        self._news.set()
+
+    # -- what other workers do ------------------------------------------------------------------
+
+    def named_runs(self) -> list[tuple[OpenRun, Named]]:
+        """The open runs that draw jobs, and which."""
+        return [(run, run.named) for run in self._runs if run.named is not None]
+
+    @property
+    def places(self) -> int:
+        """How many more jobs could be under way than are waiting here."""
+        return max(0, self._limiter.free - sum(map(len, self.queue.ready.values())))
+
+    def others(self, run: OpenRun, elsewhere: int, waiting: Iterable[str]) -> None:
+        """Note how many jobs of a run others carry, and of which models there are free ones."""
+        if run.closed or run not in self._runs:
+            return
+        run.elsewhere = elsewhere if run.waits else 0
+        for model in waiting:
+            if not self._stops.run and model not in self._stops.models:
+                run.models.setdefault(model, 0)
+        self._hungry.set()
+        self._settle_runs()
+
+    async def join_taken(self, taken: Iterable[Ticket]) -> None:
+        """Let open runs wait for what was taken over from other workers."""
+        taken = list(taken)
+        for run, named in self.named_runs():
+            await self._join_named(run, named)
+            if not run.waits:
+                for ticket in taken:
+                    self._join(run, ticket)
+
+    def lose(self, ticket: Ticket) -> None:
+        """Let go of a job that another worker has; its runs wait for that one."""
+        ticket.gone = True
+        self.queue.discard(ticket)
+        if ticket.id in self._aside:
+            self._aside.discard(ticket.id)
+            for run in ticket.runs:
+                run.aside -= 1
+        del self._tickets[ticket.id]
+        for run in [*ticket.runs]:
+            ticket.excuse(run)
+            run.elsewhere += 1
+        self._settle_runs()
+
+    def dropped(self) -> None:
+        """Note that a driver has put down a job that was lost."""
+        self._carried -= 1
+        self._news.set()
+
+    # -- callers that leave ---------------------------------------------------------------------
 
     def withdraw(self, ticket: Ticket, caller: asyncio.Future[JobRecord]) -> bool:
         """Let a caller go; True when that takes its job back, which nobody else wants.
@@ -410,7 +474,8 @@ class Admission:
     async def _draw(self, run: OpenRun, models: list[str]) -> None:
         assert run.named is not None, "without it there is no model to draw"
         limit, after = self._share(run), {model: run.models[model] for model in models}
-        pages = await self._ledger.draw(run.named, after, limit=limit)
+        held = list(self._tickets) if self._shared else ()
+        pages = await self._ledger.draw(run.named, after, limit=limit, held=held)
         if run.closed:
             return
         for model, records in pages.items():

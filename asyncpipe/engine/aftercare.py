@@ -63,5 +63,5 @@ class Aftercare:
         due = [job_id for job_id, (at, _) in self._due.items() if at <= self._clock()]
         for job_id in due:  # one that others have taken up meanwhile is put down by them
             self._due[job_id] = math.inf, self._due[job_id][1]
-        records = await self._ledger.records(due)
+        records = await self._ledger.claim(due) if due else []
         self._offer(record for record in records if to_come_again(record))

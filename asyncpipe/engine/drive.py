@@ -13,6 +13,7 @@ from asyncpipe.engine.search import Searcher
 from asyncpipe.engine.submit import Submitter
 from asyncpipe.engine.tickets import Ticket
 from asyncpipe.engine.upload import Uploads
+from asyncpipe.errors import ClaimLost
 from asyncpipe.jobs import JobState, PolledAgain, now
 
 
@@ -32,7 +33,10 @@ class Driver:
     async def run(self) -> None:
         """Carry for ever what admission hands over."""
         async for ticket in self.admission.drivers:
-            await self.drive(ticket)
+            try:
+                await self.drive(ticket)
+            except ClaimLost:
+                self.admission.dropped()
 
     async def drive(self, ticket: Ticket) -> None:
         """Carry one job as far as it goes now; its permit is given back on the way."""
@@ -50,6 +54,8 @@ class Driver:
             await self.uploads.doubt(before, ticket.record)
         if ticket.state is JobState.GENERATED:
             await self.fetcher.fetch(ticket)
+        if ticket.gone:
+            raise ClaimLost("another worker has the job")
         if ticket.state is JobState.UNKNOWN:
             if self.searcher.take(ticket):
                 return

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -25,6 +26,7 @@ from asyncpipe.engine.intake import Intake
 from asyncpipe.engine.poll import Inquiry, Poller
 from asyncpipe.engine.recorder import Hook, Recorder
 from asyncpipe.engine.search import Searcher
+from asyncpipe.engine.sharing import Sharing
 from asyncpipe.engine.submit import Submitter
 from asyncpipe.engine.tickets import StopReasons, Tickets
 from asyncpipe.engine.upload import Uploads
@@ -55,14 +57,20 @@ from asyncpipe.jobs import (
 )
 from asyncpipe.ledger import (
     STATE_FOLDER,
+    Lease,
     Origin,
+    SharedLedger,
+    SharedPlace,
+    Where,
     check_local,
+    folder_of,
     lock_of,
     make_folders,
     open_ledger,
+    open_shared,
 )
 from asyncpipe.media import DiskSpace, Downloader
-from asyncpipe.pricing import SpendingLimits, Tell
+from asyncpipe.pricing import SharedMoney, SpendingLimits, Tell, to_micro
 from asyncpipe.providers import Provider, account_of, retention_of
 from asyncpipe.report import MANIFEST_NAME, ManifestWriter, Totals
 
@@ -87,6 +95,7 @@ class EngineSettings:
     spending: SpendingLimits
     tell: Tell
     same_account: bool
+    lease_s: float
     hooks: tuple[Hook, ...]
     rng: Random
 
@@ -94,12 +103,16 @@ class EngineSettings:
 class Engine:
     """The parts of one opened pipeline, from the lock to the tasks, each after what it needs."""
 
-    def __init__(self, provider: Provider, folder: Path, settings: EngineSettings) -> None:
-        self.provider, self.folder, self.settings = provider, folder, settings
+    def __init__(self, provider: Provider, where: Where, settings: EngineSettings) -> None:
+        self.provider, self.settings = provider, settings
+        self.where, self.folder = where, folder_of(where)
         self.clock = asyncio.get_running_loop().time
         self.news = asyncio.Event()
         self.stops = StopReasons(self.news)
         self.tickets = Tickets()
+        self.shared: SharedLedger | None = None
+        self.sharing: Sharing | None = None
+        self.money: SharedMoney | None = None
 
     async def open(self, stack: AsyncExitStack) -> None:
         """Open everything; ``stack`` takes it down again.
@@ -116,18 +129,25 @@ class Engine:
         self._make_driver()
         self.tasks = await stack.enter_async_context(tasks_apart("asyncpipe engine"))
         self._start()
+        if self.sharing is not None:
+            await self.sharing.look()
         await self.adopt()
-        unknown = await self.ledger.records_in([JobState.UNKNOWN])
+        unknown = await self.ledger.take([JobState.UNKNOWN], but=self._held())
         self._offer(filter(to_come_again, unknown))
         await self.searcher.begin()
+        if self.sharing is not None:
+            self.tasks.start_soon(self.sharing.run, name="asyncpipe sharing")
 
     async def adopt(self) -> None:
         """Take up paid work that nobody waits for: of earlier runs, or left by a batch."""
-        self._offer(await self.ledger.records_in(PAID_OPEN))
+        self._offer(await self.ledger.take(PAID_OPEN, but=self._held()))
+
+    def _held(self) -> Collection[int]:
+        return self.sharing.held if self.sharing is not None else self.tickets
 
     async def seek_again(self) -> None:
         """Have media fetched once more that were given up."""
-        for record in await self.ledger.records_in([JobState.LOST, JobState.MISSING]):
+        for record in await self.ledger.take([JobState.LOST, JobState.MISSING]):
             self.recorder.append(record, SoughtAgain(job_id=record.id, at=now()))
 
     def _offer(self, records: Iterable[JobRecord]) -> None:
@@ -136,26 +156,38 @@ class Engine:
                 self.admission.offer(record).adopted = True
 
     async def _open_ledger(self, stack: AsyncExitStack) -> None:
-        """Lock the folder, and make sense of what a killed run left."""
+        """Lock the folder, or enter the place, and make sense of what a killed run left."""
         folder, provider = self.folder, self.provider
-        check_local(folder)
+        if not isinstance(self.where, SharedPlace):
+            check_local(folder)
         make_folders(folder, (JobType.IMAGE.folder, JobType.VIDEO.folder, STATE_FOLDER))
-        stack.enter_context(lock_of(folder))
         self.origin = Origin(
             provider=provider.name, origin=provider.origin, simulated=provider.simulated
         )
-        opening = open_ledger(folder, self.origin, self.stops.note)
-        self.ledger = await stack.enter_async_context(opening)
-        forget_parts(folder / MANIFEST_NAME)
+        shared = await self._enter_place(stack)
+        if shared is None:
+            stack.enter_context(lock_of(folder))
+            opening = open_ledger(folder, self.origin, self.stops.note)
+            self.ledger = await stack.enter_async_context(opening)
+            forget_parts(folder / MANIFEST_NAME)
         totals = Totals.of(await self.ledger.sums())
+        self.money = None if shared is None else SharedMoney()
         self.spending = self.settings.spending.open(
-            provider, totals, self.tickets, tell=self.settings.tell
+            provider,
+            self.money or totals,
+            self.money or self.tickets,
+            tell=self.settings.tell,
         )
         self.recorder = Recorder(
-            self.ledger, totals, self.spending.budget, self.stops, self.settings.hooks
+            self.ledger,
+            totals,
+            self.spending.budget,
+            self.stops,
+            hooks=self.settings.hooks,
+            shared=shared,
         )
         await mark_interrupted(self.ledger, self.recorder.append)
-        self.manifests = ManifestWriter(self.ledger, folder)
+        self.manifests = ManifestWriter(self.ledger, self.where)
         self.intake = Intake(
             ledger=self.ledger,
             folder=folder,
@@ -165,8 +197,29 @@ class Engine:
             tickets=self.tickets,
             fetch_missing=self.settings.fetch_missing,
             local_files=self.settings.local_files,
+            shared=shared,
         )
         stack.push_async_callback(within, self._finish)
+
+    async def _enter_place(self, stack: AsyncExitStack) -> SharedLedger | None:
+        """Become a worker of a shared ledger; None where the folder has one of its own."""
+        if not isinstance(self.where, SharedPlace):
+            return None
+        cap = self.settings.spending.max_cost
+        opening = open_shared(
+            self.where,
+            self.origin,
+            lease_s=self.settings.lease_s,
+            cap=None if cap is None else to_micro(cap),
+            on_gone=self._lose,
+        )
+        self.shared = await stack.enter_async_context(opening)
+        self.ledger = self.shared
+        return self.shared
+
+    def _lose(self, ids: Collection[int]) -> None:
+        if self.sharing is not None:
+            self.sharing.lose(ids)
 
     async def _finish(self) -> None:
         """Write what is left and the manifest; a ledger that failed has said so already."""
@@ -213,6 +266,7 @@ class Engine:
             room=self.room,
             news=self.news,
             patience_s=PATIENCE_S if settings.patience_s is None else settings.patience_s,
+            shared=self.shared is not None,
         )
         self.latencies = latencies_of(
             settings.polling,
@@ -239,6 +293,8 @@ class Engine:
             retries=settings.retries,
             patience_s=settings.patience_s,
             rng=rng,
+            money=self.money,
+            may_send=partial(_may_send, self.shared.lease) if self.shared else None,
         )
         poller = Poller(
             inquiry=inquiry,
@@ -264,6 +320,7 @@ class Engine:
             retention_s=retention_of(self.provider),
         )
         self.searcher = self._make_searcher(inquiry, owners)
+        self._make_sharing()
         self.aftercare = Aftercare(self.ledger, self._offer, self.clock)
         self.driver = Driver(
             admission=self.admission,
@@ -274,6 +331,21 @@ class Engine:
             recorder=self.recorder,
             aftercare=self.aftercare,
             searcher=self.searcher,
+        )
+
+    def _make_sharing(self) -> None:
+        """Make what looks at what other workers do, where there may be some."""
+        if self.shared is None or self.money is None:
+            return
+        self.sharing = Sharing(
+            self.shared,
+            tickets=self.tickets,
+            admission=self.admission,
+            recorder=self.recorder,
+            searcher=self.searcher,
+            budget=self.spending.budget,
+            money=self.money,
+            adopt_open=self.adopt,
         )
 
     def _make_searcher(self, inquiry: Inquiry, owners: PredictionOwners) -> Searcher:
@@ -307,6 +379,10 @@ class Engine:
         start(self.recorder.keep_manifest, self.manifests.write, name="asyncpipe manifest")
         for n in range(settings.workers + 2 * settings.limits.downloads):
             start(self.driver.run, name=f"asyncpipe driver {n + 1}")
+
+
+def _may_send(lease: Lease) -> bool:
+    return lease.may_send
 
 
 def memory_of(provider: Provider, subject: str) -> Memory | None:

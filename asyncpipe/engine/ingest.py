@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -14,8 +15,8 @@ import anyio
 from asyncpipe._tasks import ungrouped
 from asyncpipe.errors import JobFileError, Problem, UsageError
 from asyncpipe.jobfile import MOST_PROBLEMS, iter_jobs, parse_jobs
-from asyncpipe.jobs import Event, Job, JobRecord, JobState, Unknown, fold, may_take_media, now
-from asyncpipe.ledger import Ledger
+from asyncpipe.jobs import Event, Job, JobRecord, Unknown, fold, may_take_media, now
+from asyncpipe.ledger import Interrupted, Ledger
 from asyncpipe.media import BadInputs, LocalFiles
 from asyncpipe.pricing import Spending
 from asyncpipe.providers import Provider, Uploader
@@ -125,10 +126,25 @@ async def mark_interrupted(
     ``emit`` records what happens; None: it is only written down.
     """
     emit = emit or partial(written, ledger)
-    error = "the process ended between the submit and its answer: it may have been bought"
-    for record in await ledger.records_in([JobState.SUBMITTING]):
-        emit(record, Unknown(job_id=record.id, at=now(), error=error))
+    for found in await ledger.interrupted():
+        emit(found.record, lost_by(found))
     await ledger.durable()
+
+
+SUBMIT_LIMIT_S = 300.0
+"""Longest wait for the answer to a submit, also when leaving; providers give up sooner."""
+
+
+def lost_by(found: Interrupted) -> Event:
+    """A submit had no recorded answer when its process ended.
+
+    Where nobody can tell that its connection is closed, it may be under way for as long as any.
+    """
+    at = closed_at = now()
+    if found.lease_ended_at is not None:
+        closed_at = max(at, found.lease_ended_at + timedelta(seconds=SUBMIT_LIMIT_S))
+    error = "the process ended between the submit and its answer: it may have been bought"
+    return Unknown(job_id=found.record.id, at=at, error=error, closed_at=closed_at)
 
 
 def written(ledger: Ledger, record: JobRecord, event: Event) -> JobRecord:

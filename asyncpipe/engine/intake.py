@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import anyio
 
@@ -20,7 +22,7 @@ from asyncpipe.engine.ingest import (
 from asyncpipe.engine.recorder import Recorder
 from asyncpipe.engine.tickets import OpenRun, StopReasons, Tickets
 from asyncpipe.engine.verify import Comparison
-from asyncpipe.errors import AsyncpipeError, BalanceExhausted, UsageError
+from asyncpipe.errors import AsyncpipeError, BalanceExhausted, FolderInUse, UsageError
 from asyncpipe.jobs import (
     STOOD,
     AskedAgain,
@@ -33,12 +35,24 @@ from asyncpipe.jobs import (
     Withdrawn,
     now,
 )
-from asyncpipe.ledger import Counted, Ledger, Named
+from asyncpipe.ledger import Counted, Ledger, Named, SharedLedger
 from asyncpipe.pricing import Prices, Spending, from_micro
 from asyncpipe.providers import Provider
 
 MOST_NAMES = 10_000
 """So many names are remembered that were told to stand for more than one job."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TakenIn:
+    """A job as it stands; ``alone``: it is its caller's alone, no batch names it.
+
+    ``elsewhere``: another worker carries it.
+    """
+
+    record: JobRecord
+    alone: bool
+    elsewhere: bool
 
 
 class Intake:
@@ -55,7 +69,9 @@ class Intake:
         tickets: Tickets,
         fetch_missing: bool,
         local_files: Path | None,
+        shared: SharedLedger | None = None,
     ) -> None:
+        self._shared = shared
         self._ledger, self._folder = ledger, folder
         self._provider, self._spending = provider.name, spending
         self._attachments = Attachments(provider, local_files)
@@ -70,11 +86,8 @@ class Intake:
         # may do the same, or the second would call a job pending that is in flight.
         self._turn = anyio.Lock()
 
-    async def take(self, job: Job) -> tuple[JobRecord, bool]:
-        """Write one job unless it is there; return it as it stands, its assets compared.
-
-        And whether it is the caller's alone: a batch that names it wants it, whoever leaves.
-        """
+    async def take(self, job: Job) -> TakenIn:
+        """Write one job unless it is there, its assets compared."""
         job = await self._attachments.of(job)
         await self._spending.ask_unpriced([job])
         if job.name is None:
@@ -99,7 +112,8 @@ class Intake:
                 record = await self._comparison(None).of(record)
             if record.state is JobState.CANCELLED:
                 record = self._emit(record, AskedAgain(job_id=record.id, at=now()))
-        return record, counted is not Counted.IN_A_BATCH
+        alone = counted is not Counted.IN_A_BATCH
+        return TakenIn(record=record, alone=alone, elsewhere=one.elsewhere)
 
     def _say_again(self, name: str) -> None:
         """Say, once for a name, that what has it differs from what this folder knows by it."""
@@ -134,6 +148,7 @@ class Intake:
         What ended before is pending again where it is withdrawn, or failed or unknown and wanted
         again. Raises JobFileError or UsageError before anything of the run can be drawn.
         """
+        await self._work_on(job_file, digest)
         session = await self._begin()
         again = Again(retry_failed=retry_failed, resubmit=resubmit_unknown)
         async with self._turn:
@@ -143,6 +158,25 @@ class Intake:
             await self._ask_again(await self._ledger.to_buy(run, **again))
             last = await self._ledger.last_row()
         return Named(run=run, last=last, single=session)
+
+    async def _work_on(self, job_file: str | None, digest: str | None) -> None:
+        """Raise FolderInUse where other workers are at the jobs of another file."""
+        if self._shared is None or not digest:
+            return
+        busy = await self._shared.working_on(job_file, digest)
+        if busy is not None:
+            raise FolderInUse(
+                f"{self._folder}: {busy} works here on another job file: wait for it to end "
+                "(asyncpipe status shows how far it is), or choose another place with --output-dir"
+            )
+
+    async def enqueue(self, named: Named, size: int, settings: Mapping[str, Any]) -> list[int]:
+        """Part the jobs of a run into shards; return those with work to do."""
+        if self._shared is None:
+            raise UsageError("a queue's jobs are in a ledger that its workers share: --ledger")
+        async with self._turn:
+            await self._shared.keep_settings(settings)
+            return await self._shared.set_shards(named, size)
 
     async def take_up(self) -> Named:
         """Name the jobs that callers of earlier sessions asked for and that were not submitted."""

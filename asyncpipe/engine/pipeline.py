@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -34,13 +35,30 @@ from asyncpipe.jobs import (
     checked_ambiguous,
     now,
 )
-from asyncpipe.ledger import Named
+from asyncpipe.ledger import Named, where_of
 from asyncpipe.media import GIB
 from asyncpipe.pricing import SpendingLimits, Tell
 from asyncpipe.providers import Provider
 from asyncpipe.report import Manifest, Result, Totals, ask_result, left_s
 
 logger = logging.getLogger("asyncpipe.engine")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Worked:
+    """How the jobs of a shard stand: how many by state, and how many other live workers have.
+
+    ``stopped`` is why submitting was stopped before the end, or None.
+    """
+
+    jobs: Mapping[JobState, int]
+    elsewhere: int
+    stopped: AsyncpipeError | None
+
+    @property
+    def left(self) -> int:
+        """How many have not ended."""
+        return sum(n for state, n in self.jobs.items() if state not in ENDED)
 
 
 class Pipeline:
@@ -55,9 +73,12 @@ class Pipeline:
     seconds. With ``resubmit``, or ``resubmit_unknown``, it is sent again, at most ``retries``
     times, and may be paid twice. ``same_account`` takes a key of another account than the one that
     the folder was bought with. Without ``fetch_missing`` files that are gone from the folder are
-    left alone. Jobs that name files of this machine are refused unless those lie below
-    ``local_files``. ``on_event`` is called for every event, ``on_remark`` (default: the log) with
-    what users should know. Jobs run in the pipeline's own tasks: leaving early loses nothing paid
+    left alone. With a ``ledger`` (``postgresql://…``) that others may share this is one of its
+    workers, whose lease of ``lease_s`` seconds says how long its jobs are left alone; ``place`` is
+    the name of the output place there, by default the folder as it is given. Jobs that name files
+    of this machine are refused unless those lie below ``local_files``. ``on_event`` is called for
+    every event, ``on_remark`` (default: the log) with what users should know. Jobs run in the
+    pipeline's own tasks: leaving early loses nothing paid
     for. Raises FolderInUse, LedgerError, UsageError (another provider's or account's
     folder).
     """
@@ -77,6 +98,9 @@ class Pipeline:
         min_free_bytes: int = GIB,
         ambiguous: str = "find",
         search_s: float = 120.0,
+        ledger: str | None = None,
+        place: str | None = None,
+        lease_s: float = 30.0,
         resubmit_unknown: bool = False,
         same_account: bool = False,
         fetch_missing: bool = True,
@@ -87,8 +111,11 @@ class Pipeline:
     ) -> None:
         if max_workers < 1 or retries < 0:
             raise UsageError("max_workers must be at least 1, retries at least 0")
+        if not lease_s > 0:
+            raise UsageError("lease_s must be above 0 seconds")
         ambiguous = "resubmit" if resubmit_unknown else checked_ambiguous(ambiguous)
         self.folder = Path(output_dir)
+        self._ledger, self._place = ledger, place
         self._provider = provider
         self._settings = EngineSettings(
             workers=max_workers,
@@ -105,6 +132,7 @@ class Pipeline:
             spending=spending or SpendingLimits(),
             tell=on_remark,
             same_account=same_account,
+            lease_s=lease_s,
             hooks=(on_event,) if on_event else (),
             rng=Random(seed),
         )
@@ -149,7 +177,8 @@ class Pipeline:
     async def __aenter__(self) -> Self:
         # Assembled here, not in __init__: a pipeline may be made outside a loop, entered again.
         async with AsyncExitStack() as stack:
-            engine = Engine(self._provider, self.folder, self._settings)
+            where = where_of(self.folder, self._ledger, self._place)
+            engine = Engine(self._provider, where, self._settings)
             await engine.open(stack)
             self._exit = stack.pop_all()
         self._engine, self._opened = engine, True
@@ -241,6 +270,55 @@ class Pipeline:
         )
         return await self._run(take_all)
 
+    async def enqueue(
+        self,
+        jobs: Iterable[JobLike],
+        *,
+        shard_size: int = 200,
+        settings: Mapping[str, Any] | None = None,
+        job_file: str | None = None,
+        digest: str | None = None,
+        retry_failed: bool = False,
+    ) -> list[int]:
+        """Write jobs for the workers of a queue; return the shards that have work to do.
+
+        Each has ``shard_size`` jobs; the same jobs again are in the same shards. ``settings`` are
+        kept for the workers (JSON; see ``place_settings``). Needs a shared ledger. Raises what
+        ``batch_generate`` does, before anything can be bought.
+        """
+        if shard_size < 1:
+            raise UsageError("shard_size must be at least 1")
+        engine = self._parts()
+        named = await engine.intake.take_all(
+            jobs,
+            job_file=job_file,
+            digest=digest,
+            retry_failed=retry_failed,
+            resubmit_unknown=self._settings.retries.resubmit_unknown,
+        )
+        shards = await engine.intake.enqueue(named, shard_size, settings or {})
+        await engine.intake.end(named.run)
+        return shards
+
+    async def work(self, *, shard: int | None = None) -> Worked:
+        """Carry jobs that are in a shared ledger already: those of ``shard``, or all.
+
+        With places free what dead workers had is carried, too. Returns when nothing of it is left
+        that no other worker has.
+        """
+        engine = self._parts()
+        if engine.shared is None or engine.sharing is None:
+            raise UsageError("work is shared by workers of one ledger: Pipeline(…, ledger=…)")
+        engine.sharing.working = True
+        await engine.shared.serve(shard)
+        await self._carry(Named(run=1, single=-1, shard=shard), waits=False)
+        standing = await engine.shared.standing(shard)
+        return Worked(
+            jobs={state: standing.states.get(state, 0) for state in JobState},
+            elsewhere=standing.elsewhere,
+            stopped=engine.stops.first,
+        )
+
     async def resume(self) -> Manifest:
         """Buy what ``generate`` and ``stream`` accepted in earlier processes and did not submit.
 
@@ -251,17 +329,29 @@ class Pipeline:
 
     async def _run(self, take: Callable[[], Awaitable[Named]]) -> Manifest:
         engine = self._parts()
-        stops, noted = engine.stops, engine.stops.noted
+        noted = engine.stops.noted
         named = await take()
+        await self._carry(named, noted=noted)
+        await engine.intake.end(named.run)
+        return await engine.manifests.end_batch()
+
+    async def _carry(self, named: Named, *, noted: int | None = None, waits: bool = True) -> None:
+        """Carry what a run names; with ``waits`` until other workers have carried theirs."""
+        engine = self._parts()
+        stops = engine.stops
+        noted = stops.noted if noted is None else noted
+        if engine.sharing is not None:
+            engine.sharing.forget_left()
         await engine.adopt()
         await engine.searcher.begin()
         stops.forget(noted)
         engine.driver.submitter.begin()
         if (short := await engine.spending.balance.too_little()) is not None:
             stops.note(short)
-        run = await engine.admission.open_run(named, comparing=True)
-        compare = partial(engine.intake.compare, named.run, run, engine.admission, stops)
-        engine.tasks.start_soon(compare, name="asyncpipe comparison")
+        run = await engine.admission.open_run(named, comparing=waits, waits=waits)
+        if waits:
+            compare = partial(engine.intake.compare, named.run, run, engine.admission, stops)
+            engine.tasks.start_soon(compare, name="asyncpipe comparison")
         try:
             await run.wait()
         except asyncio.CancelledError:  # what is not submitted yet stays pending
@@ -269,8 +359,6 @@ class Pipeline:
             raise
         await self._look_once_more()
         await explain(stops, engine.ledger, named, engine.spending)
-        await engine.intake.end(named.run)
-        return await engine.manifests.end_batch()
 
     async def collect(self, *, lost: bool = False) -> Manifest:
         """Poll and download what was submitted before; buy nothing; return the manifest.
@@ -300,9 +388,12 @@ class Pipeline:
         engine = self._parts()
         stops = engine.stops
         short, noted = await engine.spending.balance.too_little(), stops.noted
-        record, single = await engine.intake.take(job)
+        taken = await engine.intake.take(job)
+        record, single = taken.record, taken.alone
         if record.state in ENDED:
             return record
+        if taken.elsewhere and engine.sharing is not None:
+            return engine.sharing.wait_for(record)
         stops.forget(noted)
         if record.state is JobState.PENDING and (reason := stops.of(record) or short):
             self._refuse(record, single=single)

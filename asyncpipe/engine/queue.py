@@ -94,6 +94,18 @@ class Queue:
         heapq.heapify(self.later)
         return True
 
+    def discard(self, ticket: Ticket) -> None:
+        """Take a job out, wherever it is."""
+        if ticket in self.paid:
+            self.paid.remove(ticket)
+        elif ticket.id in self.expired:
+            [*self.take_expired([ticket])]
+        elif any(entry[2] is ticket for entry in self.chased):
+            self.chased = [entry for entry in self.chased if entry[2] is not ticket]
+            heapq.heapify(self.chased)
+        else:
+            self.remove(ticket)
+
     def choose(
         self,
         now: float,

@@ -9,8 +9,9 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from asyncpipe.engine.tickets import StopReasons, Ticket
-from asyncpipe.jobs import Event, JobRecord, fold
-from asyncpipe.ledger import Ledger
+from asyncpipe.errors import ClaimLost
+from asyncpipe.jobs import Event, Intended, JobRecord, fold
+from asyncpipe.ledger import Ledger, Refusal, SharedLedger
 from asyncpipe.pricing import Budget
 from asyncpipe.report import ABOUT_S, MANIFEST_EVERY_S, Totals, manifest_due_s
 
@@ -34,24 +35,63 @@ class Recorder:
         totals: Totals,
         budget: Budget,
         stops: StopReasons,
+        *,
         hooks: tuple[Hook, ...],
+        shared: SharedLedger | None = None,
     ) -> None:
         self.totals = totals
+        self._shared = shared
         self._ledger, self._budget, self._stops = ledger, budget, stops
         self._hooks = hooks
         self._heard: deque[tuple[Event, JobRecord]] = deque()
         self._changed = asyncio.Event()
 
     def record(self, ticket: Ticket, event: Event) -> None:
-        """Record an event of a job in memory."""
-        ticket.record = self.append(ticket.record, event)
+        """Record an event of a job in memory.
 
-    def append(self, record: JobRecord, event: Event) -> JobRecord:
-        """Record an event of any job; return the job as it stands after it."""
+        Raises ClaimLost for one that another worker has; what is found out of it is kept for that.
+        """
+        if ticket.gone:
+            ticket.record = fold(ticket.record, event)
+            if event.stored and self._shared is not None:
+                self._shared.keep_facts(ticket.record)
+            raise ClaimLost(f"another worker has {ticket.record.name}")
+        ticket.record = self.append(ticket.record, event, held=True)
+
+    async def reserve(self, ticket: Ticket, intent: Intended) -> Refusal | None:
+        """Record an intent, durably; or say why not: then nothing has changed.
+
+        Cancelled, it may be recorded.
+        """
+        before, after = ticket.record, fold(ticket.record, intent)
+        try:
+            refusal = await self._ledger.reserve(after)
+        except BaseException:
+            self._take(ticket, before, after, intent)
+            raise
+        if refusal is None:
+            self._take(ticket, before, after, intent)
+        return refusal
+
+    def _take(self, ticket: Ticket, before: JobRecord, after: JobRecord, event: Event) -> None:
+        ticket.record = after
+        self._changed.set()
+        self._count(before, after, event)
+
+    def append(self, record: JobRecord, event: Event, *, held: bool = False) -> JobRecord:
+        """Record an event of any job; return the job as it stands after it.
+
+        ``held``: it is one that we hold, were others to share the ledger.
+        """
         after = fold(record, event)
         if event.stored:
-            self._ledger.append(after)
+            self._ledger.append(after, held=held)
             self._changed.set()
+        self._count(record, after, event)
+        return after
+
+    def _count(self, record: JobRecord, after: JobRecord, event: Event) -> None:
+        """Reckon with what has become of a job, and pass it on."""
         overran = after.attempt.overrun > record.attempt.overrun
         exceeded = overran and self._budget.exceeded
         self.totals.fold(record, after)
@@ -62,7 +102,6 @@ class Recorder:
             self._heard.append((event, after))
         if overran and self._budget.exceeded and not exceeded:
             self._stops.note(self._budget.excess())
-        return after
 
     def tell(self) -> None:
         """Let hooks hear of everything recorded so far."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from asyncpipe.engine.account import settle_account
 from asyncpipe.engine.find import SKEW, Place, Reading, match
 from asyncpipe.engine.ingest import mark_interrupted, written
 from asyncpipe.engine.search import attempts_of, lost_of, own_in
-from asyncpipe.errors import HistoryUnavailable, LedgerError, UsageError
+from asyncpipe.errors import FolderInUse, HistoryUnavailable, UsageError
 from asyncpipe.jobs import (
     Event,
     Failed,
@@ -26,9 +25,9 @@ from asyncpipe.jobs import (
 from asyncpipe.ledger import (
     Ledger,
     Origin,
-    ledger_path,
-    lock_of,
-    open_ledger,
+    Where,
+    folder_of,
+    mending,
     origin_of,
 )
 from asyncpipe.providers import HasHistory, Listed, Provider, connect
@@ -83,7 +82,7 @@ class Resolved:
         return self.before.committed - self.after.committed
 
 
-async def resolve(folder: Path, names: Sequence[str], decision: Decision) -> list[Resolved]:
+async def resolve(folder: Where, names: Sequence[str], decision: Decision) -> list[Resolved]:
     """Decide about the jobs called ``names`` (none: all that are concerned).
 
     Those are unknown jobs, failed ones that an earlier lost answer may have been charged for, and,
@@ -91,48 +90,55 @@ async def resolve(folder: Path, names: Sequence[str], decision: Decision) -> lis
     no such job has, FolderInUse while a run holds the folder, and LedgerError when the folder has
     no ledger.
     """
-    if not ledger_path(folder).exists():
-        raise LedgerError(f"{folder} has no ledger: no run has used it as its output folder")
-    with lock_of(folder):
-        async with open_ledger(folder, None) as ledger:
-            await mark_interrupted(ledger)
-            records = _chosen(await _concerned(ledger, decision), names, folder, decision)
-            resolved = []
-            for record in records:
-                after = record
-                for event in follow(record, decision):
-                    after = written(ledger, after, event)
-                resolved.append(Resolved(before=record, after=after))
-            await ledger.durable()
+    async with mending(folder) as ledger:
+        await mark_interrupted(ledger)
+        records = _chosen(await _concerned(ledger, decision), names, folder, decision)
+        records = await _ours(ledger, records)
+        resolved = []
+        for record in records:
+            after = record
+            for event in follow(record, decision):
+                after = written(ledger, after, event)
+            resolved.append(Resolved(before=record, after=after))
+        await ledger.durable()
         write_manifest(folder)
     return resolved
 
 
-async def take_prediction(folder: Path, name: str, prediction_id: str) -> Resolved:
+async def _ours(ledger: Ledger, records: Sequence[JobRecord]) -> list[JobRecord]:
+    """The records that are ours to change; raises FolderInUse where other workers have some."""
+    ours = await ledger.claim([record.id for record in records])
+    if missing := {record.name for record in records} - {record.name for record in ours}:
+        raise FolderInUse(
+            f"other workers have {', '.join(sorted(missing)[:5])} at the moment, and look for what "
+            "became of them: wait for them to end"
+        )
+    return ours
+
+
+async def take_prediction(folder: Where, name: str, prediction_id: str) -> Resolved:
     """Note by hand which prediction an unknown job has; the next run or collect polls it.
 
     Raises UsageError where there is no such job, or the prediction is another job's; FolderInUse
     and LedgerError as ``resolve`` does.
     """
-    if not ledger_path(folder).exists():
-        raise LedgerError(f"{folder} has no ledger: no run has used it as its output folder")
     provider = origin_of(folder).provider
-    with lock_of(folder):
-        async with open_ledger(folder, None) as ledger:
-            await mark_interrupted(ledger)
-            unknown = [r for r in await ledger.unresolved() if r.state is JobState.UNKNOWN]
-            (before,) = _chosen(unknown, [name], folder, Decision(resubmit=True))[:1]
-            if (owner := (await ledger.owners_of([prediction_id])).get(prediction_id)) is not None:
-                (known,) = await ledger.records([owner])
-                raise UsageError(f"prediction {prediction_id} is that of {known.name!r} already")
-            found = Found(
-                job_id=before.id,
-                at=now(),
-                prediction_id=prediction_id,
-                route=_route(provider, before.job),
-            )
-            after = written(ledger, before, found)
-            await ledger.durable()
+    async with mending(folder) as ledger:
+        await mark_interrupted(ledger)
+        unknown = [r for r in await ledger.unresolved() if r.state is JobState.UNKNOWN]
+        (before,) = _chosen(unknown, [name], folder, Decision(resubmit=True))[:1]
+        (before,) = await _ours(ledger, [before])
+        if (owner := (await ledger.owners_of([prediction_id])).get(prediction_id)) is not None:
+            (known,) = await ledger.records([owner])
+            raise UsageError(f"prediction {prediction_id} is that of {known.name!r} already")
+        found = Found(
+            job_id=before.id,
+            at=now(),
+            prediction_id=prediction_id,
+            route=_route(provider, before.job),
+        )
+        after = written(ledger, before, found)
+        await ledger.durable()
         write_manifest(folder)
     return Resolved(before=before, after=after)
 
@@ -147,7 +153,7 @@ def _route(provider: str, job: Job) -> str:
 
 
 async def find_lost(
-    folder: Path, provider: Provider, account: str | None = None, *, same_account: bool = False
+    folder: Where, provider: Provider, account: str | None = None, *, same_account: bool = False
 ) -> list[Resolved]:
     """Look once for every lost submit of ``folder``; what is found is polled by the next run.
 
@@ -159,10 +165,10 @@ async def find_lost(
     if not isinstance(provider, HasHistory):
         raise HistoryUnavailable(f"{provider.name} does not list what was bought")
     origin = Origin(provider=provider.name, origin=provider.origin, simulated=provider.simulated)
-    with lock_of(folder):
-        async with open_ledger(folder, origin) as ledger:
-            await mark_interrupted(ledger)
-            await settle_account(ledger, origin, account, folder, accept=same_account)
+    async with mending(folder, origin) as ledger:
+        await mark_interrupted(ledger)
+        await settle_account(ledger, origin, account, folder_of(folder), accept=same_account)
+        async with ledger.searching():
             resolved = await _find(ledger, provider)
         write_manifest(folder)
     return resolved
@@ -238,7 +244,7 @@ async def _concerned(ledger: Ledger, decision: Decision) -> list[JobRecord]:
 
 
 def _chosen(
-    records: list[JobRecord], names: Sequence[str], folder: Path, decision: Decision
+    records: list[JobRecord], names: Sequence[str], folder: Where, decision: Decision
 ) -> list[JobRecord]:
     missing = set(names) - {record.name for record in records}
     if missing:

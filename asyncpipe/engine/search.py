@@ -23,6 +23,7 @@ from asyncpipe.jobs import (
     NOT_FOUND,
     Absent,
     Attempt,
+    Event,
     Found,
     JobRecord,
     JobState,
@@ -183,12 +184,15 @@ class Searcher:
         if self._resubmit and not self.refuted:
             here = await self._ledger.absence_failed()
             self.refuted = here or (self._memory is not None and bool(self._memory.load()))
-        for record in await self._ledger.sought():
-            known = record.id in self._tickets
-            if not known and record.state is JobState.UNKNOWN and record.attempt.sought:
+        for record in await self._ledger.take([JobState.UNKNOWN], but=list(self._tickets)):
+            if record.id in self._tickets:
+                continue
+            if record.attempt.sought:
                 ticket = self._tickets[record.id] = Ticket(record, adopted=True)
                 self._want(ticket)
                 self._admission.set_aside(ticket)
+            else:
+                self._ledger.release(record.id)
 
     async def finish(self) -> bool:
         """Look once more, at a run's end, for attempts that their jobs have gone on from.
@@ -206,9 +210,15 @@ class Searcher:
     def _want(self, ticket: Ticket) -> None:
         lost_at = ticket.record.attempt.lost_at or now()
         clock = self._clock()
-        self._wanted[ticket.id] = _Wanted(
-            clock - max((now() - lost_at).total_seconds(), 0.0), due=clock
-        )
+        self._wanted[ticket.id] = _Wanted(clock - (now() - lost_at).total_seconds(), due=clock)
+
+    def has(self, job_id: int) -> bool:
+        """Whether a job is held here while its lost submit is looked for."""
+        return job_id in self._wanted
+
+    def forget(self, job_id: int) -> None:
+        """Look for a job's lost submit no more: another worker does."""
+        self._wanted.pop(job_id, None)
 
     # -- when -----------------------------------------------------------------------------------
 
@@ -257,7 +267,8 @@ class Searcher:
             began = self._clock()
             last = [each for each in self._ripe(began) if self._is_last(each)]
             try:
-                await self._search(began)
+                async with self._ledger.searching():
+                    await self._search(began)
                 self._failures = 0
             except HistoryUnavailable as exc:
                 self._tell(f"lost submits cannot be looked for: {exc}")
@@ -280,7 +291,7 @@ class Searcher:
         return min(2.0 ** min(self._failures, 30), max(1.0, self._search_s / 4))
 
     def _let_go(self, ids: Iterable[int]) -> None:
-        for job_id in ids:
+        for job_id in [each for each in ids if each in self._wanted]:
             del self._wanted[job_id]
             self._admission.take_back(self._tickets[job_id])
 
@@ -309,6 +320,7 @@ class Searcher:
         }
         self._lag_s = max(self._lag_s, *late.values(), 0.0)
         lacking = {each for each, lag_s in late.items() if lag_s >= self._search_s}
+        submitting = await self._ledger.records_in([JobState.SUBMITTING])
         ripe = self._ripe(began)
         # The last wait: from here on nothing happens before what is found is recorded.
         records = {record.id: record for record in await self._ledger.sought()}
@@ -317,7 +329,7 @@ class Searcher:
         claimed = {row.id for row in listed if row.id in owners or self._owners.has(row.id)}
         reading = Reading(at=at, listed=listed, claimed=claimed, own=own, lacking=lacking)
         lost = [each for record in records.values() for each in lost_of(provider, record, ripe)]
-        await self._act(match(lost, reading, self._under_way(provider)), records)
+        await self._act(match(lost, reading, self._under_way(provider, submitting)), records)
 
     async def _read(self, provider: HasHistory, since: datetime) -> list[Listed]:
         listed: list[Listed] = []
@@ -333,11 +345,15 @@ class Searcher:
             raise ProviderError(f"the provider's code failed during a search: {exc!r}") from exc
         return listed
 
-    def _under_way(self, provider: HasHistory) -> list[Body]:
+    def _under_way(self, provider: HasHistory, others: Iterable[JobRecord]) -> list[Body]:
+        """What is being submitted, by us or by ``others`` who share the ledger."""
+        records = {record.id: record for record in others}
+        for job_id, ticket in self._tickets.items():
+            records[job_id] = ticket.record
         bodies = (
-            body_sent(provider, ticket.record, ticket.record.attempt)
-            for ticket in self._tickets.values()
-            if ticket.state is JobState.SUBMITTING
+            body_sent(provider, record, record.attempt)
+            for record in records.values()
+            if record.state is JobState.SUBMITTING
         )
         return [body for body in bodies if body is not None]
 
@@ -361,12 +377,11 @@ class Searcher:
             if self._may_resubmit(record):
                 error = f"{_reason(record)}{LOOKED}{NOT_FOUND}"
                 absent = Absent(job_id=job_id, at=now(), error=error)
-                going_on.append(self._record(record, absent))
+                going_on.append(self.record(record, absent))
             else:
                 self._say(record, record.attempt.n, NOT_FOUND)
         await self._ledger.durable()
-        for record in going_on:
-            self._go_on(record)
+        await self.go_on(going_on)
         for place, row in late:
             await self._book(place, row)
 
@@ -380,14 +395,20 @@ class Searcher:
             route=self._provider.route_of(record.job),
             created=row.created,
         )
-        return self._record(record, found)
+        return self.record(record, found)
 
-    def _go_on(self, record: JobRecord) -> None:
-        if record.id in self._wanted:
-            del self._wanted[record.id]
-            self._admission.take_back(self._tickets[record.id])
-        elif record.id not in self._tickets:
-            self._admission.offer(record).adopted = True
+    async def go_on(self, records: Sequence[JobRecord]) -> None:
+        """Hand on jobs whose prediction is found, or is absent, unless another worker has them."""
+        free = []
+        for record in records:
+            if record.id in self._wanted:
+                del self._wanted[record.id]
+                self._admission.take_back(self._tickets[record.id])
+            elif record.id not in self._tickets:
+                free.append(record.id)
+        for record in await self._ledger.claim(free) if free else ():
+            if record.id not in self._tickets:
+                self._admission.offer(record).adopted = True
 
     def _may_resubmit(self, record: JobRecord) -> bool:
         ticket = self._tickets.get(record.id)
@@ -400,9 +421,10 @@ class Searcher:
         error = f"{_reason(record)}{LOOKED}{text}"
         unknown = record.state is JobState.UNKNOWN and record.attempt.n == n
         if unknown and record.attempt.error != error:
-            self._record(record, NotFound(job_id=record.id, at=now(), error=error))
+            self.record(record, NotFound(job_id=record.id, at=now(), error=error))
 
-    def _record(self, record: JobRecord, event: Found | Absent | NotFound | TurnedUp) -> JobRecord:
+    def record(self, record: JobRecord, event: Event) -> JobRecord:
+        """Record what was found out of a job, in memory or not; return it as it stands then."""
         ticket = self._tickets.get(record.id)
         if ticket is None:
             return self._recorder.append(record, event)
@@ -435,7 +457,7 @@ class Searcher:
                 "because it is absent"
             )
         up = TurnedUp(job_id=job_id, at=now(), attempt=n, prediction_id=row.id, charged=charged)
-        self._record(record, up)
+        self.record(record, up)
 
 
 def _reason(record: JobRecord) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from random import Random
 
 import anyio
@@ -17,28 +18,39 @@ from asyncpipe.engine.decide import (
     after_submit,
     limits_of,
 )
+from asyncpipe.engine.ingest import SUBMIT_LIMIT_S
 from asyncpipe.engine.recorder import Recorder
 from asyncpipe.engine.tickets import StopReasons, Ticket
 from asyncpipe.engine.upload import Uploads
 from asyncpipe.errors import (
     AsyncpipeError,
+    ClaimLost,
     KeyRefused,
     NotAccepted,
+    NotSent,
     ProviderError,
     Rejected,
     SubmitStopped,
     SubmitUnknown,
 )
 from asyncpipe.flow import Limiter
-from asyncpipe.jobs import Event, Intended, Job, JobRecord, NotBought, Resubmitted, Unknown, now
-from asyncpipe.ledger import Ledger
-from asyncpipe.pricing import Spending
+from asyncpipe.http import MAY_SEND
+from asyncpipe.jobs import (
+    Event,
+    Intended,
+    Job,
+    JobRecord,
+    JobState,
+    NotBought,
+    Resubmitted,
+    Unknown,
+    now,
+)
+from asyncpipe.ledger import Ledger, Refusal
+from asyncpipe.pricing import SharedMoney, Spending
 from asyncpipe.providers import Prediction, Provider
 
 logger = logging.getLogger("asyncpipe.engine")
-
-SUBMIT_LIMIT_S = 300.0
-"""Longest wait for the answer to a submit, also when leaving; providers give up sooner."""
 
 FORGOTTEN_S = 180.0
 """A refusal longer ago than this, with none since, is another story: nothing was submitted."""
@@ -61,8 +73,10 @@ class Submitter:
         retries: RetryPolicy,
         patience_s: float | None,
         rng: Random,
+        money: SharedMoney | None = None,
+        may_send: Callable[[], bool] | None = None,
     ) -> None:
-        self._provider = provider
+        self._provider, self._money, self._may_send = provider, money, may_send
         self._ledger, self._recorder = ledger, recorder
         self._uploads = uploads
         self._limiter, self._spending = limiter, spending
@@ -90,16 +104,21 @@ class Submitter:
         if self._stops.of(ticket.record):  # while its files were on their way
             return permit.unused()
         if isinstance(urls, ProviderError):
-            self._intend(ticket, None, ())
+            intent = self._intent(ticket, None, ())
+            self._reserved(ticket)
+            self._recorder.record(ticket, intent)
             return await self._not_sent(ticket, urls)
         job = ticket.job.sent_with(urls)
-        self._intend(ticket, job.digest, tuple(urls.values()))
+        intent = self._intent(ticket, job.digest, tuple(urls.values()))
         try:
-            await self._ledger.durable()
+            refusal = await self._recorder.reserve(ticket, intent)
         except BaseException:
             # Cut before anything was sent: say so, or the next run must take it for unknown.
             self._undo(ticket)
             raise
+        if refusal is not None:
+            return self._not_reserved(ticket, refusal)
+        self._reserved(ticket)
         # From here the answer and its record cannot be parted: shielded, with a limit of its own.
         with anyio.CancelScope(shield=True):
             answer = self._uploads.once_more(ticket.record, await self._sure_answer(job))
@@ -109,6 +128,9 @@ class Submitter:
                 self._recorder.record(ticket, event)
                 self._learn(ticket, answer)
                 await self._ledger.durable()
+            except ClaimLost:
+                await self._ledger.durable()  # what was bought is kept for the one who has the job
+                raise
             except AsyncpipeError:
                 _say_unrecorded(ticket.record, event)
                 raise
@@ -126,12 +148,10 @@ class Submitter:
             return None
         return self._clock() + backoff_s(ticket.record.failures, self._rng, initial_s=2.0)
 
-    def _intend(self, ticket: Ticket, body: str | None, uploads: tuple[str, ...]) -> None:
+    def _intent(self, ticket: Ticket, body: str | None, uploads: tuple[str, ...]) -> Intended:
         assert ticket.hold is not None, "admission holds the money"
         price = ticket.hold.price
-        ticket.hold.end()
-        ticket.answered_at = None
-        intent = Intended(
+        return Intended(
             job_id=ticket.id,
             at=now(),
             attempt=ticket.record.next_attempt,
@@ -143,11 +163,30 @@ class Submitter:
             body=body,
             uploads=uploads,
         )
-        self._recorder.record(ticket, intent)
+
+    def _reserved(self, ticket: Ticket) -> None:
+        """The intent reserves the money that was held."""
+        assert ticket.hold is not None, "admission holds the money"
+        ticket.hold.end()
+        if self._money is not None:
+            self._money.add(ticket.hold.price.to_reserve)
+        ticket.answered_at = None
+
+    def _not_reserved(self, ticket: Ticket, refusal: Refusal) -> None:
+        """Nothing was sent: other workers have the job, or have spent what was left."""
+        assert ticket.permit is not None, "admission gives every job its permit"
+        ticket.permit.unused()
+        if refusal is Refusal.ANOTHERS:
+            raise ClaimLost(f"another worker has {ticket.record.name}")
+        assert self._money is not None, "only others bring a cap near unseen"
+        self._money.full(self._spending.budget.cap)
 
     def _undo(self, ticket: Ticket) -> None:
         error = "interrupted before it was sent"
         undone = NotBought(job_id=ticket.id, at=now(), error=error, stops=True)
+        if ticket.state is not JobState.SUBMITTING:  # it was cut before it was recorded
+            return
+        self._reserved(ticket)
         try:
             self._recorder.record(ticket, undone)
         except AsyncpipeError:
@@ -184,6 +223,9 @@ class Submitter:
         return answer
 
     async def _answer(self, job: Job) -> Prediction | ProviderError:
+        if self._may_send is not None and not self._may_send():
+            return NotSent("the lease of this worker ends: nothing is sent before it is renewed")
+        guard = MAY_SEND.set(self._may_send)
         try:
             async with asyncio.timeout(SUBMIT_LIMIT_S):
                 return await self._provider.submit(job)
@@ -195,6 +237,8 @@ class Submitter:
             # A bug in a provider must not lose the job: nobody knows what was sent.
             logger.exception("submit failed", extra={"action": "submit.failed"})
             return SubmitUnknown(f"the provider's code failed during submit: {exc!r}"[:300])
+        finally:
+            MAY_SEND.reset(guard)
 
     def _follow(self, record: JobRecord, answer: Prediction | ProviderError) -> Event:
         named = isinstance(answer, Prediction) and answer.id

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from asyncpipe.engine.chase import Chase
 from asyncpipe.errors import AsyncpipeError
 from asyncpipe.flow import Permit
-from asyncpipe.jobs import Job, JobRecord, JobState
+from asyncpipe.jobs import ENDED, Job, JobRecord, JobState
 from asyncpipe.ledger import Named
 from asyncpipe.pricing import Hold, Price
 
@@ -25,7 +26,7 @@ class Ticket:
     ``adopted`` one is paid work of an earlier run that nobody named in this one: it is brought
     home, and what fails of it is not bought anew. ``chase`` tells of downloads that failed in this
     run and go on, ``asked_at`` when the last caller came, ``answered_at`` when its submit was taken
-    in this run, by the loop's clock.
+    in this run, by the loop's clock. ``gone``: another worker has the job.
     """
 
     record: JobRecord
@@ -40,6 +41,7 @@ class Ticket:
     chase: Chase | None = None
     asked_at: float = 0.0
     answered_at: float | None = None
+    gone: bool = False
 
     @property
     def id(self) -> int:
@@ -105,7 +107,11 @@ class Ticket:
 
 
 class Tickets(dict[int, Ticket]):
-    """Every job in memory, by its id."""
+    """Every job in memory, by its id; ``left`` hears of those let go of before their end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left: Callable[[int], None] = lambda job_id: None
 
     def releasable(self) -> int:
         """Micro-dollars reserved for them that the provider may still give back in this run."""
@@ -118,7 +124,8 @@ class Tickets(dict[int, Ticket]):
 
     def close(self, ticket: Ticket, outcome: JobRecord | AsyncpipeError) -> None:
         """Let go of a job: its runs and its callers wait no more."""
-        self.pop(ticket.id, None)
+        if self.pop(ticket.id, None) is ticket and ticket.state not in ENDED - {JobState.UNKNOWN}:
+            self.left(ticket.id)
         for run in [*ticket.runs]:
             ticket.excuse(run)
         ticket.tell(outcome)
@@ -132,7 +139,9 @@ class OpenRun:
     tickets, ``expired`` those of them that wait for a last look, ``chased`` those whose download
     has failed and goes on, ``aside`` those whose lost submits are searched for. ``stirred`` is when
     something came of any, by the loop's clock. ``comparing``: assets of jobs that had succeeded are
-    still being looked at; more may come. ``closed``: nobody waits any more, nothing joins it.
+    still being looked at; more may come. ``elsewhere`` counts its jobs that other workers carry, as
+    far as anybody knows, if it ``waits`` for them. ``closed``: nobody waits any more, nothing joins
+    it.
     """
 
     named: Named | None  # which rows it draws; None: it draws nothing
@@ -143,6 +152,8 @@ class OpenRun:
     chased: int = 0
     stirred: float = 0.0
     aside: int = 0
+    elsewhere: int = 0
+    waits: bool = True
     done: asyncio.Event = field(default_factory=asyncio.Event)
     abandoned: bool = False
     closed: bool = False
@@ -162,7 +173,7 @@ class OpenRun:
     @property
     def drawn(self) -> bool:
         """Whether no more jobs come."""
-        return not self.models and not self.comparing
+        return not self.models and not self.comparing and not self.elsewhere
 
     @property
     def only_searched(self) -> bool:

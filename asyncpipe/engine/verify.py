@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -29,12 +30,7 @@ from asyncpipe.jobs import (
     Succeeded,
     now,
 )
-from asyncpipe.ledger import (
-    Ledger,
-    ledger_path,
-    lock_of,
-    open_ledger,
-)
+from asyncpipe.ledger import Ledger, Where, folder_of, mending
 from asyncpipe.media import stands
 from asyncpipe.report import write_manifest
 
@@ -54,31 +50,37 @@ class BadAsset:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verified:
-    """What a comparison found; ``bad`` holds at most 100, ``bad_count`` counts all."""
+    """What a comparison found; ``bad`` holds at most 100, ``bad_count`` counts all.
+
+    ``elsewhere`` counts assets by store that lie in another place than this folder: nobody looked.
+    """
 
     checked: int
     bad_count: int
     bad: tuple[BadAsset, ...]
+    elsewhere: Mapping[str, int]
 
 
-async def verify(folder: Path) -> Verified:
+async def verify(folder: Where) -> Verified:
     """Compare every asset of an output folder by size and sha256.
 
     Jobs with a bad one are to be downloaded again by the next run, or by ``Pipeline.collect``. A
     file that changed is kept beside as ``NAME.changed``. Raises FolderInUse, LedgerError, and
     DiskError when a file cannot be read.
     """
-    if not ledger_path(folder).exists():
-        raise LedgerError(f"{folder} has no ledger: no run has used it as its output folder")
-    with lock_of(folder):
-        async with open_ledger(folder, None) as ledger:
-            found = Comparison(ledger, folder, partial(written, ledger), hashing=True)
-            while await found.step() is not None:
-                pass
-            await ledger.durable()
+    async with mending(folder) as ledger:
+        found = Comparison(ledger, folder_of(folder), partial(written, ledger), hashing=True)
+        while await found.step() is not None:
+            pass
+        await ledger.durable()
         if found.bad:
             write_manifest(folder)
-    return Verified(checked=found.checked, bad_count=found.bad_count, bad=tuple(found.bad))
+    return Verified(
+        checked=found.checked,
+        bad_count=found.bad_count,
+        bad=tuple(found.bad),
+        elsewhere=found.elsewhere,
+    )
 
 
 class Comparison:
@@ -97,6 +99,7 @@ class Comparison:
         self.checked = 0
         self.bad_count = 0
         self.bad: list[BadAsset] = []
+        self.elsewhere: Counter[str] = Counter()
 
     async def step(self) -> list[JobRecord] | None:
         """Compare the next PAGE jobs; return those to be fetched again, None at the end."""
@@ -118,6 +121,10 @@ class Comparison:
 
     async def _compare(self, assets: Sequence[StoredAsset]) -> list[JobRecord]:
         """Compare assets; return the jobs for which that changes something, as they stand then."""
+        theirs = [asset for asset in assets if asset.store not in ("", self._ledger.store)]
+        self.elsewhere.update(asset.store for asset in theirs)
+        if theirs:
+            assets = [asset for asset in assets if asset.store in ("", self._ledger.store)]
         check = partial(compare, self._folder, assets, hashing=self._hashing)
         bad = await asyncio.get_running_loop().run_in_executor(None, check)
         self.checked += len(assets)

@@ -7,6 +7,7 @@ talks to is its caller's affair.
 from asyncpipe.http.body import Body, check_answer, check_coding
 from asyncpipe.http.client import (
     DEFAULT_TIMEOUTS,
+    MAY_SEND,
     USER_AGENT,
     HttpAnswer,
     HttpClient,
@@ -30,6 +31,7 @@ from asyncpipe.http.redirects import follow
 
 __all__ = [
     "DEFAULT_TIMEOUTS",
+    "MAY_SEND",
     "USER_AGENT",
     "Body",
     "Entity",

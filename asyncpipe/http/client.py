@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
+from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
 from importlib.metadata import version
 from types import TracebackType
@@ -276,6 +277,14 @@ def json_of(body: Mapping[str, Any]) -> bytes:
         raise Rejected(f"the job cannot be sent as JSON: {exc}") from None
 
 
+MAY_SEND: ContextVar[Callable[[], bool] | None] = ContextVar("MAY_SEND", default=None)
+"""Whether a submit may go out now, asked when its body is; None: any may."""
+
+
+class HeldBackError(Exception):
+    """A submit's body was asked for when it might not be sent any more."""
+
+
 class OnceBody:
     """The body of a submit: ``begun`` from when it is first asked for, and handed out once.
 
@@ -286,6 +295,7 @@ class OnceBody:
 
     def __init__(self, data: bytes) -> None:
         self._data = data
+        self._may_send = MAY_SEND.get()
         self.begun = False
 
     @property
@@ -296,6 +306,8 @@ class OnceBody:
     async def __aiter__(self) -> AsyncIterator[bytes]:
         if self.begun:
             raise RuntimeError("a submit is sent once")
+        if self._may_send is not None and not self._may_send():
+            raise HeldBackError
         self.begun = True
         yield self._data
 
@@ -341,6 +353,7 @@ class NoAnswer:
 # Every public exception of aiohttp and what it says of the request, (may have been sent, words);
 # by name, since versions differ in which they have. The nearest class of an exception counts.
 _MEANINGS: dict[str, tuple[bool, str]] = {
+    "HeldBackError": (False, "the lease of this worker ends, and nothing is sent before that"),
     "ClientConnectorCertificateError": (False, "its TLS certificate is not accepted"),
     "ClientConnectorSSLError": (False, "the TLS handshake failed"),
     "ClientSSLError": (False, "the TLS handshake failed"),

@@ -141,11 +141,15 @@ class Failed(Event):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Unknown(Event):
-    """Nobody can tell whether it was bought, or is charged; the money stays reserved."""
+    """Nobody can tell whether it was bought, or is charged; the money stays reserved.
+
+    ``closed_at`` is when its connection was closed, at the latest; None: by now.
+    """
 
     target = JobState.UNKNOWN
 
     error: str
+    closed_at: datetime | None = None
     prediction_id: str | None = None
     request_id: str | None = None
     notes: Notes = field(default_factory=lambda: NO_NOTES)

@@ -60,7 +60,8 @@ class StoredAsset(NamedTuple):
     """One file on disk: output ``position`` of a job, from 0.
 
     ``path`` is relative to the output folder, with ``/``; ``size`` is in bytes. ``missing``: it is
-    not there, or another file is; it may be put back.
+    not there, or another file is; it may be put back. ``store`` names the place where it is; "" is
+    the folder that the ledger lies in.
     """
 
     job_id: int
@@ -69,6 +70,7 @@ class StoredAsset(NamedTuple):
     size: int
     sha256: str
     missing: int = 0
+    store: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)  # no slots: see ``fold``
@@ -431,7 +433,7 @@ def _unknown(now: Fields, was: Attempt, event: Unknown) -> None:
     now["prediction_id"] = event.prediction_id or was.prediction_id
     now["request_id"] = event.request_id or was.request_id
     if now["prediction_id"] is None:
-        now["lost_at"] = event.at
+        now["lost_at"] = event.closed_at or event.at
 
 
 def _found(now: Fields, was: Attempt, event: Found) -> None:

@@ -5,7 +5,7 @@ for whoever looks on. What keeps it is SQLite under ``.asyncpipe/``, with one wr
 lock per folder. All SQL of the package lives here.
 """
 
-from asyncpipe.ledger.database import open_ledger, origin_of, reading
+from asyncpipe.ledger.database import open_ledger
 from asyncpipe.ledger.errors import MADE_NO_SENSE, makes_no_sense, rows_of
 from asyncpipe.ledger.folder import (
     ELSEWHERE,
@@ -21,49 +21,86 @@ from asyncpipe.ledger.folder import (
     lock_of,
     make_folders,
 )
-from asyncpipe.ledger.protocol import Ledger, LedgerReader
+from asyncpipe.ledger.lease import Lease
+from asyncpipe.ledger.place import (
+    LEDGER_VARIABLE,
+    SharedPlace,
+    Where,
+    choose,
+    folder_of,
+    mending,
+    open_shared,
+    origin_of,
+    place_settings,
+    reading,
+    where_of,
+)
+from asyncpipe.ledger.protocol import Ledger, LedgerReader, SharedLedger
 from asyncpipe.ledger.rows import (
     AttemptRow,
     Counted,
+    Fact,
+    Interrupted,
+    Look,
     MoneyRow,
     Named,
     OpenWork,
     Refusal,
     ResultRow,
+    Spent,
+    Standing,
     Sums,
     Taken,
+    WorkerRow,
 )
 from asyncpipe.ledger.write import INLINE
 
 __all__ = [
     "ELSEWHERE",
     "INLINE",
+    "LEDGER_VARIABLE",
     "MADE_NO_SENSE",
     "STATE_FOLDER",
     "AttemptRow",
     "Counted",
+    "Fact",
     "Holder",
+    "Interrupted",
+    "Lease",
     "Ledger",
     "LedgerReader",
+    "Look",
     "MoneyRow",
     "Named",
     "OpenWork",
     "Origin",
     "Refusal",
     "ResultRow",
+    "SharedLedger",
+    "SharedPlace",
+    "Spent",
+    "Standing",
     "Sums",
     "Taken",
+    "Where",
+    "WorkerRow",
     "check_account",
     "check_local",
+    "choose",
     "choosing_lock",
+    "folder_of",
     "holder",
     "in_use",
     "ledger_path",
     "lock_of",
     "make_folders",
     "makes_no_sense",
+    "mending",
     "open_ledger",
+    "open_shared",
     "origin_of",
+    "place_settings",
     "reading",
     "rows_of",
+    "where_of",
 ]

@@ -9,8 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-import anyio
-
+from asyncpipe._tasks import seen_through as seen_to_end
 from asyncpipe.errors import LedgerError
 from asyncpipe.jobs import Job, JobRecord
 from asyncpipe.ledger import accounts, queries, runs
@@ -90,11 +89,11 @@ class Committing:
 
     # -- what is written ------------------------------------------------------------------------
 
-    def append(self, record: JobRecord) -> None:
+    def append(self, record: JobRecord, *, held: bool = False) -> None:
         """Take ``record`` to be written; raises LedgerError."""
         if self._failure is not None:
             raise self._failure
-        self._batch.add(record)
+        self._batch.add(record, held=held)
         self._schedule()
 
     async def durable(self) -> None:
@@ -174,13 +173,7 @@ class Committing:
         await self.durable()
         loop = asyncio.get_running_loop()
         answer = loop.run_in_executor(self._thread, partial(self._transact, query))
-        cut = None
-        with anyio.CancelScope(shield=True):
-            while not answer.done():
-                try:
-                    await asyncio.wait([answer])
-                except asyncio.CancelledError as exc:  # a native one: no shield holds it off
-                    cut = exc
+        cut = await seen_to_end(answer)
         self._after_commit()
         return answer.result(), cut
 

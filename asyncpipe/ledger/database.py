@@ -6,7 +6,7 @@ import asyncio
 import os
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ from asyncpipe.ledger.folder import (
     read_origin,
 )
 from asyncpipe.ledger.protocol import Ledger, LedgerReader
-from asyncpipe.ledger.rows import Refusal
+from asyncpipe.ledger.rows import Interrupted, Refusal, WorkerRow
 from asyncpipe.ledger.schema import SETTINGS, check_version, prepare
 from asyncpipe.ledger.write import reserve
 
@@ -55,6 +55,8 @@ class SqliteLedger(Committing):
     On a full disk the ballast is released first, and ``on_full`` called in the loop, from then on
     after every commit: what is under way can still be recorded, and nothing new should begin.
     """
+
+    store = ""
 
     def __init__(self, folder: Path, on_full: Callable[[DiskError], None] | None = None) -> None:
         super().__init__(folder)
@@ -135,8 +137,22 @@ class SqliteLedger(Committing):
         found = await self.records_in(states)
         return [record for record in found if record.id not in but]
 
+    async def claim(self, ids: Collection[int]) -> list[JobRecord]:
+        """The jobs with these ids: nobody else works here."""
+        return await self.records(ids)
+
+    async def interrupted(self, *, but: Collection[int] = ()) -> list[Interrupted]:
+        """Jobs that a process was submitting which is gone, or we would not hold its folder."""
+        found = await self.take([JobState.SUBMITTING], but=but)
+        return [Interrupted(record=record, lease_ended_at=None) for record in found]
+
     def release(self, job_id: int) -> None:
         """Nobody else could have it."""
+
+    @asynccontextmanager
+    async def searching(self) -> AsyncIterator[None]:
+        """Nobody else looks for anything."""
+        yield
 
     async def changes(self) -> int:
         """Count rows that this connection has written."""
@@ -246,14 +262,13 @@ class SqliteReader:
     times = read(accounts.times)
     last_run = read(accounts.last_run)
     job_file = read(accounts.job_file)
+
+    def workers(self) -> Sequence[WorkerRow]:
+        """Nobody shares it: one run holds the folder."""
+        return ()
+
     taken = read(runs.taken)
     left_alone = read(queries.left_alone)
-
-
-def origin_of(folder: Path) -> Origin:
-    """Which provider a folder's predictions were bought from; raises LedgerError without ledger."""
-    with reading(folder) as ledger:
-        return ledger.origin() or Origin(provider="none", origin="none", simulated=False)
 
 
 @contextmanager

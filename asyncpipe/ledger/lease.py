@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 from asyncpipe.errors import LedgerError
 
@@ -71,3 +74,29 @@ class Lease:
                 logger.info("lease not renewed: %s", exc, extra={"action": "lease.late"})
             else:
                 self._ends_at = at + self.lease_s
+
+
+def this_process() -> str:
+    """What tells this process from all others; empty where the system does not say."""
+    return _process(os.getpid())
+
+
+def is_gone(process: str) -> bool:
+    """Whether a process was one of this machine, and is no more."""
+    if not process:
+        return False
+    *machine, pid, _ = process.split(" ")
+    here = this_process().split(" ")[:2]
+    return machine == here and _process(int(pid)) != process
+
+
+def _process(pid: int) -> str:
+    """Boot, name space of process ids, id and time of start of a process of this machine."""
+    with suppress(OSError, IndexError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        space = Path("/proc/self/ns/pid").stat().st_ino
+        status = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        if status[0] not in ("Z", "X"):  # a zombie's connections are closed
+            return f"{boot} {space} {pid} {status[19]}"
+        return f"{boot} {space} {pid} ended"
+    return ""

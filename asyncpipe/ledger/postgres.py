@@ -22,13 +22,14 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+import orjson
 import psycopg
 from psycopg import sql
 from psycopg.adapt import Loader
 from psycopg.types.string import StrDumper
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from asyncpipe._tasks import within
+from asyncpipe._tasks import seen_through, within
 from asyncpipe.errors import LedgerError, UsageError
 from asyncpipe.jobs import Job, JobRecord, JobState
 from asyncpipe.ledger import accounts, queries, runs, sharing
@@ -36,17 +37,19 @@ from asyncpipe.ledger.commits import Committing, Query
 from asyncpipe.ledger.connection import Connection, Cursor
 from asyncpipe.ledger.errors import LedgerBusy
 from asyncpipe.ledger.folder import Origin, check_origin, read_origin
-from asyncpipe.ledger.lease import Lease
+from asyncpipe.ledger.lease import Lease, is_gone, this_process
 from asyncpipe.ledger.protocol import LedgerReader, Seen
 from asyncpipe.ledger.rows import (
     Added,
     AddedOne,
     Fact,
+    Interrupted,
     Look,
     Named,
     Refusal,
     Repeated,
     Session,
+    Standing,
     WorkerRow,
 )
 from asyncpipe.ledger.schema import SCHEMA_VERSION, TABLES, VIEWS
@@ -70,7 +73,7 @@ CONNECTING_S = 10.0
 """Longest wait for one connection."""
 
 
-class _Text(StrDumper):
+class _StoredText(StrDumper):
     """Texts without what PostgreSQL's cannot hold: NUL, and halves of characters."""
 
     def dump(self, obj: str) -> bytes:
@@ -208,7 +211,7 @@ def connect(url: str) -> psycopg.Connection[Any]:
 
 def adapt(connection: psycopg.Connection[Any]) -> None:
     """Have texts and sums as the ledger needs them."""
-    connection.adapters.register_dumper(str, _Text)
+    connection.adapters.register_dumper(str, _StoredText)
     connection.adapters.register_loader("numeric", _Whole)
 
 
@@ -325,20 +328,21 @@ class PostgresLedger(Committing):
         *,
         lease_s: float,
         cap: int | None,
-        shard: int | None,
+        store: str,
         on_gone: Callable[[Collection[int]], None],
     ) -> None:
         self._on_gone = on_gone
+        self.store = store
         self.worker = 0
         super().__init__(folder)
         self._url, self._place = url, place
-        self._cap, self._shard = cap, shard
+        self._cap = cap
         self._pool: ConnectionPool[psycopg.Connection[Any]] | None = None
         self.lease = Lease(lease_s, self._renew)
         self._commits = 0
 
     def _new_batch(self) -> Batch:
-        return SharedBatch(lambda: self.worker, self._on_gone)
+        return SharedBatch(lambda: self.worker, self._on_gone, self.store)
 
     async def open(self, origin: Origin | None) -> None:
         """Enter the place as a worker.
@@ -370,13 +374,13 @@ class PostgresLedger(Committing):
             return sharing.begin_worker(
                 connection,
                 name=f"process {os.getpid()} on {socket.gethostname()}",
+                machine=this_process(),
                 lease_s=self.lease.lease_s,
                 cap=self._cap,
-                shard=self._shard,
             )
 
         at = self.lease.clock()
-        self.worker = self._transact(enter)
+        self.worker = self._transact(in_turn(enter))
         self.lease.begin(at)
 
     def _make(self) -> str:
@@ -405,7 +409,15 @@ class PostgresLedger(Committing):
         assert isinstance(self._batch, SharedBatch), "all our batches are"
         heard = self._batch.reserve(record, cap)
         self._schedule()
-        return await heard
+        cut = await seen_through(heard)
+        refusal = heard.result()
+        if cut is not None:
+            if refusal is None:  # it is written: whoever asked has to say what became of it
+                raise cut
+            task = asyncio.current_task()
+            assert task is not None, "who awaits is a task"
+            task.cancel()  # told once more where it may end
+        return refusal
 
     def release(self, job_id: int) -> None:
         """Let other workers have a job, once what was appended of it is written."""
@@ -413,6 +425,14 @@ class PostgresLedger(Committing):
             assert isinstance(self._batch, SharedBatch), "all our batches are"
             self._batch.release(job_id)
             self._schedule()
+
+    def keep_facts(self, record: JobRecord) -> None:
+        """Take what was found out of a job that is ours no more."""
+        if self._failure is not None:
+            raise self._failure
+        assert isinstance(self._batch, SharedBatch), "all our batches are"
+        self._batch.keep_facts(record)
+        self._schedule()
 
     async def begin_session(self, at: datetime) -> Seen[Session]:
         """Note that a process begins to work here; it shares the session of those that do."""
@@ -497,13 +517,29 @@ class PostgresLedger(Committing):
         """Claim those of ``ids`` that nobody else has; return those that are ours."""
         return await self._ask(partial(sharing.claim, ids=ids, me=self.worker))
 
+    async def interrupted(self, *, but: Collection[int] = ()) -> list[Interrupted]:
+        """Claim jobs that are being submitted by nobody any more."""
+        return await self._ask(partial(sharing.interrupted, but=but, me=self.worker, gone=is_gone))
+
+    async def orphans(self, *, but: Collection[int], limit: int) -> list[JobRecord]:
+        """Claim pending jobs of workers that live no more."""
+        return await self._ask(partial(sharing.orphans, but=but, limit=limit, me=self.worker))
+
+    async def standing(self, shard: int | None) -> Standing:
+        """How the jobs of a shard stand, or all of them."""
+        return await self._ask(partial(sharing.standing, shard=shard, me=self.worker))
+
     async def look(
-        self, *, held: Collection[int], awaited: Collection[int], runs: Sequence[Named]
+        self,
+        *,
+        held: Collection[int],
+        left: Collection[int],
+        awaited: Collection[int],
+        runs: Sequence[Named],
     ) -> Look:
         """What became of the work that others share."""
-        return await self._ask(
-            partial(sharing.look, me=self.worker, held=held, awaited=awaited, runs=runs)
-        )
+        look = partial(sharing.look, held=held, left=left, awaited=awaited, runs=runs)
+        return await self._ask(partial(look, me=self.worker))
 
     async def adopted(self, fact: Fact) -> None:
         """Note that a fact is in its job's record."""
@@ -513,6 +549,15 @@ class PostgresLedger(Committing):
         """Note which jobs we were given; who is at work on others here, or None."""
         work = partial(sharing.working_on, me=self.worker, job_file=job_file, digest=digest)
         return await self._ask(in_turn(work))
+
+    async def serve(self, shard: int | None) -> None:
+        """Note which shard a queue has given us."""
+        await self._ask(partial(sharing.serve, worker=self.worker, shard=shard))
+
+    async def keep_settings(self, settings: Mapping[str, Any]) -> None:
+        """Keep what the workers of a queue have to know."""
+        text = orjson.dumps(settings).decode()
+        await self._ask(partial(sharing.keep_settings, place=self._place, settings=text))
 
     async def set_shards(self, named: Named, size: int) -> list[int]:
         """Part the jobs of a run into shards; return those with work to do."""
@@ -636,6 +681,16 @@ def read_place(url: str, place: str) -> Iterator[LedgerReader]:
         raw.execute("ROLLBACK")
 
 
+def place_settings(url: str, place: str) -> dict[str, Any]:
+    """What was kept for the workers of a place; raises LedgerError where there is none."""
+    with patiently(partial(connect, url), OPENING_S) as raw, _mapped(url):
+        if find_place(raw, place) is None:
+            raise LedgerError(f"{shown(url)} has no place {place}")
+        query = "SELECT settings FROM asyncpipe.places WHERE name=%s"
+        (settings,) = raw.execute(query, (place,)).fetchone() or (None,)
+        return dict(orjson.loads(settings or "{}"))
+
+
 @asynccontextmanager
 async def open_place(
     url: str,
@@ -645,7 +700,7 @@ async def open_place(
     *,
     lease_s: float = 30.0,
     cap: int | None = None,
-    shard: int | None = None,
+    store: str = "",
     on_gone: Callable[[Collection[int]], None] = lambda ids: None,
 ) -> AsyncIterator[PostgresLedger]:
     """Enter a place as a worker; leave it, and all claims, at the end.
@@ -654,7 +709,7 @@ async def open_place(
     the address is wrong, or the place belongs to another ``origin``.
     """
     ledger = PostgresLedger(
-        url, place, folder, lease_s=lease_s, cap=cap, shard=shard, on_gone=on_gone
+        url, place, folder, lease_s=lease_s, cap=cap, store=store, on_gone=on_gone
     )
     try:
         await ledger.open(origin)

@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from typing import Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from asyncpipe.jobs import STOOD, Job, JobRecord, JobState, StoredAsset
 from asyncpipe.ledger.folder import Origin
+from asyncpipe.ledger.lease import Lease
 from asyncpipe.ledger.rows import (
     Added,
     AddedOne,
     AttemptRow,
+    Fact,
+    Interrupted,
+    Look,
     Named,
     OpenWork,
     Refusal,
@@ -24,8 +29,10 @@ from asyncpipe.ledger.rows import (
     ResultRow,
     RunRow,
     Session,
+    Standing,
     Sums,
     Taken,
+    WorkerRow,
 )
 
 T = TypeVar("T")
@@ -38,16 +45,22 @@ cancellation with it, for the caller to raise when it has counted."""
 class Ledger(Protocol):
     """The durable record of one output folder, while a run holds it.
 
+    ``store`` is where files go that are stored now; "" is the folder itself, wherever it is.
+
     ``append`` is synchronous: what it took will be written, whatever is cancelled meanwhile. A
     commit that fails fails every waiter and every later call: LedgerError, which every method may
     raise. Every method that is awaited sees all that was appended before it.
     """
 
-    def append(self, record: JobRecord) -> None:
+    store: str
+
+    def append(self, record: JobRecord, *, held: bool = False) -> None:
         """Take a job as it stands, to be written over what the ledger has of it and its attempt.
 
         Of several in one commit the last is written. One that is older than what the ledger has, by
-        its version, is refused: LedgerError, from here or from whoever waits for the commit.
+        its version, is refused: LedgerError, from here or from whoever waits for the commit. Where
+        others write as well nothing of a job that is ``held`` is written once another worker has
+        it, and nothing of one that was only read, once somebody wrote it since.
         """
 
     async def reserve(self, record: JobRecord, *, cap: int | None = None) -> Refusal | None:
@@ -154,8 +167,20 @@ class Ledger(Protocol):
         Without those whose ids are in ``but``.
         """
 
+    async def claim(self, ids: Collection[int]) -> list[JobRecord]:
+        """Those of ``ids`` that no other worker holds, by id: from now on we do."""
+
     def release(self, job_id: int) -> None:
-        """Let other workers have a job."""
+        """Let other workers have a job, once what was appended of it is written."""
+
+    async def interrupted(self, *, but: Collection[int] = ()) -> list[Interrupted]:
+        """Jobs that are being submitted by nobody any more, by id: their workers have ended.
+
+        From now on we hold them. Without those whose ids are in ``but``.
+        """
+
+    def searching(self) -> AbstractAsyncContextManager[None]:
+        """Look for lost submits alone: two workers would adopt the same prediction twice."""
 
     async def unresolved(self) -> list[JobRecord]:
         """Jobs that are unknown, or have an earlier attempt of unknown outcome, by id."""
@@ -242,6 +267,50 @@ class Ledger(Protocol):
         """A number that grows with whatever is written."""
 
 
+class SharedLedger(Ledger, Protocol):
+    """The durable record of an output place, while a worker holds a lease in it."""
+
+    lease: Lease
+
+    async def look(
+        self,
+        *,
+        held: Collection[int],
+        left: Collection[int],
+        awaited: Collection[int],
+        runs: Sequence[Named],
+    ) -> Look:
+        """What became of the work that others share.
+
+        ``held`` are the jobs in memory, ``left`` those that we let go of before their end,
+        ``awaited`` those that others carry for callers of ours.
+        """
+
+    async def orphans(self, *, but: Collection[int], limit: int) -> list[JobRecord]:
+        """Pending jobs that workers had who live no more, by id: from now on we do."""
+
+    def keep_facts(self, record: JobRecord) -> None:
+        """Take what was found out of a job that is ours no more, for the worker that has it."""
+
+    async def adopted(self, fact: Fact) -> None:
+        """Note that a fact is in its job's record."""
+
+    async def working_on(self, job_file: str | None, digest: str) -> str | None:
+        """Note which jobs we were given; returns who is at work on others here, or None."""
+
+    async def serve(self, shard: int | None) -> None:
+        """Note which shard a queue has given us, for people to see."""
+
+    async def keep_settings(self, settings: Mapping[str, Any]) -> None:
+        """Keep what the workers of a queue have to know of a place's jobs, as JSON."""
+
+    async def set_shards(self, named: Named, size: int) -> list[int]:
+        """Part the pending jobs of a run into shards of ``size``; return those with work to do."""
+
+    async def standing(self, shard: int | None) -> Standing:
+        """How the jobs of a shard stand, or all of them."""
+
+
 class LedgerReader(Protocol):
     """One moment of a folder's ledger, beside a run or without one; rows are streamed.
 
@@ -278,6 +347,9 @@ class LedgerReader(Protocol):
 
     def job_file(self) -> str | None:
         """The job file of the last run that had one."""
+
+    def workers(self) -> Sequence[WorkerRow]:
+        """The workers that hold a lease, or jobs, where several share the ledger."""
 
     def taken(self, digest: str) -> Taken | None:
         """Whether the folder's last pass over jobs ended, and was over those of ``digest``."""

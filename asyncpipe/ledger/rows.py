@@ -229,7 +229,7 @@ class RunRow(TypedDict):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Money:
+class Spent:
     """What all workers of a ledger are charged and reserve, in micro-dollars.
 
     Of what is ``reserved`` the provider may give back ``releasable``; ``unanswered`` is reserved
@@ -271,8 +271,9 @@ class Look:
     """What became of the work that others share.
 
     ``gone`` were held and are no longer ours; of those that are awaited, ``ended`` have ended and
-    ``free`` are nobody's. Of each run ``elsewhere`` counts the jobs that other live workers have,
-    and ``waiting`` names the models of pending ones that nobody has.
+    ``free`` are nobody's. ``orphans``: there is work of workers that live no more. Of each run
+    ``elsewhere`` counts the jobs that other live workers have, and ``waiting`` names the models of
+    pending ones that nobody has.
     """
 
     gone: Sequence[int]
@@ -281,4 +282,25 @@ class Look:
     elsewhere: Sequence[int]
     waiting: Sequence[Sequence[str]]
     facts: Sequence[Fact]
-    money: Money
+    money: Spent
+    orphans: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Interrupted:
+    """A job whose submit has no recorded answer, and whose worker has ended.
+
+    ``lease_ended_at`` is when others could have it, where nobody can tell that the process is gone:
+    until then, at the latest, it may have begun to send. None: it is gone, and its connections.
+    """
+
+    record: JobRecord
+    lease_ended_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Standing:
+    """How many jobs there are by state, and how many of those that have not ended others have."""
+
+    states: dict[JobState, int]
+    elsewhere: int

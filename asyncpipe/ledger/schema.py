@@ -6,7 +6,7 @@ import sqlite3
 
 from asyncpipe.errors import LedgerError
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 
 # `jobs` keeps its rowid and a UNIQUE key beside it: WITHOUT ROWID on a text key triples the cost
 # of the first pass over a million rows. `spec` comes last: it may be long.
@@ -40,7 +40,7 @@ CREATE INDEX attempts_noted ON attempts(job_id) WHERE notes IS NOT NULL;
 CREATE TABLE assets(
   job_id INTEGER NOT NULL, n INTEGER NOT NULL, position INTEGER NOT NULL,
   path TEXT NOT NULL, size INTEGER NOT NULL, sha256 TEXT NOT NULL,
-  missing INTEGER NOT NULL DEFAULT 0,
+  missing INTEGER NOT NULL DEFAULT 0, store TEXT NOT NULL DEFAULT '',
   PRIMARY KEY(job_id, n, position)) WITHOUT ROWID;
 CREATE TABLE uploads(
   sha256 TEXT PRIMARY KEY, url TEXT NOT NULL, size INTEGER NOT NULL,

@@ -16,7 +16,7 @@ from itertools import chain, islice
 from typing import Any
 
 from asyncpipe.errors import LedgerError
-from asyncpipe.jobs import ENDED, Job, JobRecord, JobState
+from asyncpipe.jobs import ENDED, PAID_OPEN, Job, JobRecord, JobState
 from asyncpipe.ledger import queries
 from asyncpipe.ledger.accounts import removed
 from asyncpipe.ledger.asset_names import FolderNames, claim_stems
@@ -25,11 +25,13 @@ from asyncpipe.ledger.queries import NAMED, read_records
 from asyncpipe.ledger.rows import (
     AddedOne,
     Fact,
+    Interrupted,
     Look,
-    Money,
     Named,
     Refusal,
     Session,
+    Spent,
+    Standing,
     WorkerRow,
 )
 from asyncpipe.ledger.write import Batch, job_row, outdated, text_of
@@ -37,16 +39,18 @@ from asyncpipe.ledger.write import Batch, job_row, outdated, text_of
 TABLES = """
 CREATE TABLE workers(
   id INTEGER PRIMARY KEY, name TEXT NOT NULL, started_at TIMESTAMPTZ NOT NULL DEFAULT now(),
-  lease_s REAL NOT NULL, lease_until TIMESTAMPTZ NOT NULL, ended_at TIMESTAMPTZ,
+  machine TEXT NOT NULL, lease_s REAL NOT NULL, lease_until TIMESTAMPTZ NOT NULL,
+  ended_at TIMESTAMPTZ,
   cap INTEGER, job_file TEXT, digest TEXT, shard INTEGER,
   news TEXT NOT NULL DEFAULT '{}', learned_at TIMESTAMPTZ);
 CREATE TABLE facts(
   job_id INTEGER NOT NULL, n INTEGER NOT NULL, prediction_id TEXT NOT NULL, route TEXT NOT NULL,
-  worker INTEGER NOT NULL, told_at TEXT NOT NULL, adopted INTEGER NOT NULL DEFAULT 0,
+  told_by INTEGER NOT NULL, told_at TEXT NOT NULL, adopted INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY(job_id, n, prediction_id));
 CREATE TABLE spent(one INTEGER PRIMARY KEY, committed INTEGER NOT NULL);
 INSERT INTO spent VALUES(1, 0);
 ALTER TABLE jobs ADD COLUMN worker BIGINT;
+ALTER TABLE jobs ADD COLUMN last_worker BIGINT;
 ALTER TABLE jobs ADD COLUMN shard BIGINT;
 ALTER TABLE jobs ADD COLUMN committed BIGINT NOT NULL DEFAULT 0;
 CREATE INDEX jobs_by_worker ON jobs(worker) WHERE worker IS NOT NULL;
@@ -54,7 +58,8 @@ CREATE INDEX jobs_by_shard ON jobs(shard) WHERE shard IS NOT NULL;
 CREATE INDEX attempts_prediction ON attempts(prediction_id) WHERE prediction_id IS NOT NULL;
 CREATE INDEX attempts_reserved ON attempts(job_id) WHERE reserved>0;
 """
-"""What a shared ledger has besides; ``committed`` of a job is its share of what is spent."""
+"""What a shared ledger has besides: who holds a job now, who held it or wrote it last, its share of
+what is spent."""
 
 # No lease could be renewed while the database was away: then all begin anew when it is back.
 _LEASE = "greatest(lease_until, pg_postmaster_start_time() + make_interval(secs => lease_s))"
@@ -66,7 +71,7 @@ _FREE = f"(worker IS NULL OR (worker<>? AND worker NOT IN ({LIVE})))"
 _UNENDED = sorted(state.value for state in JobState if state not in ENDED)
 
 
-class Verdict(Enum):
+class Writing(Enum):
     """What becomes of a record that is to be written."""
 
     WRITE = auto()
@@ -75,44 +80,50 @@ class Verdict(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Stand:
     """How a job stands in the ledger, for who is about to write it."""
 
     version: int
-    worker: int | None
-    live: bool
+    worker: int | None  # who holds it
+    last: int | None  # who held it, or wrote it, last
+    live: bool  # whether who holds it lives
     committed: int
 
 
-def judge(record: JobRecord, base: int, stands: Standing, *, me: int, again: bool) -> Verdict:
+def judge(
+    record: JobRecord, base: int, stands: Stand, *, me: int, held: bool, again: bool
+) -> Writing:
     """Say whether ``record`` may be written; pure.
 
-    ``base`` is the version that its first event was folded into, ``again``: a commit of it may have
-    been made already. Raises LedgerError where our own writes are out of order.
+    ``base`` is the version that its first event was folded into, ``held``: it is of a job that we
+    hold, as far as we know; ``again``: a commit of it may have been made already. Raises
+    LedgerError where our own writes are out of order.
     """
-    if again and stands.version == record.version and stands.worker in (me, None):
-        return Verdict.WRITTEN
-    if stands.worker == me:
+    if stands.last == me:  # nobody else has written since
+        if again and stands.version == record.version:
+            return Writing.WRITTEN
         if stands.version >= record.version:
             raise outdated(record, stands.version)
-        return Verdict.GONE if stands.version > base else Verdict.WRITE
-    if stands.live or stands.version > base:
-        return Verdict.GONE
-    return Verdict.WRITE
+        return Writing.WRITE
+    # Versions that were counted beside another worker's say nothing.
+    if held or stands.live or stands.version != base:
+        return Writing.GONE
+    return Writing.WRITE
 
 
 _STAND = f"""
-SELECT id, version, worker, coalesce(worker IN ({LIVE}), false), committed
+SELECT id, version, worker, last_worker, coalesce(worker IN ({LIVE}), false), committed
 FROM jobs WHERE id = ANY(?) ORDER BY id FOR UPDATE
 """
 
 _JOB = (
     "UPDATE jobs SET state=?, used=?, failures=?, attempt=?, version=?, committed=?,"
-    " worker=CASE ? WHEN 'held' THEN ? WHEN 'free' THEN NULL ELSE worker END WHERE id=?"
+    " last_worker=?, worker=CASE ? WHEN 'held' THEN ? WHEN 'free' THEN NULL ELSE worker END"
+    " WHERE id=?"
 )
 
 _FACT = """
-INSERT INTO facts(job_id, n, prediction_id, route, worker, told_at) SELECT ?, ?, ?, ?, ?, ?
+INSERT INTO facts(job_id, n, prediction_id, route, told_by, told_at) SELECT ?, ?, ?, ?, ?, ?
 WHERE NOT EXISTS(SELECT 1 FROM attempts WHERE job_id=? AND n=? AND prediction_id=?)
 ON CONFLICT DO NOTHING
 """
@@ -125,29 +136,32 @@ class SharedBatch(Batch):
     jobs in the loop. Intents are weighed one by one against the lowest cap of all live workers.
     """
 
-    def __init__(self, me: Callable[[], int], gone: Callable[[Collection[int]], None]) -> None:
-        super().__init__()
+    def __init__(
+        self, me: Callable[[], int], gone: Callable[[Collection[int]], None], store: str
+    ) -> None:
+        super().__init__(store)
         self._me, self._tell_gone = me, gone
-        self._base: dict[int, int] = {}
+        self._first: dict[int, tuple[int, bool]] = {}
         self._reserving: dict[int, asyncio.Future[Refusal | None]] = {}
         self._caps: dict[int, int | None] = {}
         self._released: list[int] = []
+        self._facts: list[JobRecord] = []
         self._tries = 0
         self.gone: list[int] = []
         self.refused: list[int] = []
         self.committed: int | None = None
 
     def __bool__(self) -> bool:
-        return bool(self._records or self._released)
+        return bool(self._records or self._released or self._facts)
 
-    def add(self, record: JobRecord) -> None:
+    def add(self, record: JobRecord, *, held: bool = False) -> None:
         """Take a record in place of an older one; raises LedgerError for one that is older."""
         super().add(record)
-        self._base.setdefault(record.id, record.version - 1)
+        self._first.setdefault(record.id, (record.version - 1, held))
 
     def reserve(self, record: JobRecord, cap: int | None) -> asyncio.Future[Refusal | None]:
         """Take an intent; the future has why it was refused, or None."""
-        self.add(record)
+        self.add(record, held=True)
         heard: asyncio.Future[Refusal | None] = asyncio.get_running_loop().create_future()
         self._reserving[record.id], self._caps[record.id] = heard, cap
         return heard
@@ -155,6 +169,10 @@ class SharedBatch(Batch):
     def release(self, job_id: int) -> None:
         """Let others have a job, once what stands before is written."""
         self._released.append(job_id)
+
+    def keep_facts(self, record: JobRecord) -> None:
+        """Take what was found out of a job that is ours no more."""
+        self._facts.append(record)
 
     def write(self, connection: Connection) -> None:
         """Write what is ours; raises LedgerError where a row is not there."""
@@ -168,20 +186,22 @@ class SharedBatch(Batch):
         for job_id, record in self._records.items():
             if (stands := standing.get(job_id)) is None:
                 raise LedgerError(f"there is no job {job_id} in this ledger")
-            verdict = judge(record, self._base[job_id], stands, me=me, again=again)
-            if verdict is Verdict.WRITE:
+            base, held = self._first[job_id]
+            verdict = judge(record, base, stands, me=me, held=held, again=again)
+            if verdict is Writing.WRITE:
                 ours.append(record)
                 before += stands.committed
-            elif verdict is Verdict.GONE:
+            elif verdict is Writing.GONE:
                 others.append(record)
         if self._reserving:
             ours = self._afford(connection, ours, standing)
             before = sum(standing[record.id].committed for record in ours)
-        rows = [(*job_row(r)[:5], r.committed, *_holder(r, me), r.id) for r in ours]
+        rows = [(*job_row(r)[:5], r.committed, me, *_holder(r, me), r.id) for r in ours]
         if rows:
             connection.executemany(_JOB, rows)
             self._write_attempts(connection, ours)
-        self._keep_facts(connection, others, me)
+            self._write_assets(connection, ours)
+        self._keep_facts(connection, [*others, *self._facts], me)
         self.gone = [record.id for record in others]
         if self._released:
             query = "UPDATE jobs SET worker=NULL WHERE id = ANY(?) AND worker=?"
@@ -191,17 +211,17 @@ class SharedBatch(Batch):
             query = "UPDATE spent SET committed=committed+? RETURNING committed"
             (self.committed,) = connection.execute(query, (added,)).fetchone()
 
-    def _lock(self, connection: Connection) -> dict[int, Standing]:
+    def _lock(self, connection: Connection) -> dict[int, Stand]:
         if not self._records:
             return {}
         rows = connection.execute(_STAND, (sorted(self._records),))
         return {
-            job_id: Standing(version, worker, live, committed)
-            for job_id, version, worker, live, committed in rows
+            job_id: Stand(version, worker, last, live, committed)
+            for job_id, version, worker, last, live, committed in rows
         }
 
     def _afford(
-        self, connection: Connection, ours: list[JobRecord], standing: Mapping[int, Standing]
+        self, connection: Connection, ours: list[JobRecord], standing: Mapping[int, Stand]
     ) -> list[JobRecord]:
         """Leave out the intents that would go beyond the cap."""
         query = f"SELECT committed, (SELECT min(cap) FROM workers WHERE id IN ({LIVE})) FROM spent"
@@ -265,14 +285,20 @@ def _holder(record: JobRecord, me: int) -> tuple[str, int]:
 
 
 def begin_worker(
-    connection: Connection, *, name: str, lease_s: float, cap: int | None, shard: int | None
+    connection: Connection,
+    *,
+    name: str,
+    machine: str,
+    lease_s: float,
+    cap: int | None,
 ) -> int:
     """Enter a worker; return its id."""
     query = (
-        "INSERT INTO workers(name, lease_s, lease_until, cap, shard)"
-        " VALUES(?, ?, clock_timestamp() + make_interval(secs => ?), ?, ?) RETURNING id"
+        "INSERT INTO workers(name, machine, lease_s, lease_until, cap)"
+        " VALUES(?, ?, ?, clock_timestamp() + make_interval(secs => ?), ?) RETURNING id"
     )
-    (worker,) = connection.execute(query, (name, lease_s, lease_s, cap, shard)).fetchone()
+    values = (name, machine, lease_s, lease_s, cap)
+    (worker,) = connection.execute(query, values).fetchone()
     return int(worker)
 
 
@@ -280,6 +306,11 @@ def renew(connection: Connection, worker: int, lease_s: float) -> None:
     """Let a worker's lease begin anew."""
     query = "UPDATE workers SET lease_until=clock_timestamp()+make_interval(secs => ?) WHERE id=?"
     connection.execute(query, (lease_s, worker))
+
+
+def serve(connection: Connection, worker: int, shard: int | None) -> None:
+    """Note which shard a queue has given a worker."""
+    connection.execute("UPDATE workers SET shard=? WHERE id=?", (shard, worker))
 
 
 def end_worker(connection: Connection, worker: int) -> None:
@@ -361,16 +392,73 @@ def take(
         " FOR UPDATE SKIP LOCKED"
     )
     connection.execute(
-        f"UPDATE jobs SET worker=? WHERE id IN ({chosen})", (me, words, [*but], me, me)
+        f"UPDATE jobs SET worker=?, last_worker=? WHERE id IN ({chosen})",
+        (me, me, words, [*but], me, me),
     )
     ours = "WHERE state = ANY(?) AND NOT id = ANY(?) AND worker=? ORDER BY id"
     return read_records(connection, ours, (words, [*but], me))
 
 
+def interrupted(
+    connection: Connection, *, but: Collection[int], me: int, gone: Callable[[str], bool]
+) -> list[Interrupted]:
+    """Claim jobs that are being submitted by nobody any more; ``gone``: a process surely is."""
+    rows = connection.execute(
+        "SELECT jobs.id, w.machine, w.lease_until, ended_at FROM jobs"
+        " LEFT JOIN workers w ON w.id=jobs.worker"
+        f" WHERE state='submitting' AND NOT jobs.id = ANY(?) AND {_FREE}"
+        " ORDER BY jobs.id FOR UPDATE OF jobs SKIP LOCKED",
+        ([*but], me),
+    ).fetchall()
+    until = {
+        job_id: None if ended_at or machine is None or gone(machine) else lease_until
+        for job_id, machine, lease_until, ended_at in rows
+    }
+    return [
+        Interrupted(record=record, lease_ended_at=until[record.id])
+        for record in claim(connection, list(until), me=me)
+    ]
+
+
+def orphans(
+    connection: Connection, *, but: Collection[int], limit: int, me: int
+) -> list[JobRecord]:
+    """Claim so many pending jobs of workers that live no more; their stems are fixed already.
+
+    With a limit of 0 they are nobody's from now on. So are those that have ended.
+    """
+    free = [JobState.PENDING.value] * (limit == 0) + [state.value for state in ENDED]
+    query = (
+        "UPDATE jobs SET worker=NULL WHERE id IN (SELECT id FROM jobs WHERE worker<>? AND worker"
+        f" NOT IN ({LIVE}) AND state = ANY(?) FOR UPDATE SKIP LOCKED)"
+    )
+    connection.execute(query, (me, free))
+    query = (
+        f"SELECT id FROM jobs WHERE state='pending' AND stem IS NOT NULL AND NOT id = ANY(?)"
+        f" AND worker<>? AND worker NOT IN ({LIVE}) ORDER BY id LIMIT ? FOR UPDATE SKIP LOCKED"
+    )
+    ids = [row[0] for row in connection.execute(query, ([*but], me, limit))]
+    return claim(connection, ids, me=me)
+
+
+def standing(connection: Connection, *, shard: int | None, me: int) -> Standing:
+    """How the jobs of a shard stand, or all of them."""
+    rows = connection.execute(
+        f"SELECT state, count(*) FROM jobs WHERE {_OF_SHARD} GROUP BY 1", (shard, shard)
+    )
+    states = {JobState(state): count for state, count in rows}
+    query = (
+        f"SELECT count(*) FROM jobs WHERE worker<>? AND worker IN ({LIVE}) AND {_OF_SHARD}"
+        " AND state = ANY(?)"
+    )
+    (elsewhere,) = connection.execute(query, (me, shard, shard, _UNENDED)).fetchone()
+    return Standing(states=states, elsewhere=int(elsewhere))
+
+
 def claim(connection: Connection, ids: Collection[int], *, me: int) -> list[JobRecord]:
     """Claim those of ``ids`` that nobody else has; return those that are ours."""
-    query = f"UPDATE jobs SET worker=? WHERE id = ANY(?) AND (worker=? OR {_FREE})"
-    connection.execute(query, (me, [*ids], me, me))
+    query = f"UPDATE jobs SET worker=?, last_worker=? WHERE id = ANY(?) AND (worker=? OR {_FREE})"
+    connection.execute(query, (me, me, [*ids], me, me))
     return read_records(connection, "WHERE id = ANY(?) AND worker=? ORDER BY id", ([*ids], me))
 
 
@@ -417,14 +505,20 @@ def draw(
         f" AND ((worker=? AND NOT id = ANY(?)) OR {_FREE})"
         " ORDER BY id LIMIT ? FOR UPDATE SKIP LOCKED"
     )
-    query = f"UPDATE jobs SET worker=? WHERE id IN ({chosen}) RETURNING id"
+    query = f"UPDATE jobs SET worker=?, last_worker=? WHERE id IN ({chosen}) RETURNING id"
     pages: dict[str, list[JobRecord]] = {}
     for model in models:
         which = (model, *_which(named), me, [*held], me, limit)
-        ids = [row[0] for row in connection.execute(query, (me, *which))]
+        ids = [row[0] for row in connection.execute(query, (me, me, *which))]
         pages[model] = read_records(connection, "WHERE id = ANY(?) ORDER BY id", (ids,))
     records = iter(claim_stems(connection, list(chain.from_iterable(pages.values())), folder))
     return {model: list(islice(records, len(page))) for model, page in pages.items()}
+
+
+def keep_settings(connection: Connection, place: str, settings: str) -> None:
+    """Keep what workers of a queue have to know of a place's jobs, as JSON."""
+    query = "UPDATE asyncpipe.places SET settings=? WHERE name=?"
+    connection.execute(query, (settings, place))
 
 
 def set_shards(connection: Connection, named: Named, size: int) -> list[int]:
@@ -456,6 +550,7 @@ def look(
     *,
     me: int,
     held: Collection[int],
+    left: Collection[int],
     awaited: Collection[int],
     runs: Sequence[Named],
 ) -> Look:
@@ -473,7 +568,18 @@ def look(
         waiting=[_waiting(connection, named, me) for named in runs],
         facts=facts(connection, me),
         money=money(connection),
+        orphans=_has_orphans(connection, left, me),
     )
+
+
+def _has_orphans(connection: Connection, left: Collection[int], me: int) -> bool:
+    """Whether there is paid work that nobody has, or anything that a worker had who died."""
+    paid = sorted(state.value for state in (JobState.SUBMITTING, *PAID_OPEN))
+    query = (
+        f"SELECT EXISTS(SELECT 1 FROM jobs WHERE state = ANY(?) AND NOT id = ANY(?) AND {_FREE})"
+        f" OR EXISTS(SELECT 1 FROM jobs WHERE worker<>? AND worker NOT IN ({LIVE}))"
+    )
+    return bool(connection.execute(query, (paid, [*left], me, me)).fetchone()[0])
 
 
 def _elsewhere(connection: Connection, named: Named, me: int) -> int:
@@ -517,7 +623,7 @@ def adopted(connection: Connection, fact: Fact) -> None:
     connection.execute(query, (fact.job_id, fact.n, fact.prediction_id))
 
 
-def money(connection: Connection) -> Money:
+def money(connection: Connection) -> Spent:
     """What is charged or reserved by all workers, and the lowest cap of those that live."""
     of_state = (
         "(SELECT coalesce(sum(reserved), 0) FROM attempts a JOIN jobs j ON j.id=a.job_id"
@@ -530,7 +636,7 @@ def money(connection: Connection) -> Money:
         f" {under_way}, {submitting},"
         f" (SELECT min(cap) FROM workers WHERE id IN ({LIVE})) FROM spent"
     ).fetchone()
-    return Money(
+    return Spent(
         charged=committed - reserved,
         reserved=reserved,
         releasable=releasable,

@@ -52,9 +52,10 @@ _SET_OPEN, _SET_SETTLED = _set(*_OPEN_COLUMNS), _set(*_SETTLED_COLUMNS)
 _JOB = "UPDATE jobs SET state=?, used=?, failures=?, attempt=?, version=? WHERE id=? AND version<?"
 
 _ASSET = (
-    f"INSERT INTO assets(n, {', '.join(StoredAsset._fields)}) VALUES(?,?,?,?,?,?,?)"
+    f"INSERT INTO assets(n, {', '.join(StoredAsset._fields)}) VALUES(?,?,?,?,?,?,?,?)"
     " ON CONFLICT(job_id, n, position) DO UPDATE SET"
-    " path=excluded.path, size=excluded.size, sha256=excluded.sha256, missing=excluded.missing"
+    " path=excluded.path, size=excluded.size, sha256=excluded.sha256, missing=excluded.missing,"
+    " store=excluded.store"
 )
 
 _SUBMITTING = JobState.SUBMITTING
@@ -73,15 +74,19 @@ class Batch:
     Of an attempt whose intent is on disk already only what may have changed since is written.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, store: str = "") -> None:
+        self._store = store
         self._records: dict[int, JobRecord] = {}
         self._intended: set[tuple[int, int]] = set()
 
     def __bool__(self) -> bool:
         return bool(self._records)
 
-    def add(self, record: JobRecord) -> None:
-        """Take a record in place of an older one; raises LedgerError for one that is older."""
+    def add(self, record: JobRecord, *, held: bool = False) -> None:
+        """Take a record in place of an older one; raises LedgerError for one that is older.
+
+        ``held`` matters where others write, too.
+        """
         before = self._records.get(record.id)
         if before is not None and before.version >= record.version:
             raise outdated(record, before.version)
@@ -96,9 +101,18 @@ class Batch:
         if written != len(records):
             raise _find_outdated(connection, records) or LedgerError(f"a job {_OUTDATED}")
         self._write_attempts(connection, records)
+        self._write_assets(connection, records)
+
+    def _write_assets(self, connection: Connection, records: Collection[JobRecord]) -> None:
+        """Write the files of jobs."""
+        assets = [(record.attempt.n, *each) for record in records for each in record.attempt.stored]
+        if assets and self._store:
+            assets = [(*each[:-1], each[-1] or self._store) for each in assets]
+        if assets:
+            connection.executemany(_ASSET, assets)
 
     def _write_attempts(self, connection: Connection, records: Collection[JobRecord]) -> None:
-        """Write what there is of the attempts of jobs, and their files."""
+        """Write what there is of the attempts of jobs."""
         intended, still_open, settled = [], [], []
         for record in records:
             job_id, earlier = record.id, record.earlier
@@ -115,9 +129,6 @@ class Batch:
         for query, rows in ((_SET_OPEN, still_open), (_SET_SETTLED, settled)):
             if rows and connection.executemany(query, rows).rowcount != len(rows):
                 raise LedgerError("an attempt is not in this ledger, though its job says so")
-        assets = [(record.attempt.n, *each) for record in records for each in record.attempt.stored]
-        if assets:
-            connection.executemany(_ASSET, assets)
 
     def tell(self) -> None:
         """Hear in the loop that it is written."""

@@ -37,6 +37,44 @@ class InFlight(Protocol):
 
 
 @dataclass(slots=True, eq=False)
+class SharedMoney:
+    """What all who share a ledger are charged and reserve, in micro-dollars, as far as is known.
+
+    What we reserved since it was last told is added; what was given back since is not, so that it
+    is never too little of ours.
+    """
+
+    charged: int = 0
+    reserved: int = 0
+    _releasable: int = 0
+    _unanswered: int = 0
+
+    def note(self, *, charged: int, reserved: int, releasable: int, unanswered: int) -> None:
+        """Take what the ledger says."""
+        self.charged, self.reserved = charged, reserved
+        self._releasable, self._unanswered = releasable, unanswered
+
+    def add(self, micro: int) -> None:
+        """Count what an intent of ours has reserved."""
+        self.reserved += micro
+        self._releasable += micro
+        self._unanswered += micro
+
+    def full(self, cap: int | None) -> None:
+        """Note that the ledger refused an intent: others have reserved what was left."""
+        if cap is not None:
+            self.add(max(0, cap - self.charged - self.reserved))
+
+    def releasable(self) -> int:
+        """Micro-dollars reserved for what is in flight, at anybody's."""
+        return self._releasable
+
+    def unanswered(self) -> int:
+        """The part of it whose submits are under way."""
+        return self._unanswered
+
+
+@dataclass(slots=True, eq=False)
 class Hold:
     """What one job reserves, kept back from its admission until its intent."""
 
@@ -60,10 +98,20 @@ class Budget:
     """
 
     def __init__(self, cap: int | None, committed: Committed, in_flight: InFlight) -> None:
-        self._cap = cap
+        self._own = self._cap = cap
         self._committed = committed
         self._in_flight = in_flight
         self.held = 0
+
+    @property
+    def cap(self) -> int | None:
+        """The most that may be committed; None: there is no cap."""
+        return self._cap
+
+    def share(self, cap: int | None) -> None:
+        """Keep to the lowest cap of all who share the ledger, ours among them."""
+        caps = [each for each in (self._own, cap) if each is not None]
+        self._cap = min(caps, default=None)
 
     @property
     def committed(self) -> int:

@@ -19,7 +19,7 @@ from asyncpipe._fs import whole_file
 from asyncpipe._text import printable
 from asyncpipe.errors import DiskError
 from asyncpipe.jobs import Noted, now
-from asyncpipe.ledger import Ledger, LedgerReader, reading
+from asyncpipe.ledger import Ledger, LedgerReader, Where, folder_of, reading
 from asyncpipe.pricing import usd_text
 from asyncpipe.report.results import Result, result_of
 from asyncpipe.report.totals import Totals
@@ -42,6 +42,7 @@ class Manifest:
     folder: Path
     generated_at: datetime
     totals: Totals = field(repr=False)
+    where: Where = field(repr=False)
 
     @property
     def path(self) -> Path:
@@ -49,21 +50,22 @@ class Manifest:
         return self.folder / MANIFEST_NAME
 
     def __iter__(self) -> Iterator[Result]:
-        with reading(self.folder) as ledger:
+        with reading(self.where) as ledger:
             yield from map(result_of, ledger.results(started=True))
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Where) -> Manifest:
     """Read the totals of a folder's ledger; raises LedgerError when it has none."""
     with reading(folder) as ledger:
         return _manifest(folder, ledger)
 
 
-def _manifest(folder: Path, ledger: LedgerReader) -> Manifest:
-    return Manifest(folder=folder, generated_at=now(), totals=Totals.of(ledger.sums()))
+def _manifest(where: Where, ledger: LedgerReader) -> Manifest:
+    totals = Totals.of(ledger.sums())
+    return Manifest(folder=folder_of(where), generated_at=now(), totals=totals, where=where)
 
 
-def write_manifest(folder: Path) -> Manifest:
+def write_manifest(folder: Where) -> Manifest:
     """Write ``manifest.json`` anew from the ledger: whole or not at all, in bounded memory.
 
     Safe beside a run that writes the ledger: it reads one moment of it. Raises DiskError when the
@@ -230,7 +232,7 @@ _WHOLE = len('"2026-11-25T00:00:00.000000+00:00"')
 class ManifestWriter:
     """Write a folder's manifest beside a run, one at a time."""
 
-    def __init__(self, ledger: Ledger, folder: Path) -> None:
+    def __init__(self, ledger: Ledger, folder: Where) -> None:
         self._ledger, self._folder = ledger, folder
         self._writing = anyio.Lock()
         self._shows = -1  # what of the ledger's changes the file shows

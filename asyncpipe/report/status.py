@@ -6,7 +6,7 @@ import shlex
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from asyncpipe.ledger import (
     LedgerReader,
     MoneyRow,
     Sums,
+    WorkerRow,
     holder,
     reading,
     rows_of,
@@ -96,9 +97,9 @@ class Status:
     charged for. ``lost_answers`` counts attempts of unknown outcome whose jobs went on,
     ``overruns`` predictions that cost more than was reserved. ``failures_returned`` counts
     predictions that failed and whose money came back, ``refusals`` submits that surely bought
-    nothing. ``left_s`` is about how many seconds the run that is under way will take;
-    ``delays`` counts jobs whose media could not be fetched yet, by cause, ``not_found`` those
-    unknown ones whose prediction surely is not in the provider's list.
+    nothing. ``workers`` are those of a shared ledger. ``left_s`` is about how many seconds the run
+    that is under way will take; ``delays`` counts jobs whose media could not be fetched yet, by
+    cause, ``not_found`` those unknown ones whose prediction surely is not in the provider's list.
     """
 
     folder: Path
@@ -107,6 +108,7 @@ class Status:
     provider: str
     job_file: str | None
     holder: Holder | None
+    workers: Sequence[WorkerRow]
     jobs: Counter[JobState]
     removed: int
     failed_charged: int
@@ -146,8 +148,9 @@ def read_status(folder: Path) -> Status:
     """Read where ``folder`` stands, without holding it; raises LedgerError without a ledger."""
     held = holder(folder / STATE_FOLDER / "lock")
     with reading(folder) as ledger, rows_of("a total"):
-        sums, origin = ledger.sums(), ledger.origin()
-        if held is None:
+        sums, origin, workers = ledger.sums(), ledger.origin(), ledger.workers()
+        live = any(worker.left_s > 0 for worker in workers)
+        if held is None and not live:
             sums = interrupted(sums)
         totals = Totals.of(sums)
         return Status(
@@ -157,6 +160,7 @@ def read_status(folder: Path) -> Status:
             provider=origin.provider if origin else "none",
             job_file=ledger.job_file(),
             holder=held,
+            workers=workers,
             jobs=totals.jobs,
             removed=totals.removed,
             failed_charged=sums.failed_charged,
@@ -166,7 +170,7 @@ def read_status(folder: Path) -> Status:
             models=_by_model(sums.money),
             failures_returned=sum(row["returned"] for row in sums.money),
             refusals=sum(row["refusals"] for row in sums.money),
-            left_s=_left_s(ledger, totals) if held else None,
+            left_s=_left_s(ledger, totals) if held or live else None,
             delays=delays_of(totals),
             not_found=totals.not_found,
         )
@@ -223,11 +227,27 @@ def status_lines(status: Status) -> list[str]:
 
 
 def _held(status: Status) -> list[str]:
+    if status.workers:
+        return [*map(_worker_text, status.workers)]
     if status.holder is None:
         return ["nothing works in it now"]
     since = status.holder.since.isoformat(sep=" ", timespec="seconds")
     left = "" if status.left_s is None else f"; {about(status.left_s)} left"
     return [f"{printable(status.holder.who)} works in it since {since}{left}"]
+
+
+def _utc(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="seconds")
+
+
+def _worker_text(worker: WorkerRow) -> str:
+    since = _utc(worker.started_at).replace("T", " ")
+    shard = "" if worker.shard is None else f", shard {worker.shard}"
+    jobs = f"{worker.jobs} job" + ("" if worker.jobs == 1 else "s")
+    if worker.left_s <= 0:
+        return f"{printable(worker.name)} ended {about(-worker.left_s)} ago, {jobs} in hand{shard}"
+    lease = f"lease of {worker.left_s:.0f} s"
+    return f"{printable(worker.name)} works in it since {since}, {jobs} in hand{shard}; {lease}"
 
 
 def _count_rows(status: Status) -> list[tuple[str, str]]:
@@ -327,6 +347,16 @@ def status_document(status: Status) -> dict[str, Any]:
         "provider": status.provider,
         "job_file": status.job_file,
         "held_by": held.who if held else None,
+        "workers": [
+            {
+                "name": worker.name,
+                "started_at": _utc(worker.started_at),
+                "lease_left_s": round(worker.left_s, 1),
+                "shard": worker.shard,
+                "jobs": worker.jobs,
+            }
+            for worker in status.workers
+        ],
         "held_since": held.since.isoformat(timespec="seconds") if held else None,
         "jobs": {
             "total": sum(status.counts.values()),

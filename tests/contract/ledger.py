@@ -185,6 +185,7 @@ class LedgerContract:
         async def main() -> None:
             async with store.open(tmp_path) as ledger:
                 _, records = await begun(ledger)
+                assert await ledger.claim([record.id for record in records]) == records
                 first, second, third = map(intent, records[:3])
                 assert await ledger.reserve(first, cap=80_000) is None
                 assert await ledger.reserve(second, cap=80_000) is None

@@ -34,7 +34,7 @@ def test_a_manifest_takes_two_percent_of_the_time_at_most(
 class Written:
     """A ledger that takes everything."""
 
-    def append(self, record: JobRecord) -> None:
+    def append(self, record: JobRecord, *, held: bool = False) -> None:
         assert record.version
 
 
@@ -42,7 +42,7 @@ def a_recorder(totals: Totals) -> Recorder:
     """One whose events go nowhere."""
     ledger: Any = Written()
     budget = Budget(None, totals, Tickets())
-    return Recorder(ledger, totals, budget, StopReasons(asyncio.Event()), ())
+    return Recorder(ledger, totals, budget, StopReasons(asyncio.Event()), hooks=())
 
 
 @pytest.mark.parametrize(("ended", "first_s"), [(500, 10.0), (30_000, 30.0)])

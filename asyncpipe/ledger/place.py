@@ -1,0 +1,214 @@
+"""Where an output place's record is: in the folder itself, or in a ledger that many share."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import orjson
+
+from asyncpipe._fs import whole_file
+from asyncpipe.errors import DiskError, LedgerError, UsageError
+from asyncpipe.ledger import database
+from asyncpipe.ledger.folder import STATE_FOLDER, Origin, ledger_path, lock_of, make_folders
+from asyncpipe.ledger.protocol import Ledger, LedgerReader, SharedLedger
+
+LEDGER_VARIABLE = "ASYNCPIPE_LEDGER"
+"""The environment's word for the address of a shared ledger."""
+
+_SCHEMES = ("postgresql://", "postgres://")
+
+MARK_NAME = "place"
+
+_MISSING = "a shared ledger needs psycopg: pip install 'asyncpipe[postgres]'"
+
+_CHOSEN: ContextVar[tuple[str | None, str | None]] = ContextVar("_CHOSEN", default=(None, None))
+
+
+def choose(url: str | None, name: str | None) -> None:
+    """Say for this context which ledger and place are meant where nothing else is said."""
+    _CHOSEN.set((url, name))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SharedPlace:
+    """An output place in a shared ledger: its name there, and the folder that our files go to.
+
+    ``url`` is the ledger's address, which may hold a password: never print it.
+    """
+
+    folder: Path
+    url: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.folder} (place {self.name})"
+
+
+Where: TypeAlias = Path | SharedPlace
+"""An output folder with a ledger of its own, or a place in a shared one."""
+
+
+def folder_of(where: Where) -> Path:
+    """The folder that files go to."""
+    return where.folder if isinstance(where, SharedPlace) else where
+
+
+def where_of(folder: Path, url: str | None = None, name: str | None = None) -> Where:
+    """Say where a folder's record is, by what it says itself and what the user said.
+
+    ``url`` is a shared ledger's address (default: what was chosen, or that of ASYNCPIPE_LEDGER for
+    folders without a ledger of their own), ``name`` that of the place in it: by default the folder
+    as it was named, so that the same command on another machine is at the same place. Raises
+    UsageError where they disagree.
+    """
+    chosen_url, chosen_name = _CHOSEN.get()
+    url, name = url or chosen_url, name or chosen_name
+    own, mark = ledger_path(folder).exists(), _mark(folder)
+    if url is None and not own:
+        url = os.environ.get(LEDGER_VARIABLE) or None
+    if url is None:
+        if mark is not None and not own:
+            raise UsageError(
+                f"{folder} belongs to the place {mark['place']} of a shared ledger: say which with "
+                f"--ledger postgresql://… or {LEDGER_VARIABLE}"
+            )
+        if name is not None:
+            raise UsageError(f"--place {name} is a place in a shared ledger: say --ledger, too")
+        return folder
+    if not url.startswith(_SCHEMES):
+        raise UsageError("--ledger must be the address of a PostgreSQL database: postgresql://…")
+    if own:
+        raise UsageError(
+            f"{folder} has a ledger of its own, which knows what was paid for: go on without "
+            "--ledger, or choose another folder with --output-dir"
+        )
+    known = mark["place"] if mark is not None else None
+    if known is not None and name is not None and known != name:
+        raise UsageError(f"{folder} belongs to the place {known}, not to {name} (--place)")
+    return SharedPlace(folder=folder, url=url, name=known or name or str(folder))
+
+
+def _mark(folder: Path) -> dict[str, str] | None:
+    """What a folder says of the place it belongs to."""
+    path = folder / STATE_FOLDER / MARK_NAME
+    try:
+        mark = orjson.loads(path.read_bytes())
+        return {"place": str(mark["place"]), "store": str(mark["store"])}
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise LedgerError(
+            f"{path} cannot be read ({exc}): it says which place of a shared ledger this folder "
+            "belongs to; put it back, or name another folder with --output-dir"
+        ) from exc
+
+
+def mark(place: SharedPlace) -> str:
+    """Note in a folder which place it belongs to; return the name of the folder as a store.
+
+    Raises DiskError where it cannot be written.
+    """
+    known = _mark(place.folder)
+    if known is not None:
+        return known["store"]
+    store = uuid.uuid4().hex[:12]
+    path = place.folder / STATE_FOLDER / MARK_NAME
+    try:
+        with whole_file(path) as file:
+            file.write(orjson.dumps({"place": place.name, "store": store}))
+    except OSError as exc:
+        raise DiskError(f"{path} cannot be written ({exc.strerror or exc})") from exc
+    after = _mark(place.folder)
+    assert after is not None, "it was written"
+    return after["store"]
+
+
+def reading(where: Where) -> AbstractContextManager[LedgerReader]:
+    """Open a ledger read-only, beside whoever may be writing it: one moment of it.
+
+    Raises LedgerError when there is none or it cannot be read, UsageError where a folder belongs to
+    a shared ledger and nobody says which.
+    """
+    where = where_of(where) if isinstance(where, Path) else where
+    if isinstance(where, SharedPlace):
+        try:
+            from asyncpipe.ledger.postgres import read_place
+        except ImportError as exc:
+            raise UsageError(_MISSING) from exc
+        return read_place(where.url, where.name)
+    return database.reading(where)
+
+
+def origin_of(where: Where) -> Origin:
+    """Which provider a place's predictions were bought from; raises LedgerError without ledger."""
+    with reading(where) as ledger:
+        return ledger.origin() or Origin(provider="none", origin="none", simulated=False)
+
+
+def place_settings(url: str, place: str) -> dict[str, Any]:
+    """What was kept for the workers of a place; raises LedgerError where there is none."""
+    try:
+        from asyncpipe.ledger import postgres
+    except ImportError as exc:
+        raise UsageError(_MISSING) from exc
+    return postgres.place_settings(url, place)
+
+
+def open_shared(
+    place: SharedPlace,
+    origin: Origin | None,
+    *,
+    lease_s: float = 30.0,
+    cap: int | None = None,
+    on_gone: Callable[[Collection[int]], None] = lambda ids: None,
+) -> AbstractAsyncContextManager[SharedLedger]:
+    """Enter a place as a worker, whose folder the caller has made; leave it at the end.
+
+    ``cap`` is the most micro-dollars that may be committed, ``on_gone`` hears of jobs that other
+    workers have by now. Raises LedgerError when the database cannot be reached, or is of another
+    version; UsageError when the address is wrong, the extra is missing, or the place belongs to
+    another ``origin``.
+    """
+    try:
+        from asyncpipe.ledger.postgres import open_place
+    except ImportError as exc:
+        raise UsageError(_MISSING) from exc
+    return open_place(
+        place.url,
+        place.name,
+        place.folder,
+        origin,
+        lease_s=lease_s,
+        cap=cap,
+        store=mark(place),
+        on_gone=on_gone,
+    )
+
+
+@asynccontextmanager
+async def mending(where: Where, origin: Origin | None = None) -> AsyncIterator[Ledger]:
+    """Open a ledger to change what is in it; ``origin`` is for work that asks a provider.
+
+    In a shared one only jobs that no other worker has can be changed. Raises FolderInUse while a
+    run holds the folder, LedgerError where there is no ledger, and what ``open_shared`` does.
+    """
+    where = where_of(where) if isinstance(where, Path) else where
+    if isinstance(where, SharedPlace):
+        with reading(where):  # raises where there is none
+            pass
+        make_folders(where.folder, [STATE_FOLDER])
+        async with open_shared(where, origin) as shared:
+            yield shared
+        return
+    if not ledger_path(where).exists():
+        raise LedgerError(f"{where} has no ledger: no run has used it as its output folder")
+    with lock_of(where):
+        async with database.open_ledger(where, origin) as ledger:
+            yield ledger
