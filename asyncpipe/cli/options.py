@@ -207,7 +207,7 @@ QUEUE = shared(
     ),
 )
 
-LEDGER = click.option(
+QUEUE_LEDGER = click.option(
     "--ledger",
     envvar="ASYNCPIPE_LEDGER",
     required=True,
@@ -343,7 +343,7 @@ def run(jobfile: Path, **options: Any) -> int:
 
 @click.command()
 @QUEUE
-@LEDGER
+@QUEUE_LEDGER
 @click.option(
     "--concurrency",
     type=click.IntRange(1),

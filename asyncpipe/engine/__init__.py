@@ -6,7 +6,7 @@ and ``resolve`` mend a folder.
 
 from asyncpipe.engine.account import ask_account
 from asyncpipe.engine.engine import learned_before
-from asyncpipe.engine.pipeline import Pipeline, Worked
+from asyncpipe.engine.pipeline import Pipeline
 from asyncpipe.engine.resolve import (
     Decision,
     Resolved,
@@ -21,7 +21,6 @@ __all__ = [
     "Pipeline",
     "Resolved",
     "Verified",
-    "Worked",
     "ask_account",
     "find_lost",
     "learned_before",

@@ -45,7 +45,7 @@ logger = logging.getLogger("asyncpipe.engine")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Worked:
+class ShardWork:
     """How the jobs of a shard stand: how many by state, and how many other live workers have.
 
     ``stopped`` is why submitting was stopped before the end, or None.
@@ -56,9 +56,11 @@ class Worked:
     stopped: AsyncpipeError | None
 
     @property
-    def left(self) -> int:
-        """How many have not ended."""
-        return sum(n for state, n in self.jobs.items() if state not in ENDED)
+    def totals(self) -> dict[str, int]:
+        """The counts as JSON has them; ``left`` have not ended."""
+        counts = {state.value: count for state, count in self.jobs.items() if count}
+        left = sum(count for state, count in self.jobs.items() if state not in ENDED)
+        return {**counts, "left": left}
 
 
 class Pipeline:
@@ -300,7 +302,7 @@ class Pipeline:
         await engine.intake.end(named.run)
         return shards
 
-    async def work(self, *, shard: int | None = None) -> Worked:
+    async def work(self, *, shard: int | None = None) -> ShardWork:
         """Carry jobs that are in a shared ledger already: those of ``shard``, or all.
 
         With places free what dead workers had is carried, too. Returns when nothing of it is left
@@ -313,7 +315,7 @@ class Pipeline:
         await engine.shared.serve(shard)
         await self._carry(Named(run=1, single=-1, shard=shard), waits=False)
         standing = await engine.shared.standing(shard)
-        return Worked(
+        return ShardWork(
             jobs={state: standing.states.get(state, 0) for state in JobState},
             elsewhere=standing.elsewhere,
             stopped=engine.stops.first,

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from asyncpipe.engine.tickets import StopReasons, Ticket
 from asyncpipe.errors import ClaimLost
 from asyncpipe.jobs import Event, Intended, JobRecord, fold
-from asyncpipe.ledger import Ledger, Refusal, SharedLedger
+from asyncpipe.ledger import Ledger, NotReserved, SharedLedger
 from asyncpipe.pricing import Budget
 from asyncpipe.report import ABOUT_S, MANIFEST_EVERY_S, Totals, manifest_due_s
 
@@ -58,7 +58,7 @@ class Recorder:
             raise ClaimLost(f"another worker has {ticket.record.name}")
         ticket.record = self.append(ticket.record, event, held=True)
 
-    async def reserve(self, ticket: Ticket, intent: Intended) -> Refusal | None:
+    async def reserve(self, ticket: Ticket, intent: Intended) -> NotReserved | None:
         """Record an intent, durably; or say why not: then nothing has changed.
 
         Cancelled, it may be recorded.

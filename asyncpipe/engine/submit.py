@@ -46,7 +46,7 @@ from asyncpipe.jobs import (
     Unknown,
     now,
 )
-from asyncpipe.ledger import Ledger, Refusal
+from asyncpipe.ledger import Ledger, NotReserved
 from asyncpipe.pricing import SharedMoney, Spending
 from asyncpipe.providers import Prediction, Provider
 
@@ -172,11 +172,11 @@ class Submitter:
             self._money.add(ticket.hold.price.to_reserve)
         ticket.answered_at = None
 
-    def _not_reserved(self, ticket: Ticket, refusal: Refusal) -> None:
+    def _not_reserved(self, ticket: Ticket, refusal: NotReserved) -> None:
         """Nothing was sent: other workers have the job, or have spent what was left."""
         assert ticket.permit is not None, "admission gives every job its permit"
         ticket.permit.unused()
-        if refusal is Refusal.ANOTHERS:
+        if refusal is NotReserved.ANOTHERS:
             raise ClaimLost(f"another worker has {ticket.record.name}")
         assert self._money is not None, "only others bring a cap near unseen"
         self._money.full(self._spending.budget.cap)

@@ -28,7 +28,7 @@ from asyncpipe.ledger.folder import (
     read_origin,
 )
 from asyncpipe.ledger.protocol import Ledger, LedgerReader
-from asyncpipe.ledger.rows import Interrupted, Refusal, WorkerRow
+from asyncpipe.ledger.rows import Interrupted, NotReserved, WorkerRow
 from asyncpipe.ledger.schema import SETTINGS, check_version, prepare
 from asyncpipe.ledger.write import reserve
 
@@ -122,7 +122,7 @@ class SqliteLedger(Committing):
         self._timer = None
         asyncio.get_running_loop().run_in_executor(self._thread, self._checkpoint)
 
-    async def reserve(self, record: JobRecord, *, cap: int | None = None) -> Refusal | None:
+    async def reserve(self, record: JobRecord, *, cap: int | None = None) -> NotReserved | None:
         """Write an intent; without a ``cap`` it is never refused: nobody else spends here."""
         if cap is not None:
             return await self._ask(partial(reserve, record=record, cap=cap))

@@ -46,7 +46,7 @@ from asyncpipe.ledger.rows import (
     Interrupted,
     Look,
     Named,
-    Refusal,
+    NotReserved,
     Repeated,
     Session,
     Standing,
@@ -402,7 +402,7 @@ class PostgresLedger(Committing):
     def _renew(self) -> None:
         self._try(partial(sharing.renew, worker=self.worker, lease_s=self.lease.lease_s))
 
-    async def reserve(self, record: JobRecord, *, cap: int | None = None) -> Refusal | None:
+    async def reserve(self, record: JobRecord, *, cap: int | None = None) -> NotReserved | None:
         """Write an intent, unless a cap or another worker is against it."""
         if self._failure is not None:
             raise self._failure

@@ -23,8 +23,8 @@ from asyncpipe.ledger.rows import (
     Interrupted,
     Look,
     Named,
+    NotReserved,
     OpenWork,
-    Refusal,
     Repeated,
     ResultRow,
     RunRow,
@@ -63,7 +63,7 @@ class Ledger(Protocol):
         it, and nothing of one that was only read, once somebody wrote it since.
         """
 
-    async def reserve(self, record: JobRecord, *, cap: int | None = None) -> Refusal | None:
+    async def reserve(self, record: JobRecord, *, cap: int | None = None) -> NotReserved | None:
         """Write an intent durably, or say why not: then nothing is written.
 
         It is refused when with it more than ``cap`` micro-dollars would be charged or reserved in

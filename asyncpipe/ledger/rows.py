@@ -26,7 +26,7 @@ class Named:
     shard: int | None = None
 
 
-class Refusal(Enum):
+class NotReserved(Enum):
     """Why an intent was not written."""
 
     CAP = auto()  # more would be charged or reserved than may be

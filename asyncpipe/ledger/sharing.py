@@ -28,7 +28,7 @@ from asyncpipe.ledger.rows import (
     Interrupted,
     Look,
     Named,
-    Refusal,
+    NotReserved,
     Session,
     Spent,
     Standing,
@@ -142,7 +142,7 @@ class SharedBatch(Batch):
         super().__init__(store)
         self._me, self._tell_gone = me, gone
         self._first: dict[int, tuple[int, bool]] = {}
-        self._reserving: dict[int, asyncio.Future[Refusal | None]] = {}
+        self._reserving: dict[int, asyncio.Future[NotReserved | None]] = {}
         self._caps: dict[int, int | None] = {}
         self._released: list[int] = []
         self._facts: list[JobRecord] = []
@@ -159,10 +159,10 @@ class SharedBatch(Batch):
         super().add(record)
         self._first.setdefault(record.id, (record.version - 1, held))
 
-    def reserve(self, record: JobRecord, cap: int | None) -> asyncio.Future[Refusal | None]:
+    def reserve(self, record: JobRecord, cap: int | None) -> asyncio.Future[NotReserved | None]:
         """Take an intent; the future has why it was refused, or None."""
         self.add(record, held=True)
-        heard: asyncio.Future[Refusal | None] = asyncio.get_running_loop().create_future()
+        heard: asyncio.Future[NotReserved | None] = asyncio.get_running_loop().create_future()
         self._reserving[record.id], self._caps[record.id] = heard, cap
         return heard
 
@@ -256,9 +256,9 @@ class SharedBatch(Batch):
             if heard.done():
                 continue
             if job_id in self.refused:
-                heard.set_result(Refusal.CAP)
+                heard.set_result(NotReserved.CAP)
             else:
-                heard.set_result(Refusal.ANOTHERS if job_id in gone else None)
+                heard.set_result(NotReserved.ANOTHERS if job_id in gone else None)
         if gone:
             self._tell_gone(self.gone)
 

@@ -12,7 +12,7 @@ import orjson
 from asyncpipe.errors import LedgerError
 from asyncpipe.jobs import Attempt, JobRecord, JobState, Settled, StoredAsset
 from asyncpipe.ledger.connection import Connection
-from asyncpipe.ledger.rows import Refusal
+from asyncpipe.ledger.rows import NotReserved
 
 INLINE = "data:"
 """Prefix of outputs that carry the media themselves; only the prefix is stored, polling again
@@ -137,12 +137,12 @@ class Batch:
         """Hear in the loop that it could not be written."""
 
 
-def reserve(connection: Connection, record: JobRecord, cap: int) -> Refusal | None:
+def reserve(connection: Connection, record: JobRecord, cap: int) -> NotReserved | None:
     """Write an intent, unless more than ``cap`` micro-dollars would be charged or reserved."""
     query = "SELECT coalesce(sum(charged + reserved), 0) FROM attempts"
     (committed,) = connection.execute(query).fetchone()
     if committed + record.attempt.reserved > cap:
-        return Refusal.CAP
+        return NotReserved.CAP
     batch = Batch()
     batch.add(record)
     batch.write(connection)

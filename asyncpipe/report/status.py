@@ -108,7 +108,6 @@ class Status:
     provider: str
     job_file: str | None
     holder: Holder | None
-    workers: Sequence[WorkerRow]
     jobs: Counter[JobState]
     removed: int
     failed_charged: int
@@ -121,6 +120,7 @@ class Status:
     left_s: float | None
     delays: Counter[str] = field(default_factory=Counter)
     not_found: int = 0
+    workers: Sequence[WorkerRow] = ()
 
     @property
     def money(self) -> Money:

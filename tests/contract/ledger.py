@@ -31,7 +31,7 @@ from asyncpipe.jobs.events import (
     now,
 )
 from asyncpipe.jobs.record import JobRecord, fold
-from asyncpipe.ledger import Counted, Ledger, LedgerReader, Named, Refusal
+from asyncpipe.ledger import Counted, Ledger, LedgerReader, Named, NotReserved
 
 MODELS = ["m/text-to-image", "n/text-to-image"]
 JOBS = [Job(name=f"杯子 {n}", model=MODELS[n % 2], prompt="p") for n in range(4)]
@@ -189,7 +189,7 @@ class LedgerContract:
                 first, second, third = map(intent, records[:3])
                 assert await ledger.reserve(first, cap=80_000) is None
                 assert await ledger.reserve(second, cap=80_000) is None
-                assert await ledger.reserve(third, cap=119_999) is Refusal.CAP
+                assert await ledger.reserve(third, cap=119_999) is NotReserved.CAP
                 assert (await ledger.records([third.id]))[0] == records[2]
                 with store.read(tmp_path) as reader:
                     assert len([*reader.attempts()]) == 2
