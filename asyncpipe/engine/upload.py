@@ -7,6 +7,7 @@ import logging
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -15,10 +16,16 @@ from random import Random
 import anyio
 
 from asyncpipe._tasks import Retries, once_more, retrying
-from asyncpipe.errors import NotAccepted, ProviderError, Rejected
-from asyncpipe.jobs import Job, JobRecord, JobState, LocalFile, now
+from asyncpipe.errors import (
+    DownloadError,
+    NotAccepted,
+    ProviderError,
+    Rejected,
+    UsageError,
+)
+from asyncpipe.jobs import Job, JobRecord, JobState, LocalFile, is_bucket_url, now
 from asyncpipe.ledger import Ledger
-from asyncpipe.media import trouble_with
+from asyncpipe.media import RemoteFile, trouble_with
 from asyncpipe.providers import Prediction, Provider, Uploader
 
 logger = logging.getLogger("asyncpipe.uploads")
@@ -161,6 +168,8 @@ class Uploads:
 
     async def _try(self, file: LocalFile) -> str:
         async def send() -> str:
+            if is_bucket_url(file.path):
+                return await self._send_object(file)
             await _check(file, read=False)
             url = await self._send(Path(file.path))
             await _check(file, read=True)  # other bytes than the key says must not be bought
@@ -172,6 +181,21 @@ class Uploads:
         except NotAccepted as exc:
             # Not as what it was: a limit of uploads says nothing of the model's window.
             raise NotAccepted(str(exc), status=exc.status) from exc
+
+    async def _send_object(self, file: LocalFile) -> str:
+        """Send a copy of an object, which is made and looked at first."""
+        async with AsyncExitStack() as stack:
+            lent = RemoteFile(file.path).lent()
+            try:
+                path, sha256 = await asyncio.to_thread(lent.__enter__)
+            except UsageError as exc:
+                raise Rejected(f"{exc}; nothing was bought: run with --retry-failed") from exc
+            except DownloadError as exc:
+                raise NotAccepted(str(exc)) from exc
+            stack.push_async_callback(asyncio.to_thread, lent.__exit__, None, None, None)
+            if sha256 != file.sha256:
+                raise Rejected(_CHANGED.format(f"{file.path} has changed since it was checked"))
+            return await self._send(path)
 
     async def _send(self, path: Path) -> str:
         if self._uploader is None:
@@ -194,7 +218,10 @@ async def _check(file: LocalFile, *, read: bool) -> None:
     """Raise Rejected when a file is not the one any more that the job's key stands for."""
     wrong = await asyncio.to_thread(trouble_with, file, read=read)
     if wrong:
-        raise Rejected(
-            f"{wrong}; nothing was bought: put the file back, then run with --retry-failed, "
-            "or run again with what it is now, which is another job"
-        )
+        raise Rejected(_CHANGED.format(wrong))
+
+
+_CHANGED = (
+    "{}; nothing was bought: put the file back, then run with --retry-failed, or run again with "
+    "what it is now, which is another job"
+)

@@ -46,7 +46,7 @@ from asyncpipe.jobs.inputs import (
 )
 from asyncpipe.jobs.job import BODY_FIELDS, Job, JobType, any_type, canonical_json, type_of_model
 from asyncpipe.jobs.notes import NO_NOTES, Noted, Notes, count_notes
-from asyncpipe.jobs.places import BucketUrl
+from asyncpipe.jobs.places import BucketUrl, OutputPlace, is_bucket_url
 from asyncpipe.jobs.record import (
     NO_ATTEMPT,
     Attempt,
@@ -110,6 +110,7 @@ __all__ = [
     "NotFound",
     "Noted",
     "Notes",
+    "OutputPlace",
     "Polled",
     "PolledAgain",
     "Polling",
@@ -133,6 +134,7 @@ __all__ = [
     "checked_window",
     "count_notes",
     "fold",
+    "is_bucket_url",
     "is_local",
     "is_media_field",
     "made",

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from asyncpipe.errors import UsageError
+from asyncpipe.jobs.places import is_bucket_url
 
 DIRECT_FIELDS = (
     "image",
@@ -45,7 +46,10 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{256,}={0,2}", re.ASCII)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LocalFile:
-    """A file a job takes in, as it was when it was checked; ``path`` is absolute."""
+    """A file a job takes in, as it was when it was checked.
+
+    ``path`` is absolute, or the URL of an object in a bucket.
+    """
 
     path: str
     size: int
@@ -64,9 +68,12 @@ def is_media_field(name: str) -> bool:
 
 
 def is_local(text: str) -> bool:
-    """Whether a medium is a file here: no URL or other scheme, no data URI, no bare base64."""
-    if text.lower().startswith("file:"):
-        return True  # no server can fetch it; the check says how to write it
+    """Whether a medium is a file here: no URL or other scheme, no data URI, no bare base64.
+
+    An object in a bucket counts as one: the provider has no key to it.
+    """
+    if text.lower().startswith("file:") or is_bucket_url(text):
+        return True  # no server can fetch it; of the first the check says how to write it
     return bool(text) and not _SCHEME.match(text) and not _BASE64.fullmatch(text)
 
 
@@ -79,9 +86,7 @@ _HOST = re.compile(r"(?:https?://[^/?#\s]|data:[^,]*,|asset://.)", re.IGNORECASE
 @lru_cache(maxsize=4096)
 def wrong_with(text: str) -> str | None:
     """Why a medium is neither a URL nor a path, and what to do; None where it may be one."""
-    if text[:5].lower() == "data:" and _HOST.match(text):
-        return None
-    if _BASE64.fullmatch(text):
+    if (text[:5].lower() == "data:" and _HOST.match(text)) or _BASE64.fullmatch(text):
         return None
     if _CONTROL.search(text.strip()):
         return (
@@ -91,7 +96,7 @@ def wrong_with(text: str) -> str | None:
     if text.startswith("//"):
         return f"{text[:60]!r} names no scheme: write https:{text[:60]}"
     found = _SCHEME.match(text)
-    if found is None or found[0].lower() == "file:" or _HOST.match(text):
+    if found is None or is_bucket_url(text) or found[0].lower() == "file:" or _HOST.match(text):
         return None
     return (
         f"{text[:60]!r} is no address that the provider can fetch: write a URL with https:// and "

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Self
+from pathlib import Path
+from typing import Self, TypeAlias
 
 from asyncpipe.errors import UsageError
 
@@ -62,3 +63,7 @@ class BucketUrl:
 def is_bucket_url(text: str) -> bool:
     """Whether a text means a place in an object store."""
     return _URL.match(text) is not None
+
+
+OutputPlace: TypeAlias = Path | BucketUrl
+"""Where results go: a folder, or a bucket."""

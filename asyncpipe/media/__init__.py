@@ -4,6 +4,7 @@
 ``Store``. ``LocalFiles`` takes in what jobs name; ``DiskSpace`` watches the free space of the disk.
 """
 
+from asyncpipe.media.borrow import RemoteFile
 from asyncpipe.media.disk import GIB, DiskSpace
 from asyncpipe.media.downloader import Downloader
 from asyncpipe.media.formats import media_type
@@ -17,6 +18,7 @@ __all__ = [
     "DiskSpace",
     "Downloader",
     "LocalFiles",
+    "RemoteFile",
     "StoredFile",
     "Target",
     "media_type",

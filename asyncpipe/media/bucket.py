@@ -228,6 +228,23 @@ class Bucket:
             found = self._store.list_with_delimiter(folder or None)
         return [each["path"].rpartition("/")[2] for each in found["objects"]]
 
+    def beginning(self, path: str, size: int) -> bytes:
+        """The first bytes of an object; blocks; raises FileNotFoundError where there is none."""
+        with self._edge():
+            return bytes(self._store.get_range(path, start=0, end=size))
+
+    def look(self, path: str) -> tuple[int, int]:
+        """Bytes of an object, and when it was written, in ns; blocks, and raises as well."""
+        with self._edge():
+            found = self._store.head(path)
+        return found["size"], round(found["last_modified"].timestamp() * 1e9)
+
+    def blocks(self, path: str) -> Iterator[bytes]:
+        """The bytes of an object, piece by piece; blocks, and raises as well."""
+        with self._edge():
+            for piece in self._store.get(path).stream(PART):
+                yield bytes(piece)
+
     async def sweep(self) -> None:
         """Remove whole uploads that killed runs left without their final names; never raises."""
         with suppress(AsyncpipeError, FileNotFoundError), self._edge():

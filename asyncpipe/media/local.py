@@ -10,8 +10,19 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from asyncpipe.errors import UsageError
-from asyncpipe.jobs import Job, LocalFile, is_local, may_take_media, media, wrong_with
+from asyncpipe.errors import DownloadError, UsageError
+from asyncpipe.jobs import (
+    BucketUrl,
+    Job,
+    LocalFile,
+    OutputPlace,
+    is_bucket_url,
+    is_local,
+    may_take_media,
+    media,
+    wrong_with,
+)
+from asyncpipe.media.borrow import RemoteFile
 from asyncpipe.media.formats import HEAD_BYTES, media_type, sniff
 
 MOST_BYTES = 50 * 1024 * 1024 - 4096
@@ -36,14 +47,21 @@ class BadInputs(UsageError):
 class LocalFiles:
     """Looks at files below ``base`` (None: the working directory); hashes each of them once.
 
-    ``within``: only files below these folders, links resolved (None: anywhere); of others nothing
-    is told, not even whether they are there. A file is looked at again when its size or time of
-    change is another one. Blocks while it reads: in a loop it belongs into a thread.
+    ``within``: only files below these folders, links resolved, and objects of these buckets (None:
+    any); of others nothing is told, not even whether they are there. A file is looked at again when
+    its size or time of change is another one. Blocks while it reads: in a loop it belongs into a
+    thread.
     """
 
-    def __init__(self, base: Path | None = None, *, within: Sequence[Path] | None = None) -> None:
+    def __init__(
+        self, base: Path | None = None, *, within: Sequence[OutputPlace] | None = None
+    ) -> None:
         self._base = base
-        self._within = None if within is None else [folder.resolve() for folder in within]
+        self._within: list[Path] | None = None
+        self._buckets: list[BucketUrl] | None = None
+        if within is not None:
+            self._within = [each.resolve() for each in within if isinstance(each, Path)]
+            self._buckets = [each for each in within if isinstance(each, BucketUrl)]
         self._known: dict[str, LocalFile] = {}
 
     def attach(self, job: Job) -> Job:
@@ -63,7 +81,7 @@ class LocalFiles:
                 continue
             try:
                 inputs[text] = self._file(text)
-            except UsageError as exc:
+            except (UsageError, DownloadError) as exc:
                 faults.append(f"{field}: {exc}")
         if faults:
             raise BadInputs(faults)
@@ -72,6 +90,8 @@ class LocalFiles:
     def _file(self, text: str) -> LocalFile:
         if text.lower().startswith("file:"):
             raise UsageError(f"{text!r}: write the path alone, without file:")
+        if is_bucket_url(text):
+            return self._object(RemoteFile(text))
         base = self._base if self._base is not None else Path()
         path = (base / text).absolute()
         if self._within is not None:
@@ -83,17 +103,39 @@ class LocalFiles:
                 return known
             _check_kind(text, now.st_mode, now.st_size)
             if now.st_size > MOST_BYTES:
-                _check_size(text, path, now.st_size)
+                with path.open("rb") as opened:
+                    _check_size(text, opened.read(HEAD_BYTES), path.name, now.st_size)
             file = hashed(path)
         except FileNotFoundError as exc:
             raise UsageError(_missing(text, path)) from exc
         except (OSError, ValueError) as exc:  # ValueError: a NUL in the path
             why = getattr(exc, "strerror", None) or exc
             raise UsageError(f"{text!r} cannot be read ({why}): {path}") from exc
+        self._remember(str(path), file)
+        return file
+
+    def _object(self, remote: RemoteFile) -> LocalFile:
+        if self._buckets is not None and not any(map(remote.lies_in, self._buckets)):
+            raise UsageError(
+                f"{remote.text[:200]!r} would be read with the keys of this machine, and jobs may "
+                "not do that: give a URL with its https://, or allow its bucket (the pipeline's "
+                "local_files)"
+            )
+        known, now = self._known.get(remote.text), remote.look()
+        if known and (known.size, known.mtime_ns) == now:
+            return known
+        _check_kind(remote.text, stat.S_IFREG, now[0])
+        head = remote.beginning(HEAD_BYTES)
+        _check_size(remote.text, head, remote.name, now[0])
+        _check_medium(remote.text, head)
+        file = remote.hashed()
+        self._remember(remote.text, file)
+        return file
+
+    def _remember(self, name: str, file: LocalFile) -> None:
         if len(self._known) >= _MOST_KNOWN:
             self._known.clear()
-        self._known[str(path)] = file
-        return file
+        self._known[name] = file
 
     def _allowed(self, text: str, path: Path) -> Path:
         """Where a path leads; raises UsageError, always the same, for one that is not allowed."""
@@ -123,9 +165,8 @@ def _check_kind(text: str, mode: int, size: int) -> None:
         raise UsageError(f"{text!r} is empty")
 
 
-def _check_size(text: str, path: Path, size: int) -> None:
-    with path.open("rb") as file:
-        _, told = media_type(file.read(HEAD_BYTES), path.name)
+def _check_size(text: str, head: bytes, name: str, size: int) -> None:
+    _, told = media_type(head, name)
     sound = told.startswith("audio/")
     if size > (MOST_AUDIO_BYTES if sound else MOST_BYTES):
         most = "512 MB of sound" if sound else "50 MB"
@@ -134,14 +175,17 @@ def _check_size(text: str, path: Path, size: int) -> None:
         )
 
 
+def _check_medium(name: str, head: bytes) -> None:
+    kind = sniff(head)
+    if kind is None or kind in _NOT_MEDIA:
+        raise UsageError(f"{name!r} is no picture, video or sound: name another file")
+
+
 def hashed(path: Path) -> LocalFile:
     """Read a file to its end; raises OSError, and UsageError if it is no medium, or changes."""
     with path.open("rb") as file:
         before = os.fstat(file.fileno())
-        head = file.read(HEAD_BYTES)
-        kind = sniff(head)
-        if kind is None or kind in _NOT_MEDIA:
-            raise UsageError(f"{path.name!r} is no picture, video or sound: name another file")
+        _check_medium(path.name, file.read(HEAD_BYTES))
         file.seek(0)
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         size, after = file.tell(), os.fstat(file.fileno())
@@ -156,6 +200,8 @@ def trouble_with(file: LocalFile, *, read: bool) -> str | None:
     A file of another time is read again: the same bytes are the same input. With ``read`` any is:
     what keeps times, or has coarse ones, may have put other bytes there.
     """
+    if is_bucket_url(file.path):
+        return _trouble_with_object(file, read=read)
     path = Path(file.path)
     try:
         now = path.stat()
@@ -165,4 +211,16 @@ def trouble_with(file: LocalFile, *, read: bool) -> str | None:
             return None
     except (OSError, UsageError) as exc:
         return f"{file.path} cannot be read any more ({getattr(exc, 'strerror', None) or exc})"
+    return f"{file.path} has changed since it was checked"
+
+
+def _trouble_with_object(file: LocalFile, *, read: bool) -> str | None:
+    remote = RemoteFile(file.path)
+    try:
+        if not read and remote.look() == (file.size, file.mtime_ns):
+            return None
+        if remote.hashed().sha256 == file.sha256:
+            return None
+    except (UsageError, DownloadError) as exc:
+        return str(exc)
     return f"{file.path} has changed since it was checked"

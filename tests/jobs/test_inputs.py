@@ -59,7 +59,7 @@ def test_media_are_found_wherever_they_stand_and_nothing_else() -> None:
     "text",
     [
         *("htps://example.com/a.jpg", "mug:blue.jpg", "https:/example.com/a.jpg", "https:a.jpg"),
-        *("blob:https://site/123", "s3://bucket/a.jpg", "gs://b/a.jpg", "ftp://x/a.jpg"),
+        *("blob:https://site/123", "oss://bucket/a.jpg", "hdfs://b/a.jpg", "ftp://x/a.jpg"),
         *("//example.com/a.jpg", "http://", "https:///a.jpg", "data:image/png", "javascript:1"),
         *("C:\new\test.jpg", "photos\table.png", "C:\\a\x07b.png", "a\u2028b.png"),
     ],
