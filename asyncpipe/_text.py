@@ -117,6 +117,13 @@ def shown(value: Any) -> str:
     return f"{value[:_LONGEST_SHOWN]!r}…" if long else repr(value)
 
 
+def shown_url(url: str) -> str:
+    """A URL as a message shows it: no query, which may carry a signature, and no media in it."""
+    if url[:5].lower() == "data:":
+        return f"{brief(url[:200].partition(',')[0])},…"
+    return url.partition("#")[0].partition("?")[0][:200]
+
+
 def meant(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
     """A did-you-mean for ``word``, or nothing."""
     close = difflib.get_close_matches(brief(word).lower(), list(known), n=1, cutoff=cutoff)

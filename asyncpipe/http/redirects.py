@@ -10,8 +10,8 @@ from urllib.parse import urljoin, urlsplit
 import aiohttp
 from yarl import URL
 
+from asyncpipe._text import shown_url
 from asyncpipe.errors import DownloadError
-from asyncpipe.http.headers import source_of
 
 _MOVED = frozenset({301, 302, 303, 307, 308})
 
@@ -41,7 +41,7 @@ async def follow(
             return response
         response.release()
         url = _target(url, response, what)
-    raise DownloadError(f"{what} was redirected too often, at last to {_shown(url)}")
+    raise DownloadError(f"{what} was redirected too often, at last to {shown_url(url)}")
 
 
 def as_given(url: str) -> URL:
@@ -72,15 +72,11 @@ def _quoted(found: re.Match[str]) -> str:
 def _target(url: str, response: aiohttp.ClientResponse, what: str) -> str:
     location = response.headers.get("Location")
     if not location:
-        raise DownloadError(f"{_shown(url)} answers {response.status} and does not say where to")
+        raise DownloadError(f"{shown_url(url)} answers {response.status} and does not say where to")
     location = location.strip()
     # What is whole is not taken apart: signatures are over its very bytes.
     parts = urlsplit(location)
     target = location if parts.scheme and parts.netloc else urljoin(url, location)
     if urlsplit(target).scheme not in ("http", "https"):
-        raise DownloadError(f"{what} was redirected to {target[:80]!r}")
+        raise DownloadError(f"{what} was redirected to {shown_url(target)[:80]!r}")
     return target
-
-
-def _shown(url: str) -> str:
-    return source_of(url)[:200]

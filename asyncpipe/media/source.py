@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from asyncpipe._text import shown_url
 from asyncpipe.errors import DownloadError, TooLarge, UsageError
 from asyncpipe.http import (
     USER_AGENT,
@@ -147,7 +148,7 @@ class Source:
             head_s=_CONNECT_S + self._stalled_s,
         )
         try:
-            said = shown(str(response.url))
+            said = shown_url(str(response.url))
             accepted = (200, 206, 416) if headers else (200,)
             check_answer(response, accepted, shown=said)
             if response.status != 416:
@@ -185,24 +186,24 @@ class Source:
 def check_scheme(url: str) -> None:
     """Raise DownloadError for what is neither http nor https."""
     if not url.startswith(_WEB) and urlsplit(url).scheme not in ("http", "https"):
-        raise DownloadError(f"an output is neither http, https nor data: {url[:80]!r}")
+        raise DownloadError(f"an output is neither http, https nor data: {shown_url(url)[:80]!r}")
 
 
 def path_of(head: bytes, content_type: str, url: str, target: Target) -> str:
     """The path that an output gets, by its first bytes; raises DownloadError for what is none."""
     if not head:
-        raise DownloadError(f"{shown(url)} is empty")
+        raise DownloadError(f"{shown_url(url)} is empty")
     try:
         told = recognise(head, content_type, url, target.kind, target.default_extension)
     except DownloadError as exc:
-        raise DownloadError(f"{shown(url)} {exc}") from None
+        raise DownloadError(f"{shown_url(url)} {exc}") from None
     return f"{target.stem}.{told}"
 
 
 def check_end(path: str, size: int, read: Read, url: str, *, told: bool) -> None:
     """Raise DownloadError for a file that is not whole, by what is in it."""
     if problem := broken(path.rpartition(".")[2], size, read, told=told):
-        raise DownloadError(f"{shown(url)} {problem}")
+        raise DownloadError(f"{shown_url(url)} {problem}")
 
 
 def check_whole(size: int, total: int | None) -> None:
@@ -256,14 +257,9 @@ def network_trouble(url: str) -> Iterator[None]:
         yield
     except (*NETWORK, ValueError, UsageError) as exc:
         raise DownloadError(
-            f"{shown(url)} could not be fetched: {_reason(exc)}",
+            f"{shown_url(url)} could not be fetched: {_reason(exc)}",
             refused=isinstance(exc, aiohttp.ClientConnectorError),
         ) from (None if isinstance(exc, aiohttp.ClientHttpProxyError) else exc)
-
-
-def shown(url: str) -> str:
-    """A URL for people: without the query, which may carry a signature."""
-    return url.split("?", 1)[0][:200]
 
 
 def _reason(exc: Exception) -> str:

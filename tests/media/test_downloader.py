@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import errno
 import gzip
 import hashlib
@@ -89,6 +90,22 @@ def test_data_uris_need_no_network(tmp_path: Path) -> None:
 
     stored = asyncio.run(main())
     assert (tmp_path / stored.path).read_bytes().startswith(b"\x89PNG")
+
+
+INLINE = base64.b64encode(b"Service temporarily unavailable, retry" * 900).decode()
+
+
+@pytest.mark.parametrize("medium", [INLINE[:52], INLINE])
+def test_no_message_holds_the_media_of_an_answer(tmp_path: Path, medium: str) -> None:
+    """What a data URI is counts, its bytes say nothing to anybody."""
+
+    async def main() -> None:
+        async with Downloader(tmp_path) as downloader:
+            await downloader.fetch(f"data:image/png;base64,{medium}", TARGET)
+
+    with pytest.raises(DownloadError, match=r"^data:image/png;base64,… is ") as caught:
+        asyncio.run(main())
+    assert medium[:12] not in str(caught.value)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "169.254.169.254", "10.0.0.1"])

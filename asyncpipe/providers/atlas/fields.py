@@ -104,6 +104,9 @@ _ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|[@
 
 _SECRETS = re.compile(r"(apikey-|Bearer\s+)[\w.~+/=-]+", re.IGNORECASE)
 
+_INLINE = re.compile(r"(data:[\w/.+-]+(?:;[\w=-]+)*,)[\w%+/=-]{20,}", re.IGNORECASE)
+"""Media inside a message, which say nothing to anybody."""
+
 _MODERATION = re.compile(
     r"content[ _-]?(polic|filter|moderat)|moderation|moderated|copyright|sensitive|nsfw|filtered"
     r"|safety (system|filter|polic|check)|审核|敏感|违规|版权",
@@ -172,10 +175,11 @@ def number(value: Any) -> int | None:
 
 
 def clean(text: str, length: int = MESSAGE_LENGTH) -> str:
-    """Make one printable line of at most ``length`` characters; escapes and keys are taken out."""
+    """Make one printable line of at most ``length`` characters; escapes, keys and media go."""
     if text.isalnum() and len(text) <= length:
         return text  # one word: nothing to take out of it
     text = _SECRETS.sub(r"\1…", _ESCAPES.sub("", text[: 8 * MESSAGE_LENGTH]))
+    text = _INLINE.sub(r"\1…", text)
     line = " ".join("".join(map(_printable, text)).split())
     return line if len(line) <= length else line[: length - 1] + "…"
 

@@ -564,6 +564,15 @@ def test_messages_are_one_clean_line() -> None:
         assert "bad line" in text
 
 
+def test_messages_hold_no_media() -> None:
+    """What an API repeats of an input that came as a data URI says nothing to anybody."""
+    said = f"cannot read data:image/png;base64,{'iVBORw0KGgo' * 90}== of the request"
+    answer = poll(json.dumps({"data": {"status": "failed", "error": said}}))
+    assert answer.error == "cannot read data:image/png;base64,… of the request"
+    refused = submit_error(json.dumps({"code": 400, "msg": said}), 400)
+    assert "iVBOR" not in str(refused)
+
+
 def test_bad_bytes_do_not_lose_a_bought_prediction() -> None:
     """Half a surrogate pair, a stray byte, NaN: the id is still read, and can be stored."""
     assert submit('{"code":200,"data":{"id":"p","error":"\\ud800","x":NaN}}').id == "p"
