@@ -29,6 +29,9 @@ _MODELS = "/api/v1/models"
 
 _CALCULATE = "/api/v1/model/calculate"
 
+SHUTDOWN_S = 0.5
+"""How long requests that are under way may take at the end."""
+
 
 class Simulator:
     """Serve while entered; ``base_url`` and ``books`` say where and what was sold."""
@@ -46,7 +49,7 @@ class Simulator:
             self.books = Books(self._settings.books)
             stack.callback(self.books.close)
             service = self._service = Service(self._settings, self.books, maker)
-            runner = web.AppRunner(self._app(service), access_log=None, shutdown_timeout=0.5)
+            runner = web.AppRunner(self._app(service), access_log=None, shutdown_timeout=SHUTDOWN_S)
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
             stack.callback(service.leaving.set)

@@ -576,18 +576,28 @@ def test_a_write_left_in_its_thread_is_harmless_to_the_same_file(tmp_path: Path)
 def test_a_close_waits_for_the_write_it_meets(tmp_path: Path) -> None:
     """Otherwise its file's number could be another file's by the time it goes on."""
     part = Part(tmp_path / "a", None)
-    with part._lock:
-        thread = asyncio.run(_closing(part))
+    part._lock = lock = _Announced()  # type: ignore[assignment]
+    thread = threading.Thread(target=part.close)
+    with lock.inner:
+        thread.start()
+        assert lock.wanted.wait(60)
         assert not part.closed
-    thread.join(5)
+    thread.join(60)
     assert part.closed
 
 
-async def _closing(part: Part) -> Any:
-    thread = threading.Thread(target=part.close)
-    thread.start()
-    await asyncio.sleep(0.05)
-    return thread
+class _Announced:
+    """A lock that says when somebody wants it."""
+
+    def __init__(self) -> None:
+        self.inner, self.wanted = threading.RLock(), threading.Event()
+
+    def __enter__(self) -> None:
+        self.wanted.set()
+        self.inner.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.inner.release()
 
 
 def test_a_thread_that_was_faster_is_no_trouble(tmp_path: Path) -> None:

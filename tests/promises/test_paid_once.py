@@ -12,7 +12,7 @@ import json
 import shutil
 import sqlite3
 import sys
-import time
+import threading
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -384,7 +384,7 @@ def test_what_fails_of_earlier_runs_is_not_bought_anew_unasked(tmp_path: Path, h
 
 def test_asking_again_for_a_withdrawn_job_twice_never_hides_its_submit(tmp_path: Path) -> None:
     """The second caller must not make a job pending in the ledger that is being submitted."""
-    provider = FakeProvider(default=Script(submit_s=5.0))
+    provider, over = FakeProvider(default=Script(submit_s=5.0)), threading.Event()
 
     async def main() -> None:
         async with opened(tmp_path, provider, max_workers=2) as pipeline:
@@ -397,9 +397,12 @@ def test_asking_again_for_a_withdrawn_job_twice_never_hides_its_submit(tmp_path:
             callers = [asyncio.ensure_future(pipeline.generate(job("x")))]
             await asyncio.sleep(0)
             ledger: Any = pipeline._parts().ledger
-            busy = asyncio.ensure_future(ledger._ask(lambda _: time.sleep(0.05)))
+            busy = asyncio.ensure_future(ledger._ask(lambda _: over.wait(60)))
             await asyncio.sleep(0)
             callers.append(asyncio.ensure_future(pipeline.generate(job("x"))))
+            for _ in range(50):  # until everybody waits for the ledger
+                await asyncio.sleep(0)
+            over.set()
             await asyncio.sleep(2.0)
             assert provider.submits == 3
             with sqlite3.connect(ledger_path(tmp_path)) as other:

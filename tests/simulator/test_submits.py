@@ -14,6 +14,7 @@ import pytest
 from asyncpipe.errors import UsageError
 from asyncpipe.simulator.faults import Faults
 from asyncpipe.simulator.settings import SimulatorSettings
+from tests.support.clock import until
 from tests.support.simulator_client import FLUX, KEY, PNG, SEEDANCE, Client, Reply, drain, run
 
 
@@ -114,15 +115,11 @@ def test_a_hung_submit_is_let_go_with_its_client() -> None:
     async def steps(client: Client) -> None:
         before = len(asyncio.all_tasks())
         submits = [asyncio.create_task(client.submit()) for _ in range(3)]
-        await asyncio.sleep(0.2)
+        await until(lambda: len(client.books.predictions()) == 3)
         assert len(asyncio.all_tasks()) > before + 3
         for submit in submits:
             submit.cancel()
-        for _ in range(100):
-            await asyncio.sleep(0.05)
-            if len(asyncio.all_tasks()) == before:
-                return
-        pytest.fail("the simulator still holds submits whose clients went")
+        await until(lambda: len(asyncio.all_tasks()) == before)
 
     run(steps, faults=Faults(hung_submit=1.0))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from datetime import datetime, tzinfo
 from typing import Any, TypeVar
 
@@ -36,3 +36,9 @@ class Clock:
     def now(self, zone: tzinfo) -> datetime:
         """As ``datetime.now``."""
         return datetime.fromtimestamp(self.time(), zone)
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Wait for what no event tells; the test's own limit ends it."""
+    while not true():  # noqa: ASYNC110 - nobody would set the event
+        await asyncio.sleep(0.01)
