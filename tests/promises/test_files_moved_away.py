@@ -240,3 +240,30 @@ def test_lost_media_are_tried_once_more_by_those_who_say_so(
             assert len(shop.provider.sold) == 2
 
     run_virtual(main())
+
+
+@pytest.mark.parametrize("asking", ["verify", "collect --lost"])
+def test_media_that_are_missing_are_asked_for_by_those_who_say_so(
+    tmp_path: Path, asking: str
+) -> None:
+    """A run and a plain collect look for the files alone; these two ask the media host, too."""
+
+    async def main() -> None:
+        async with Shop() as shop:
+            await run(tmp_path, shop, "杯")
+            (tmp_path / "images" / "杯.png").unlink()
+            shop.status = 404
+            await run(tmp_path, shop, "杯")
+            assert states(tmp_path) == {"杯": JobState.MISSING}
+            shop.status, asked = 200, len(shop.asked)
+            await run(tmp_path, shop, "杯")
+            await collect(tmp_path, shop)
+            assert (states(tmp_path), len(shop.asked)) == ({"杯": JobState.MISSING}, asked)
+            if asking == "verify":
+                await verified(tmp_path, shop)
+            else:
+                await collect(tmp_path, shop, lost=True)
+            assert states(tmp_path) == {"杯": JobState.SUCCEEDED}
+            assert len(shop.provider.sold) == 1
+
+    run_virtual(main())
