@@ -33,6 +33,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -47,7 +48,7 @@ from asyncpipe.errors import (
     SubmitUnknown,
 )
 from asyncpipe.jobs import Job, JobType, now
-from asyncpipe.pricing import HasBalance, HasBill, HasQuotes, Quote
+from asyncpipe.pricing import HasBalance, HasBill, HasQuotes, PriceBook, Quote
 from asyncpipe.providers import (
     DEFAULT_PROVIDER,
     HasAccountId,
@@ -58,6 +59,7 @@ from asyncpipe.providers import (
     Provider,
     Uploader,
     account_of,
+    known_prices,
 )
 from asyncpipe.providers.catalog import CatalogModel, HasCatalogue
 
@@ -187,7 +189,8 @@ class FakeProvider:
     most it worked on at once. ``uploads`` holds the path of every file it took, ``submitted`` every
     job as it came; ``upload_errors`` are raised first, one per upload, and one takes ``upload_s``.
     ``listed`` is its history, newest last, which it shows with ``shows_history``, each after
-    ``history_lag_s``; without, it has none. A test may add to it what others bought.
+    ``history_lag_s``; without, it has none. A test may add to it what others bought. ``price_book``
+    is what is known of its prices: the built-in ones unless told.
     """
 
     scripts: Mapping[str, Script] = field(default_factory=dict)
@@ -197,6 +200,7 @@ class FakeProvider:
     retention_s: float = 14 * 86_400.0
     simulated: bool = True
     account: str = ""
+    price_book: PriceBook | None = field(default_factory=partial(known_prices, simulated=True))
     sold: list[str] = field(default_factory=list)
     submits: int = 0
     polls: int = 0

@@ -186,7 +186,7 @@ def test_rooms_are_entered_by_their_doors() -> None:
         assert set(listed[0]) == used[door] | {*by_name}, door
 
 
-FOUND_BY_NAME = {"KEY_VARIABLES", "connect", "has_key"}
+FOUND_BY_NAME = {"KEY_VARIABLES", "connect", "has_key", "known_prices"}
 """What ``providers.connect`` and its like take of a provider's folder, by the folder's name."""
 
 ATLAS = re.compile("atlas", re.IGNORECASE)

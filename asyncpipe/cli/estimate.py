@@ -60,7 +60,8 @@ def estimate_jobs(options: EstimateOptions) -> None:
     if options.simulate + bool(options.base_url) + options.offline > 1:
         raise click.UsageError("--offline, --simulate and --base-url exclude each other")
     file = open_jobs(options.jobfile)
-    prices = prices_of(file, load_price_file(options.price_file) if options.price_file else None)
+    book = load_price_file(options.price_file) if options.price_file else None
+    prices = prices_of(file, book, base_url=options.base_url, simulated=options.simulate)
     workers = options.max_workers or file.settings.max_workers
     if options.offline or not (options.simulate or options.base_url or has_key()):
         remark = "as --offline asks" if options.offline else "there is no key"

@@ -101,8 +101,8 @@ def _collect(options: RunOptions, folder: Path) -> int:
 
 
 async def _run(options: RunOptions, file: JobFile, book: PriceBook | None, place: Place) -> End:
-    settings, echo, prices = file.settings, options.output.echo, prices_of(file, book)
-    folder = place.folder
+    settings, echo, folder = file.settings, options.output.echo, place.folder
+    prices = prices_of(file, book, base_url=options.base_url, simulated=options.simulate)
     # The article's simulator takes any model; a file that is checked without asking anybody is
     # checked before the folder is touched.
     asking = not options.simulate or options.simulate_catalog == "live"

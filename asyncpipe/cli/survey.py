@@ -14,6 +14,7 @@ from asyncpipe.errors import JobFileError, Problem, UsageError
 from asyncpipe.jobfile import JobFile, JobRow
 from asyncpipe.jobs import Job
 from asyncpipe.pricing import Price, PriceBook, Prices, Quotes, Unpriced, books_of, price_key
+from asyncpipe.providers import known_prices
 
 QUOTES_S = 120.0
 """Longest wait for the quotes of one job file."""
@@ -161,10 +162,17 @@ async def survey_rows(
         raise JobFileError(problems)
 
 
-def prices_of(file: JobFile, book: PriceBook | None) -> Prices:
-    """Every source of prices that a job file and the user's price file name, no quotes yet."""
+def prices_of(
+    file: JobFile, book: PriceBook | None, *, base_url: str | None = None, simulated: bool = False
+) -> Prices:
+    """Every source of prices of a job file, the user's price file and the provider; no quotes yet.
+
+    ``base_url`` and ``simulated`` say where the provider is, as for ``providers.connect``.
+    """
+    own = known_prices(base_url=base_url, simulated=simulated)
     return Prices(
-        books=books_of(file.settings.prices, book), estimate_factor=file.settings.estimate_factor
+        books=books_of(file.settings.prices, book, own),
+        estimate_factor=file.settings.estimate_factor,
     )
 
 

@@ -11,7 +11,15 @@ from asyncpipe.pricing.money import MOST_USD, from_micro, to_micro, told_micro, 
 from asyncpipe.pricing.price import MOST_FACTOR, Price, Prices, Unpriced, outputs_asked
 from asyncpipe.pricing.quotes import Quote, price_key
 from asyncpipe.pricing.quoting import HasQuotes, Quotes, Tell
-from asyncpipe.pricing.rates import CONDITIONS, UNITS, PriceBook, Rate, Tier, books_of, plain_size
+from asyncpipe.pricing.rates import (
+    CONDITIONS,
+    UNITS,
+    PriceBook,
+    Rate,
+    Tier,
+    books_of,
+    plain_size,
+)
 from asyncpipe.pricing.spending import Spending, SpendingLimits
 
 __all__ = [

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from asyncpipe.errors import UsageError
 
@@ -163,29 +163,25 @@ class PriceBook:
         return f"{self.source} of {self.as_of}" if self.as_of else self.source
 
 
+@runtime_checkable
+class HasPriceBook(Protocol):
+    """What a provider may have besides: prices of its own that are known without asking."""
+
+    @property
+    def price_book(self) -> PriceBook | None:
+        """Its prices where it is; None where others may hold."""
+
+
+def price_book_of(provider: object) -> PriceBook | None:
+    """What a provider knows of its own prices."""
+    return provider.price_book if isinstance(provider, HasPriceBook) else None
+
+
 def books_of(
-    prices: Mapping[str, Rate] | None, price_file: PriceBook | None = None
+    prices: Mapping[str, Rate] | None,
+    price_file: PriceBook | None = None,
+    own: PriceBook | None = None,
 ) -> tuple[PriceBook, ...]:
-    """The price books of a run, in order: the job file's rates, the user's file, the built-in."""
-    own = [PriceBook(rates=dict(prices), source="job file")] if prices else []
-    return (*own, *([price_file] if price_file else []), built_in())
-
-
-def built_in() -> PriceBook:
-    """Return the built-in price book: the article's five models at the article's prices.
-
-    They are the article's figures of 2026-02-28 and go stale: real prices have been seen ten times
-    as high, and two of the ids are the article's only. A job file's ``prices`` go
-    before them.
-    """
-    return PriceBook(
-        rates={
-            "black-forest-labs/flux-2-pro/text-to-image": Rate(per_image=Decimal("0.04")),
-            "google/imagen4-ultra/text-to-image": Rate(per_image=Decimal("0.06")),
-            "bytedance/seedance-v1.5-pro/text-to-video": Rate(per_second=Decimal("0.022")),
-            "google/veo3.1/text-to-video": Rate(per_second=Decimal("0.03")),
-            "openai/sora-v2/text-to-video": Rate(per_second=Decimal("0.15")),
-        },
-        source="built-in table",
-        as_of=date(2026, 2, 28),
-    )
+    """The price books of a run, in order: the job file's rates, the user's file, the provider's."""
+    named = [PriceBook(rates=dict(prices), source="job file")] if prices else []
+    return (*named, *(book for book in (price_file, own) if book))

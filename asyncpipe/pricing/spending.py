@@ -13,7 +13,7 @@ from asyncpipe.pricing.budget import Budget, Committed, Fit, InFlight
 from asyncpipe.pricing.money import checked_cap
 from asyncpipe.pricing.price import ESTIMATE_FACTOR, Price, Prices
 from asyncpipe.pricing.quoting import Quotes, Tell, ask_unpriced
-from asyncpipe.pricing.rates import PriceBook, Rate, books_of
+from asyncpipe.pricing.rates import PriceBook, Rate, books_of, price_book_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,7 +69,7 @@ class SpendingLimits:
     does not fit stays pending. Nothing is submitted that would leave less than ``min_balance`` in
     the account. None: no limit. A job's price is the provider's quote (free; ``quotes=False``
     asks for none), else that of ``prices`` (by model id), of ``price_book`` (see
-    ``load_price_file``) or of the built-in table; one that the provider calls an estimate is
+    ``load_price_file``) or of the provider's own table; one that the provider calls an estimate is
     reserved times ``estimate_factor``. Raises UsageError naming the field that is wrong.
     """
 
@@ -84,10 +84,10 @@ class SpendingLimits:
         if self.max_cost is not None:
             checked_cap(self.max_cost)
         checked_least(self.min_balance)
-        self._prices()
+        self._prices(None)
 
-    def _prices(self) -> Prices:
-        books = books_of(self.prices, self.price_book)
+    def _prices(self, own: PriceBook | None) -> Prices:
+        books = books_of(self.prices, self.price_book, own)
         return Prices(books=books, estimate_factor=self.estimate_factor)
 
     def open(
@@ -101,7 +101,7 @@ class SpendingLimits:
         budget = Budget(cap, committed, in_flight)
         return Spending(
             budget=budget,
-            prices=replace(self._prices(), quotes=quotes.quotes),
+            prices=replace(self._prices(price_book_of(provider)), quotes=quotes.quotes),
             quotes=quotes,
             balance=Balance(provider, budget, least=self.min_balance, tell=tell),
             tell=tell,

@@ -2,7 +2,8 @@
 
 ``base`` is what the engine asks of one; ``atlas`` is Atlas Cloud; ``catalog`` is what a catalogue
 of models says. A new provider is a folder beside ``atlas`` whose ``__init__`` has ``connect``,
-``has_key`` and ``KEY_VARIABLES``; it is found by the folder's name.
+``has_key`` and ``KEY_VARIABLES``, and ``known_prices`` where its prices are known without asking;
+it is found by the folder's name.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from asyncpipe.errors import UsageError
+from asyncpipe.pricing import PriceBook
 from asyncpipe.providers.base import (
     HasAccountId,
     HasHistory,
@@ -40,6 +42,7 @@ __all__ = [
     "connect",
     "has_key",
     "key_variable",
+    "known_prices",
     "retention_of",
 ]
 
@@ -70,6 +73,19 @@ def has_key(name: str = DEFAULT_PROVIDER) -> bool:
 def key_variable(name: str = DEFAULT_PROVIDER) -> str:
     """The environment variable that a provider's key is looked for in first."""
     return str(_folder(name).KEY_VARIABLES[0])
+
+
+def known_prices(
+    name: str = DEFAULT_PROVIDER, *, base_url: str | None = None, simulated: bool = False
+) -> PriceBook | None:
+    """What is known of a provider's prices without asking it, if anything; raises UsageError.
+
+    None, too, where it is at another place than its own: others may charge otherwise.
+    """
+    book: PriceBook | None = None
+    if (tell := getattr(_folder(name), "known_prices", None)) is not None:
+        book = tell(base_url=base_url, simulated=simulated)
+    return book
 
 
 def _folder(name: str) -> Any:

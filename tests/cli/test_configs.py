@@ -13,7 +13,7 @@ from asyncpipe.cli.app import run_command
 from asyncpipe.jobfile.file import JobFile
 from asyncpipe.jobfile.load import load_jobs
 from asyncpipe.pricing.price import price
-from asyncpipe.pricing.rates import built_in
+from asyncpipe.providers.atlas.prices import built_in
 from tests.support import CONFIGS
 
 FILES = sorted(CONFIGS.glob("*.yaml"))

@@ -19,7 +19,7 @@ from asyncpipe.cli.survey import Survey
 from asyncpipe.jobfile.load import open_jobs
 from asyncpipe.jobs.job import Job
 from asyncpipe.pricing.price import Price, Prices
-from asyncpipe.pricing.rates import built_in
+from asyncpipe.providers.atlas.prices import built_in
 from asyncpipe.simulator.books import Books
 from asyncpipe.simulator.server import Simulator
 from tests.support import CONFIGS

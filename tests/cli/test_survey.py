@@ -11,7 +11,8 @@ from asyncpipe.cli.survey import Survey, Wanted
 from asyncpipe.errors import JobFileError
 from asyncpipe.jobfile import JobRow, open_jobs
 from asyncpipe.jobs import Job
-from asyncpipe.pricing import Prices, books_of
+from asyncpipe.pricing import Prices
+from asyncpipe.providers.atlas.prices import built_in
 
 VEO = "google/veo3.1/text-to-video"
 NEW = "some/new/text-to-image"
@@ -20,7 +21,7 @@ NEW = "some/new/text-to-image"
 def surveyed(tmp_path: Path, jobs: list[Job], wanted: Wanted, *, only_wanted: bool) -> Survey:
     path = tmp_path / "jobs.yaml"
     path.write_text(f"- {{model: {VEO}, prompt: p}}\n")
-    prices = Prices(books=books_of(None))
+    prices = Prices(books=(built_in(),))
     found = Survey(open_jobs(path), prices, wanted=wanted, only_wanted=only_wanted)
     for line, job in enumerate(jobs, start=1):
         found.add(JobRow(job=job, line=line))
@@ -54,6 +55,6 @@ def test_kinds_are_bounded_and_never_cheaper_than_the_jobs(
     found = surveyed(tmp_path, jobs, lambda job: True, only_wanted=False)
     assert len(found.kinds) == 21
     assert sum(kind.count for kind in found.kinds) == len(jobs)
-    prices = Prices(books=books_of(None))
+    prices = Prices(books=(built_in(),))
     total = sum(price.micro * kind.count for kind, price in found.priced())
     assert total >= sum(prices.of(job).micro for job in jobs)

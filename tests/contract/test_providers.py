@@ -21,6 +21,7 @@ from asyncpipe.errors import PollFailed, PredictionGone, ProviderError, UsageErr
 from asyncpipe.jobs import Job, JobState
 from asyncpipe.pricing import SpendingLimits
 from asyncpipe.providers import Prediction, PredictionStatus, Provider, connect, key_variable
+from asyncpipe.providers.atlas.prices import built_in
 from asyncpipe.report import Outcome, Result
 from asyncpipe.testing import NOBODYS, PIXEL, FakeProvider, Script, check_provider
 from tests.contract.provider import (
@@ -160,6 +161,27 @@ def test_one_that_takes_no_files_is_not_given_any(tmp_path: Path) -> None:
     (tmp_path / "mug.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(64))
     with pytest.raises(UsageError, match="takes no files"):
         run(toy, Trouble.NONE, tmp_path, [job(image=str(tmp_path / "mug.png"))])
+
+
+def test_nobodys_prices_hold_for_another_provider(tmp_path: Path) -> None:
+    """Not even for a model of the same name; those that somebody says do."""
+    known = next(iter(built_in().rates))
+
+    async def buy(place: Place, spending: SpendingLimits) -> int:
+        options: dict[str, Any] = {"polling": OFTEN, "min_free_bytes": 0, "spending": spending}
+        async with Pipeline(place.provider, tmp_path / "out", **options) as pipeline:
+            await pipeline.batch_generate([replace(job(), model=known)])
+        return place.submits()
+
+    async def main() -> None:
+        async with toy(Trouble.NONE, tmp_path) as place:
+            with pytest.raises(UsageError, match=f"'{known}' has no known price"):
+                await buy(place, SpendingLimits())
+            assert place.submits() == 0
+            said = SpendingLimits(prices={known: Rate(per_job=Decimal(1))})
+            assert await buy(place, said) == 1
+
+    asyncio.run(main())
 
 
 # -- a provider is a folder ---------------------------------------------------------------------

@@ -294,6 +294,7 @@ class NoFiles:
         self._fake = FakeProvider()
         self.name, self.origin, self.simulated = "other", "fake", True
         self.submit, self.poll = self._fake.submit, self._fake.poll
+        self.price_book = self._fake.price_book
 
     async def __aenter__(self) -> NoFiles:
         return self

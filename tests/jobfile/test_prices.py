@@ -14,6 +14,7 @@ from asyncpipe.jobfile.prices import load_price_file
 from asyncpipe.pricing.price import price
 from asyncpipe.pricing.rates import PriceBook, Tier, books_of
 from asyncpipe.pricing.spending import SpendingLimits
+from asyncpipe.providers.atlas.prices import built_in
 from asyncpipe.testing import FakeProvider, run_virtual
 
 VEO = "google/veo3.1/text-to-video"
@@ -58,9 +59,9 @@ def test_the_order_is_job_file_price_file_built_in() -> None:
     mine = PriceBook(rates={VEO: Rate(per_job=D(2))}, source="price file p.yaml")
     job = Job(model=VEO, prompt="p", type=JobType.VIDEO, params={"duration": 8})
     sources = [
-        price(job, books_of({VEO: Rate(per_job=D(1))}, mine)).source,
-        price(job, books_of({}, mine)).source,
-        price(job, books_of(None)).source,
+        price(job, books_of({VEO: Rate(per_job=D(1))}, mine, built_in())).source,
+        price(job, books_of({}, mine, built_in())).source,
+        price(job, books_of(None, None, built_in())).source,
     ]
     assert sources == ["job file", "price file p.yaml", "built-in table of 2026-02-28"]
 

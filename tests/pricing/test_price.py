@@ -14,7 +14,8 @@ from asyncpipe.errors import UsageError
 from asyncpipe.jobs.job import Job, JobType
 from asyncpipe.pricing.money import from_micro, to_micro
 from asyncpipe.pricing.price import Price, Prices, Unpriced, price
-from asyncpipe.pricing.rates import PriceBook, Rate, built_in
+from asyncpipe.pricing.rates import PriceBook, Rate
+from asyncpipe.providers.atlas.prices import built_in
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
 SEEDANCE = "bytedance/seedance-v1.5-pro/text-to-video"

@@ -20,7 +20,7 @@ from asyncpipe.errors import (
 from asyncpipe.jobs.job import Job, JobType
 from asyncpipe.pricing.price import Prices
 from asyncpipe.pricing.quotes import Quote, QuoteBook, price_key
-from asyncpipe.pricing.rates import built_in
+from asyncpipe.providers.atlas.prices import built_in
 from asyncpipe.providers.atlas.quote import read_quote
 
 AT = datetime(2026, 11, 25, 6, 30, tzinfo=UTC)

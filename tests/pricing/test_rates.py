@@ -9,7 +9,8 @@ import pytest
 
 from asyncpipe import Job, Rate, UsageError
 from asyncpipe.pricing.price import Unpriced, price
-from asyncpipe.pricing.rates import PriceBook, Tier, built_in
+from asyncpipe.pricing.rates import PriceBook, Tier
+from asyncpipe.providers.atlas.prices import built_in
 
 VEO = "google/veo3.1/text-to-video"
 D = Decimal

@@ -45,8 +45,8 @@ from asyncpipe.ledger.folder import ledger_path
 from asyncpipe.pricing.bill import Bill, BilledDay
 from asyncpipe.pricing.money import from_micro, to_micro
 from asyncpipe.pricing.price import Price, Prices, price
-from asyncpipe.pricing.rates import books_of
 from asyncpipe.pricing.spending import SpendingLimits
+from asyncpipe.providers.atlas.prices import built_in
 from asyncpipe.providers.base import Prediction, PredictionStatus
 from asyncpipe.report.export import export_file
 from asyncpipe.report.purchases import read_entries
@@ -271,7 +271,7 @@ def test_a_job_on_its_way_goes_back_when_its_money_is_gone(tmp_path: Path) -> No
     spending = SpendingLimits(max_cost=Decimal("0.1")).open(None, totals, tickets, tell=print)
     budget = spending.budget
     ticket = Ticket(JobRecord(id=1, key="k", name="杯", job=jobs(1)[0]))
-    ticket.hold = budget.hold(price(ticket.job, books_of(None)))
+    ticket.hold = budget.hold(price(ticket.job, [built_in()]))
     ticket.permit = known.to_submit(FLUX, ticket.hold)
     totals.charged = 70_000
     nothing: Any = None  # no file is uploaded, no intent written, nothing sent

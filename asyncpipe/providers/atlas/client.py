@@ -39,13 +39,14 @@ from asyncpipe.http import (
 )
 from asyncpipe.jobs import Job, JobType
 from asyncpipe.media import media_type
-from asyncpipe.pricing import Bill, Quote
+from asyncpipe.pricing import Bill, PriceBook, Quote
 from asyncpipe.providers import Listed, Prediction
 from asyncpipe.providers.atlas.answer import open_answer
 from asyncpipe.providers.atlas.billing import read_account, read_balance, read_bill
 from asyncpipe.providers.atlas.history import pages
 from asyncpipe.providers.atlas.key import Redactor
 from asyncpipe.providers.atlas.listed import listed_quote
+from asyncpipe.providers.atlas.prices import built_in
 from asyncpipe.providers.atlas.quote import QuotedNothing, read_quote
 from asyncpipe.providers.atlas.reader import (
     ARTICLE,
@@ -112,6 +113,11 @@ def connect(*, base_url: str | None, simulated: bool, keyless: bool) -> AtlasClo
     return AtlasCloud(base_url=base_url, simulated=simulated, keyless=keyless)
 
 
+def known_prices(*, base_url: str | None, simulated: bool) -> PriceBook | None:
+    """What is known of its prices, as ``providers.known_prices`` says."""
+    return built_in() if simulated or _is_its_own(_base(base_url, simulated=False)) else None
+
+
 class AtlasCloud:
     """The provider Atlas Cloud, or its simulator.
 
@@ -160,6 +166,11 @@ class AtlasCloud:
     def simulated(self) -> bool:
         """Whether its pictures are made up and its money is not real."""
         return self._simulated
+
+    @property
+    def price_book(self) -> PriceBook | None:
+        """The built-in prices, at its own address and of what stands in for it on this machine."""
+        return built_in() if self._simulated or _is_its_own(self._base) else None
 
     @property
     def account(self) -> str:
@@ -464,6 +475,11 @@ def _base(base_url: str | None, *, simulated: bool) -> URL:
         what = "a simulator runs on this machine" if simulated else "the key is sent over https"
         raise UsageError(f"the base URL for {host} cannot be used: {what} only")
     return _with_version(url)
+
+
+def _is_its_own(base: URL) -> bool:
+    """Whether this is where it is, or what stands in for it on this machine."""
+    return str(base.origin()) == str(URL(BASE_URL).origin()) or is_loopback(base.raw_host or "")
 
 
 def _with_version(url: URL) -> URL:

@@ -20,6 +20,7 @@ from asyncpipe.errors import (
 )
 from asyncpipe.http import client as http
 from asyncpipe.jobs.job import Job, JobType
+from asyncpipe.providers import known_prices
 from asyncpipe.providers.atlas.client import AtlasCloud
 from asyncpipe.providers.atlas.reader import ARTICLE
 from asyncpipe.providers.base import Provider
@@ -333,6 +334,31 @@ def test_the_base_url_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("ATLASCLOUD_BASE_URL", "https://gate.example")
     assert AtlasCloud(KEY).origin == "https://gate.example"
     assert AtlasCloud(KEY, base_url="https://h").origin == "https://h"
+
+
+@pytest.mark.parametrize(
+    ("base_url", "known"),
+    [
+        (None, True),
+        ("https://API.AtlasCloud.ai:443/api", True),
+        ("https://gate.example/atlas", False),
+        ("https://api.atlascloud.ai.example", False),
+        ("https://api.atlascloud.ai:8443", False),
+        ("http://127.0.0.1:8080", True),  # stands in for it
+    ],
+)
+def test_the_built_in_prices_hold_at_its_own_address_only(
+    base_url: str | None, known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others charge otherwise; whether asked of the provider or before there is one."""
+    monkeypatch.delenv("ATLASCLOUD_BASE_URL", raising=False)
+    assert (AtlasCloud(KEY, base_url=base_url).price_book is not None) is known
+    assert (known_prices(base_url=base_url) is not None) is known
+    monkeypatch.setenv("ATLASCLOUD_BASE_URL", "https://gate.example")
+    assert (AtlasCloud(KEY).price_book, known_prices()) == (None, None)
+    # The simulator charges by them.
+    assert AtlasCloud(base_url="http://127.0.0.1:8080", simulated=True).price_book is not None
+    assert known_prices(simulated=True) is not None
 
 
 def test_a_simulator_gets_no_real_key_and_is_on_this_machine(
