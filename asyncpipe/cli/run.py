@@ -17,14 +17,14 @@ from asyncpipe._text import printable
 from asyncpipe.cli.estimate import Costs, Estimate, estimate_lines, with_balance
 from asyncpipe.cli.folder import CollectOptions, collect_folder
 from asyncpipe.cli.precheck import CatalogueCheck
-from asyncpipe.cli.schedule import Place, opened_place
+from asyncpipe.cli.schedule import RunFolder, opened_folder
 from asyncpipe.cli.session import End, Output, Simulated, connect, run_session, work_in
 from asyncpipe.cli.survey import Survey, Wanted, prices_of, survey_rows, told
 from asyncpipe.cli.validate import made_of
 from asyncpipe.engine import Pipeline, learned_before
 from asyncpipe.errors import LedgerError
 from asyncpipe.jobfile import JobFile, load_price_file, open_jobs
-from asyncpipe.jobs import Job
+from asyncpipe.jobs import Job, JobState
 from asyncpipe.ledger import SharedPlace, Taken, reading, where_of
 from asyncpipe.media import GIB
 from asyncpipe.pricing import PriceBook, Prices, Quotes, SpendingLimits, to_micro
@@ -68,22 +68,24 @@ def run_jobs(options: RunOptions) -> int:
         raise click.UsageError("--simulate and --base-url exclude each other")
     file = open_jobs(options.jobfile)
     book = load_price_file(options.price_file) if options.price_file else None
-    with opened_place(
+    with opened_folder(
         options.output_dir,
         file,
         new=options.new,
+        again=[JobState.FAILED] * options.retry_failed
+        + [JobState.UNKNOWN] * (options.ambiguous == "resubmit"),
         simulated=options.simulate,
         output=options.output,
         collect=partial(_collect, options),
-    ) as place:
-        if options.simulate and isinstance(where_of(place.folder), SharedPlace):
+    ) as folder:
+        if options.simulate and isinstance(where_of(folder.path), SharedPlace):
             raise click.UsageError(
                 "--simulate is a simulator of this process alone, and others may share the ledger: "
                 "start one with asyncpipe simulate, and say --base-url"
             )
-        work = partial(_run, options, file, book, place)
-        code = run_session(place.folder, work, output=options.output, simulated=options.simulate)
-        return place.exit_code(code)
+        work = partial(_run, options, file, book, folder)
+        code = run_session(folder.path, work, output=options.output, simulated=options.simulate)
+        return folder.exit_code(code)
 
 
 def _collect(options: RunOptions, folder: Path) -> int:
@@ -100,8 +102,8 @@ def _collect(options: RunOptions, folder: Path) -> int:
     )
 
 
-async def _run(options: RunOptions, file: JobFile, book: PriceBook | None, place: Place) -> End:
-    settings, echo, folder = file.settings, options.output.echo, place.folder
+async def _run(options: RunOptions, file: JobFile, book: PriceBook | None, into: RunFolder) -> End:
+    settings, echo, folder = file.settings, options.output.echo, into.path
     prices = prices_of(file, book, base_url=options.base_url, simulated=options.simulate)
     # The article's simulator takes any model; a file that is checked without asking anybody is
     # checked before the folder is touched.
@@ -153,16 +155,16 @@ async def _run(options: RunOptions, file: JobFile, book: PriceBook | None, place
             pipeline.batch_generate,
             told(file.jobs, "written down", echo),
             digest=digest,
-            job_file=place.job_file,
+            job_file=into.job_file,
             retry_failed=options.retry_failed,
         )
-        work = partial(_work, place, batch)
+        work = partial(_work, into, batch)
         return await work_in(pipeline, work, progress=progress, grace_s=options.grace)
 
 
-async def _work(place: Place, batch: Callable[[], Awaitable[object]]) -> None:
+async def _work(into: RunFolder, batch: Callable[[], Awaitable[object]]) -> None:
     """The pipeline holds the folder now."""
-    place.begun()
+    into.begun()
     await batch()
 
 

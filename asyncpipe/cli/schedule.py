@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,12 +20,14 @@ from asyncpipe.jobs import PAID_OPEN, JobState
 from asyncpipe.ledger import (
     ELSEWHERE,
     STATE_FOLDER,
+    SharedPlace,
     choosing_lock,
+    has_record,
     holder,
     in_use,
-    ledger_path,
     make_folders,
     reading,
+    where_of,
 )
 from asyncpipe.report import Status, read_status
 
@@ -45,7 +47,7 @@ class DatedFolder:
     moment: Moment
     folder: Path
     status: Status | None = None
-    trouble: LedgerError | None = None
+    trouble: AsyncpipeError | None = None
 
     @property
     def open(self) -> int:
@@ -58,6 +60,11 @@ class DatedFolder:
     def owed(self) -> int:
         """How many jobs are paid for, or may be, and not here."""
         return sum(self.status.jobs[state] for state in OWED) if self.status else 0
+
+    @property
+    def shared(self) -> bool:
+        """Whether workers of a shared ledger are at it, which one more may help."""
+        return self.status is not None and any(each.left_s > 0 for each in self.status.workers)
 
     def is_of(self, job_file: Path) -> bool:
         """Whether its last run was over ``job_file``; a run that just begins may be."""
@@ -128,6 +135,7 @@ def owing(
         and each.owed
         and each.status.simulated == simulated
         and each.status.holder is None
+        and not each.shared
         and (
             each.status.job_file is None
             or same_file(each.status.job_file, job_file)
@@ -138,17 +146,13 @@ def owing(
 
 def read_found(template: FolderTemplate) -> list[DatedFolder]:
     """The folders of a template that have a ledger, newest first."""
-    return [_read(moment, folder) for moment, folder in template.found() if _has_ledger(folder)]
-
-
-def _has_ledger(folder: Path) -> bool:
-    return ledger_path(folder).exists()
+    return [_read(moment, folder) for moment, folder in template.found() if has_record(folder)]
 
 
 def _read(moment: Moment, folder: Path) -> DatedFolder:
     try:
         return DatedFolder(moment=moment, folder=folder, status=read_status(folder))
-    except LedgerError as exc:
+    except (LedgerError, UsageError) as exc:  # or it is of a shared ledger, and nobody says which
         return DatedFolder(moment=moment, folder=folder, trouble=exc)
 
 
@@ -166,17 +170,17 @@ def named_folder(said: Path, tell: Callable[[str], None]) -> Path:
     Raises UsageError where a template has none yet.
     """
     job_file = said if said.is_file() else None
-    place = place_of_file(open_jobs(said)) if job_file else place_of(said)
-    if isinstance(place, FolderTemplate):
-        folder = _newest(place, job_file)
-        tell(f"{folder} is the newest folder of {place}")
+    meant = meant_by_file(open_jobs(said)) if job_file else meant_by(said)
+    if isinstance(meant, FolderTemplate):
+        folder = _newest(meant, job_file)
+        tell(f"{folder} is the newest folder of {meant}")
         return folder
     if job_file is not None:
-        tell(f"{place} is the folder of {job_file}")
-    return place
+        tell(f"{meant} is the folder of {job_file}")
+    return meant
 
 
-def place_of(said: Path) -> Path | FolderTemplate:
+def meant_by(said: Path) -> Path | FolderTemplate:
     """What a command line says of the output folder; raises UsageError."""
     try:
         template = FolderTemplate.of(str(said))
@@ -189,13 +193,13 @@ def place_of(said: Path) -> Path | FolderTemplate:
     return said if said.exists() else template.root
 
 
-def place_of_file(file: JobFile) -> Path | FolderTemplate:
+def meant_by_file(file: JobFile) -> Path | FolderTemplate:
     """What a job file says of it."""
     return file.settings.template or file.settings.output_dir
 
 
 def _newest(template: FolderTemplate, job_file: Path | None) -> Path:
-    folders = [folder for _, folder in template.found() if _has_ledger(folder)]
+    folders = [folder for _, folder in template.found() if has_record(folder)]
     if not folders:
         raise UsageError(f"there is no folder of {template} yet: asyncpipe run opens the first one")
     if job_file is None:
@@ -207,7 +211,7 @@ def _is_of(folder: Path, job_file: Path) -> bool:
     try:
         with reading(folder) as ledger:
             noted = ledger.job_file()
-    except LedgerError:
+    except (LedgerError, UsageError):
         return False
     return noted is not None and same_file(noted, job_file)
 
@@ -215,84 +219,88 @@ def _is_of(folder: Path, job_file: Path) -> bool:
 # -- runs -----------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class Place:
+@dataclass(slots=True, kw_only=True)
+class RunFolder:
     """Where a run works; ``job_file`` is what its ledger notes.
 
-    ``begun`` is to be called when the run holds its folder: from then on the folder itself shows
-    other commands that it is under way.
+    ``begun`` is to be called when the run holds the folder: from then on that itself shows other
+    commands that it is under way. ``owed`` jobs of other folders are paid for and not here; a run
+    that ``went_on`` keeps its command from opening the folder that is due.
     """
 
-    folder: Path
+    path: Path
     job_file: str
     begun: Callable[[], None] = lambda: None
     owed: int = 0
-    next_folder: Path | None = None
+    went_on: bool = False
 
     def exit_code(self, code: int) -> int:
         """The exit code of the command whose run ended with ``code``; says what is left to do."""
-        if self.next_folder is not None and code in (Exit.OK, Exit.FAILED):
-            echo(
-                printable(
-                    f"That ended the interrupted run in {self.folder}. "
-                    f"The same command again opens {self.next_folder}."
-                )
-            )
-        return Exit.AGAIN if self.owed and code in (Exit.OK, Exit.FAILED) else code
+        if code not in (Exit.OK, Exit.FAILED):
+            return code
+        if self.went_on:
+            over = f"The interrupted run in {self.path} is over."
+            echo(printable(f"{over} The same command again opens the folder that is due."))
+        return Exit.AGAIN if self.owed else code
 
 
 @contextmanager
-def opened_place(
+def opened_folder(
     option: Path | None,
     file: JobFile,
     *,
     new: bool,
+    again: Collection[JobState],
     simulated: bool,
     output: Output,
     collect: Callable[[Path], int],
-) -> Iterator[Place]:
-    """Give the place of a run over ``file``; what a template's other folders owe comes first.
+) -> Iterator[RunFolder]:
+    """Give the folder of a run over ``file``; what a template's other folders owe comes first.
 
-    ``collect`` brings home what a folder has paid for and returns the exit code. Raises FolderInUse
-    while another command chooses a folder of the template for the same job file, or works in it;
-    UsageError for ``new`` without a template.
+    ``again`` are the states whose jobs are asked for once more. ``collect`` brings home what a
+    folder has paid for and returns the exit code. Raises FolderInUse while another command chooses
+    a folder of the template for the same job file, or works in it; UsageError for ``new`` without a
+    template.
     """
-    said = place_of_file(file) if option is None else place_of(option)
-    if isinstance(said, FolderTemplate):
-        with _opened(said, file, new=new, simulated=simulated, tell=_telling(output)) as (
-            place,
-            found,
-        ):
-            job_file = Path(place.job_file)
-            for each in owing(found, place.folder, job_file=job_file, simulated=simulated):
-                place.owed += collected(each, collect, _telling(output))
-            yield place
+    meant, tell = meant_by_file(file) if option is None else meant_by(option), _telling(output)
+    if isinstance(meant, FolderTemplate):
+        choosing = _chosen(meant, file, new=new, again=again, simulated=simulated, tell=tell)
+        with choosing as (folder, owed):
+            folder.owed = sum(collected(each, collect, tell) for each in owed)
+            yield folder
         return
     if new:
         raise UsageError(
-            f"--new opens another folder of a template, and {said} is one folder: write "
-            f"{said}/{{date}}, or choose another with --output-dir"
+            f"--new opens another folder of a template, and {meant} is one folder: write "
+            f"{meant}/{{date}}, or choose another with --output-dir"
         )
-    _check_free(said)
-    yield Place(said, str(file.path))
+    _check_free(meant)
+    yield RunFolder(path=meant, job_file=str(file.path))
 
 
 @contextmanager
-def _opened(
+def _chosen(
     template: FolderTemplate,
     file: JobFile,
     *,
     new: bool,
+    again: Collection[JobState],
     simulated: bool,
     tell: Callable[[str], None],
-) -> Iterator[tuple[Place, list[DatedFolder]]]:
-    """Choose a folder of a template, alone as long as nothing in it shows that it is chosen."""
+) -> Iterator[tuple[RunFolder, list[DatedFolder]]]:
+    """Choose a folder, alone as long as nothing in it shows that it is chosen.
+
+    Gives as well the other folders that are to be collected.
+    """
     at, job_file = moment_now(), file.path.absolute()
     with ExitStack() as stack:
         make_folders(template.root, [STATE_FOLDER])
-        stack.enter_context(choosing_lock(template.root, job_file, template))
+        if isinstance(where_of(template.folder(at)), SharedPlace):
+            _check_shared(template)  # its workers are to choose the same one, at any instant
+        else:
+            stack.enter_context(choosing_lock(template.root, job_file, template))
         found = read_found(template)
-        folder = choose(
+        path = choose(
             template,
             at,
             found,
@@ -301,13 +309,29 @@ def _opened(
             new=new,
             taken=Path.exists,
         )
-        _check_free(folder, NEW)
-        known = next((each for each in found if each.folder == folder), None)
-        tell(_chosen(template, folder, known.open if known else None))
+        _check_free(path, NEW)
+        known = next((each for each in found if each.folder == path), None)
+        tell(_said(template, path, known))
+        if known is None:
+            _name_passed_over([each for each in found if each.is_of(job_file)], again, tell)
         _name_unreadable(found)
-        fresh = template.folder(at)
-        older = known is not None and template.moment(fresh) != (known.moment[0], 1)
-        yield Place(folder, str(job_file), stack.close, next_folder=fresh if older else None), found
+        due = template.moment(template.folder(at))
+        folder = RunFolder(
+            path=path,
+            job_file=str(job_file),
+            begun=stack.close,
+            went_on=known is not None and due is not None and known.moment[0] != due[0],
+        )
+        yield folder, owing(found, path, job_file=job_file, simulated=simulated)
+
+
+def _check_shared(template: FolderTemplate) -> None:
+    """Raise UsageError where each worker of a shared ledger would open a place of its own."""
+    if "time" in template.names:
+        raise UsageError(
+            f"{template} is another place for each worker of a shared ledger: use {{date}} or "
+            "{week}, which they agree on"
+        )
 
 
 def _check_free(folder: Path, remedy: str = ELSEWHERE) -> None:
@@ -321,13 +345,14 @@ def _telling(output: Output) -> Callable[[str], None]:
     return lambda line: None if output.quiet else echo(printable(line))
 
 
-def _chosen(template: FolderTemplate, folder: Path, left: int | None) -> str:
-    if left is None:
-        return f"{folder} is a new folder of {template}"
-    if left:
-        jobs = "job has" if left == 1 else f"{left} jobs have"
-        return f"going on in {folder}, whose run was interrupted: {jobs} not ended ({NEW})"
-    return f"{folder} is the newest folder of {template}"
+def _said(template: FolderTemplate, path: Path, known: DatedFolder | None) -> str:
+    if known is None:
+        return f"{path} is a new folder of {template}"
+    if not known.open:
+        return f"{path} is the newest folder of {template}"
+    jobs = "1 job has" if known.open == 1 else f"{known.open} jobs have"
+    why = "where others work" if known.shared else "whose run was interrupted"
+    return f"going on in {path}, {why}: {jobs} not ended ({NEW})"
 
 
 def collected(
@@ -362,6 +387,19 @@ def _what(each: DatedFolder) -> str:
     assert each.status is not None
     counts = [f"{n} {state.value}" for state in OWED if (n := each.status.jobs[state])]
     return f"jobs that are paid for, or may be, and not here ({', '.join(counts)})"
+
+
+def _name_passed_over(
+    ours: Sequence[DatedFolder], again: Collection[JobState], tell: Callable[[str], None]
+) -> None:
+    """Say that jobs which the user may have meant are in another folder than the new one."""
+    newest = ours[0].status if ours else None
+    if newest is not None and (count := sum(newest.jobs[state] for state in again)):
+        folder = shlex.quote(str(newest.folder))
+        tell(
+            f"{count} {' or '.join(again)} jobs of {newest.folder} are not submitted again: that "
+            f"takes --output-dir {folder}"
+        )
 
 
 def _name_unreadable(found: Sequence[DatedFolder]) -> None:

@@ -23,6 +23,7 @@ from asyncpipe.engine.stream import ResultStream
 from asyncpipe.engine.tickets import Ticket
 from asyncpipe.errors import AsyncpipeError, LedgerError, UsageError
 from asyncpipe.flow import Limiter
+from asyncpipe.jobfile import has_placeholder
 from asyncpipe.jobs import (
     ENDED,
     Deadlines,
@@ -61,6 +62,16 @@ class ShardWork:
         counts = {state.value: count for state, count in self.jobs.items() if count}
         left = sum(count for state, count in self.jobs.items() if state not in ENDED)
         return {**counts, "left": left}
+
+
+def _one_folder(name: str | Path) -> Path:
+    """The folder that is meant; raises UsageError for a template, which a job file may have."""
+    if has_placeholder(str(name)):
+        raise UsageError(
+            f"{name} names no folder yet: `asyncpipe run` opens one; in a program give Pipeline a "
+            "folder, as load_jobs(FILE).settings.template.folder(moment) makes one"
+        )
+    return Path(name)
 
 
 class Pipeline:
@@ -116,7 +127,7 @@ class Pipeline:
         if not lease_s > 0:
             raise UsageError("lease_s must be above 0 seconds")
         ambiguous = "resubmit" if resubmit_unknown else checked_ambiguous(ambiguous)
-        self.folder = Path(output_dir)
+        self.folder = _one_folder(output_dir)
         self._ledger, self._place = ledger, place
         self._provider = provider
         self._settings = EngineSettings(

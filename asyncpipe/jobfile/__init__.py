@@ -4,7 +4,7 @@
 """
 
 from asyncpipe.jobfile.file import JobFile
-from asyncpipe.jobfile.folders import FolderTemplate, Moment, zone_of
+from asyncpipe.jobfile.folders import FolderTemplate, Moment, has_placeholder, zone_of
 from asyncpipe.jobfile.lazy import JobRow
 from asyncpipe.jobfile.load import iter_jobs, load_jobs, open_jobs, parse_jobs
 from asyncpipe.jobfile.prices import load_price_file
@@ -19,6 +19,7 @@ __all__ = [
     "JobFile",
     "JobRow",
     "Moment",
+    "has_placeholder",
     "iter_jobs",
     "job_file_schema",
     "load_jobs",

@@ -64,6 +64,8 @@ _PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 _WIDE = re.compile(rf"[{{｛]\s*({'|'.join(_STAMPS)})\s*[}}｝]")
 
+_PLACEHOLDER = re.compile(rf"{{\s*({'|'.join(_STAMPS)})\s*}}")
+
 _ANOTHER = r"(?:_([2-9]|[1-9]\d+))?"
 """What the name of a second folder of one moment, and of a third, ends with."""
 
@@ -100,9 +102,14 @@ class FolderTemplate:
         return cls(text, tuple(tuple(level.split(_MARK)) for level in levels))
 
     @property
+    def names(self) -> set[str]:
+        """The placeholders in it."""
+        return {name for level in self.levels for name in level[1::2]}
+
+    @property
     def varies(self) -> bool:
         """Whether there is a placeholder in it: without one it is a folder's plain name."""
-        return any(len(level) > 1 for level in self.levels)
+        return bool(self.names)
 
     @property
     def root(self) -> Path:
@@ -184,6 +191,11 @@ def _inside(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
         return [each for each in folder.iterdir() if pattern.fullmatch(each.name)]
     except OSError:  # there is none yet, or it is no folder
         return []
+
+
+def has_placeholder(name: str) -> bool:
+    """Whether a folder's name has a placeholder in it that was not filled."""
+    return _PLACEHOLDER.search(name) is not None
 
 
 def zone_of(name: str) -> tzinfo:

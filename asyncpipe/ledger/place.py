@@ -110,6 +110,14 @@ def _mark(folder: Path) -> dict[str, str] | None:
         ) from exc
 
 
+def has_record(folder: Path) -> bool:
+    """Whether a folder has a ledger of its own, or says which place of a shared one it belongs to.
+
+    Raises LedgerError where that cannot be read.
+    """
+    return ledger_path(folder).exists() or _mark(folder) is not None
+
+
 def mark(place: SharedPlace) -> str:
     """Note in a folder which place it belongs to; return the name of the folder as a store.
 

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 import click
 import pytest
 
-from asyncpipe.cli.schedule import DatedFolder, choose, collected, named_folder, owing, place_of
+from asyncpipe.cli.schedule import DatedFolder, choose, collected, meant_by, named_folder, owing
 from asyncpipe.errors import FolderInUse, LedgerError, UsageError
 from asyncpipe.jobfile import FolderTemplate
 from asyncpipe.jobs import JobState
@@ -33,6 +33,7 @@ def status(folder: Path, jobs: dict[JobState, int], **said: Any) -> Status:
         "provider": "test",
         "job_file": str(JOBS),
         "holder": None,
+        "workers": (),
         "removed": 0,
         "failed_charged": 0,
         "in_doubt": 0,
@@ -161,12 +162,12 @@ def test_a_folder_of_before_placeholders_is_meant_as_it_is_called(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match="is no placeholder"):
-        place_of(Path("of{me}"))
-    assert place_of(Path("{{date}}")) == Path("{date}")
+        meant_by(Path("of{me}"))
+    assert meant_by(Path("{{date}}")) == Path("{date}")
     for name in ("of{me}", "{{date}}"):
         Path(name).mkdir()
-        assert place_of(Path(name)) == Path(name)
-    assert place_of(Path("plain")) == Path("plain")
+        assert meant_by(Path(name)) == Path(name)
+    assert meant_by(Path("plain")) == Path("plain")
     with pytest.raises(UsageError, match=r"no folder of \{date\} yet"):
         named_folder(Path("{date}"), print)
 
@@ -238,3 +239,14 @@ def test_an_unknown_placeholder_stops_every_command(tmp_path: Path) -> None:
         done = asyncpipe(*line, cwd=tmp_path)
         assert (done.returncode, said in done.stderr) == (2, True)
     assert not (tmp_path / "weekly").exists()
+
+
+def test_what_is_asked_for_again_in_a_new_folder_is_said_to_be_elsewhere(tmp_path: Path) -> None:
+    """Whoever retries next week what failed would buy a new week, and wonder."""
+    scheduled(tmp_path)
+    moderated = (*RUN, "--simulate-faults", "moderated=1")
+    assert asyncpipe(*moderated, cwd=tmp_path).returncode == 1
+    older = a_week_older(tmp_path / "weekly" / today())
+    done = asyncpipe(*RUN, "--retry-failed", cwd=tmp_path)
+    told = f"3 failed jobs of weekly/{older.name} are not submitted again: that takes --output-dir"
+    assert (done.returncode, f"{told} weekly/{older.name}" in done.stderr) == (0, True)

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from asyncpipe import Pipeline
 from asyncpipe.errors import UsageError
 from asyncpipe.jobfile.folders import FolderTemplate, zone_of
+from asyncpipe.testing import FakeProvider
 from tests.support.job_files import ROW, load, problems
 
 BERLIN, SHANGHAI = ZoneInfo("Europe/Berlin"), ZoneInfo("Asia/Shanghai")
@@ -171,3 +173,11 @@ def test_tz_names_a_zone(tmp_path: Path) -> None:
     for name in ("Middle/Earth", "../x", "CST-8", str(tmp_path / "none"), "a\0b"):
         with pytest.raises(UsageError, match=r"no time zone .* write one like Europe/Berlin"):
             zone_of(name)
+
+
+def test_a_pipeline_takes_no_template_for_a_folder(tmp_path: Path) -> None:
+    """A script would work in one of that very name, week after week, and find all of it done."""
+    for name in ("weekly/{date}", tmp_path / "{ week }"):
+        with pytest.raises(UsageError, match=r"names no folder yet.*template\.folder"):
+            Pipeline(FakeProvider(), name)
+    Pipeline(FakeProvider(), tmp_path / "a{b}")
