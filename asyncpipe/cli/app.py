@@ -22,6 +22,7 @@ from asyncpipe.cli.options import (
     PRICE_FILE,
     SAME_ACCOUNT,
     SEARCH,
+    enqueue,
     estimate,
     run,
     to_usd,
@@ -106,6 +107,7 @@ def validate(jobfile: Path, **options: Any) -> None:
 
 
 app.add_command(estimate)
+app.add_command(enqueue)
 app.add_command(work)
 
 

@@ -207,14 +207,6 @@ QUEUE = shared(
     ),
 )
 
-QUEUE_LEDGER = click.option(
-    "--ledger",
-    envvar="ASYNCPIPE_LEDGER",
-    required=True,
-    help="The database that all workers share, postgresql://USER@HOST/NAME; or ASYNCPIPE_LEDGER, "
-    "which no list of processes shows.",
-)
-
 _LIMITS = shared(
     click.option(
         "-o",
@@ -342,8 +334,46 @@ def run(jobfile: Path, **options: Any) -> int:
 
 
 @click.command()
+@JOB_FILE
 @QUEUE
-@QUEUE_LEDGER
+@LEDGER
+@click.option(
+    "--shard-size",
+    type=click.IntRange(1),
+    default=200,
+    show_default=True,
+    help="Jobs in a shard, which is one message and what one worker takes at a time.",
+)
+@_LIMITS
+@BASE_URL
+@_CHOICES
+@ENV_FILE
+@OUTPUT
+def enqueue(jobfile: Path, **options: Any) -> int:
+    """Send the jobs of JOBFILE to workers of a queue, in shards; the same command again is safe.
+
+    Everything is checked and priced first, as by `run`. The jobs and how they are to be worked are
+    written to the ledger; through the queue go the numbers of shards. Sent again are those that
+    have work to do.
+    """
+    from asyncpipe.cli.enqueue import EnqueueOptions, enqueue_jobs
+
+    given = with_output(options)
+    given |= {"simulate": False, "simulate_speed": 1.0, "simulate_faults": ""}
+    given |= {"simulate_catalog": "live", "grace": 0.0, "lease_s": 30.0}
+    return enqueue_jobs(EnqueueOptions(jobfile=jobfile, **given))
+
+
+@click.command()
+@QUEUE
+@click.option(
+    "--ledger",
+    metavar="URL",
+    envvar="ASYNCPIPE_LEDGER",
+    required=True,
+    help="The ledger that all workers share: postgresql://…; or ASYNCPIPE_LEDGER, which no list of "
+    "processes shows.",
+)
 @click.option(
     "--concurrency",
     type=click.IntRange(1),
@@ -351,13 +381,7 @@ def run(jobfile: Path, **options: Any) -> int:
     show_default=True,
     help="Shards at once, each with its own max_workers; RQ: 1, start several.",
 )
-@click.option(
-    "--lease-s",
-    type=click.FloatRange(1),
-    default=30.0,
-    show_default=True,
-    help="How long a worker that is not heard of keeps its jobs, in seconds; same for all.",
-)
+@LEASE
 @click.option(
     "--grace",
     "grace_s",

@@ -72,8 +72,7 @@ def run_jobs(options: RunOptions) -> int:
         options.output_dir,
         file,
         new=options.new,
-        again=[JobState.FAILED] * options.retry_failed
-        + [JobState.UNKNOWN] * (options.ambiguous == "resubmit"),
+        again=again(options),
         simulated=options.simulate,
         output=options.output,
         collect=partial(_collect, options),
@@ -86,6 +85,12 @@ def run_jobs(options: RunOptions) -> int:
         work = partial(_run, options, file, book, folder)
         code = run_session(folder.path, work, output=options.output, simulated=options.simulate)
         return folder.exit_code(code)
+
+
+def again(options: RunOptions) -> list[JobState]:
+    """The states of jobs that a run buys once more."""
+    resubmit = options.ambiguous == "resubmit"
+    return [JobState.FAILED] * options.retry_failed + [JobState.UNKNOWN] * resubmit
 
 
 def _collect(options: RunOptions, folder: Path) -> int:
@@ -111,7 +116,7 @@ async def _run(options: RunOptions, file: JobFile, book: PriceBook | None, into:
     digest = file.digest(prices.books, options.allow_unknown_models, asking)
     before, found = _known(options, folder, digest), None
     if before is None and not asking:
-        found, _ = await _look(options, file, prices, folder)
+        found, _ = await look(options, file, prices, folder)
     polling, deadlines, search_s = settings.polling, settings.deadlines, options.search_s
     if (simulated := _simulated(options)) is not None:
         polling, deadlines = simulated.polling(polling), simulated.deadlines(deadlines)
@@ -122,13 +127,13 @@ async def _run(options: RunOptions, file: JobFile, book: PriceBook | None, into:
         provider = await connect(stack, folder, base_url=options.base_url, simulated=simulated)
         await stack.enter_async_context(provider)
         if before is None and asking:
-            found, checked = await _look(options, file, prices, folder, provider)
+            found, checked = await look(options, file, prices, folder, provider)
             digest = digest if checked else ""  # the next run looks again
         elif found is None and _is_to_ask(options, file):
-            found, _ = await _look(options, file, prices, folder)
+            found, _ = await look(options, file, prices, folder)
         quoting = Quotes(provider, tell=remark)
         if found is not None:
-            await _price(options, file, found, quoting, provider)
+            await price_all(options, file, found, quoting, provider)
             found = None  # nobody asks for it any more, and it may be large
         pipeline = Pipeline(
             provider,
@@ -235,7 +240,7 @@ def _is_to_ask(options: RunOptions, file: JobFile) -> bool:
     return not unasked and on_terminal()
 
 
-async def _look(
+async def look(
     options: RunOptions,
     file: JobFile,
     prices: Prices,
@@ -261,7 +266,7 @@ async def _look(
     return found, models is not None and models.checked
 
 
-async def _price(
+async def price_all(
     options: RunOptions, file: JobFile, found: Survey, quoting: Quotes, provider: Provider
 ) -> None:
     """See that everything still to be bought has a price; ask the user, where one has to be."""

@@ -6,7 +6,7 @@ and ``resolve`` mend a folder.
 
 from asyncpipe.engine.account import ask_account
 from asyncpipe.engine.engine import learned_before
-from asyncpipe.engine.pipeline import Pipeline
+from asyncpipe.engine.pipeline import Pipeline, ShardWork
 from asyncpipe.engine.resolve import (
     Decision,
     Resolved,
@@ -20,6 +20,7 @@ __all__ = [
     "Decision",
     "Pipeline",
     "Resolved",
+    "ShardWork",
     "Verified",
     "ask_account",
     "find_lost",

@@ -21,7 +21,7 @@ from asyncpipe.engine.intake import explain
 from asyncpipe.engine.recorder import Hook
 from asyncpipe.engine.stream import ResultStream
 from asyncpipe.engine.tickets import Ticket
-from asyncpipe.errors import AsyncpipeError, LedgerError, UsageError
+from asyncpipe.errors import AsyncpipeError, ClaimLost, LedgerError, UsageError
 from asyncpipe.flow import Limiter
 from asyncpipe.jobfile import has_placeholder
 from asyncpipe.jobs import (
@@ -217,16 +217,17 @@ class Pipeline:
         finally:
             engine.admission.abandon()
 
-    async def generate(self, job: JobLike) -> Result:
+    async def generate(self, job: JobLike, *, wait: bool = True) -> Result:
         """Run one job and return its result; a failed one is a result, never raised.
 
         A named job that this folder knows is not bought again: its result is returned, or waited
         for. Cancelling withdraws the job if it was not submitted yet; otherwise it goes on without
-        you and its result stays in the folder. Raises UsageError for a job that is malformed or
+        you and its result stays in the folder. Raises ClaimLost without ``wait`` for a job that
+        another worker of the ledger carries, UsageError for a job that is malformed or
         cannot be priced, BudgetReached for one that does not fit, what stopped the pipeline before
         this job (KeyRefused, BalanceExhausted …), AsyncpipeError when it was closed meanwhile.
         """
-        found = await self._admit(one_job(job))
+        found = await self._admit(one_job(job), wait=wait)
         if isinstance(found, Ticket):
             caller = found.wait()
             try:
@@ -396,7 +397,7 @@ class Pipeline:
             run = await engine.admission.open_run(None)
             await run.wait()
 
-    async def _admit(self, job: Job) -> Ticket | JobRecord:
+    async def _admit(self, job: Job, *, wait: bool = True) -> Ticket | JobRecord:
         """Write one job to the ledger and take it up; return its record if it has ended."""
         engine = self._parts()
         stops = engine.stops
@@ -405,6 +406,8 @@ class Pipeline:
         record, single = taken.record, taken.alone
         if record.state in ENDED:
             return record
+        if taken.elsewhere and not wait:
+            raise ClaimLost(f"{record.name} is carried by another worker")
         if taken.elsewhere and engine.sharing is not None:
             return engine.sharing.wait_for(record)
         stops.forget(noted)

@@ -31,6 +31,7 @@ from asyncpipe.ledger.place import (
     mending,
     open_shared,
     origin_of,
+    place_settings,
     reading,
     where_of,
 )
@@ -96,6 +97,7 @@ __all__ = [
     "open_ledger",
     "open_shared",
     "origin_of",
+    "place_settings",
     "reading",
     "rows_of",
     "where_of",

@@ -160,8 +160,11 @@ def origin_of(where: Where) -> Origin:
         return ledger.origin() or Origin(provider="none", origin="none", simulated=False)
 
 
-def place_settings(url: str, place: str) -> dict[str, Any]:
-    """What was kept for the workers of a place; raises LedgerError where there is none."""
+def place_settings(url: str, place: str) -> dict[str, Any] | None:
+    """What was kept for the workers of a place, or None where there is none.
+
+    Raises LedgerError when the database cannot be reached.
+    """
     try:
         from asyncpipe.ledger import postgres
     except ImportError as exc:

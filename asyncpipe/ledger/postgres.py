@@ -681,11 +681,11 @@ def read_place(url: str, place: str) -> Iterator[LedgerReader]:
         raw.execute("ROLLBACK")
 
 
-def place_settings(url: str, place: str) -> dict[str, Any]:
-    """What was kept for the workers of a place; raises LedgerError where there is none."""
+def place_settings(url: str, place: str) -> dict[str, Any] | None:
+    """What was kept for the workers of a place, or None where there is none."""
     with patiently(partial(connect, url), OPENING_S) as raw, _mapped(url):
         if find_place(raw, place) is None:
-            raise LedgerError(f"{shown(url)} has no place {place}")
+            return None
         query = "SELECT settings FROM asyncpipe.places WHERE name=%s"
         (settings,) = raw.execute(query, (place,)).fetchone() or (None,)
         return dict(orjson.loads(settings or "{}"))

@@ -6,8 +6,10 @@ and settings are in the ledger, whose URL every worker is told by its own comman
 """
 
 from asyncpipe.queues.core import WorkerSettings, queue_of, shown
+from asyncpipe.queues.settings import PlaceSettings
 
 __all__ = [
+    "PlaceSettings",
     "WorkerSettings",
     "queue_of",
     "shown",

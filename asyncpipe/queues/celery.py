@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 from asyncpipe.errors import UsageError
 from asyncpipe.queues import core
@@ -173,5 +174,7 @@ def worker(
     """Celery's own worker command, and the variables it is told besides."""
     command = [sys.executable, "-m", "celery", "-A", "asyncpipe.queues.celery:app", "worker"]
     options = ["--pool", "prefork", "--concurrency", str(concurrency), "--queues", queue]
+    options += ["--hostname", f"asyncpipe-{uuid4().hex[:6]}@%h"]  # several on one machine
     named = {"ASYNCPIPE_BROKER": broker, "CELERY_BROKER_URL": broker, "ASYNCPIPE_QUEUE_NAME": queue}
-    return [*command, *options, "--loglevel", "INFO"], named
+    options += ["--without-mingle", "--without-gossip", "--loglevel", "INFO"]
+    return [*command, *options], named

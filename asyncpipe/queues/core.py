@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import Any, Protocol, Self, cast
 from urllib.parse import urlsplit, urlunsplit
@@ -20,8 +20,14 @@ import orjson
 
 from asyncpipe._tasks import loop_factory
 from asyncpipe._text import printable
-from asyncpipe.errors import AsyncpipeError, LedgerError, UsageError
+from asyncpipe.engine import Pipeline, ShardWork
+from asyncpipe.errors import AsyncpipeError, ClaimLost, LedgerError, UsageError
 from asyncpipe.jobfile import parse_jobs
+from asyncpipe.jobs import Job, JobState
+from asyncpipe.ledger import place_settings
+from asyncpipe.providers import connect
+from asyncpipe.queues.settings import PlaceSettings
+from asyncpipe.report import Result
 
 QUEUES = ("celery", "rq")
 """The queues there is an adapter for."""
@@ -146,37 +152,32 @@ class ShardEnd:
     why: str = ""
 
 
-class Worked(Protocol):
-    """What ``Pipeline.work`` found when a shard's work was over here."""
-
-    @property
-    def totals(self) -> Mapping[str, Any]:
-        """Counts of the shard's jobs and money."""
-
-    @property
-    def elsewhere(self) -> int:
-        """How many of its jobs other live workers carry."""
-
-
-def end_of(
-    worked: Worked | None, stopped: AsyncpipeError | None, *, drained: bool, lease_s: float
-) -> ShardEnd:
+def end_of(worked: ShardWork | None, *, drained: bool, lease_s: float) -> ShardEnd:
     """What one delivery of a shard came to; ``worked`` is None where it was cut short.
 
-    Raises ShardStopped when submitting stopped and nothing will change by itself.
+    Raises ShardStopped where another delivery would not help, and people have to decide.
     """
     # 1. This worker is told to leave: others go on with what is left, at once.
-    if drained:
+    if drained and (worked is None or worked.totals["left"]):
         return ShardEnd(again_s=0.0, why="the worker was told to leave; others go on with it")
-    # 2. Key, money or disk: whoever gets it next would stop as well.
-    if stopped is not None:
-        raise ShardStopped(f"{type(stopped).__name__}: {stopped}") from stopped
     assert worked is not None, "only a drain cuts a shard short"
+    totals = worked.totals
+    # 2. Key, money or disk: whoever gets it next would stop as well.
+    if totals["left"] and worked.stopped is not None:
+        why = f"{type(worked.stopped).__name__}: {worked.stopped}"
+        raise ShardStopped(f"{why} ({_counted(totals)})") from worked.stopped
     # 3. Delivered twice, or partly taken by workers with free places: look again later.
     if worked.elsewhere:
-        why = f"{worked.elsewhere} of its jobs are carried by other workers"
-        return ShardEnd(totals=worked.totals, again_s=max(1.0, lease_s / 3), why=why)
-    return ShardEnd(totals=worked.totals)
+        why = f"other workers carry {worked.elsewhere} of its jobs"
+        return ShardEnd(totals=totals, again_s=max(1.0, lease_s / 3), why=why)
+    # 4. Paid for, or it may be, and not here: nobody should take that for done.
+    if totals["left"] or worked.jobs.get(JobState.UNKNOWN):
+        raise ShardStopped(f"not finished ({_counted(totals)}): see asyncpipe status, collect")
+    return ShardEnd(totals=totals)
+
+
+def _counted(totals: Mapping[str, int]) -> str:
+    return ", ".join(f"{n} {state}" for state, n in totals.items() if state != "left")
 
 
 class Departure:
@@ -246,17 +247,109 @@ async def work_shard(place: str, shard: int, worker: WorkerSettings) -> ShardEnd
     departure = Departure(worker.grace_s)
     try:
         with hearing(departure.tell):
-            worked, stopped = await in_pipeline(place, shard, worker, departure)
+            worked = await in_pipeline(place, shard, worker, departure)
     except LedgerError as exc:
         return ShardEnd(again_s=max(1.0, worker.lease_s / 2), why=str(exc))
-    return end_of(worked, stopped, drained=departure.told, lease_s=worker.lease_s)
+    return end_of(worked, drained=departure.told, lease_s=worker.lease_s)
 
 
 async def in_pipeline(
     place: str, shard: int, worker: WorkerSettings, departure: Departure
-) -> tuple[Worked | None, AsyncpipeError | None]:
-    """Work a shard in a pipeline of its own; return what it came to, and what stopped it."""
-    raise LedgerError("there is no shared ledger yet")
+) -> ShardWork | None:
+    """Work a shard in a pipeline of its own; return what it came to, or None if it was cut short.
+
+    Raises LedgerError, and what opening a pipeline does.
+    """
+    said = await asyncio.to_thread(place_settings, worker.ledger, place)
+    if said is None:
+        raise ShardStopped(f"this worker's ledger has no place {place}: see its --ledger")
+    worked = None
+    async with pipeline_of(place, PlaceSettings.of(said), worker) as pipeline:
+        departure.drains(pipeline.drain)
+        with departure.scope:
+            worked = await pipeline.work(shard=shard)
+    return worked
+
+
+def pipeline_of(place: str, said: PlaceSettings, worker: WorkerSettings) -> Pipeline:
+    """The pipeline of one worker at one place."""
+    return Pipeline(
+        connect(said.provider, base_url=said.base_url),
+        said.folder or place,
+        ledger=worker.ledger,
+        place=place,
+        lease_s=worker.lease_s,
+        max_workers=said.max_workers,
+        limits=said.limits,
+        spending=said.spending,
+        deadlines=said.deadlines,
+        polling=said.polling,
+        retries=said.retries,
+        patience_s=said.patience_s,
+        min_free_bytes=said.min_free_bytes,
+        ambiguous=said.ambiguous,
+        search_s=said.search_s,
+        same_account=said.same_account,
+        fetch_missing=False,  # other workers' files may be on other machines
+    )
+
+
+def run_job(job: Mapping[str, Any], place: str | None, *, once: str) -> ShardEnd:
+    """Run one job; a nameless one is named by its message, ``once``: delivered twice it is one.
+
+    Its result is in ``totals``. Raises what ``Pipeline.generate`` does.
+    """
+    worker = WorkerSettings.of_environment()
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(work_job(with_name(job, once), place or default_place(), worker))
+
+
+def default_place() -> str:
+    """The place of jobs that name none: ASYNCPIPE_PLACE, or the usual output folder."""
+    return os.environ.get("ASYNCPIPE_PLACE") or "pipeline_output"
+
+
+def with_name(job: Mapping[str, Any], once: str) -> Job:
+    """The job with a name that is the same whenever the message ``once`` is delivered."""
+    read = next(iter(parse_jobs([job])))
+    word = once.replace("-", "")[:12]
+    return replace(read, name=read.name or f"{read.title(word)}{word[6:]}")
+
+
+async def work_job(job: Job, place: str, worker: WorkerSettings) -> ShardEnd:
+    """Run one job at a place, which is made if it is not there."""
+    departure = Departure(worker.grace_s)
+    leaving = ShardEnd(again_s=0.0, why="the worker was told to leave; others go on with it")
+    try:
+        with hearing(departure.tell):
+            said = await asyncio.to_thread(place_settings, worker.ledger, place)
+            result = None
+            async with pipeline_of(place, PlaceSettings.of(said or {}), worker) as pipeline:
+                departure.drains(pipeline.drain)
+                with departure.scope:
+                    result = await pipeline.generate(job, wait=False)
+    except LedgerError as exc:
+        return ShardEnd(again_s=max(1.0, worker.lease_s / 2), why=str(exc))
+    except ClaimLost as exc:
+        return ShardEnd(again_s=max(1.0, worker.lease_s / 3), why=str(exc))
+    except AsyncpipeError:
+        if departure.told:
+            return leaving
+        raise
+    return leaving if result is None else ShardEnd(totals=described(result))
+
+
+def described(result: Result) -> dict[str, Any]:
+    """A result as JSON values, for whoever waits for a queue's answer."""
+    return {
+        "name": result.name,
+        "status": result.status,
+        "outcome": result.outcome.value,
+        "cost": f"{result.cost:f}",
+        "files": [asset.path for asset in result.assets],
+        "error": result.error,
+        "prediction_id": result.prediction_id,
+    }
 
 
 def enqueue_file(queue: str, jobfile: str, options: Sequence[str] = ()) -> dict[str, Any]:
@@ -281,8 +374,3 @@ def checked_job(job: Mapping[str, Any]) -> dict[str, Any]:
     """The job as it is sent; raises JobFileError for one that no worker could run."""
     next(iter(parse_jobs([job])))
     return dict(job)
-
-
-def run_job(job: Mapping[str, Any], place: str | None, *, once: str | None) -> ShardEnd:
-    """Run one job as a shard of one; ``once`` names the message, and with it a nameless job."""
-    raise LedgerError("there is no shared ledger yet")

@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
+from uuid import uuid4
 
 from asyncpipe.errors import AsyncpipeError, UsageError
 from asyncpipe.queues import core
@@ -49,7 +50,7 @@ class Generate:
     def __call__(self, job: Mapping[str, Any], place: str | None = None) -> Any:
         """Run one job; a name is bought once in a place, however often it is sent."""
         current = get_current_job()
-        once = current.id if current else None
+        once = current.id if current else uuid4().hex
         return _ended(lambda: core.run_job(job, place, once=once))
 
     def delay(

@@ -22,9 +22,10 @@ class PlaceSettings:
     """Everything but the jobs, the ledger and the key that a worker's pipeline is made from.
 
     Amounts are USD, times seconds; what the fields mean stands at ``Pipeline``. A key is never one
-    of them: each worker has its own environment.
+    of them: each worker has its own environment. ``folder`` is where files go, None: the place.
     """
 
+    folder: str | None = None
     provider: str = DEFAULT_PROVIDER
     base_url: str | None = None
     max_workers: int = 64

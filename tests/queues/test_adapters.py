@@ -114,10 +114,10 @@ def test_a_stopped_shard_is_a_failure_that_celery_shows(broker: str, place: Path
     tasks = register(make_app(broker, queue="asyncpipe", lease_s=6))
     with standing("celery", broker, place, "a"):
         stopped, ended = (tasks.shard.delay(str(place), shard) for shard in (1, 2))
-        assert ended.get(timeout=60) == {"shard": 2, "succeeded": 3}
+        assert ended.get(timeout=60) == {"succeeded": 3, "left": 0}
         until(stopped.ready, "the end of the one that stops")
     assert stopped.state == "FAILURE"
-    assert str(stopped.result) == "BalanceTooLow: the account has less than 5 USD"
+    assert str(stopped.result) == "BalanceTooLow: the account has less than 5 USD (3 pending)"
 
 
 def test_a_stopped_shard_is_a_failure_that_rq_shows(broker: str, place: Path) -> None:
@@ -132,10 +132,10 @@ def test_a_stopped_shard_is_a_failure_that_rq_shows(broker: str, place: Path) ->
         until(lambda: all(each.get_status() in ("failed", "finished") for each in jobs), "ends")
     stopped, ended = (each.latest_result() for each in jobs)
     assert ended is not None
-    assert ended.return_value == {"shard": 2, "succeeded": 3}
+    assert ended.return_value == {"succeeded": 3, "left": 0}
     assert stopped is not None
     last = (stopped.exc_string or "").strip().splitlines()[-1]
-    assert last.endswith("ShardStopped: BalanceTooLow: the account has less than 5 USD")
+    assert last.endswith("ShardStopped: BalanceTooLow: the account has less than 5 USD (3 pending)")
     assert len(noted(place, "begun")) == 2
     shown = subprocess.run(
         [sys.executable, "-m", "rq.cli", "info", "-R"],

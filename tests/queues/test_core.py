@@ -6,53 +6,85 @@ import os
 import signal
 import sys
 import threading
-from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
-from typing import Any
 
 import anyio
 import pytest
 
-from asyncpipe.errors import KeyRefused, LedgerError, UsageError
-from asyncpipe.jobs import Deadlines, Limits, Polling
+from asyncpipe.engine import ShardWork
+from asyncpipe.errors import AsyncpipeError, KeyRefused, LedgerError, UsageError
+from asyncpipe.jobs import Deadlines, JobState, Limits, Polling
 from asyncpipe.pricing import PriceBook, Rate
 from asyncpipe.queues import core, queue_of, shown
 from asyncpipe.queues.settings import PlaceSettings
 from asyncpipe.testing import run_virtual
 
 
-@dataclass(frozen=True, kw_only=True)
-class Found:
-    totals: dict[str, Any] = field(default_factory=dict)
-    elsewhere: int = 0
+def found(
+    done: int = 0,
+    *others: str,
+    failed: int = 0,
+    elsewhere: int = 0,
+    stopped: AsyncpipeError | None = None,
+) -> ShardWork:
+    states = {JobState.SUCCEEDED: done, JobState.FAILED: failed, JobState.EXPIRED: 0}
+    states |= {JobState(state): 1 for state in others}
+    return ShardWork(jobs=states, elsewhere=elsewhere, stopped=stopped)
 
 
 def test_a_shard_that_ended_is_not_delivered_again() -> None:
-    end = core.end_of(Found(totals={"succeeded": 2}), None, drained=False, lease_s=30)
-    assert (end.totals, end.again_s) == ({"succeeded": 2}, None)
+    """A failed job is its result, no failure of the shard."""
+    end = core.end_of(found(2, failed=1), drained=False, lease_s=30)
+    assert (end.totals, end.again_s) == ({"succeeded": 2, "failed": 1, "left": 0}, None)
 
 
 def test_a_shard_that_others_carry_comes_back_within_a_lease() -> None:
     """Often enough to find a lease that has just ended, and never at once."""
-    end = core.end_of(Found(elsewhere=3), None, drained=False, lease_s=30)
+    taken = found(1, "submitted", elsewhere=3)
+    end = core.end_of(taken, drained=False, lease_s=30)
     assert end.again_s == 10
-    assert "3 of its jobs are carried by other workers" in end.why
-    assert core.end_of(Found(elsewhere=3), None, drained=False, lease_s=0.5).again_s == 1
+    assert end.why == "other workers carry 3 of its jobs"
+    assert core.end_of(taken, drained=False, lease_s=0.5).again_s == 1
 
 
-@pytest.mark.parametrize("worked", [None, Found(), Found(elsewhere=3)])
-def test_a_drained_shard_goes_on_elsewhere_at_once(worked: Found | None) -> None:
+REFUSED = KeyRefused("the key is not accepted")
+
+
+@pytest.mark.parametrize(
+    "worked", [None, found(0, "pending"), found(0, "pending", stopped=REFUSED)]
+)
+def test_a_drained_shard_goes_on_elsewhere_at_once(worked: ShardWork | None) -> None:
     """Whatever else was found, cut short or not: a worker that leaves decides nothing."""
-    refused = KeyRefused("the key is not accepted")
-    assert core.end_of(worked, refused, drained=True, lease_s=30).again_s == 0
+    assert core.end_of(worked, drained=True, lease_s=30).again_s == 0
+
+
+def test_a_shard_that_ended_while_its_worker_leaves_is_over() -> None:
+    end = core.end_of(found(1), drained=True, lease_s=30)
+    assert (end.totals, end.again_s) == ({"succeeded": 1, "left": 0}, None)
 
 
 def test_a_stop_is_a_failure_with_its_reason() -> None:
-    with pytest.raises(core.ShardStopped, match="KeyRefused: the key is not accepted"):
-        core.end_of(
-            Found(elsewhere=1), KeyRefused("the key is not accepted"), drained=False, lease_s=3
-        )
+    with pytest.raises(core.ShardStopped, match=r"KeyRefused: the key is not .* \(1 pending\)"):
+        core.end_of(found(0, "pending", stopped=REFUSED), drained=False, lease_s=3)
+    # One that stopped when all was done already is none.
+    core.end_of(found(2, stopped=REFUSED), drained=False, lease_s=3)
+
+
+@pytest.mark.parametrize("state", ["expired", "generated", "unknown"])
+def test_what_is_paid_for_and_not_here_is_no_success(state: str) -> None:
+    """Nobody looks at a shard that is done; people have to."""
+    with pytest.raises(core.ShardStopped, match=f"not finished .*1 {state}"):
+        core.end_of(found(1, state), drained=False, lease_s=3)
+
+
+def test_a_nameless_job_is_the_same_whenever_its_message_is_delivered() -> None:
+    """Two messages are two jobs; a name that was given stays."""
+    job = {"model": "black-forest-labs/flux-2-pro/text-to-image", "prompt": "a mug"}
+    one, again, two = (core.with_name(job, once) for once in ("3fa2-b1c4-55", "3fa2-b1c4-55", "7"))
+    assert one.name == again.name == "a_mug-3fa2b1c455"
+    assert one.key("atlas") == again.key("atlas") != two.key("atlas")
+    assert core.with_name({**job, "name": "mug"}, "3fa2").name == "mug"
 
 
 def test_a_worker_without_a_ledger_says_how_to_name_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,29 +11,29 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import anyio
 
+from asyncpipe.engine import ShardWork
 from asyncpipe.errors import AsyncpipeError, BalanceTooLow, LedgerError
+from asyncpipe.jobs import JobState
 from asyncpipe.queues import core
 
 
-@dataclass(frozen=True, kw_only=True)
-class StoodIn:
-    totals: dict[str, Any] = field(default_factory=dict)
-    elsewhere: int = 0
+def standing(*, elsewhere: int = 0, **more: AsyncpipeError) -> ShardWork:
+    jobs = {JobState.SUCCEEDED: 3} if not elsewhere and not more else {JobState.PENDING: 3}
+    return ShardWork(jobs=jobs, elsewhere=elsewhere, stopped=more.get("stopped"))
 
 
 async def in_pipeline(
     place: str, shard: int, worker: core.WorkerSettings, departure: core.Departure
-) -> tuple[StoodIn | None, AsyncpipeError | None]:
+) -> ShardWork | None:
     with held(Path(place, f"lock.{shard}")) as alone:
         if not alone:
             note(place, "taken", shard)
-            return StoodIn(elsewhere=3), None
+            return standing(elsewhere=3)
         note(place, "begun", shard)
         while not departure.told and not Path(place, "go").exists():  # noqa: ASYNC110 (a test's)
             await anyio.sleep(0.02)
@@ -41,9 +41,9 @@ async def in_pipeline(
             unreachable.unlink()
             raise LedgerError("the ledger cannot be reached")
         if Path(place, f"stops.{shard}").exists():
-            return StoodIn(), BalanceTooLow("the account has less than 5 USD")
+            return standing(stopped=BalanceTooLow("the account has less than 5 USD"))
         note(place, "left" if departure.told else "ended", shard)
-        return StoodIn(totals={"shard": shard, "succeeded": 3}), None
+        return None if departure.told else standing()
 
 
 @contextmanager
