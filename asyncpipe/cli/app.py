@@ -234,7 +234,10 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON doc
 @LEDGER
 @_JSON
 def status(folder: Path, as_json: bool) -> None:
-    """Say where FOLDER stands: jobs, money, who works in it; also while a run does."""
+    """Say where FOLDER stands: jobs, money, who works in it; also while a run does.
+
+    Here and elsewhere FOLDER may be a template, as weekly/{date}, or a job file: its newest folder.
+    """
     from asyncpipe.cli.folder import show_status
 
     show_status(folder, as_json=as_json)

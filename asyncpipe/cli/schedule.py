@@ -76,8 +76,10 @@ class DatedFolder:
 
 
 def same_file(noted: str, job_file: Path) -> bool:
-    """Whether a ledger's job file is this one, by the way to it."""
-    return Path(noted).resolve() == job_file.resolve()
+    """Whether a ledger's job file is this one: by its path, or by its name where it was moved."""
+    path = Path(noted)
+    moved = path.name == job_file.name and not path.exists()
+    return moved or path.resolve() == job_file.resolve()
 
 
 def choose(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
 from datetime import UTC, datetime
@@ -92,6 +93,24 @@ OTHERS: dict[str, Any] = {"job_file": "/srv/other.yaml"}
 )
 def test_which_folder_a_run_works_in(folders: list[DatedFolder], expected: str) -> None:
     assert chosen(*folders) == expected
+
+
+def test_a_job_file_is_known_by_its_path_and_when_it_was_moved(tmp_path: Path) -> None:
+    """A project that is moved goes on; a namesake elsewhere is another job file."""
+    here, there = tmp_path / "here" / "jobs.yaml", tmp_path / "there" / "jobs.yaml"
+    for path in (here, there):
+        path.parent.mkdir()
+    here.write_text("", encoding="utf-8")
+    unended = found("23", pending=1, job_file=str(here))
+    assert chosen(unended, job_file=here) == "2026-11-23"
+    link = tmp_path / "link.yaml"
+    link.symlink_to(here)
+    assert chosen(unended, job_file=link) == "2026-11-23"
+    there.write_text("", encoding="utf-8")
+    assert chosen(unended, job_file=there) == "2026-11-30"
+    here.unlink()
+    assert chosen(unended, job_file=there) == "2026-11-23"
+    assert chosen(unended, job_file=tmp_path / "other.yaml") == "2026-11-30"
 
 
 def test_new_opens_another_whatever_is_there() -> None:
@@ -201,6 +220,8 @@ def test_every_command_finds_the_newest_folder_and_says_so(tmp_path: Path) -> No
         lines = done.stderr.splitlines()
         assert f"weekly/{today()} is the newest folder of weekly/{{date}}" in lines, words
         assert "is the newest" not in done.stdout, words
+        if words[0] == "status":  # from wherever it was called, it is that file
+            assert json.loads(done.stdout)["job_file"] == str(tmp_path / "jobs.yaml")
     assert asyncpipe("verify", "jobs.yaml", "-q", cwd=tmp_path).stderr == ""
 
 
