@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import anyio
 
@@ -67,6 +67,8 @@ class Admission:
         self._aside: set[int] = set()
         self.search_news = asyncio.Event()
         """Set when jobs are set aside, and when nothing else is left of their runs."""
+        self.held: Callable[[], Collection[int]] = lambda: self._tickets
+        """The jobs that are in memory, or were let go of: not to be drawn again."""
         self.queue = Queue(limiter)
         self.drivers = Handoff(news)
 
@@ -474,7 +476,7 @@ class Admission:
     async def _draw(self, run: OpenRun, models: list[str]) -> None:
         assert run.named is not None, "without it there is no model to draw"
         limit, after = self._share(run), {model: run.models[model] for model in models}
-        held = list(self._tickets) if self._shared else ()
+        held = self.held() if self._shared else ()
         pages = await self._ledger.draw(run.named, after, limit=limit, held=held)
         if run.closed:
             return

@@ -13,6 +13,7 @@ from asyncpipe.engine.search import Searcher
 from asyncpipe.engine.tickets import Ticket, Tickets
 from asyncpipe.jobs import (
     ENDED,
+    Absent,
     Event,
     Found,
     JobRecord,
@@ -32,8 +33,13 @@ LOOK_S = 1.0
 
 
 def adopt(record: JobRecord, fact: Fact) -> Event | None:
-    """What a prediction that another worker bought for a job makes of it; None: nothing new."""
-    if record.state is JobState.UNKNOWN and record.attempt.n == fact.n and record.attempt.sought:
+    """What another worker found out of a job makes of it; None: nothing new."""
+    waits = record.state is JobState.UNKNOWN and record.attempt.n == fact.n
+    if not fact.prediction_id:
+        error = "the worker that had it says that it was not bought"
+        lost = waits and record.attempt.sought
+        return Absent(job_id=record.id, at=now(), error=error) if lost else None
+    if waits and record.attempt.sought:
         return Found(
             job_id=record.id,
             at=now(),
@@ -77,6 +83,7 @@ class Sharing:
         self._left: set[int] = set()
         self._turn = asyncio.Lock()
         tickets.left = self._let_go
+        admission.held = lambda: self.held
 
     @property
     def held(self) -> set[int]:
@@ -203,14 +210,11 @@ class Sharing:
             return
         event = adopt(record, fact)
         if event is not None:
-            if (
-                ticket is not None
-                and isinstance(event, Found)
-                and not self._searcher.has(record.id)
-            ):
+            goes_on = not isinstance(event, TurnedUp)
+            if ticket is not None and goes_on and not self._searcher.has(record.id):
                 return  # a driver has it: at the next look
             after = self._searcher.record(record, event)
-            await self._searcher.go_on([after] if isinstance(event, Found) else [])
+            await self._searcher.go_on([after] if goes_on else [])
         await self._ledger.adopted(fact)
         if ticket is None and fact.job_id not in self._tickets:
             self._ledger.release(fact.job_id)

@@ -245,7 +245,10 @@ class Spent:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fact:
-    """A prediction that was bought for attempt ``n`` of a job by a worker that had it no more."""
+    """What a worker found out of attempt ``n`` of a job that it had no more.
+
+    It bought this prediction; an empty id says that it surely bought none.
+    """
 
     job_id: int
     n: int

@@ -16,7 +16,7 @@ from itertools import chain, islice
 from typing import Any
 
 from asyncpipe.errors import LedgerError
-from asyncpipe.jobs import ENDED, PAID_OPEN, Job, JobRecord, JobState
+from asyncpipe.jobs import ENDED, PAID_OPEN, Job, JobRecord, JobState, Settled
 from asyncpipe.ledger import queries
 from asyncpipe.ledger.accounts import removed
 from asyncpipe.ledger.asset_names import FolderNames, claim_stems
@@ -122,6 +122,7 @@ _JOB = (
     " WHERE id=?"
 )
 
+# An empty id says that the submit surely bought nothing.
 _FACT = """
 INSERT INTO facts(job_id, n, prediction_id, route, told_by, told_at) SELECT ?, ?, ?, ?, ?, ?
 WHERE NOT EXISTS(SELECT 1 FROM attempts WHERE job_id=? AND n=? AND prediction_id=?)
@@ -241,10 +242,10 @@ class SharedBatch(Batch):
 
     def _keep_facts(self, connection: Connection, others: Sequence[JobRecord], me: int) -> None:
         facts = [
-            (record.id, each.n, each.prediction_id, each.route, me, _when(each.submitted_at))
+            (record.id, each.n, each.prediction_id or "", each.route, me, _when(each.submitted_at))
             for record in others
             for each in (record.attempt, *record.earlier)
-            if each.prediction_id
+            if each.prediction_id or (each.settled is Settled.ABSENT and each.lost_at is None)
         ]
         if facts:
             connection.executemany(_FACT, [(*fact, *fact[:3]) for fact in facts])
@@ -497,18 +498,18 @@ def draw(
 ) -> dict[str, list[JobRecord]]:
     """Claim the next pending jobs of a run, at most ``limit`` of each model; fix their stems.
 
-    Also those that are ours and not ``held``: a commit of them may have been made whose answer was
-    lost.
+    None that are ``held``; but those that are ours without being so: a commit of them may have been
+    made whose answer was lost.
     """
     chosen = (
         f"SELECT id FROM jobs WHERE state='pending' AND model=? AND {NAMED} AND {_OF_SHARD}"
-        f" AND ((worker=? AND NOT id = ANY(?)) OR {_FREE})"
+        f" AND NOT id = ANY(?) AND (worker=? OR {_FREE})"
         " ORDER BY id LIMIT ? FOR UPDATE SKIP LOCKED"
     )
     query = f"UPDATE jobs SET worker=?, last_worker=? WHERE id IN ({chosen}) RETURNING id"
     pages: dict[str, list[JobRecord]] = {}
     for model in models:
-        which = (model, *_which(named), me, [*held], me, limit)
+        which = (model, *_which(named), [*held], me, me, limit)
         ids = [row[0] for row in connection.execute(query, (me, me, *which))]
         pages[model] = read_records(connection, "WHERE id = ANY(?) ORDER BY id", (ids,))
     records = iter(claim_stems(connection, list(chain.from_iterable(pages.values())), folder))
@@ -565,7 +566,7 @@ def look(
         ended=[record for record in ended if record.id not in mine],
         free=[row[0] for row in connection.execute(free, ([*awaited], me))],
         elsewhere=[_elsewhere(connection, named, me) for named in runs],
-        waiting=[_waiting(connection, named, me) for named in runs],
+        waiting=[_waiting(connection, named, left, me) for named in runs],
         facts=facts(connection, me),
         money=money(connection),
         orphans=_has_orphans(connection, left, me),
@@ -591,13 +592,13 @@ def _elsewhere(connection: Connection, named: Named, me: int) -> int:
     return int(connection.execute(query, (me, *_which(named))).fetchone()[0])
 
 
-def _waiting(connection: Connection, named: Named, me: int) -> list[str]:
-    """The models of pending jobs of a run that nobody has."""
+def _waiting(connection: Connection, named: Named, left: Collection[int], me: int) -> list[str]:
+    """The models of pending jobs of a run that nobody has; without those that we let go of."""
     query = (
         f"SELECT model FROM jobs WHERE state='pending' AND {_FREE} AND {NAMED} AND {_OF_SHARD}"
-        " GROUP BY model ORDER BY min(position)"
+        " AND NOT id = ANY(?) GROUP BY model ORDER BY min(position)"
     )
-    return [row[0] for row in connection.execute(query, (me, *_which(named)))]
+    return [row[0] for row in connection.execute(query, (me, *_which(named), [*left]))]
 
 
 def facts(connection: Connection, me: int) -> list[Fact]:

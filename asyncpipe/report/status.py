@@ -236,6 +236,16 @@ def _held(status: Status) -> list[str]:
     return [f"{printable(status.holder.who)} works in it since {since}{left}"]
 
 
+def _worker_row(worker: WorkerRow) -> dict[str, Any]:
+    return {
+        "name": worker.name,
+        "started_at": _utc(worker.started_at),
+        "lease_left_s": round(worker.left_s, 1),
+        "shard": worker.shard,
+        "jobs": worker.jobs,
+    }
+
+
 def _utc(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="seconds")
 
@@ -347,16 +357,7 @@ def status_document(status: Status) -> dict[str, Any]:
         "provider": status.provider,
         "job_file": status.job_file,
         "held_by": held.who if held else None,
-        "workers": [
-            {
-                "name": worker.name,
-                "started_at": _utc(worker.started_at),
-                "lease_left_s": round(worker.left_s, 1),
-                "shard": worker.shard,
-                "jobs": worker.jobs,
-            }
-            for worker in status.workers
-        ],
+        **({"workers": [*map(_worker_row, status.workers)]} if status.workers else {}),
         "held_since": held.since.isoformat(timespec="seconds") if held else None,
         "jobs": {
             "total": sum(status.counts.values()),
