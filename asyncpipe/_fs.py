@@ -110,6 +110,12 @@ def link_trouble(*paths: Path) -> str | None:
     return None
 
 
+def leads_out(path: str) -> bool:
+    """Whether a relative path (with ``/``) may lead out of the place that it is relative to."""
+    parts = path.split("/")
+    return not all(parts) or bool({".", ".."} & {*parts}) or any(c in path for c in "\\:\0")
+
+
 class Root:
     """An output folder, and which relative paths (with ``/``) stay in it and follow no link."""
 
@@ -120,7 +126,7 @@ class Root:
     def trouble(self, path: str) -> str | None:
         """Say that a path leads out of the folder, or through a link in it; None: neither."""
         above, parts = path.rpartition("/")[0], path.split("/")
-        if not all(parts) or {".", ".."} & {*parts} or any(c in path for c in "\\:\0"):
+        if leads_out(path):
             return (
                 f"the ledger names a file outside {self.folder}: {path!r}. Nothing was touched; do "
                 "not use a folder whose ledger somebody else may have written"

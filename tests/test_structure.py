@@ -32,7 +32,7 @@ HOUSE: dict[str, tuple[int, set[str]]] = {
     "ledger": (3, {"jobs"}),
     "providers": (4, {"jobs", "pricing", "media", "http"}),
     "jobfile": (4, {"jobs", "pricing", "media"}),
-    "report": (4, {"jobs", "ledger", "pricing", "flow"}),
+    "report": (4, {"jobs", "ledger", "pricing", "flow", "media"}),
     "engine": (5, BELOW_THE_TOP | {"jobfile"}),
     "testing": (5, BELOW_THE_TOP),
     "__init__": (6, BELOW_THE_TOP | {"jobfile", "engine"}),

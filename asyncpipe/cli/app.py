@@ -18,6 +18,7 @@ from asyncpipe.cli.options import (
     GRACE,
     JOB_FILE,
     LEDGER,
+    LINKS,
     OUTPUT,
     PRICE_FILE,
     SAME_ACCOUNT,
@@ -30,6 +31,7 @@ from asyncpipe.cli.options import (
     work,
 )
 from asyncpipe.errors import AsyncpipeError, JobFileError
+from asyncpipe.jobs import Links, OutputPlace
 
 START = """\
 asyncpipe runs AI image, video and audio jobs in bulk. Where to start:
@@ -64,7 +66,7 @@ app.add_command(run)
 @SAME_ACCOUNT
 @ENV_FILE
 @OUTPUT
-def collect(folder: Path, **options: Any) -> int:
+def collect(folder: OutputPlace, **options: Any) -> int:
     """Finish what was submitted into FOLDER: poll and download; submit and pay nothing.
 
     Needs no job file. Jobs that were not submitted yet stay for the next run.
@@ -83,7 +85,7 @@ def collect(folder: Path, **options: Any) -> int:
 @SAME_ACCOUNT
 @ENV_FILE
 @OUTPUT
-def verify(folder: Path, **options: Any) -> int:
+def verify(folder: OutputPlace, **options: Any) -> int:
     """Check every file in FOLDER by size and sha256; fetch again what is missing or damaged.
 
     Costs nothing. A file that was changed is kept beside, as NAME.changed. Exit code 0: every file
@@ -156,7 +158,7 @@ def schema() -> None:
 @BASE_URL
 @SAME_ACCOUNT
 @ENV_FILE
-def resolve(folder: Path, jobs: tuple[str, ...], **options: Any) -> None:
+def resolve(folder: OutputPlace, jobs: tuple[str, ...], **options: Any) -> None:
     """Decide about the unknown jobs and lost answers of FOLDER: all, or those of JOBS.
 
     First let --find look for them in the provider's list, as every run does; an id that you know
@@ -233,7 +235,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON doc
 @FOLDER
 @LEDGER
 @_JSON
-def status(folder: Path, as_json: bool) -> None:
+def status(folder: OutputPlace, as_json: bool) -> None:
     """Say where FOLDER stands: jobs, money, who works in it; also while a run does.
 
     Here and elsewhere FOLDER may be a template, as weekly/{date}, or a job file: its newest folder.
@@ -255,11 +257,15 @@ def status(folder: Path, as_json: bool) -> None:
     help="One row per job, or per submit, as an invoice has them.",
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="[default: stdout]")
-def export(folder: Path, form: str, rows: str, output: Path | None) -> int:
+@LINKS
+def export(
+    folder: OutputPlace, *, public_url: str | None, presign: str | None, **options: Any
+) -> int:
     """Write the jobs of FOLDER, in job-file order, for spreadsheets and programs."""
     from asyncpipe.cli.folder import export_folder
 
-    return export_folder(folder, form=form, rows=rows, output=output)
+    links = Links.of(public_url, presign)
+    return export_folder(folder, links=links, **options)
 
 
 @app.command()
@@ -269,7 +275,7 @@ def export(folder: Path, form: str, rows: str, output: Path | None) -> int:
 @SAME_ACCOUNT
 @ENV_FILE
 @_JSON
-def reconcile(folder: Path, **options: Any) -> int:
+def reconcile(folder: OutputPlace, **options: Any) -> int:
     """Compare the money in FOLDER's ledger with the provider's bill, per model and day.
 
     Costs nothing. Exit code 0: they agree, or what is reserved explains the difference.

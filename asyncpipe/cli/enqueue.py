@@ -20,6 +20,7 @@ from asyncpipe.cli.validate import made_of
 from asyncpipe.engine import Pipeline
 from asyncpipe.errors import UsageError
 from asyncpipe.jobfile import JobFile, load_price_file, open_jobs
+from asyncpipe.jobs import OutputPlace
 from asyncpipe.ledger import SharedPlace, where_of
 from asyncpipe.media import GIB
 from asyncpipe.pricing import PriceBook, Quotes
@@ -77,12 +78,15 @@ def enqueue_jobs(options: EnqueueOptions) -> int:
 
 
 def settings_of(
-    options: EnqueueOptions, file: JobFile, book: PriceBook | None, folder: Path
+    options: EnqueueOptions, file: JobFile, book: PriceBook | None, folder: OutputPlace
 ) -> PlaceSettings:
     """What workers need to make the pipeline that a run of this command would have."""
     said = file.settings
+    links = options if options.public_url or options.presign else said
     return PlaceSettings(
-        folder=str(folder.absolute()),
+        folder=str(folder.absolute() if isinstance(folder, Path) else folder),
+        public_url=links.public_url,
+        presign=links.presign,
         base_url=options.base_url,
         max_workers=options.max_workers or said.max_workers,
         limits=replace(said.limits, window=said.window),

@@ -36,7 +36,7 @@ from asyncpipe.engine import (
     take_prediction,
     verify,
 )
-from asyncpipe.jobs import Deadlines, JobState, Polling
+from asyncpipe.jobs import Deadlines, JobState, Links, OutputPlace, Polling
 from asyncpipe.ledger import origin_of
 from asyncpipe.pricing import usd
 from asyncpipe.report import (
@@ -57,7 +57,7 @@ SHOWN = 20
 class CollectOptions:
     """The options of both commands."""
 
-    folder: Path
+    folder: OutputPlace
     base_url: str | None
     grace: float
     search_s: float
@@ -125,15 +125,17 @@ async def _collect(options: CollectOptions, simulated: Simulated | None) -> End:
         return await work_in(pipeline, work, progress=progress, grace_s=options.grace)
 
 
-def export_folder(folder: Path, *, form: str, rows: str, output: Path | None) -> int:
+def export_folder(
+    folder: OutputPlace, *, form: str, rows: str, output: Path | None, links: Links | None = None
+) -> int:
     """Export a folder; return the exit code: 3 when the reader of stdout left before the end."""
     if output is not None and str(output) != "-":
-        count = export_file(folder, output, form, rows=rows)
+        count = export_file(folder, output, form, rows=rows, links=links)
         click.echo(f"{printable(str(output))}: {count} {rows}", err=True)
         return Exit.OK
     try:
         stream = sys.stdout.buffer
-        export_stream(folder, stream, form, rows=rows)
+        export_stream(folder, stream, form, rows=rows, links=links)
         stream.flush()
     except BrokenPipeError:
         return Exit.STOPPED  # whoever read had enough: `| head`
@@ -159,7 +161,7 @@ def decision_of(*, resubmit: bool, give_up: bool, lost_charged: bool, lost_free:
     )
 
 
-def resolve_jobs(folder: Path, names: tuple[str, ...], decision: Decision) -> None:
+def resolve_jobs(folder: OutputPlace, names: tuple[str, ...], decision: Decision) -> None:
     """Decide, and say what follows."""
     resolved = asyncio.run(resolve(folder, names, decision))
     for one in resolved:
@@ -175,7 +177,7 @@ _TO_DO = {
 }
 
 
-def resolve_by_hand(folder: Path, names: tuple[str, ...], prediction_id: str) -> None:
+def resolve_by_hand(folder: OutputPlace, names: tuple[str, ...], prediction_id: str) -> None:
     """Note which prediction a job has, and say what follows; raises click.UsageError."""
     if len(names) != 1:
         raise click.UsageError("--prediction is that of one job: name it")
@@ -183,7 +185,7 @@ def resolve_by_hand(folder: Path, names: tuple[str, ...], prediction_id: str) ->
     click.echo(f"  {printable(one.before.name)}: {_outcome(one)}")
 
 
-def resolve_by_search(folder: Path, *, base_url: str | None, same_account: bool) -> None:
+def resolve_by_search(folder: OutputPlace, *, base_url: str | None, same_account: bool) -> None:
     """Look for lost submits at the provider, and say what was found."""
     simulated = Simulated() if origin_of(folder).simulated else None
 
@@ -215,7 +217,7 @@ def _outcome(one: Resolved) -> str:
     return ", ".join(parts)
 
 
-def show_status(folder: Path, *, as_json: bool) -> None:
+def show_status(folder: OutputPlace, *, as_json: bool) -> None:
     """Print the status; raises LedgerError without a ledger."""
     status = read_status(folder)
     if as_json:

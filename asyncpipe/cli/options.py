@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from asyncpipe._text import printable
+from asyncpipe.jobs import BucketUrl, OutputPlace, is_bucket_url
 
 MOST_USD = 1_000_000_000
 """Amounts beyond are slips."""
@@ -21,18 +22,29 @@ MOST_USD = 1_000_000_000
 JOB_FILE = click.argument("jobfile", type=click.Path(path_type=Path))
 
 
-def _folder(context: click.Context, argument: click.Parameter, value: Path) -> Path:
-    """The folder that is meant, also where a template of folders or a job file is given."""
+class _Place(click.Path):
+    """A folder, or the URL of a bucket."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> Any:
+        if isinstance(value, str) and is_bucket_url(value):
+            return BucketUrl.parse(value)
+        return super().convert(value, param, context)
+
+
+def _folder(context: click.Context, argument: click.Parameter, value: OutputPlace) -> OutputPlace:
+    """The place that is meant, also where a template of folders or a job file is given."""
     from asyncpipe.cli.schedule import named_folder
 
     def tell(line: str) -> None:
         if not context.params.get("quiet"):
             click.echo(printable(line), err=True)
 
-    return named_folder(value, tell)
+    return value if isinstance(value, BucketUrl) else named_folder(value, tell)
 
 
-FOLDER = click.argument("folder", type=click.Path(path_type=Path), callback=_folder)
+FOLDER = click.argument("folder", type=_Place(path_type=Path), callback=_folder)
 
 
 def _env_file(context: click.Context, option: click.Parameter, value: Path | None) -> None:
@@ -191,6 +203,19 @@ def with_output(options: dict[str, Any]) -> dict[str, Any]:
     return {**options, "output": output}
 
 
+LINKS = shared(
+    click.option(
+        "--public-url",
+        metavar="URL",
+        help="Links in manifest and export: https://cdn.example.com/{path}.",
+    ),
+    click.option(
+        "--presign",
+        metavar="TIME",
+        help="Links signed by the bucket's store instead, and for how long: 12h, 7d.",
+    ),
+)
+
 QUEUE = shared(
     click.option(
         "--queue", type=click.Choice(["celery", "rq"]), required=True, help="Whose worker or queue."
@@ -211,9 +236,9 @@ _LIMITS = shared(
     click.option(
         "-o",
         "--output-dir",
-        type=click.Path(path_type=Path),
-        help="Folder for the results; {date}, {week} or {time} in it make another one each time.  "
-        "[default: the job file's, or pipeline_output]",
+        type=_Place(path_type=Path),
+        help="Folder for the results; {date}, {week} or {time} in it make another one each time. "
+        "Or a bucket, s3://BUCKET/PREFIX.  [default: the job file's, or pipeline_output]",
     ),
     click.option(
         "--new", is_flag=True, help="Open another folder though the newest one is not finished."
@@ -312,6 +337,7 @@ _CHOICES = shared(
 @click.command()
 @JOB_FILE
 @_LIMITS
+@LINKS
 @BASE_URL
 @_SIMULATE
 @_CHOICES
@@ -345,6 +371,7 @@ def run(jobfile: Path, **options: Any) -> int:
     help="Jobs in a shard, which is one message and what one worker takes at a time.",
 )
 @_LIMITS
+@LINKS
 @BASE_URL
 @_CHOICES
 @ENV_FILE

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack, suppress
 from decimal import Decimal
-from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
@@ -17,6 +16,7 @@ from asyncpipe._text import json_text, printable
 from asyncpipe.cli.session import Exit, Simulated, connect, echo
 from asyncpipe.engine import ask_account, find_lost
 from asyncpipe.errors import FolderInUse, ProviderError, UsageError
+from asyncpipe.jobs import OutputPlace
 from asyncpipe.ledger import Origin, check_account, origin_of
 from asyncpipe.pricing import Bill, HasBill, usd
 from asyncpipe.providers import Provider
@@ -37,7 +37,7 @@ SHOWN = 5
 
 
 def reconcile_folder(
-    folder: Path, *, base_url: str | None, same_account: bool, as_json: bool
+    folder: OutputPlace, *, base_url: str | None, same_account: bool, as_json: bool
 ) -> int:
     """Compare and print; return 0 when nothing is left to explain, else 1.
 
@@ -61,7 +61,7 @@ def reconcile_folder(
 
 
 async def _ask(
-    folder: Path,
+    folder: OutputPlace,
     origin: Origin,
     ledgered: Ledgered,
     base_url: str | None,
@@ -86,7 +86,7 @@ async def _ask(
         return ledgered, await provider.bill(ledgered.days)
 
 
-def _check(folder: Path, origin: Origin, provider: Provider) -> None:
+def _check(folder: OutputPlace, origin: Origin, provider: Provider) -> None:
     """Another provider's bill would say nothing of this folder."""
     if provider.origin != origin.origin:
         raise UsageError(

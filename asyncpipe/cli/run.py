@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -24,7 +25,7 @@ from asyncpipe.cli.validate import made_of
 from asyncpipe.engine import Pipeline, learned_before
 from asyncpipe.errors import LedgerError
 from asyncpipe.jobfile import JobFile, load_price_file, open_jobs
-from asyncpipe.jobs import Job, JobState
+from asyncpipe.jobs import Job, JobState, OutputPlace
 from asyncpipe.ledger import SharedPlace, Taken, reading, where_of
 from asyncpipe.media import GIB
 from asyncpipe.pricing import PriceBook, Prices, Quotes, SpendingLimits, to_micro
@@ -37,7 +38,7 @@ class RunOptions:
     """The options of ``asyncpipe run``; None means not given."""
 
     jobfile: Path
-    output_dir: Path | None
+    output_dir: OutputPlace | None
     new: bool
     max_workers: int | None
     max_cost: Decimal | None
@@ -57,6 +58,8 @@ class RunOptions:
     same_account: bool
     lease_s: float
     min_free: float
+    public_url: str | None
+    presign: str | None
     patience: float
     grace: float
     output: Output
@@ -108,7 +111,7 @@ def _collect(options: RunOptions, folder: Path) -> int:
 
 
 async def _run(options: RunOptions, file: JobFile, book: PriceBook | None, into: RunFolder) -> End:
-    settings, echo, folder = file.settings, options.output.echo, into.path
+    echo, folder = options.output.echo, into.path
     prices = prices_of(file, book, base_url=options.base_url, simulated=options.simulate)
     # The article's simulator takes any model; a file that is checked without asking anybody is
     # checked before the folder is touched.
@@ -117,11 +120,7 @@ async def _run(options: RunOptions, file: JobFile, book: PriceBook | None, into:
     before, found = _known(options, folder, digest), None
     if before is None and not asking:
         found, _ = await look(options, file, prices, folder)
-    polling, deadlines, search_s = settings.polling, settings.deadlines, options.search_s
-    if (simulated := _simulated(options)) is not None:
-        polling, deadlines = simulated.polling(polling), simulated.deadlines(deadlines)
-        search_s = simulated.search_s(search_s)
-    remark = partial(_remark, options.output)
+    simulated = _simulated(options)
     progress = Progress(options.output.echo, verbose=options.output.verbose)
     async with AsyncExitStack() as stack:
         provider = await connect(stack, folder, base_url=options.base_url, simulated=simulated)
@@ -131,28 +130,16 @@ async def _run(options: RunOptions, file: JobFile, book: PriceBook | None, into:
             digest = digest if checked else ""  # the next run looks again
         elif found is None and _is_to_ask(options, file):
             found, _ = await look(options, file, prices, folder)
-        quoting = Quotes(provider, tell=remark)
+        quoting = Quotes(provider, tell=partial(_remark, options.output))
         if found is not None:
             await price_all(options, file, found, quoting, provider)
             found = None  # nobody asks for it any more, and it may be large
         pipeline = Pipeline(
             provider,
             folder,
-            max_workers=options.max_workers or settings.max_workers,
-            limits=replace(settings.limits, window=settings.window),
             spending=_spending(options, file, book, quoting),
-            retries=settings.retries,
-            deadlines=deadlines,
-            polling=polling,
-            patience_s=options.patience,
-            min_free_bytes=round(options.min_free * GIB),
-            ambiguous=_ambiguous(options, file),
-            search_s=search_s,
-            same_account=options.same_account,
-            lease_s=options.lease_s,
-            fetch_missing=not options.no_fetch_missing,
             on_event=progress,
-            on_remark=remark,
+            **_told(options, file, simulated),
         )
         for line in _begun(file, folder, before):
             echo(line)
@@ -173,13 +160,41 @@ async def _work(into: RunFolder, batch: Callable[[], Awaitable[object]]) -> None
     await batch()
 
 
-def _begun(file: JobFile, folder: Path, before: Taken | None) -> Iterator[str]:
+def _begun(file: JobFile, folder: OutputPlace, before: Taken | None) -> Iterator[str]:
     """Lines that say which jobs are run where."""
     count = before.jobs if before else len(file.rows)
     unchanged = ", unchanged since the last run" if before else ""
     yield printable(f"{count} jobs from {file.path}, into {folder}{unchanged}")
     for line in made_of(file):
         yield f"  {line}"
+
+
+def _told(options: RunOptions, file: JobFile, simulated: Simulated | None) -> dict[str, Any]:
+    """What options and job file say to the pipeline."""
+    settings = file.settings
+    polling, deadlines, search_s = settings.polling, settings.deadlines, options.search_s
+    if simulated is not None:
+        polling, deadlines = simulated.polling(polling), simulated.deadlines(deadlines)
+        search_s = simulated.search_s(search_s)
+    # What the options say of links replaces all that the file says.
+    links = options if options.public_url or options.presign else settings
+    return {
+        "max_workers": options.max_workers or settings.max_workers,
+        "limits": replace(settings.limits, window=settings.window),
+        "retries": settings.retries,
+        "deadlines": deadlines,
+        "polling": polling,
+        "patience_s": options.patience,
+        "min_free_bytes": round(options.min_free * GIB),
+        "ambiguous": _ambiguous(options, file),
+        "search_s": search_s,
+        "same_account": options.same_account,
+        "lease_s": options.lease_s,
+        "fetch_missing": not options.no_fetch_missing,
+        "public_url": links.public_url,
+        "presign": links.presign,
+        "on_remark": partial(_remark, options.output),
+    }
 
 
 def _ambiguous(options: RunOptions, file: JobFile) -> str:
@@ -223,7 +238,7 @@ def _remark(output: Output, line: str) -> None:
     output.echo(printable(line))
 
 
-def _known(options: RunOptions, folder: Path, digest: str) -> Taken | None:
+def _known(options: RunOptions, folder: OutputPlace, digest: str) -> Taken | None:
     """Whether a folder's last run took the very same jobs: then they need no second look."""
     if options.retry_failed or options.ambiguous == "resubmit":
         return None  # what is submitted again is checked again: the catalogue may have changed
@@ -244,7 +259,7 @@ async def look(
     options: RunOptions,
     file: JobFile,
     prices: Prices,
-    folder: Path,
+    folder: OutputPlace,
     provider: Provider | None = None,
 ) -> tuple[Survey, bool]:
     """Survey the file, where a provider is given by its catalogue, too.
@@ -322,7 +337,7 @@ def _confirmed() -> bool:
 
 @contextmanager
 def still_to_buy(
-    folder: Path, provider: str, *, retry_failed: bool, resubmit: bool
+    folder: OutputPlace, provider: str, *, retry_failed: bool, resubmit: bool
 ) -> Iterator[Wanted]:
     """Give a test for jobs that a run into ``folder`` would submit.
 

@@ -16,7 +16,7 @@ from asyncpipe._text import printable
 from asyncpipe.cli.session import Exit, Output, echo
 from asyncpipe.errors import AsyncpipeError, LedgerError, UsageError
 from asyncpipe.jobfile import FolderTemplate, JobFile, Moment, open_jobs, zone_of
-from asyncpipe.jobs import PAID_OPEN, JobState
+from asyncpipe.jobs import PAID_OPEN, BucketUrl, JobState, OutputPlace
 from asyncpipe.ledger import (
     ELSEWHERE,
     STATE_FOLDER,
@@ -122,7 +122,7 @@ def _another(template: FolderTemplate, at: datetime, taken: Callable[[Path], boo
 
 
 def owing(
-    found: Sequence[DatedFolder], folder: Path, *, job_file: Path, simulated: bool
+    found: Sequence[DatedFolder], folder: OutputPlace, *, job_file: Path, simulated: bool
 ) -> list[DatedFolder]:
     """Those besides ``folder`` that owe something which this run is to collect, newest first.
 
@@ -166,7 +166,7 @@ def moment_now() -> datetime:
 # -- commands that take a folder ------------------------------------------------------------------
 
 
-def named_folder(said: Path, tell: Callable[[str], None]) -> Path:
+def named_folder(said: Path, tell: Callable[[str], None]) -> OutputPlace:
     """The folder that a command is given: itself, the newest of a template, or a job file's own.
 
     Raises UsageError where a template has none yet.
@@ -182,8 +182,10 @@ def named_folder(said: Path, tell: Callable[[str], None]) -> Path:
     return meant
 
 
-def meant_by(said: Path) -> Path | FolderTemplate:
+def meant_by(said: OutputPlace) -> OutputPlace | FolderTemplate:
     """What a command line says of the output folder; raises UsageError."""
+    if isinstance(said, BucketUrl):
+        return said
     try:
         template = FolderTemplate.of(str(said))
     except UsageError:
@@ -195,7 +197,7 @@ def meant_by(said: Path) -> Path | FolderTemplate:
     return said if said.exists() else template.root
 
 
-def meant_by_file(file: JobFile) -> Path | FolderTemplate:
+def meant_by_file(file: JobFile) -> OutputPlace | FolderTemplate:
     """What a job file says of it."""
     return file.settings.template or file.settings.output_dir
 
@@ -230,7 +232,7 @@ class RunFolder:
     that ``went_on`` keeps its command from opening the folder that is due.
     """
 
-    path: Path
+    path: OutputPlace
     job_file: str
     begun: Callable[[], None] = lambda: None
     owed: int = 0
@@ -248,7 +250,7 @@ class RunFolder:
 
 @contextmanager
 def opened_folder(
-    option: Path | None,
+    option: OutputPlace | None,
     file: JobFile,
     *,
     new: bool,
@@ -265,6 +267,11 @@ def opened_folder(
     template.
     """
     meant, tell = meant_by_file(file) if option is None else meant_by(option), _telling(output)
+    if isinstance(meant, BucketUrl):
+        if new:
+            raise UsageError(f"--new opens another folder of a template, and {meant} is a bucket")
+        yield RunFolder(path=meant, job_file=str(file.path))
+        return
     if isinstance(meant, FolderTemplate):
         choosing = _chosen(meant, file, new=new, again=again, simulated=simulated, tell=tell)
         with choosing as (folder, owed):

@@ -20,8 +20,8 @@ from asyncpipe._text import json_text, printable
 from asyncpipe.engine import Pipeline
 from asyncpipe.errors import AsyncpipeError, CannotConnect, UsageError
 from asyncpipe.flow import Window
-from asyncpipe.jobs import Deadlines, JobState, JobType, Polling
-from asyncpipe.ledger import STATE_FOLDER, ledger_path, make_folders, where_of
+from asyncpipe.jobs import Deadlines, JobState, JobType, OutputPlace, Polling
+from asyncpipe.ledger import STATE_FOLDER, folder_of, ledger_path, make_folders, where_of
 from asyncpipe.providers import Provider
 from asyncpipe.providers import connect as connect_provider
 from asyncpipe.report import Manifest, Progress, Totals, read_manifest, summary
@@ -57,7 +57,7 @@ class End:
 
 
 def run_session(
-    folder: Path, work: Callable[[], Awaitable[End]], *, output: Output, simulated: bool
+    folder: OutputPlace, work: Callable[[], Awaitable[End]], *, output: Output, simulated: bool
 ) -> int:
     """Run ``work`` to its end, print the summary, return the exit code."""
     started = time.monotonic()
@@ -67,12 +67,12 @@ def run_session(
             end = runner.run(_awaited(work))
     except KeyboardInterrupt:
         end = End(interrupted=signal.SIGINT)
-        if isinstance(where_of(folder), Path) and not ledger_path(folder).exists():
+        if isinstance(place := where_of(folder), Path) and not ledger_path(place).exists():
             return 128 + signal.SIGINT
     elapsed_s = time.monotonic() - started
     manifest = read_manifest(folder)
     if output.as_json:
-        click.echo(json_text(manifest.path.read_bytes()), nl=False)
+        click.echo(json_text(manifest.document()), nl=False)
     if not output.quiet:
         _print_summary(manifest, elapsed_s, end, output=output, simulated=simulated)
     elif end.stopped is not None:
@@ -126,7 +126,7 @@ def _print_summary(
     lines = summary(
         manifest.totals,
         elapsed_s=elapsed_s,
-        manifest=str(manifest.path),
+        manifest=manifest.url,
         simulated=simulated,
         stopped=end.stopped,
         interrupted=end.interrupted is not None,
@@ -169,20 +169,25 @@ class Simulated:
 
 
 async def connect(
-    stack: AsyncExitStack, folder: Path | None, *, base_url: str | None, simulated: Simulated | None
+    stack: AsyncExitStack,
+    folder: OutputPlace | None,
+    *,
+    base_url: str | None,
+    simulated: Simulated | None,
 ) -> Provider:
     """Make the provider; ``stack`` closes the simulator, which without a folder keeps no books."""
     if simulated is None:
         return connect_provider(base_url=base_url)
     from asyncpipe.simulator import Faults, Simulator, SimulatorSettings
 
-    if folder is not None:
-        make_folders(folder, [STATE_FOLDER])
+    home = None if folder is None else folder_of(folder)
+    if home is not None:
+        make_folders(home, [STATE_FOLDER])
     settings = SimulatorSettings(
         speed=simulated.speed,
         faults=Faults.parse(simulated.faults),
         catalog=simulated.catalog,
-        books=folder / STATE_FOLDER / "simulator.sqlite3" if folder else None,
+        books=home / STATE_FOLDER / "simulator.sqlite3" if home else None,
     )
     simulator = await stack.enter_async_context(Simulator(settings))
     return connect_provider(base_url=simulator.base_url, simulated=True)

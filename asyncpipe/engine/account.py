@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 import anyio
 
 from asyncpipe._tasks import Retries, retrying
 from asyncpipe.errors import KeyRefused, ProviderError, SubmitStopped
-from asyncpipe.ledger import Ledger, Origin, check_account
+from asyncpipe.ledger import Ledger, Origin, Where, check_account
 from asyncpipe.pricing import Tell
 from asyncpipe.providers import HasAccountId, Provider
 
@@ -53,7 +52,7 @@ async def ask_account(provider: Provider, tell: Tell) -> str | None:
 
 
 async def settle_account(
-    ledger: Ledger, origin: Origin, account: str | None, folder: Path, *, accept: bool
+    ledger: Ledger, origin: Origin, account: str | None, where: Where, *, accept: bool
 ) -> None:
     """Note whose a folder is; raises UsageError for another account than before, unless ``accept``.
 
@@ -61,7 +60,7 @@ async def settle_account(
     """
     if account is not None:
         theirs = await ledger.note_account(account, accept=accept)
-        check_account(theirs, account, origin, folder)
+        check_account(theirs, account, origin, where)
 
 
 def _may_pass(error: ProviderError) -> bool:

@@ -30,7 +30,7 @@ from asyncpipe.engine.sharing import Sharing
 from asyncpipe.engine.submit import Submitter
 from asyncpipe.engine.tickets import StopReasons, Tickets
 from asyncpipe.engine.upload import Uploads
-from asyncpipe.errors import DiskError, LedgerError
+from asyncpipe.errors import DiskError, DownloadError, LedgerError
 from asyncpipe.flow import (
     LATENCY,
     Gate,
@@ -51,6 +51,8 @@ from asyncpipe.jobs import (
     JobState,
     JobType,
     Limits,
+    Links,
+    OutputPlace,
     Polling,
     SoughtAgain,
     now,
@@ -58,10 +60,11 @@ from asyncpipe.jobs import (
 from asyncpipe.ledger import (
     STATE_FOLDER,
     Lease,
+    NamesIn,
     Origin,
     SharedLedger,
     SharedPlace,
-    Where,
+    bucket_of,
     check_local,
     folder_of,
     lock_of,
@@ -69,10 +72,10 @@ from asyncpipe.ledger import (
     open_ledger,
     open_shared,
 )
-from asyncpipe.media import DiskSpace, Downloader
+from asyncpipe.media import Bucket, BucketStore, DiskSpace, Downloader, Store
 from asyncpipe.pricing import SharedMoney, SpendingLimits, Tell, to_micro
 from asyncpipe.providers import Provider, account_of, retention_of
-from asyncpipe.report import MANIFEST_NAME, ManifestWriter, Totals
+from asyncpipe.report import MANIFEST_NAME, ManifestWriter, Totals, read_head
 
 logger = logging.getLogger("asyncpipe.engine")
 
@@ -91,8 +94,9 @@ class EngineSettings:
     ambiguous: str
     search_s: float
     fetch_missing: bool
-    local_files: Path | None
+    local_files: OutputPlace | None
     spending: SpendingLimits
+    links: Links | None
     tell: Tell
     same_account: bool
     lease_s: float
@@ -103,9 +107,12 @@ class EngineSettings:
 class Engine:
     """The parts of one opened pipeline, from the lock to the tasks, each after what it needs."""
 
-    def __init__(self, provider: Provider, where: Where, settings: EngineSettings) -> None:
+    def __init__(
+        self, provider: Provider, where: Path | SharedPlace, settings: EngineSettings
+    ) -> None:
         self.provider, self.settings = provider, settings
         self.where, self.folder = where, folder_of(where)
+        self.store, self._names_in = self._store()
         self.clock = asyncio.get_running_loop().time
         self.news = asyncio.Event()
         self.stops = StopReasons(self.news)
@@ -114,16 +121,26 @@ class Engine:
         self.sharing: Sharing | None = None
         self.money: SharedMoney | None = None
 
+    def _store(self) -> tuple[Store, NamesIn | None]:
+        """What media go to, and for a bucket, what gives the names in it."""
+        public_only = not on_loopback(self.provider.origin)
+        if (url := bucket_of(self.where)) is None:
+            return Downloader(self.folder, public_only=public_only), None
+        store = BucketStore(url, public_only=public_only)
+        return store, partial(_names_in, store.bucket)
+
     async def open(self, stack: AsyncExitStack) -> None:
         """Open everything; ``stack`` takes it down again.
 
         Raises FolderInUse, LedgerError, and UsageError for another provider's or account's folder.
         """
+        if bucket_of(self.where) is not None:  # a folder's is opened once its lock is held
+            await stack.enter_async_context(self.store)
         await self._open_ledger(stack)
         await self._open_connections(stack)
         account = await ask_account(self.provider, self.settings.tell)
         await settle_account(
-            self.ledger, self.origin, account, self.folder, accept=self.settings.same_account
+            self.ledger, self.origin, account, self.where, accept=self.settings.same_account
         )
         self._make_admission(stack)
         self._make_driver()
@@ -160,7 +177,8 @@ class Engine:
         folder, provider = self.folder, self.provider
         if not isinstance(self.where, SharedPlace):
             check_local(folder)
-        make_folders(folder, (JobType.IMAGE.folder, JobType.VIDEO.folder, STATE_FOLDER))
+        if bucket_of(self.where) is None:
+            make_folders(folder, (JobType.IMAGE.folder, JobType.VIDEO.folder, STATE_FOLDER))
         self.origin = Origin(
             provider=provider.name, origin=provider.origin, simulated=provider.simulated
         )
@@ -170,6 +188,7 @@ class Engine:
             opening = open_ledger(folder, self.origin, self.stops.note)
             self.ledger = await stack.enter_async_context(opening)
             forget_parts(folder / MANIFEST_NAME)
+        await self._check_unused()
         totals = Totals.of(await self.ledger.sums())
         self.money = None if shared is None else SharedMoney()
         self.spending = self.settings.spending.open(
@@ -187,10 +206,10 @@ class Engine:
             shared=shared,
         )
         await mark_interrupted(self.ledger, self.recorder.append)
-        self.manifests = ManifestWriter(self.ledger, self.where)
+        self.manifests = ManifestWriter(self.ledger, self.where, self.settings.links)
         self.intake = Intake(
             ledger=self.ledger,
-            folder=folder,
+            where=self.where,
             provider=provider,
             spending=self.spending,
             recorder=self.recorder,
@@ -211,6 +230,7 @@ class Engine:
             self.origin,
             lease_s=self.settings.lease_s,
             cap=None if cap is None else to_micro(cap),
+            taken=self._names_in,
             on_gone=self._lose,
         )
         self.shared = await stack.enter_async_context(opening)
@@ -232,10 +252,23 @@ class Engine:
 
     async def _open_connections(self, stack: AsyncExitStack) -> None:
         await stack.enter_async_context(self.provider)
-        public_only = not on_loopback(self.provider.origin)
-        self.downloader = await stack.enter_async_context(
-            Downloader(self.folder, public_only=public_only)
-        )
+        if bucket_of(self.where) is None:
+            await stack.enter_async_context(self.store)
+
+    async def _check_unused(self) -> None:
+        """Raise LedgerError where a bucket shows that another ledger knows what was bought for it.
+
+        With this one everything would be bought again.
+        """
+        if bucket_of(self.where) is None or await self.ledger.last_row():
+            return
+        head = await asyncio.to_thread(read_head, self.where)
+        if jobs := head.get("total_jobs"):
+            raise LedgerError(
+                f"{self.where} holds a manifest of {jobs} jobs, and this ledger knows none of "
+                "them: it would buy them again. Say --ledger and --place as the run that made it "
+                "did, choose another prefix, or remove the manifest if nothing in it is wanted"
+            )
 
     def _make_admission(self, stack: AsyncExitStack) -> None:
         """Make what says who goes when, with what earlier runs learned of it."""
@@ -254,7 +287,11 @@ class Engine:
         if memory is not None:
             stack.callback(_keep_windows, memory, self.limiter)
         self.room = DiskSpace(
-            self.folder, settings.min_free_bytes, self.clock, settings.patience_s, self.stops.note
+            self.folder,
+            settings.min_free_bytes if bucket_of(self.where) is None else 0,
+            self.clock,
+            settings.patience_s,
+            self.stops.note,
         )
         self.admission = Admission(
             self.ledger,
@@ -311,7 +348,7 @@ class Engine:
         fetcher = Fetcher(
             inquiry=inquiry,
             ledger=self.ledger,
-            downloader=self.downloader,
+            store=self.store,
             downloads=settings.limits.downloads,
             recorder=self.recorder,
             stop=self.stops.note,
@@ -398,6 +435,18 @@ def memory_of(provider: Provider, subject: str) -> Memory | None:
 def learned_before(provider: Provider) -> Callable[[str, Mapping[str, Any]], Latency | None]:
     """What earlier runs at ``provider`` learned: a model and a job's parameters to its times."""
     return recall(memory_of(provider, LATENCY))
+
+
+def _names_in(bucket: Bucket, folder: str) -> list[str]:
+    """The names in a bucket's folder; none while they cannot be had: they only save a nicer one.
+
+    Whoever stores an object never takes another's name.
+    """
+    try:
+        return bucket.names(folder)
+    except (DiskError, DownloadError) as exc:
+        logger.warning("%s", exc, extra={"action": "names.failed"})
+        return []
 
 
 def _keep_windows(memory: Memory, limiter: Limiter) -> None:

@@ -1,4 +1,4 @@
-"""Bring every output of a paid prediction to disk."""
+"""Bring every output of a paid prediction to where it stays."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from asyncpipe.jobs import (
     now,
 )
 from asyncpipe.ledger import INLINE, Ledger
-from asyncpipe.media import Downloader, StoredFile, Target
+from asyncpipe.media import Store, StoredFile, Target
 
 logger = logging.getLogger("asyncpipe.fetcher")
 
@@ -48,7 +48,7 @@ class Fetcher:
         *,
         inquiry: Inquiry,
         ledger: Ledger,
-        downloader: Downloader,
+        store: Store,
         downloads: int,
         recorder: Recorder,
         stop: Callable[[AsyncpipeError], None],
@@ -58,7 +58,7 @@ class Fetcher:
     ) -> None:
         self._inquiry = inquiry
         self._ledger = ledger
-        self._downloader = downloader
+        self._media = store
         self._permits = asyncio.Semaphore(downloads)
         self._recorder = recorder
         self._stop = stop
@@ -132,7 +132,7 @@ class Fetcher:
         back = set()
         for asset in ticket.record.attempt.missing:
             file = StoredFile(path=asset.path, size=asset.size, sha256=asset.sha256)
-            if await self._downloader.stands(file):
+            if await self._media.stands(file):
                 self._store(ticket, asset.position, file)
                 back.add(asset.position)
         return back
@@ -180,7 +180,7 @@ class Fetcher:
         target = Target(stem=stem, part=f"{record.id}_{index}.part", kind=kind)
         url = chase.urls.get(index, output)
         try:
-            return await self._downloader.fetch(url, target)
+            return await self._media.fetch(url, target)
         except DownloadError as exc:
             if not exc.refused:
                 raise
@@ -195,7 +195,7 @@ class Fetcher:
         # A provider may sign anew for every asking: a new place is tried at once only once.
         if fresh == url or chase.failures:
             raise refusal
-        return await self._downloader.fetch(fresh, target)
+        return await self._media.fetch(fresh, target)
 
     async def _outputs_again(self, record: JobRecord) -> tuple[str, ...]:
         """Ask the provider once more where the outputs are; empty if it cannot tell.

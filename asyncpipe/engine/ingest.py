@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Any, TypedDict
 
 import anyio
@@ -15,7 +14,7 @@ import anyio
 from asyncpipe._tasks import ungrouped
 from asyncpipe.errors import JobFileError, Problem, UsageError
 from asyncpipe.jobfile import MOST_PROBLEMS, iter_jobs, parse_jobs
-from asyncpipe.jobs import Event, Job, JobRecord, Unknown, fold, may_take_media, now
+from asyncpipe.jobs import Event, Job, JobRecord, OutputPlace, Unknown, fold, may_take_media, now
 from asyncpipe.ledger import Interrupted, Ledger
 from asyncpipe.media import BadInputs, LocalFiles
 from asyncpipe.pricing import Spending
@@ -161,7 +160,7 @@ class Attachments:
     sends a job to a service must not read its machine. ``provider`` may be one that takes no files.
     """
 
-    def __init__(self, provider: Provider, local_files: Path | None) -> None:
+    def __init__(self, provider: Provider, local_files: OutputPlace | None) -> None:
         self._files = LocalFiles(within=[local_files] if local_files is not None else [])
         self._takes, self._provider = isinstance(provider, Uploader), provider.name
 

@@ -30,12 +30,13 @@ from asyncpipe.jobs import (
     Job,
     JobRecord,
     JobState,
+    OutputPlace,
     Resubmitted,
     RetryAsked,
     Withdrawn,
     now,
 )
-from asyncpipe.ledger import Counted, Ledger, Named, SharedLedger
+from asyncpipe.ledger import Counted, Ledger, Named, SharedLedger, SharedPlace
 from asyncpipe.pricing import Prices, Spending, from_micro
 from asyncpipe.providers import Provider
 
@@ -62,17 +63,17 @@ class Intake:
         self,
         *,
         ledger: Ledger,
-        folder: Path,
+        where: Path | SharedPlace,
         provider: Provider,
         spending: Spending,
         recorder: Recorder,
         tickets: Tickets,
         fetch_missing: bool,
-        local_files: Path | None,
+        local_files: OutputPlace | None,
         shared: SharedLedger | None = None,
     ) -> None:
         self._shared = shared
-        self._ledger, self._folder = ledger, folder
+        self._ledger, self._where = ledger, where
         self._provider, self._spending = provider.name, spending
         self._attachments = Attachments(provider, local_files)
         self._totals, self._emit = recorder.totals, recorder.append
@@ -166,7 +167,7 @@ class Intake:
         busy = await self._shared.working_on(job_file, digest)
         if busy is not None:
             raise FolderInUse(
-                f"{self._folder}: {busy} works here on another job file: wait for it to end "
+                f"{self._where}: {busy} works here on another job file: wait for it to end "
                 "(asyncpipe status shows how far it is), or choose another place with --output-dir"
             )
 
@@ -260,7 +261,7 @@ class Intake:
             await self._ledger.end_run(over, now())
 
     def _comparison(self, run: int | None) -> Comparison:
-        return Comparison(self._ledger, self._folder, self._emit, hashing=False, run=run)
+        return Comparison(self._ledger, self._where, self._emit, hashing=False, run=run)
 
     async def _begin(self) -> int:
         """Note, with the first job, that a session began; what it does not name is removed."""

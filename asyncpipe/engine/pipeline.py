@@ -8,7 +8,6 @@ from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, 
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from random import Random
 from types import TracebackType
 from typing import Any, Self
@@ -31,10 +30,13 @@ from asyncpipe.jobs import (
     JobRecord,
     JobState,
     Limits,
+    Links,
+    OutputPlace,
     Polling,
     Withdrawn,
     checked_ambiguous,
     now,
+    place_of,
 )
 from asyncpipe.ledger import Named, where_of
 from asyncpipe.media import GIB
@@ -64,14 +66,14 @@ class ShardWork:
         return {**counts, "left": left}
 
 
-def _one_folder(name: str | Path) -> Path:
-    """The folder that is meant; raises UsageError for a template, which a job file may have."""
+def _one_place(name: str | OutputPlace) -> OutputPlace:
+    """The place that is meant; raises UsageError for a template, which a job file may have."""
     if has_placeholder(str(name)):
         raise UsageError(
             f"{name} names no folder yet: `asyncpipe run` opens one; in a program give Pipeline a "
             "folder, as load_jobs(FILE).settings.template.folder(moment) makes one"
         )
-    return Path(name)
+    return place_of(name)
 
 
 class Pipeline:
@@ -99,7 +101,7 @@ class Pipeline:
     def __init__(
         self,
         provider: Provider,
-        output_dir: str | Path = "pipeline_output",
+        output_dir: str | OutputPlace = "pipeline_output",
         *,
         max_workers: int = 64,
         limits: Limits | Mapping[str, Any] | None = None,
@@ -117,7 +119,9 @@ class Pipeline:
         resubmit_unknown: bool = False,
         same_account: bool = False,
         fetch_missing: bool = True,
-        local_files: str | Path | None = None,
+        local_files: str | OutputPlace | None = None,
+        public_url: str | None = None,
+        presign: str | None = None,
         on_event: Hook | None = None,
         on_remark: Tell = logger.warning,
         seed: int | None = None,
@@ -127,7 +131,7 @@ class Pipeline:
         if not lease_s > 0:
             raise UsageError("lease_s must be above 0 seconds")
         ambiguous = "resubmit" if resubmit_unknown else checked_ambiguous(ambiguous)
-        self.folder = _one_folder(output_dir)
+        self.folder = _one_place(output_dir)
         self._ledger, self._place = ledger, place
         self._provider = provider
         self._settings = EngineSettings(
@@ -141,8 +145,9 @@ class Pipeline:
             ambiguous=ambiguous,
             search_s=search_s,
             fetch_missing=fetch_missing,
-            local_files=None if local_files is None else Path(local_files),
+            local_files=None if local_files is None else place_of(local_files),
             spending=spending or SpendingLimits(),
+            links=Links.of(public_url, presign),
             tell=on_remark,
             same_account=same_account,
             lease_s=lease_s,

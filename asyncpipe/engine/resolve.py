@@ -26,7 +26,6 @@ from asyncpipe.ledger import (
     Ledger,
     Origin,
     Where,
-    folder_of,
     mending,
     origin_of,
 )
@@ -167,7 +166,7 @@ async def find_lost(
     origin = Origin(provider=provider.name, origin=provider.origin, simulated=provider.simulated)
     async with mending(folder, origin) as ledger:
         await mark_interrupted(ledger)
-        await settle_account(ledger, origin, account, folder_of(folder), accept=same_account)
+        await settle_account(ledger, origin, account, folder, accept=same_account)
         async with ledger.searching():
             resolved = await _find(ledger, provider)
         write_manifest(folder)

@@ -30,8 +30,8 @@ from asyncpipe.jobs import (
     Succeeded,
     now,
 )
-from asyncpipe.ledger import Ledger, Where, folder_of, mending
-from asyncpipe.media import stands
+from asyncpipe.ledger import Ledger, SharedPlace, Where, bucket_of, folder_of, mending, resolved
+from asyncpipe.media import Bucket, Inspection, stands
 from asyncpipe.report import write_manifest
 
 PAGE = 1000
@@ -68,13 +68,14 @@ async def verify(folder: Where) -> Verified:
     file that changed is kept beside as ``NAME.changed``. Raises FolderInUse, LedgerError, and
     DiskError when a file cannot be read.
     """
-    async with mending(folder) as ledger:
-        found = Comparison(ledger, folder_of(folder), partial(written, ledger), hashing=True)
+    where = resolved(folder)
+    async with mending(where) as ledger:
+        found = Comparison(ledger, where, partial(written, ledger), hashing=True)
         while await found.step() is not None:
             pass
         await ledger.durable()
         if found.bad:
-            write_manifest(folder)
+            write_manifest(where)
     return Verified(
         checked=found.checked,
         bad_count=found.bad_count,
@@ -91,9 +92,17 @@ class Comparison:
     """
 
     def __init__(
-        self, ledger: Ledger, folder: Path, emit: Emit, *, hashing: bool, run: int | None = None
+        self,
+        ledger: Ledger,
+        where: Path | SharedPlace,
+        emit: Emit,
+        *,
+        hashing: bool,
+        run: int | None = None,
     ) -> None:
-        self._ledger, self._folder, self._emit = ledger, folder, emit
+        self._ledger, self._folder, self._emit = ledger, folder_of(where), emit
+        bucket = bucket_of(where)
+        self._objects = None if bucket is None else Inspection(Bucket(bucket))
         self._hashing, self._run = hashing, run
         self._after = 0
         self.checked = 0
@@ -125,8 +134,7 @@ class Comparison:
         self.elsewhere.update(asset.store for asset in theirs)
         if theirs:
             assets = [asset for asset in assets if asset.store in ("", self._ledger.store)]
-        check = partial(compare, self._folder, assets, hashing=self._hashing)
-        bad = await asyncio.get_running_loop().run_in_executor(None, check)
+        bad = await self._find_bad(assets)
         self.checked += len(assets)
         self.bad_count += len(bad)
         self.bad += bad[: max(0, 100 - len(self.bad))]
@@ -137,6 +145,13 @@ class Comparison:
         records = await self._ledger.records(concerned)
         judged = [self._judge(record, by_job.get(record.id, ())) for record in records]
         return [record for record in judged if record is not None]
+
+    async def _find_bad(self, assets: Sequence[StoredAsset]) -> list[BadAsset]:
+        if self._objects is not None:
+            problems = await self._objects.problems(assets, hashing=self._hashing)
+            return [BadAsset(asset=asset, problem=problem) for asset, problem in problems]
+        check = partial(compare, self._folder, assets, hashing=self._hashing)
+        return await asyncio.get_running_loop().run_in_executor(None, check)
 
     def _judge(self, record: JobRecord, bad: Sequence[BadAsset]) -> JobRecord | None:
         """What becomes of a job; None: nothing, as whoever else looked may have found the same."""

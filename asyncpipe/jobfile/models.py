@@ -416,7 +416,7 @@ class SettingsIn(_Model, total=False):
         Text,
         about(
             "Folder for the results, relative to where asyncpipe is called; {date}, {week} or "
-            "{time} in it make another one each time."
+            "{time} in it make another one each time. Or a bucket, s3://BUCKET/PREFIX."
         ),
     ]
     max_workers: Annotated[AtLeast1, about("Most predictions in flight at once.")]
@@ -429,6 +429,13 @@ class SettingsIn(_Model, total=False):
         _LimitsIn,
         AfterValidator(lambda said: Limits(**said)),
         about("What the API is known to take: requests a second, predictions of a model at once."),
+    ]
+    public_url: Annotated[
+        Text,
+        about("Links in manifest and export: a URL with {path} where each file's path belongs."),
+    ]
+    presign: Annotated[
+        Text, about("Links signed by the bucket's store instead, and for how long: 12h, 7d.")
     ]
     max_cost: Annotated[Usd, about("Most that the folder's jobs may cost in all, in USD.")]
     min_balance: Annotated[Usd, about("Submit nothing while the account holds less, in USD.")]

@@ -15,12 +15,16 @@ from asyncpipe.jobfile.models import IGNORED, SettingsIn, fitting
 from asyncpipe.jobfile.problems import Problems
 from asyncpipe.jobfile.source import Block
 from asyncpipe.jobs import (
+    BucketUrl,
     Deadlines,
     Limits,
+    Links,
+    OutputPlace,
     Polling,
     check_whole,
     checked_ambiguous,
     checked_window,
+    place_of,
 )
 from asyncpipe.pricing import Rate
 
@@ -37,14 +41,17 @@ class RunSettings:
     while the account has less than ``min_balance`` USD (None: not asked). A quote that the provider
     only estimates is reserved times ``estimate_factor``. ``template`` is what ``output_dir`` says
     where that has placeholders in it: then that names no folder yet, ``template.folder(at)`` does.
+    ``public_url`` and ``presign`` are how assets are linked to, see ``Links``.
     Raises UsageError naming the field that is wrong.
     """
 
-    output_dir: Path = Path("pipeline_output")
+    output_dir: OutputPlace = Path("pipeline_output")
     template: FolderTemplate | None = None
     max_workers: int = 64
     window: str = "learned"
     limits: Limits = field(default_factory=Limits)
+    public_url: str | None = None
+    presign: str | None = None
     max_cost: Decimal | None = None
     min_balance: Decimal | None = None
     estimate_factor: Decimal = Decimal("1.25")
@@ -67,6 +74,11 @@ def read_settings(top: Block, problems: Problems) -> RunSettings:
     said = fitting(ours, SettingsIn, problems)
     if "output_dir" in said:
         said |= _folder(said["output_dir"], problems, line=top.lines.get("output_dir"))
+    try:
+        Links.of(said.get("public_url"), said.get("presign"))
+    except UsageError as exc:
+        line = top.lines.get("public_url") or top.lines.get("presign")
+        problems.report(str(exc), line=line)
     if "deadline_s" in said:
         said["deadlines"] = said.pop("deadline_s")
     known = {each.name for each in fields(RunSettings)}
@@ -80,6 +92,8 @@ def _folder(text: str, problems: Problems, *, line: int | None) -> dict[str, Any
         problems.report(f"output_dir: {text[:60]!r} {why}", line=line)
         return {"output_dir": Path(text)}
     try:
+        if isinstance(place := place_of(text), BucketUrl):
+            return {"output_dir": place}
         template = FolderTemplate.of(text)
     except UsageError as exc:
         problems.report(f"output_dir: {exc}", line=line)

@@ -45,8 +45,9 @@ from asyncpipe.jobs.inputs import (
     wrong_with,
 )
 from asyncpipe.jobs.job import BODY_FIELDS, Job, JobType, any_type, canonical_json, type_of_model
+from asyncpipe.jobs.links import Links
 from asyncpipe.jobs.notes import NO_NOTES, Noted, Notes, count_notes
-from asyncpipe.jobs.places import BucketUrl, OutputPlace, is_bucket_url
+from asyncpipe.jobs.places import BucketUrl, OutputPlace, is_bucket_url, place_of
 from asyncpipe.jobs.record import (
     NO_ATTEMPT,
     Attempt,
@@ -102,6 +103,7 @@ __all__ = [
     "JobState",
     "JobType",
     "Limits",
+    "Links",
     "LocalFile",
     "Lost",
     "LostSettled",
@@ -141,6 +143,7 @@ __all__ = [
     "may_take_media",
     "media",
     "now",
+    "place_of",
     "type_of_model",
     "wrong_with",
 ]

@@ -44,6 +44,11 @@ class BucketUrl:
                 f"{text[:200]!r} is no URL of a bucket: write s3://BUCKET/PREFIX, "
                 "gs://BUCKET/PREFIX or az://CONTAINER/PREFIX"
             )
+        if "{" in prefix:
+            raise UsageError(
+                f"{text[:200]!r}: {{date}} and the like are for folders of a disk: write the "
+                "prefix out, as s3://BUCKET/week-48"
+            )
         parts = prefix.removesuffix("/").split("/") if prefix else []
         if _UNSAFE.search(prefix) or not all(parts) or {".", ".."} & {*parts}:
             raise UsageError(
@@ -67,3 +72,10 @@ def is_bucket_url(text: str) -> bool:
 
 OutputPlace: TypeAlias = Path | BucketUrl
 """Where results go: a folder, or a bucket."""
+
+
+def place_of(text: str | OutputPlace) -> OutputPlace:
+    """Read where results go; raises UsageError for what begins like the URL of a bucket only."""
+    if isinstance(text, BucketUrl):
+        return text
+    return BucketUrl.parse(text) if isinstance(text, str) and is_bucket_url(text) else Path(text)

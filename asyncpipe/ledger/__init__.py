@@ -5,6 +5,7 @@ for whoever looks on. What keeps it is SQLite under ``.asyncpipe/``, with one wr
 lock per folder. All SQL of the package lives here.
 """
 
+from asyncpipe.ledger.asset_names import NamesIn
 from asyncpipe.ledger.database import open_ledger
 from asyncpipe.ledger.errors import MADE_NO_SENSE, makes_no_sense, rows_of
 from asyncpipe.ledger.folder import (
@@ -25,6 +26,7 @@ from asyncpipe.ledger.lease import Lease
 from asyncpipe.ledger.place import (
     SharedPlace,
     Where,
+    bucket_of,
     choose,
     folder_of,
     has_record,
@@ -33,6 +35,7 @@ from asyncpipe.ledger.place import (
     origin_of,
     place_settings,
     reading,
+    resolved,
     where_of,
 )
 from asyncpipe.ledger.protocol import Ledger, LedgerReader, SharedLedger
@@ -70,6 +73,7 @@ __all__ = [
     "Look",
     "MoneyRow",
     "Named",
+    "NamesIn",
     "NotReserved",
     "OpenWork",
     "Origin",
@@ -81,6 +85,7 @@ __all__ = [
     "Taken",
     "Where",
     "WorkerRow",
+    "bucket_of",
     "check_account",
     "check_local",
     "choose",
@@ -99,6 +104,7 @@ __all__ = [
     "origin_of",
     "place_settings",
     "reading",
+    "resolved",
     "rows_of",
     "where_of",
 ]

@@ -121,7 +121,7 @@ SELECT o.id AS id, o.name AS name, o.key AS key, o.type AS type, o.model AS mode
   o.generation_s AS generation_s, o.prediction_id AS prediction_id, o.request_id AS request_id,
   o.outputs AS outputs, o.notes AS notes, o.error AS error, o.submitted_at AS submitted_at,
   o.ended_at AS ended_at,
-  s.path AS path, s.size AS size, s.sha256 AS sha256,
+  s.path AS path, s.size AS size, s.sha256 AS sha256, s.store AS store,
   (SELECT count(*) FROM assets WHERE job_id=o.id AND n=o.n AND missing=0) AS files
 FROM outcomes o LEFT JOIN assets s ON s.job_id=o.id AND s.n=o.n AND s.position=0
   AND s.missing=0
@@ -144,13 +144,18 @@ def result(connection: Connection, job_id: int) -> ResultRow | None:
 
 def _with_assets(connection: Connection, row: dict[str, Any]) -> ResultRow:
     """Add a job's files; one, or none, stands in its row."""
-    first = AssetRow(path=row.pop("path"), size=row.pop("size"), sha256=row.pop("sha256"))
+    first = AssetRow(
+        path=row.pop("path"),
+        size=row.pop("size"),
+        sha256=row.pop("sha256"),
+        store=row.pop("store"),
+    )
     count = row.pop("files")
     if count == (first["path"] is not None):
         row["assets"] = (first,) if count else ()
     else:
         query = (
-            "SELECT path, size, sha256 FROM assets WHERE job_id=? AND n=? AND missing=0"
+            "SELECT path, size, sha256, store FROM assets WHERE job_id=? AND n=? AND missing=0"
             " ORDER BY position"
         )
         row["assets"] = tuple(by_name(connection.execute(query, (row["id"], row["n"]))))

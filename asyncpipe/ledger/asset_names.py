@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from asyncpipe._fs import can_be_named, folded, link_trouble, make_durable, safe_stem
 from asyncpipe.errors import LedgerError
@@ -53,15 +54,20 @@ _MADE = {JobType.IMAGE.folder, JobType.VIDEO.folder}
 """What is made with the output folder."""
 
 
+NamesIn: TypeAlias = Callable[[str], Iterable[str]]
+"""Gives the names of what lies in a folder of an output place; runs in the ledger's thread."""
+
+
 class FolderNames:
     """What lies in an output folder beside our own assets, whatever it ends with.
 
     Each folder in it is read once: our own names are claimed, and who stores a file never takes
-    another's name, so what comes later costs no more than a nicer one.
+    another's name, so what comes later costs no more than a nicer one. ``taken`` reads where the
+    place is none of this machine's disks, which has folders to be made.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, taken: NamesIn | None = None) -> None:
+        self.folder, self._names_in = folder, taken
         self._taken: dict[str, set[str]] = {}
 
     @classmethod
@@ -72,7 +78,7 @@ class FolderNames:
     def make(self, places: Iterable[str]) -> None:
         """Make folders for assets; raises LedgerError for one that is a symbolic link."""
         for place in places:
-            if place in self._taken:
+            if place in self._taken or self._names_in is not None:
                 continue
             if trouble := link_trouble(self.folder / place):
                 raise LedgerError(trouble)
@@ -89,6 +95,8 @@ class FolderNames:
         return folded(name) in taken
 
     def _read(self, place: str) -> set[str]:
+        if self._names_in is not None:
+            return {folded(name.rpartition(".")[0]) for name in self._names_in(place)}
         try:
             with os.scandir(self.folder / place) as entries:
                 return {folded(entry.name.rpartition(".")[0]) for entry in entries}

@@ -13,7 +13,7 @@ from asyncpipe._tasks import seen_through as seen_to_end
 from asyncpipe.errors import LedgerError
 from asyncpipe.jobs import Job, JobRecord
 from asyncpipe.ledger import accounts, queries, runs
-from asyncpipe.ledger.asset_names import FolderNames, claim_parts
+from asyncpipe.ledger.asset_names import FolderNames, NamesIn, claim_parts
 from asyncpipe.ledger.connection import Connection
 from asyncpipe.ledger.folder import note_account
 from asyncpipe.ledger.protocol import Seen
@@ -61,8 +61,8 @@ class Committing:
     (``_transact``, on the thread), and hears in the loop of every commit (``_after_commit``).
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._names = FolderNames(folder)
+    def __init__(self, folder: Path, taken: NamesIn | None = None) -> None:
+        self._names = FolderNames(folder, taken)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="asyncpipe-ledger")
         self._batch = self._new_batch()
         self._waiters: list[asyncio.Future[None]] = []

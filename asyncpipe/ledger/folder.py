@@ -260,7 +260,7 @@ def read_origin(connection: Connection) -> Origin | None:
     )
 
 
-def check_origin(connection: Connection, origin: Origin, folder: Path) -> None:
+def check_origin(connection: Connection, origin: Origin, folder: object) -> None:
     """Note the origin of a new ledger; raises UsageError for another one than a folder has."""
     theirs = read_origin(connection)
     if theirs is None:
@@ -302,7 +302,7 @@ def note_account(connection: Connection, account: str, *, accept: bool) -> str |
     return None
 
 
-def check_account(theirs: str | None, ours: str | None, origin: object, folder: Path) -> None:
+def check_account(theirs: str | None, ours: str | None, origin: object, folder: object) -> None:
     """Raise UsageError where a folder's predictions were bought with another account."""
     if theirs is None or ours is None or theirs == ours:
         return

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import tempfile
 import uuid
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
@@ -13,9 +15,11 @@ from typing import Any, TypeAlias
 
 import orjson
 
-from asyncpipe._fs import whole_file
+from asyncpipe._fs import cache_folder, whole_file
 from asyncpipe.errors import DiskError, LedgerError, UsageError
+from asyncpipe.jobs import BucketUrl, OutputPlace
 from asyncpipe.ledger import database
+from asyncpipe.ledger.asset_names import NamesIn
 from asyncpipe.ledger.folder import STATE_FOLDER, Origin, ledger_path, lock_of, make_folders
 from asyncpipe.ledger.protocol import Ledger, LedgerReader, SharedLedger
 
@@ -38,29 +42,48 @@ def choose(url: str | None, name: str | None) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SharedPlace:
-    """An output place in a shared ledger: its name there, and the folder that our files go to.
+    """An output place in a shared ledger: its name there, and where files go.
 
-    ``url`` is the ledger's address, which may hold a password: never print it.
+    That is ``bucket`` where it is one, and then ``folder`` is this machine's own for what is no
+    asset. ``url`` is the ledger's address, which may hold a password: never print it.
     """
 
     folder: Path
     url: str
     name: str
+    bucket: BucketUrl | None = None
 
     def __str__(self) -> str:
+        if self.bucket is not None:
+            return str(self.bucket)
         return f"{self.folder} (place {self.name})"
 
 
-Where: TypeAlias = Path | SharedPlace
-"""An output folder with a ledger of its own, or a place in a shared one."""
+Where: TypeAlias = Path | BucketUrl | SharedPlace
+"""An output folder with a ledger of its own, or a place in a shared one; a bucket is always one."""
 
 
 def folder_of(where: Where) -> Path:
-    """The folder that files go to."""
+    """The folder that files go to; of a bucket this machine's own, for what is no asset."""
+    if isinstance(where, BucketUrl):
+        return _own_folder(where)
     return where.folder if isinstance(where, SharedPlace) else where
 
 
-def where_of(folder: Path, url: str | None = None, name: str | None = None) -> Where:
+def bucket_of(where: Where) -> BucketUrl | None:
+    """The bucket that files go to, or None."""
+    return where.bucket if isinstance(where, SharedPlace) else None
+
+
+def _own_folder(bucket: BucketUrl) -> Path:
+    """Where this machine keeps what belongs to a bucket and is no asset, as a simulator's books."""
+    base = cache_folder() or Path(tempfile.gettempdir())
+    return base / "asyncpipe" / "places" / hashlib.sha256(str(bucket).encode()).hexdigest()[:16]
+
+
+def where_of(
+    folder: OutputPlace, url: str | None = None, name: str | None = None
+) -> Path | SharedPlace:
     """Say where a folder's record is, by what it says itself and what the user said.
 
     ``url`` is a shared ledger's address (default: what was chosen, or that of ASYNCPIPE_LEDGER for
@@ -70,6 +93,8 @@ def where_of(folder: Path, url: str | None = None, name: str | None = None) -> W
     """
     chosen_url, chosen_name = _CHOSEN.get()
     url, name = url or chosen_url, name or chosen_name
+    if isinstance(folder, BucketUrl):
+        return _place_in(folder, url, name)
     own, mark = ledger_path(folder).exists(), _mark(folder)
     if url is None and not own:
         url = os.environ.get(LEDGER_VARIABLE) or None
@@ -93,6 +118,25 @@ def where_of(folder: Path, url: str | None = None, name: str | None = None) -> W
     if known is not None and name is not None and known != name:
         raise UsageError(f"{folder} belongs to the place {known}, not to {name} (--place)")
     return SharedPlace(folder=folder, url=url, name=known or name or str(folder))
+
+
+def resolved(where: Where) -> Path | SharedPlace:
+    """Say where the record of a folder or bucket is; see ``where_of``."""
+    return where if isinstance(where, SharedPlace) else where_of(where)
+
+
+def _place_in(bucket: BucketUrl, url: str | None, name: str | None) -> SharedPlace:
+    """The place whose files go to a bucket."""
+    url = url or os.environ.get(LEDGER_VARIABLE) or None
+    if url is None:
+        raise UsageError(
+            f"{bucket} is a bucket, and what was paid for is recorded in a ledger: say which "
+            f"database keeps it with --ledger postgresql://… or {LEDGER_VARIABLE}, or choose a "
+            "folder with --output-dir"
+        )
+    if not url.startswith(_SCHEMES):
+        raise UsageError("--ledger must be the address of a PostgreSQL database: postgresql://…")
+    return SharedPlace(folder=_own_folder(bucket), url=url, name=name or str(bucket), bucket=bucket)
 
 
 def _mark(folder: Path) -> dict[str, str] | None:
@@ -123,6 +167,8 @@ def mark(place: SharedPlace) -> str:
 
     Raises DiskError where it cannot be written.
     """
+    if place.bucket is not None:
+        return str(place.bucket)
     known = _mark(place.folder)
     if known is not None:
         return known["store"]
@@ -144,7 +190,7 @@ def reading(where: Where) -> AbstractContextManager[LedgerReader]:
     Raises LedgerError when there is none or it cannot be read, UsageError where a folder belongs to
     a shared ledger and nobody says which.
     """
-    where = where_of(where) if isinstance(where, Path) else where
+    where = resolved(where)
     if isinstance(where, SharedPlace):
         try:
             from asyncpipe.ledger.postgres import read_place
@@ -178,14 +224,15 @@ def open_shared(
     *,
     lease_s: float = 30.0,
     cap: int | None = None,
+    taken: NamesIn | None = None,
     on_gone: Callable[[Collection[int]], None] = lambda ids: None,
 ) -> AbstractAsyncContextManager[SharedLedger]:
     """Enter a place as a worker, whose folder the caller has made; leave it at the end.
 
     ``cap`` is the most micro-dollars that may be committed, ``on_gone`` hears of jobs that other
-    workers have by now. Raises LedgerError when the database cannot be reached, or is of another
-    version; UsageError when the address is wrong, the extra is missing, or the place belongs to
-    another ``origin``.
+    workers have by now, ``taken`` says which names are in a bucket's folder. Raises LedgerError
+    when the database cannot be reached, or is of another version; UsageError when the address is
+    wrong, the extra is missing, or the place belongs to another ``origin``.
     """
     try:
         from asyncpipe.ledger.postgres import open_place
@@ -199,6 +246,7 @@ def open_shared(
         lease_s=lease_s,
         cap=cap,
         store=mark(place),
+        taken=taken,
         on_gone=on_gone,
     )
 
@@ -210,11 +258,12 @@ async def mending(where: Where, origin: Origin | None = None) -> AsyncIterator[L
     In a shared one only jobs that no other worker has can be changed. Raises FolderInUse while a
     run holds the folder, LedgerError where there is no ledger, and what ``open_shared`` does.
     """
-    where = where_of(where) if isinstance(where, Path) else where
+    where = resolved(where)
     if isinstance(where, SharedPlace):
         with reading(where):  # raises where there is none
             pass
-        make_folders(where.folder, [STATE_FOLDER])
+        if where.bucket is None:
+            make_folders(where.folder, [STATE_FOLDER])
         async with open_shared(where, origin) as shared:
             yield shared
         return

@@ -33,6 +33,7 @@ from asyncpipe._tasks import seen_through, within
 from asyncpipe.errors import LedgerError, UsageError
 from asyncpipe.jobs import Job, JobRecord, JobState
 from asyncpipe.ledger import accounts, queries, runs, sharing
+from asyncpipe.ledger.asset_names import NamesIn
 from asyncpipe.ledger.commits import Committing, Query
 from asyncpipe.ledger.connection import Connection, Cursor
 from asyncpipe.ledger.errors import LedgerBusy
@@ -329,12 +330,13 @@ class PostgresLedger(Committing):
         lease_s: float,
         cap: int | None,
         store: str,
+        taken: NamesIn | None,
         on_gone: Callable[[Collection[int]], None],
     ) -> None:
         self._on_gone = on_gone
         self.store = store
         self.worker = 0
-        super().__init__(folder)
+        super().__init__(folder, taken)
         self._url, self._place = url, place
         self._cap = cap
         self._pool: ConnectionPool[psycopg.Connection[Any]] | None = None
@@ -370,7 +372,7 @@ class PostgresLedger(Committing):
 
         def enter(connection: Connection) -> int:
             if origin is not None:
-                check_origin(connection, origin, Path(self._place))
+                check_origin(connection, origin, self._place)
             return sharing.begin_worker(
                 connection,
                 name=f"process {os.getpid()} on {socket.gethostname()}",
@@ -701,6 +703,7 @@ async def open_place(
     lease_s: float = 30.0,
     cap: int | None = None,
     store: str = "",
+    taken: NamesIn | None = None,
     on_gone: Callable[[Collection[int]], None] = lambda ids: None,
 ) -> AsyncIterator[PostgresLedger]:
     """Enter a place as a worker; leave it, and all claims, at the end.
@@ -709,7 +712,14 @@ async def open_place(
     the address is wrong, or the place belongs to another ``origin``.
     """
     ledger = PostgresLedger(
-        url, place, folder, lease_s=lease_s, cap=cap, store=store, on_gone=on_gone
+        url,
+        place,
+        folder,
+        lease_s=lease_s,
+        cap=cap,
+        store=store,
+        taken=taken,
+        on_gone=on_gone,
     )
     try:
         await ledger.open(origin)

@@ -145,11 +145,12 @@ class Sums:
 
 
 class AssetRow(TypedDict):
-    """One file of a job; ``path`` is relative to the output folder."""
+    """One file of a job; ``path`` is relative to the output folder, or its ``store``."""
 
     path: str
     size: int
     sha256: str
+    store: str
 
 
 class ResultRow(TypedDict):

@@ -5,20 +5,28 @@
 """
 
 from asyncpipe.media.borrow import RemoteFile
+from asyncpipe.media.bucket import Bucket
 from asyncpipe.media.disk import GIB, DiskSpace
 from asyncpipe.media.downloader import Downloader
 from asyncpipe.media.formats import media_type
+from asyncpipe.media.inspection import Inspection
 from asyncpipe.media.local import BadInputs, LocalFiles, trouble_with
+from asyncpipe.media.objects import BucketStore
 from asyncpipe.media.parts import stands
 from asyncpipe.media.source import StoredFile, Target
+from asyncpipe.media.store import Store
 
 __all__ = [
     "GIB",
     "BadInputs",
+    "Bucket",
+    "BucketStore",
     "DiskSpace",
     "Downloader",
+    "Inspection",
     "LocalFiles",
     "RemoteFile",
+    "Store",
     "StoredFile",
     "Target",
     "media_type",

@@ -11,10 +11,12 @@ import hashlib
 import logging
 import os
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from queue import Full, Queue
+from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
 import anyio
@@ -26,7 +28,16 @@ from asyncpipe.jobs import BucketUrl
 from asyncpipe.media.refusals import KEYS, StoreTrouble, brief, error_of, trouble_of, without_keys
 
 if TYPE_CHECKING:
-    from obstore.store import ClientConfig, ObjectStore, RetryConfig, S3Config
+    from obstore.store import (
+        AzureStore,
+        ClientConfig,
+        GCSStore,
+        RetryConfig,
+        S3Config,
+        S3Store,
+    )
+
+    ObjectStore = S3Store | GCSStore | AzureStore
 
 logger = logging.getLogger("asyncpipe.downloader")
 
@@ -216,14 +227,14 @@ class Bucket:
         with suppress(FileNotFoundError), self._edge():
             await self._store.delete_async(path)
 
-    async def listing(self, folder: str) -> list[str]:
-        """The names of the objects that lie in a folder, not in those below it."""
+    async def listing(self, folder: str) -> dict[str, int]:
+        """The paths of the objects that lie in a folder, not in those below it, and their bytes."""
         with self._edge():
             found = await self._store.list_with_delimiter_async(folder or None)
-        return [each["path"].rpartition("/")[2] for each in found["objects"]]
+        return {each["path"]: each["size"] for each in found["objects"]}
 
     def names(self, folder: str) -> list[str]:
-        """Like ``listing``, for threads."""
+        """The names of what lies in a folder; blocks, for a ledger's thread."""
         with self._edge():
             found = self._store.list_with_delimiter(folder or None)
         return [each["path"].rpartition("/")[2] for each in found["objects"]]
@@ -244,6 +255,44 @@ class Bucket:
         with self._edge():
             for piece in self._store.get(path).stream(PART):
                 yield bytes(piece)
+
+    def sign(self, paths: Sequence[str], span: timedelta) -> list[str]:
+        """URLs by which anybody may read objects for so long; blocks while keys are looked for."""
+        from obstore import sign
+
+        if not paths:
+            return []
+        with self._edge():
+            return list(sign(self._store, "GET", list(paths), span))
+
+    def replace(self, path: str, pieces: Iterator[bytes], media_type: str) -> None:
+        """Write an object anew, whole or not at all: until then, the old one stands; blocks.
+
+        What ``pieces`` raises is raised.
+        """
+        handed = _Handed()
+        with ThreadPoolExecutor(1, thread_name_prefix="asyncpipe-upload") as thread:
+            # Apart: inside the library's own threads nothing may use the library.
+            storing = thread.submit(self._put_all, path, handed, media_type)
+            try:
+                for piece in _gathered(pieces):
+                    handed.give(piece, storing)
+            except BaseException:
+                handed.give(None, storing)
+                raise
+            handed.give(b"", storing)
+            storing.result()
+
+    def _put_all(self, path: str, pieces: Iterator[bytes], media_type: str) -> None:
+        with suppress(_Abandoned), self._edge():
+            self._store.put(
+                path,
+                pieces,
+                attributes={"Content-Type": media_type},
+                use_multipart=True,
+                chunk_size=PART,
+                max_concurrency=PARTS_AT_ONCE,
+            )
 
     async def sweep(self) -> None:
         """Remove whole uploads that killed runs left without their final names; never raises."""
@@ -270,6 +319,49 @@ class Bucket:
         except (BaseError, OSError, ValueError) as exc:
             trouble = trouble_of(str(exc), type(exc).__name__)
             raise error_of(self.url, trouble, str(exc)) from None
+
+
+class _Handed:
+    """Pieces that one thread gives another: b"" is the end of them, None gives them up."""
+
+    def __init__(self) -> None:
+        self._pieces = Queue[bytes | None](2)
+
+    def give(self, piece: bytes | None, storing: Future[None]) -> None:
+        """Hand over a piece, unless nobody takes one any more."""
+        while not storing.done():
+            try:
+                return self._pieces.put(piece, timeout=1.0)
+            except Full:
+                continue
+        return None
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> bytes:
+        piece = self._pieces.get()
+        if piece is None:
+            raise _Abandoned
+        if not piece:
+            raise StopIteration
+        return piece
+
+
+def _gathered(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Pieces of some size: each that the library asks for costs a change of threads."""
+    gathered, size = list[bytes](), 0
+    for piece in pieces:
+        gathered.append(piece)
+        size += len(piece)
+        if size >= _GATHERED:
+            yield b"".join(gathered)
+            gathered, size = [], 0
+    if gathered:
+        yield b"".join(gathered)
+
+
+_GATHERED = 1024 * 1024
 
 
 class _Abandoned(Exception):

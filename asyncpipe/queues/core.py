@@ -290,6 +290,8 @@ def pipeline_of(place: str, said: PlaceSettings, worker: WorkerSettings) -> Pipe
         ambiguous=said.ambiguous,
         search_s=said.search_s,
         same_account=said.same_account,
+        public_url=said.public_url,
+        presign=said.presign,
         fetch_missing=False,  # other workers' files may be on other machines
     )
 

@@ -43,6 +43,8 @@ class PlaceSettings:
     prices: Mapping[str, Rate] = field(default_factory=dict)
     price_book: PriceBook | None = None
     estimate_factor: Decimal = Decimal("1.25")
+    public_url: str | None = None
+    presign: str | None = None
 
     @property
     def spending(self) -> SpendingLimits:

@@ -13,6 +13,7 @@ from asyncpipe.report.manifest import (
     ManifestWriter,
     manifest_due_s,
     money,
+    read_head,
     read_manifest,
     write_manifest,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "manifest_due_s",
     "money",
     "read_entries",
+    "read_head",
     "read_manifest",
     "read_status",
     "status_document",

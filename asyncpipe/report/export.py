@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,9 +16,20 @@ import orjson
 from asyncpipe._fs import whole_file
 from asyncpipe._text import json_text
 from asyncpipe.errors import DiskError, UsageError
-from asyncpipe.ledger import AttemptRow, LedgerReader, ResultRow, reading, rows_of
+from asyncpipe.jobs import Links, now
+from asyncpipe.ledger import (
+    AttemptRow,
+    LedgerReader,
+    ResultRow,
+    SharedPlace,
+    Where,
+    reading,
+    resolved,
+    rows_of,
+)
 from asyncpipe.pricing import from_micro, to_micro
-from asyncpipe.report.manifest import money
+from asyncpipe.report.links import Linker
+from asyncpipe.report.manifest import head_of, money
 from asyncpipe.report.results import Outcome, Result, result_of, source_of
 
 FORMATS = ("csv", "jsonl")
@@ -27,10 +39,11 @@ COLUMNS = (
     *("charged_usd", "reserved_usd", "cost_source", "prediction_id", "request_id"),
     *("attempts_charged", "estimated", "overrun_usd", "lost_answers"),
     *("attempts", "polls", "submitted_at", "completed_at", "error", "notes"),
-    *("asset", "asset_bytes", "asset_sha256", "assets"),
+    *("asset", "asset_bytes", "asset_sha256", "assets", "store", "asset_url"),
 )
 """Of every row, in order. ``asset`` is the first asset's path, ``assets`` are all of them;
-paths are relative to the output folder, times UTC, and empty or null is what has not happened."""
+``store`` names the place that the first lies in, ``asset_url`` leads to it, where there is a link.
+Paths are relative to the output place, times UTC, and empty or null is what has not happened."""
 
 LABEL = "label_"
 """What the columns of labels begin with, after which comes the label's own name: so none is like
@@ -47,10 +60,13 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-def export_file(folder: Path, path: Path, form: str, *, rows: str = "jobs") -> int:
+def export_file(
+    folder: Where, path: Path, form: str, *, rows: str = "jobs", links: Links | None = None
+) -> int:
     """Write ``path`` in ``form``, whole or not at all; return the number of rows.
 
     ``rows`` is ``jobs``, or ``attempts``: what each submit cost, for comparing with an invoice.
+    Without ``links`` those are made that the manifest has.
 
     Raises LedgerError without a ledger, UsageError for a place where no file can be, DiskError
     when it cannot be written; an old file stands then.
@@ -58,27 +74,42 @@ def export_file(folder: Path, path: Path, form: str, *, rows: str = "jobs") -> i
     if path.is_dir() or not path.parent.is_dir():
         why = "is a folder" if path.is_dir() else f"cannot be: there is no folder {path.parent}"
         raise UsageError(f"{path} {why}; name a file with --output")
-    with reading(folder) as ledger:
+    where = resolved(folder)
+    linker = _linker(where, links)
+    with reading(where) as ledger:
         try:
             with whole_file(path) as file:
                 if form == "csv":
                     file.write(BOM)
-                return write_rows(ledger, file, form, rows=rows)
+                return write_rows(ledger, file, form, rows=rows, linker=linker)
         except OSError as exc:
             raise DiskError(
                 f"{path} cannot be written ({exc.strerror or exc}): make room or make it writable"
             ) from exc
 
 
-def export_stream(folder: Path, stream: BinaryIO, form: str, *, rows: str = "jobs") -> int:
+def export_stream(
+    folder: Where, stream: BinaryIO, form: str, *, rows: str = "jobs", links: Links | None = None
+) -> int:
     """Write to ``stream`` in ``form``, without BOM; raises LedgerError, and OSError as it comes."""
-    with reading(folder) as ledger:
-        return write_rows(ledger, stream, form, rows=rows)
+    where = resolved(folder)
+    linker = _linker(where, links)
+    with reading(where) as ledger:
+        return write_rows(ledger, stream, form, rows=rows, linker=linker)
 
 
-def write_rows(ledger: LedgerReader, file: BinaryIO, form: str, *, rows: str = "jobs") -> int:
+def _linker(where: Path | SharedPlace, links: Links | None) -> Linker:
+    return Linker(links or Links.again(head_of(where).get("links")), where, now())
+
+
+def write_rows(
+    ledger: LedgerReader, file: BinaryIO, form: str, *, linker: Linker, rows: str = "jobs"
+) -> int:
     """Write one moment of a ledger; return the number of rows. Memory is that of one row."""
-    read, names = (job_rows, COLUMNS) if rows == "jobs" else (attempt_rows, ATTEMPT_COLUMNS)
+    read: Callable[[LedgerReader], Iterator[dict[str, Any]]] = attempt_rows
+    names: Sequence[str] = ATTEMPT_COLUMNS
+    if rows == "jobs":
+        read, names = partial(job_rows, linker=linker), COLUMNS
     if form == "jsonl":
         return sum(1 for row in read(ledger) if file.write(_json_line(row)))
     writer = csv.writer(_Encoded(file), lineterminator="\r\n")
@@ -91,18 +122,18 @@ def write_rows(ledger: LedgerReader, file: BinaryIO, form: str, *, rows: str = "
     return sum(1 for line in lines if writer.writerow(line))
 
 
-def job_rows(ledger: LedgerReader) -> Iterator[dict[str, Any]]:
+def job_rows(ledger: LedgerReader, linker: Linker) -> Iterator[dict[str, Any]]:
     """Every job the manifest speaks of, never-started ones too, in job-file order."""
     for row in ledger.results(started=False):
         with rows_of(f"job {row['id']}"):
-            yield _job_row(row)
+            yield _job_row(row, linker)
 
 
-def _job_row(row: ResultRow) -> dict[str, Any]:
+def _job_row(row: ResultRow, linker: Linker) -> dict[str, Any]:
     spec = orjson.loads(row["spec"])
     head = {"name": row["name"], "key": row["key"], "type": row["type"], "model": row["model"]}
     head |= {"prompt": spec["prompt"], "params": spec["params"], "labels": spec.get("labels", {})}
-    told = _NEVER if row["n"] is None else _told(result_of(row))
+    told = _NEVER if row["n"] is None else _told(result_of(row), linker)
     return {**dict.fromkeys(COLUMNS), **head, **told}
 
 
@@ -123,7 +154,7 @@ _NEVER: dict[str, Any] = {
 }
 
 
-def _told(result: Result) -> dict[str, Any]:
+def _told(result: Result, linker: Linker) -> dict[str, Any]:
     first = result.assets[0] if result.assets else None
     return {
         "status": result.status,
@@ -147,6 +178,8 @@ def _told(result: Result) -> dict[str, Any]:
         "asset_bytes": first.size if first else None,
         "asset_sha256": first.sha256 if first else None,
         "assets": [asset.path for asset in result.assets],
+        "store": first.store or None if first else None,
+        "asset_url": linker.of([first])[0] if first else None,
     }
 
 

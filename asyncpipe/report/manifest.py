@@ -10,18 +10,29 @@ from datetime import datetime
 from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import anyio
 import orjson
 
 from asyncpipe._fs import whole_file
 from asyncpipe._text import printable
-from asyncpipe.errors import DiskError
-from asyncpipe.jobs import Noted, now
-from asyncpipe.ledger import Ledger, LedgerReader, Where, folder_of, reading
+from asyncpipe.errors import DiskError, DownloadError
+from asyncpipe.jobs import Links, Noted, now
+from asyncpipe.ledger import (
+    Ledger,
+    LedgerReader,
+    SharedPlace,
+    Where,
+    bucket_of,
+    folder_of,
+    reading,
+    resolved,
+)
+from asyncpipe.media import Bucket
 from asyncpipe.pricing import usd_text
-from asyncpipe.report.results import Result, result_of
+from asyncpipe.report.links import Linker
+from asyncpipe.report.results import Asset, Result, result_of
 from asyncpipe.report.totals import Totals
 
 MANIFEST_NAME = "manifest.json"
@@ -42,12 +53,25 @@ class Manifest:
     folder: Path
     generated_at: datetime
     totals: Totals = field(repr=False)
-    where: Where = field(repr=False)
+    where: Path | SharedPlace = field(repr=False)
+    links: Links | None = None
 
     @property
     def path(self) -> Path:
-        """The manifest file."""
+        """The manifest file; of a bucket there is none, see ``url``."""
         return self.folder / MANIFEST_NAME
+
+    @property
+    def url(self) -> str:
+        """Where the manifest is: the path of its file, or its URL in a bucket."""
+        bucket = bucket_of(self.where)
+        return str(self.path) if bucket is None else bucket.url_of(MANIFEST_NAME)
+
+    def document(self) -> bytes:
+        """What the manifest says, by the ledger as it is now."""
+        with reading(self.where) as ledger:
+            links = self.links or Links.again(head_of(self.where).get("links"))
+            return b"".join(_document(_manifest(self.where, ledger, links), ledger))
 
     def __iter__(self) -> Iterator[Result]:
         with reading(self.where) as ledger:
@@ -56,42 +80,98 @@ class Manifest:
 
 def read_manifest(folder: Where) -> Manifest:
     """Read the totals of a folder's ledger; raises LedgerError when it has none."""
-    with reading(folder) as ledger:
-        return _manifest(folder, ledger)
+    where = resolved(folder)
+    with reading(where) as ledger:
+        return _manifest(where, ledger, None)
 
 
-def _manifest(where: Where, ledger: LedgerReader) -> Manifest:
+def _manifest(where: Path | SharedPlace, ledger: LedgerReader, links: Links | None) -> Manifest:
     totals = Totals.of(ledger.sums())
-    return Manifest(folder=folder_of(where), generated_at=now(), totals=totals, where=where)
+    return Manifest(
+        folder=folder_of(where), generated_at=now(), totals=totals, where=where, links=links
+    )
 
 
-def write_manifest(folder: Where) -> Manifest:
+def write_manifest(folder: Where, links: Links | None = None) -> Manifest:
     """Write ``manifest.json`` anew from the ledger: whole or not at all, in bounded memory.
 
-    Safe beside a run that writes the ledger: it reads one moment of it. Raises DiskError when the
-    file cannot be written; the old one stands then.
+    Safe beside a run that writes the ledger: it reads one moment of it. Without ``links`` those are
+    made that the old one had. Raises DiskError when the file cannot be written; the old one stands
+    then.
     """
-    with reading(folder) as ledger:
-        manifest = _manifest(folder, ledger)
+    where = resolved(folder)
+    links = links or Links.again(head_of(where).get("links"))
+    with reading(where) as ledger:
+        manifest = _manifest(where, ledger, links)
         try:
-            with whole_file(manifest.path) as file:
-                _write(file, manifest, ledger)
+            _store(manifest, _document(manifest, ledger))
         except OSError as exc:
             raise DiskError(
-                f"{manifest.path} cannot be written ({exc.strerror or exc}): make room or make it "
+                f"{manifest.url} cannot be written ({exc.strerror or exc}): make room or make it "
                 "writable, then run the same command again"
             ) from exc
     return manifest
 
 
-def _write(file: BinaryIO, manifest: Manifest, ledger: LedgerReader) -> None:
-    head = orjson.dumps(_head(manifest, ledger), option=orjson.OPT_INDENT_2)
-    file.write(head.removesuffix(b"\n}") + b',\n  "results": [')
+def _store(manifest: Manifest, document: Iterator[bytes]) -> None:
+    """Put a manifest in the place of the old one; raises OSError, and DiskError of a bucket."""
+    if (bucket := bucket_of(manifest.where)) is None:
+        with whole_file(manifest.path) as file:
+            file.writelines(document)
+        return
+    try:
+        Bucket(bucket).replace(MANIFEST_NAME, document, "application/json")
+    except DownloadError as exc:
+        raise DiskError(f"{manifest.url} cannot be written: {exc}") from exc
+
+
+_RESULTS = b',\n  "results": ['
+
+
+def _document(manifest: Manifest, ledger: LedgerReader) -> Iterator[bytes]:
+    linker = Linker(manifest.links, manifest.where, manifest.generated_at)
+    head = orjson.dumps(_head(manifest, ledger, linker), option=orjson.OPT_INDENT_2)
+    yield head.removesuffix(b"\n}") + _RESULTS
     separator = b"\n    "
     for row in ledger.results(started=True):
-        file.write(separator + orjson.dumps(_row(result_of(row))))
+        yield separator + orjson.dumps(_row(result_of(row), linker))
         separator = b",\n    "
-    file.write(b"\n  ]\n}\n")
+    yield b"\n  ]\n}\n"
+
+
+HEAD_BYTES = 256 * 1024
+"""More than what stands before a manifest's results has."""
+
+
+def head_of(where: Path | SharedPlace) -> dict[str, Any]:
+    """Like ``read_head``; one that cannot be read says nothing."""
+    try:
+        return read_head(where)
+    except DiskError:
+        return {}
+
+
+def read_head(where: Path | SharedPlace) -> dict[str, Any]:
+    """What the manifest that stands says before its results; blocks.
+
+    Empty where there is none, and for a file that is none of ours. Raises DiskError where that
+    cannot be seen.
+    """
+    try:
+        if (bucket := bucket_of(where)) is not None:
+            beginning = Bucket(bucket).beginning(MANIFEST_NAME, HEAD_BYTES)
+        else:
+            with (folder_of(where) / MANIFEST_NAME).open("rb") as file:
+                beginning = file.read(HEAD_BYTES)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, DownloadError) as exc:
+        raise DiskError(f"the manifest of {where} cannot be read: {exc}") from exc
+    try:
+        head = orjson.loads(beginning.partition(_RESULTS)[0] + b"\n}")
+    except ValueError:
+        return {}
+    return head if isinstance(head, dict) else {}
 
 
 @lru_cache(maxsize=4096)
@@ -135,8 +215,8 @@ def _counted(n: int, what: str) -> str:
     return f"{n} {what}{'' if n == 1 else 's'}"
 
 
-def _head(manifest: Manifest, ledger: LedgerReader) -> dict[str, Any]:
-    totals = manifest.totals
+def _head(manifest: Manifest, ledger: LedgerReader, linker: Linker) -> dict[str, Any]:
+    totals, bucket = manifest.totals, bucket_of(manifest.where)
     return {
         "generated_at": manifest.generated_at.isoformat(timespec="seconds"),
         "total_cost": money(totals.charged),
@@ -154,6 +234,9 @@ def _head(manifest: Manifest, ledger: LedgerReader) -> dict[str, Any]:
         "remarks": remarks(totals),
         "cost_by_model": {m: money(c) for m, c in sorted(totals.cost_by_model.items())},
         "run": _run(ledger),
+        **({"store": str(bucket)} if bucket is not None else {}),
+        **({"links": manifest.links.told} if manifest.links is not None else {}),
+        **({"links_until": linker.until.isoformat(timespec="seconds")} if linker.until else {}),
     }
 
 
@@ -171,7 +254,7 @@ def _run(ledger: LedgerReader) -> dict[str, Any]:
     }
 
 
-def _row(result: Result) -> dict[str, Any]:
+def _row(result: Result, linker: Linker) -> dict[str, Any]:
     first = result.assets[0].path if result.assets else None
     return {
         "name": result.name,
@@ -203,10 +286,19 @@ def _row(result: Result) -> dict[str, Any]:
         "submitted_at": _iso(result.submitted_at),
         "completed_at": _iso(result.completed_at),
         "assets": [
-            {"local_path": asset.path, "bytes": asset.size, "sha256": asset.sha256}
-            for asset in result.assets
+            _asset(asset, link)
+            for asset, link in zip(result.assets, linker.of(result.assets), strict=True)
         ],
     }
+
+
+def _asset(asset: Asset, link: str | None) -> dict[str, Any]:
+    told = {"local_path": asset.path, "bytes": asset.size, "sha256": asset.sha256}
+    if asset.store:
+        told["store"] = asset.store
+    if link is not None:
+        told["url"] = link
+    return told
 
 
 def _money_of(amount: Decimal) -> orjson.Fragment:
@@ -232,8 +324,10 @@ _WHOLE = len('"2026-11-25T00:00:00.000000+00:00"')
 class ManifestWriter:
     """Write a folder's manifest beside a run, one at a time."""
 
-    def __init__(self, ledger: Ledger, folder: Where) -> None:
-        self._ledger, self._folder = ledger, folder
+    def __init__(
+        self, ledger: Ledger, folder: Path | SharedPlace, links: Links | None = None
+    ) -> None:
+        self._ledger, self._folder, self._links = ledger, folder, links
         self._writing = anyio.Lock()
         self._shows = -1  # what of the ledger's changes the file shows
         self._written: Manifest | None = None
@@ -270,7 +364,9 @@ class ManifestWriter:
             started = time.perf_counter()
             # Shielded: an older manifest must not be put in place after a newer one.
             with anyio.CancelScope(shield=True):
-                manifest = await loop.run_in_executor(None, write_manifest, self._folder)
+                manifest = await loop.run_in_executor(
+                    None, write_manifest, self._folder, self._links
+                )
             self._shows, self._written, self._ended = shows, manifest, time.perf_counter()
             self._took_s = self._ended - started
         return manifest

@@ -6,10 +6,9 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 
 from asyncpipe.jobs import JobState
-from asyncpipe.ledger import AttemptRow, reading, rows_of
+from asyncpipe.ledger import AttemptRow, Where, reading, rows_of
 
 NEAR_MIDNIGHT = timedelta(minutes=5)
 """So close to it, the provider's clock may say another day than ours."""
@@ -70,7 +69,7 @@ class Ledgered:
     settled_free: Mapping[str, int] = field(default_factory=dict)
 
 
-def read_entries(folder: Path) -> Ledgered:
+def read_entries(folder: Where) -> Ledgered:
     """Read what a folder's ledger says was bought, or may have been; raises LedgerError."""
     entries: defaultdict[tuple[str, date], Entries] = defaultdict(Entries)
     days: set[date] = set()

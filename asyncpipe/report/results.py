@@ -31,11 +31,16 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Asset:
-    """One file on disk; ``path`` is relative to the output folder, ``size`` in bytes."""
+    """One file; ``path`` is relative to the output place, ``size`` in bytes.
+
+    ``store`` names the place it lies in: the URL of a bucket, or the id of a folder whose ledger is
+    shared; "" is the folder that the ledger lies in.
+    """
 
     path: str
     size: int
     sha256: str
+    store: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

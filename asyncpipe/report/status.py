@@ -7,7 +7,6 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from asyncpipe._text import columns, printable, wrapped
@@ -19,7 +18,9 @@ from asyncpipe.ledger import (
     LedgerReader,
     MoneyRow,
     Sums,
+    Where,
     WorkerRow,
+    folder_of,
     holder,
     reading,
     rows_of,
@@ -102,7 +103,7 @@ class Status:
     cause, ``not_found`` those unknown ones whose prediction surely is not in the provider's list.
     """
 
-    folder: Path
+    folder: Where
     at: datetime
     simulated: bool
     provider: str
@@ -144,9 +145,9 @@ class Status:
         }
 
 
-def read_status(folder: Path) -> Status:
+def read_status(folder: Where) -> Status:
     """Read where ``folder`` stands, without holding it; raises LedgerError without a ledger."""
-    held = holder(folder / STATE_FOLDER / "lock")
+    held = holder(folder_of(folder) / STATE_FOLDER / "lock")
     with reading(folder) as ledger, rows_of("a total"):
         sums, origin, workers = ledger.sums(), ledger.origin(), ledger.workers()
         live = any(worker.left_s > 0 for worker in workers)

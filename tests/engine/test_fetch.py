@@ -124,7 +124,7 @@ def fetch(
         fetcher = Fetcher(
             inquiry=cast(Any, provider or Asked()),
             ledger=cast(Any, FakeLedger()),
-            downloader=cast(Any, downloader),
+            store=cast(Any, downloader),
             downloads=1,
             recorder=cast(Any, noted),
             stop=stopped.append,
@@ -177,7 +177,7 @@ def test_each_try_gives_its_permit_back() -> None:
         fetcher = Fetcher(
             inquiry=cast(Any, Asked()),
             ledger=cast(Any, FakeLedger()),
-            downloader=cast(Any, Downloader([DownloadError("500"), FILE])),
+            store=cast(Any, Downloader([DownloadError("500"), FILE])),
             downloads=1,
             recorder=cast(Any, noted),
             stop=lambda _: None,

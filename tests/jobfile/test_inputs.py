@@ -95,7 +95,10 @@ def test_a_table_of_jobs_and_json_lines_take_files_too(tmp_path: Path) -> None:
         ('jobs: [{image: "C:\\photos\\p.jpg"}]', "a backslash in double quotes begins"),
         ('jobs: [{image: "C:\\x\\p.jpg"}]', "a backslash in double quotes begins"),
         (f'jobs: [{{model: {FLUX}, prompt: x, image: "C:\\new\\test.jpg"}}]', "with /"),
-        (f'jobs: [{{model: {FLUX}, prompt: x, image: "s3://b/a.jpg"}}]', "'s3://b/a.jpg' is no ad"),
+        (
+            f'jobs: [{{model: {FLUX}, prompt: x, image: "oss://b/a.jpg"}}]',
+            "'oss://b/a.jpg' is no ad",
+        ),
         (f'output_dir: "C:\\new"\njobs: [{{model: {FLUX}, prompt: x}}]', "output_dir: 'C:\\new' h"),
         ('rows: "C:\\temp\\rows.csv"\njobs: [{prompt: "{a}"}]', "use /"),
     ],

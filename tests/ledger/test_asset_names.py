@@ -180,7 +180,7 @@ def stems_of(connection: sqlite3.Connection, record: JobRecord, outputs: int) ->
     fetcher = Fetcher(
         inquiry=nothing,
         ledger=ledger,
-        downloader=nothing,
+        store=nothing,
         downloads=1,
         recorder=nothing,
         stop=nothing,

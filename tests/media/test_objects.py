@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -31,19 +30,12 @@ from tests.support.buckets import (
     SECRET,
     a_bucket,
     environment,
+    film,
     gated,
     is_part,
     refusal,
 )
 from tests.support.media import PNG, PNG_WHOLE, offering
-
-
-def film(size: int) -> bytes:
-    """A film of so many bytes with all that a whole one has."""
-    head = b"\x00\x00\x00\x18ftypisom" + bytes(12) + b"\x00\x00\x00\x08moov"
-    rest = size - len(head)
-    return head + rest.to_bytes(4, "big") + b"mdat" + random.Random(7).randbytes(rest - 8)
-
 
 FILM = film(3 * PART + 12345)
 TARGET = Target(stem="images/杯子", part="1_0.part", default_extension="png")
@@ -109,7 +101,7 @@ def test_data_uris_need_no_network(s3: S3) -> None:
 
 def test_memory_is_bounded_by_a_few_parts(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that is slower than the media host slows it down; nothing piles up here."""
-    body, sent, ahead = film(8 * PART), 0, 0
+    body, sent, ahead, most = film(8 * PART), 0, 0, 0
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
         nonlocal sent
@@ -121,13 +113,19 @@ def test_memory_is_bounded_by_a_few_parts(s3: S3, monkeypatch: pytest.MonkeyPatc
         return response
 
     async def main() -> StoredFile:
-        stored = 0
+        stored, under_way = 0, 0
 
-        async def look(request: web.BaseRequest, piece: bytes) -> None:
-            nonlocal stored, ahead
-            if is_part(request):
-                stored += len(piece)
-                ahead = max(ahead, sent - stored)
+        async def look(request: web.BaseRequest, piece: bytes) -> web.StreamResponse | None:
+            nonlocal stored, ahead, under_way, most
+            if not is_part(request):
+                return None
+            stored += len(piece)
+            ahead, under_way = max(ahead, sent - stored), under_way + 1
+            most = max(most, under_way)
+            try:
+                return await gate.forward(request, piece)
+            finally:
+                under_way -= 1
 
         async with gated(s3, monkeypatch) as gate:
             gate.meddle = look
@@ -136,6 +134,7 @@ def test_memory_is_bounded_by_a_few_parts(s3: S3, monkeypatch: pytest.MonkeyPatc
     assert asyncio.run(main()).size == len(body)
     buffers = 8 * 1024 * 1024  # of sockets, and what is read at once
     assert ahead <= (PARTS_AT_ONCE + 1) * PART + buffers
+    assert most == PARTS_AT_ONCE
 
 
 def test_parts_that_fail_are_sent_again(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,6 +223,28 @@ def test_a_body_that_breaks_off(s3: S3, *, resumable: bool) -> None:
         assert asked == [None]
     assert s3.unfinished() == []
     assert bool(s3.names()) is resumable
+
+
+def test_a_rest_that_is_none_leaves_nothing(s3: S3) -> None:
+    """A server that ends an answer of its own before the end of the file is not believed."""
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        start = int(request.headers.get("Range", "bytes=0-")[6:-1])
+        end = start + PART + 1000 if start else len(FILM)
+        headers = {"ETag": '"one"', "Content-Length": str(end - start)}
+        if start:
+            headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(FILM)}"
+        response = web.StreamResponse(status=206 if start else 200, headers=headers)
+        await response.prepare(request)
+        await response.write(FILM[start : start + PART + 1000])
+        if not start:
+            assert request.transport is not None
+            request.transport.abort()
+        return response
+
+    with pytest.raises(DownloadError, match="broke off"):
+        fetch(s3, answer)
+    assert (s3.names(), s3.unfinished()) == ([], [])
 
 
 @pytest.mark.parametrize(

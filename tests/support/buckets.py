@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, field
@@ -117,7 +118,10 @@ class Gate:
         self.lines.append(f"{request.method} {request.raw_path}")
         if (own := await self.meddle(request, body)) is not None:
             return own
-        # In a thread: whoever asked may be killed, and this is to go on.
+        return await self.forward(request, body)
+
+    async def forward(self, request: web.BaseRequest, body: bytes) -> web.Response:
+        """Ask the store, in a thread: whoever asked may be killed, and this is to go on."""
         return await asyncio.to_thread(self._forward, request, body)
 
     def _forward(self, request: web.BaseRequest, body: bytes) -> web.Response:
@@ -157,3 +161,10 @@ def is_part(request: web.BaseRequest, number: int | None = None) -> bool:
     """Whether a request brings a part of an upload, that one or any."""
     part = request.query.get("partNumber")
     return request.method == "PUT" and part is not None and number in (None, int(part))
+
+
+def film(size: int) -> bytes:
+    """A film of so many bytes with all that a whole one has."""
+    head = b"\x00\x00\x00\x18ftypisom" + bytes(12) + b"\x00\x00\x00\x08moov"
+    rest = size - len(head)
+    return head + rest.to_bytes(4, "big") + b"mdat" + random.Random(7).randbytes(rest - 8)
