@@ -69,6 +69,8 @@ def bare(home: Path) -> dict[str, str]:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Home]:
+    tmp_path = tmp_path / "内容"  # in an environment that names no encoding
+    tmp_path.mkdir()
     shutil.copy(CONFIGS / "weekly.yaml", tmp_path)
     program = tmp_path / ".venv" / "bin" / "asyncpipe"
     program.parent.mkdir(parents=True)

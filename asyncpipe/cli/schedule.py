@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -29,7 +29,7 @@ from asyncpipe.ledger import (
     reading,
     where_of,
 )
-from asyncpipe.report import Status, read_status
+from asyncpipe.report import MANIFEST_NAME, Status, read_status
 
 NEW = "or open another one with --new"
 
@@ -171,6 +171,8 @@ def named_folder(said: Path, tell: Callable[[str], None]) -> OutputPlace:
 
     Raises UsageError where a template has none yet.
     """
+    if said.name == MANIFEST_NAME and said.is_file():
+        return said.parent
     job_file = said if said.is_file() else None
     meant = meant_by_file(open_jobs(said)) if job_file else meant_by(said)
     if isinstance(meant, FolderTemplate):
@@ -304,9 +306,7 @@ def _chosen(
     at, job_file = moment_now(), file.path.absolute()
     with ExitStack() as stack:
         make_folders(template.root, [STATE_FOLDER])
-        if isinstance(where_of(template.folder(at)), SharedPlace):
-            _check_shared(template)  # its workers are to choose the same one, at any instant
-        else:
+        if not _is_shared(template):  # whose workers are to choose the same one, at any instant
             stack.enter_context(choosing_lock(template.root, job_file, template))
         found = read_found(template)
         path = choose(
@@ -334,13 +334,30 @@ def _chosen(
         yield folder, owing(found, path, job_file=job_file, simulated=simulated)
 
 
-def _check_shared(template: FolderTemplate) -> None:
-    """Raise UsageError where each worker of a shared ledger would open a place of its own."""
+_LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+"""A moment of which there is no folder yet."""
+
+
+def _is_shared(template: FolderTemplate) -> bool:
+    """Whether its folders are places of a shared ledger.
+
+    Raises UsageError where each worker would open a place of its own, or all moments had one.
+    """
+    folder = template.folder(_LONG_AGO)
+    where = where_of(folder)
+    if not isinstance(where, SharedPlace):
+        return False
     if "time" in template.names:
         raise UsageError(
             f"{template} is another place for each worker of a shared ledger: use {{date}} or "
             "{week}, which they agree on"
         )
+    if where.name != str(folder):
+        raise UsageError(
+            f"--place {where.name} is one place, and {template} another folder each time: leave "
+            "--place out; each folder is a place then"
+        )
+    return True
 
 
 def _check_free(folder: Path, remedy: str = ELSEWHERE) -> None:

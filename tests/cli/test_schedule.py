@@ -230,6 +230,7 @@ def test_a_job_file_with_one_folder_stands_for_it(tmp_path: Path) -> None:
     assert asyncpipe(*RUN, cwd=tmp_path).returncode == 0
     done = asyncpipe("status", "jobs.yaml", cwd=tmp_path)
     assert (done.returncode, "out is the folder of jobs.yaml" in done.stderr) == (0, True)
+    assert named_folder(tmp_path / "out" / "manifest.json", print) == tmp_path / "out"
     done = asyncpipe(*RUN, "--new", cwd=tmp_path)
     assert (done.returncode, "write out/{date}" in done.stderr) == (2, True)
 
