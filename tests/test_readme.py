@@ -18,8 +18,11 @@ import pytest
 
 from asyncpipe import read_manifest
 from asyncpipe.cli.app import app
+from asyncpipe.jobs import BucketUrl
 from tests.support import CONFIGS, ROOT
+from tests.support.buckets import a_bucket
 from tests.support.command_line import books, command, environment, start_simulator
+from tests.support.postgres import shared_url
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.M | re.S)
@@ -70,9 +73,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("ATLASCLOUD_BASE_URL", url)
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".env").write_text(f"ATLASCLOUD_BASE_URL={url}\n", encoding="utf-8")
-    yield tmp_path
+    with a_bucket(monkeypatch, BUCKET):
+        yield tmp_path
     server.terminate()
     server.communicate(timeout=10)
+
+
+BUCKET = "my-bucket"
 
 
 def all_is_done(home: Path) -> None:
@@ -121,9 +128,11 @@ def ends(script: str) -> set[int]:
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(sys.platform == "win32", reason="needs bash and SIGKILL")
 @pytest.mark.parametrize("block", SHELL, ids=lambda text: text.split("\n")[0][:40])
-def test_shell_blocks_run(home: Path, block: str) -> None:
+def test_shell_blocks_run(home: Path, block: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Line after line, to exit code 0; what is killed goes on, and nothing is paid twice."""
     script = runnable(block)
+    if BUCKET in script:
+        monkeypatch.setenv("ASYNCPIPE_LEDGER", shared_url())
     if "FOLDER" in script:
         subprocess.run([*command("run", "configs/live.yaml"), "-o", "FOLDER", "-q"], check=True)
     done = subprocess.run(
@@ -137,6 +146,10 @@ def test_shell_blocks_run(home: Path, block: str) -> None:
     assert done.returncode in ends(script), done.stderr
     assert "Traceback" not in done.stderr
     if "asyncpipe" not in script:
+        return
+    if BUCKET in script:
+        assert read_manifest(BucketUrl.parse(f"s3://{BUCKET}/shop/week-48")).totals.successful
+        assert "X-Amz-Signature" in (home / "links.csv").read_text(encoding="utf-8-sig")
         return
     all_is_done(home)
     if "kill" in script:

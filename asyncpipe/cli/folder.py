@@ -80,6 +80,10 @@ def verify_folder(options: CollectOptions) -> int:
     """
     found = asyncio.run(verify(options.folder))
     _say(found, options.output)
+    if not options.output.quiet:
+        for store, count in found.elsewhere.items():
+            where = store or "a folder of its own"
+            echo(printable(f"{count} assets lie elsewhere, in {where}: not looked at"))
     totals = read_manifest(options.folder).totals
     if found.bad_count or totals.jobs[JobState.GENERATED]:  # of an earlier repair, too
         code = collect_folder(options)

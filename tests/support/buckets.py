@@ -70,7 +70,7 @@ class S3:
 
 
 @contextmanager
-def a_bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
+def a_bucket(monkeypatch: pytest.MonkeyPatch, name: str = "") -> Iterator[S3]:
     """A new bucket, and the environment that leads to it; the library tries again at once."""
     endpoint = _server()
     client = boto3.client(
@@ -80,10 +80,10 @@ def a_bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
         aws_access_key_id=KEY,
         aws_secret_access_key=SECRET,
     )
-    s3 = S3(endpoint=endpoint, bucket=f"media-{next(_numbers)}", client=client)
+    s3 = S3(endpoint=endpoint, bucket=name or f"media-{next(_numbers)}", client=client)
     client.create_bucket(Bucket=s3.bucket)
-    for name, value in environment(endpoint).items():
-        monkeypatch.setenv(name, value)
+    for variable, value in environment(endpoint).items():
+        monkeypatch.setenv(variable, value)
     impatient = edge._retries()
     impatient["backoff"]["init_backoff"] /= 1000
     impatient["backoff"]["max_backoff"] /= 1000
