@@ -60,6 +60,15 @@ class Downloads:
             return web.Response(status=plan.expired)
         return await self._serve(request, prediction, index, plan)
 
+    async def cover(self, request: web.Request) -> web.StreamResponse:
+        """Answer the download of a prediction's cover, which nothing is ever wrong with."""
+        prediction = self._books.find(request.match_info["id"])
+        if prediction is None or time.time() < prediction.ready_at:
+            return web.Response(status=404)
+        maker, loop = self._service.maker, asyncio.get_running_loop()
+        body = await loop.run_in_executor(maker.thread, maker.make_cover, prediction)
+        return web.Response(body=body, content_type="image/png")
+
     async def _serve(
         self, request: web.Request, prediction: BookedPrediction, index: int, plan: MediaPlan
     ) -> web.StreamResponse:

@@ -80,6 +80,9 @@ class Faults:
     cost_told: float = _fault("a completed answer says what the prediction cost")
     overrun: float = _final("a prediction costs half as much again, and its answer says so")
     moderated: float = _final("a prediction ends failed with error code 1039, money returned")
+    flagged: float = _fault("a completed answer flags an output as NSFW and says why beside it")
+    beside: float = _fault("a completed answer has a cover and a text beside its outputs")
+    fewer_outputs: float = _final("of several outputs that were asked for the last is left out")
 
     # Polls.
     not_found_first: float = _fault("the first two polls of a prediction are answered 404")
@@ -188,7 +191,7 @@ class Plan:
 
     ``lost`` names the fault that loses the answer to its submit. ``id_shape``, ``shape`` and
     ``inline`` say where its id and its outputs are put; None: where they belong. ``overrun``: it
-    costs more than its price.
+    costs more than its price. ``flagged``, ``beside`` and ``fewer`` are said of its outputs.
     """
 
     lost: str | None = None
@@ -203,6 +206,9 @@ class Plan:
     failed_500: bool = False
     overrun: bool = False
     cost_told: bool = False
+    flagged: bool = False
+    beside: bool = False
+    fewer: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -257,7 +263,7 @@ def plan_of(faults: Faults, seed: int, prediction_id: str) -> Plan:
     if quiet(faults):
         return _PLAIN
     draw = dice(seed, "plan", prediction_id)
-    money = dice(seed, "money", prediction_id)
+    money, notes = dice(seed, "money", prediction_id), dice(seed, "notes", prediction_id)
     overrun = money.random() < faults.overrun
     return Plan(
         overrun=overrun,
@@ -272,6 +278,9 @@ def plan_of(faults: Faults, seed: int, prediction_id: str) -> Plan:
         shape=_if(draw, faults.odd_outputs, _SHAPES),
         inline=_if(draw, faults.inline, _INLINE),
         failed_500=draw.random() < faults.failed_500,
+        flagged=notes.random() < faults.flagged,
+        beside=notes.random() < faults.beside,
+        fewer=notes.random() < faults.fewer_outputs,
     )
 
 

@@ -93,6 +93,12 @@ class MediaMaker:
             self._keep(output, body)
         return body
 
+    def make_cover(self, prediction: BookedPrediction) -> bytes:
+        """Return the bytes of the picture beside the outputs; runs in a thread."""
+        if self._body_bytes is not None:
+            return _body_of("image", f"{prediction.id}-cover".encode(), self._body_bytes)
+        return draw_picture(prediction.body, 0, 1)
+
     def _draw(self, prediction: BookedPrediction, index: int) -> bytes:
         kind = medium(prediction.type, prediction.model)
         if kind == "audio":

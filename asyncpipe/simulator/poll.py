@@ -7,7 +7,8 @@ import base64
 import json
 import random
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
@@ -90,7 +91,8 @@ class Polls:
             http = 500 if plan.failed_500 else 200
             return PollAnswer(status="failed", word="failed", error=error, code=code, http=http)
         outputs = await self._outputs(request, prediction, plan)
-        return PollAnswer(status="completed", word="completed", outputs=outputs)
+        told = PollAnswer(status="completed", word="completed", outputs=outputs)
+        return _with_notes(told, plan, f"{root(request)}/media/{prediction.id}/{COVER}")
 
     def _plan(self, prediction: BookedPrediction) -> Plan:
         return plan_of(self._settings.faults, self._settings.seed, prediction.id)
@@ -109,7 +111,7 @@ class Polls:
         )
         if now != past:
             self._books.note_poll_past(prediction.id, now)
-        return replace(told, outputs=()) if empty else told
+        return replace(told, outputs=(), error="", beside={}) if empty else told
 
     async def _answer(
         self, request: web.Request, prediction: BookedPrediction, told: PollAnswer
@@ -162,6 +164,25 @@ class Polls:
         return f"{root(request)}{path}?Signature={plan.fresh if tried else plan.old}"
 
 
+def _with_notes(told: PollAnswer, plan: Plan, cover_url: str) -> PollAnswer:
+    """The same answer with what its plan says of the outputs and has beside them."""
+    if plan.fewer and len(told.outputs) > 1:
+        told = replace(told, outputs=told.outputs[:-1])
+    if plan.flagged:
+        told = replace(told, error=FLAGGED, flagged=True)
+    if plan.beside:
+        told = replace(told, beside={"cover_url": cover_url, "lyrics_result": LYRICS})
+    return told
+
+
+COVER = "cover.png"
+"""The name of the picture beside a prediction's outputs."""
+
+FLAGGED = "an output was flagged by the safety filter"
+
+LYRICS = "One mug, two mugs,\nthree mugs of tea."
+"""The text beside a prediction's outputs."""
+
 ERRORS: dict[str, tuple[str, int]] = {
     "failed": ("the model failed to generate: internal error", 1),
     "unreachable": ("failed to download the input media: 404 Not Found", 2),
@@ -176,7 +197,8 @@ _OBJECT_KEYS = ("url", "download_url", "uri")
 class PollAnswer:
     """What one answer tells: the status, the word for it, outputs, and the HTTP status.
 
-    ``word`` None: the answer leaves the status out, and all that goes with it.
+    ``word`` None: the answer leaves the status out, and all that goes with it. ``flagged``: its
+    first output is. ``beside`` are more fields, which stand where there are outputs.
     """
 
     status: str = "processing"
@@ -185,6 +207,13 @@ class PollAnswer:
     error: str = ""
     code: int = 0
     http: int = 200
+    flagged: bool = False
+    beside: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def flags(self) -> list[bool]:
+        """Which outputs are flagged."""
+        return [self.flagged and index == 0 for index in range(len(self.outputs))]
 
 
 def poll_answer(
@@ -235,11 +264,11 @@ def _canonical_fields(prediction: BookedPrediction, told: PollAnswer, plan: Plan
     fields: dict[str, Any] = {"id": prediction.id, "model": prediction.model}
     if told.word is None:
         return fields
-    fields.update(status=told.word, outputs=None, error=told.error)
+    fields.update(status=told.word, outputs=None, error=told.error, **told.beside)
     fields.update(_placed(prediction.type, told.outputs, plan.shape or "list"))
     fields.update(_cost(prediction, told, plan))
     if told.status == "completed":
-        fields["has_nsfw_contents"] = [False] * len(told.outputs)
+        fields["has_nsfw_contents"] = told.flags
         fields["metrics"] = {"predict_time": round(prediction.ready_at - prediction.created_at, 3)}
     if told.code:
         fields["error_code"] = told.code
@@ -249,9 +278,11 @@ def _canonical_fields(prediction: BookedPrediction, told: PollAnswer, plan: Plan
 def _article_fields(prediction: BookedPrediction, told: PollAnswer, plan: Plan) -> dict[str, Any]:
     if told.word is None:
         return {"model": prediction.model}
-    fields: dict[str, Any] = {"status": told.word}
+    fields: dict[str, Any] = {"status": told.word, **told.beside}
     fields.update(_placed(prediction.type, told.outputs, plan.shape or "output.url"))
     fields.update(_cost(prediction, told, plan))
+    if told.flagged and told.outputs:
+        fields["has_nsfw_contents"] = told.flags
     if told.error:
         fields["error"] = told.error
     if told.code:

@@ -15,7 +15,7 @@ from asyncpipe.simulator.catalog import Catalog, public_refusal
 from asyncpipe.simulator.download import Downloads
 from asyncpipe.simulator.history import History
 from asyncpipe.simulator.media import MediaMaker
-from asyncpipe.simulator.poll import Polls
+from asyncpipe.simulator.poll import COVER, Polls
 from asyncpipe.simulator.settings import SimulatorSettings
 from asyncpipe.simulator.submit import Submits
 from asyncpipe.simulator.upload import UploadDesk
@@ -89,6 +89,7 @@ class Simulator:
         add.add_get(f"/api/v1/model/prediction/{{id}}{tail}", polls.poll)
         add.add_get(f"/api/v1/model/prediction/{{id}}{tail}/", polls.poll)
         add.add_get("/api/v1/model/history", History(service, polls).history)
+        add.add_get(f"/media/{{id}}/{COVER}", downloads.cover)
         add.add_get(
             "/media/{id}/{index:\\d+}{suffix:(?:\\.png|\\.mp4|\\.wav|\\.glb)?}", downloads.download
         )

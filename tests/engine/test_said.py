@@ -16,7 +16,7 @@ from asyncpipe.report.export import export_file
 from asyncpipe.report.manifest import read_manifest
 from asyncpipe.report.summary import summary
 from asyncpipe.testing import PIXEL, SAMPLES, FakeProvider, Script, run_virtual
-from tests.support.pipelines import a_pipeline
+from tests.support.pipelines import a_pipeline, counts_agree
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
 SONG = SAMPLES[JobType.AUDIO]
@@ -35,9 +35,9 @@ def run(folder: Path, answers: dict[str, Prediction], **job: Any) -> list[Result
 
     async def main() -> list[Result]:
         async with a_pipeline(provider, folder, prices=PRICES, min_free_bytes=0) as pipeline:
-            return list(
-                await pipeline.batch_generate([Job(name=n, **(base | job)) for n in answers])
-            )
+            manifest = await pipeline.batch_generate([Job(name=n, **(base | job)) for n in answers])
+            await counts_agree(pipeline)
+            return list(manifest)
 
     results = run_virtual(main())
     assert provider.submits == len(answers)
@@ -108,6 +108,16 @@ def test_why_there_is_no_output_is_the_error(
     assert (result.state, result.charged) == (JobState.FAILED, True)
     assert words in (result.error or "")
     assert result.notes == answer.notes | ({"moderated": True} if moderated else {})
+
+
+def test_what_a_failed_prediction_says_besides_is_kept(tmp_path: Path) -> None:
+    """Outputs that it has all the same, which are not paid for."""
+    raw = '["https://host/preview.png"]'
+    failed = Prediction(
+        id="p", status=PredictionStatus.FAILED, error="no luck", again=False, notes={"raw": raw}
+    )
+    (result,) = run(tmp_path, {"a": failed})
+    assert (result.state, result.charged, result.notes) == (JobState.FAILED, False, {"raw": raw})
 
 
 def test_files_beside_the_outputs_are_stored_and_count_for_nothing(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from tests.support.simulator_client import Client, run
 FINAL = {
     "dropped",
     "endless",
+    "fewer_outputs",
     "firewall",
     "history_foreign",
     "history_missing",

@@ -13,6 +13,7 @@ import pytest
 from asyncpipe.errors import UsageError
 from asyncpipe.simulator import server
 from asyncpipe.simulator.faults import Faults
+from asyncpipe.simulator.poll import FLAGGED, LYRICS
 from asyncpipe.simulator.settings import SimulatorSettings
 from tests.support.clock import until
 from tests.support.simulator_client import FLUX, PNG, SEEDANCE, Client, Reply, run
@@ -326,3 +327,24 @@ def test_what_a_prediction_has_met_outlives_the_process(tmp_path: Path) -> None:
     assert (same, parts) == (known, whole)
     assert [good for good, _, _ in whole] == [False] * 3 + [True, False] + [True] * 3
     assert [told for _, told, _ in whole] == [False] * 6 + [True] * 2
+
+
+@pytest.mark.parametrize("wire", ["canonical", "article"])
+def test_what_may_be_said_beside_outputs(wire: str) -> None:
+    """A flag and its reason, a cover and a text, one output less; none while it has none."""
+    faults = Faults(flagged=1.0, beside=1.0, fewer_outputs=1.0, empty_first=1.0)
+
+    async def steps(client: Client) -> None:
+        prediction, tail = await client.buy(num_images=3), "/get" if wire == "article" else ""
+        replies = [await client.poll(prediction, tail=tail) for _ in range(3)]
+        empty, _, full = [reply.json.get("data", reply.json) for reply in replies]
+        assert not {"cover_url", "lyrics_result"} & set(empty)
+        assert not empty.get("error")
+        assert not empty.get("has_nsfw_contents")
+        assert full["has_nsfw_contents"] == [True, False]
+        assert (full["error"], full["lyrics_result"]) == (FLAGGED, LYRICS)
+        cover = await client.get(full["cover_url"])
+        assert (cover.status, cover.headers["Content-Type"]) == (200, "image/png")
+        assert cover.body.startswith(PNG)
+
+    run(steps, wire=wire, faults=faults, body_bytes=2000)

@@ -59,5 +59,6 @@ async def counts_agree(pipeline: Pipeline) -> None:
     assert {s: n for s, n in counted.jobs.items() if n} == {s: n for s, n in true.jobs.items() if n}
     assert {c: n for c, n in counted.failures.items() if n} == dict(true.failures)
     assert {c: n for c, n in counted.losses.items() if n} == dict(true.losses)
+    assert counted.noted == true.noted
     for name in ("charged", "reserved", "held", "lost_answers", "in_doubt", "removed"):
         assert getattr(counted, name) == getattr(true, name), name

@@ -920,6 +920,7 @@ def test_what_is_said_beside_outputs_is_kept() -> None:
     [
         ('"error":"all outputs were filtered: raiMediaFilteredCount 1"', "filtered", True),
         ('"error":"no worker"', "no worker", False),
+        ('"error":"no worker","has_nsfw_contents":[true]', "no worker", True),
         ('"message":"blocked by the content policy"', "policy", True),
         ('"message":"Task completed"', None, False),
     ],
@@ -1036,6 +1037,13 @@ def test_files_beside_the_outputs_are_kept_apart(fields: str, extras: tuple[str,
     assert (answer.outputs, answer.extras, answer.notes) == ((MP4,), extras, {})
     member = completed(f'"outputs":[{{"video_url":"{MP4}","thumbnail_url":"{PNG}"}}]')
     assert (member.outputs, member.extras) == ((MP4,), (PNG,))
+
+
+def test_no_answer_makes_a_hundred_files_of_one_picture() -> None:
+    """Nobody asked for them."""
+    files = [f"https://host/layer-{n}.png" for n in range(100)]
+    answer = completed(f'"outputs":["{MP4}"],"layers":{json.dumps(files)}')
+    assert answer.extras == tuple(files[:20])
 
 
 def test_where_there_are_no_outputs_files_are_what_was_made() -> None:
