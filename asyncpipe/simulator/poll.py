@@ -92,7 +92,10 @@ class Polls:
             return PollAnswer(status="failed", word="failed", error=error, code=code, http=http)
         outputs = await self._outputs(request, prediction, plan)
         told = PollAnswer(status="completed", word="completed", outputs=outputs)
-        return _with_notes(told, plan, f"{root(request)}/media/{prediction.id}/{COVER}")
+        cover = {"cover_url": f"{root(request)}/media/{prediction.id}/{COVER}"}
+        # A text beside a lone audio_url is what was heard in it.
+        heard = plan.shape == "url" and prediction.type == "audio"
+        return _with_notes(told, plan, cover if heard else cover | {"lyrics_result": LYRICS})
 
     def _plan(self, prediction: BookedPrediction) -> Plan:
         return plan_of(self._settings.faults, self._settings.seed, prediction.id)
@@ -164,15 +167,13 @@ class Polls:
         return f"{root(request)}{path}?Signature={plan.fresh if tried else plan.old}"
 
 
-def _with_notes(told: PollAnswer, plan: Plan, cover_url: str) -> PollAnswer:
-    """The same answer with what its plan says of the outputs and has beside them."""
+def _with_notes(told: PollAnswer, plan: Plan, beside: Mapping[str, str]) -> PollAnswer:
+    """The same answer with what its plan says of the outputs and has ``beside`` them."""
     if plan.fewer and len(told.outputs) > 1:
         told = replace(told, outputs=told.outputs[:-1])
     if plan.flagged:
         told = replace(told, error=FLAGGED, flagged=True)
-    if plan.beside:
-        told = replace(told, beside={"cover_url": cover_url, "lyrics_result": LYRICS})
-    return told
+    return replace(told, beside=beside) if plan.beside else told
 
 
 COVER = "cover.png"

@@ -37,7 +37,7 @@ def run(folder: Path, count: int, **settings: Any) -> Manifest:
         assert simulator.books.submits() == count
         return manifest
 
-    options = {"generation_s": (0.0, 0.0), "body_bytes": 2000}
+    options: dict[str, Any] = {"generation_s": (0.0, 0.0), "body_bytes": 2000}
     manifest: Manifest = beside_simulator(steps, **options, **settings)
     return manifest
 

@@ -72,7 +72,10 @@ _TEXT_LISTS = ("outputs", "output")
 _SAID_TEXTS = ("stt_result", "lyrics_result")
 """Where a text is that is what was asked for, or goes with it."""
 
-_SINGLES = ("output_url", "video_url", "image_url", "audio_url")
+_SINGLES = ("output_url", "video_url", "image_url")
+
+_AUDIO = "audio_url"
+"""A song, or what speech recognition was given to hear: then the text beside it is the output."""
 
 _FILES = ("files", "layers")
 """What is there beside the outputs; where there are none, these are."""
@@ -244,7 +247,9 @@ def extras(layers: tuple[Fields, ...], outputs: tuple[str, ...]) -> tuple[str, .
     """Return the URLs of files beside ``outputs``: covers, layers, texts of what was sung."""
     found: dict[str, None] = {}
     for layer in layers:
-        for name in (*_COVERS, *_FILES):
+        # Beside a text a sound may be the song itself: one file too many loses nothing.
+        sound = [_AUDIO] if outputs[0].startswith("data:text/plain") else []
+        for name in (*sound, *_COVERS, *_FILES):
             found |= dict.fromkeys(_urls(layer.get(name)))
         for name in _SAID_TEXTS:
             found |= dict.fromkeys(_said_text(layer.get(name)))
@@ -358,8 +363,9 @@ def _text(value: Any) -> Iterator[str]:
 
 
 _OTHERS = (
+    *((_urls, name) for name in _SINGLES),
     *((_main_text, name) for name in _SAID_TEXTS),
-    *((_urls, name) for name in (*_SINGLES, *_FILES)),
+    *((_urls, name) for name in (_AUDIO, *_FILES)),
 )
 """Where an output may be when no list has one."""
 

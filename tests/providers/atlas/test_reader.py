@@ -26,7 +26,7 @@ from asyncpipe.errors import (
     SubmitUnknown,
 )
 from asyncpipe.http.headers import retry_after_s
-from asyncpipe.providers.atlas.fields import outputs
+from asyncpipe.providers.atlas.fields import RAW_LENGTH, outputs
 from asyncpipe.providers.atlas.reader import ARTICLE, read_poll, read_submit, read_upload
 from asyncpipe.providers.base import Prediction, PredictionStatus
 
@@ -967,6 +967,14 @@ def test_outputs_of_a_failed_prediction_are_kept_as_they_came() -> None:
     assert answer.notes == {"raw": json.dumps([PNG])}
 
 
+def test_of_what_nobody_fetches_the_beginning_is_kept() -> None:
+    """20 MB of a medium in an answer must not fill ledger and reports."""
+    unread = completed(json.dumps({"outputs": ["//host/a.png?" + "a" * 100_000]})[1:-1])
+    body = {"id": "p", "status": "failed", "outputs": [f"{PNG}?{'b' * 100_000}"]}
+    failed = poll(json.dumps({"code": 200, "data": body}))
+    assert [len(answer.notes["raw"]) for answer in (unread, failed)] == [RAW_LENGTH] * 2
+
+
 @pytest.mark.parametrize("outputs", ["null", "[]", '""', "[null]", f'["{PNG}",null,"",7]'])
 def test_nothing_is_kept_where_nothing_is_wrong(outputs: str) -> None:
     """Gaps in a list of outputs are gaps."""
@@ -1010,6 +1018,7 @@ def test_a_text_may_be_the_result(field: str, texts: bool) -> None:
     wav = "https://u.example/in.wav"
     answer = completed(f'"outputs":[],"{field}":"La la 啦","audio_url":"{wav}"', texts=texts)
     assert answer.outputs == ("data:text/plain;charset=utf-8,La%20la%20%E5%95%A6",)
+    assert answer.extras == (wav,), "it may be a song"
     whole = completed(f'"{field}":{{"text":"La","segments":[1]}}', texts=texts)
     assert whole.outputs == ("data:text/plain;charset=utf-8,La",)
     assert len(whole.extras) == 1, "and the whole, which has the times"
@@ -1018,6 +1027,14 @@ def test_a_text_may_be_the_result(field: str, texts: bool) -> None:
     assert beside.extras == ("data:text/plain;charset=utf-8,La%20la",)
     same = completed(f'"outputs":["La la"],"{field}":"La la"', texts=True)
     assert (len(same.outputs), same.extras) == (1, ())
+
+
+@pytest.mark.parametrize("field", ["video_url", "image_url", "output_url"])
+def test_a_text_beside_a_lone_medium_is_not_the_output(field: str) -> None:
+    """A clip with words to it: taken for the output, they would be no medium for ever."""
+    answer = completed(f'"{field}":"{MP4}","lyrics_result":"La la"')
+    assert answer.outputs == (MP4,)
+    assert answer.extras == ("data:text/plain;charset=utf-8,La%20la",)
 
 
 @pytest.mark.parametrize(
