@@ -26,7 +26,15 @@ from asyncpipe.jobs.events import Intended
 from asyncpipe.jobs.record import JobRecord
 from asyncpipe.ledger.folder import ledger_path
 from asyncpipe.pricing.quotes import Quote, price_key
-from asyncpipe.pricing.quoting import AGAIN_S, AT_ONCE, FILL_S, FRESH_S, QUOTE_S, Quotes
+from asyncpipe.pricing.quoting import (
+    AGAIN_S,
+    AT_ONCE,
+    FILL_S,
+    FRESH_S,
+    QUOTE_S,
+    SLOW_S,
+    Quotes,
+)
 from asyncpipe.testing import FakeProvider, Script, run_virtual
 from tests.support.pipelines import a_pipeline
 
@@ -249,6 +257,36 @@ def test_a_model_whose_quotes_hang_holds_up_no_other(tmp_path: Path, keys: int) 
     assert manifest.totals.successful == keys + 80
     assert len(bought) == 80
     assert bought[63] < 5.0
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_quotes_that_hang_hold_up_those_of_others_a_second_at_most(*, together: bool) -> None:
+    """All that may be asked at once hang already, or are to be asked first, in the same go."""
+    provider = PartlyHanging(hanging=[FLUX], quote_s=0.2)
+    others = [job for model in OTHERS for job in jobs(5, model=model, sizes=5)]
+    at: list[float] = []
+
+    async def main() -> None:
+        quoting = Quotes(provider)
+
+        def look() -> None:
+            if not at and all(quoting.quotes.of(job) for job in others):
+                at.append(asyncio.get_running_loop().time())
+
+        for job in jobs(40, sizes=40):
+            assert quoting.want(job)
+        if not together:
+            asking = asyncio.ensure_future(quoting.ask())
+            await asyncio.sleep(0.1)
+        for job in others:
+            assert quoting.want(job)
+        await quoting.ask(told=look)
+        if not together:
+            await asking
+
+    run_virtual(main())
+    assert at
+    assert at[0] < 2 * SLOW_S
 
 
 def test_a_model_without_quotes_does_not_take_those_of_others(tmp_path: Path) -> None:
