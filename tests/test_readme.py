@@ -76,7 +76,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     with a_bucket(monkeypatch, BUCKET):
         yield tmp_path
     server.terminate()
-    server.communicate(timeout=10)
+    server.communicate(timeout=60)
 
 
 BUCKET = "my-bucket"
@@ -174,7 +174,7 @@ def test_inline_commands_run(home: Path) -> None:
         if words[1] in ("estimate", "run") and not Path(words[2]).exists():
             shutil.copy(CONFIGS / "live.yaml", words[2])
         done = subprocess.run(
-            command(*words[1:]), capture_output=True, encoding="utf-8", check=False, timeout=50
+            command(*words[1:]), capture_output=True, encoding="utf-8", check=False, timeout=250
         )
         assert done.returncode in ends(text), (text, done.stderr)
     assert not left, "not in README any more"

@@ -38,7 +38,7 @@ def run(folder: Path, *names: str, utf8: bool) -> str:
     environment = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
     environment["PYTHONUTF8"] = "1" if utf8 else "0"
     command = [sys.executable, "-c", SCRIPT, str(folder), *names]
-    done = subprocess.run(command, env=environment, capture_output=True, timeout=60, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=250, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.decode()
 

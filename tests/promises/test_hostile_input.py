@@ -193,7 +193,7 @@ def test_a_bomb_is_told_in_bounded_memory_and_time(
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=250,
         check=True,
     )
     grown, took_s, length = done.stdout.split()
@@ -306,7 +306,7 @@ async def run_cli(*arguments: str, folder: Path, **variables: str) -> tuple[int,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
-    out, err = await asyncio.wait_for(process.communicate(), 50)
+    out, err = await asyncio.wait_for(process.communicate(), 250)
     assert process.returncode is not None
     return process.returncode, out.decode(), err.decode()
 

@@ -205,7 +205,7 @@ async def run_cli(home: Path, *arguments: str, **variables: str) -> tuple[int, s
     )  # fmt: skip
     if Path("/proc/self/cmdline").exists():
         assert not leaks(Path(f"/proc/{process.pid}/cmdline").read_bytes())
-    out, _ = await asyncio.wait_for(process.communicate(), 50)
+    out, _ = await asyncio.wait_for(process.communicate(), 250)
     assert process.returncode is not None
     return process.returncode, out.decode()
 

@@ -68,7 +68,7 @@ class Shop:
         )
         time.sleep(seconds)
         process.send_signal(signal.SIGKILL)
-        process.wait(10)
+        process.wait(60)
 
     def run(self) -> dict[str, Any]:
         done = subprocess.run(

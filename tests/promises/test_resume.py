@@ -244,7 +244,7 @@ def test_a_disk_that_fills_up_loses_nothing(small_disk: Path, leave: int) -> Non
                 break
             time.sleep(0.005)
         filler = fill(small_disk, leave)
-        printed, errors = process.communicate(timeout=60)
+        printed, errors = process.communicate(timeout=250)
         assert process.returncode == 3, (printed, errors)
         assert "Traceback" not in printed + errors
         assert "make room" in " ".join((printed + errors).split())
@@ -259,7 +259,7 @@ def test_a_disk_that_fills_up_loses_nothing(small_disk: Path, leave: int) -> Non
         assert totals.unknown == 0, (leave, errors, done.stdout)
     finally:
         server.terminate()
-        server.communicate(timeout=10)
+        server.communicate(timeout=60)
 
 
 def test_answers_that_are_out_when_the_disk_fills_are_recorded(small_disk: Path) -> None:

@@ -49,7 +49,7 @@ class Place:
             "HOME": str(self.folder),
             **variables,
         }
-        return await asyncio.wait_for(command(environment, *arguments), 60)
+        return await asyncio.wait_for(command(environment, *arguments), 250)
 
     @property
     def asking(self) -> list[tuple[str, ...]]:

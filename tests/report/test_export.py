@@ -251,7 +251,7 @@ def test_the_command_writes_a_file_or_stdout(tmp_path: Path) -> None:
         env=environment(),
         capture_output=True,
         check=True,
-        timeout=60,
+        timeout=250,
     )
     assert b"\xef\xbb\xbf" + done.stdout == (tmp_path / "rows.csv").read_bytes()
     assert asyncpipe("export", "nowhere", "--format", "csv", cwd=tmp_path).returncode == 3
@@ -273,5 +273,5 @@ def test_a_reader_that_leaves_early_is_no_bug(tmp_path: Path) -> None:
     process.stdout.readline()
     process.stdout.close()
     assert process.stderr.read() == b""
-    assert process.wait(60) == 3
+    assert process.wait(250) == 3
     process.stderr.close()

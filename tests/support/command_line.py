@@ -36,7 +36,7 @@ def asyncpipe(*arguments: object, cwd: Path, **variables: str) -> subprocess.Com
         env=environment(**variables),
         capture_output=True,
         encoding="utf-8",
-        timeout=100,
+        timeout=250,
         check=False,
     )
 
@@ -140,5 +140,5 @@ def sold_by(url: str) -> int:
     request = urllib.request.Request(
         url.replace("/api/v1", "/books"), headers={"User-Agent": "test"}
     )
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         return int(json.loads(answer.read())["predictions"])
