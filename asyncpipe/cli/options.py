@@ -23,13 +23,17 @@ JOB_FILE = click.argument("jobfile", type=click.Path(path_type=Path))
 
 
 class _Place(click.Path):
-    """A folder, or the URL of a bucket."""
+    """A folder, or the URL of a bucket; placeholders of that are filled in at once."""
 
     def convert(
         self, value: Any, param: click.Parameter | None, context: click.Context | None
     ) -> Any:
         if isinstance(value, str) and is_bucket_url(value):
-            return BucketUrl.parse(value)
+            from asyncpipe.cli.schedule import moment_now
+            from asyncpipe.jobfile import BucketTemplate
+
+            template = BucketTemplate.of(value)
+            return BucketUrl.parse(value) if template is None else template.place(moment_now())
         return super().convert(value, param, context)
 
 

@@ -201,6 +201,8 @@ def meant_by(said: OutputPlace) -> OutputPlace | FolderTemplate:
 
 def meant_by_file(file: JobFile) -> OutputPlace | FolderTemplate:
     """What a job file says of it."""
+    if (template := file.settings.bucket_template) is not None:
+        return template.place(moment_now())
     return file.settings.template or file.settings.output_dir
 
 

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from asyncpipe._text import brief, shown
 from asyncpipe.errors import UsageError
+from asyncpipe.jobs import BucketUrl, is_bucket_url
 
 
 def _week(at: datetime) -> str:
@@ -191,6 +192,37 @@ def _inside(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
         return [each for each in folder.iterdir() if pattern.fullmatch(each.name)]
     except OSError:  # there is none yet, or it is no folder
         return []
+
+
+@dataclass(frozen=True, slots=True)
+class BucketTemplate:
+    """The URL of a bucket with ``{date}`` or ``{week}`` in its prefix: another place each time.
+
+    Nobody looks for older ones: what a run in one of them left is taken up by its own URL.
+    """
+
+    text: str
+    bucket: BucketUrl
+    prefix: FolderTemplate
+
+    @classmethod
+    def of(cls, text: str) -> BucketTemplate | None:
+        """Read a URL; None for one without placeholders. Raises UsageError for what is none."""
+        scheme, _, rest = text.partition("://")
+        bucket, _, prefix = rest.partition("/")
+        if not is_bucket_url(text) or not {*prefix} & {*"{}｛｝"}:
+            return None
+        template = FolderTemplate.of(prefix)
+        if any("time" in level[1::2] for level in template.levels):
+            raise UsageError(
+                f"{shown(text)}: {{time}} is another place for each command, so that none would go "
+                "on where one was interrupted: write {date} or {week} in a bucket's URL"
+            )
+        return cls(text, BucketUrl.parse(f"{scheme}://{bucket}"), template)
+
+    def place(self, at: datetime) -> BucketUrl:
+        """The place of a moment, in the moment's own zone."""
+        return BucketUrl.parse(f"{self.bucket}/{self.prefix.folder(at).as_posix()}")
 
 
 def has_placeholder(name: str) -> bool:

@@ -46,8 +46,8 @@ class BucketUrl:
             )
         if "{" in prefix:
             raise UsageError(
-                f"{text[:200]!r}: {{date}} and the like are for folders of a disk: write the "
-                "prefix out, as s3://BUCKET/week-48"
+                f"{text[:200]!r} has a placeholder that nobody fills in here: `asyncpipe run` "
+                "does, in a program write the prefix out, as s3://BUCKET/week-48"
             )
         parts = prefix.removesuffix("/").split("/") if prefix else []
         if _UNSAFE.search(prefix) or not all(parts) or {".", ".."} & {*parts}:
