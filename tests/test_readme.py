@@ -26,8 +26,10 @@ from tests.support.postgres import shared_url
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.M | re.S)
-PYTHON = [text for language, text in BLOCKS if language == "python"]
-SHELL = [text for language, text in BLOCKS if language == "bash"]
+# What is for a queue needs servers: tests/queues/test_shown.py has them.
+OWN = [(language, text) for language, text in BLOCKS if not re.search("queues|BROKER|rq", text)]
+PYTHON = [text for language, text in OWN if language == "python"]
+SHELL = [text for language, text in OWN if language == "bash"]
 INLINE = re.findall(r"`(asyncpipe [a-z][^`]*)`", README)
 OPTIONS = sorted(set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)))
 
@@ -35,6 +37,7 @@ OPTIONS = sorted(set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)))
 INSTALLED = ("python3 -m venv ", ".venv/bin/pip install ", ".venv/bin/python -m pytest")
 # Inline commands that need what a README cannot bring about, and why.
 NOT_RUN = {
+    "asyncpipe demo": "starts servers of its own: tests/queues/test_shown.py",
     "asyncpipe resolve": "needs a lost answer",
     "asyncpipe simulate": "serves until it is interrupted",
     "asyncpipe validate": "named without its file",

@@ -110,6 +110,25 @@ def validate(jobfile: Path, **options: Any) -> None:
 
 app.add_command(estimate)
 app.add_command(enqueue)
+
+
+@app.group()
+def demo() -> None:
+    """Show something without servers, key or money."""
+
+
+@demo.command()
+@click.option("--jobs", type=click.IntRange(20, 10_000), default=100, show_default=True)
+def cluster(jobs: int) -> int:
+    """Two workers of one ledger, one of them killed; every job is paid for once.
+
+    Starts PostgreSQL, Valkey and a simulator on this machine, and ends them all.
+    """
+    from asyncpipe.cli.demo import demo_cluster
+
+    return demo_cluster(jobs)
+
+
 app.add_command(work)
 
 

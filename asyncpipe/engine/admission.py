@@ -153,9 +153,10 @@ class Admission:
         taken = list(taken)
         for run, named in self.named_runs():
             await self._join_named(run, named)
-            if not run.waits:
-                for ticket in taken:
-                    self._join(run, ticket)
+            # One that ended meanwhile would be waited for for ever.
+            here = [ticket for ticket in taken if self._tickets.get(ticket.id) is ticket]
+            for ticket in here if not run.waits else ():
+                self._join(run, ticket)
 
     def lose(self, ticket: Ticket) -> None:
         """Let go of a job that another worker has; its runs wait for that one."""

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from asyncpipe.engine.pipeline import Pipeline
+from asyncpipe.engine.tickets import Ticket
 from asyncpipe.errors import AsyncpipeError, KeyRefused
 from asyncpipe.jobs.job import Job
 from asyncpipe.jobs.settings import Limits
 from asyncpipe.jobs.states import JobState
+from asyncpipe.ledger.rows import Named
 from asyncpipe.pricing.quotes import Quote
 from asyncpipe.pricing.rates import Rate
 from asyncpipe.pricing.spending import SpendingLimits
@@ -142,3 +144,20 @@ def test_a_batch_that_is_cancelled_leaves_what_others_want(tmp_path: Path) -> No
 
     run_virtual(main())
     assert sorted(provider.sold) == ["b0", "b1", "b2", "m0", "m2"]
+
+
+def test_a_job_taken_over_that_ends_at_once_is_not_waited_for(tmp_path: Path) -> None:
+    """While the ledger is asked whose it is; a run that joined it then would never end."""
+
+    async def main() -> None:
+        async with a_pipeline(FakeProvider(), tmp_path, prices={FLUX: CENT}) as pipeline:
+            await pipeline.generate(Job(name="a", model=FLUX, prompt="x"))
+            admission, ledger = pipeline._parts().admission, pipeline._parts().ledger
+            (record,) = await ledger.records([1])
+            named = Named(run=1, last=1, single=1)
+            run = await admission.open_run(named, comparing=True, waits=False)
+            await admission.join_taken([Ticket(record)])
+            admission.compared(run)
+            assert run.done.is_set()
+
+    run_virtual(main())

@@ -14,7 +14,7 @@ import psycopg
 from asyncpipe.simulator.books import BookedPrediction
 from tests.support.brokers import WorkerProcess, a_broker, until
 from tests.support.command_line import a_simulator, asyncpipe, command, server_books
-from tests.support.postgres import own_server
+from tests.support.postgres import shared_url
 
 LEASE_S = 6.0
 
@@ -109,7 +109,7 @@ def a_cluster(home: Path, *, speed: float = 4.0) -> Iterator[Cluster]:
     with ExitStack() as stack:
         yield Cluster(
             home=home,
-            ledger=stack.enter_context(own_server()).url,
+            ledger=shared_url(),
             broker=stack.enter_context(a_broker(home / "broker")),
             api=stack.enter_context(a_simulator(home, "--speed", speed)),
         )
