@@ -133,6 +133,11 @@ class Admission:
         return [(run, run.named) for run in self._runs if run.named is not None]
 
     @property
+    def waiting(self) -> dict[str, int]:
+        """How many jobs are at hand that could be submitted, by model."""
+        return {model: len(row) for model, row in self.queue.ready.items() if row}
+
+    @property
     def places(self) -> int:
         """How many more jobs could be under way than are waiting here."""
         return max(0, self._limiter.free - sum(map(len, self.queue.ready.values())))

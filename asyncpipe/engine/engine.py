@@ -279,6 +279,7 @@ class Engine:
             max_workers=settings.workers,
             limits=settings.limits,
             learned=learned,
+            shared=self.shared is not None,
             kept=memory.load() if memory else {},
         )
         pace = Pace(cap=settings.limits.requests_per_second)
@@ -380,6 +381,7 @@ class Engine:
             admission=self.admission,
             recorder=self.recorder,
             searcher=self.searcher,
+            limiter=self.limiter,
             budget=self.spending.budget,
             money=self.money,
             adopt_open=self.adopt,

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+
+import orjson
 
 from asyncpipe.engine.admission import Admission
 from asyncpipe.engine.ingest import lost_by
 from asyncpipe.engine.recorder import Recorder
 from asyncpipe.engine.search import Searcher
 from asyncpipe.engine.tickets import Ticket, Tickets
+from asyncpipe.flow import Demand, Limiter, News
 from asyncpipe.jobs import (
     ENDED,
     Absent,
@@ -21,7 +24,7 @@ from asyncpipe.jobs import (
     TurnedUp,
     now,
 )
-from asyncpipe.ledger import Fact, Look, SharedLedger, Spent
+from asyncpipe.ledger import Fact, Look, SharedLedger, Spent, WorkerNews
 from asyncpipe.pricing import Budget, SharedMoney
 
 logger = logging.getLogger("asyncpipe.engine")
@@ -69,13 +72,14 @@ class Sharing:
         admission: Admission,
         recorder: Recorder,
         searcher: Searcher,
+        limiter: Limiter,
         budget: Budget,
         money: SharedMoney,
         adopt_open: Callable[[], Awaitable[None]],
     ) -> None:
         self._ledger, self._tickets, self._admission = ledger, tickets, admission
         self._recorder, self._searcher = recorder, searcher
-        self._budget, self._money = budget, money
+        self._limiter, self._budget, self._money = limiter, budget, money
         self._adopt_open = adopt_open
         self.working = False
         """Whether pending jobs of dead workers are carried as well."""
@@ -123,12 +127,15 @@ class Sharing:
         """Look once, and do what follows."""
         async with self._turn:
             runs = self._admission.named_runs()
+            news = _text_of(self._limiter.news(self._admission.waiting))
             look = await self._ledger.look(
                 held=list(self._tickets),
                 left=list(self._left),
                 awaited=[i for i, ticket in self._awaited.items() if ticket.awaited],
                 runs=[named for _, named in runs],
+                news=news,
             )
+            self._hear(look.told)
             self._note(look.money)
             self.lose(i for i in look.gone if not self._is_over(i))
             self._end_awaited(look)
@@ -142,6 +149,14 @@ class Sharing:
             ):
                 # What was taken over by others since is elsewhere, too: the next look knows.
                 self._admission.others(run, elsewhere + look.orphans, waiting)
+
+    def _hear(self, told: Sequence[WorkerNews]) -> None:
+        """Share the API's limits with all workers that live."""
+        ids = [each.worker for each in told]
+        if self._ledger.worker not in ids:
+            return  # our lease has ended: there is nothing to share before it is renewed
+        news = [_news_of(each) for each in told]
+        self._limiter.hear(news, ids.index(self._ledger.worker), self._admission.waiting)
 
     def _let_go(self, job_id: int) -> None:
         self._left.add(job_id)
@@ -218,3 +233,23 @@ class Sharing:
         await self._ledger.adopted(fact)
         if ticket is None and fact.job_id not in self._tickets:
             self._ledger.release(fact.job_id)
+
+
+def _text_of(news: Mapping[str, News]) -> str:
+    """News as workers tell them to each other: per model in flight, waiting, limit, pause."""
+    return orjson.dumps(
+        {
+            model: [each.demand.in_flight, each.demand.waiting, each.found, each.pause_s]
+            for model, each in news.items()
+        }
+    ).decode()
+
+
+def _news_of(told: WorkerNews) -> dict[str, News]:
+    """Read another worker's news, its pauses as they are by now."""
+    return {
+        model: News(
+            demand=Demand(in_flight, waiting), found=found, pause_s=max(pause_s - told.age_s, 0.0)
+        )
+        for model, (in_flight, waiting, found, pause_s) in orjson.loads(told.news).items()
+    }

@@ -66,6 +66,10 @@ class Backoff:
             self.until = max(self.until, now + retry_after_s * self.rng.uniform(1.0, LATE))
         return max(self.until - now, 0.0)
 
+    def hear(self, until: float) -> None:
+        """Pause as another worker does, who was refused."""
+        self.until = max(self.until, until)
+
     def lift(self) -> None:
         """End the pause: it was for another reason than the model."""
         self.until, self.refusals, self._allowed = 0.0, 0, None

@@ -33,6 +33,10 @@ class Gate:
         self._timer: asyncio.Handle | None = None
         self._timer_at = 0.0  # uvloop's handles do not say when they are due
 
+    def share_pace(self, workers: int) -> None:
+        """Keep to the user's rate together with so many workers, ourselves among them."""
+        self.pace.sharers = max(workers, 1)
+
     # -- submits --------------------------------------------------------------------------------
 
     def submit_free(self) -> bool:

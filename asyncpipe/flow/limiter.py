@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from random import Random
@@ -10,6 +10,7 @@ from typing import Any, Protocol, Self
 
 from asyncpipe.flow.backoff import LATE, Backoff
 from asyncpipe.flow.gate import Gate
+from asyncpipe.flow.shares import Demand, share_of
 from asyncpipe.flow.window import Window
 from asyncpipe.jobs import Limits
 
@@ -55,6 +56,18 @@ class _ModelLimits:
     window: Window
     pause: Backoff
     rated: float = float("-inf")  # when a submit was last refused and nothing else was known
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class News:
+    """What one worker tells the others of a model: its demand, a limit it met, how long it pauses.
+
+    ``pause_s`` counts from when it is told.
+    """
+
+    demand: Demand
+    found: int | None = None
+    pause_s: float = 0.0
 
 
 class Limiter:
@@ -109,6 +122,42 @@ class Limiter:
     def works_on(self, model: str) -> bool:
         """Whether the provider works on predictions of ``model``."""
         return self.of(model).window.running > 0
+
+    # -- what several workers of one key know ---------------------------------------------------
+
+    def news(self, waiting: Mapping[str, int]) -> dict[str, News]:
+        """What to tell other workers; ``waiting`` are jobs at hand, by model."""
+        now = self.gate.clock()
+        return {
+            model: News(
+                demand=Demand(known.window.in_flight, waiting.get(model, 0)),
+                found=known.window.found if known.window.met else None,
+                pause_s=max(known.pause.until - now, 0.0),
+            )
+            for model in {*self.models, *waiting}
+            for known in [self.of(model)]
+        }
+
+    def hear(self, told: Sequence[Mapping[str, News]], me: int, waiting: Mapping[str, int]) -> None:
+        """Share every model's window with others; ``told`` has ours at ``me``, as it is now."""
+        ours, now = self.news(waiting), self.gate.clock()
+        for model, mine in ours.items():
+            known, others = self.of(model), [each.get(model, SILENT) for each in told]
+            others[me] = mine
+            for n, each in enumerate(others):
+                if n == me:
+                    continue
+                if each.found is not None:
+                    known.window.hear(each.found)
+                if each.pause_s:
+                    known.pause.hear(now + each.pause_s)
+            demands = [each.demand for each in others]
+            known.window.shared(
+                others=sum(each.in_flight for each in demands) - mine.demand.in_flight,
+                share=share_of(known.window.size, demands, me),
+            )
+        self.gate.share_pace(len(told))
+        self.gate.news()
 
     # -- permits --------------------------------------------------------------------------------
 
@@ -234,21 +283,33 @@ class Permit:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Windows:
-    """How a model's window is made: from the user's caps, and from what earlier runs met."""
+    """How a model's window is made: from the user's caps, and from what earlier runs met.
+
+    A ``shared`` one is that of all workers: how many places this one has is no limit of it.
+    """
 
     max_workers: int
     limits: Limits
     learned: bool = True
+    shared: bool = False
     kept: Mapping[str, Any]
 
     def of(self, model: str) -> Window:
         """A new window for ``model``; what was kept and makes no sense counts as nothing."""
-        ceiling = min(self.max_workers, self.limits.models.get(model, self.max_workers))
+        most = ALL_WORKERS if self.shared else self.max_workers
+        ceiling = min(most, self.limits.models.get(model, most))
         window = Window(ceiling, learned=self.learned)
         found = _found(self.kept.get(model))
         if found is not None:
             window.recall(found)
         return window
+
+
+SILENT = News(demand=Demand(0, 0))
+"""A worker that has said nothing of a model."""
+
+ALL_WORKERS = 1_000_000
+"""More than all workers of a key have in flight."""
 
 
 def _found(entry: Any) -> int | None:

@@ -52,6 +52,7 @@ class Pace:
 
     cap: float | None = None
     rate: float | None = None
+    sharers: int = 1  # workers that keep to the cap together
     _next: float = 0.0
     _bound: bool = False  # whether the last request had to wait for its turn
     _met: float | None = None  # the rate that was refused
@@ -67,9 +68,10 @@ class Pace:
     @property
     def limit(self) -> float | None:
         """Requests a second that may be made now; None: any number."""
-        if self.rate is None or self.cap is None:
-            return self.cap if self.rate is None else self.rate
-        return min(self.rate, self.cap)
+        cap = None if self.cap is None else self.cap / self.sharers
+        if self.rate is None or cap is None:
+            return cap if self.rate is None else self.rate
+        return min(self.rate, cap)
 
     def ready_at(self, now: float) -> float:
         """When the next request may go; ``now`` without a limit."""

@@ -101,7 +101,8 @@ class Window:
     steer: the window grows with what is in flight until submits are refused for the rate, so often
     that it is not by chance; that cuts it once, however many submits of the same burst are refused;
     it returns to the limit found and looks above it rarely. ``ceiling`` is never passed. Not
-    ``learned``, it is the ceiling throughout.
+    ``learned``, it is the ceiling throughout. Where other workers use the same key, what is in
+    flight is theirs as well, and ``share`` is the most of ours.
     """
 
     ceiling: int
@@ -110,6 +111,8 @@ class Window:
     in_flight: int = 0
     most: int = 0  # in flight at once so far
     met: bool = False  # whether a limit was met, not only recalled
+    others: int = 0  # in flight at other workers, as they said last
+    share: int | None = None
     _waiting: int = 0  # submits without an answer
     _final: bool = False  # whether the last one taken had ended with its answer
     _episode: int = 0
@@ -144,15 +147,26 @@ class Window:
         """Those the provider has taken and not reported an end of."""
         return self.in_flight - self._waiting
 
+    def shared(self, *, others: int, share: int) -> None:
+        """Note what other workers have in flight, and the most that we may have."""
+        self.others, self.share = others, share
+
+    def hear(self, found: int) -> None:
+        """Take over a limit that another worker has met, where none is known here."""
+        if self._l.found is None and self.learned:
+            self.recall(found)
+
     @property
     def _level(self) -> int:
         # Where submits are answered when they are done, those that wait are worked on.
-        return self.in_flight if self._final else self.running
+        return self.others + (self.in_flight if self._final else self.running)
 
     @property
     def full(self) -> bool:
         """Whether another one has to wait."""
-        return self.in_flight >= self.size
+        if self.share is None:
+            return self.in_flight >= self.size
+        return self.in_flight >= min(self.share, max(self.size - self.others, 0))
 
     def resume(self) -> None:
         """Take up a prediction that was submitted before."""

@@ -53,6 +53,7 @@ from asyncpipe.ledger.rows import (
     Spent,
     Sums,
     Taken,
+    WorkerNews,
     WorkerRow,
 )
 from asyncpipe.ledger.write import INLINE
@@ -84,6 +85,7 @@ __all__ = [
     "Sums",
     "Taken",
     "Where",
+    "WorkerNews",
     "WorkerRow",
     "bucket_of",
     "check_account",

@@ -538,10 +538,11 @@ class PostgresLedger(Committing):
         left: Collection[int],
         awaited: Collection[int],
         runs: Sequence[Named],
+        news: str,
     ) -> Look:
         """What became of the work that others share."""
         look = partial(sharing.look, held=held, left=left, awaited=awaited, runs=runs)
-        return await self._ask(partial(look, me=self.worker))
+        return await self._ask(partial(look, me=self.worker, news=news))
 
     async def adopted(self, fact: Fact) -> None:
         """Note that a fact is in its job's record."""

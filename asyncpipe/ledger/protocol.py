@@ -270,6 +270,7 @@ class Ledger(Protocol):
 class SharedLedger(Ledger, Protocol):
     """The durable record of an output place, while a worker holds a lease in it."""
 
+    worker: int
     lease: Lease
 
     async def look(
@@ -279,11 +280,12 @@ class SharedLedger(Ledger, Protocol):
         left: Collection[int],
         awaited: Collection[int],
         runs: Sequence[Named],
+        news: str,
     ) -> Look:
         """What became of the work that others share.
 
         ``held`` are the jobs in memory, ``left`` those that we let go of before their end,
-        ``awaited`` those that others carry for callers of ours.
+        ``awaited`` those that others carry for callers of ours. ``news`` are told to the others.
         """
 
     async def orphans(self, *, but: Collection[int], limit: int) -> list[JobRecord]:

@@ -271,13 +271,22 @@ class WorkerRow:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerNews:
+    """What a live worker told the others ``age_s`` seconds ago: its news, as it wrote them."""
+
+    worker: int
+    news: str
+    age_s: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Look:
     """What became of the work that others share.
 
     ``gone`` were held and are no longer ours; of those that are awaited, ``ended`` have ended and
     ``free`` are nobody's. ``orphans``: there is work of workers that live no more. Of each run
     ``elsewhere`` counts the jobs that other live workers have, and ``waiting`` names the models of
-    pending ones that nobody has.
+    pending ones that nobody has. ``told`` are the news of all live workers, by their id.
     """
 
     gone: Sequence[int]
@@ -288,6 +297,7 @@ class Look:
     facts: Sequence[Fact]
     money: Spent
     orphans: bool
+    told: Sequence[WorkerNews]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

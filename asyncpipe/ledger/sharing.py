@@ -32,6 +32,7 @@ from asyncpipe.ledger.rows import (
     Session,
     Spent,
     Standing,
+    WorkerNews,
     WorkerRow,
 )
 from asyncpipe.ledger.write import Batch, job_row, outdated, text_of
@@ -554,8 +555,12 @@ def look(
     left: Collection[int],
     awaited: Collection[int],
     runs: Sequence[Named],
+    news: str,
 ) -> Look:
-    """Say what became of others' work: asked now and then by every worker."""
+    """Say what became of others' work, and tell ours: asked now and then by every worker."""
+    connection.execute(
+        "UPDATE workers SET news=?, learned_at=clock_timestamp() WHERE id=?", (news, me)
+    )
     mine = {row[0] for row in connection.execute("SELECT id FROM jobs WHERE worker=?", (me,))}
     free = f"SELECT id FROM jobs WHERE id = ANY(?) AND {_FREE}"
     ended = read_records(
@@ -570,7 +575,16 @@ def look(
         facts=facts(connection, me),
         money=money(connection),
         orphans=_has_orphans(connection, left, me),
+        told=_told(connection),
     )
+
+
+def _told(connection: Connection) -> list[WorkerNews]:
+    rows = connection.execute(
+        "SELECT id, news, coalesce(clock_timestamp() - learned_at, interval '0')"
+        f" FROM workers WHERE id IN ({LIVE}) ORDER BY id"
+    )
+    return [WorkerNews(worker=i, news=news, age_s=age.total_seconds()) for i, news, age in rows]
 
 
 def _has_orphans(connection: Connection, left: Collection[int], me: int) -> bool:

@@ -1,0 +1,74 @@
+"""Several workers within one window: within it together, by demand, and never starved for long."""
+
+from __future__ import annotations
+
+from random import Random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asyncpipe.flow.shares import Demand, level, share_of
+from asyncpipe.flow.window import Window
+
+demands = st.lists(
+    st.builds(Demand, st.integers(0, 40), st.integers(0, 40)), min_size=1, max_size=6
+)
+
+
+@given(demands, st.integers(0, 60))
+def test_all_shares_are_within_the_window(workers: list[Demand], size: int) -> None:
+    """Nobody is let to more than it wants; what is beyond the window only shrinks."""
+    shares = [share_of(size, workers, n) for n in range(len(workers))]
+    fits = sum(each.in_flight for each in workers) <= size
+    assert all(share <= each.wanted for share, each in zip(shares, workers, strict=True))
+    if fits:
+        assert sum(shares) == min(size, sum(each.wanted for each in workers)) or any(
+            share < each.in_flight for share, each in zip(shares, workers, strict=True)
+        )
+        assert sum(shares) <= size
+    for share, each in zip(shares, workers, strict=True):
+        assert share <= max(each.in_flight, size)
+
+
+def test_places_go_by_demand() -> None:
+    """Who wants little gets it, the rest is parted evenly; the odd place is the first one's."""
+    assert level([100, 3, 100], 26) == [12, 3, 11]
+    assert level([1, 1, 1, 1], 2) == [1, 1, 0, 0]
+    assert level([], 5) == []
+    assert level([0, 9], 5) == [0, 5]
+
+
+def test_who_comes_later_gets_its_share_as_places_end() -> None:
+    """26 places, one worker has all of them: each second a few end, soon they are even."""
+    rng, in_flight = Random(1), [26, 0, 0, 0]
+    for _ in range(30):
+        workers = [Demand(each, 50) for each in in_flight]
+        shares = [share_of(26, workers, n) for n in range(4)]
+        in_flight = [max(have - rng.randint(0, 3), 0) for have in in_flight]
+        in_flight = [max(have, share) for have, share in zip(in_flight, shares, strict=True)]
+        assert sum(in_flight) <= 26
+    assert sorted(in_flight) == [6, 6, 7, 7]
+
+
+def test_a_window_counts_what_others_have_in_flight() -> None:
+    """Its limit is met by all together, and a refusal is judged by what all have in flight."""
+    window = Window(26, learned=False)
+    window.shared(others=20, share=5)
+    for _ in range(5):
+        assert not window.full
+        window.taken(window.admitted(), 0.0)
+    assert window.full, "that is our share"
+    assert window.most == 25
+    window.shared(others=21, share=9)
+    assert window.full, "the others have taken what was free"
+    window.shared(others=18, share=9)
+    assert not window.full
+
+
+def test_a_limit_that_another_met_is_believed_where_none_is_known() -> None:
+    """And not where a limit of our own was met."""
+    window = Window(100)
+    window.hear(26)
+    assert window.found == 26
+    window.hear(12)
+    assert window.found == 26
