@@ -604,6 +604,20 @@ def test_requests_are_counted_where_that_is_told(row: dict[str, Any], count: int
     assert ask(Scripted(page(DAY), usage=answer(500, "")), DAY).requests is None
 
 
+def test_only_requests_of_the_days_of_the_ledger_count() -> None:
+    """A range is asked for, days between them too; and this key's, not those of the account."""
+    later = DAY + timedelta(days=2)
+    buckets = [
+        {"date": str(DAY + timedelta(days=n)), "results": [{"model": FLUX, "requests": 10**n}]}
+        for n in range(3)
+    ]
+    usage = answer(200, json.dumps({"data": buckets, "has_more": False}))
+    account = Scripted(page(DAY, NEXT, later), usage=usage)
+    assert ask(account, DAY, later).requests == {FLUX: 101}
+    assert "scope=self" in account.asked[0]
+    assert "scope=self" in page_path(USAGE, DAY, later)
+
+
 @pytest.mark.parametrize(
     ("requests", "first", "words"),
     [
