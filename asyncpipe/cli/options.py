@@ -9,12 +9,15 @@ import stat
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from asyncpipe._text import printable
 from asyncpipe.jobs import BucketUrl, OutputPlace, is_bucket_url
+
+if TYPE_CHECKING:
+    from asyncpipe.jobfile import FolderTemplate
 
 MOST_USD = 1_000_000_000
 """Amounts beyond are slips."""
@@ -23,21 +26,22 @@ JOB_FILE = click.argument("jobfile", type=click.Path(path_type=Path))
 
 
 class _Place(click.Path):
-    """A folder, or the URL of a bucket; placeholders of that are filled in at once."""
+    """A folder, or the URL of a bucket, which may be a template."""
 
     def convert(
         self, value: Any, param: click.Parameter | None, context: click.Context | None
     ) -> Any:
         if isinstance(value, str) and is_bucket_url(value):
-            from asyncpipe.cli.schedule import moment_now
-            from asyncpipe.jobfile import BucketTemplate
+            from asyncpipe.jobfile import FolderTemplate
 
-            template = BucketTemplate.of(value)
-            return BucketUrl.parse(value) if template is None else template.place(moment_now())
+            template = FolderTemplate.of(value)
+            return template if template.varies else BucketUrl.parse(value)
         return super().convert(value, param, context)
 
 
-def _folder(context: click.Context, argument: click.Parameter, value: OutputPlace) -> OutputPlace:
+def _folder(
+    context: click.Context, argument: click.Parameter, value: OutputPlace | FolderTemplate
+) -> OutputPlace:
     """The place that is meant, also where a template of folders or a job file is given."""
     from asyncpipe.cli.schedule import named_folder
 
@@ -45,7 +49,7 @@ def _folder(context: click.Context, argument: click.Parameter, value: OutputPlac
         if not context.params.get("quiet"):
             click.echo(printable(line), err=True)
 
-    return value if isinstance(value, BucketUrl) else named_folder(value, tell)
+    return named_folder(value, tell)
 
 
 FOLDER = click.argument("folder", type=_Place(path_type=Path), callback=_folder)
@@ -161,6 +165,7 @@ LEDGER = shared(
         metavar="URL",
         callback=_choose,
         expose_value=False,
+        is_eager=True,
         help="A ledger that many workers share: postgresql://…  [default: ASYNCPIPE_LEDGER]",
     ),
     click.option(
@@ -168,6 +173,7 @@ LEDGER = shared(
         metavar="NAME",
         callback=_choose,
         expose_value=False,
+        is_eager=True,
         help="The output place's name in that ledger.  [default: the folder as it is written]",
     ),
 )

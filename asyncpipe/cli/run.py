@@ -24,7 +24,7 @@ from asyncpipe.cli.survey import Survey, Wanted, prices_of, survey_rows, told
 from asyncpipe.cli.validate import made_of
 from asyncpipe.engine import Pipeline, learned_before
 from asyncpipe.errors import LedgerError
-from asyncpipe.jobfile import JobFile, load_price_file, open_jobs
+from asyncpipe.jobfile import FolderTemplate, JobFile, load_price_file, open_jobs
 from asyncpipe.jobs import Job, JobState, OutputPlace
 from asyncpipe.ledger import SharedPlace, Taken, reading, where_of
 from asyncpipe.media import GIB
@@ -38,7 +38,7 @@ class RunOptions:
     """The options of ``asyncpipe run``; None means not given."""
 
     jobfile: Path
-    output_dir: OutputPlace | None
+    output_dir: OutputPlace | FolderTemplate | None
     new: bool
     max_workers: int | None
     max_cost: Decimal | None
@@ -96,7 +96,7 @@ def again(options: RunOptions) -> list[JobState]:
     return [JobState.FAILED] * options.retry_failed + [JobState.UNKNOWN] * resubmit
 
 
-def _collect(options: RunOptions, folder: Path) -> int:
+def _collect(options: RunOptions, folder: OutputPlace) -> int:
     """Bring home what another folder of the template has paid for; return the exit code."""
     return collect_folder(
         CollectOptions(

@@ -16,7 +16,7 @@ from asyncpipe._text import printable
 from asyncpipe.cli.session import Exit, Output, echo
 from asyncpipe.errors import AsyncpipeError, LedgerError, UsageError
 from asyncpipe.jobfile import FolderTemplate, JobFile, Moment, open_jobs, zone_of
-from asyncpipe.jobs import PAID_OPEN, BucketUrl, JobState, OutputPlace
+from asyncpipe.jobs import PAID_OPEN, BucketUrl, JobState, OutputPlace, place_of
 from asyncpipe.ledger import (
     ELSEWHERE,
     STATE_FOLDER,
@@ -26,6 +26,7 @@ from asyncpipe.ledger import (
     holder,
     in_use,
     make_folders,
+    place_names,
     reading,
     where_of,
 )
@@ -45,7 +46,7 @@ class DatedFolder:
     """A folder of a template; without ``status`` its ledger cannot be read, as ``trouble`` says."""
 
     moment: Moment
-    folder: Path
+    folder: OutputPlace
     status: Status | None = None
     trouble: AsyncpipeError | None = None
 
@@ -90,8 +91,8 @@ def choose(
     job_file: Path,
     simulated: bool,
     new: bool,
-    taken: Callable[[Path], bool],
-) -> Path:
+    taken: Callable[[OutputPlace], bool],
+) -> OutputPlace:
     """The folder that a run of ``job_file`` works in; ``found`` are those there are, newest first.
 
     The newest one of this job file, where its run has not ended or is under way; else that of the
@@ -114,7 +115,9 @@ def choose(
     return today[0] if today else _another(template, at, foreign.__contains__)
 
 
-def _another(template: FolderTemplate, at: datetime, taken: Callable[[Path], bool]) -> Path:
+def _another(
+    template: FolderTemplate, at: datetime, taken: Callable[[OutputPlace], bool]
+) -> OutputPlace:
     n = 1
     while taken(folder := template.folder(at, n)):
         n += 1
@@ -148,10 +151,34 @@ def owing(
 
 def read_found(template: FolderTemplate) -> list[DatedFolder]:
     """The folders of a template that have a ledger, newest first."""
-    return [_read(moment, folder) for moment, folder in template.found() if has_record(folder)]
+    return [_read(moment, folder) for moment, folder in _known(template)]
 
 
-def _read(moment: Moment, folder: Path) -> DatedFolder:
+def _known(template: FolderTemplate) -> list[tuple[Moment, OutputPlace]]:
+    """Those of this machine that have a record, and those that a shared ledger knows."""
+    places: set[OutputPlace] = {folder for folder in template.found() if has_record(folder)}
+    where = where_of(_sample(template))
+    if isinstance(where, SharedPlace):
+        # Each is called by its folder; names that a user gave are no template's.
+        named = (_place_named(name) for name in place_names(where))
+        places |= {place for place in named if place is not None and template.moment(place)}
+    moments = [(moment, place) for place in places if (moment := template.moment(place))]
+    return sorted(moments, key=lambda each: each[0], reverse=True)
+
+
+def _sample(template: FolderTemplate) -> OutputPlace:
+    """A folder of the template, and where it is on this disk one that there is not."""
+    return template.folder(moment_now() if template.bucket else datetime(2000, 1, 1, tzinfo=UTC))
+
+
+def _place_named(name: str) -> OutputPlace | None:
+    try:
+        return place_of(name)
+    except UsageError:
+        return None
+
+
+def _read(moment: Moment, folder: OutputPlace) -> DatedFolder:
     try:
         return DatedFolder(moment=moment, folder=folder, status=read_status(folder))
     except (LedgerError, UsageError) as exc:  # or it is of a shared ledger, and nobody says which
@@ -166,15 +193,15 @@ def moment_now() -> datetime:
 # -- commands that take a folder ------------------------------------------------------------------
 
 
-def named_folder(said: Path, tell: Callable[[str], None]) -> OutputPlace:
+def named_folder(said: OutputPlace | FolderTemplate, tell: Callable[[str], None]) -> OutputPlace:
     """The folder that a command is given: itself, the newest of a template, or a job file's own.
 
     Raises UsageError where a template has none yet.
     """
-    if said.name == MANIFEST_NAME and said.is_file():
+    if isinstance(said, Path) and said.name == MANIFEST_NAME and said.is_file():
         return said.parent
-    job_file = said if said.is_file() else None
-    meant = meant_by_file(open_jobs(said)) if job_file else meant_by(said)
+    job_file = said if isinstance(said, Path) and said.is_file() else None
+    meant = meant_by_file(open_jobs(job_file)) if job_file else meant_by(said)
     if isinstance(meant, FolderTemplate):
         folder = _newest(meant, job_file)
         tell(f"{folder} is the newest folder of {meant}")
@@ -184,9 +211,9 @@ def named_folder(said: Path, tell: Callable[[str], None]) -> OutputPlace:
     return meant
 
 
-def meant_by(said: OutputPlace) -> OutputPlace | FolderTemplate:
+def meant_by(said: OutputPlace | FolderTemplate) -> OutputPlace | FolderTemplate:
     """What a command line says of the output folder; raises UsageError."""
-    if isinstance(said, BucketUrl):
+    if not isinstance(said, Path):
         return said
     try:
         template = FolderTemplate.of(str(said))
@@ -201,13 +228,11 @@ def meant_by(said: OutputPlace) -> OutputPlace | FolderTemplate:
 
 def meant_by_file(file: JobFile) -> OutputPlace | FolderTemplate:
     """What a job file says of it."""
-    if (template := file.settings.bucket_template) is not None:
-        return template.place(moment_now())
     return file.settings.template or file.settings.output_dir
 
 
-def _newest(template: FolderTemplate, job_file: Path | None) -> Path:
-    folders = [folder for _, folder in template.found() if has_record(folder)]
+def _newest(template: FolderTemplate, job_file: Path | None) -> OutputPlace:
+    folders = [folder for _, folder in _known(template)]
     if not folders:
         raise UsageError(f"there is no folder of {template} yet: asyncpipe run opens the first one")
     if job_file is None:
@@ -215,7 +240,7 @@ def _newest(template: FolderTemplate, job_file: Path | None) -> Path:
     return next((each for each in folders if _is_of(each, job_file)), folders[0])
 
 
-def _is_of(folder: Path, job_file: Path) -> bool:
+def _is_of(folder: OutputPlace, job_file: Path) -> bool:
     try:
         with reading(folder) as ledger:
             noted = ledger.job_file()
@@ -254,14 +279,14 @@ class RunFolder:
 
 @contextmanager
 def opened_folder(
-    option: OutputPlace | None,
+    option: OutputPlace | FolderTemplate | None,
     file: JobFile,
     *,
     new: bool,
     again: Collection[JobState],
     simulated: bool,
     output: Output,
-    collect: Callable[[Path], int],
+    collect: Callable[[OutputPlace], int],
 ) -> Iterator[RunFolder]:
     """Give the folder of a run over ``file``; what a template's other folders owe comes first.
 
@@ -307,8 +332,8 @@ def _chosen(
     """
     at, job_file = moment_now(), file.path.absolute()
     with ExitStack() as stack:
-        make_folders(template.root, [STATE_FOLDER])
         if not _is_shared(template):  # whose workers are to choose the same one, at any instant
+            make_folders(template.root, [STATE_FOLDER])
             stack.enter_context(choosing_lock(template.root, job_file, template))
         found = read_found(template)
         path = choose(
@@ -318,7 +343,7 @@ def _chosen(
             job_file=job_file,
             simulated=simulated,
             new=new,
-            taken=Path.exists,
+            taken=lambda place: _is_taken(place, found),
         )
         _check_free(path, NEW)
         known = next((each for each in found if each.folder == path), None)
@@ -336,8 +361,9 @@ def _chosen(
         yield folder, owing(found, path, job_file=job_file, simulated=simulated)
 
 
-_LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
-"""A moment of which there is no folder yet."""
+def _is_taken(place: OutputPlace, found: Sequence[DatedFolder]) -> bool:
+    there = isinstance(place, Path) and place.exists()
+    return there or any(each.folder == place for each in found)
 
 
 def _is_shared(template: FolderTemplate) -> bool:
@@ -345,7 +371,7 @@ def _is_shared(template: FolderTemplate) -> bool:
 
     Raises UsageError where each worker would open a place of its own, or all moments had one.
     """
-    folder = template.folder(_LONG_AGO)
+    folder = _sample(template)
     where = where_of(folder)
     if not isinstance(where, SharedPlace):
         return False
@@ -362,8 +388,10 @@ def _is_shared(template: FolderTemplate) -> bool:
     return True
 
 
-def _check_free(folder: Path, remedy: str = ELSEWHERE) -> None:
+def _check_free(folder: OutputPlace, remedy: str = ELSEWHERE) -> None:
     """Raise FolderInUse while a run works in ``folder``, before anything else is said or asked."""
+    if isinstance(folder, BucketUrl):
+        return
     if (held := holder(folder / STATE_FOLDER / "lock")) is not None:
         raise in_use(folder, held.who, remedy)
 
@@ -373,7 +401,7 @@ def _telling(output: Output) -> Callable[[str], None]:
     return lambda line: None if output.quiet else echo(printable(line))
 
 
-def _said(template: FolderTemplate, path: Path, known: DatedFolder | None) -> str:
+def _said(template: FolderTemplate, path: OutputPlace, known: DatedFolder | None) -> str:
     if known is None:
         return f"{path} is a new folder of {template}"
     if not known.open:
@@ -384,7 +412,7 @@ def _said(template: FolderTemplate, path: Path, known: DatedFolder | None) -> st
 
 
 def collected(
-    each: DatedFolder, collect: Callable[[Path], int], tell: Callable[[str], None]
+    each: DatedFolder, collect: Callable[[OutputPlace], int], tell: Callable[[str], None]
 ) -> int:
     """Bring home what a folder owes; returns how many jobs it owes then.
 

@@ -4,13 +4,7 @@
 """
 
 from asyncpipe.jobfile.file import JobFile
-from asyncpipe.jobfile.folders import (
-    BucketTemplate,
-    FolderTemplate,
-    Moment,
-    has_placeholder,
-    zone_of,
-)
+from asyncpipe.jobfile.folders import FolderTemplate, Moment, has_placeholder, zone_of
 from asyncpipe.jobfile.lazy import JobRow
 from asyncpipe.jobfile.load import iter_jobs, load_jobs, open_jobs, parse_jobs
 from asyncpipe.jobfile.prices import load_price_file
@@ -21,7 +15,6 @@ __all__ = [
     "LONGEST_MESSAGE",
     "MOST_PROBLEMS",
     "TITLE",
-    "BucketTemplate",
     "FolderTemplate",
     "JobFile",
     "JobRow",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, tzinfo
 from itertools import takewhile
 from pathlib import Path, PurePath
@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from asyncpipe._text import brief, shown
 from asyncpipe.errors import UsageError
-from asyncpipe.jobs import BucketUrl, is_bucket_url
+from asyncpipe.jobs import BucketUrl, OutputPlace, is_bucket_url
 
 
 def _week(at: datetime) -> str:
@@ -79,18 +79,23 @@ class FolderTemplate:
     """An output folder's name with placeholders in it: ``levels`` are its folders from the top.
 
     ``{date}`` is the day, ``{week}`` the year and week of ISO 8601, ``{time}`` day and time to the
-    second with the offset from UTC. In a level every other text is a placeholder's name.
+    second with the offset from UTC. In a level every other text is a placeholder's name. The
+    folders may be in a ``bucket``.
     """
 
     text: str
     levels: tuple[tuple[str, ...], ...]
+    bucket: BucketUrl | None = None
 
     def __str__(self) -> str:
         return self.text
 
     @classmethod
     def of(cls, text: str) -> FolderTemplate:
-        """Read a name; raises UsageError for a brace that is none of a known placeholder."""
+        """Read a name; raises UsageError for a brace that is none of a known placeholder.
+
+        Also for the URL of a bucket with one outside its prefix, or that is none.
+        """
         if (wide := _WIDE.search(text)) and {*wide[0]} & {*"｛｝"}:
             why = f"has full-width braces: write {{{wide[1]}}}"
             raise UsageError(f"{wide[0]} in {shown(text)} {why}")
@@ -99,8 +104,13 @@ class FolderTemplate:
             marked += text[at : part.start()]
             marked += part[0][0] if part[0] in ("{{", "}}") else _MARK + _name(part, text) + _MARK
             at = part.end()
-        levels = PurePath(marked + text[at:]).parts
-        return cls(text, tuple(tuple(level.split(_MARK)) for level in levels))
+        template = cls(text, *_levels(marked + text[at:]))
+        if template.bucket is not None and "time" in template.names:
+            raise UsageError(
+                f"{shown(text)}: {{time}} is another place for each worker of a bucket's ledger: "
+                "write {date} or {week}, on which they agree"
+            )
+        return template
 
     @property
     def names(self) -> set[str]:
@@ -114,32 +124,29 @@ class FolderTemplate:
 
     @property
     def root(self) -> Path:
-        """The folder that all folders of the template are in."""
-        return self._path(takewhile(lambda level: len(level) == 1, self.levels), None)
+        """The folder of this machine that all folders of the template are in."""
+        levels = takewhile(lambda level: len(level) == 1, self.levels)
+        return Path(*("".join(level) for level in levels))
 
-    def folder(self, at: datetime, another: int = 1) -> Path:
+    def folder(self, at: datetime, another: int = 1) -> OutputPlace:
         """The folder of a moment, in the moment's own zone; the ``another``-th of its name."""
-        folder = self._path(self.levels, at)
-        return folder if another == 1 else folder.with_name(f"{folder.name}_{another}")
+        parts = [
+            "".join(_STAMPS[text].write(at) if n % 2 else text for n, text in enumerate(level))
+            for level in self.levels
+        ]
+        if another > 1:
+            parts[-1] += f"_{another}"
+        if self.bucket is None:
+            return Path(*parts)
+        return replace(self.bucket, prefix="/".join(parts))
 
-    @staticmethod
-    def _path(levels: Iterable[tuple[str, ...]], at: datetime | None) -> Path:
-        return Path(
-            *(
-                "".join(
-                    _STAMPS[text].write(at) if n % 2 and at else text
-                    for n, text in enumerate(level)
-                )
-                for level in levels
-            )
-        )
-
-    def moment(self, folder: Path) -> Moment | None:
+    def moment(self, folder: OutputPlace) -> Moment | None:
         """When a folder is of; None for one that has no name of this template."""
         said, another = dict[str, str](), "1"
-        if not self.varies or len(folder.parts) != len(self.levels):
+        parts = folder.parts if isinstance(folder, Path) else folder.prefix.split("/")
+        if not self.varies or len(parts) != len(self.levels):
             return None
-        for n, (level, name) in enumerate(zip(self.levels, folder.parts, strict=True), start=1):
+        for n, (level, name) in enumerate(zip(self.levels, parts, strict=True), start=1):
             match = re.fullmatch(_pattern(level, last=n == len(self.levels)), name, re.ASCII)
             if match is None:
                 return None
@@ -152,8 +159,10 @@ class FolderTemplate:
             return None
         return (at, int(another)) if self.folder(at, int(another)) == folder else None
 
-    def found(self) -> list[tuple[Moment, Path]]:
-        """The folders of the template that there are, newest first."""
+    def found(self) -> list[Path]:
+        """The folders of this machine that have a name of the template."""
+        if self.bucket is not None:
+            return []
         paths = [Path()]
         for n, level in enumerate(self.levels, start=1):
             if len(level) == 1 and n < len(self.levels):
@@ -161,11 +170,21 @@ class FolderTemplate:
             else:
                 pattern = re.compile(_pattern(level, last=n == len(self.levels)), re.ASCII)
                 paths = [each for path in paths for each in _inside(path, pattern)]
-        moments = [(moment, path) for path in paths if (moment := self.moment(path))]
-        return sorted(moments, reverse=True)
+        return [path for path in paths if self.moment(path)]
 
 
 _MARK = "\0"
+
+
+def _levels(marked: str) -> tuple[tuple[tuple[str, ...], ...], BucketUrl | None]:
+    if not is_bucket_url(marked):
+        return tuple(tuple(part.split(_MARK)) for part in PurePath(marked).parts), None
+    # Checked as a bucket's, with letters for the placeholders.
+    prefix = BucketUrl.parse(marked.replace(_MARK, "")).prefix
+    bucket, _, inner = marked.partition("://")[2].partition("/")
+    place = BucketUrl.parse(f"{marked.partition('://')[0]}://{bucket}")
+    parts = inner.removesuffix("/").split("/") if prefix else []
+    return tuple(tuple(part.split(_MARK)) for part in parts), place
 
 
 def _name(part: re.Match[str], text: str) -> str:
@@ -192,37 +211,6 @@ def _inside(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
         return [each for each in folder.iterdir() if pattern.fullmatch(each.name)]
     except OSError:  # there is none yet, or it is no folder
         return []
-
-
-@dataclass(frozen=True, slots=True)
-class BucketTemplate:
-    """The URL of a bucket with ``{date}`` or ``{week}`` in its prefix: another place each time.
-
-    Nobody looks for older ones: what a run in one of them left is taken up by its own URL.
-    """
-
-    text: str
-    bucket: BucketUrl
-    prefix: FolderTemplate
-
-    @classmethod
-    def of(cls, text: str) -> BucketTemplate | None:
-        """Read a URL; None for one without placeholders. Raises UsageError for what is none."""
-        scheme, _, rest = text.partition("://")
-        bucket, _, prefix = rest.partition("/")
-        if not is_bucket_url(text) or not {*prefix} & {*"{}｛｝"}:
-            return None
-        template = FolderTemplate.of(prefix)
-        if any("time" in level[1::2] for level in template.levels):
-            raise UsageError(
-                f"{shown(text)}: {{time}} is another place for each command, so that none would go "
-                "on where one was interrupted: write {date} or {week} in a bucket's URL"
-            )
-        return cls(text, BucketUrl.parse(f"{scheme}://{bucket}"), template)
-
-    def place(self, at: datetime) -> BucketUrl:
-        """The place of a moment, in the moment's own zone."""
-        return BucketUrl.parse(f"{self.bucket}/{self.prefix.folder(at).as_posix()}")
 
 
 def has_placeholder(name: str) -> bool:

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from asyncpipe.errors import UsageError
-from asyncpipe.jobfile.folders import BucketTemplate, FolderTemplate
+from asyncpipe.jobfile.folders import FolderTemplate
 from asyncpipe.jobfile.models import IGNORED, SettingsIn, fitting
 from asyncpipe.jobfile.problems import Problems
 from asyncpipe.jobfile.source import Block
 from asyncpipe.jobs import (
-    BucketUrl,
     Deadlines,
     Limits,
     Links,
@@ -40,15 +39,13 @@ class RunSettings:
     (hold, find, find-resubmit, resubmit); ``prices`` maps model ids to rates. Nothing is submitted
     while the account has less than ``min_balance`` USD (None: not asked). A quote that the provider
     only estimates is reserved times ``estimate_factor``. ``template`` is what ``output_dir`` says
-    where that has placeholders in it: then that names no folder yet, ``template.folder(at)`` does;
-    ``bucket_template`` is that of a bucket's URL.
+    where that has placeholders in it: then that names no folder yet, ``template.folder(at)`` does.
     ``public_url`` and ``presign`` are how assets are linked to, see ``Links``.
     Raises UsageError naming the field that is wrong.
     """
 
     output_dir: OutputPlace = Path("pipeline_output")
     template: FolderTemplate | None = None
-    bucket_template: BucketTemplate | None = None
     max_workers: int = 64
     window: str = "learned"
     limits: Limits = field(default_factory=Limits)
@@ -94,14 +91,11 @@ def _folder(text: str, problems: Problems, *, line: int | None) -> dict[str, Any
         problems.report(f"output_dir: {text[:60]!r} {why}", line=line)
         return {"output_dir": Path(text)}
     try:
-        if (within := BucketTemplate.of(text)) is not None:
-            return {"output_dir": within.bucket, "bucket_template": within}
-        if isinstance(place := place_of(text), BucketUrl):
-            return {"output_dir": place}
         template = FolderTemplate.of(text)
+        plain = place_of(text) if template.bucket and not template.varies else template.root
     except UsageError as exc:
         problems.report(f"output_dir: {exc}", line=line)
         return {"output_dir": Path(text)}
     if template.varies:
         return {"output_dir": Path(text), "template": template}
-    return {"output_dir": template.root}
+    return {"output_dir": plain}

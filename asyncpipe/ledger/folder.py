@@ -21,6 +21,7 @@ from typing import BinaryIO, Self
 
 from asyncpipe._fs import link_trouble, open_unlinked
 from asyncpipe.errors import FolderInUse, LedgerError, UsageError
+from asyncpipe.jobs import OutputPlace
 from asyncpipe.ledger.connection import Connection
 
 
@@ -52,7 +53,7 @@ _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVA
 ELSEWHERE = "or run into another one with --output-dir"
 
 
-def in_use(folder: Path, who: str, remedy: str = ELSEWHERE) -> FolderInUse:
+def in_use(folder: OutputPlace, who: str, remedy: str = ELSEWHERE) -> FolderInUse:
     """Say who holds an output folder, and what to do."""
     return FolderInUse(
         f"{folder} is in use by {who}: wait for it to end "

@@ -206,6 +206,15 @@ def origin_of(where: Where) -> Origin:
         return ledger.origin() or Origin(provider="none", origin="none", simulated=False)
 
 
+def place_names(place: SharedPlace) -> list[str]:
+    """The names of all places in the ledger of ``place``; raises LedgerError without it."""
+    try:
+        from asyncpipe.ledger import postgres
+    except ImportError as exc:
+        raise UsageError(_MISSING) from exc
+    return postgres.place_names(place.url)
+
+
 def place_settings(url: str, place: str) -> dict[str, Any] | None:
     """What was kept for the workers of a place, or None where there is none.
 

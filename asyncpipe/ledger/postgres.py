@@ -684,6 +684,16 @@ def read_place(url: str, place: str) -> Iterator[LedgerReader]:
         raw.execute("ROLLBACK")
 
 
+def place_names(url: str) -> list[str]:
+    """The names of all places in a database."""
+    with patiently(partial(connect, url), OPENING_S) as raw, _mapped(url):
+        (there,) = raw.execute("SELECT to_regclass('asyncpipe.places')").fetchone() or (None,)
+        if there is None:
+            return []
+        rows = raw.execute("SELECT name FROM asyncpipe.places ORDER BY id").fetchall()
+        return [str(name) for (name,) in rows]
+
+
 def place_settings(url: str, place: str) -> dict[str, Any] | None:
     """What was kept for the workers of a place, or None where there is none."""
     with patiently(partial(connect, url), OPENING_S) as raw, _mapped(url):

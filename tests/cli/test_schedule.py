@@ -16,7 +16,7 @@ import pytest
 from asyncpipe.cli.schedule import DatedFolder, choose, collected, meant_by, named_folder, owing
 from asyncpipe.errors import FolderInUse, LedgerError, UsageError
 from asyncpipe.jobfile import FolderTemplate
-from asyncpipe.jobs import JobState
+from asyncpipe.jobs import JobState, OutputPlace
 from asyncpipe.ledger import Holder
 from asyncpipe.report import Status
 from tests.support.command_line import asyncpipe, job_lines, write_jobs
@@ -63,7 +63,9 @@ def chosen(*folders: DatedFolder, **said: Any) -> str:
     options: dict[str, Any] = {"job_file": JOBS, "simulated": False, "new": False}
     there = {each.folder for each in folders}
     options |= {"taken": there.__contains__, **said}
-    return choose(WEEKLY, AT, folders, **options).name
+    place = choose(WEEKLY, AT, folders, **options)
+    assert isinstance(place, Path)
+    return place.name
 
 
 HELD = Holder(who="process 1 on here", since=AT)
@@ -167,7 +169,7 @@ def test_an_interruption_while_others_are_collected_ends_the_command(tmp_path: P
     """What goes wrong in one of them is said, and ends nothing."""
     each = found("23", unknown=1)
 
-    def fails(folder: Path) -> int:
+    def fails(folder: OutputPlace) -> int:
         raise LedgerError("it is damaged")
 
     with pytest.raises(click.exceptions.Exit) as caught:

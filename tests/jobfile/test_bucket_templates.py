@@ -1,4 +1,4 @@
-"""``{date}`` and ``{week}`` in the URL of a bucket: filled in, and nothing else."""
+"""``{date}`` and ``{week}`` in the URL of a bucket: templates as those of folders are."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 
 from asyncpipe import Pipeline
 from asyncpipe.errors import UsageError
-from asyncpipe.jobfile import BucketTemplate
+from asyncpipe.jobfile import FolderTemplate
+from asyncpipe.jobs import place_of
 from asyncpipe.testing import FakeProvider
 from tests.support.job_files import load, problems
 
@@ -27,16 +28,16 @@ JOBS = "jobs: [{model: black-forest-labs/flux-2-pro/text-to-image, prompt: x}]\n
 )
 def test_a_placeholder_is_filled_in(tmp_path: Path, text: str, filled: str) -> None:
     """On the command line and in a job file."""
-    template = BucketTemplate.of(text)
-    assert template is not None
-    assert str(template.place(AT)) == filled
-    assert load(tmp_path, f"output_dir: '{text}'\n{JOBS}").settings.bucket_template == template
+    template = FolderTemplate.of(text)
+    assert str(template.folder(AT)) == filled
+    assert load(tmp_path, f"output_dir: '{text}'\n{JOBS}").settings.template == template
 
 
-@pytest.mark.parametrize("text", ["s3://media/shop", "weekly/{date}", "s3://media"])
-def test_others_are_none(text: str) -> None:
-    """Folders have templates of their own."""
-    assert BucketTemplate.of(text) is None
+@pytest.mark.parametrize("text", ["s3://media/shop", "s3://media"])
+def test_others_are_none(tmp_path: Path, text: str) -> None:
+    """But one bucket."""
+    assert not FolderTemplate.of(text).varies
+    assert load(tmp_path, f"output_dir: '{text}'\n{JOBS}").settings.output_dir == place_of(text)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,7 @@ def test_others_are_none(text: str) -> None:
 def test_what_is_none_is_refused_with_its_line(tmp_path: Path, text: str, why: str) -> None:
     """Before anything is spent."""
     with pytest.raises(UsageError, match=why):
-        BucketTemplate.of(text)
+        FolderTemplate.of(text)
     (problem,) = problems(tmp_path, f"output_dir: '{text}'\n{JOBS}")
     assert why in problem
     assert problem.startswith("jobs.yaml:1") or "jobs.yaml:1:" in problem

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from asyncpipe import Pipeline
 from asyncpipe.errors import UsageError
 from asyncpipe.jobfile.folders import FolderTemplate, zone_of
+from asyncpipe.jobs import place_of
 from asyncpipe.testing import FakeProvider
 from tests.support.job_files import ROW, load, problems
 
@@ -20,7 +21,8 @@ BERLIN, SHANGHAI = ZoneInfo("Europe/Berlin"), ZoneInfo("Asia/Shanghai")
 
 
 def folder(text: str, at: datetime, another: int = 1) -> str:
-    return FolderTemplate.of(text).folder(at, another).as_posix()
+    place = FolderTemplate.of(text).folder(at, another)
+    return place.as_posix() if isinstance(place, Path) else str(place)
 
 
 def utc(*parts: int) -> datetime:
@@ -42,6 +44,8 @@ def utc(*parts: int) -> datetime:
         ("plain{{x}}", utc(2026, 11, 28), "plain{x}"),
         ("{week}/{date}", utc(2026, 11, 28), "2026-W48/2026-11-28"),
         ("./weekly//{date}/", utc(2026, 11, 28), "weekly/2026-11-28"),
+        ("s3://media/weekly/{date}", utc(2026, 11, 28), "s3://media/weekly/2026-11-28"),
+        ("gs://media/{week}/", utc(2026, 11, 28), "gs://media/2026-W48"),
         ("/srv/out/100%-{date}", utc(2026, 11, 28), "/srv/out/100%-2026-11-28"),
     ],
 )
@@ -61,7 +65,7 @@ def test_the_hour_that_autumn_repeats_is_two_hours() -> None:
     template = FolderTemplate.of("{time}")
     early, late = utc(2026, 10, 25, 0, 45), utc(2026, 10, 25, 1, 15)
     folders = [template.folder(at.astimezone(BERLIN)) for at in (early, late)]
-    assert [each.name for each in folders] == [
+    assert [str(each) for each in folders] == [
         "2026-10-25T02-45-00+0200",
         "2026-10-25T02-15-00+0100",
     ]
@@ -109,24 +113,30 @@ def test_a_name_says_its_moment(naive: datetime, zone: ZoneInfo, text: str, anot
         ("{week}/{date}", "2026-W47/2026-11-28"),
         ("{date}-{date}", "2026-11-28-2026-11-29"),
         ("plain", "plain"),
+        ("s3://media/{date}", "s3://others/2026-11-28"),
+        ("s3://media/{date}", "gs://media/2026-11-28"),
+        ("s3://media/{date}", "s3://media/w/2026-11-28"),
+        ("s3://media/{date}", "2026-11-28"),
+        ("{date}", "s3://media/2026-11-28"),
     ],
 )
 def test_other_names_are_of_no_moment(text: str, name: str) -> None:
-    assert FolderTemplate.of(text).moment(Path(name)) is None
+    assert FolderTemplate.of(text).moment(place_of(name)) is None
 
 
-def test_folders_are_found_newest_first(tmp_path: Path) -> None:
+def test_folders_are_found_and_in_order(tmp_path: Path) -> None:
     """By the moment that they name, not by name or age; others are not looked at."""
     names = ["2025-W52", "2026-W01", "2026-W01_2", "2026-W01_10", "2026-W9", "notes"]
     for name in names:
         (tmp_path / name / "out").mkdir(parents=True)
     (tmp_path / "2026-W02").write_text("a file", encoding="utf-8")
     template = FolderTemplate.of(f"{tmp_path}/{{week}}")
-    found = [path.name for _, path in template.found()]
+    moments = {path.name: template.moment(path) for path in template.found()}
+    found = sorted(moments, key=lambda name: moments[name] or (utc(1, 1, 1), 0), reverse=True)
     assert found == ["2026-W02", "2026-W01_10", "2026-W01_2", "2026-W01", "2025-W52"]
     assert template.root == tmp_path
     inner = FolderTemplate.of(f"{tmp_path}/{{week}}/out")
-    assert [path.parent.name for _, path in inner.found()] == ["2026-W01", "2025-W52"]
+    assert sorted(path.parent.name for path in inner.found()) == ["2025-W52", "2026-W01"]
     assert FolderTemplate.of(f"{tmp_path}/none/{{date}}").found() == []
 
 
@@ -146,6 +156,13 @@ def test_a_brace_that_is_no_placeholder_is_told(tmp_path: Path, said: str, where
     assert "jobs.yaml:2: output_dir: " in only
     assert where in only
     assert "{date}, {week} and {time} are known" in only
+
+
+@pytest.mark.parametrize("said", ["s3://{week}/x", "s3://m/{date}", "s3://media/a{{b}}/{date}"])
+def test_a_bucket_takes_placeholders_behind_its_name_only(tmp_path: Path, said: str) -> None:
+    """And no signs that it does not take anyway."""
+    (only,) = problems(tmp_path, f"output_dir: '{said}'\njobs: [{ROW}]")
+    assert "jobs.yaml:1: output_dir: " in only
 
 
 def test_full_width_braces_are_told(tmp_path: Path) -> None:
