@@ -253,6 +253,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON doc
 @app.command()
 @FOLDER
 @LEDGER
+@ENV_FILE
 @_JSON
 def status(folder: OutputPlace, as_json: bool) -> None:
     """Say where FOLDER stands: jobs, money, who works in it; also while a run does.
@@ -267,6 +268,7 @@ def status(folder: OutputPlace, as_json: bool) -> None:
 @app.command()
 @FOLDER
 @LEDGER
+@ENV_FILE
 @click.option("--format", "form", type=click.Choice(["csv", "jsonl"]), required=True)
 @click.option(
     "--rows",

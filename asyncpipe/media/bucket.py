@@ -105,7 +105,7 @@ class Bucket:
     async def _begin_and_abort(self) -> None:
         """Begin an upload and give it up: as much right as storing takes, and nothing appears."""
         with suppress(_Abandoned):
-            async with self.uploading(f"{PARTS_FOLDER}/probe-{uuid.uuid4().hex}"):
+            async with self.uploading(f"{PARTS_FOLDER}/probe-{uuid.uuid4().hex}", _PROBE):
                 raise _Abandoned
 
     async def put_new(self, path: str, body: bytes, media_type: str) -> bool:
@@ -132,8 +132,8 @@ class Bucket:
         """
         from obstore.exceptions import AlreadyExistsError
 
-        # S3 copies what may not be overwritten by an upload of its own, which takes its media
-        # type from the client's, not from the object's.
+        # Others keep what an object is served as. S3 copies what may not be overwritten by an
+        # upload of its own, which takes its media type from the client's.
         store = self._typed.get(media_type) or self._typed.setdefault(
             media_type, self._open(media_type)
         )
@@ -145,13 +145,13 @@ class Bucket:
         return True
 
     @asynccontextmanager
-    async def uploading(self, path: str) -> AsyncIterator[Upload]:
+    async def uploading(self, path: str, media_type: str) -> AsyncIterator[Upload]:
         """Store what the block writes: whole once it ends well, and not at all if it does not.
 
         An object of that name is overwritten. However the block ends, the store is told.
         """
         send, receive = anyio.create_memory_object_stream[bytes](1)
-        upload = Upload(send)
+        upload = Upload(send, media_type)
         problem: Exception | None = None
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._store_all, path, receive, upload, name="asyncpipe upload")
@@ -182,6 +182,7 @@ class Bucket:
                     await self._store.put_async(
                         path,
                         upload.pieces(receive),
+                        attributes={"Content-Type": upload.media_type},
                         use_multipart=True,
                         chunk_size=PART,
                         max_concurrency=PARTS_AT_ONCE,
@@ -321,6 +322,9 @@ class Bucket:
             raise error_of(self.url, trouble, str(exc)) from None
 
 
+_PROBE = "application/octet-stream"
+
+
 class _Handed:
     """Pieces that one thread gives another: b"" is the end of them, None gives them up."""
 
@@ -371,7 +375,8 @@ class _Abandoned(Exception):
 class Upload:
     """An object that is being written, piece by piece."""
 
-    def __init__(self, send: MemoryObjectSendStream[bytes]) -> None:
+    def __init__(self, send: MemoryObjectSendStream[bytes], media_type: str) -> None:
+        self.media_type = media_type
         self.scope = anyio.CancelScope(shield=True)
         self.problem: AsyncpipeError | None = None
         self.ended = anyio.Event()

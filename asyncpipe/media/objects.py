@@ -153,8 +153,9 @@ class BucketStore:
     ) -> StoredFile:
         """Upload a body in parts while it comes, look at it, and only then give it its name."""
         head, passing, digest = head_of(pieces), Passing(), hashlib.sha256()
+        told_type = _type_of(head, path)
         staged = f"{PARTS_FOLDER}/{target.part}.{self._run}-{next(self._numbers)}"
-        async with self.bucket.uploading(staged) as upload:
+        async with self.bucket.uploading(staged, told_type) as upload:
             while pieces:
                 piece = b"".join(pieces)
                 digest.update(piece)
@@ -167,7 +168,7 @@ class BucketStore:
         file = StoredFile(path=path, size=passing.size, sha256=digest.hexdigest())
 
         async def move(name: str) -> bool:
-            return await self.bucket.move_new(staged, name, _type_of(head, path))
+            return await self.bucket.move_new(staged, name, told_type)
 
         try:
             if await self.bucket.size(staged) != file.size:

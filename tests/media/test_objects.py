@@ -144,6 +144,12 @@ def test_parts_that_fail_are_sent_again(s3: S3, monkeypatch: pytest.MonkeyPatch)
         failed = list[str]()
 
         async def fail(request: web.BaseRequest, _: bytes) -> web.StreamResponse | None:
+            if (
+                request.method == "POST"
+                and "uploads" in request.query
+                and PARTS_FOLDER in request.path
+            ):
+                types.append(request.headers["Content-Type"])
             if is_part(request, 2) and failed.count("2") < 2:
                 failed.append("2")
                 return refusal(500, "InternalError")
@@ -159,9 +165,11 @@ def test_parts_that_fail_are_sent_again(s3: S3, monkeypatch: pytest.MonkeyPatch)
         assert sorted(failed) == ["2", "2", "3"]
         return stored
 
+    types = list[str]()
     stored = asyncio.run(main())
     assert s3.get(stored.path)[0] == FILM
     assert s3.unfinished() == []
+    assert types[-1] == "video/mp4"  # stores that copy all of an object have it from there
 
 
 @pytest.mark.parametrize("body", [PNG, FILM], ids=["small", "large"])
