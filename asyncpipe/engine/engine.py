@@ -263,7 +263,12 @@ class Engine:
         if bucket_of(self.where) is None or await self.ledger.last_row():
             return
         head = await asyncio.to_thread(read_head, self.where)
-        if jobs := head.get("total_jobs"):
+        if head is not None and "total_jobs" not in head:
+            raise LedgerError(
+                f"{self.where}/{MANIFEST_NAME} is there, and is no manifest of asyncpipe's: it "
+                "would be written over; choose another prefix"
+            )
+        if head is not None and (jobs := head["total_jobs"]):
             raise LedgerError(
                 f"{self.where} holds a manifest of {jobs} jobs, and this ledger knows none of "
                 "them: it would buy them again. Say --ledger and --place as the run that made it "

@@ -146,16 +146,16 @@ HEAD_BYTES = 256 * 1024
 def head_of(where: Path | SharedPlace) -> dict[str, Any]:
     """Like ``read_head``; one that cannot be read says nothing."""
     try:
-        return read_head(where)
+        return read_head(where) or {}
     except DiskError:
         return {}
 
 
-def read_head(where: Path | SharedPlace) -> dict[str, Any]:
+def read_head(where: Path | SharedPlace) -> dict[str, Any] | None:
     """What the manifest that stands says before its results; blocks.
 
-    Empty where there is none, and for a file that is none of ours. Raises DiskError where that
-    cannot be seen.
+    None where there is none, and nothing where a file of that name is none of ours. Raises
+    DiskError where that cannot be seen.
     """
     try:
         if (bucket := bucket_of(where)) is not None:
@@ -164,7 +164,7 @@ def read_head(where: Path | SharedPlace) -> dict[str, Any]:
             with (folder_of(where) / MANIFEST_NAME).open("rb") as file:
                 beginning = file.read(HEAD_BYTES)
     except (FileNotFoundError, NotADirectoryError):
-        return {}
+        return None
     except (OSError, DownloadError) as exc:
         raise DiskError(f"the manifest of {where} cannot be read: {exc}") from exc
     try:

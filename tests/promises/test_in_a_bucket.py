@@ -118,6 +118,16 @@ def test_a_ledger_that_knows_nothing_of_a_bucket_does_not_buy_it_again(s3: S3) -
     assert written(s3)["total_jobs"] == 1
 
 
+def test_a_file_that_is_called_like_a_manifest_stays(s3: S3) -> None:
+    """Nothing of a stranger's is written over."""
+    s3.put("manifest.json", b'{"name": "a web app"}')
+    provider = quick()
+    with pytest.raises(LedgerError, match="no manifest of asyncpipe's"):
+        run(s3, provider, "mug")
+    assert provider.sold == []
+    assert s3.get("manifest.json")[0] == b'{"name": "a web app"}'
+
+
 def test_names_of_strangers_are_left_to_them(s3: S3) -> None:
     """A job gets a nicer name than the store would give it."""
     s3.put("images/mug.jpg", b"mine")
