@@ -38,6 +38,8 @@ INSTALLED = ("python3 -m venv ", ".venv/bin/pip install ", ".venv/bin/python -m 
 # Inline commands that need what a README cannot bring about, and why.
 NOT_RUN = {
     "asyncpipe demo": "starts servers of its own: tests/queues/test_shown.py",
+    "asyncpipe enqueue": "needs servers: tests/queues/test_shown.py",
+    "asyncpipe work": "needs servers: tests/queues/test_shown.py",
     "asyncpipe resolve": "needs a lost answer",
     "asyncpipe simulate": "serves until it is interrupted",
     "asyncpipe validate": "named without its file",

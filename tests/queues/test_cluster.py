@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from decimal import Decimal
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
-from tests.support.brokers import WorkerProcess, until
+from tests.support.brokers import WorkerProcess, a_broker, until
+from tests.support.buckets import a_bucket
 from tests.support.cluster import Cluster, write_mugs
 from tests.support.command_line import asyncpipe
 
@@ -99,6 +103,42 @@ def test_one_job_of_a_web_app_through_rq(cluster: Cluster, monkeypatch: pytest.M
 def prepare(cluster: Cluster, queue: str, place: str) -> None:
     """Make a place with one job, so that it is the simulator's; prompts are told apart by it."""
     cluster.enqueue(queue, write_mugs(cluster.home, place, 1))
+
+
+@both
+def test_a_job_file_goes_through_a_queue_into_a_bucket(
+    queue: str, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The place is the bucket's URL, wherever it is worked."""
+    job_file = write_mugs(cluster.home, f"bucket-{queue}", 3)
+    with a_bucket(monkeypatch) as s3:
+        place = str(s3.place)
+        cluster.enqueue(queue, job_file, "-o", place)
+        with working(cluster, queue, f"bucket-{queue}"):
+            cluster.finish(place, 3)
+        names = [name for name in s3.names() if name.startswith("images/")]
+    assert sorted(names) == ["images/mug_0.png", "images/mug_1.png", "images/mug_2.png"]
+
+
+@both
+def test_a_broker_killed_in_mid_run_costs_nothing(
+    queue: str, cluster: Cluster, tmp_path: Path
+) -> None:
+    """What is under way is brought home meanwhile, the rest when it is back; by itself."""
+    place = f"broken-{queue}"
+    job_file = write_mugs(cluster.home, place, 12)
+    with ExitStack() as stack:
+        with a_broker(tmp_path / "broker", appendfsync="always") as url:
+            own = replace(cluster, broker=url)
+            own.enqueue(queue, job_file, "--shard-size", 6)
+            worker = stack.enter_context(working(own, queue, place))
+            until(lambda: own.states(place).get("submitted", 0) > 1, "jobs under way")
+        until(lambda: own.states(place).get("succeeded", 0) >= 6, "a shard without its broker")
+        port = urlsplit(url).port
+        stack.enter_context(a_broker(tmp_path / "broker", port=port, appendfsync="always"))
+        own.finish(place, 12)
+        assert worker.process.poll() is None, worker.said
+    cluster.check_books(place, 12)
 
 
 def test_what_cannot_be_sent_is_not_written(cluster: Cluster) -> None:

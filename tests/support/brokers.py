@@ -22,7 +22,10 @@ T = TypeVar("T")
 
 @contextmanager
 def a_broker(folder: Path, *, port: int | None = None, **settings: Any) -> Iterator[str]:
-    """Valkey on loopback with its data in ``folder``; gives its URL, with a password in it."""
+    """Valkey on loopback with its data in ``folder``, killed at the end; gives its URL.
+
+    There is a password in it.
+    """
     password = "secret-of-the-broker"
     server = ValkeyServer(port=port, data_dir=folder, appendonly="yes", **settings)
     server.start()
@@ -31,6 +34,9 @@ def a_broker(folder: Path, *, port: int | None = None, **settings: Any) -> Itera
             connection.config_set("requirepass", password)
         yield f"redis://:{password}@127.0.0.1:{server.port}/0"
     finally:
+        if (process := server._process) is not None:
+            process.kill()
+            process.wait()
         server.stop()
 
 
