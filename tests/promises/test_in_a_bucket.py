@@ -11,6 +11,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -258,6 +259,45 @@ def test_keys_that_expire_stop_the_run_and_lose_nothing(
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3.endpoint)
     assert run(s3, provider, "a", "b", "c", "d") == {"succeeded": 4}
     assert len(provider.sold) == 4
+
+
+def test_a_shard_of_a_queue_goes_to_a_bucket(s3: S3) -> None:
+    """Who writes the jobs and who carries them need not be one machine."""
+    provider = quick()
+
+    async def main() -> int:
+        async with pipeline(s3, provider) as writing:
+            shards = await writing.enqueue([job(name) for name in "abcd"], shard_size=2)
+        async with pipeline(s3, provider) as working:
+            await working.work(shard=shards[1])
+        return len(shards)
+
+    assert asyncio.run(main()) == 2
+    assert sorted(provider.sold) == ["c", "d"]
+    assert {name for name in s3.names() if name.startswith("images/")} == {
+        "images/c.png",
+        "images/d.png",
+    }
+
+
+def test_what_lies_in_another_store_is_not_looked_at(s3: S3, tmp_path: Path) -> None:
+    """One place may have files in a folder and in a bucket: each is verified where it is."""
+    provider = quick()
+    run(s3, provider, "mug")
+    folder = tmp_path / "out"
+
+    async def here() -> None:
+        async with Pipeline(provider, folder, seed=1, min_free_bytes=0) as running:
+            await running.batch_generate([job("cup")])
+
+    asyncio.run(here())
+    s3.client.delete_object(Bucket=s3.bucket, Key=f"{s3.place.prefix}/images/mug.png")
+    looked = asyncio.run(verify(folder))
+    assert (looked.checked, looked.bad_count) == (1, 0)
+    assert looked.elsewhere == {str(s3.place): 1}
+    looked = asyncio.run(verify(s3.place))
+    assert (looked.checked, looked.bad_count) == (1, 1)
+    assert sum(looked.elsewhere.values()) == 1
 
 
 CHILD = """
