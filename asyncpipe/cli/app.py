@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from asyncpipe.cli.options import (
     PRICE_FILE,
     SAME_ACCOUNT,
     SEARCH,
+    WAIT,
     enqueue,
     estimate,
     run,
@@ -59,6 +61,7 @@ app.add_command(run)
 @app.command()
 @FOLDER
 @LEDGER
+@WAIT
 @click.option("--lost", is_flag=True, help="Try media once more that were given up.")
 @BASE_URL
 @GRACE
@@ -66,14 +69,16 @@ app.add_command(run)
 @SAME_ACCOUNT
 @ENV_FILE
 @OUTPUT
-def collect(folder: OutputPlace, **options: Any) -> int:
+def collect(folder: OutputPlace, wait_s: float, **options: Any) -> int:
     """Finish what was submitted into FOLDER: poll and download; submit and pay nothing.
 
     Needs no job file. Jobs that were not submitted yet stay for the next run.
     """
     from asyncpipe.cli.folder import CollectOptions, collect_folder
+    from asyncpipe.cli.session import patiently
 
-    return collect_folder(CollectOptions(folder=folder, **with_output(options)))
+    told = CollectOptions(folder=folder, **with_output(options))
+    return patiently(wait_s, partial(collect_folder, told), told.output)
 
 
 @app.command()
@@ -254,15 +259,16 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON doc
 @FOLDER
 @LEDGER
 @ENV_FILE
+@click.option("--write-manifest", is_flag=True, help="Write FOLDER/manifest.json anew as well.")
 @_JSON
-def status(folder: OutputPlace, as_json: bool) -> None:
+def status(folder: OutputPlace, as_json: bool, write_manifest: bool) -> None:
     """Say where FOLDER stands: jobs, money, who works in it; also while a run does.
 
     Here and elsewhere FOLDER may be a template, as weekly/{date}, or a job file: its newest folder.
     """
     from asyncpipe.cli.folder import show_status
 
-    show_status(folder, as_json=as_json)
+    show_status(folder, as_json=as_json, writes=write_manifest)
 
 
 @app.command()

@@ -37,7 +37,7 @@ from asyncpipe.engine import (
     verify,
 )
 from asyncpipe.jobs import Deadlines, JobState, Links, OutputPlace, Polling
-from asyncpipe.ledger import origin_of
+from asyncpipe.ledger import STATE_FOLDER, make_folders, origin_of
 from asyncpipe.pricing import usd
 from asyncpipe.report import (
     Progress,
@@ -47,6 +47,7 @@ from asyncpipe.report import (
     read_status,
     status_document,
     status_lines,
+    write_manifest,
 )
 
 SHOWN = 20
@@ -221,9 +222,13 @@ def _outcome(one: Resolved) -> str:
     return ", ".join(parts)
 
 
-def show_status(folder: OutputPlace, *, as_json: bool) -> None:
-    """Print the status; raises LedgerError without a ledger."""
+def show_status(folder: OutputPlace, *, as_json: bool, writes: bool = False) -> None:
+    """Print the status, with ``writes`` write the manifest; raises LedgerError without a ledger."""
     status = read_status(folder)
+    if writes:
+        if isinstance(folder, Path):
+            make_folders(folder, [STATE_FOLDER])
+        write_manifest(folder)
     if as_json:
         document = orjson.dumps(status_document(status), option=orjson.OPT_INDENT_2)
         click.echo(json_text(document))

@@ -8,6 +8,7 @@ import shlex
 import stat
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -186,6 +187,15 @@ LEASE = click.option(
     help="In a shared ledger: how long others leave this worker's jobs alone once it is silent.",
 )
 
+WAIT = click.option(
+    "--wait",
+    "wait_s",
+    type=click.FloatRange(0),
+    default=0.0,
+    metavar="SECONDS",
+    help="Wait so long for a folder that another command works in.  [default: 0]",
+)
+
 ENV_FILE = click.option(
     "--env-file",
     type=click.Path(path_type=Path),
@@ -353,10 +363,11 @@ _CHOICES = shared(
 @_CHOICES
 @LEDGER
 @LEASE
+@WAIT
 @GRACE
 @ENV_FILE
 @OUTPUT
-def run(jobfile: Path, **options: Any) -> int:
+def run(jobfile: Path, wait_s: float, **options: Any) -> int:
     """Run the jobs of JOBFILE; the same command again goes on where it stopped.
 
     Exit codes: 0 all succeeded; 1 some failed; 2 the input, an option or the key is missing or
@@ -365,8 +376,10 @@ def run(jobfile: Path, **options: Any) -> int:
     SIGTERM, run again.
     """
     from asyncpipe.cli.run import RunOptions, run_jobs
+    from asyncpipe.cli.session import patiently
 
-    return run_jobs(RunOptions(jobfile=jobfile, **with_output(options)))
+    told = RunOptions(jobfile=jobfile, **with_output(options))
+    return patiently(wait_s, partial(run_jobs, told), told.output)
 
 
 @click.command()

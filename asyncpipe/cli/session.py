@@ -18,7 +18,7 @@ import click
 from asyncpipe._tasks import loop_factory, ungrouped
 from asyncpipe._text import json_text, printable
 from asyncpipe.engine import Pipeline
-from asyncpipe.errors import AsyncpipeError, CannotConnect, UsageError
+from asyncpipe.errors import AsyncpipeError, CannotConnect, FolderInUse, UsageError
 from asyncpipe.flow import Window
 from asyncpipe.jobs import Deadlines, JobState, JobType, OutputPlace, Polling
 from asyncpipe.ledger import STATE_FOLDER, folder_of, ledger_path, make_folders, where_of
@@ -81,6 +81,28 @@ def run_session(
         return 128 + end.interrupted
     code = of_run(manifest.totals, stopped=end.stopped)
     return Exit.AGAIN if end.turned_up and code in (Exit.OK, Exit.FAILED) else code
+
+
+def patiently(wait_s: float, work: Callable[[], int], output: Output) -> int:
+    """Do ``work``, which holds a folder; wait up to ``wait_s`` seconds while others hold it.
+
+    Raises FolderInUse after that.
+    """
+    until, said = time.monotonic() + wait_s, False
+    while True:
+        try:
+            return work()
+        except FolderInUse as exc:
+            if time.monotonic() >= until:
+                raise
+            if not said:
+                output.echo(printable(f"{exc.args[0].partition(':')[0]}: waiting"))
+            said = True
+            time.sleep(min(FREE_S, max(until - time.monotonic(), 0.0)))
+
+
+FREE_S = 1.0
+"""How often a command that waits looks whether a folder is free."""
 
 
 async def _awaited(work: Callable[[], Awaitable[End]]) -> End:

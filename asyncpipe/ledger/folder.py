@@ -50,7 +50,10 @@ def make_folders(folder: Path, names: Iterable[str]) -> None:
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL})
 
 
-ELSEWHERE = "or run into another one with --output-dir"
+ELSEWHERE = (
+    "let --wait SECONDS wait, or run into another one with --output-dir; many may work in one "
+    "whose ledger is in PostgreSQL (--ledger)"
+)
 
 
 def in_use(folder: OutputPlace, who: str, remedy: str = ELSEWHERE) -> FolderInUse:

@@ -16,12 +16,14 @@ import pytest
 
 from asyncpipe import read_manifest
 from asyncpipe.cli.app import run_command
+from asyncpipe.ledger import lock_of
 from tests.support import CONFIGS
 from tests.support.command_line import (
     asyncpipe,
     books,
     command,
     environment,
+    job_lines,
     manifest,
     submitted,
     write_jobs,
@@ -354,3 +356,26 @@ def test_a_price_file_is_read_once(
     options = ("--simulate", "--price-file", str(own), "-o", str(tmp_path / "out"))
     assert run_command(["run", str(jobs), *options]) == 0, capsys.readouterr()
     assert opened.count(own) == 1
+
+
+def test_a_command_waits_for_a_folder_as_long_as_it_is_told_to(tmp_path: Path) -> None:
+    """It says for whom, then goes on; without --wait it leaves at once with the way out."""
+    write_jobs(tmp_path / "jobs.yaml", job_lines(1))
+    (tmp_path / "out" / ".asyncpipe").mkdir(parents=True)
+    run = ("run", "jobs.yaml", "--simulate", "--min-free", "0")
+    with lock_of(tmp_path / "out"):
+        refused = asyncpipe(*run, cwd=tmp_path)
+        assert refused.returncode == 3
+        assert "--wait SECONDS" in refused.stderr
+        assert "--ledger" in refused.stderr
+        waiting = subprocess.Popen(
+            command(*run, "--wait", 60),
+            cwd=tmp_path,
+            env=environment(),
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+        )
+        assert waiting.stderr is not None
+        assert "waiting" in waiting.stderr.readline()
+    with waiting:
+        assert waiting.wait(60) == 0

@@ -156,6 +156,10 @@ def test_status_tells_of_every_worker_and_hides_the_password(tmp_path: Path) -> 
         first.wait(10)
         document = json.loads(asyncpipe(*asked, "--json", cwd=tmp_path / "b").stdout)
         assert document["workers"][0]["jobs"] > 0
+        told = asyncpipe(*asked, "--write-manifest", cwd=tmp_path / "b")
+        assert told.returncode == 0, told.stderr
+        written = json.loads((tmp_path / "b" / "elsewhere" / "manifest.json").read_text("utf-8"))
+        assert written["total"] == JOBS
         wrong = "postgresql://me:geheim@127.0.0.1:9/x"
         refused = asyncpipe("status", "out0", "--ledger", wrong, cwd=tmp_path)
         assert refused.returncode != 0

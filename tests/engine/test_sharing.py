@@ -1,0 +1,239 @@
+"""Pipelines that share a ledger: callers of one job, and what workers found out of others' jobs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asyncpipe import AtlasCloud, Job, Pipeline, Polling
+from asyncpipe.engine.sharing import adopt
+from asyncpipe.errors import LedgerError, UsageError
+from asyncpipe.jobs.events import Event, Intended, NotBought, Resubmitted, Submitted, Unknown, now
+from asyncpipe.jobs.record import JobRecord, fold
+from asyncpipe.ledger.place import SharedPlace, mark, where_of
+from asyncpipe.ledger.postgres import open_place
+from asyncpipe.ledger.rows import Fact, Named
+from asyncpipe.ledger.sharing import Stand, Writing, judge
+from asyncpipe.simulator.server import Simulator
+from asyncpipe.simulator.settings import SimulatorSettings
+from tests.support.postgres import shared_url
+from tests.support.tables import ORIGIN
+
+FLUX = "black-forest-labs/flux-2-pro/text-to-image"
+
+
+def worker(simulator: Simulator, folder: Path, place: str, **options: Any) -> Pipeline:
+    provider = AtlasCloud("apikey-1", base_url=simulator.base_url, simulated=True)
+    polling = Polling(initial_s=0.05, maximum_s=0.2)
+    return Pipeline(
+        provider,
+        folder,
+        ledger=shared_url(),
+        place=place,
+        polling=polling,
+        min_free_bytes=0,
+        **options,
+    )
+
+
+def with_simulator(main: Callable[[Simulator], Awaitable[None]]) -> None:
+    async def run() -> None:
+        settings = SimulatorSettings(generation_s=(0.5, 1.0), speed=4, body_bytes=2000)
+        async with Simulator(settings) as simulator:
+            await main(simulator)
+
+    asyncio.run(run())
+
+
+def a_mug(name: str) -> dict[str, Any]:
+    return {"name": name, "model": FLUX, "prompt": "a mug", "width": 64, "height": 64}
+
+
+def test_a_job_that_two_processes_ask_for_by_name_is_bought_once(tmp_path: Path) -> None:
+    """Both get its result, wherever its file lies; so does a third one that comes later."""
+
+    async def main(simulator: Simulator) -> None:
+        place = str(tmp_path)
+        async with (
+            worker(simulator, tmp_path / "a", place) as one,
+            worker(simulator, tmp_path / "b", place) as other,
+        ):
+            results = await asyncio.gather(
+                *(each.generate(a_mug(f"杯 {n}")) for n in range(4) for each in (one, other))
+            )
+            assert {result.outcome for result in results} == {"succeeded"}
+            assert len(simulator.books.predictions()) == 4
+            late = await other.generate(a_mug("杯 0"))
+            assert late.outcome == "succeeded"
+        assert len(simulator.books.predictions()) == 4
+
+    with_simulator(main)
+
+
+def test_a_caller_whose_worker_leaves_gets_its_job_from_the_next(tmp_path: Path) -> None:
+    """The one that carried it is closed in mid-flight; the other goes on, and pays nothing."""
+
+    async def main(simulator: Simulator) -> None:
+        place = str(tmp_path)
+        bought = asyncio.Event()
+
+        def hear(event: Event, after: JobRecord) -> None:
+            if isinstance(event, Submitted):
+                bought.set()
+
+        async with worker(simulator, tmp_path / "b", place) as other:
+            async with worker(simulator, tmp_path / "a", place, on_event=hear) as one:
+                first = asyncio.ensure_future(one.generate(a_mug("杯")))
+                await bought.wait()
+                second = asyncio.ensure_future(other.generate(a_mug("杯")))
+                first.cancel()
+                await asyncio.wait([first])
+            assert (await second).outcome == "succeeded"
+            assert len(simulator.books.predictions()) == 1
+
+    with_simulator(main)
+
+
+def test_enqueued_jobs_are_in_shards_and_each_shard_is_worked_by_itself(tmp_path: Path) -> None:
+    """The same jobs again are in the same shards; one that was worked has no work left."""
+
+    async def main(simulator: Simulator) -> None:
+        jobs, place = [a_mug(f"杯 {n}") for n in range(5)], str(tmp_path)
+        async with worker(simulator, tmp_path / "a", place) as one:
+            assert await one.enqueue(jobs, shard_size=2, settings={"a": "甲"}) == [1, 2, 3]
+            assert await one.enqueue(jobs, shard_size=2) == [1, 2, 3]
+        async with worker(simulator, tmp_path / "b", place) as other:
+            worked = await other.work(shard=2)
+            assert worked.totals == {"succeeded": 2, "left": 0}
+            assert worked.elsewhere == 0
+            assert len(simulator.books.predictions()) == 2
+            assert await other.enqueue(jobs, shard_size=2) == [1, 3]
+            assert (await other.work()).totals == {"succeeded": 5, "left": 0}
+
+    with_simulator(main)
+
+
+def record(*events: tuple[type, dict[str, Any]]) -> JobRecord:
+    job = JobRecord(id=1, key="k", name="杯", job=Job(model=FLUX, prompt="p"))
+    for kind, fields in events:
+        job = fold(job, kind(job_id=1, at=now(), **fields))
+    return job
+
+
+INTENDED: tuple[type, dict[str, Any]] = (
+    Intended,
+    {"attempt": 1, "reserved": 4, "booked": 4, "price_source": "t"},
+)
+LOST: tuple[type, dict[str, Any]] = (Unknown, {"error": "lost"})
+
+
+@pytest.mark.parametrize(
+    ("events", "found", "becomes"),
+    [
+        ([INTENDED, LOST], "p1", "Found"),
+        ([INTENDED, LOST], "", "Absent"),
+        ([INTENDED, LOST, (Resubmitted, {})], "p1", "TurnedUp"),
+        ([INTENDED, LOST, (Resubmitted, {})], "", None),
+        ([INTENDED, (Submitted, {"prediction_id": "p1"})], "p1", None),
+        ([INTENDED, (NotBought, {"error": "no"})], "", None),
+        ([], "", None),
+    ],
+)
+def test_what_a_worker_found_out_is_adopted_by_the_one_that_has_the_job(
+    events: list[Any], found: str, becomes: str | None
+) -> None:
+    """Where nothing is known yet: an id, or that nothing was bought; never twice."""
+    fact = Fact(job_id=1, n=1, prediction_id=found, route="", at=None)
+    event = adopt(record(*events), fact)
+    assert (type(event).__name__ if event is not None else None) == becomes
+
+
+@pytest.mark.parametrize(
+    ("stands", "held", "again", "verdict"),
+    [
+        (Stand(2, 7, 7, True, 0), True, False, Writing.WRITE),
+        (Stand(3, 7, 7, True, 0), True, True, Writing.WRITTEN),
+        (Stand(2, 9, 9, True, 0), True, False, Writing.GONE),
+        (Stand(2, None, 9, False, 0), True, False, Writing.GONE),
+        (Stand(2, None, 9, False, 0), False, False, Writing.WRITE),
+        (Stand(2, 9, 9, False, 0), False, False, Writing.WRITE),
+        (Stand(2, 9, 9, True, 0), False, False, Writing.GONE),
+        (Stand(1, None, 9, False, 0), False, False, Writing.GONE),
+        (Stand(2, None, None, False, 0), False, False, Writing.WRITE),
+    ],
+)
+def test_who_may_write_a_job(stands: Stand, held: bool, again: bool, verdict: Writing) -> None:
+    """Its holder; of one that was only read, whoever read what stands there."""
+    after = record(INTENDED, LOST, (Resubmitted, {}))
+    assert after.version == 3
+    assert judge(after, 2, stands, me=7, held=held, again=again) is verdict
+
+
+def test_our_own_writes_out_of_order_are_a_bug_that_is_said() -> None:
+    """A record that is no newer than what we wrote last."""
+    with pytest.raises(LedgerError, match="written since"):
+        judge(record(INTENDED), 0, Stand(1, 7, 7, True, 0), me=7, held=True, again=False)
+
+
+def test_a_folder_knows_its_place_and_two_ledgers_are_refused(tmp_path: Path) -> None:
+    """Whose record it is does not change by an option that was forgotten, or added."""
+    folder = tmp_path / "out"
+    (folder / ".asyncpipe").mkdir(parents=True)
+    place = where_of(folder, shared_url())
+    assert isinstance(place, SharedPlace)
+    assert place.name == str(folder)
+    store = mark(place)
+    assert store == mark(place)
+    assert where_of(folder, shared_url()) == place
+    with pytest.raises(UsageError, match="belongs to the place"):
+        where_of(folder)
+    with pytest.raises(UsageError, match="belongs to the place"):
+        where_of(folder, shared_url(), "another")
+    own = tmp_path / "own"
+    (own / ".asyncpipe").mkdir(parents=True)
+    (own / ".asyncpipe" / "ledger.sqlite3").write_bytes(b"x")
+    with pytest.raises(UsageError, match="a ledger of its own"):
+        where_of(own, shared_url())
+    with pytest.raises(UsageError, match="postgresql://"):
+        where_of(tmp_path / "new", "mysql://x")
+
+
+def test_a_worker_that_lost_a_job_writes_facts_and_nothing_else(tmp_path: Path) -> None:
+    """Its lease has ended, another has the job: the id is kept, the state is the other's."""
+
+    async def main() -> None:
+        url, place = shared_url(), str(tmp_path)
+        gone: list[int] = []
+        job = Job(name="杯", model=FLUX, prompt="p")
+        async with (
+            open_place(url, place, tmp_path, ORIGIN, on_gone=gone.extend) as one,
+            open_place(url, place, tmp_path, ORIGIN) as other,
+        ):
+            session, _ = await one.begin_session(now())
+            await one.add_jobs([(job.key("atlas"), job)], run=session.id, position=0)
+            (drawn,) = (await one.draw(Named(run=1), {FLUX: 0}, limit=9))[FLUX]
+            assert await other.claim([drawn.id]) == []
+            intent = fold(drawn, INTENDED[0](job_id=drawn.id, at=now(), **INTENDED[1]))
+            assert await one.reserve(intent) is None
+            one.release(drawn.id)  # as the end of a lease would
+            await one.durable()
+            (taken,) = await other.interrupted()
+            lost = fold(taken.record, Unknown(job_id=drawn.id, at=now(), error="lost"))
+            other.append(lost)
+            await other.durable()
+            answer = Submitted(job_id=drawn.id, at=now(), prediction_id="p-late")
+            one.append(fold(intent, answer), held=True)
+            await one.durable()
+            assert gone == [drawn.id]
+            assert await other.records([drawn.id]) == [lost]
+            held = {"held": [drawn.id], "left": [], "awaited": [], "runs": [], "news": "{}"}
+            (fact,) = (await other.look(**held)).facts  # type: ignore[arg-type]
+            assert (fact.n, fact.prediction_id) == (1, "p-late")
+            await other.adopted(fact)
+            assert (await other.look(**held)).facts == []  # type: ignore[arg-type]
+
+    asyncio.run(main())
