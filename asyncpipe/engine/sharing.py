@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import astuple
 
 import orjson
 
@@ -236,10 +237,10 @@ class Sharing:
 
 
 def _text_of(news: Mapping[str, News]) -> str:
-    """News as workers tell them to each other: per model in flight, waiting, limit, pause."""
+    """News as workers tell them to each other, by model."""
     return orjson.dumps(
         {
-            model: [each.demand.in_flight, each.demand.waiting, each.found, each.pause_s]
+            model: [*astuple(each.demand), each.running, each.found, each.pause_s]
             for model, each in news.items()
         }
     ).decode()
@@ -249,7 +250,10 @@ def _news_of(told: WorkerNews) -> dict[str, News]:
     """Read another worker's news, its pauses as they are by now."""
     return {
         model: News(
-            demand=Demand(in_flight, waiting), found=found, pause_s=max(pause_s - told.age_s, 0.0)
+            demand=Demand(in_flight, waiting),
+            running=running,
+            found=found,
+            pause_s=max(pause_s - told.age_s, 0.0),
         )
-        for model, (in_flight, waiting, found, pause_s) in orjson.loads(told.news).items()
+        for model, (in_flight, waiting, running, found, pause_s) in orjson.loads(told.news).items()
     }

@@ -62,10 +62,12 @@ class _ModelLimits:
 class News:
     """What one worker tells the others of a model: its demand, a limit it met, how long it pauses.
 
-    ``pause_s`` counts from when it is told.
+    ``running`` of what is in flight the provider has taken; ``pause_s`` counts from when that is
+    told.
     """
 
     demand: Demand
+    running: int = 0
     found: int | None = None
     pause_s: float = 0.0
 
@@ -131,6 +133,7 @@ class Limiter:
         return {
             model: News(
                 demand=Demand(known.window.in_flight, waiting.get(model, 0)),
+                running=known.window.running,
                 found=known.window.found if known.window.met else None,
                 pause_s=max(known.pause.until - now, 0.0),
             )
@@ -154,6 +157,7 @@ class Limiter:
             demands = [each.demand for each in others]
             known.window.shared(
                 others=sum(each.in_flight for each in demands) - mine.demand.in_flight,
+                taken=sum(each.running for each in others) - mine.running,
                 share=share_of(known.window.size, demands, me),
             )
         self.gate.share_pace(len(told))

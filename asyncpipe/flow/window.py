@@ -112,6 +112,7 @@ class Window:
     most: int = 0  # in flight at once so far
     met: bool = False  # whether a limit was met, not only recalled
     others: int = 0  # in flight at other workers, as they said last
+    theirs: int = 0  # of those the provider had taken
     share: int | None = None
     _waiting: int = 0  # submits without an answer
     _final: bool = False  # whether the last one taken had ended with its answer
@@ -147,9 +148,17 @@ class Window:
         """Those the provider has taken and not reported an end of."""
         return self.in_flight - self._waiting
 
-    def shared(self, *, others: int, share: int) -> None:
-        """Note what other workers have in flight, and the most that we may have."""
-        self.others, self.share = others, share
+    def shared(self, *, others: int, taken: int, share: int) -> None:
+        """Note what other workers have in flight, and the most that we may have.
+
+        Of ``others`` the provider has ``taken`` so many. A limit that was met before anybody knew
+        of them is corrected: what is taken by now is within it.
+        """
+        self.others, self.theirs, self.share = others, taken, share
+        learned = self._l
+        if learned.found is not None and self._level > learned.found:
+            learned.found = learned.believed = learned.about = self._level
+            learned.size = max(learned.size, float(self._level))
 
     def hear(self, found: int) -> None:
         """Take over a limit that another worker has met, where none is known here."""
@@ -159,7 +168,7 @@ class Window:
     @property
     def _level(self) -> int:
         # Where submits are answered when they are done, those that wait are worked on.
-        return self.others + (self.in_flight if self._final else self.running)
+        return self.theirs + (self.in_flight if self._final else self.running)
 
     @property
     def full(self) -> bool:

@@ -53,15 +53,15 @@ def test_who_comes_later_gets_its_share_as_places_end() -> None:
 def test_a_window_counts_what_others_have_in_flight() -> None:
     """Its limit is met by all together, and a refusal is judged by what all have in flight."""
     window = Window(26, learned=False)
-    window.shared(others=20, share=5)
+    window.shared(others=20, taken=20, share=5)
     for _ in range(5):
         assert not window.full
         window.taken(window.admitted(), 0.0)
     assert window.full, "that is our share"
     assert window.most == 25
-    window.shared(others=21, share=9)
+    window.shared(others=21, taken=21, share=9)
     assert window.full, "the others have taken what was free"
-    window.shared(others=18, share=9)
+    window.shared(others=18, taken=18, share=9)
     assert not window.full
 
 
@@ -72,3 +72,15 @@ def test_a_limit_that_another_met_is_believed_where_none_is_known() -> None:
     assert window.found == 26
     window.hear(12)
     assert window.found == 26
+
+
+def test_a_limit_met_before_others_were_known_is_corrected() -> None:
+    """Four begin at once and each meets it at its own level: together they have more."""
+    window = Window(100)
+    for _ in range(6):
+        window.taken(window.admitted(), 0.0)
+    for n in range(9):
+        window.refused(window.admitted(), float(n))
+    assert window.found == 6
+    window.shared(others=20, taken=19, share=6)
+    assert (window.found, window.size) == (25, 25)

@@ -18,7 +18,7 @@ from tests.support.chaos import LONG
 from tests.support.command_line import a_simulator, asyncpipe, server_books
 from tests.support.crashes import killing
 from tests.support.many import Crew, crew, job_file
-from tests.support.postgres import own_server, shared_url
+from tests.support.postgres import a_relay, own_server, shared_url
 
 pytestmark = [killing, pytest.mark.timeout(300)]
 
@@ -108,6 +108,25 @@ def test_the_database_killed_and_brought_back_costs_nothing(tmp_path: Path) -> N
         workers.wait_for("attempts", 12)
         server.kill()
         server.start()
+        assert workers.end() == [0, 0], workers.log(0) + workers.log(1)
+        once_each(workers)
+
+
+def test_a_worker_that_is_cut_off_from_the_ledger_goes_on_when_it_is_back(tmp_path: Path) -> None:
+    """For longer than its lease: the others have its jobs by then, and nothing is bought twice."""
+    (tmp_path / "jobs.yaml").write_text(job_file(JOBS), encoding="utf-8")
+    with (
+        a_relay(shared_url()) as relay,
+        a_simulator(tmp_path, "--speed", 8) as url,
+        crew(tmp_path, url, shared_url(), lease_s=3) as workers,
+    ):
+        workers.start(ledger=relay.url)
+        workers.wait_for("attempts", 8)
+        workers.start()
+        workers.wait_for("jobs WHERE worker=2", 1)
+        relay.cut()
+        workers.wait_for("(SELECT 1 WHERE NOT EXISTS(SELECT 1 FROM jobs WHERE worker=1)) none", 1)
+        relay.mend()
         assert workers.end() == [0, 0], workers.log(0) + workers.log(1)
         once_each(workers)
 

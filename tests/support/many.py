@@ -45,9 +45,9 @@ class Crew:
     def place(self) -> str:
         return str(self.home)
 
-    def start(self) -> subprocess.Popen[str]:
-        """One more worker."""
-        n = len(self.processes)
+    def start(self, *, ledger: str | None = None) -> subprocess.Popen[str]:
+        """One more worker; by another way to the ledger."""
+        n, way = len(self.processes), ledger or self.ledger
         arguments = (
             *("run", "jobs.yaml", "-o", f"out{n}", "--base-url", self.url, "--place", self.place),
             *("--allow-unknown-models", "--yes", "--min-free", 0, "--search-s", 2, "--no-progress"),
@@ -57,7 +57,9 @@ class Crew:
             process = subprocess.Popen(
                 command(*arguments),
                 cwd=self.home,
-                env=environment(ATLASCLOUD_API_KEY="apikey-many", ASYNCPIPE_LEDGER=self.ledger),
+                env=environment(
+                    ATLASCLOUD_API_KEY="apikey-many", ASYNCPIPE_LEDGER=ledger or self.ledger
+                ),
                 stdout=log,
                 stderr=log,
                 encoding="utf-8",
