@@ -36,7 +36,7 @@ from asyncpipe.engine import (
     take_prediction,
     verify,
 )
-from asyncpipe.jobs import Deadlines, JobState, Links, OutputPlace, Polling
+from asyncpipe.jobs import Deadlines, JobState, Links, OutputPlace, Polling, now
 from asyncpipe.ledger import STATE_FOLDER, make_folders, origin_of
 from asyncpipe.pricing import usd
 from asyncpipe.report import (
@@ -134,6 +134,9 @@ def export_folder(
     folder: OutputPlace, *, form: str, rows: str, output: Path | None, links: Links | None = None
 ) -> int:
     """Export a folder; return the exit code: 3 when the reader of stdout left before the end."""
+    if links is not None and links.presign is not None:
+        until = (now() + links.presign).isoformat(sep=" ", timespec="minutes")
+        echo(f"the links end at {until}, or with the keys that sign them")
     if output is not None and str(output) != "-":
         count = export_file(folder, output, form, rows=rows, links=links)
         click.echo(f"{printable(str(output))}: {count} {rows}", err=True)
