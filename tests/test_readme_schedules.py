@@ -97,6 +97,26 @@ def test_crons_line_runs_in_crons_environment(home: Home) -> None:
     assert "chmod" not in log
 
 
+def test_crons_line_stores_in_a_bucket(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the ledger's address and the bucket's keys in the env file; the key is only there."""
+    postgres = pytest.importorskip("tests.support.postgres")
+    buckets = pytest.importorskip("tests.support.buckets")
+    ((_, line),) = CRONTAB
+    with buckets.a_bucket(monkeypatch) as s3:
+        told = {"ASYNCPIPE_LEDGER": postgres.shared_url(), **buckets.environment(s3.endpoint)}
+        with (home.folder / ".env").open("a", encoding="utf-8") as file:
+            file.writelines(f"{name}='{value}'\n" for name, value in told.items())
+        template = f"s3://{s3.bucket}/weekly/{{date}}"
+        assert '-o "weekly/{date}"' in line
+        for _ in range(2):
+            assert home.run(line.replace("weekly/{date}", template)) == ""
+            assert home.sold == 3
+        stored = s3.client.list_objects_v2(Bucket=s3.bucket, Prefix="weekly/")["Contents"]
+    media = [each["Key"] for each in stored if re.search(r"/(images|videos)/", each["Key"])]
+    assert len(media) == 3
+    assert not (home.folder / "weekly").exists()
+
+
 def test_cron_mails_one_clear_line_when_a_run_is_under_way(home: Home) -> None:
     """And what is readable by others is told in the log."""
     ((_, line),) = CRONTAB
