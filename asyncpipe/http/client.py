@@ -263,6 +263,8 @@ class HttpClient:
             return HttpAnswer(status=response.status, headers=response.headers, body=body)
         # Everything: whatever broke, a submit that was sent may have been bought.
         except Exception as exc:
+            if isinstance(data, OnceBody) and data.held_back:
+                return NoAnswer(sent=False, text="the lease of this worker ends: nothing was sent")
             result = no_answer(exc, started=data.begun if isinstance(data, OnceBody) else True)
             if self._answered or result.sent:
                 return result
@@ -281,10 +283,6 @@ MAY_SEND: ContextVar[Callable[[], bool] | None] = ContextVar("MAY_SEND", default
 """Whether a submit may go out now, asked when its body is; None: any may."""
 
 
-class HeldBackError(Exception):
-    """A submit's body was asked for when it might not be sent any more."""
-
-
 class OnceBody:
     """The body of a submit: ``begun`` from when it is first asked for, and handed out once.
 
@@ -296,7 +294,7 @@ class OnceBody:
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._may_send = MAY_SEND.get()
-        self.begun = False
+        self.begun = self.held_back = False
 
     @property
     def headers(self) -> dict[str, str]:
@@ -307,7 +305,8 @@ class OnceBody:
         if self.begun:
             raise RuntimeError("a submit is sent once")
         if self._may_send is not None and not self._may_send():
-            raise HeldBackError
+            self.held_back = True
+            raise RuntimeError("a submit is not sent any more")
         self.begun = True
         yield self._data
 
@@ -353,7 +352,6 @@ class NoAnswer:
 # Every public exception of aiohttp and what it says of the request, (may have been sent, words);
 # by name, since versions differ in which they have. The nearest class of an exception counts.
 _MEANINGS: dict[str, tuple[bool, str]] = {
-    "HeldBackError": (False, "the lease of this worker ends, and nothing is sent before that"),
     "ClientConnectorCertificateError": (False, "its TLS certificate is not accepted"),
     "ClientConnectorSSLError": (False, "the TLS handshake failed"),
     "ClientSSLError": (False, "the TLS handshake failed"),

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from asyncpipe.errors import NotSent, PollFailed, Rejected, SubmitUnknown, UsageError
 from asyncpipe.http import client as http
-from asyncpipe.http.client import _POOL, HttpAnswer, HttpClient, Timeouts
+from asyncpipe.http.client import _POOL, MAY_SEND, HttpAnswer, HttpClient, Timeouts
 from asyncpipe.http.hosts import proxy_for
 from asyncpipe.testing import run_virtual
 from tests.support.atlas import BOUGHT, DONE, JOB, KEY, atlas, poll_error, submit_error
@@ -382,3 +382,24 @@ def test_a_client_is_used_open_only() -> None:
     """Using a closed client is a mistake of the caller, said as such."""
     with pytest.raises(RuntimeError, match="not open"):
         asyncio.run(HttpClient("http://127.0.0.1:1", headers={}).get("/x"))
+
+
+def test_no_byte_of_a_submit_leaves_once_it_must_not() -> None:
+    """Asked when the body is: a head may be out by then, of which nothing is bought."""
+    bodies: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            bodies.append(await reader.read())
+
+    async def main() -> None:
+        async with listening(serve) as port, atlas(f"http://127.0.0.1:{port}") as provider:
+            guard = MAY_SEND.set(lambda: False)
+            error = await submit_error(provider)
+            MAY_SEND.reset(guard)
+            assert type(error) is NotSent
+            assert "lease" in str(error)
+        assert b"".join(bodies) == b""
+
+    asyncio.run(main())

@@ -47,7 +47,7 @@ class Crew:
 
     def start(self, *, ledger: str | None = None) -> subprocess.Popen[str]:
         """One more worker; by another way to the ledger."""
-        n, way = len(self.processes), ledger or self.ledger
+        n = len(self.processes)
         arguments = (
             *("run", "jobs.yaml", "-o", f"out{n}", "--base-url", self.url, "--place", self.place),
             *("--allow-unknown-models", "--yes", "--min-free", 0, "--search-s", 2, "--no-progress"),
