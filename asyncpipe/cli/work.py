@@ -8,6 +8,8 @@ from collections.abc import Mapping
 
 from asyncpipe._text import printable
 from asyncpipe.cli.session import echo
+from asyncpipe.errors import UsageError
+from asyncpipe.providers import has_key, key_variable
 from asyncpipe.queues import WorkerSettings, queue_of, shown
 
 
@@ -22,6 +24,8 @@ def start_worker(
     grace_s: float,
 ) -> int:
     """Become the engine's own worker command; returns its exit code where a process cannot."""
+    if not has_key():
+        raise UsageError(f"a worker needs the key: set {key_variable()}, or give --env-file")
     settings = WorkerSettings(ledger=ledger, lease_s=lease_s, grace_s=grace_s)
     command, own = queue_of(queue).worker(broker, queue_name, concurrency, lease_s)
     echo(

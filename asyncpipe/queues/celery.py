@@ -69,7 +69,7 @@ def register(app: Any) -> Tasks:
     Nothing else of the app changes. Its own settings hold for what Celery has per app only: the
     prefork pool, ``worker_prefetch_multiplier = 1``, and on Redis a ``visibility_timeout`` that
     says how soon a dead worker's shard is delivered again where no worker with free places has
-    taken its jobs before.
+    taken its jobs before. On RabbitMQ a shard must end within its ``consumer_timeout`` (30 min).
     """
     signals.worker_shutting_down.connect(_pass_on, weak=False, dispatch_uid="asyncpipe")
     return Tasks(

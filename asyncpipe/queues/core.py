@@ -69,9 +69,7 @@ def queue_of(name: str) -> QueueAdapter:
 
 def missing(extra: str, error: ImportError) -> UsageError:
     """Say how to install what an adapter needs."""
-    return UsageError(
-        f"{extra} is not installed ({error.name}): pip install 'asyncpipe[{extra},postgres]'"
-    )
+    return UsageError(f"{error.name} is not installed: pip install 'asyncpipe[{extra}]'")
 
 
 def shown(url: str) -> str:

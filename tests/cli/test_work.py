@@ -17,6 +17,7 @@ LEDGER = "postgresql://me:secret-of-the-ledger@127.0.0.1/jobs"
 def became(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What would have taken this process's place."""
     found: dict[str, Any] = {}
+    monkeypatch.setenv("ATLASCLOUD_API_KEY", "apikey-of-the-worker")
 
     def become(path: str, command: list[str], variables: dict[str, str]) -> None:
         found.update(command=command, variables=variables)
@@ -70,3 +71,12 @@ def test_several_shards_at_once_are_celerys(
     with pytest.raises(SystemExit):
         run_command(["work", "--queue", "celery", *options])
     assert "--concurrency 2" in " ".join(became["command"])
+
+
+def test_a_worker_without_a_key_is_refused_before_it_fails_shards(
+    became: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("ATLASCLOUD_API_KEY")
+    assert run_command(["work", "--queue", "rq", "--broker", BROKER, "--ledger", LEDGER]) == 2
+    assert "a worker needs the key: set ATLASCLOUD_API_KEY" in capsys.readouterr().err
+    assert not became

@@ -16,7 +16,7 @@ import pytest
 from tests.support.brokers import WorkerProcess, a_broker, until
 from tests.support.buckets import a_bucket
 from tests.support.cluster import Cluster, write_mugs
-from tests.support.command_line import asyncpipe
+from tests.support.command_line import asyncpipe, manifest
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="servers and /proc of Linux")
 
@@ -47,6 +47,7 @@ def test_a_job_file_goes_through_a_queue(queue: str, cluster: Cluster) -> None:
         cluster.check_books(place, 5)
         assert "all have ended, nothing was sent" in cluster.enqueue(queue, job_file)
         worker.leave()
+    assert manifest(cluster.home / place)["successful"] == 5
     assert "secret" not in said + worker.said
 
 

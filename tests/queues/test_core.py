@@ -124,7 +124,7 @@ def test_an_extra_that_is_not_installed_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.delitem(sys.modules, f"asyncpipe.queues.{name}", raising=False)
-    with pytest.raises(UsageError, match=rf"pip install 'asyncpipe\[{name},postgres\]'"):
+    with pytest.raises(UsageError, match=rf"pip install 'asyncpipe\[{name}\]'"):
         queue_of(name)
 
 
