@@ -113,7 +113,7 @@ def test_memory_is_bounded_by_a_few_parts(s3: S3, monkeypatch: pytest.MonkeyPatc
         return response
 
     async def main() -> StoredFile:
-        stored, under_way = 0, 0
+        stored, under_way, both = 0, 0, asyncio.Event()
 
         async def look(request: web.BaseRequest, piece: bytes) -> web.StreamResponse | None:
             nonlocal stored, ahead, under_way, most
@@ -122,6 +122,9 @@ def test_memory_is_bounded_by_a_few_parts(s3: S3, monkeypatch: pytest.MonkeyPatc
             stored += len(piece)
             ahead, under_way = max(ahead, sent - stored), under_way + 1
             most = max(most, under_way)
+            if under_way == PARTS_AT_ONCE:
+                both.set()
+            await both.wait()  # as many as may be are on their way at once
             try:
                 return await gate.forward(request, piece)
             finally:
