@@ -50,6 +50,7 @@ SHIM = """\
 for word in "$@"; do [ "$word" = --simulate ] && set -- "$@" --simulate-speed 30; done
 exec {python} -m asyncpipe "$@"
 """
+DATABASE = "postgresql://me@db.example.com/jobs"
 SLEEP = """\
 #!/bin/bash
 until [ -n "$(ls catalog/images 2>/dev/null)" ]; do /bin/sleep 0.02; done
@@ -136,8 +137,10 @@ def ends(script: str) -> set[int]:
 def test_shell_blocks_run(home: Path, block: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Line after line, to exit code 0; what is killed goes on, and nothing is paid twice."""
     script = runnable(block)
-    if BUCKET in script:
+    if BUCKET in script or DATABASE in script:
         monkeypatch.setenv("ASYNCPIPE_LEDGER", shared_url())
+        script = script.replace(f"={DATABASE}", f"='{shared_url()}'")
+        shutil.copy(CONFIGS / "live.yaml", "jobs.yaml")
     if "FOLDER" in script:
         subprocess.run([*command("run", "configs/live.yaml"), "-o", "FOLDER", "-q"], check=True)
     done = subprocess.run(
@@ -186,9 +189,9 @@ def test_inline_commands_run(home: Path) -> None:
 
 
 def test_options_that_are_named_exist() -> None:
-    """Wherever they stand; systemctl's apart, there are none but ours."""
+    """Wherever they stand; systemctl's and uvicorn's apart, there are none but ours."""
     known = {name for each in app.commands.values() for p in each.params for name in p.opts}
-    known.add("--now")
+    known |= {"--now", "--workers"}
     assert [name for name in OPTIONS if name not in known] == []
 
 
