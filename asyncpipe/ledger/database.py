@@ -10,13 +10,12 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterator, Seque
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 from asyncpipe._fs import open_unlinked
 from asyncpipe._tasks import within
 from asyncpipe.errors import DiskError, LedgerError
 from asyncpipe.jobs import JobRecord, JobState
-from asyncpipe.ledger import accounts, queries, runs
 from asyncpipe.ledger.commits import Committing, Query
 from asyncpipe.ledger.errors import LedgerBusy, LedgerFails, LedgerFull, ledger_error, mapped
 from asyncpipe.ledger.folder import (
@@ -25,9 +24,9 @@ from asyncpipe.ledger.folder import (
     check_origin,
     check_unused,
     ledger_path,
-    read_origin,
 )
 from asyncpipe.ledger.protocol import Ledger, LedgerReader
+from asyncpipe.ledger.reader import QueryReader
 from asyncpipe.ledger.rows import Interrupted, NotReserved, WorkerRow
 from asyncpipe.ledger.schema import SETTINGS, check_version, prepare
 from asyncpipe.ledger.write import reserve
@@ -235,40 +234,12 @@ async def open_ledger(
         await within(ledger.aclose)
 
 
-def read(
-    query: Callable[Concatenate[sqlite3.Connection, P], T],
-) -> Callable[Concatenate[SqliteReader, P], T]:
-    """A method that runs ``query`` at the reader's moment."""
-
-    def ask(reader: SqliteReader, /, *args: P.args, **named: P.kwargs) -> T:
-        with mapped(reader._path):
-            return query(reader._connection, *args, **named)
-
-    return ask
-
-
-class SqliteReader:
-    """One moment of a ledger in a file; methods are those of ``LedgerReader``."""
-
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
-        self._path, self._connection = path, connection
-
-    origin = read(read_origin)
-    sums = read(accounts.sums)
-    results = read(accounts.results)
-    label_names = read(accounts.label_names)
-    attempts = read(accounts.attempts)
-    open_work = read(accounts.open_work)
-    times = read(accounts.times)
-    last_run = read(accounts.last_run)
-    job_file = read(accounts.job_file)
+class SqliteReader(QueryReader):
+    """One moment of a ledger in a file."""
 
     def workers(self) -> Sequence[WorkerRow]:
         """Nobody shares it: one run holds the folder."""
         return ()
-
-    taken = read(runs.taken)
-    left_alone = read(queries.left_alone)
 
 
 @contextmanager
@@ -286,7 +257,7 @@ def reading(folder: Path) -> Iterator[LedgerReader]:
         with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
             check_version(connection)
             connection.execute("BEGIN")
-            yield SqliteReader(path, connection)
+            yield SqliteReader(connection, partial(mapped, path))
     except (sqlite3.Error, UnicodeDecodeError) as exc:
         raise ledger_error(path, exc) from exc
 

@@ -32,14 +32,15 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from asyncpipe._tasks import seen_through, within
 from asyncpipe.errors import LedgerError, UsageError
 from asyncpipe.jobs import Job, JobRecord, JobState
-from asyncpipe.ledger import accounts, queries, runs, sharing
+from asyncpipe.ledger import queries, runs, sharing
 from asyncpipe.ledger.asset_names import NamesIn
 from asyncpipe.ledger.commits import Committing, Query
 from asyncpipe.ledger.connection import Connection, Cursor
 from asyncpipe.ledger.errors import LedgerBusy
-from asyncpipe.ledger.folder import Origin, check_origin, read_origin
+from asyncpipe.ledger.folder import Origin, check_origin
 from asyncpipe.ledger.lease import Lease, is_gone, this_process
 from asyncpipe.ledger.protocol import LedgerReader, Seen
+from asyncpipe.ledger.reader import QueryReader
 from asyncpipe.ledger.rows import (
     Added,
     AddedOne,
@@ -633,39 +634,12 @@ def _begin_session(connection: Connection, at: datetime, me: int) -> Session:
 # -- reading ------------------------------------------------------------------------------------
 
 
-def _read(
-    query: Callable[Concatenate[Connection, P], T],
-) -> Callable[Concatenate[PostgresReader, P], T]:
-    """A method that runs ``query`` at the reader's moment."""
-
-    def ask(reader: PostgresReader, /, *args: P.args, **named: P.kwargs) -> T:
-        with _mapped(reader.url):
-            return query(reader.connection, *args, **named)
-
-    return ask
-
-
-class PostgresReader:
-    """One moment of a place; methods are those of ``LedgerReader``."""
-
-    def __init__(self, url: str, connection: PostgresConnection) -> None:
-        self.url, self.connection = url, connection
-
-    origin = _read(read_origin)
-    sums = _read(accounts.sums)
-    results = _read(accounts.results)
-    label_names = _read(accounts.label_names)
-    attempts = _read(accounts.attempts)
-    open_work = _read(accounts.open_work)
-    times = _read(accounts.times)
-    last_run = _read(accounts.last_run)
-    job_file = _read(accounts.job_file)
-    taken = _read(runs.taken)
-    left_alone = _read(queries.left_alone)
+class PostgresReader(QueryReader):
+    """One moment of a place."""
 
     def workers(self) -> list[WorkerRow]:
         """The workers that hold a lease, or jobs."""
-        with _mapped(self.url):
+        with self.mapped():
             return sharing.workers(self.connection)
 
 
@@ -680,7 +654,7 @@ def read_place(url: str, place: str) -> Iterator[LedgerReader]:
             )
         raw.execute("SELECT set_config('search_path', %s, false)", (schema,))
         raw.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        yield PostgresReader(url, PostgresConnection(raw))
+        yield PostgresReader(PostgresConnection(raw), partial(_mapped, url))
         raw.execute("ROLLBACK")
 
 
