@@ -66,6 +66,10 @@ _REQUEST = timedelta(minutes=5)
 
 _CONNECT = timedelta(seconds=10)
 
+HASTE = timedelta(seconds=3)
+"""How long a ledger's thread may wait for an answer: others wait for it, with their ids of what was
+bought."""
+
 
 class Bucket:
     """The objects of one output place, by their paths in it.
@@ -79,7 +83,8 @@ class Bucket:
         """Raises UsageError where the library is missing, or the environment makes no sense."""
         self.url = url
         self._open = _opener(url, os.environ)
-        self._store = self._open("")
+        self._store = self._open("", None)
+        self._hasty: ObjectStore | None = None
         self._typed: dict[str, ObjectStore] = {}
 
     async def check(self) -> None:
@@ -135,7 +140,7 @@ class Bucket:
         # Others keep what an object is served as. S3 copies what may not be overwritten by an
         # upload of its own, which takes its media type from the client's.
         store = self._typed.get(media_type) or self._typed.setdefault(
-            media_type, self._open(media_type)
+            media_type, self._open(media_type, None)
         )
         try:
             with self._edge():
@@ -235,9 +240,11 @@ class Bucket:
         return {each["path"]: each["size"] for each in found["objects"]}
 
     def names(self, folder: str) -> list[str]:
-        """The names of what lies in a folder; blocks, for a ledger's thread."""
+        """The names of what lies in a folder; blocks a ledger's thread, tries once and not long."""
+        if self._hasty is None:
+            self._hasty = self._open("", HASTE)
         with self._edge():
-            found = self._store.list_with_delimiter(folder or None)
+            found = self._hasty.list_with_delimiter(folder or None)
         return [each["path"].rpartition("/")[2] for each in found["objects"]]
 
     def beginning(self, path: str, size: int) -> bytes:
@@ -400,8 +407,10 @@ class Upload:
             raise _Abandoned
 
 
-def _opener(url: BucketUrl, env: Mapping[str, str]) -> Callable[[str], ObjectStore]:
-    """What opens a store anew, for objects that get a media type by default.
+def _opener(
+    url: BucketUrl, env: Mapping[str, str]
+) -> Callable[[str, timedelta | None], ObjectStore]:
+    """What opens a store anew: for objects of a media type, and for requests that must be short.
 
     Raises UsageError where the library is missing, or the environment makes no sense.
     """
@@ -414,13 +423,18 @@ def _opener(url: BucketUrl, env: Mapping[str, str]) -> Callable[[str], ObjectSto
         ) from exc
     plain = _may_be_plain(url, env)
 
-    def opened(media_type: str) -> ObjectStore:
-        client: ClientConfig = {"timeout": _REQUEST, "connect_timeout": _CONNECT}
+    def opened(media_type: str, haste: timedelta | None) -> ObjectStore:
+        client: ClientConfig = {
+            "timeout": haste or _REQUEST,
+            "connect_timeout": min(haste or _CONNECT, _CONNECT),
+        }
         if plain:
             client["allow_http"] = True
         if media_type:
             client["default_content_type"] = media_type
         retry = _retries()
+        if haste is not None:
+            retry["max_retries"] = 0
         try:
             if url.scheme == "s3":
                 copying = {} if "AWS_COPY_IF_NOT_EXISTS" in env else _CREATING

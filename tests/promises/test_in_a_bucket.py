@@ -11,6 +11,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from asyncpipe.engine import chase
 from asyncpipe.engine.verify import verify
 from asyncpipe.errors import DiskError, LedgerError, UsageError
 from asyncpipe.ledger import choose
+from asyncpipe.media import bucket as edge
 from asyncpipe.media.bucket import PART
 from asyncpipe.report import export_stream
 from asyncpipe.testing import PIXEL, FakeProvider, Script
@@ -136,6 +138,31 @@ def test_names_of_strangers_are_left_to_them(s3: S3) -> None:
     (result,) = read_manifest(s3.place)
     assert result.assets[0].path.startswith("images/mug-")
     assert s3.get("images/mug.jpg")[0] == b"mine"
+
+
+def test_a_store_that_hangs_does_not_hold_the_ledger_up(
+    s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names are not worth waiting for: what was bought is written meanwhile."""
+    monkeypatch.setattr(edge, "HASTE", timedelta(seconds=0.2))
+    provider = quick()
+
+    async def main() -> Manifest:
+        over = asyncio.Event()
+
+        async def hang(request: web.BaseRequest, _: bytes) -> None:
+            if "images" in request.query.get("prefix", ""):
+                await over.wait()
+
+        async with gated(s3, monkeypatch) as gate, pipeline(s3, provider) as running:
+            gate.meddle = hang
+            try:
+                return await running.batch_generate([job("mug")])
+            finally:
+                over.set()
+
+    assert asyncio.run(main()).totals.successful == 1
+    assert s3.get("images/mug.png")[0] == PNG_WHOLE
 
 
 def test_verify_finds_what_is_missing_or_changed(s3: S3) -> None:

@@ -87,7 +87,7 @@ def a_bucket(monkeypatch: pytest.MonkeyPatch, name: str = "") -> Iterator[S3]:
     impatient = edge._retries()
     impatient["backoff"]["init_backoff"] /= 1000
     impatient["backoff"]["max_backoff"] /= 1000
-    monkeypatch.setattr(edge, "_retries", lambda: impatient)
+    monkeypatch.setattr(edge, "_retries", lambda: dict(impatient))
     with closing(client):
         yield s3
 
