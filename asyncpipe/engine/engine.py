@@ -125,7 +125,8 @@ class Engine:
         """What media go to, and for a bucket, what gives the names in it."""
         public_only = not on_loopback(self.provider.origin)
         if (url := bucket_of(self.where)) is None:
-            return Downloader(self.folder, public_only=public_only), None
+            shared = isinstance(self.where, SharedPlace)
+            return Downloader(self.folder, public_only=public_only, shared=shared), None
         store = BucketStore(url, public_only=public_only)
         return store, partial(_names_in, store.bucket)
 

@@ -25,6 +25,7 @@ from asyncpipe.media.parts import (
     SmallFile,
     begun,
     disk_trouble,
+    forget_old,
     head_of,
     keep,
     partials_in,
@@ -69,7 +70,8 @@ class Downloader:
     may have (None: no limit). ``public_only`` refuses outputs that lead to private, loopback or
     link-local addresses.
 
-    Entering finds what earlier runs left (parts nobody can use go) and opens its session, leaving
+    Entering finds what earlier runs left (parts nobody can use go; none but old ones, and nothing is
+    gone on with, where the folder is ``shared`` with other processes) and opens its session, leaving
     closes it. Entering raises DiskError when the folder cannot be written.
     """
 
@@ -82,8 +84,9 @@ class Downloader:
         largest: int | None = LARGEST,
         connections: int = 32,
         public_only: bool = False,
+        shared: bool = False,
     ) -> None:
-        self._folder = folder
+        self._folder, self._shared = folder, shared
         self._parts = folder / ".asyncpipe" / "parts"
         self._source = Source(
             stalled_s=stalled_s,
@@ -103,7 +106,10 @@ class Downloader:
             raise DiskError(trouble)
         with disk_trouble(self._folder):
             self._parts.mkdir(parents=True, exist_ok=True)
-            self._partials = partials_in(self._parts)
+            if self._shared:
+                forget_old(self._parts)
+            else:
+                self._partials = partials_in(self._parts)
         await self._exit.enter_async_context(self._source)
         return self
 

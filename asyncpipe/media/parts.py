@@ -388,6 +388,14 @@ def _sort_in(path: Path, found: dict[str, Partial]) -> None:
     found[output] = Partial(path=path, size=status.st_size)
 
 
+def forget_old(folder: Path) -> None:
+    """Remove what is too old, and nothing else: other processes may be at work in the folder."""
+    for path in sorted(folder.iterdir()):
+        with suppress(FileNotFoundError):
+            if time.time() - path.lstat().st_mtime > KEPT_S:
+                forget(path.with_suffix("") if path.suffix == ".log" else path)
+
+
 def forget(path: Path) -> None:
     """Remove a part and its log; what another thread still holds open on Windows stays behind."""
     for name in (path, _log_of(path)):

@@ -26,7 +26,7 @@ from asyncpipe.errors import DownloadError, MediaGone, TooLarge
 from asyncpipe.http.headers import Entity, is_rest, validator
 from asyncpipe.media import parts
 from asyncpipe.media.downloader import PIECE, SMALL, Downloader
-from asyncpipe.media.parts import KEPT_S, Part, partials_in
+from asyncpipe.media.parts import KEPT_S, Part, Partial, partials_in
 from asyncpipe.media.source import StoredFile, Target
 from tests.support.servers import Odd, Origin, Watched
 
@@ -637,3 +637,23 @@ def test_what_nobody_can_use_goes(tmp_path: Path) -> None:
     assert found["1_0.part"].size == 30
     names = {"1_0.part.b", "2_0.part.a"}
     assert {p.name for p in tmp_path.iterdir()} == names | {f"{name}.log" for name in names}
+
+
+def test_a_process_that_shares_a_folder_leaves_the_parts_of_others_alone(tmp_path: Path) -> None:
+    """Nor goes on with them: who writes there may live. Only what is old for everybody goes."""
+    entity = Entity(source="x", validator='"v"', total=None, content_type="video/mp4")
+    folder = tmp_path / ".asyncpipe" / "parts"
+    folder.mkdir(parents=True)
+    (folder / "1_0.part.a").write_bytes(b"being written")
+    for name in ("2_0.part.a", "3_0.part.a"):
+        parts.keep(folder / name, entity, [bytes(9)])
+    old = (folder / "3_0.part.a").stat().st_mtime - KEPT_S - 60
+    for name in ("3_0.part.a", "3_0.part.a.log"):
+        os.utime(folder / name, (old, old))
+
+    async def main() -> dict[str, Partial]:
+        async with Downloader(tmp_path, shared=True) as downloader:
+            return downloader._partials
+
+    assert asyncio.run(main()) == {}
+    assert {p.name for p in folder.iterdir()} == {"1_0.part.a", "2_0.part.a", "2_0.part.a.log"}
