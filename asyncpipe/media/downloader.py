@@ -70,8 +70,8 @@ class Downloader:
     may have (None: no limit). ``public_only`` refuses outputs that lead to private, loopback or
     link-local addresses.
 
-    Entering finds what earlier runs left (parts nobody can use go; none but old ones, and nothing is
-    gone on with, where the folder is ``shared`` with other processes) and opens its session, leaving
+    Entering finds what earlier runs left (parts nobody can use go; where the folder is ``shared``
+    with other processes only old ones, and nothing is gone on with) and opens its session, leaving
     closes it. Entering raises DiskError when the folder cannot be written.
     """
 
