@@ -1,8 +1,8 @@
 """Measure: ``python -m benchmarks [part …] [--short] [--rounds N] [--write]``.
 
-Parts are start, throughput, download, memory, resume, polling and flow; without one, all.
+Parts are start, throughput, download, memory, resume, cluster, polling and flow; without one, all.
 ``--short`` does everything once with next to nothing, to see that it runs. ``--write`` keeps the
-numbers in ``results.json`` and ``results.svg`` beside this file.
+numbers in ``results.json`` and ``results.svg`` beside this file. ``--jobs`` is of cluster.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from benchmarks.harness.chart import chart
 from benchmarks.harness.line import Line, describe, keep, table
 from benchmarks.harness.rounds import FULL, SHORT, Scale
 
-MEASURED = ("start", "throughput", "download", "memory", "resume")
+MEASURED = ("start", "throughput", "download", "memory", "resume", "cluster")
 SIMULATED = ("polling", "flow")
 """Parts that are decided in virtual time, and print for themselves."""
 
@@ -51,13 +51,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("parts", nargs="*", metavar="part", default=[])
     parser.add_argument("--short", action="store_true")
     parser.add_argument("--rounds", type=int)
+    parser.add_argument("--jobs", type=int)
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args(arguments)
     parts = options.parts or [*MEASURED, *SIMULATED]
     if unknown := set(parts) - {*MEASURED, *SIMULATED}:
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
     scale = SHORT if options.short else FULL
-    scale = replace(scale, rounds=options.rounds or scale.rounds)
+    scale = replace(
+        scale, rounds=options.rounds or scale.rounds, shared=options.jobs or scale.shared
+    )
     lines = [one for part in parts if part in MEASURED for one in measure(part, scale)]
     print(table(lines))
     if options.write:

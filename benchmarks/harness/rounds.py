@@ -24,6 +24,8 @@ class Scale:
     in_flight: int = 64
     many: int = 10_000
     more: int = 100_000
+    shared: int = 20_000
+    workers: tuple[int, ...] = (1, 2, 4)
     rows: int = 1_000_000
     megabytes: int = 50
     generation_s: float = 14.0
@@ -31,7 +33,16 @@ class Scale:
 
 FULL = Scale(rounds=5, jobs=3000)
 SHORT = Scale(
-    rounds=1, jobs=40, in_flight=8, many=60, more=120, rows=2000, megabytes=2, generation_s=0.2
+    rounds=1,
+    jobs=40,
+    in_flight=8,
+    many=60,
+    more=120,
+    shared=100,
+    workers=(1, 2),
+    rows=2000,
+    megabytes=2,
+    generation_s=0.2,
 )
 
 

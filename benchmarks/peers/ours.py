@@ -18,9 +18,16 @@ def named_jobs(count: int) -> Iterator[Job]:
 
 
 async def run(
-    base_url: str, folder: Path, jobs: int, in_flight: int, poll_s: float = 0.001
+    base_url: str,
+    folder: Path,
+    jobs: int,
+    in_flight: int,
+    poll_s: float = 0.001,
+    *,
+    ledger: str | None = None,
+    place: str | None = None,
 ) -> None:
-    """Make ``jobs`` pictures, ``in_flight`` at once."""
+    """Make ``jobs`` pictures, ``in_flight`` at once; with a ``ledger`` beside other workers."""
     polling = Polling(initial_s=poll_s, factor=1.0, maximum_s=poll_s)
     async with Pipeline(
         AtlasCloud("apikey-0123456789abcdef0123456789abcdef", base_url=base_url),
@@ -30,6 +37,8 @@ async def run(
         min_free_bytes=0,
         spending=SpendingLimits(quotes=False),
         limits=Limits(downloads=min(in_flight, 32), window="fixed"),
+        ledger=ledger,
+        place=place,
     ) as pipeline:
         manifest = await pipeline.batch_generate(named_jobs(jobs))
     assert manifest.totals.successful == jobs, manifest.totals

