@@ -242,6 +242,15 @@ class Engine:
         if self.sharing is not None:
             self.sharing.lose(ids)
 
+    async def _write_manifest(self) -> None:
+        """Write it beside the run; a bucket's store may be away for a while, and is tried again."""
+        try:
+            await self.manifests.write()
+        except DiskError as exc:
+            if bucket_of(self.where) is None:
+                raise
+            logger.warning("no manifest for now: %s", exc, extra={"action": "manifest.failed"})
+
     async def _finish(self) -> None:
         """Write what is left and the manifest; a ledger that failed has said so already."""
         self.recorder.tell()
@@ -421,7 +430,7 @@ class Engine:
         start(self.spending.balance.keep, self.news.set, name="asyncpipe balance")
         start(self.aftercare.run, name="asyncpipe aftercare")
         start(self.searcher.run, name="asyncpipe search")
-        start(self.recorder.keep_manifest, self.manifests.write, name="asyncpipe manifest")
+        start(self.recorder.keep_manifest, self._write_manifest, name="asyncpipe manifest")
         for n in range(settings.workers + 2 * settings.limits.downloads):
             start(self.driver.run, name=f"asyncpipe driver {n + 1}")
 

@@ -262,6 +262,37 @@ def test_a_store_that_is_away_for_a_while_is_waited_for(
     assert len([name for name in s3.names() if name.startswith("images/")]) == 3
 
 
+def test_a_manifest_that_cannot_be_written_for_a_while_stops_nothing(
+    s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is written when the store is back, by the end of the run at the latest."""
+    monkeypatch.setattr("asyncpipe.engine.recorder.MANIFEST_EVERY_S", 0.01)
+    monkeypatch.setattr("asyncpipe.engine.recorder.manifest_due_s", lambda rows, took_s: 0.01)
+    provider = quick()
+
+    async def main() -> Manifest:
+        failed = asyncio.Event()
+        refused = 0
+
+        async def away(request: web.BaseRequest, _: bytes) -> web.StreamResponse | None:
+            nonlocal refused
+            if "images" in request.path and request.method == "PUT":
+                await failed.wait()
+            if "manifest" not in request.path or request.method == "GET" or failed.is_set():
+                return None
+            refused += 1
+            if refused == 12:  # of two that were tried six times each
+                failed.set()
+            return refusal(503, "SlowDown")
+
+        async with gated(s3, monkeypatch) as gate, pipeline(s3, provider) as running:
+            gate.meddle = away
+            return await running.batch_generate([job(name) for name in "ab"])
+
+    assert asyncio.run(main()).totals.successful == 2
+    assert written(s3)["successful"] == 2
+
+
 def test_keys_that_expire_stop_the_run_and_lose_nothing(
     s3: S3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
