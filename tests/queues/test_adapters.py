@@ -78,6 +78,29 @@ def test_a_killed_workers_shard_is_delivered_to_another(
         until(lambda: noted(place, "ended"), "its end")
 
 
+def test_a_worker_killed_while_it_restores_holds_up_the_others_for_a_moment(
+    broker: str, place: Path
+) -> None:
+    """Celery's lock for that outlives it; the next one restores when it has run out."""
+    from redis import Redis
+
+    from asyncpipe.queues.celery import make_app
+
+    kept = make_app(broker, queue="asyncpipe", lease_s=6).conf.broker_transport_options
+    with (
+        standing("celery", broker, place, "a") as one,
+        standing("celery", broker, place, "b") as two,
+    ):
+        queue_of("celery").send(broker, "asyncpipe", str(place), [1])
+        ((_, pid),) = until(lambda: noted(place, "begun"), "shard 1")
+        owner = one if pid in one.tree() else two
+        with Redis.from_url(broker) as connection:
+            lock = connection.lock("unacked_mutex", timeout=kept["unacked_mutex_expire"])
+            assert lock.acquire(blocking=True)
+            owner.kill_tree()
+        until(lambda: len(noted(place, "begun")) == 2, "shard 1 with the other", 30)
+
+
 @both
 def test_sigterm_drains_a_shard_and_others_go_on_with_it(
     queue: str, broker: str, place: Path

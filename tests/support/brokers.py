@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -20,13 +22,21 @@ from tests.support.command_line import environment
 T = TypeVar("T")
 
 
+def free_port() -> int:
+    """A port that nobody has, nor is about to take: the system deals them out in turn."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 @contextmanager
 def a_broker(folder: Path, *, port: int | None = None, **settings: Any) -> Iterator[str]:
     """Valkey on loopback with its data in ``folder``, killed at the end; gives its URL.
 
-    There is a password in it.
+    The password in it is the folder's: workers that outlived another test never come in.
     """
-    password = "secret-of-the-broker"
+    password = f"secret-of-the-broker-{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
+    port = port or free_port()
     server = ValkeyServer(port=port, data_dir=folder, appendonly="yes", **settings)
     server.start()
     try:
