@@ -60,9 +60,16 @@ MEMORY = 32
 CROWDED = 0.3
 """… this one, which pauses and unseen ends keep a limit that is run into from falling below."""
 
-DENIED = 4
+DENIED = 3
 """But so many refusals among as many answers while the window keeps to a limit deny it: one that
 is there refuses hardly any. Then the window opens, and it takes twice the evidence to shut it."""
+
+LOWER = 2
+"""So many do, too, where they come below what is ALIKE the limit as it was met, …"""
+
+FAR = 0.5
+"""… and a single one below this share of it. Not sooner: what had ended and was not polled yet
+counted as in flight when it was met, nearly half of what takes seconds."""
 
 MOST_DOUBTS = 4
 """Times that the evidence is doubled."""
@@ -280,7 +287,8 @@ class Window:
         """Whether a refusal shows that the limit is not where it was believed, nor lower."""
         learned = self._l
         often = learned.answers.bit_count() >= DENIED
-        return learned.in_a_row == 1 and (often or level <= ALIKE * learned.believed)
+        lower = learned.answers.bit_count() >= LOWER and level <= ALIKE * learned.believed
+        return learned.in_a_row == 1 and (often or lower or level <= FAR * learned.believed)
 
     def _open(self) -> None:
         """Refusals come at any level: there is no limit after all."""

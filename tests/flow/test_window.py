@@ -300,6 +300,19 @@ def test_a_window_is_never_below_one_nor_above_its_ceiling(
         assert window.in_flight == window.running + len(out)
 
 
+def test_a_limit_that_was_met_too_high_is_followed_down() -> None:
+    """What had ended unseen counted as in flight: that it is met again below is no chance."""
+    window = Window(256)
+    fill(window, limit=45)
+    assert window.found == 45
+    for level in (44, 38, 35, 33, 30, 27):
+        turn_over(window, 40)
+        while window.running > level:
+            window.ended()
+        window.refused(window.admitted(), 0.0)
+        assert window.found == level
+
+
 def test_a_window_shut_by_chance_opens_again() -> None:
     """Refused three times at one in flight, then never again: not after a hundred jobs only."""
     window, refusals, steps = Window(64), 4, 0
