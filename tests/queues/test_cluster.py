@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from collections.abc import Iterator
@@ -9,10 +10,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
+from asyncpipe import Pipeline
+from asyncpipe.errors import ClaimLost
+from asyncpipe.testing import FakeProvider, Script
 from tests.support.brokers import WorkerProcess, a_broker, until
 from tests.support.buckets import a_bucket
 from tests.support.cluster import Cluster, write_mugs
@@ -178,3 +183,25 @@ def test_the_key_is_nowhere_in_the_ledger_or_the_broker(cluster: Cluster) -> Non
     assert "keyless" in message
     assert "apikey" not in message
     assert "postgres" not in message
+
+
+def test_a_job_that_another_worker_carries_is_put_back_at_once(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """One slot waits for a provider, not two: the second delivery says so and is over."""
+    provider = FakeProvider(default=Script(generation_s=3600))
+    job = {"name": "a", "prompt": "a mug", **MUG}
+    shared: dict[str, Any] = {"ledger": cluster.ledger, "place": "put-back", "min_free_bytes": 0}
+
+    async def main() -> None:
+        async with Pipeline(provider, tmp_path, **shared) as one:
+            first = asyncio.ensure_future(one.generate(job))
+            while not provider.sold:  # noqa: ASYNC110 (what another task of ours does)
+                await asyncio.sleep(0.01)
+            async with Pipeline(provider, tmp_path, **shared) as two:
+                with pytest.raises(ClaimLost, match="carried by another worker"):
+                    await asyncio.wait_for(two.generate(job, wait=False), 30)
+            first.cancel()
+
+    asyncio.run(main())
+    assert provider.sold == ["a"]
