@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import socket
@@ -16,7 +17,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import datetime
 from functools import lru_cache, partial
 from pathlib import Path
@@ -58,12 +59,21 @@ from asyncpipe.ledger.schema import SCHEMA_VERSION, TABLES, VIEWS
 from asyncpipe.ledger.sharing import SharedBatch
 from asyncpipe.ledger.write import Batch
 
+logger = logging.getLogger("asyncpipe.ledger")
+
 T = TypeVar("T")
 
 P = ParamSpec("P")
 
 AWAY_S = 3600.0
-"""How long to wait for a database that is away, with answers in hand that were paid for."""
+"""How long to wait for a database that is away, with answers in hand that were paid for, …"""
+
+CLOSING_S = 60.0
+"""… and at most from when somebody wants to leave: ids that cannot be written are logged then."""
+
+STUCK_S = 5
+"""A transaction that says nothing for so many seconds is ended, and tried again by who lives: a
+worker that is stopped in it would hold up all others."""
 
 OPENING_S = 30.0
 """The same when a ledger is opened."""
@@ -170,6 +180,7 @@ _AGAIN = (
     psycopg.InterfaceError,
     psycopg.errors.SerializationFailure,
     psycopg.errors.DeadlockDetected,
+    psycopg.errors.IdleInTransactionSessionTimeout,
     PoolTimeout,
 )
 
@@ -211,6 +222,16 @@ def connect(url: str) -> psycopg.Connection[Any]:
     return connection
 
 
+def _configured(connection: psycopg.Connection[Any]) -> None:
+    """Make a worker's connection one that holds nobody up, whatever becomes of the worker."""
+    adapt(connection)
+    connection.execute(
+        f"SET idle_in_transaction_session_timeout = '{STUCK_S}s';"
+        "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2;"
+        "SET tcp_keepalives_count = 3"
+    )
+
+
 def adapt(connection: psycopg.Connection[Any]) -> None:
     """Have texts and sums as the ledger needs them."""
     connection.adapters.register_dumper(str, _StoredText)
@@ -231,9 +252,6 @@ _MAKING = 0x6173796E63706970
 
 _TAKING_IN = 1
 """That of a place's own under which its jobs are written."""
-
-_SEARCHING = 2
-"""That under which lost submits are looked for: by one worker at a time."""
 
 
 def _postgres(table: str) -> str:
@@ -342,7 +360,7 @@ class PostgresLedger(Committing):
         self._cap = cap
         self._pool: ConnectionPool[psycopg.Connection[Any]] | None = None
         self.lease = Lease(lease_s, self._renew)
-        self._commits = 0
+        self._away = False
 
     def _new_batch(self) -> Batch:
         return SharedBatch(lambda: self.worker, self._on_gone, self.store)
@@ -366,7 +384,7 @@ class PostgresLedger(Committing):
                 "options": f"-c search_path={schema}",
                 "connect_timeout": int(CONNECTING_S),
             },
-            configure=adapt,
+            configure=_configured,
             timeout=CONNECTING_S,
             open=True,
         )
@@ -575,29 +593,37 @@ class PostgresLedger(Committing):
     @asynccontextmanager
     async def searching(self) -> AsyncIterator[None]:
         """Look for lost submits alone: what is found by two workers would be adopted twice."""
-        # (A lock of its own connection: it lives as long as a reading of the list.)
-        raw = await self._apart(self._lock_search)
+        # No lock of the database: who is stopped, or gone without a word, would hold it on.
+        while True:
+            if await self._ask(partial(sharing.begin_search, me=self.worker)):
+                break
+            await asyncio.sleep(PAUSE_S)
         try:
             yield
         finally:
-            await within(partial(self._apart, raw.close))
+            await within(self._end_search)
 
-    def _lock_search(self) -> psycopg.Connection[Any]:
-        def lock() -> psycopg.Connection[Any]:
-            with _mapped(self._url):
-                raw = connect(self._url)
-                raw.execute("SELECT pg_advisory_lock(hashtext(%s), %s)", (self._place, _SEARCHING))
-                return raw
-
-        return patiently(lock, AWAY_S)
-
-    async def _apart(self, function: Callable[[], T]) -> T:
-        return await asyncio.to_thread(function)
+    async def _end_search(self) -> None:
+        with suppress(LedgerError):  # then the end of the lease ends it
+            await self._ask(partial(sharing.end_search, me=self.worker))
 
     # -- transactions ---------------------------------------------------------------------------
 
     def _transact(self, query: Query[T]) -> T:
-        return patiently(partial(self._try, query), AWAY_S)
+        since = time.monotonic()
+        while True:
+            try:
+                answer = self._try(query)
+                self._away = False
+                return answer
+            except LedgerBusy as exc:
+                most_s = CLOSING_S if self._closing else AWAY_S
+                if time.monotonic() - since > most_s:
+                    raise
+                if not self._away:
+                    logger.warning("waiting: %s", exc, extra={"action": "ledger.away"})
+                self._away = True
+                time.sleep(PAUSE_S)
 
     def _try(self, query: Query[T]) -> T:
         assert self._pool is not None, "the ledger is not open"

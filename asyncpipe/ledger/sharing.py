@@ -50,6 +50,8 @@ CREATE TABLE facts(
   PRIMARY KEY(job_id, n, prediction_id));
 CREATE TABLE spent(one INTEGER PRIMARY KEY, committed INTEGER NOT NULL);
 INSERT INTO spent VALUES(1, 0);
+CREATE TABLE searching(one INTEGER PRIMARY KEY, worker INTEGER);
+INSERT INTO searching VALUES(1, NULL);
 ALTER TABLE jobs ADD COLUMN worker BIGINT;
 ALTER TABLE jobs ADD COLUMN last_worker BIGINT;
 ALTER TABLE jobs ADD COLUMN shard BIGINT;
@@ -360,6 +362,19 @@ def shared_session(connection: Connection, begun: Session, me: int) -> Session:
         return begun
     connection.execute("UPDATE runs SET session=? WHERE id=?", (session, begun.id))
     return Session(id=begun.id, removed=removed(connection))
+
+
+def begin_search(connection: Connection, *, me: int) -> bool:
+    """Note that a worker looks for lost submits; False where another one does, and lives."""
+    query = (
+        f"UPDATE searching SET worker=? WHERE worker IS NULL OR worker=? OR worker NOT IN ({LIVE})"
+    )
+    return connection.execute(query, (me, me)).rowcount > 0
+
+
+def end_search(connection: Connection, *, me: int) -> None:
+    """Let others look for lost submits."""
+    connection.execute("UPDATE searching SET worker=NULL WHERE worker=?", (me,))
 
 
 # -- claims -------------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,10 @@ from asyncpipe.engine.sharing import adopt
 from asyncpipe.errors import LedgerError, UsageError
 from asyncpipe.jobs.events import Event, Intended, NotBought, Resubmitted, Submitted, Unknown, now
 from asyncpipe.jobs.record import JobRecord, fold
+from asyncpipe.ledger.connection import Connection
 from asyncpipe.ledger.place import SharedPlace, mark, where_of
-from asyncpipe.ledger.postgres import open_place
+from asyncpipe.ledger.postgres import STUCK_S, open_place
+from asyncpipe.ledger.protocol import SharedLedger
 from asyncpipe.ledger.rows import Fact, Named
 from asyncpipe.ledger.sharing import Stand, Writing, judge
 from asyncpipe.simulator.server import Simulator
@@ -237,3 +241,66 @@ def test_a_worker_that_lost_a_job_writes_facts_and_nothing_else(tmp_path: Path) 
             assert (await other.look(**held)).facts == []  # type: ignore[arg-type]
 
     asyncio.run(main())
+
+
+def test_lost_submits_are_looked_for_by_one_worker_at_a_time(tmp_path: Path) -> None:
+    """The second begins when the first has ended, or its lease has: stopped, it holds up nobody."""
+
+    async def main() -> list[str]:
+        url, place, seen = shared_url(), str(tmp_path), list[str]()
+        async with (
+            open_place(url, place, tmp_path, ORIGIN) as one,
+            open_place(url, place, tmp_path, ORIGIN, lease_s=1.5) as other,
+            open_place(url, place, tmp_path, ORIGIN) as third,
+        ):
+
+            async def look(ledger: SharedLedger, name: str) -> None:
+                async with ledger.searching():
+                    seen.append(name)
+
+            async with one.searching():
+                second = asyncio.ensure_future(look(third, "third"))
+                await one.sums()
+                seen.append("one")
+            await second
+            stopped = other.searching()
+            await stopped.__aenter__()
+            other.lease.close()  # as SIGSTOP would
+            await look(one, "one again")
+            await stopped.__aexit__(None, None, None)
+        return seen
+
+    assert asyncio.run(main()) == ["one", "third", "one again"]
+
+
+def test_a_transaction_that_says_nothing_is_ended(tmp_path: Path) -> None:
+    """A worker that is stopped in the middle of a commit keeps no row from the others."""
+
+    async def main() -> float:
+        url, place = shared_url(), str(tmp_path)
+        async with (
+            open_place(url, place, tmp_path, ORIGIN) as one,
+            open_place(url, place, tmp_path, ORIGIN) as other,
+        ):
+            tries = []
+
+            def stuck(connection: Connection) -> float:
+                connection.execute("SELECT committed FROM spent FOR UPDATE")
+                tries.append(time.monotonic())
+                if len(tries) == 1:
+                    held.set()
+                    time.sleep(STUCK_S + 2)  # as SIGSTOP would
+                connection.execute("SELECT committed FROM spent")
+                return time.monotonic()
+
+            held = threading.Event()
+            slow = asyncio.ensure_future(one._ask(stuck))
+            await asyncio.to_thread(held.wait)
+            began = time.monotonic()
+            await other._ask(lambda c: c.execute("SELECT 1 FROM spent FOR UPDATE").fetchone())
+            took_s = time.monotonic() - began
+            await slow
+            assert len(tries) == 2, "it is tried again by who lives"
+            return took_s
+
+    assert asyncio.run(main()) < STUCK_S + 2
