@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from asyncpipe.jobs.job import Job
 from asyncpipe.media.source import StoredFile, Target
+from asyncpipe.providers import known_prices
 from asyncpipe.providers.base import Prediction, PredictionStatus
 
 _DIGEST = "0" * 64
@@ -22,6 +23,7 @@ class NullProvider:
 
     def __init__(self) -> None:
         self._ids = map(str, itertools.count(1))
+        self.price_book = known_prices(simulated=True)
         self.first_submit: float | None = None
         self.cpu_before = 0.0
 
