@@ -502,6 +502,12 @@ def named_of(connection: Connection, ids: Collection[int], named: Named) -> set[
     return {row[0] for row in connection.execute(query, ([*ids], *_which(named)))}
 
 
+# In this order PostgreSQL goes by the index of states: told "model=" it sees that the order is that
+# of ids alone, and goes by those, past every job that has ended.
+_NEXT = "state='pending' AND model BETWEEN {0} AND {0}"
+_IN_ORDER = "ORDER BY model, id"
+
+
 def draw(
     connection: Connection,
     named: Named,
@@ -518,14 +524,14 @@ def draw(
     made whose answer was lost.
     """
     chosen = (
-        f"SELECT id FROM jobs WHERE state='pending' AND model=? AND {NAMED} AND {_OF_SHARD}"
+        f"SELECT id FROM jobs WHERE {_NEXT.format('?')} AND {NAMED} AND {_OF_SHARD}"
         f" AND NOT id = ANY(?) AND (worker=? OR {_FREE})"
-        " ORDER BY id LIMIT ? FOR UPDATE SKIP LOCKED"
+        f" {_IN_ORDER} LIMIT ? FOR UPDATE SKIP LOCKED"
     )
     query = f"UPDATE jobs SET worker=?, last_worker=? WHERE id IN ({chosen}) RETURNING id"
     pages: dict[str, list[JobRecord]] = {}
     for model in models:
-        which = (model, *_which(named), [*held], me, me, limit)
+        which = (model, model, *_which(named), [*held], me, me, limit)
         ids = [row[0] for row in connection.execute(query, (me, me, *which))]
         pages[model] = read_records(connection, "WHERE id = ANY(?) ORDER BY id", (ids,))
     records = iter(claim_stems(connection, list(chain.from_iterable(pages.values())), folder))
@@ -621,13 +627,22 @@ def _elsewhere(connection: Connection, named: Named, me: int) -> int:
     return int(connection.execute(query, (me, *_which(named))).fetchone()[0])
 
 
+# Of every model one row is read, whatever number is pending: all workers ask this all the time.
+_WAITING = f"""
+WITH RECURSIVE models(name) AS (
+  SELECT min(model) FROM jobs WHERE state='pending'
+  UNION ALL SELECT (SELECT min(model) FROM jobs WHERE state='pending' AND model>models.name)
+  FROM models WHERE models.name IS NOT NULL)
+SELECT models.name FROM models CROSS JOIN LATERAL (
+  SELECT position FROM jobs WHERE {_NEXT.format("models.name")} AND {_FREE} AND {NAMED}
+  AND {_OF_SHARD} AND NOT id = ANY(?) {_IN_ORDER} LIMIT 1) first ORDER BY position
+"""
+
+
 def _waiting(connection: Connection, named: Named, left: Collection[int], me: int) -> list[str]:
     """The models of pending jobs of a run that nobody has; without those that we let go of."""
-    query = (
-        f"SELECT model FROM jobs WHERE state='pending' AND {_FREE} AND {NAMED} AND {_OF_SHARD}"
-        " AND NOT id = ANY(?) GROUP BY model ORDER BY min(position)"
-    )
-    return [row[0] for row in connection.execute(query, (me, *_which(named), [*left]))]
+    rows = connection.execute(_WAITING, (me, *_which(named), [*left]))
+    return [row[0] for row in rows]
 
 
 def facts(connection: Connection, me: int) -> list[Fact]:
