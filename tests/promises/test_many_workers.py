@@ -178,7 +178,7 @@ def test_status_tells_of_every_worker_and_hides_the_password(tmp_path: Path) -> 
         told = asyncpipe(*asked, "--write-manifest", cwd=tmp_path / "b")
         assert told.returncode == 0, told.stderr
         written = json.loads((tmp_path / "b" / "elsewhere" / "manifest.json").read_text("utf-8"))
-        assert written["total"] == JOBS
+        assert written["total_jobs"] == JOBS
         wrong = "postgresql://me:geheim@127.0.0.1:9/x"
         refused = asyncpipe("status", "out0", "--ledger", wrong, cwd=tmp_path)
         assert refused.returncode != 0
