@@ -81,6 +81,9 @@ OPENING_S = 30.0
 PAUSE_S = 0.5
 """How soon a database that is away is asked again."""
 
+KNOWS_TRANSACTION_TIMEOUT, LONGEST_S = 170000, 60
+"""The same for one that was stopped while it told the database what to do."""
+
 CONNECTING_S = 10.0
 """Longest wait for one connection."""
 
@@ -181,6 +184,7 @@ _AGAIN = (
     psycopg.errors.SerializationFailure,
     psycopg.errors.DeadlockDetected,
     psycopg.errors.IdleInTransactionSessionTimeout,
+    psycopg.errors.TransactionTimeout,
     PoolTimeout,
 )
 
@@ -230,6 +234,8 @@ def _configured(connection: psycopg.Connection[Any]) -> None:
         "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2;"
         "SET tcp_keepalives_count = 3"
     )
+    if connection.info.server_version >= KNOWS_TRANSACTION_TIMEOUT:  # amid a row of statements
+        connection.execute(f"SET transaction_timeout = '{LONGEST_S}s'")
 
 
 def adapt(connection: psycopg.Connection[Any]) -> None:
