@@ -22,13 +22,13 @@ from tests.support.servers import serving
 
 LIVE = ("--simulate", "--simulate-catalog", "live", "--simulate-speed", "200")
 WEEKLY = """\
-{0}:12: job '产品主图': model: 'google/imagen4-ultra/text-to-image' is not in the provider's \
+{0}:13: job '产品主图': model: 'google/imagen4-ultra/text-to-image' is not in the provider's \
 catalogue: did you mean 'google/imagen4-ultra'?
-{0}:12: job '产品主图': width: the model has no such field; its own are aspect_ratio, \
+{0}:13: job '产品主图': width: the model has no such field; its own are aspect_ratio, \
 negative_prompt, seed, enable_base64_output
-{0}:12: job '产品主图': height: the model has no such field; its own are aspect_ratio, \
+{0}:13: job '产品主图': height: the model has no such field; its own are aspect_ratio, \
 negative_prompt, seed, enable_base64_output
-{0}:22: job '社交媒体视频': resolution: '1080p' is not what the model takes: '480p', '720p'
+{0}:23: job '社交媒体视频': resolution: '1080p' is not what the model takes: '480p', '720p'
 """
 VEO_ROW = "model: google/veo3.1/text-to-video, duration: 5"
 

@@ -26,9 +26,11 @@ from asyncpipe.errors import (
     SubmitUnknown,
     UsageError,
 )
+from asyncpipe.jobs import Links
 from asyncpipe.jobs.events import Failed, RetryAsked, now
 from asyncpipe.jobs.job import JobType
 from asyncpipe.jobs.record import JobRecord, fold
+from asyncpipe.ledger import Where
 from asyncpipe.pricing import quoting as quoting_module
 from asyncpipe.pricing.quotes import Quote
 from asyncpipe.providers.base import Prediction, PredictionStatus
@@ -255,9 +257,9 @@ def test_manifests_that_are_asked_for_together_are_written_once(
     written: list[int] = []
     real = manifest_module.write_manifest
 
-    def counted(folder: Path) -> Manifest:
+    def counted(folder: Where, links: Links | None) -> Manifest:
         written.append(1)
-        return real(folder)
+        return real(folder, links)
 
     monkeypatch.setattr(manifest_module, "write_manifest", counted)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import MISSING, fields, replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -52,7 +53,7 @@ MOVES_MONEY = {
     TurnedUp,
 }
 KEPT_ELSEWHERE = {"job_id", "at", "charged", "found_free", "said", "indexes", "index", "path"} | {
-    "size", "sha256", "attempt", "created", "stops"
+    "size", "sha256", "attempt", "created", "stops", "closed_at"
 }  # fmt: skip
 """Fields of events that a record has under another name or in its money, or that are the run's."""
 LOST = Attempt(n=3, reserved=3, booked=2, lost_at=now())
@@ -185,3 +186,11 @@ def test_records_share_their_keys() -> None:
     for each in (first, after, fold(read, Resubmitted(job_id=1, at=now())), changed(read, used=1)):
         assert sys.getsizeof(each.__dict__) < 300
         assert sys.getsizeof(each.attempt.__dict__) < 400
+
+
+def test_a_submit_is_lost_when_its_connection_is_closed_at_the_latest() -> None:
+    """Where nobody can tell before: absence is counted from then."""
+    first = record(JobState.SUBMITTING, attempt=Attempt(n=1, reserved=3, booked=3))
+    later = now() + timedelta(minutes=5)
+    after = fold(first, Unknown(job_id=1, at=now(), error="gone", closed_at=later))
+    assert after.attempt.lost_at == later
