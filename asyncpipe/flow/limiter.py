@@ -303,6 +303,8 @@ class Windows:
         most = ALL_WORKERS if self.shared else self.max_workers
         ceiling = min(most, self.limits.models.get(model, most))
         window = Window(ceiling, learned=self.learned)
+        if self.shared:
+            window.shared(others=0, taken=0, share=FIRST_SHARE)
         found = _found(self.kept.get(model))
         if found is not None:
             window.recall(found)
@@ -311,6 +313,10 @@ class Windows:
 
 SILENT = News(demand=Demand(0, 0))
 """A worker that has said nothing of a model."""
+
+FIRST_SHARE = 1
+"""What a worker may have in flight of a model before it has heard of the others: those who begin
+together would each take the window for theirs, and learn a limit far below the real one."""
 
 ALL_WORKERS = 1_000_000
 """More than all workers of a key have in flight."""

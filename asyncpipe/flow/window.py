@@ -158,11 +158,12 @@ class Window:
     def shared(self, *, others: int, taken: int, share: int) -> None:
         """Note what other workers have in flight, and the most that we may have.
 
-        Of ``others`` the provider has ``taken`` so many. A limit that was met before anybody knew
-        of them is corrected: what is taken by now is within it.
+        Of ``others`` the provider has ``taken`` so many: that is seen as our own is. A limit that
+        was met before anybody knew of them is corrected: what is taken by now is within it.
         """
         self.others, self.theirs, self.share = others, taken, share
         learned = self._l
+        learned.peak = max(learned.peak, self._level)  # all grow alike, whoever takes how many
         if learned.found is not None and self._level > learned.found:
             learned.found = learned.believed = learned.about = self._level
             learned.size = max(learned.size, float(self._level))

@@ -7,8 +7,10 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asyncpipe.flow.limiter import Windows
 from asyncpipe.flow.shares import Demand, level, share_of
 from asyncpipe.flow.window import Window
+from asyncpipe.jobs import Limits
 
 demands = st.lists(
     st.builds(Demand, st.integers(0, 40), st.integers(0, 40)), min_size=1, max_size=6
@@ -84,3 +86,30 @@ def test_a_limit_met_before_others_were_known_is_corrected() -> None:
     assert window.found == 6
     window.shared(others=20, taken=19, share=6)
     assert (window.found, window.size) == (25, 25)
+
+
+def test_a_worker_begins_with_one_until_it_has_heard_of_the_others() -> None:
+    """Alone on a ledger it hears that within a second; unshared, it begins as ever."""
+    shared = Windows(max_workers=64, limits=Limits(), shared=True, kept={}).of("m")
+    alone = Windows(max_workers=64, limits=Limits(), kept={}).of("m")
+    for window, most in ((shared, 1), (alone, 4)):
+        while not window.full:
+            window.admitted()
+        assert window.in_flight == most
+
+
+def test_workers_who_take_nothing_see_the_window_grow_all_the_same() -> None:
+    """Their shares are of the same window: who has not begun would else have none of it."""
+    windows = [Window(100) for _ in range(4)]
+    in_flight = [0, 0, 0, 0]
+    for _ in range(16):
+        demands = [Demand(each, 50) for each in in_flight]
+        for n, window in enumerate(windows):
+            others = sum(in_flight) - in_flight[n]
+            window.shared(others=others, taken=others, share=share_of(window.size, demands, n))
+        for n, window in enumerate(windows):
+            while not window.full:
+                window.taken(window.admitted(), 0.0)
+            in_flight[n] = window.in_flight
+    assert sum(in_flight) > 40
+    assert max(in_flight) - min(in_flight) <= 1
