@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Callable, Collection
@@ -172,7 +173,8 @@ def mark(place: SharedPlace) -> str:
     known = _mark(place.folder)
     if known is not None:
         return known["store"]
-    store = uuid.uuid4().hex[:12]
+    # For people to find it; what tells it from others stays with the folder when that is moved.
+    store = f"{socket.gethostname()}:{place.folder.absolute()} ({uuid.uuid4().hex[:6]})"
     path = place.folder / STATE_FOLDER / MARK_NAME
     try:
         with whole_file(path) as file:

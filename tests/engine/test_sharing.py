@@ -192,6 +192,7 @@ def test_a_folder_knows_its_place_and_two_ledgers_are_refused(tmp_path: Path) ->
     assert place.name == str(folder)
     store = mark(place)
     assert store == mark(place)
+    assert str(folder) in store
     assert where_of(folder, shared_url()) == place
     with pytest.raises(UsageError, match="belongs to the place"):
         where_of(folder)
@@ -304,3 +305,20 @@ def test_a_transaction_that_says_nothing_is_ended(tmp_path: Path) -> None:
             return took_s
 
     assert asyncio.run(main()) < STUCK_S + 2
+
+
+def test_a_limit_of_the_users_is_that_of_all_workers(tmp_path: Path) -> None:
+    """Five at once of a model, whoever submits them; and not fewer, as one by one would be."""
+
+    async def main(simulator: Simulator) -> None:
+        limits = {"models": {FLUX: 5}}
+        async with (
+            worker(simulator, tmp_path / "a", str(tmp_path), limits=limits) as one,
+            worker(simulator, tmp_path / "b", str(tmp_path), limits=limits) as other,
+        ):
+            jobs = [a_mug(f"杯 {n}") for n in range(40)]
+            await asyncio.gather(one.batch_generate(jobs), other.batch_generate(jobs))
+        assert len(simulator.books.predictions()) == 40
+        assert 2 < simulator.books.peak_in_flight() <= 5
+
+    with_simulator(main)

@@ -7,7 +7,9 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncpipe.flow.limiter import Windows
+from asyncpipe.flow.gate import Gate
+from asyncpipe.flow.limiter import Answer, AnswerKind, Limiter, Windows
+from asyncpipe.flow.pace import Pace
 from asyncpipe.flow.shares import Demand, level, share_of
 from asyncpipe.flow.window import Window
 from asyncpipe.jobs import Limits
@@ -113,3 +115,29 @@ def test_workers_who_take_nothing_see_the_window_grow_all_the_same() -> None:
             in_flight[n] = window.in_flight
     assert sum(in_flight) > 40
     assert max(in_flight) - min(in_flight) <= 1
+
+
+def test_what_one_worker_meets_the_others_feel() -> None:
+    """The pause after a refusal, the limit that was met, and the part of the user's own rate."""
+    clock = [0.0]
+
+    def limiter() -> Limiter:
+        windows = Windows(max_workers=64, limits=Limits(), shared=True, kept={})
+        gate = Gate(Pace(cap=10.0), clock=lambda: clock[0])
+        return Limiter(gate, Random(1), windows.of, workers=64)
+
+    one, other = limiter(), limiter()
+    one.hear([{}], 0, {"m": 50})
+    for _ in range(4):
+        one.to_submit("m").answered(Answer(AnswerKind.TAKEN))
+        one.hear([{}], 0, {"m": 50})
+    for _ in range(9):
+        one.to_submit("m").answered(Answer(AnswerKind.LIMITED, 30.0))
+        clock[0] += 1.0
+    assert other.ready_at("m", clock[0]) == clock[0]
+    other.hear([one.news({"m": 50}), {}], 1, {"m": 50})
+    known = other.of("m").window
+    assert known.found == one.of("m").window.found == 4
+    assert known.others == 4
+    assert other.of("m").pause.until > clock[0] + 20.0
+    assert other.gate.pace.limit == 5.0
