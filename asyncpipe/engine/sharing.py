@@ -240,7 +240,7 @@ def _text_of(news: Mapping[str, News]) -> str:
     """News as workers tell them to each other, by model."""
     return orjson.dumps(
         {
-            model: [*astuple(each.demand), each.running, each.found, each.pause_s]
+            model: [*astuple(each.demand), each.claim, each.running, each.found, each.pause_s]
             for model, each in news.items()
         }
     ).decode()
@@ -251,9 +251,11 @@ def _news_of(told: WorkerNews) -> dict[str, News]:
     return {
         model: News(
             demand=Demand(in_flight, waiting),
+            claim=claim,
             running=running,
             found=found,
             pause_s=max(pause_s - told.age_s, 0.0),
         )
-        for model, (in_flight, waiting, running, found, pause_s) in orjson.loads(told.news).items()
+        for model, each in orjson.loads(told.news).items()
+        for in_flight, waiting, claim, running, found, pause_s in [each]
     }

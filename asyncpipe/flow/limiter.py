@@ -62,14 +62,20 @@ class _ModelLimits:
 class News:
     """What one worker tells the others of a model: its demand, a limit it met, how long it pauses.
 
-    ``running`` of what is in flight the provider has taken; ``pause_s`` counts from when that is
-    told.
+    ``claim`` is how many it would have in flight at most. ``running`` of what is in flight the
+    provider has taken; ``pause_s`` counts from when that is told.
     """
 
     demand: Demand
+    claim: int = 0
     running: int = 0
     found: int | None = None
     pause_s: float = 0.0
+
+    @property
+    def held(self) -> int:
+        """How many places are its own."""
+        return max(self.demand.in_flight, self.claim)
 
 
 class Limiter:
@@ -133,6 +139,7 @@ class Limiter:
         return {
             model: News(
                 demand=Demand(known.window.in_flight, waiting.get(model, 0)),
+                claim=known.window.claim,
                 running=known.window.running,
                 found=known.window.found if known.window.met else None,
                 pause_s=max(known.pause.until - now, 0.0),
@@ -147,19 +154,12 @@ class Limiter:
         for model, mine in ours.items():
             known, others = self.of(model), [each.get(model, SILENT) for each in told]
             others[me] = mine
-            for n, each in enumerate(others):
-                if n == me:
-                    continue
+            for each in others[:me] + others[me + 1 :]:
                 if each.found is not None:
                     known.window.hear(each.found)
                 if each.pause_s:
                     known.pause.hear(now + each.pause_s)
-            demands = [each.demand for each in others]
-            known.window.shared(
-                others=sum(each.in_flight for each in demands) - mine.demand.in_flight,
-                taken=sum(each.running for each in others) - mine.running,
-                share=share_of(known.window.size, demands, me),
-            )
+            _share(known.window, others, me)
         self.gate.share_pace(len(told))
         self.gate.news()
 
@@ -304,7 +304,7 @@ class Windows:
         ceiling = min(most, self.limits.models.get(model, most))
         window = Window(ceiling, learned=self.learned)
         if self.shared:
-            window.shared(others=0, taken=0, share=FIRST_SHARE)
+            window.shared(others=0, taken=0, share=0)
         found = _found(self.kept.get(model))
         if found is not None:
             window.recall(found)
@@ -314,9 +314,26 @@ class Windows:
 SILENT = News(demand=Demand(0, 0))
 """A worker that has said nothing of a model."""
 
-FIRST_SHARE = 1
-"""What a worker may have in flight of a model before it has heard of the others: those who begin
-together would each take the window for theirs, and learn a limit far below the real one."""
+
+def _share(window: Window, told: Sequence[News], me: int) -> None:
+    """Give a window our share of what all have, as far as they know of it.
+
+    What we would have is told first, and ours when we have heard that it is free: so all shares are
+    within the window together, whoever had not heard of whom.
+    """
+    held = [each.held for each in told]
+    others = sum(held) - held[me]
+    window.shared(
+        others=sum(each.demand.in_flight for each in told) - told[me].demand.in_flight,
+        taken=sum(each.running for each in told) - told[me].running,
+        share=max(min(told[me].claim, window.size - others), 0),
+    )
+    ours = told[me].demand
+    held[me] = max(ours.in_flight, window.share or 0)
+    wanted = [each.demand.wanted for each in told]
+    demands = [Demand(has, max(want - has, 0)) for has, want in zip(held, wanted, strict=True)]
+    window.claim = min(share_of(window.size, demands, me), ours.wanted)
+
 
 ALL_WORKERS = 1_000_000
 """More than all workers of a key have in flight."""

@@ -121,6 +121,7 @@ class Window:
     others: int = 0  # in flight at other workers, as they said last
     theirs: int = 0  # of those the provider had taken
     share: int | None = None
+    claim: int = 0  # the share that other workers are told of next
     _waiting: int = 0  # submits without an answer
     _final: bool = False  # whether the last one taken had ended with its answer
     _episode: int = 0

@@ -74,6 +74,10 @@ _FREE = f"(worker IS NULL OR (worker<>? AND worker NOT IN ({LIVE})))"
 _UNENDED = sorted(state.value for state in JobState if state not in ENDED)
 
 
+LOOKING = 2
+"""The key of the advisory lock, a place's own, under which workers tell and hear news."""
+
+
 class Writing(Enum):
     """What becomes of a record that is to be written."""
 
@@ -578,7 +582,11 @@ def look(
     runs: Sequence[Named],
     news: str,
 ) -> Look:
-    """Say what became of others' work, and tell ours: asked now and then by every worker."""
+    """Say what became of others' work, and tell ours: asked now and then by every worker.
+
+    By one at a time: whoever tells what it claims hears what the others have told before.
+    """
+    connection.execute("SELECT pg_advisory_xact_lock(hashtext(current_schema()), ?)", (LOOKING,))
     connection.execute(
         "UPDATE workers SET news=?, learned_at=clock_timestamp() WHERE id=?", (news, me)
     )

@@ -44,9 +44,11 @@ def worker(simulator: Simulator, folder: Path, place: str, **options: Any) -> Pi
     )
 
 
-def with_simulator(main: Callable[[Simulator], Awaitable[None]]) -> None:
+def with_simulator(
+    main: Callable[[Simulator], Awaitable[None]], generation_s: tuple[float, float] = (0.5, 1.0)
+) -> None:
     async def run() -> None:
-        settings = SimulatorSettings(generation_s=(0.5, 1.0), speed=4, body_bytes=2000)
+        settings = SimulatorSettings(generation_s=generation_s, speed=4, body_bytes=2000)
         async with Simulator(settings) as simulator:
             await main(simulator)
 
@@ -308,17 +310,17 @@ def test_a_transaction_that_says_nothing_is_ended(tmp_path: Path) -> None:
 
 
 def test_a_limit_of_the_users_is_that_of_all_workers(tmp_path: Path) -> None:
-    """Five at once of a model, whoever submits them; and not fewer, as one by one would be."""
+    """Five at once of a model, though two have places for three each; and more than one has."""
 
     async def main(simulator: Simulator) -> None:
-        limits = {"models": {FLUX: 5}}
+        told: dict[str, Any] = {"limits": {"models": {FLUX: 5}}, "max_workers": 3}
         async with (
-            worker(simulator, tmp_path / "a", str(tmp_path), limits=limits) as one,
-            worker(simulator, tmp_path / "b", str(tmp_path), limits=limits) as other,
+            worker(simulator, tmp_path / "a", str(tmp_path), **told) as one,
+            worker(simulator, tmp_path / "b", str(tmp_path), **told) as other,
         ):
-            jobs = [a_mug(f"杯 {n}") for n in range(40)]
+            jobs = [a_mug(f"杯 {n}") for n in range(24)]
             await asyncio.gather(one.batch_generate(jobs), other.batch_generate(jobs))
-        assert len(simulator.books.predictions()) == 40
-        assert 2 < simulator.books.peak_in_flight() <= 5
+        assert len(simulator.books.predictions()) == 24
+        assert 3 < simulator.books.peak_in_flight() <= 5
 
-    with_simulator(main)
+    with_simulator(main, generation_s=(4.0, 6.0))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncpipe.flow.gate import Gate
-from asyncpipe.flow.limiter import Answer, AnswerKind, Limiter, Windows
+from asyncpipe.flow.limiter import Answer, AnswerKind, Limiter, News, Windows
 from asyncpipe.flow.pace import Pace
 from asyncpipe.flow.shares import Demand, level, share_of
 from asyncpipe.flow.window import Window
@@ -90,11 +90,11 @@ def test_a_limit_met_before_others_were_known_is_corrected() -> None:
     assert (window.found, window.size) == (25, 25)
 
 
-def test_a_worker_begins_with_one_until_it_has_heard_of_the_others() -> None:
-    """Alone on a ledger it hears that within a second; unshared, it begins as ever."""
+def test_a_worker_begins_with_none_until_it_has_told_the_others() -> None:
+    """Alone on a ledger it has done so within two seconds; unshared, it begins as ever."""
     shared = Windows(max_workers=64, limits=Limits(), shared=True, kept={}).of("m")
     alone = Windows(max_workers=64, limits=Limits(), kept={}).of("m")
-    for window, most in ((shared, 1), (alone, 4)):
+    for window, most in ((shared, 0), (alone, 4)):
         while not window.full:
             window.admitted()
         assert window.in_flight == most
@@ -117,16 +117,18 @@ def test_workers_who_take_nothing_see_the_window_grow_all_the_same() -> None:
     assert max(in_flight) - min(in_flight) <= 1
 
 
+def a_limiter(clock: list[float], limits: Limits | None = None) -> Limiter:
+    limits = limits or Limits(models={"m": 5}, window="fixed")
+    learned = limits.window == "learned"
+    windows = Windows(max_workers=64, limits=limits, learned=learned, shared=True, kept={})
+    gate = Gate(Pace(cap=10.0), clock=lambda: clock[0])
+    return Limiter(gate, Random(1), windows.of, workers=64)
+
+
 def test_what_one_worker_meets_the_others_feel() -> None:
     """The pause after a refusal, the limit that was met, and the part of the user's own rate."""
     clock = [0.0]
-
-    def limiter() -> Limiter:
-        windows = Windows(max_workers=64, limits=Limits(), shared=True, kept={})
-        gate = Gate(Pace(cap=10.0), clock=lambda: clock[0])
-        return Limiter(gate, Random(1), windows.of, workers=64)
-
-    one, other = limiter(), limiter()
+    one, other = (a_limiter(clock, Limits(window="learned")) for _ in range(2))
     one.hear([{}], 0, {"m": 50})
     for _ in range(4):
         one.to_submit("m").answered(Answer(AnswerKind.TAKEN))
@@ -134,10 +136,32 @@ def test_what_one_worker_meets_the_others_feel() -> None:
     for _ in range(9):
         one.to_submit("m").answered(Answer(AnswerKind.LIMITED, 30.0))
         clock[0] += 1.0
-    assert other.ready_at("m", clock[0]) == clock[0]
+    assert other.of("m").pause.until == 0.0
     other.hear([one.news({"m": 50}), {}], 1, {"m": 50})
     known = other.of("m").window
     assert known.found == one.of("m").window.found == 4
     assert known.others == 4
     assert other.of("m").pause.until > clock[0] + 20.0
     assert other.gate.pace.limit == 5.0
+
+
+def test_no_order_of_telling_and_hearing_exceeds_the_window() -> None:
+    """Workers come, have jobs and run out of them; each tells, then hears, when it likes."""
+    for seed in range(60):
+        rng, n = Random(seed), 4
+        workers = [a_limiter([0.0]) for _ in range(n)]
+        told: list[dict[str, News]] = [{} for _ in range(n)]
+        waiting = [0] * n
+        for _ in range(200):
+            k = rng.randrange(n)
+            window = workers[k].of("m").window
+            waiting[k] = max(waiting[k] + rng.choice([-3, 0, 2, 9]), 0)
+            if rng.random() < 0.6:
+                told[k] = workers[k].news({"m": waiting[k]})
+                workers[k].hear(told, k, {"m": waiting[k]})
+            while waiting[k] and not window.full:
+                window.taken(window.admitted(), 0.0)
+                waiting[k] -= 1
+            for _ in range(rng.randint(0, window.in_flight)):
+                window.ended()
+            assert sum(each.of("m").window.in_flight for each in workers) <= 5, seed
