@@ -15,14 +15,20 @@ from typing import Any
 from asyncpipe.errors import UsageError
 from asyncpipe.pricing import PriceBook
 from asyncpipe.providers.base import (
+    Cancelled,
     HasAccountId,
+    HasBills,
+    HasCancel,
     HasHistory,
+    HasKeys,
     Listed,
     Prediction,
     PredictionStatus,
     Provider,
     Uploader,
     account_of,
+    lists_ended_only,
+    media_s_of,
     retention_of,
 )
 
@@ -31,8 +37,12 @@ DEFAULT_PROVIDER = "atlas"
 
 __all__ = [
     "DEFAULT_PROVIDER",
+    "Cancelled",
     "HasAccountId",
+    "HasBills",
+    "HasCancel",
     "HasHistory",
+    "HasKeys",
     "Listed",
     "Prediction",
     "PredictionStatus",
@@ -43,6 +53,8 @@ __all__ = [
     "has_key",
     "key_variable",
     "known_prices",
+    "lists_ended_only",
+    "media_s_of",
     "retention_of",
 ]
 

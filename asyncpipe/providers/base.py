@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -101,6 +101,67 @@ class HasHistory(Protocol):
         """The ``route`` that a prediction of ``job`` has where its submit was not answered."""
 
 
+def lists_ended_only(provider: Provider) -> bool:
+    """Whether its history shows predictions only once they have ended.
+
+    A provider may say so by its ``lists_ended_only``. What such a list does not show may still be
+    worked on, so it never proves that nothing was bought.
+    """
+    return getattr(provider, "lists_ended_only", False) is True
+
+
+@runtime_checkable
+class HasKeys(Protocol):
+    """What a provider may be besides: it buys once for one key, however often that is sent.
+
+    So a submit whose answer was lost is sent again, and answered with what it bought the first
+    time. ``submit`` takes the key as an argument that may be left out; every key is new.
+    """
+
+    @property
+    def key_ttl_s(self) -> float | None:
+        """For how many seconds after a submit its key is surely still known; None: for ever."""
+
+    async def submit(self, job: Job, *, key: str | None = None) -> Prediction:
+        """Buy one prediction, or answer with the one that was bought with ``key`` before.
+
+        ``key`` is 32 hex digits. Raises as ``Provider.submit`` does; where the provider is still at
+        work on the same key, NotAccepted, and it is sent again. What is refused when it is sent
+        again proves nothing: the first may have been taken.
+        """
+
+
+class Cancelled(StrEnum):
+    """What became of a prediction that was to be cancelled."""
+
+    FREE = "free"  # it is not made, and costs nothing
+    CHARGED = "charged"  # it is not made, and what was done of it is charged
+    TOO_LATE = "too late"  # it goes on, or has ended
+    UNKNOWN = "unknown"  # asked for, and what comes of it the provider does not say
+
+
+@runtime_checkable
+class HasCancel(Protocol):
+    """What a provider may be besides: it stops predictions that were submitted."""
+
+    async def cancel(self, prediction_id: str, *, route: str = "") -> Cancelled:
+        """Ask for the end of a prediction; later polls tell what it came to, and what it costs.
+
+        Asked again it answers much the same. Raises PredictionGone, PollFailed or KeyRefused.
+        """
+
+
+@runtime_checkable
+class HasBills(Protocol):
+    """What a provider may be besides: it says what each prediction was charged."""
+
+    async def bills(self, ids: Collection[str]) -> Mapping[str, Decimal]:
+        """USD charged by prediction id; of those it does not say (yet) there is none.
+
+        Costs nothing. Raises KeyRefused, or ProviderError where no bill is to be had.
+        """
+
+
 @runtime_checkable
 class HasAccountId(Protocol):
     """What a provider may be besides: it says which account its key belongs to."""
@@ -117,8 +178,9 @@ class HasAccountId(Protocol):
 class Provider(Protocol):
     """An API that is submitted to, polled, and answers URLs.
 
-    What it can do besides is asked for where it is needed: Uploader, HasHistory and HasAccountId
-    here, HasQuotes, HasBalance and HasBill in pricing, HasCatalogue in catalog.
+    What it can do besides is asked for where it is needed: Uploader, HasHistory, HasKeys,
+    HasCancel, HasBills and HasAccountId here, HasQuotes, HasBalance and HasBill in pricing,
+    HasCatalogue in catalog.
 
     Entering opens its connections; entered twice, the last exit closes them. It may have
     ``account``: an opaque word that tells accounts apart and is not the key (see ``account_of``).
@@ -168,6 +230,15 @@ def retention_of(provider: Provider) -> float:
     A provider may say so by its ``retention_s``.
     """
     return float(getattr(provider, "retention_s", USUAL_RETENTION_S))
+
+
+def media_s_of(provider: Provider) -> float:
+    """How many seconds after its end a prediction's media can surely be had.
+
+    A provider may say so by its ``media_s``, where that is less than its retention. The shorter it
+    is, the sooner they are fetched; it gives nothing up, which takes the retention and a refusal.
+    """
+    return float(getattr(provider, "media_s", retention_of(provider)))
 
 
 def account_of(provider: Provider) -> str:
