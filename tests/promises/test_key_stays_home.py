@@ -31,7 +31,7 @@ from asyncpipe.jobs.record import JobRecord
 from asyncpipe.ledger.folder import ledger_path
 from asyncpipe.media.downloader import Downloader
 from asyncpipe.media.source import Target
-from asyncpipe.providers.atlas.key import Redactor
+from asyncpipe.providers.key import Redactor
 from asyncpipe.simulator import Faults, Simulator, SimulatorSettings
 from tests.support import ROOT
 from tests.support.media import PNG, fetch

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from asyncpipe.http import header
 from asyncpipe.providers.atlas import fields
+from asyncpipe.providers.texts import clean, page_text, read_json
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +38,7 @@ class ApiAnswer:
 
 def open_answer(status: int, headers: Mapping[str, str], body: bytes) -> ApiAnswer:
     """Open an answer, whatever its body is."""
-    document = fields.read_json(body)
+    document = read_json(body)
     layers = fields.layers_of(document or {})
     trace = header(headers, "X-Request-ID") or next(
         (found for layer in reversed(layers) if (found := trace_id(layer))), ""
@@ -49,8 +49,8 @@ def open_answer(status: int, headers: Mapping[str, str], body: bytes) -> ApiAnsw
         document=document,
         layers=layers,
         headers=headers,
-        page=_page_text(body) if document is None else "",
-        request_id=fields.clean(trace, 200) or None,
+        page=page_text(body) if document is None else "",
+        request_id=clean(trace, 200) or None,
     )
 
 
@@ -66,11 +66,3 @@ def _code(status: int, document: fields.Fields | None) -> int:
     if not 200 <= status < 300:
         return status
     return 200 if told is None or told == 0 or 200 <= told < 300 else told
-
-
-def _page_text(body: bytes) -> str:
-    """What a body that is not JSON says: the title of a page, or its first words."""
-    text = body[:4096].decode("utf-8", "ignore")
-    if title := re.search(r"<title[^>]*>([^<]*)", text, re.IGNORECASE):
-        return fields.clean(title[1], 120)
-    return fields.clean(re.sub(r"<[^>]*>", " ", text), 120)

@@ -21,7 +21,8 @@ from asyncpipe._tasks import Retries, once_more, retrying
 from asyncpipe.errors import KeyRefused, PollFailed, ProviderError
 from asyncpipe.http import HttpAnswer, header, retry_after_s
 from asyncpipe.pricing import Bill, BilledDay
-from asyncpipe.providers.atlas.fields import clean, identifier, number, read_json
+from asyncpipe.providers.atlas.fields import identifier, number
+from asyncpipe.providers.texts import clean, read_json
 
 LONGEST_RANGE = timedelta(days=180)
 """The most days one request may ask for."""

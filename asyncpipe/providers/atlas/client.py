@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import os
-import re
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -15,9 +13,7 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote
 
-from multidict import CIMultiDict
 from yarl import URL
 
 from asyncpipe.errors import (
@@ -26,7 +22,6 @@ from asyncpipe.errors import (
     PredictionGone,
     ProviderError,
     Rejected,
-    UsageError,
 )
 from asyncpipe.http import (
     DEFAULT_TIMEOUTS,
@@ -41,10 +36,10 @@ from asyncpipe.jobs import Job, JobType
 from asyncpipe.media import media_type
 from asyncpipe.pricing import Bill, PriceBook, Quote
 from asyncpipe.providers import Listed, Prediction
+from asyncpipe.providers.address import base_of, segment
 from asyncpipe.providers.atlas.answer import open_answer
 from asyncpipe.providers.atlas.billing import read_account, read_balance, read_bill
 from asyncpipe.providers.atlas.history import pages
-from asyncpipe.providers.atlas.key import Redactor
 from asyncpipe.providers.atlas.listed import listed_quote
 from asyncpipe.providers.atlas.prices import built_in
 from asyncpipe.providers.atlas.quote import QuotedNothing, read_quote
@@ -57,6 +52,7 @@ from asyncpipe.providers.atlas.reader import (
     read_upload,
 )
 from asyncpipe.providers.catalog import CatalogModel, read_models
+from asyncpipe.providers.key import account_word, holds_key, read_key, redactor_of, without_key
 
 BASE_URL = "https://api.atlascloud.ai/api/v1"
 
@@ -95,17 +91,10 @@ _ARTICLE = "/model/prediction/{id}/get"
 
 _NOBODYS = "asyncpipe-asks-whether-its-key-is-taken"
 
-_PLAIN = re.compile(r"[A-Za-z0-9_-]+")
-
-_SIMULATED_KEY = "simulated"
-
-_SHORTEST_SECRET = 12
-"""Shorter keys are those of tests; taking every such word out of answers would spoil them."""
-
 
 def has_key() -> bool:
     """Whether the environment holds a key."""
-    return any(os.environ.get(variable, "").strip() for variable in KEY_VARIABLES)
+    return holds_key(KEY_VARIABLES)
 
 
 def connect(*, base_url: str | None, simulated: bool, keyless: bool) -> AtlasCloud:
@@ -139,10 +128,10 @@ class AtlasCloud:
     ) -> None:
         self._simulated = simulated
         self._base = _base(base_url, simulated=simulated)
-        key = "" if keyless else _key(api_key, simulated=simulated)
-        self._account = _account(key)
+        key = "" if keyless else read_key(api_key, KEY_VARIABLES, simulated=simulated)
+        self._account = account_word(key)
         self._account_id = ""
-        self._redactor = Redactor(key) if len(key) >= _SHORTEST_SECRET else None
+        self._redactor = redactor_of(key)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._http = HttpClient(str(self._base), headers=headers, timeouts=timeouts)
         self._listing, self._listed_until = asyncio.Lock(), -1.0
@@ -394,24 +383,14 @@ class AtlasCloud:
         raise _neither(refused)
 
     async def _ask(self, path: str, prediction_id: str, *, texts: bool = False) -> Prediction:
-        answer = await self._http.get(path.replace("{id}", _segment(prediction_id)))
+        answer = await self._http.get(path.replace("{id}", segment(prediction_id)))
         answer = self._without_key(answer)
         read = partial(read_poll, answer.status, answer.headers, answer.body, texts=texts)
         # Media of 20 MB inside an answer would hold the loop a quarter of a second.
         return read() if len(answer.body) < _LARGE else await asyncio.to_thread(read)
 
     def _without_key(self, answer: HttpAnswer) -> HttpAnswer:
-        """Take the key out of an answer that repeats it, before anything keeps or shows it."""
-        if self._redactor is None:
-            return answer
-        body = self._redactor.redact(answer.body)
-        lines = "\n".join(answer.headers.values())
-        if body is answer.body and not self._redactor.may_be_in(lines):
-            return answer
-        headers = [
-            (name, self._redactor.redact_text(value)) for name, value in answer.headers.items()
-        ]
-        return replace(answer, headers=CIMultiDict(headers), body=body)
+        return without_key(answer, self._redactor)
 
 
 def _neither(refused: Exception | None) -> PredictionGone | PollFailed:
@@ -422,59 +401,9 @@ def _neither(refused: Exception | None) -> PredictionGone | PollFailed:
     return PollFailed(text, status=status)
 
 
-def _segment(prediction_id: str) -> str:
-    """Encode an id as one segment of a path. Raises PredictionGone for what no id can be.
-
-    Servers resolve dot segments even when they are encoded, so those are never sent.
-    """
-    if _PLAIN.fullmatch(prediction_id):
-        return prediction_id
-    if not prediction_id or {".", ".."} & set(re.split(r"[/\\]", prediction_id)):
-        raise PredictionGone(f"{prediction_id!r} is not a prediction's id")
-    return quote(prediction_id, safe="", errors="replace")
-
-
-def _key(api_key: str | None, *, simulated: bool) -> str:
-    if api_key is None and simulated:
-        return _SIMULATED_KEY  # the real key has no business at a simulator
-    named = [os.environ.get(variable, "") for variable in KEY_VARIABLES]
-    key = next((found for text in [api_key or "", *named] if (found := text.strip())), "")
-    if not key:
-        raise UsageError(
-            f"no API key: set {KEY_VARIABLES[0]} (or {KEY_VARIABLES[1]}), "
-            "or use --simulate, which needs none"
-        )
-    if not re.fullmatch(r"[!-~]+", key):
-        raise UsageError(
-            "the API key contains spaces, line breaks or letters a key cannot have: copy it again"
-        )
-    return key
-
-
-def _account(key: str) -> str:
-    # A prefix of its own, so that it cannot be looked up among hashes of keys made elsewhere.
-    return hashlib.sha256(f"asyncpipe account {key}".encode()).hexdigest()[:12] if key else ""
-
-
 def _base(base_url: str | None, *, simulated: bool) -> URL:
     text = base_url or ("" if simulated else os.environ.get(BASE_URL_VARIABLE) or BASE_URL)
-    text = text.strip()
-    try:
-        url = URL(text.rstrip("/"))
-        port = url.port
-    except ValueError:
-        raise UsageError(f"the base URL is not a URL: write it like {BASE_URL}") from None
-    host = url.raw_host or ""
-    if not host or port is None or url.scheme not in ("http", "https"):
-        raise UsageError(f"the base URL must be whole, like {BASE_URL}")
-    if url.user is not None or url.password is not None:
-        raise UsageError(f"the base URL for {host} contains a user or password: take it out")
-    if url.query_string or url.fragment or re.search(r"\s", text):
-        raise UsageError(f"the base URL for {host} must end with its path, like {BASE_URL}")
-    if not is_loopback(host) and (simulated or url.scheme != "https"):
-        what = "a simulator runs on this machine" if simulated else "the key is sent over https"
-        raise UsageError(f"the base URL for {host} cannot be used: {what} only")
-    return _with_version(url)
+    return _with_version(base_of(text, example=BASE_URL, simulated=simulated))
 
 
 def _is_its_own(base: URL) -> bool:

@@ -15,16 +15,13 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 from urllib.parse import quote
 
-import orjson
-
 from asyncpipe.pricing import MOST_USD
+from asyncpipe.providers.texts import clean, parse, speaks_of_moderation, storable
 
 Fields = Mapping[str, Any]
 
 MODERATED = 1039
 """The one ``error_code`` the documentation explains: the input was refused by moderation."""
-
-MESSAGE_LENGTH = 300
 
 _DEPTH = 4
 
@@ -93,8 +90,6 @@ PLAIN_ID = re.compile(r"[A-Za-z0-9._-]{1,512}", re.ASCII)
 
 _PLAIN_URL = re.compile(r"https?://[!-~]+", re.ASCII)
 
-_LONG_NUMBER = re.compile(rb"[0-9]{19}")
-
 _AMOUNT = re.compile(r"\d{1,9}(\.\d{1,9})?", re.ASCII)
 
 _AMOUNT_LENGTH = 40
@@ -102,53 +97,6 @@ _AMOUNT_LENGTH = 40
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 
 _SHORTEST_BASE64 = 64
-
-_ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|[@-_])")
-
-_SECRETS = re.compile(r"(apikey-|Bearer\s+)[\w.~+/=-]+", re.IGNORECASE)
-
-_INLINE = re.compile(r"(data:[\w/.+-]+(?:;[\w=-]+)*,)[\w%+/=-]{20,}", re.IGNORECASE)
-"""Media inside a message, which say nothing to anybody."""
-
-_MODERATION = re.compile(
-    r"content[ _-]?(polic|filter|moderat)|moderation|moderated|copyright|sensitive|nsfw|filtered"
-    r"|safety (system|filter|polic|check)|审核|敏感|违规|版权",
-    re.IGNORECASE,
-)
-
-
-def read_json(body: bytes) -> Fields | None:
-    """Return the JSON object in ``body``, or None when there is none.
-
-    Stray bytes are replaced, not refused: an id must not be lost to a bad byte in a message.
-    """
-    # A long whole number would be a float to orjson.
-    document = None if _has_long_number(body) else parse(body)
-    if document is None:
-        try:
-            document = json.loads(body.decode("utf-8-sig", "replace"))
-        except (ValueError, RecursionError):  # RecursionError: deeper than the interpreter goes
-            return None
-    return document if isinstance(document, dict) else None
-
-
-_LARGE = 64 * 1024
-
-_DIGITS = bytes(0x30 if 0x30 <= byte <= 0x39 else 0x20 for byte in range(256))
-
-
-def _has_long_number(body: bytes) -> bool:
-    if len(body) < _LARGE:
-        return _LONG_NUMBER.search(body) is not None
-    return b"0" * 19 in body.translate(_DIGITS)  # media of 20 MB: a tenth of the time
-
-
-def parse(body: bytes) -> Any:
-    """What orjson makes of a body; None where it finds no JSON."""
-    try:
-        return orjson.loads(body)
-    except ValueError:
-        return None
 
 
 def layers_of(document: Fields) -> tuple[Fields, ...]:
@@ -177,21 +125,6 @@ def number(value: Any) -> int | None:
     return int(value) if abs(value) < 10**9 else None
 
 
-def clean(text: str, length: int = MESSAGE_LENGTH) -> str:
-    """Make one printable line of at most ``length`` characters; escapes, keys and media go."""
-    if text.isalnum() and len(text) <= length:
-        return text  # one word: nothing to take out of it
-    text = _SECRETS.sub(r"\1…", _ESCAPES.sub("", text[: 8 * MESSAGE_LENGTH]))
-    text = _INLINE.sub(r"\1…", text)
-    line = " ".join("".join(map(_printable, text)).split())
-    return line if len(line) <= length else line[: length - 1] + "…"
-
-
-def _printable(char: str) -> str:
-    # The joiners, which emoji and Persian are written with, count as formatting in Unicode.
-    return char if char.isprintable() or char in "\u200c\u200d" else " "
-
-
 def identifier(layer: Fields, names: Iterable[str] = _IDS) -> str:
     """Return the first of ``names`` in ``layer`` that holds an id, as text; "" if none does."""
     for name in names:
@@ -199,7 +132,7 @@ def identifier(layer: Fields, names: Iterable[str] = _IDS) -> str:
         if isinstance(value, int) and not isinstance(value, bool):
             value = str(value)  # JSON reading bounds its digits at 4,300, which str() takes
         if isinstance(value, str) and 0 < len(found := value.strip()) <= _ID_LENGTH:
-            return _storable(found)
+            return storable(found)
     return ""
 
 
@@ -219,7 +152,7 @@ def upload_url(layers: tuple[Fields, ...]) -> str:
 def _http(text: str) -> Iterator[str]:
     text = text.strip()
     if text[:8].lower().startswith(("http://", "https://")) and text.isprintable():
-        yield _storable(text)
+        yield storable(text)
 
 
 def outputs(
@@ -268,7 +201,7 @@ def unread(layers: Iterable[Fields], *, texts: bool = False) -> str:
             left = [m for m in (value if isinstance(value, list) else [value]) if _is_unread(m)]
             if left and not (texts and name in _TEXT_LISTS):
                 one = left[0] if len(left) == 1 and isinstance(left[0], str) else None
-                return _storable(one or json.dumps(left, ensure_ascii=False))[:RAW_LENGTH]
+                return storable(one or json.dumps(left, ensure_ascii=False))[:RAW_LENGTH]
     return ""
 
 
@@ -280,7 +213,7 @@ def outputs_of_failure(layers: Iterable[Fields]) -> str:
     for layer in layers:
         for name in _LISTS:
             if next(_urls(layer.get(name)), None) is not None:
-                return _storable(json.dumps(layer[name], ensure_ascii=False))[:RAW_LENGTH]
+                return storable(json.dumps(layer[name], ensure_ascii=False))[:RAW_LENGTH]
     return ""
 
 
@@ -339,10 +272,10 @@ def _url(text: str) -> Iterator[str]:
     scheme, colon, rest = text.partition(":")
     if text[:5].lower() == "data:":
         head, comma, body = rest.partition(",")  # "; BASE64" is base64
-        yield _storable(f"data:{''.join(head.split()).lower()}{comma}{body}")
+        yield storable(f"data:{''.join(head.split()).lower()}{comma}{body}")
         return
     if text[:8].lower().startswith(("http://", "https://")):
-        yield _storable(f"{scheme.lower()}{colon}{rest}")
+        yield storable(f"{scheme.lower()}{colon}{rest}")
         return
     # Neither patterns nor ``str.translate``: they would hold the loop half a second for 20 MB.
     packed = (
@@ -359,7 +292,7 @@ def _is_base64(text: str) -> bool:
 
 def _text(value: Any) -> Iterator[str]:
     if isinstance(value, str) and value:
-        yield "data:text/plain;charset=utf-8," + quote(_storable(value))
+        yield "data:text/plain;charset=utf-8," + quote(storable(value))
 
 
 _OTHERS = (
@@ -368,11 +301,6 @@ _OTHERS = (
     *((_urls, name) for name in (_AUDIO, *_FILES)),
 )
 """Where an output may be when no list has one."""
-
-
-def _storable(text: str) -> str:
-    # Half a surrogate pair is legal JSON, but neither a database nor a URL takes it.
-    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def cost(layers: Iterable[Fields]) -> Decimal | None:
@@ -478,4 +406,4 @@ def is_plain_url(value: Any) -> bool:
 
 def is_moderation(text: str, code: int | None) -> bool:
     """Whether an error means that content moderation refused the input."""
-    return code == MODERATED or _MODERATION.search(text) is not None
+    return code == MODERATED or speaks_of_moderation(text)

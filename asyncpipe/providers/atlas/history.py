@@ -21,6 +21,7 @@ from asyncpipe.http import HttpAnswer, retry_after_s
 from asyncpipe.providers.atlas import fields
 from asyncpipe.providers.atlas.answer import open_answer
 from asyncpipe.providers.base import Listed
+from asyncpipe.providers.texts import clean
 
 PAGE = 50
 """Predictions to a page: the most there may be."""
@@ -175,9 +176,9 @@ def _listed(row: Any) -> Listed | None:
     return Listed(
         id=name,
         created=created,
-        model=fields.clean(model) if isinstance(model, str) else "",
+        model=clean(model) if isinstance(model, str) else "",
         body=body,
-        status=fields.clean(word, 40).lower() if isinstance(word, str) else "",
+        status=clean(word, 40).lower() if isinstance(word, str) else "",
     )
 
 

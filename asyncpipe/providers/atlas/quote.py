@@ -12,7 +12,7 @@ from asyncpipe.errors import BalanceExhausted, KeyRefused, ProviderError, RateLi
 from asyncpipe.http import retry_after_s
 from asyncpipe.pricing import MOST_USD, Quote
 from asyncpipe.providers.atlas.answer import ApiAnswer, open_answer
-from asyncpipe.providers.atlas.fields import clean
+from asyncpipe.providers.texts import clean
 
 _AMOUNTS = ("price", "origin_price")
 

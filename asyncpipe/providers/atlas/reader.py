@@ -29,6 +29,7 @@ from asyncpipe.jobs import Notes
 from asyncpipe.providers import Prediction, PredictionStatus
 from asyncpipe.providers.atlas import fields
 from asyncpipe.providers.atlas.answer import ApiAnswer, open_answer, trace_id
+from asyncpipe.providers.texts import clean, parse
 
 ARTICLE = "article"
 """The route of a prediction known by a bare ``request_id``: the article's wire."""
@@ -174,7 +175,7 @@ def read_usual(
     it the same (a test compares them) and takes five times as long.
     """
     # Only text is taken from it, so what becomes of a long number does no harm.
-    document = fields.parse(body) if status == 200 else None
+    document = parse(body) if status == 200 else None
     if not isinstance(document, dict) or not _USUAL_TOP.issuperset(document):
         return None
     inner = document.get("data")
@@ -197,7 +198,7 @@ def read_usual(
         id=name,
         status=verdict,
         outputs=outputs,
-        request_id=(trace and fields.clean(trace, 200)) or None,
+        request_id=(trace and clean(trace, 200)) or None,
         said=word,
         charged=charged,
     )
@@ -277,7 +278,7 @@ def _spelled(layer: fields.Fields) -> str | None:
         return None
     if word.isalpha() and len(word) <= 40:
         return word.lower()
-    return re.sub(r"[\s-]+", "_", fields.clean(word, 40).lower()) or None
+    return re.sub(r"[\s-]+", "_", clean(word, 40).lower()) or None
 
 
 def _prediction(answer: ApiAnswer, status: PredictionStatus, *, texts: bool = False) -> Prediction:
@@ -420,9 +421,7 @@ def _made(kind: type[E], answer: ApiAnswer, text: str) -> E:
         shown += f", code {answer.code}"
     if answer.said:
         shown += f": {answer.said}"
-    return kind(
-        fields.clean(f"{text} ({shown})"), status=answer.status, request_id=answer.request_id
-    )
+    return kind(clean(f"{text} ({shown})"), status=answer.status, request_id=answer.request_id)
 
 
 def _waiting(kind: type[W], answer: ApiAnswer, text: str) -> W:
