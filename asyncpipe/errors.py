@@ -26,6 +26,8 @@
     ├── LedgerError             the ledger cannot be read or written
     ├── BudgetReached           the job does not fit into max_cost
     ├── BalanceTooLow           the account has less than min_balance
+    ├── WebhookRefused          a delivery is not what it says: answer .status
+    │   └── WebhookKeysAway     503: it cannot be checked now, have it delivered again
     └── FolderInUse             another run holds the output folder
 
 A job that fails is a result, never one of these; ``IllegalTransition`` is a bug of ours.
@@ -228,6 +230,25 @@ class ClaimLost(AsyncpipeError):
 
 class FolderInUse(AsyncpipeError):
     """Another run holds the output folder."""
+
+
+class WebhookRefused(AsyncpipeError):
+    """A webhook is not taken; nothing of what it says is in the message.
+
+    ``word`` is why (malformed, too large, stale, forged, replayed, keys away), ``status`` the HTTP
+    status to answer.
+    """
+
+    def __init__(self, message: str, word: str, status: int) -> None:
+        super().__init__(message)
+        self.word, self.status = word, status
+
+
+class WebhookKeysAway(WebhookRefused):
+    """The keys to check a webhook with cannot be had: answer 503, so that it is sent again."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, "keys away", 503)
 
 
 class IllegalTransition(RuntimeError):

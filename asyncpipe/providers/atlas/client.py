@@ -39,6 +39,7 @@ from asyncpipe.providers import Listed, Prediction
 from asyncpipe.providers.address import base_of, segment
 from asyncpipe.providers.atlas.answer import open_answer
 from asyncpipe.providers.atlas.billing import read_account, read_balance, read_bill
+from asyncpipe.providers.atlas.callback import verifier
 from asyncpipe.providers.atlas.history import pages
 from asyncpipe.providers.atlas.listed import listed_quote
 from asyncpipe.providers.atlas.prices import built_in
@@ -53,6 +54,7 @@ from asyncpipe.providers.atlas.reader import (
 )
 from asyncpipe.providers.catalog import CatalogModel, read_models
 from asyncpipe.providers.key import account_word, holds_key, read_key, redactor_of, without_key
+from asyncpipe.webhooks import Verifier, callback_url
 
 BASE_URL = "https://api.atlascloud.ai/api/v1"
 
@@ -113,8 +115,9 @@ class AtlasCloud:
     ``api_key`` defaults to ATLASCLOUD_API_KEY, then ATLAS_CLOUD_API_KEY; ``base_url`` to
     ATLASCLOUD_BASE_URL, then the API's own, with or without ``/api/v1``. ``simulated`` is for a
     simulator on this machine: then neither variable is read and any key will do. ``keyless`` reads
-    and sends no key: enough for ``catalog`` and ``quote``, and for nothing else. Raises UsageError
-    for a missing or impossible key or address.
+    and sends no key: enough for ``catalog`` and ``quote``, and for nothing else. With a
+    ``webhook_url`` every submit asks to be called back there when its prediction has ended. Raises
+    UsageError for a missing or impossible key or address.
     """
 
     def __init__(
@@ -125,9 +128,12 @@ class AtlasCloud:
         timeouts: Timeouts = DEFAULT_TIMEOUTS,
         simulated: bool = False,
         keyless: bool = False,
+        webhook_url: str | None = None,
     ) -> None:
         self._simulated = simulated
         self._base = _base(base_url, simulated=simulated)
+        self._webhook_url = callback_url(webhook_url, origin=str(self._base.origin()))
+        self._verifier = verifier(str(self._base))
         key = "" if keyless else read_key(api_key, KEY_VARIABLES, simulated=simulated)
         self._account = account_word(key)
         self._account_id = ""
@@ -174,6 +180,16 @@ class AtlasCloud:
         """How long predictions and media are kept, by its documents: 14 days."""
         return 14 * 86_400.0
 
+    @property
+    def webhook_url(self) -> str | None:
+        """Where submits ask to be called back; None: nowhere."""
+        return self._webhook_url
+
+    @property
+    def verifier(self) -> Verifier:
+        """What tells its deliveries from forgeries; their keys are fetched from its own host."""
+        return self._verifier
+
     async def __aenter__(self) -> Self:
         """Open its connections. Raises UsageError for a proxy that cannot be used."""
         await self._http.__aenter__()
@@ -192,7 +208,10 @@ class AtlasCloud:
 
         Raises NotAccepted, SubmitStopped, Rejected, or SubmitUnknown.
         """
-        answer = self._without_key(await self._http.post(_ENDPOINTS[job.kind], job.body))
+        body = job.body
+        if self._webhook_url is not None:  # not the job's: its key and its traces are without
+            body = {"webhook_url": self._webhook_url, **body}
+        answer = self._without_key(await self._http.post(_ENDPOINTS[job.kind], body))
         texts = job.kind is JobType.AUDIO
         prediction = read_submit(answer.status, answer.headers, answer.body, texts=texts)
         return replace(prediction, route=TEXTS) if texts and not prediction.route else prediction
