@@ -152,7 +152,7 @@ class Intake:
         await self._work_on(job_file, digest)
         session = await self._begin()
         again = Again(retry_failed=retry_failed, resubmit=resubmit_unknown)
-        async with self._turn:
+        async with self._ledger.taking_in(), self._turn:
             run = await self._repeat(job_file, digest)
             if run is None:
                 run = await self._write(jobs, job_file, digest, again)
@@ -268,7 +268,7 @@ class Intake:
         async with self._beginning:
             if self._session is None:
                 begun, cut = await self._ledger.begin_session(now())
-                self._session = self._since = begun.id
+                self._session, self._since = begun.id, begun.since
                 self._totals.set_removed(begun.removed)
                 if cut is not None:
                     raise cut

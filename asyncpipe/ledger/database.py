@@ -153,6 +153,11 @@ class SqliteLedger(Committing):
         """Nobody else looks for anything."""
         yield
 
+    @asynccontextmanager
+    async def taking_in(self) -> AsyncIterator[None]:
+        """Nobody else writes jobs."""
+        yield
+
     async def changes(self) -> int:
         """Count rows that this connection has written."""
         return await self._ask(lambda _: self._connection.total_changes if self._connection else 0)

@@ -17,7 +17,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from datetime import datetime
 from functools import lru_cache, partial
 from pathlib import Path
@@ -596,22 +596,27 @@ class PostgresLedger(Committing):
         query = "SELECT pg_current_xact_id()::text::bigint"
         return await self._ask(lambda connection: int(connection.execute(query).fetchone()[0]))
 
-    @asynccontextmanager
-    async def searching(self) -> AsyncIterator[None]:
+    def searching(self) -> AbstractAsyncContextManager[None]:
         """Look for lost submits alone: what is found by two workers would be adopted twice."""
+        return self._alone("search")
+
+    def taking_in(self) -> AbstractAsyncContextManager[None]:
+        """Write the jobs of a run alone: rows bear the run that named them last."""
+        return self._alone("pass")
+
+    @asynccontextmanager
+    async def _alone(self, what: str) -> AsyncIterator[None]:
         # No lock of the database: who is stopped, or gone without a word, would hold it on.
-        while True:
-            if await self._ask(partial(sharing.begin_search, me=self.worker)):
-                break
+        while not await self._ask(partial(sharing.begin_turn, what=what, me=self.worker)):
             await asyncio.sleep(PAUSE_S)
         try:
             yield
         finally:
-            await within(self._end_search)
+            await within(partial(self._end_turn, what))
 
-    async def _end_search(self) -> None:
+    async def _end_turn(self, what: str) -> None:
         with suppress(LedgerError):  # then the end of the lease ends it
-            await self._ask(partial(sharing.end_search, me=self.worker))
+            await self._ask(partial(sharing.end_turn, what=what, me=self.worker))
 
     # -- transactions ---------------------------------------------------------------------------
 

@@ -182,6 +182,9 @@ class Ledger(Protocol):
     def searching(self) -> AbstractAsyncContextManager[None]:
         """Look for lost submits alone: two workers would adopt the same prediction twice."""
 
+    def taking_in(self) -> AbstractAsyncContextManager[None]:
+        """Write the jobs of a run while no other worker does; waits for its turn."""
+
     async def unresolved(self) -> list[JobRecord]:
         """Jobs that are unknown, or have an earlier attempt of unknown outcome, by id."""
 

@@ -213,7 +213,8 @@ def add_jobs(
         f"CASE WHEN jobs.seen_run IN ({unended}) THEN jobs.seen_before"
         " ELSE jobs.seen_run END, seen_run=excluded.seen_run, position=excluded.position,"
         " spec=excluded.spec"
-        " WHERE jobs.seen_run<>excluded.seen_run",
+        f" WHERE jobs.seen_run<excluded.seen_run OR (jobs.seen_run IN ({unended})"
+        " AND jobs.seen_run<>excluded.seen_run)",
         (
             (
                 key,

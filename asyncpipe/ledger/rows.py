@@ -51,9 +51,13 @@ class Repeated:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Session:
-    """A process that works in the folder, and how many jobs count as removed since it began."""
+    """A process that works in the folder, and how many jobs count as removed since it began.
+
+    ``since``: rows that bear this run or a later one are named by it, or by one it goes along with.
+    """
 
     id: int
+    since: int
     removed: int
 
 

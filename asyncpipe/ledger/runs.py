@@ -23,7 +23,7 @@ def begin_session(connection: Connection, at: datetime) -> Session:
     """Note that a process begins to work here; what it does not name counts as removed."""
     session = _new_run(connection, session=0, started_at=at.isoformat())
     connection.execute("UPDATE runs SET session=id WHERE id=?", (session,))
-    return Session(id=session, removed=removed(connection))
+    return Session(id=session, since=session, removed=removed(connection))
 
 
 def start_run(connection: Connection, at: datetime, *, session: int, job_file: str | None) -> int:

@@ -50,8 +50,8 @@ CREATE TABLE facts(
   PRIMARY KEY(job_id, n, prediction_id));
 CREATE TABLE spent(one INTEGER PRIMARY KEY, committed INTEGER NOT NULL);
 INSERT INTO spent VALUES(1, 0);
-CREATE TABLE searching(one INTEGER PRIMARY KEY, worker INTEGER);
-INSERT INTO searching VALUES(1, NULL);
+CREATE TABLE turns(what TEXT PRIMARY KEY, worker INTEGER);
+INSERT INTO turns VALUES('search', NULL), ('pass', NULL);
 ALTER TABLE jobs ADD COLUMN worker BIGINT;
 ALTER TABLE jobs ADD COLUMN last_worker BIGINT;
 ALTER TABLE jobs ADD COLUMN shard BIGINT;
@@ -365,20 +365,21 @@ def shared_session(connection: Connection, begun: Session, me: int) -> Session:
     if session is None:
         return begun
     connection.execute("UPDATE runs SET session=? WHERE id=?", (session, begun.id))
-    return Session(id=begun.id, removed=removed(connection))
+    return Session(id=begun.id, since=session, removed=removed(connection))
 
 
-def begin_search(connection: Connection, *, me: int) -> bool:
-    """Note that a worker looks for lost submits; False where another one does, and lives."""
+def begin_turn(connection: Connection, what: str, *, me: int) -> bool:
+    """Take the turn at what one worker does at a time; False where another one has it, and lives."""
     query = (
-        f"UPDATE searching SET worker=? WHERE worker IS NULL OR worker=? OR worker NOT IN ({LIVE})"
+        "UPDATE turns SET worker=? WHERE what=?"
+        f" AND (worker IS NULL OR worker=? OR worker NOT IN ({LIVE}))"
     )
-    return connection.execute(query, (me, me)).rowcount > 0
+    return connection.execute(query, (me, what, me)).rowcount > 0
 
 
-def end_search(connection: Connection, *, me: int) -> None:
-    """Let others look for lost submits."""
-    connection.execute("UPDATE searching SET worker=NULL WHERE worker=?", (me,))
+def end_turn(connection: Connection, what: str, *, me: int) -> None:
+    """Let others have the turn."""
+    connection.execute("UPDATE turns SET worker=NULL WHERE what=? AND worker=?", (what, me))
 
 
 # -- claims -------------------------------------------------------------------------------------

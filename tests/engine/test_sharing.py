@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from asyncpipe import AtlasCloud, Job, Pipeline, Polling
+from asyncpipe import AtlasCloud, Job, Manifest, Pipeline, Polling
 from asyncpipe.engine.sharing import adopt
 from asyncpipe.errors import LedgerError, UsageError
 from asyncpipe.jobs.events import Event, Intended, NotBought, Resubmitted, Submitted, Unknown, now
@@ -102,6 +102,67 @@ def test_a_caller_whose_worker_leaves_gets_its_job_from_the_next(tmp_path: Path)
             assert len(simulator.books.predictions()) == 1
 
     with_simulator(main)
+
+
+def test_a_run_writes_its_jobs_after_another_worker_has_written_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two that write at once would leave rows that only the earlier run names.
+
+    Seen once in a benchmark: the other ended at once, and said that all jobs were removed.
+    """
+    monkeypatch.setattr("asyncpipe.engine.ingest.PAGE", 3)
+    order = list[str]()
+
+    async def main(simulator: Simulator) -> None:
+        place, started = str(tmp_path), list[asyncio.Future[Manifest]]()
+        async with (
+            worker(simulator, tmp_path / "a", place) as one,
+            worker(simulator, tmp_path / "b", place) as other,
+        ):
+
+            def named(who: str) -> Iterator[Job]:
+                order.append(who)
+                for number in range(12):
+                    if who == "one" and number == 3:
+                        started.append(asyncio.ensure_future(other.batch_generate(named("other"))))
+                    yield Job(name=f"杯 {number}", model=FLUX, prompt="a mug")
+                order.append(f"{who} ends")
+
+            totals = [(await one.batch_generate(named("one"))).totals, (await started[0]).totals]
+        assert [(each.successful, each.removed) for each in totals] == [(12, 0), (12, 0)]
+        assert len(simulator.books.predictions()) == 12
+
+    with_simulator(main)
+    assert order == ["one", "one ends", "other", "other ends"]
+
+
+def test_a_row_goes_on_to_bear_the_later_of_two_runs(tmp_path: Path) -> None:
+    """A worker that was stopped while it wrote them, and wakes up, takes no job from another's run.
+
+    Nor does the session of one that came later count as a new one, in which they were removed.
+    """
+
+    async def main() -> None:
+        url, place = shared_url(), str(tmp_path)
+        jobs = [(job.key("toy"), job) for job in (Job(model=FLUX, prompt="杯", name="杯"),)]
+        async with (
+            open_place(url, place, tmp_path, ORIGIN) as one,
+            open_place(url, place, tmp_path, ORIGIN) as other,
+        ):
+            first, _ = await one.begin_session(now())
+            earlier = await one.start_run(now(), session=first.since, job_file=None)
+            second, _ = await other.begin_session(now())
+            assert second.since == first.id
+            later = await other.start_run(now(), session=second.since, job_file=None)
+            for ledger, run in ((other, later), (one, earlier)):
+                await ledger.add_jobs(jobs, run=run, position=0)
+                await ledger.end_pass(run, digest=None, jobs=1)
+            for ledger, run, single in ((one, earlier, first.id), (other, later, second.id)):
+                assert await ledger.pending_models(Named(run=run, single=single)) == [FLUX]
+                assert (await ledger.sums()).removed == 0
+
+    asyncio.run(main())
 
 
 def test_enqueued_jobs_are_in_shards_and_each_shard_is_worked_by_itself(tmp_path: Path) -> None:
@@ -246,7 +307,10 @@ def test_a_worker_that_lost_a_job_writes_facts_and_nothing_else(tmp_path: Path) 
     asyncio.run(main())
 
 
-def test_lost_submits_are_looked_for_by_one_worker_at_a_time(tmp_path: Path) -> None:
+@pytest.mark.parametrize("what", ["searching", "taking_in"])
+def test_lost_submits_are_looked_for_and_jobs_written_by_one_worker_at_a_time(
+    tmp_path: Path, what: str
+) -> None:
     """The second begins when the first has ended, or its lease has: stopped, it holds up nobody."""
 
     async def main() -> list[str]:
@@ -258,15 +322,15 @@ def test_lost_submits_are_looked_for_by_one_worker_at_a_time(tmp_path: Path) -> 
         ):
 
             async def look(ledger: SharedLedger, name: str) -> None:
-                async with ledger.searching():
+                async with getattr(ledger, what)():
                     seen.append(name)
 
-            async with one.searching():
+            async with getattr(one, what)():
                 second = asyncio.ensure_future(look(third, "third"))
                 await one.sums()
                 seen.append("one")
             await second
-            stopped = other.searching()
+            stopped = getattr(other, what)()
             await stopped.__aenter__()
             other.lease.close()  # as SIGSTOP would
             await look(one, "one again")
