@@ -607,7 +607,9 @@ class PostgresLedger(Committing):
     @asynccontextmanager
     async def _alone(self, what: str) -> AsyncIterator[None]:
         # No lock of the database: who is stopped, or gone without a word, would hold it on.
-        while not await self._ask(partial(sharing.begin_turn, what=what, me=self.worker)):
+        while True:
+            if await self._ask(partial(sharing.begin_turn, what=what, me=self.worker)):
+                break
             await asyncio.sleep(PAUSE_S)
         try:
             yield

@@ -369,7 +369,7 @@ def shared_session(connection: Connection, begun: Session, me: int) -> Session:
 
 
 def begin_turn(connection: Connection, what: str, *, me: int) -> bool:
-    """Take the turn at what one worker does at a time; False where another one has it, and lives."""
+    """Take the turn at what one worker does at a time; False where another that lives has it."""
     query = (
         "UPDATE turns SET worker=? WHERE what=?"
         f" AND (worker IS NULL OR worker=? OR worker NOT IN ({LIVE}))"
