@@ -21,10 +21,11 @@ from asyncpipe.engine.chase import PATIENCE_S
 from asyncpipe.engine.decide import PredictionOwners, RetryPolicy
 from asyncpipe.engine.drive import Driver
 from asyncpipe.engine.fetch import Fetcher
+from asyncpipe.engine.hooks import hearing
 from asyncpipe.engine.ingest import mark_interrupted
 from asyncpipe.engine.intake import Intake
 from asyncpipe.engine.poll import Inquiry, Poller
-from asyncpipe.engine.recorder import Hook, Recorder
+from asyncpipe.engine.recorder import Recorder
 from asyncpipe.engine.search import Searcher
 from asyncpipe.engine.sharing import Sharing
 from asyncpipe.engine.submit import Submitter
@@ -47,6 +48,7 @@ from asyncpipe.http import on_loopback
 from asyncpipe.jobs import (
     PAID_OPEN,
     Deadlines,
+    Hook,
     JobRecord,
     JobState,
     JobType,
@@ -135,6 +137,7 @@ class Engine:
 
         Raises FolderInUse, LedgerError, and UsageError for another provider's or account's folder.
         """
+        self.hooks = await stack.enter_async_context(hearing(self.settings.hooks))
         if bucket_of(self.where) is not None:  # a folder's is opened once its lock is held
             await stack.enter_async_context(self.store)
         await self._open_ledger(stack)
@@ -203,7 +206,7 @@ class Engine:
             totals,
             self.spending.budget,
             self.stops,
-            hooks=self.settings.hooks,
+            hooks=self.hooks,
             shared=shared,
         )
         await mark_interrupted(self.ledger, self.recorder.append)

@@ -17,7 +17,6 @@ from asyncpipe.engine.decide import RetryPolicy
 from asyncpipe.engine.engine import Engine, EngineSettings
 from asyncpipe.engine.ingest import JobLike, one_job
 from asyncpipe.engine.intake import explain
-from asyncpipe.engine.recorder import Hook
 from asyncpipe.engine.stream import ResultStream
 from asyncpipe.engine.tickets import Ticket
 from asyncpipe.errors import AsyncpipeError, ClaimLost, LedgerError, UsageError
@@ -26,6 +25,7 @@ from asyncpipe.jobfile import has_placeholder
 from asyncpipe.jobs import (
     ENDED,
     Deadlines,
+    Hook,
     Job,
     JobRecord,
     JobState,
@@ -76,6 +76,17 @@ def _one_place(name: str | OutputPlace) -> OutputPlace:
     return place_of(name)
 
 
+def _several(hooks: Hook | Iterable[Hook] | None) -> tuple[Hook, ...]:
+    """The hooks that are meant; raises UsageError for what nobody can call."""
+    if hooks is None or callable(hooks):
+        return (hooks,) if hooks else ()
+    found = tuple(hooks)
+    for hook in found:
+        if not callable(hook):
+            raise UsageError(f"on_event: {hook!r} cannot be called with an event and a job")
+    return found
+
+
 class Pipeline:
     """Run jobs into one output folder; a service keeps one for its lifetime.
 
@@ -91,10 +102,10 @@ class Pipeline:
     left alone. With a ``ledger`` (``postgresql://…``) that others may share this is one of its
     workers, whose lease of ``lease_s`` seconds says how long its jobs are left alone; ``place`` is
     the name of the output place there, by default the folder as it is given. Jobs that name files
-    of this machine are refused unless those lie below ``local_files``. ``on_event`` is called for
-    every event, ``on_remark`` (default: the log) with what users should know. Jobs run in the
-    pipeline's own tasks: leaving early loses nothing paid
-    for. Raises FolderInUse, LedgerError, UsageError (another provider's or account's
+    of this machine are refused unless those lie below ``local_files``. ``on_event`` is
+    a hook, or several, that every event is given to; ``on_remark`` (default: the log) is called
+    with what users should know. Jobs run in the pipeline's own tasks: leaving early loses nothing
+    paid for. Raises FolderInUse, LedgerError, UsageError (another provider's or account's
     folder).
     """
 
@@ -122,7 +133,7 @@ class Pipeline:
         local_files: str | OutputPlace | None = None,
         public_url: str | None = None,
         presign: str | None = None,
-        on_event: Hook | None = None,
+        on_event: Hook | Iterable[Hook] | None = None,
         on_remark: Tell = logger.warning,
         seed: int | None = None,
     ) -> None:
@@ -151,7 +162,7 @@ class Pipeline:
             tell=on_remark,
             same_account=same_account,
             lease_s=lease_s,
-            hooks=(on_event,) if on_event else (),
+            hooks=_several(on_event),
             rng=Random(seed),
         )
         self._engine: Engine | None = None

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable
 
+from asyncpipe.engine.hooks import Hooks
 from asyncpipe.engine.tickets import StopReasons, Ticket
 from asyncpipe.errors import ClaimLost
 from asyncpipe.jobs import Event, Intended, JobRecord, fold
@@ -15,18 +14,13 @@ from asyncpipe.ledger import Ledger, NotReserved, SharedLedger
 from asyncpipe.pricing import Budget
 from asyncpipe.report import ABOUT_S, MANIFEST_EVERY_S, Totals, manifest_due_s
 
-logger = logging.getLogger("asyncpipe.engine")
-
-Hook = Callable[[Event, JobRecord], None]
-"""Called once for every event, with the job as it stands after it; must not block."""
-
 
 class Recorder:
     """Makes every event count, at once and in the order in which things happen.
 
     Synchronous: no cancellation comes between what happened and its record. Hooks hear of it right
-    after the tick of the loop; one that raises is logged and called again. A charge above its
-    reservation that uses the budget up stops submitting.
+    after the tick of the loop. A charge above its reservation that uses the budget up stops
+    submitting.
     """
 
     def __init__(
@@ -36,14 +30,13 @@ class Recorder:
         budget: Budget,
         stops: StopReasons,
         *,
-        hooks: tuple[Hook, ...],
+        hooks: Hooks,
         shared: SharedLedger | None = None,
     ) -> None:
         self.totals = totals
         self._shared = shared
         self._ledger, self._budget, self._stops = ledger, budget, stops
         self._hooks = hooks
-        self._heard: deque[tuple[Event, JobRecord]] = deque()
         self._changed = asyncio.Event()
 
     def record(self, ticket: Ticket, event: Event) -> None:
@@ -96,22 +89,13 @@ class Recorder:
         exceeded = overran and self._budget.exceeded
         self.totals.fold(record, after)
         if self._hooks:
-            if not self._heard:
-                # Not a coroutine that is woken: that costs more than all the folding.
-                asyncio.get_running_loop().call_soon(self.tell)
-            self._heard.append((event, after))
+            self._hooks.hear(event, after)
         if overran and self._budget.exceeded and not exceeded:
             self._stops.note(self._budget.excess())
 
     def tell(self) -> None:
-        """Let hooks hear of everything recorded so far."""
-        while self._heard:
-            event, after = self._heard.popleft()
-            for hook in self._hooks:
-                try:
-                    hook(event, after)
-                except Exception:  # a user's hook must not stop paid work
-                    logger.exception("hook failed", extra={"action": "hook.failed"})
+        """Let sync hooks hear of everything recorded so far."""
+        self._hooks.tell()
 
     async def keep_manifest(self, write: Callable[[], Awaitable[object]]) -> None:
         """Write the manifest for ever when it is old: every max(10 s, 50 x its own duration).

@@ -35,6 +35,7 @@ from asyncpipe.jobs.events import (
     Withdrawn,
     now,
 )
+from asyncpipe.jobs.hook import Hook
 from asyncpipe.jobs.inputs import (
     DIRECT_FIELDS,
     LocalFile,
@@ -97,6 +98,7 @@ __all__ = [
     "FetchFailed",
     "Found",
     "Generated",
+    "Hook",
     "Intended",
     "Job",
     "JobRecord",

@@ -23,7 +23,6 @@ import anyio
 import pytest
 
 from asyncpipe import Job, JobState, Manifest, Pipeline, Polling, read_manifest
-from asyncpipe.engine.recorder import Hook
 from asyncpipe.errors import (
     AsyncpipeError,
     BalanceTooLow,
@@ -37,6 +36,7 @@ from asyncpipe.errors import (
     SubmitUnknown,
     UsageError,
 )
+from asyncpipe.jobs import Hook
 from asyncpipe.jobs.events import Event, Intended, Submitted, now
 from asyncpipe.jobs.record import JobRecord, fold
 from asyncpipe.jobs.settings import Limits

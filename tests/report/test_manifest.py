@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from asyncpipe.engine.hooks import Hooks
 from asyncpipe.engine.recorder import Recorder
 from asyncpipe.engine.tickets import StopReasons, Tickets
 from asyncpipe.jobs.events import AssetStored, now
@@ -42,7 +43,7 @@ def a_recorder(totals: Totals) -> Recorder:
     """One whose events go nowhere."""
     ledger: Any = Written()
     budget = Budget(None, totals, Tickets())
-    return Recorder(ledger, totals, budget, StopReasons(asyncio.Event()), hooks=())
+    return Recorder(ledger, totals, budget, StopReasons(asyncio.Event()), hooks=Hooks((), print))
 
 
 @pytest.mark.parametrize(("ended", "first_s"), [(500, 10.0), (30_000, 30.0)])

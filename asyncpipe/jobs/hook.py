@@ -1,0 +1,14 @@
+"""What a program gives to hear of events."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from asyncpipe.jobs.events import Event
+from asyncpipe.jobs.record import JobRecord
+
+Hook = Callable[[Event, JobRecord], Awaitable[None] | None]
+"""Called once for every event, with the job as it stands after it; sync, or async and awaited.
+
+An object's method ``on_close()``, sync or async, is called when the pipeline has closed.
+"""
