@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import Callable, Iterable
 
+from asyncpipe.engine.again import is_keyed
 from asyncpipe.engine.tickets import Ticket
 from asyncpipe.jobs import PAID_OPEN, JobRecord, JobState
 from asyncpipe.ledger import Ledger
@@ -40,7 +41,7 @@ class Aftercare:
 
     def put_down(self, ticket: Ticket) -> None:
         """Note that a driver let go of a job."""
-        if ticket.chase is not None or not to_come_again(ticket.record):  # admission chases it on
+        if ticket.chase is not None or not _comes_again(ticket.record):  # admission chases it on
             self._due.pop(ticket.id, None)
             return
         _, gap_s = self._due.get(ticket.id, (0.0, FIRST_S / 2))
@@ -64,4 +65,9 @@ class Aftercare:
         for job_id in due:  # one that others have taken up meanwhile is put down by them
             self._due[job_id] = math.inf, self._due[job_id][1]
         records = await self._ledger.claim(due) if due else []
-        self._offer(record for record in records if to_come_again(record))
+        self._offer(record for record in records if _comes_again(record))
+
+
+def _comes_again(record: JobRecord) -> bool:
+    """Whether a driver may bring on what one put down: it was bought, or a key tells whether."""
+    return to_come_again(record) or is_keyed(record)

@@ -44,6 +44,8 @@ class Driver:
         before = ticket.record
         with ticket.permit:
             if ticket.state is JobState.UNKNOWN:
+                await self.submitter.send_again(ticket)
+            if ticket.state is JobState.UNKNOWN:
                 await self.poller.look(ticket)
             if ticket.state is JobState.PENDING:
                 await self.submitter.submit(ticket)

@@ -17,6 +17,7 @@ from asyncpipe._tasks import tasks_apart, within
 from asyncpipe.engine.account import ask_account, settle_account
 from asyncpipe.engine.admission import Admission
 from asyncpipe.engine.aftercare import Aftercare, to_come_again
+from asyncpipe.engine.again import is_keyed
 from asyncpipe.engine.chase import PATIENCE_S
 from asyncpipe.engine.decide import PredictionOwners, RetryPolicy
 from asyncpipe.engine.drive import Driver
@@ -76,7 +77,7 @@ from asyncpipe.ledger import (
 )
 from asyncpipe.media import Bucket, BucketStore, DiskSpace, Downloader, Store
 from asyncpipe.pricing import SharedMoney, SpendingLimits, Tell, to_micro
-from asyncpipe.providers import Provider, account_of, retention_of
+from asyncpipe.providers import HasKeys, Provider, account_of, retention_of
 from asyncpipe.report import MANIFEST_NAME, ManifestWriter, Totals, read_head
 
 logger = logging.getLogger("asyncpipe.engine")
@@ -162,6 +163,17 @@ class Engine:
     async def adopt(self) -> None:
         """Take up paid work that nobody waits for: of earlier runs, or left by a batch."""
         self._offer(await self.ledger.take(PAID_OPEN, but=self._held()))
+
+    async def send_again(self) -> None:
+        """Take up lost submits that a key tells of: where nothing was bought they buy it now."""
+        if not isinstance(self.provider, HasKeys) or self.settings.ambiguous == "hold":
+            return
+        self.searcher.let_go([each for each, t in self.tickets.items() if is_keyed(t.record)])
+        for record in await self.ledger.take([JobState.UNKNOWN], but=list(self.tickets)):
+            if is_keyed(record):
+                self._offer([record])
+            elif record.id not in self.tickets:
+                self.ledger.release(record.id)
 
     def _held(self) -> Collection[int]:
         return self.sharing.held if self.sharing is not None else self.tickets
@@ -351,6 +363,7 @@ class Engine:
             rng=rng,
             money=self.money,
             may_send=partial(_may_send, self.shared.lease) if self.shared else None,
+            holds=settings.ambiguous == "hold",
         )
         poller = Poller(
             inquiry=inquiry,
@@ -375,9 +388,9 @@ class Engine:
             rng=rng,
             retention_s=retention_of(self.provider),
         )
+        self.aftercare = Aftercare(self.ledger, self._offer, self.clock)
         self.searcher = self._make_searcher(inquiry, owners)
         self._make_sharing()
-        self.aftercare = Aftercare(self.ledger, self._offer, self.clock)
         self.driver = Driver(
             admission=self.admission,
             uploads=uploads,
@@ -422,6 +435,7 @@ class Engine:
             search_s=self.settings.search_s,
             tell=self.settings.tell,
             memory=memory_of(self.provider, "absence"),
+            put_down=self.aftercare.put_down,
         )
 
     def _start(self) -> None:

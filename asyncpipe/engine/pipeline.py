@@ -374,6 +374,7 @@ class Pipeline:
             engine.sharing.forget_left()
         await engine.adopt()
         await engine.searcher.begin()
+        await engine.send_again()
         stops.forget(noted)
         engine.driver.submitter.begin()
         if (short := await engine.spending.balance.too_little()) is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -129,7 +129,7 @@ class Searcher:
     It holds their jobs meanwhile, without a permit: at least ``search_s`` seconds, and as long as
     the runs that wait for them have other work. With ``resubmit`` those that surely bought nothing
     are submitted again, once each, until one of them turns up after all; ``memory`` tells the
-    other runs of the account that one did.
+    other runs of the account that one did. ``put_down`` hears of jobs that are let go of.
     """
 
     def __init__(
@@ -149,13 +149,14 @@ class Searcher:
         search_s: float,
         tell: Tell,
         memory: Memory | None,
+        put_down: Callable[[Ticket], None] = lambda ticket: None,
     ) -> None:
         self._provider = provider if enabled and isinstance(provider, HasHistory) else None
         self._ledger, self._recorder = ledger, recorder
         self._admission, self._tickets = admission, tickets
         self._inquiry, self._gate, self._owners, self._stops = inquiry, gate, owners, stops
         self._resubmit, self._search_s, self._tell = resubmit, search_s, tell
-        self._memory = memory
+        self._memory, self._put_down = memory, put_down
         self._clock = gate.clock
         self._wanted: dict[int, _Wanted] = {}
         self._failures = 0
@@ -228,7 +229,7 @@ class Searcher:
         while True:
             news.clear()
             if self._stops.drained:
-                self._let_go(list(self._wanted))
+                self.let_go(list(self._wanted))
             due = self._due()
             if due <= self._clock():
                 await self._look()
@@ -263,7 +264,7 @@ class Searcher:
         """Read the list once; let go of what it was the last reading for."""
         async with self._reading:
             if self._provider is None:  # others found meanwhile that there is no list
-                return self._let_go(list(self._wanted))
+                return self.let_go(list(self._wanted))
             began = self._clock()
             last = [each for each in self._ripe(began) if self._is_last(each)]
             try:
@@ -273,7 +274,7 @@ class Searcher:
             except HistoryUnavailable as exc:
                 self._tell(f"lost submits cannot be looked for: {exc}")
                 self._provider = None
-                return self._let_go(list(self._wanted))
+                return self.let_go(list(self._wanted))
             except ProviderError as exc:
                 self._failures += 1
                 logger.info("no search: %s", exc, extra={"action": "search.failed"})
@@ -283,17 +284,20 @@ class Searcher:
                 due = wanted.lost_at + next_age_s(age_s, patience_s(self._search_s, self._lag_s))
                 pause_s = self._pause_s()
                 wanted.due = max(due, self._clock() + pause_s)
-            self._let_go(self._ripe(began).intersection(last))
+            self.let_go(self._ripe(began).intersection(last))
 
     def _pause_s(self) -> float:
         if not self._failures:
             return SHORTEST_GAP_S
         return min(2.0 ** min(self._failures, 30), max(1.0, self._search_s / 4))
 
-    def _let_go(self, ids: Iterable[int]) -> None:
+    def let_go(self, ids: Iterable[int]) -> None:
+        """Look for some jobs no more; those that are not looked for are nothing to it."""
         for job_id in [each for each in ids if each in self._wanted]:
             del self._wanted[job_id]
-            self._admission.take_back(self._tickets[job_id])
+            ticket = self._tickets[job_id]
+            self._admission.take_back(ticket)
+            self._put_down(ticket)
 
     # -- one reading ----------------------------------------------------------------------------
 

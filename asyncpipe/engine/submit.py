@@ -5,11 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from random import Random
 
 import anyio
 
 from asyncpipe._tasks import ONCE_MORE_S, backoff_s
+from asyncpipe.engine.again import (
+    as_sent,
+    bought_with_key,
+    is_keyed,
+    is_known_still,
+    is_lost,
+    new_key,
+)
 from asyncpipe.engine.decide import (
     FIRST,
     PredictionOwners,
@@ -36,7 +45,9 @@ from asyncpipe.errors import (
 from asyncpipe.flow import Limiter
 from asyncpipe.http import MAY_SEND
 from asyncpipe.jobs import (
+    Attempt,
     Event,
+    Found,
     Intended,
     Job,
     JobRecord,
@@ -48,7 +59,7 @@ from asyncpipe.jobs import (
 )
 from asyncpipe.ledger import Ledger, NotReserved
 from asyncpipe.pricing import SharedMoney, Spending
-from asyncpipe.providers import Prediction, Provider
+from asyncpipe.providers import HasKeys, Prediction, Provider
 
 logger = logging.getLogger("asyncpipe.engine")
 
@@ -57,7 +68,10 @@ FORGOTTEN_S = 180.0
 
 
 class Submitter:
-    """Submits jobs, each once for each permit, and learns from the answers."""
+    """Submits jobs, each once for each permit, and learns from the answers.
+
+    With ``holds`` what was lost is left as it is, also where a key would tell what it bought.
+    """
 
     def __init__(
         self,
@@ -75,8 +89,10 @@ class Submitter:
         rng: Random,
         money: SharedMoney | None = None,
         may_send: Callable[[], bool] | None = None,
+        holds: bool = False,
     ) -> None:
         self._provider, self._money, self._may_send = provider, money, may_send
+        self._holds = holds
         self._ledger, self._recorder = ledger, recorder
         self._uploads = uploads
         self._limiter, self._spending = limiter, spending
@@ -121,7 +137,7 @@ class Submitter:
         self._reserved(ticket)
         # From here the answer and its record cannot be parted: shielded, with a limit of its own.
         with anyio.CancelScope(shield=True):
-            answer = self._uploads.once_more(ticket.record, await self._sure_answer(job))
+            answer = self._uploads.once_more(ticket.record, await self._bought(ticket.record, job))
             ticket.answered_at = self._clock()
             event = self._follow(ticket.record, answer)
             try:
@@ -148,6 +164,26 @@ class Submitter:
             return None
         return self._clock() + backoff_s(ticket.record.failures, self._rng, initial_s=2.0)
 
+    async def send_again(self, ticket: Ticket) -> None:
+        """Ask by its key what a lost submit bought; where it bought nothing, it does so now.
+
+        Nothing more is reserved: it is the same attempt.
+        """
+        record, job = ticket.record, as_sent(ticket.record)
+        if job is None or not is_keyed(record) or not self._knows(record.attempt):
+            return
+        with anyio.CancelScope(shield=True):
+            lost = SubmitUnknown(record.attempt.error or "its answer was lost")
+            answer = await self._by_key(record.attempt, job, lost, at_once=True)
+            if isinstance(answer, SubmitUnknown):
+                logger.info("%s: %s", record.name, answer, extra={"action": "submit.unknown"})
+                return
+            if not answer.id or not self._owners.claim(answer.id, record.id):
+                return
+            found = Found(job_id=record.id, at=now(), prediction_id=answer.id, route=answer.route)
+            self._recorder.record(ticket, found)
+            await self._ledger.durable()
+
     def _intent(self, ticket: Ticket, body: str | None, uploads: tuple[str, ...]) -> Intended:
         assert ticket.hold is not None, "admission holds the money"
         price = ticket.hold.price
@@ -162,6 +198,7 @@ class Submitter:
             assumed=", ".join(price.assumed) or None,
             body=body,
             uploads=uploads,
+            submit_key=new_key(self._provider) if body is not None else None,
         )
 
     def _reserved(self, ticket: Ticket) -> None:
@@ -203,13 +240,35 @@ class Submitter:
             self._learn(ticket, trouble)
         await self._ledger.durable()
 
-    async def _sure_answer(self, job: Job) -> Prediction | ProviderError:
+    async def _bought(self, record: JobRecord, job: Job) -> Prediction | ProviderError:
+        """Submit; where the answer is lost, once more with the key that tells what it bought."""
+        attempt = record.attempt
+        answer = await self._sure_answer(job, attempt.submit_key)
+        if not is_lost(answer) or not self._knows(attempt):
+            return answer
+        return await self._by_key(attempt, job, answer)
+
+    async def _by_key(
+        self, attempt: Attempt, job: Job, lost: Prediction | ProviderError, *, at_once: bool = False
+    ) -> Prediction | SubmitUnknown:
+        send = partial(self._answer, job, attempt.submit_key)
+        may = partial(self._knows, attempt)
+        return await bought_with_key(send, lost, may=may, rng=self._rng, at_once=at_once)
+
+    def _knows(self, attempt: Attempt) -> bool:
+        """Whether a submit may be sent again with its key."""
+        provider = self._provider
+        if self._stops.run is not None or self._holds or not isinstance(provider, HasKeys):
+            return False
+        return is_known_still(attempt, provider.key_ttl_s, now())
+
+    async def _sure_answer(self, job: Job, key: str | None) -> Prediction | ProviderError:
         """Submit; once more where the key is refused, which one slip of a gateway may say.
 
         Such an answer has surely bought nothing. One after the other: what is certain to one job
         stops all.
         """
-        answer = await self._answer(job)
+        answer = await self._answer(job, key)
         if not isinstance(answer, KeyRefused):
             return answer
         at = self._clock() + ONCE_MORE_S
@@ -217,17 +276,19 @@ class Submitter:
             await asyncio.sleep(max(at - self._clock(), 0.0))
             if self._stops.run is not None:
                 return answer
-            answer = await self._answer(job)
+            answer = await self._answer(job, key)
             if isinstance(answer, KeyRefused):
                 self._stops.note(answer)
         return answer
 
-    async def _answer(self, job: Job) -> Prediction | ProviderError:
+    async def _answer(self, job: Job, key: str | None) -> Prediction | ProviderError:
         if self._may_send is not None and not self._may_send():
             return NotSent("the lease of this worker ends: nothing is sent before it is renewed")
         guard = MAY_SEND.set(self._may_send)
         try:
             async with asyncio.timeout(SUBMIT_LIMIT_S):
+                if key is not None and isinstance(self._provider, HasKeys):
+                    return await self._provider.submit(job, key=key)
                 return await self._provider.submit(job)
         except ProviderError as exc:
             return exc

@@ -36,7 +36,8 @@ class Intended(Event):
 
     ``booked`` is its price, which is charged for it unless the provider says what it cost;
     ``estimated``: the provider itself only estimates that. ``body`` is the digest of the request
-    as it is sent, ``uploads`` are the URLs of files that went into it.
+    as it is sent, ``uploads`` are the URLs of files that went into it. ``submit_key`` is what the
+    provider tells this submit from others by, where it takes one.
     """
 
     target = JobState.SUBMITTING
@@ -49,6 +50,7 @@ class Intended(Event):
     estimated: bool = False
     body: str | None = None
     uploads: tuple[str, ...] = ()
+    submit_key: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

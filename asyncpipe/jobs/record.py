@@ -73,18 +73,28 @@ class StoredAsset(NamedTuple):
     store: str = ""
 
 
+class Sent(NamedTuple):
+    """A request as it was sent: its body's digest, the URLs of files in it, and its key."""
+
+    body: str | None = None
+    uploads: tuple[str, ...] = ()
+    key: str | None = None
+
+
+NOTHING_SENT = Sent()
+
+
 @dataclass(frozen=True, kw_only=True)  # no slots: see ``fold``
 class Attempt:
     """One intent to submit a job, and what came of it; ``n`` counts from 1, 0 is none yet.
 
     ``reserved``, ``charged``, ``booked`` (charged on delivery), ``told`` (what the provider says it
     cost) and ``overrun`` (charged beyond what was reserved) are micro-dollars; ``estimated`` is
-    whether its amount is the provider's estimate. ``body`` is the digest of the request as it was
-    sent, ``uploads`` the URLs of files in it. ``polls`` counts answers to polls, ``refusals``
-    submits that surely bought nothing. ``notes`` are what the provider says beside the outputs.
-    ``stored`` are all the files there ever were.
-    ``resumed_at`` is when an expired or found one was taken up again, for a fresh deadline;
-    ``lost_at`` when its answer was known to be lost. Times are UTC.
+    whether its amount is the provider's estimate. ``sent`` is the request. ``polls`` counts answers
+    to polls, ``refusals`` submits that surely bought nothing. ``notes`` are what the provider says
+    beside the outputs. ``stored`` are all the files there ever were. ``resumed_at`` is when an
+    expired or found one was taken up again, for a fresh deadline; ``lost_at`` when its answer was
+    known to be lost. Times are UTC.
     """
 
     n: int = 0
@@ -98,8 +108,7 @@ class Attempt:
     settled_at: datetime | None = None
     price_source: str = ""
     assumed: str | None = None
-    body: str | None = None
-    uploads: tuple[str, ...] = ()
+    sent: Sent = NOTHING_SENT
     prediction_id: str | None = None
     route: str = ""
     request_id: str | None = None
@@ -116,6 +125,21 @@ class Attempt:
     resumed_at: datetime | None = None
     lost_at: datetime | None = None
     ended_at: datetime | None = None
+
+    @property
+    def body(self) -> str | None:
+        """The digest of the request as it was sent."""
+        return self.sent.body
+
+    @property
+    def uploads(self) -> tuple[str, ...]:
+        """The URLs of files in it."""
+        return self.sent.uploads
+
+    @property
+    def submit_key(self) -> str | None:
+        """What the provider tells this submit from others by, where it takes one."""
+        return self.sent.key
 
     @property
     def moderated(self) -> bool:
@@ -373,7 +397,7 @@ def _intended(now: Fields, was: Attempt, event: Intended) -> None:
     now["n"], now["intended_at"] = event.attempt, event.at
     now["reserved"], now["booked"], now["estimated"] = event.reserved, event.booked, event.estimated
     now["price_source"], now["assumed"] = event.price_source, event.assumed
-    now["body"], now["uploads"] = event.body, event.uploads
+    now["sent"] = Sent(event.body, event.uploads, event.submit_key)
 
 
 def _submitted(now: Fields, was: Attempt, event: Submitted) -> None:

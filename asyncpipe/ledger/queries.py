@@ -20,6 +20,7 @@ from asyncpipe.jobs import (
     JobState,
     JobType,
     LocalFile,
+    Sent,
     Settled,
     StoredAsset,
     made,
@@ -76,7 +77,9 @@ def _attempt(connection: Connection, job_id: int, row: tuple[Any, ...]) -> Attem
     fields = dict(zip(ATTEMPT_COLUMNS, row, strict=True))
     fields["estimated"] = bool(fields["estimated"])
     fields["settled"] = Settled(fields["settled"]) if fields["settled"] else None
-    fields["uploads"] = tuple(orjson.loads(fields["uploads"])) if fields["uploads"] else ()
+    uploads = fields.pop("uploads")
+    files = tuple(orjson.loads(uploads)) if uploads else ()
+    fields["sent"] = Sent(fields.pop("body"), files, fields.pop("submit_key"))
     fields["notes"] = orjson.loads(fields["notes"]) if fields["notes"] else NO_NOTES
     fields["outputs"] = tuple(orjson.loads(fields["outputs"])) if fields["outputs"] else ()
     fields["stored"] = ()

@@ -6,7 +6,7 @@ import sqlite3
 
 from asyncpipe.errors import LedgerError
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 
 # `jobs` keeps its rowid and a UNIQUE key beside it: WITHOUT ROWID on a text key triples the cost
 # of the first pass over a million rows. `spec` comes last: it may be long.
@@ -29,7 +29,8 @@ CREATE TABLE attempts(
   reserved INTEGER NOT NULL, charged INTEGER NOT NULL, booked INTEGER NOT NULL,
   told INTEGER, overrun INTEGER NOT NULL, estimated INTEGER NOT NULL,
   settled TEXT, settled_at TEXT, price_source TEXT NOT NULL, assumed TEXT,
-  body TEXT, uploads TEXT, prediction_id TEXT, route TEXT NOT NULL, request_id TEXT, outputs TEXT,
+  body TEXT, uploads TEXT, submit_key TEXT,
+  prediction_id TEXT, route TEXT NOT NULL, request_id TEXT, outputs TEXT,
   notes TEXT, polls INTEGER NOT NULL, refusals INTEGER NOT NULL, generation_s REAL,
   error TEXT, error_code INTEGER,
   intended_at TEXT NOT NULL, submitted_at TEXT, resumed_at TEXT, ended_at TEXT,

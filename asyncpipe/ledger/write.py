@@ -29,7 +29,7 @@ _SETTLED_COLUMNS = (
 )
 """What may change of it at all."""
 
-_INTENT = ("n", "booked", "price_source", "assumed", "body")
+_INTENT = ("n", "booked", "price_source", "assumed", "body", "submit_key")
 
 ATTEMPT_COLUMNS = (*_SETTLED_COLUMNS, *_INTENT, "intended_at", "uploads")
 """Those of a row of attempts that are an attempt's fields: all but the job's id."""
