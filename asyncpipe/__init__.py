@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from asyncpipe.pricing import Rate, SpendingLimits
     from asyncpipe.providers import Prediction, PredictionStatus, Provider
     from asyncpipe.providers.atlas import AtlasCloud
+    from asyncpipe.providers.replicate import Replicate
     from asyncpipe.report import Asset, Manifest, Outcome, Result, read_manifest
 
 __version__ = "0.1.0"
@@ -49,6 +50,7 @@ __all__ = [
     "Provider",
     "ProviderError",
     "Rate",
+    "Replicate",
     "Result",
     "SpendingLimits",
     "UsageError",
@@ -80,6 +82,7 @@ _ROOMS = {
     "Provider": "providers",
     "ProviderError": "errors",
     "Rate": "pricing",
+    "Replicate": "providers.replicate",
     "Result": "report",
     "SpendingLimits": "pricing",
     "UsageError": "errors",

@@ -19,7 +19,7 @@ from asyncpipe.pricing.rates import PriceBook, Rate, features_of
 ASSUMED_DURATION_S = 5
 """Seconds a video is priced as when its job does not say: what the article's program asked for."""
 
-OUTPUT_COUNTS = ("num_images", "n", "max_images")
+OUTPUT_COUNTS = ("num_images", "n", "num_outputs", "max_images")
 """Fields that ask for several outputs, by model; each output is paid for."""
 
 EXACT_COUNTS = ("num_images", "n", "num_outputs", "num_videos")

@@ -17,7 +17,7 @@ _LONG_NUMBER = re.compile(rb"[0-9]{19}")
 
 _ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|[@-_])")
 
-_SECRETS = re.compile(r"(apikey-|Bearer\s+)[\w.~+/=-]+", re.IGNORECASE)
+_SECRETS = re.compile(r"(apikey-|r8_|Bearer\s+)[\w.~+/=-]+", re.IGNORECASE)
 
 _INLINE = re.compile(r"(data:[\w/.+-]+(?:;[\w=-]+)*,)[\w%+/=-]{20,}", re.IGNORECASE)
 """Media inside a message, which say nothing to anybody."""

@@ -36,6 +36,7 @@ from asyncpipe import (
     Provider,
     ProviderError,
     Rate,
+    Replicate,
     Result,
     SpendingLimits,
     UsageError,
@@ -149,6 +150,7 @@ async def work() -> None:
         await pipeline.generate("a mug")  # type: ignore[arg-type]
         await pipeline.batch_generate(feed())  # type: ignore[arg-type]
     Pipeline(AtlasCloud(), max_worker=3)  # type: ignore[call-arg]
+    assert_type(Replicate("r8_key").origin, str)
     Pipeline("atlas")  # type: ignore[arg-type]
 
 

@@ -9,35 +9,21 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
-from functools import partial
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlencode
 
-from asyncpipe._tasks import Retries, once_more, retrying
-from asyncpipe.errors import HistoryUnavailable, PollFailed, ProviderError
-from asyncpipe.http import HttpAnswer, retry_after_s
+from asyncpipe.errors import HistoryUnavailable, PollFailed
+from asyncpipe.http import retry_after_s
 from asyncpipe.providers.atlas import fields
 from asyncpipe.providers.atlas.answer import open_answer
 from asyncpipe.providers.base import Listed
+from asyncpipe.providers.listing import MOST_PAGES, NO_LIST, ORDER_SLACK, Lister, nonsense, surely
 from asyncpipe.providers.texts import clean
 
 PAGE = 50
 """Predictions to a page: the most there may be."""
-
-RETRIES = Retries(attempts=4, initial_s=1.0)
-"""How often one page is asked for when the API is busy or failing."""
-
-LONGEST_WAIT_S = 60.0
-"""The longest Retry-After that is waited for within one reading."""
-
-ORDER_SLACK = timedelta(seconds=120)
-"""Rows this much out of order are still newest first: several machines wrote them."""
-
-_MOST_PAGES = 10_000
-
-_NONE = frozenset({401, 403, 404, 405, 410, 501})
 
 _IDS = ("ID", "id", "sessionID", "session_id", "predictionId", "prediction_id")
 
@@ -63,13 +49,6 @@ class HistoryPage:
         return self.rows - len(self.listed)
 
 
-class Lister(Protocol):
-    """What is asked: AtlasCloud, or a test's stand-in."""
-
-    async def ask_history(self, query: str) -> HttpAnswer:
-        """Ask for one page; raises PollFailed without an answer."""
-
-
 async def pages(api: Lister, since: datetime) -> AsyncIterator[Sequence[Listed]]:
     """Yield pages, newest first, until one is older than ``since``.
 
@@ -78,30 +57,30 @@ async def pages(api: Lister, since: datetime) -> AsyncIterator[Sequence[Listed]]
     """
     seen: dict[str, Listed] = {}
     rows, holes, most, oldest = 0, 0, 0, datetime.max.replace(tzinfo=UTC)
-    for number in range(1, _MOST_PAGES + 1):
+    for number in range(1, MOST_PAGES + 1):
         page = await _ask(api, number)
         rows, holes = rows + page.rows, holes + page.holes
         if page.total is not None and page.total < most:
-            raise _nonsense(f"it shrank from {most} to {page.total} while it was read")
+            raise nonsense(f"it shrank from {most} to {page.total} while it was read")
         most = max(most, page.total or 0)
         new = [each for each in page.listed if not _is_same(seen.get(each.id), each)]
         seen |= {each.id: each for each in new}
         for each in new:
             if each.created - oldest > ORDER_SLACK:
-                raise _nonsense("it is not newest first")
+                raise nonsense("it is not newest first")
             oldest = min(oldest, each.created)
         if new:
             yield new
         if page.rows == 0 or oldest < since or rows >= most > 0:
             break
         if page.listed and not new:
-            raise _nonsense("its pages go in circles")
+            raise nonsense("its pages go in circles")
     else:
-        raise _nonsense(f"it has more than {_MOST_PAGES} pages")
+        raise nonsense(f"it has more than {MOST_PAGES} pages")
     if holes:
-        raise _nonsense(f"{holes} of its rows name no prediction or no time")
+        raise nonsense(f"{holes} of its rows name no prediction or no time")
     if rows < most and oldest >= since:
-        raise _nonsense(f"it says there are {most} predictions and shows {rows}")
+        raise nonsense(f"it says there are {most} predictions and shows {rows}")
 
 
 def _is_same(before: Listed | None, row: Listed) -> bool:
@@ -116,12 +95,7 @@ async def _ask(api: Lister, number: int) -> HistoryPage:
         answer = await api.ask_history(query)
         return read_history(answer.status, answer.headers, answer.body)
 
-    surely = partial(once_more, once, pause_s=1.0)
-    return await retrying(surely, RETRIES, on=PollFailed, again=_soon)
-
-
-def _soon(error: PollFailed) -> bool:
-    return (error.retry_after_s or 0.0) <= LONGEST_WAIT_S
+    return await surely(once)
 
 
 def read_history(status: int, headers: Mapping[str, str], body: bytes) -> HistoryPage:
@@ -131,7 +105,7 @@ def read_history(status: int, headers: Mapping[str, str], body: bytes) -> Histor
     everything else that is no page.
     """
     answer = open_answer(status, headers, body)
-    if answer.code in _NONE:
+    if answer.code in NO_LIST:
         raise HistoryUnavailable(
             f"the API does not list this key's predictions (HTTP {answer.code})",
             status=answer.code,
@@ -208,7 +182,3 @@ def _body(value: Any) -> Mapping[str, Any] | None:
         except (ValueError, RecursionError):
             return None
     return value if isinstance(value, dict) else None
-
-
-def _nonsense(why: str) -> ProviderError:
-    return ProviderError(f"the list of predictions proves nothing: {why}")
