@@ -15,7 +15,7 @@ from asyncpipe.errors import AsyncpipeError, CannotConnect, DownloadError, Ledge
 from asyncpipe.flow import Limiter, Permit
 from asyncpipe.jobs import PAID_OPEN, JobRecord, JobState, Withdrawn
 from asyncpipe.jobs import now as wall_clock
-from asyncpipe.ledger import Ledger, Named
+from asyncpipe.ledger import FIRST, Ledger, Named, place_in_draws
 from asyncpipe.media import DiskSpace
 from asyncpipe.pricing import Fit, Spending
 
@@ -87,7 +87,7 @@ class Admission:
         run.elsewhere = int(self._shared and named is not None)  # until others were looked at
         if named is not None:
             models = await self._ledger.pending_models(named)
-            run.models = dict.fromkeys(models, 0)
+            run.models = dict.fromkeys(models, FIRST)
             await self._join_named(run, named)
         for ticket in self._tickets.values():
             if ticket.state is not JobState.PENDING:
@@ -149,7 +149,7 @@ class Admission:
         run.elsewhere = elsewhere if run.waits else 0
         for model in waiting:
             if not self._stops.run and model not in self._stops.models:
-                run.models.setdefault(model, 0)
+                run.models.setdefault(model, FIRST)
         self._hungry.set()
         self._settle_runs()
 
@@ -489,7 +489,7 @@ class Admission:
         for model, records in pages.items():
             if model in run.models:  # else submitting was stopped meanwhile
                 self._take(run, records)
-                run.models[model] = records[-1].id if records else after[model]
+                run.models[model] = place_in_draws(records[-1]) if records else after[model]
         drawn = {model for model, records in pages.items() if len(records) < limit}
         if drawn >= run.models.keys():
             await self._join_named(run, run.named)  # what another run of the same jobs drew

@@ -36,7 +36,15 @@ from asyncpipe.jobs import (
     Withdrawn,
     now,
 )
-from asyncpipe.ledger import Counted, Ledger, Named, SharedLedger, SharedPlace
+from asyncpipe.ledger import (
+    FIRST,
+    Counted,
+    Ledger,
+    Named,
+    SharedLedger,
+    SharedPlace,
+    place_in_draws,
+)
 from asyncpipe.pricing import Prices, Spending, from_micro
 from asyncpipe.providers import Provider
 
@@ -318,7 +326,7 @@ async def _left(ledger: Ledger, run: Named, prices: Prices) -> tuple[int, Decima
     """How many jobs are pending, what they cost in USD, and whether that is not all."""
     jobs = micro = 0
     for model in await ledger.pending_models(run):
-        after = 0
+        after = FIRST
         while records := await ledger.pending(run, model, after=after, limit=PAGE):
             if jobs >= MOST_PRICED:
                 return jobs, from_micro(micro), True
@@ -328,5 +336,5 @@ async def _left(ledger: Ledger, run: Named, prices: Prices) -> tuple[int, Decima
                 except UsageError:  # not to be priced any more: it is not submitted either
                     continue
                 jobs += 1
-            after = records[-1].id
+            after = place_in_draws(records[-1])
     return jobs, from_micro(micro), False

@@ -196,6 +196,8 @@ class Submitter:
             estimated=price.estimated,
             price_source=price.source,
             assumed=", ".join(price.assumed) or None,
+            provider=self._provider.name,
+            model=ticket.job.model,
             body=body,
             uploads=uploads,
             submit_key=new_key(self._provider) if body is not None else None,

@@ -11,7 +11,7 @@ from asyncpipe.engine.chase import Chase
 from asyncpipe.errors import AsyncpipeError
 from asyncpipe.flow import Permit
 from asyncpipe.jobs import ENDED, Job, JobRecord, JobState
-from asyncpipe.ledger import Named
+from asyncpipe.ledger import Drawn, Named
 from asyncpipe.pricing import Hold, Price
 
 logger = logging.getLogger("asyncpipe.engine")
@@ -135,7 +135,7 @@ class Tickets(dict[int, Ticket]):
 class OpenRun:
     """One run that somebody waits for: its jobs in the ledger, drawn in pages, and its tickets.
 
-    ``models`` has, for each with jobs not drawn yet, the id drawn last. ``open`` counts its
+    ``models`` has, for each with jobs not drawn yet, the place of the last. ``open`` counts its
     tickets, ``expired`` those of them that wait for a last look, ``chased`` those whose download
     has failed and goes on, ``aside`` those whose lost submits are searched for. ``stirred`` is when
     something came of any, by the loop's clock. ``comparing``: assets of jobs that had succeeded are
@@ -145,7 +145,7 @@ class OpenRun:
     """
 
     named: Named | None  # which rows it draws; None: it draws nothing
-    models: dict[str, int]
+    models: dict[str, Drawn]
     comparing: bool = False
     open: int = 0
     expired: int = 0

@@ -56,9 +56,11 @@ from asyncpipe.jobs.record import (
     Sent,
     Settled,
     StoredAsset,
+    Terms,
     changed,
     fold,
     made,
+    terms_of,
 )
 from asyncpipe.jobs.settings import (
     AMBIGUOUS,
@@ -128,6 +130,7 @@ __all__ = [
     "StoredAsset",
     "Submitted",
     "Succeeded",
+    "Terms",
     "TurnedUp",
     "Unknown",
     "Withdrawn",
@@ -148,6 +151,7 @@ __all__ = [
     "media",
     "now",
     "place_of",
+    "terms_of",
     "type_of_model",
     "wrong_with",
 ]

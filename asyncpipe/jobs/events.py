@@ -35,9 +35,10 @@ class Intended(Event):
     """The job is about to be submitted: ``reserved`` is kept back for it.
 
     ``booked`` is its price, which is charged for it unless the provider says what it cost;
-    ``estimated``: the provider itself only estimates that. ``body`` is the digest of the request
-    as it is sent, ``uploads`` are the URLs of files that went into it. ``submit_key`` is what the
-    provider tells this submit from others by, where it takes one.
+    ``estimated``: the provider itself only estimates that. It is bought from ``provider`` as
+    ``model``. ``body`` is the digest of the request as it is sent, ``uploads`` are the URLs of
+    files that went into it. ``submit_key`` is what the provider tells this submit from others by,
+    where it takes one.
     """
 
     target = JobState.SUBMITTING
@@ -48,6 +49,8 @@ class Intended(Event):
     price_source: str
     assumed: str | None = None
     estimated: bool = False
+    provider: str = ""
+    model: str = ""
     body: str | None = None
     uploads: tuple[str, ...] = ()
     submit_key: str | None = None

@@ -8,6 +8,7 @@ import unicodedata
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any
@@ -59,6 +60,40 @@ def any_type() -> str:
     return f"{', '.join(most)} or {last}"
 
 
+MOST_PRIORITY = 1_000_000
+"""Priorities go from this one below zero up to it."""
+
+LONGEST_KEY = 255
+"""So many characters an idempotency key may have."""
+
+
+def check_priority(priority: Any) -> None:
+    """Raise UsageError for what is no priority."""
+    if type(priority) is not int or abs(priority) > MOST_PRIORITY:
+        raise UsageError(
+            f"priority: {priority!r} must be a whole number from {-MOST_PRIORITY} to "
+            f"{MOST_PRIORITY}: the highest goes first, and 0 is usual"
+        )
+
+
+def check_max_cost(max_cost: Any) -> None:
+    """Raise UsageError for what is no amount of USD."""
+    if max_cost is None:
+        return
+    if not isinstance(max_cost, Decimal) or not max_cost.is_finite() or max_cost < 0:
+        raise UsageError(f"max_cost: {max_cost!r} must be an amount of USD as Decimal, at least 0")
+
+
+def check_idempotency_key(key: Any) -> None:
+    """Raise UsageError for what is no idempotency key."""
+    if key is None:
+        return
+    if not isinstance(key, str) or not 0 < len(key) <= LONGEST_KEY or not key.isprintable():
+        raise UsageError(
+            f"idempotency_key: {key!r} must be a text of 1 to {LONGEST_KEY} printable characters"
+        )
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
     """One thing to generate.
@@ -71,7 +106,10 @@ class Job:
     they, like the price, are not part of the job's identity. ``occurrence`` tells otherwise equal
     jobs apart; ``counted_from`` is the name that several of them were counted from, their own being
     ``name-1`` and so on. ``labels`` are the user's own words about it: kept in ledger, manifest and
-    export, never sent, and no part of its identity. ``inputs`` are the files of this machine that
+    export, never sent, and no part of its identity. Nor are: ``priority``, by which jobs that wait
+    go, the highest first; ``max_cost``, the most USD it may cost, or it is refused; ``store``, off
+    when its outputs' URLs are all that is wanted; ``idempotency_key``, a word of yours: whatever
+    bears it is the same job. ``inputs`` are the files of this machine that
     ``params`` name, by what is written there; whoever takes a job in fills them in. Raises
     UsageError when the type cannot be told or a field cannot be sent as JSON.
     """
@@ -86,6 +124,10 @@ class Job:
     retries: int | None = None
     deadline_s: float | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    priority: int = 0
+    max_cost: Decimal | None = None
+    store: bool = True
+    idempotency_key: str | None = None
     inputs: Mapping[str, LocalFile] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -98,11 +140,20 @@ class Job:
             )
         if type(self.type) is not JobType:
             object.__setattr__(self, "type", JobType(job_type))
+        self._check_wishes()
         if not self.prompt and not self.params:
             raise UsageError(f"a job of model {self.model!r} says nothing: give it a prompt")
         for key in ("model", "prompt"):
             if key in self.params:
                 raise UsageError(f"params.{key}: {key} stands on the job itself already")
+
+    def _check_wishes(self) -> None:
+        """Raise UsageError for what cannot be meant by those fields that are not sent."""
+        check_priority(self.priority)
+        check_max_cost(self.max_cost)
+        if self.store is not True and self.store is not False:
+            raise UsageError(f"store: {self.store!r} must be True or False")
+        check_idempotency_key(self.idempotency_key)
 
     @property
     def kind(self) -> JobType:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
 from asyncpipe.errors import IllegalTransition
@@ -84,17 +85,35 @@ class Sent(NamedTuple):
 NOTHING_SENT = Sent()
 
 
+class Terms(NamedTuple):
+    """Where an attempt's price is from, what that assumed, and whom it is bought from, as what."""
+
+    price_source: str = ""
+    assumed: str | None = None
+    provider: str = ""
+    model: str = ""
+
+
+NO_TERMS = Terms()
+
+
+@lru_cache(maxsize=1000)
+def terms_of(price_source: str, assumed: str | None, provider: str, model: str) -> Terms:
+    """The ones for all attempts that are bought so."""
+    return Terms(price_source, assumed, provider, model)
+
+
 @dataclass(frozen=True, kw_only=True)  # no slots: see ``fold``
-class Attempt:
+class Attempt:  # of 29 fields at most: Python shares no more keys between objects
     """One intent to submit a job, and what came of it; ``n`` counts from 1, 0 is none yet.
 
     ``reserved``, ``charged``, ``booked`` (charged on delivery), ``told`` (what the provider says it
     cost) and ``overrun`` (charged beyond what was reserved) are micro-dollars; ``estimated`` is
-    whether its amount is the provider's estimate. ``sent`` is the request. ``polls`` counts answers
-    to polls, ``refusals`` submits that surely bought nothing. ``notes`` are what the provider says
-    beside the outputs. ``stored`` are all the files there ever were. ``resumed_at`` is when an
-    expired or found one was taken up again, for a fresh deadline; ``lost_at`` when its answer was
-    known to be lost. Times are UTC.
+    whether its amount is the provider's estimate, ``terms`` what it is bought on, ``sent`` the
+    request. ``polls`` counts answers to polls, ``refusals`` submits that surely bought nothing.
+    ``notes`` are what the provider says beside the outputs. ``stored`` are all the files there ever
+    were. ``resumed_at`` is when an expired or found one was taken up again, for a fresh deadline;
+    ``lost_at`` when its answer was known to be lost. Times are UTC.
     """
 
     n: int = 0
@@ -106,8 +125,7 @@ class Attempt:
     estimated: bool = False
     settled: Settled | None = None
     settled_at: datetime | None = None
-    price_source: str = ""
-    assumed: str | None = None
+    terms: Terms = NO_TERMS
     sent: Sent = NOTHING_SENT
     prediction_id: str | None = None
     route: str = ""
@@ -140,6 +158,26 @@ class Attempt:
     def submit_key(self) -> str | None:
         """What the provider tells this submit from others by, where it takes one."""
         return self.sent.key
+
+    @property
+    def price_source(self) -> str:
+        """What says its price."""
+        return self.terms.price_source
+
+    @property
+    def assumed(self) -> str | None:
+        """What that assumed, since the job does not say it."""
+        return self.terms.assumed
+
+    @property
+    def provider(self) -> str:
+        """Whom it is bought from."""
+        return self.terms.provider
+
+    @property
+    def model(self) -> str:
+        """As what it is bought: another model than the job's, where that was fallen back from."""
+        return self.terms.model
 
     @property
     def moderated(self) -> bool:
@@ -396,7 +434,7 @@ OF_JOB: dict[type[Event], Callable[[Fields, JobRecord, Any], None]] = {
 def _intended(now: Fields, was: Attempt, event: Intended) -> None:
     now["n"], now["intended_at"] = event.attempt, event.at
     now["reserved"], now["booked"], now["estimated"] = event.reserved, event.booked, event.estimated
-    now["price_source"], now["assumed"] = event.price_source, event.assumed
+    now["terms"] = terms_of(event.price_source, event.assumed, event.provider, event.model)
     now["sent"] = Sent(event.body, event.uploads, event.submit_key)
 
 

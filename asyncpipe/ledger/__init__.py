@@ -41,8 +41,10 @@ from asyncpipe.ledger.place import (
 )
 from asyncpipe.ledger.protocol import Ledger, LedgerReader, SharedLedger
 from asyncpipe.ledger.rows import (
+    FIRST,
     AttemptRow,
     Counted,
+    Drawn,
     Fact,
     Interrupted,
     Look,
@@ -56,16 +58,19 @@ from asyncpipe.ledger.rows import (
     Taken,
     WorkerNews,
     WorkerRow,
+    place_in_draws,
 )
 from asyncpipe.ledger.write import INLINE
 
 __all__ = [
     "ELSEWHERE",
+    "FIRST",
     "INLINE",
     "MADE_NO_SENSE",
     "STATE_FOLDER",
     "AttemptRow",
     "Counted",
+    "Drawn",
     "Fact",
     "Holder",
     "Interrupted",
@@ -105,6 +110,7 @@ __all__ = [
     "open_ledger",
     "open_shared",
     "origin_of",
+    "place_in_draws",
     "place_names",
     "place_settings",
     "reading",

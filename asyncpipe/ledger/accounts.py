@@ -118,6 +118,7 @@ SELECT o.id AS id, o.name AS name, o.key AS key, o.type AS type, o.model AS mode
   o.all_overrun AS overrun, o.all_polls AS polls, o.attempts AS attempts,
   o.charged_attempts AS charged, o.estimated_attempts AS estimated, o.lost AS lost,
   o.told AS told, o.price_source AS price_source, o.assumed AS assumed,
+  o.provider AS provider, o.bought_as AS bought_as,
   o.generation_s AS generation_s, o.prediction_id AS prediction_id, o.request_id AS request_id,
   o.outputs AS outputs, o.notes AS notes, o.error AS error, o.submitted_at AS submitted_at,
   o.ended_at AS ended_at,
@@ -165,11 +166,10 @@ def _with_assets(connection: Connection, row: dict[str, Any]) -> ResultRow:
 def label_names(connection: Connection, most: int) -> list[str]:
     """The labels that any listed job has, by their first job; at most so many."""
     found: dict[str, None] = {}
-    for job_id, spec in streamed(
-        connection, f"SELECT id, spec FROM jobs WHERE {_LISTED} ORDER BY id"
-    ):
+    query = f"SELECT id, labels FROM jobs WHERE labels IS NOT NULL AND {_LISTED} ORDER BY id"
+    for job_id, labels in streamed(connection, query):
         with rows_of(f"job {job_id}"):
-            found.update(dict.fromkeys(orjson.loads(spec).get("labels", {})))
+            found.update(dict.fromkeys(orjson.loads(labels)))
         if len(found) >= most:
             break
     return list(found)[:most]
@@ -180,7 +180,8 @@ SELECT j.id AS id, j.name AS name, j.key AS key, j.type AS type, j.model AS mode
   j.state AS state, a.n AS n, CASE WHEN a.n<=j.used THEN 1 ELSE 0 END AS earlier,
   a.settled AS settled, a.charged AS charged, a.reserved AS reserved, a.booked AS booked,
   a.overrun AS overrun, a.estimated AS estimated, a.told AS told, a.price_source AS price_source,
-  a.assumed AS assumed, a.prediction_id AS prediction_id, a.request_id AS request_id,
+  a.assumed AS assumed, a.provider AS provider, a.model AS bought_as,
+  a.prediction_id AS prediction_id, a.request_id AS request_id,
   a.intended_at AS intended_at, a.submitted_at AS submitted_at, a.ended_at AS ended_at,
   a.error AS error, a.notes AS notes
 FROM attempts a JOIN jobs j ON j.id=a.job_id ORDER BY j.seen_run DESC, j.position, a.n

@@ -17,7 +17,7 @@ from asyncpipe.ledger.asset_names import FolderNames, NamesIn, claim_parts
 from asyncpipe.ledger.connection import Connection
 from asyncpipe.ledger.folder import note_account
 from asyncpipe.ledger.protocol import Seen
-from asyncpipe.ledger.rows import AddedOne, Named
+from asyncpipe.ledger.rows import AddedOne, Drawn, Named
 from asyncpipe.ledger.write import Batch
 
 T = TypeVar("T")
@@ -123,6 +123,7 @@ class Committing:
     left_alone = asked(queries.left_alone)
     records = asked(queries.records)
     records_in = asked(queries.records_in)
+    record_by_idempotency_key = asked(queries.record_by_idempotency_key)
     unresolved = asked(queries.unresolved)
     sought = asked(queries.sought)
     owners_of = asked(queries.owners_of)
@@ -148,7 +149,7 @@ class Committing:
     async def draw(
         self,
         named: Named,
-        after: Mapping[str, int],
+        after: Mapping[str, Drawn],
         *,
         limit: int,
         held: Collection[int] = (),

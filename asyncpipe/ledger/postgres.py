@@ -45,6 +45,7 @@ from asyncpipe.ledger.reader import QueryReader
 from asyncpipe.ledger.rows import (
     Added,
     AddedOne,
+    Drawn,
     Fact,
     Interrupted,
     Look,
@@ -516,7 +517,7 @@ class PostgresLedger(Committing):
     async def draw(
         self,
         named: Named,
-        after: Mapping[str, int],
+        after: Mapping[str, Drawn],
         *,
         limit: int,
         held: Collection[int] = (),

@@ -19,6 +19,7 @@ from asyncpipe.ledger.rows import (
     Added,
     AddedOne,
     AttemptRow,
+    Drawn,
     Fact,
     Interrupted,
     Look,
@@ -135,6 +136,8 @@ class Ledger(Protocol):
     async def add_job(self, key: str, job: Job, *, run: int, since: int) -> Seen[AddedOne]:
         """Write one job unless it is there, and fix what its files are called.
 
+        Its idempotency key stands for it from then on; where that stands for another job already,
+        it is that one which is returned, as a conflict, and nothing is written.
         ``run`` is the session's own; rows that bear ``since`` or a later one are named by it.
         """
 
@@ -155,6 +158,9 @@ class Ledger(Protocol):
 
     async def records(self, ids: Iterable[int]) -> list[JobRecord]:
         """The jobs with these ids, in that order."""
+
+    async def record_by_idempotency_key(self, key: str) -> JobRecord | None:
+        """The job that an idempotency key stands for, or None."""
 
     async def records_in(self, states: Collection[JobState]) -> list[JobRecord]:
         """Every job in one of ``states``, by id."""
@@ -212,21 +218,27 @@ class Ledger(Protocol):
     async def draw(
         self,
         named: Named,
-        after: Mapping[str, int],
+        after: Mapping[str, Drawn],
         *,
         limit: int,
         held: Collection[int] = (),
     ) -> dict[str, list[JobRecord]]:
-        """The next pending jobs that a run names, at most ``limit`` of each model, by id.
+        """The next pending jobs that a run names, at most ``limit`` of each model.
 
-        ``after`` has the models, each with the id that was drawn last; where other workers may give
+        Those of the highest priority first, then by id. ``after`` has the models, each with the
+        place of what was drawn last (FIRST: nothing was); where other workers may give
         jobs back it is not heeded, but ``held``, the ids of pending jobs at hand. What the jobs'
         files are called is fixed with it: no two jobs share a name, nor takes one that of a file
         which is not ours.
         """
 
-    async def pending(self, named: Named, model: str, *, after: int, limit: int) -> list[JobRecord]:
-        """Pending jobs of ``model`` that a run names, above id ``after``, by id: only looked at."""
+    async def pending(
+        self, named: Named, model: str, *, after: Drawn, limit: int
+    ) -> list[JobRecord]:
+        """Pending jobs of ``model`` that a run names, from a place on, in the order of draws.
+
+        They are only looked at.
+        """
 
     async def claim_parts(self, record: JobRecord, count: int, word: str = "") -> list[str]:
         """Fix the names of a job with several files: ``name_1``, ``name_2`` and so on."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
+from decimal import Decimal
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,14 @@ from asyncpipe.jobs import (
     Sent,
     Settled,
     StoredAsset,
+    Terms,
     made,
+    terms_of,
 )
 from asyncpipe.ledger.asset_names import FolderNames, claim_stems, has_namesake
 from asyncpipe.ledger.connection import Connection
 from asyncpipe.ledger.errors import MADE_NO_SENSE, makes_no_sense, rows_of
-from asyncpipe.ledger.rows import Added, AddedOne, Counted, Named
+from asyncpipe.ledger.rows import Added, AddedOne, Counted, Drawn, Named
 from asyncpipe.ledger.schema import NAMED_BY, UNENDED
 from asyncpipe.ledger.write import ATTEMPT_COLUMNS, TIMES, text_of
 
@@ -77,6 +80,7 @@ def _attempt(connection: Connection, job_id: int, row: tuple[Any, ...]) -> Attem
     fields = dict(zip(ATTEMPT_COLUMNS, row, strict=True))
     fields["estimated"] = bool(fields["estimated"])
     fields["settled"] = Settled(fields["settled"]) if fields["settled"] else None
+    fields["terms"] = terms_of(*map(fields.pop, Terms._fields))
     uploads = fields.pop("uploads")
     files = tuple(orjson.loads(uploads)) if uploads else ()
     fields["sent"] = Sent(fields.pop("body"), files, fields.pop("submit_key"))
@@ -94,6 +98,12 @@ def _attempt(connection: Connection, job_id: int, row: tuple[Any, ...]) -> Attem
 def record_by_key(connection: Connection, key: str) -> JobRecord | None:
     """The job with this key, or None."""
     return next(iter(read_records(connection, "WHERE key=?", (key,))), None)
+
+
+def record_by_idempotency_key(connection: Connection, key: str) -> JobRecord | None:
+    """The job that an idempotency key stands for, or None."""
+    where = "WHERE id=(SELECT job_id FROM idempotency WHERE key=?)"
+    return next(iter(read_records(connection, where, (key,))), None)
 
 
 def records(connection: Connection, ids: Iterable[int]) -> list[JobRecord]:
@@ -211,11 +221,12 @@ def add_jobs(
     (count,) = connection.execute("SELECT coalesce(max(id), 0) FROM jobs").fetchone()
     unended = ",".join(str(row[0]) for row in connection.execute(UNENDED)) or "NULL"
     cursor = connection.executemany(
-        "INSERT INTO jobs(key, name, type, model, spec, seen_run, position) VALUES(?,?,?,?,?,?,?)"
+        "INSERT INTO jobs(key, name, type, model, spec, priority, labels, seen_run, position)"
+        " VALUES(?,?,?,?,?,?,?,?,?)"
         " ON CONFLICT(key) DO UPDATE SET seen_before="
         f"CASE WHEN jobs.seen_run IN ({unended}) THEN jobs.seen_before"
         " ELSE jobs.seen_run END, seen_run=excluded.seen_run, position=excluded.position,"
-        " spec=excluded.spec"
+        " spec=excluded.spec, priority=excluded.priority, labels=excluded.labels"
         f" WHERE jobs.seen_run<excluded.seen_run OR (jobs.seen_run IN ({unended})"
         " AND jobs.seen_run<>excluded.seen_run)",
         (
@@ -225,6 +236,8 @@ def add_jobs(
                 job.kind.value,
                 job.model,
                 orjson.dumps(job_to_spec(job)),
+                job.priority,
+                labels_text(job.labels),
                 run,
                 position + offset,
             )
@@ -262,6 +275,9 @@ def add_one(
 
     Rows that bear ``since`` or a later run are named by this session; ``run`` is its own.
     """
+    same = job.idempotency_key and record_by_idempotency_key(connection, job.idempotency_key)
+    if same and same.key != key:
+        return AddedOne(record=same, counted=Counted.ALREADY, conflict=True)
     known = record_by_key(connection, key)
     counted = Counted.NOWHERE if known is None else Counted.ALREADY
     if known is None or known.state in (JobState.PENDING, JobState.CANCELLED):
@@ -272,6 +288,7 @@ def add_one(
             )
             seen_run, used, named, single = connection.execute(seen, (known.id,)).fetchone()
             if named >= since and named != run:
+                _keep_idempotency_key(connection, job, known.id)
                 (record,) = claim_stems(connection, [known], folder)
                 return AddedOne(record=record, counted=Counted.IN_A_BATCH)
             removed = seen_run < since and not used and not single
@@ -279,10 +296,17 @@ def add_one(
         add_jobs(connection, [(key, job)], run=run, position=0)
         known = record_by_key(connection, key)
     assert known is not None
+    _keep_idempotency_key(connection, job, known.id)
     (record,) = claim_stems(connection, [known], folder)
     new = counted is Counted.NOWHERE and job.name is not None
     namesake = new and has_namesake(connection, record)
     return AddedOne(record=record, counted=counted, namesake=namesake)
+
+
+def _keep_idempotency_key(connection: Connection, job: Job, job_id: int) -> None:
+    if job.idempotency_key is not None:
+        query = "INSERT INTO idempotency(key, job_id) VALUES(?, ?) ON CONFLICT DO NOTHING"
+        connection.execute(query, (job.idempotency_key, job_id))
 
 
 def pending_models(connection: Connection, named: Named) -> list[str]:
@@ -298,14 +322,14 @@ def pending_models(connection: Connection, named: Named) -> list[str]:
 def draw(
     connection: Connection,
     named: Named,
-    after: Mapping[str, int],
+    after: Mapping[str, Drawn],
     *,
     limit: int,
     folder: Path | FolderNames,
 ) -> dict[str, list[JobRecord]]:
     """The next pending jobs of a run, at most ``limit`` of each model, their stems fixed.
 
-    ``after`` has the models, each with the id that was drawn last.
+    ``after`` has the models, each with the place of what was drawn last.
     """
     pages = {
         model: pending(connection, named, model, after=last, limit=limit)
@@ -320,15 +344,22 @@ def pending(
     named: Named,
     model: str,
     *,
-    after: int,
+    after: Drawn,
     limit: int,
 ) -> list[JobRecord]:
-    """Pending jobs of ``model`` that a run names, above id ``after``, by id."""
-    return read_records(
-        connection,
-        f"WHERE state='pending' AND model=? AND id>? AND {NAMED} ORDER BY id LIMIT ?",
-        (model, after, named.run, named.single, named.last, limit),
-    )
+    """Pending jobs of ``model`` that a run names, in the order of draws, from a place on."""
+    # Two walks along the index: in one, past jobs of that priority, it would be gone through.
+    found: list[JobRecord] = []
+    for which, order, places in _AFTER:
+        if len(found) < limit:
+            values = (*after[:places], named.run, named.single, named.last, limit - len(found))
+            where = f"WHERE state='pending' AND model=? AND {which} AND {NAMED}"
+            found += read_records(connection, f"{where} ORDER BY {order} LIMIT ?", (model, *values))
+    return found
+
+
+_AFTER = (("priority=? AND id>?", "id", 2), ("priority<?", "priority DESC, id", 1))
+"""What comes after a place in the order of draws: conditions, their orders, how much they take."""
 
 
 _ASSETS = f"SELECT {', '.join(StoredAsset._fields)} FROM assets"
@@ -375,6 +406,14 @@ def job_to_spec(job: Job) -> dict[str, Any]:
     }
     if job.labels:
         spec["labels"] = dict(job.labels)
+    if job.priority:
+        spec["priority"] = job.priority
+    if job.max_cost is not None:
+        spec["max_cost"] = f"{job.max_cost:f}"
+    if not job.store:
+        spec["store"] = False
+    if job.idempotency_key is not None:
+        spec["idempotency_key"] = job.idempotency_key
     if job.inputs:
         files = job.inputs.items()
         spec["inputs"] = {text: [f.path, f.size, f.mtime_ns, f.sha256] for text, f in files}
@@ -387,7 +426,22 @@ def job_from_spec(spec: dict[str, Any]) -> Job:
         text: LocalFile(path=path, size=size, mtime_ns=mtime_ns, sha256=sha256)
         for text, (path, size, mtime_ns, sha256) in spec.get("inputs", {}).items()
     }
-    return Job(**{**spec, "type": JobType(spec["type"]), "inputs": inputs})
+    fields = {**spec, "type": JobType(spec["type"]), "inputs": inputs}
+    if "max_cost" in spec:
+        fields["max_cost"] = Decimal(spec["max_cost"])
+    return Job(**fields)
+
+
+def labels_text(labels: Mapping[str, str]) -> str | None:
+    """A job's labels as the ledger keeps them for queries; None where it has none."""
+    return orjson.dumps(dict(labels), option=orjson.OPT_SORT_KEYS).decode() if labels else None
+
+
+def labelled(name: str, value: str) -> tuple[str, str]:
+    """A condition on rows of jobs, that they bear a label, and the value it takes."""
+    # In JSON nothing but this label reads so: within names and values quotes are escaped.
+    needle = orjson.dumps({name: value}).decode()[1:-1]
+    return "replace(',' || substr(labels, 2), ',' || ?, '')<>',' || substr(labels, 2)", needle
 
 
 def find_upload(connection: Connection, sha256: str) -> tuple[str, datetime] | None:

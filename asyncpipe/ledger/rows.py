@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, auto
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 from asyncpipe.jobs import JobRecord, JobState, Noted
 
@@ -24,6 +24,25 @@ class Named:
     last: int = 2**63 - 1
     single: int = 0
     shard: int | None = None
+
+
+class Drawn(NamedTuple):
+    """A place in the order in which pending jobs are drawn: by priority, the highest first, by id.
+
+    Those after it are drawn next.
+    """
+
+    priority: int
+    id: int
+
+
+FIRST = Drawn(2**53, 0)
+"""Before all of them."""
+
+
+def place_in_draws(record: JobRecord) -> Drawn:
+    """Where a job stands in that order."""
+    return Drawn(record.job.priority, record.id)
 
 
 class NotReserved(Enum):
@@ -83,13 +102,15 @@ class AddedOne:
     """A job that one caller asked for, as it stands, and where totals counted it before.
 
     ``namesake``: it is new, and another job here has its name, as far as their files' names tell.
-    ``elsewhere``: another worker has it.
+    ``elsewhere``: another worker has it. ``conflict``: it is another job than the one that was
+    asked for, which the same idempotency key stands for.
     """
 
     record: JobRecord
     counted: Counted
     namesake: bool = False
     elsewhere: bool = False
+    conflict: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -162,7 +183,8 @@ class ResultRow(TypedDict):
 
     ``cost``, ``reserved``, ``overrun``, ``polls``, ``attempts`` (their number), ``charged`` and
     ``estimated`` (how many were, or are) are over all of them, ``lost`` counts those left behind
-    whose outcome is unknown; the rest is the last one's. ``outcome`` is how the job ended.
+    whose outcome is unknown; the rest is the last one's, which was bought from ``provider`` as the
+    model ``bought_as``. ``outcome`` is how the job ended.
     """
 
     id: int
@@ -185,6 +207,8 @@ class ResultRow(TypedDict):
     told: int | None
     price_source: str
     assumed: str | None
+    provider: str | None
+    bought_as: str | None
     generation_s: float | None
     prediction_id: str | None
     request_id: str | None
@@ -216,6 +240,8 @@ class AttemptRow(TypedDict):
     told: int | None
     price_source: str
     assumed: str | None
+    provider: str
+    bought_as: str
     prediction_id: str | None
     request_id: str | None
     intended_at: str

@@ -21,14 +21,17 @@ CREATE TABLE jobs(
   seen_run INTEGER NOT NULL, seen_before INTEGER NOT NULL DEFAULT 0, position INTEGER NOT NULL,
   state TEXT NOT NULL DEFAULT 'pending', used INTEGER NOT NULL DEFAULT 0,
   failures INTEGER NOT NULL DEFAULT 0, attempt INTEGER NOT NULL DEFAULT 0,
-  version INTEGER NOT NULL DEFAULT 0, stem TEXT, spec BLOB NOT NULL);
-CREATE INDEX jobs_by_state ON jobs(state, model, id);
+  version INTEGER NOT NULL DEFAULT 0, stem TEXT, priority INTEGER NOT NULL DEFAULT 0, labels TEXT,
+  spec BLOB NOT NULL);
+CREATE INDEX jobs_by_state ON jobs(state, model, priority DESC, id);
+CREATE TABLE idempotency(key TEXT PRIMARY KEY, job_id INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE stems(folded TEXT PRIMARY KEY, job_id INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE attempts(
   job_id INTEGER NOT NULL, n INTEGER NOT NULL,
   reserved INTEGER NOT NULL, charged INTEGER NOT NULL, booked INTEGER NOT NULL,
   told INTEGER, overrun INTEGER NOT NULL, estimated INTEGER NOT NULL,
   settled TEXT, settled_at TEXT, price_source TEXT NOT NULL, assumed TEXT,
+  provider TEXT NOT NULL, model TEXT NOT NULL,
   body TEXT, uploads TEXT, submit_key TEXT,
   prediction_id TEXT, route TEXT NOT NULL, request_id TEXT, outputs TEXT,
   notes TEXT, polls INTEGER NOT NULL, refusals INTEGER NOT NULL, generation_s REAL,
@@ -57,8 +60,10 @@ NAMED_BY = f"CASE WHEN seen_run IN ({UNENDED}) THEN seen_before ELSE seen_run EN
 _LATEST = """
 CREATE VIEW latest AS SELECT
   j.id, j.key, j.name, j.type, j.model, j.seen_run, j.position, j.state, j.used, j.failures,
-  j.attempt, j.version, j.stem, j.spec, a.n, a.reserved, a.charged, a.booked, a.told, a.overrun,
-  a.estimated, a.settled, a.settled_at, a.price_source, a.assumed, a.body, a.uploads,
+  j.attempt, j.version, j.stem, j.priority, j.labels, j.spec,
+  a.n, a.reserved, a.charged, a.booked, a.told, a.overrun,
+  a.estimated, a.settled, a.settled_at, a.price_source, a.assumed, a.provider,
+  a.model AS bought_as, a.body, a.uploads,
   a.prediction_id, a.route, a.request_id, a.outputs, a.notes, a.polls, a.refusals, a.generation_s,
   a.error, a.error_code, a.intended_at, a.submitted_at, a.resumed_at, a.ended_at
 FROM jobs j LEFT JOIN attempts a ON a.job_id=j.id

@@ -397,7 +397,7 @@ def add_one(
 ) -> AddedOne:
     """Write one job unless it is there, and claim it where it has not ended and is nobody's."""
     one = queries.add_one(connection, key=key, job=job, run=run, since=since, folder=folder)
-    if one.record.state in ENDED:
+    if one.conflict or one.record.state in ENDED:
         return one
     ours = claim(connection, [one.record.id], me=me)
     return replace(one, record=ours[0] if ours else one.record, elsewhere=not ours)
@@ -510,7 +510,7 @@ def named_of(connection: Connection, ids: Collection[int], named: Named) -> set[
 # In this order PostgreSQL goes by the index of states: told "model=" it sees that the order is that
 # of ids alone, and goes by those, past every job that has ended.
 _NEXT = "state='pending' AND model BETWEEN {0} AND {0}"
-_IN_ORDER = "ORDER BY model, id"
+_IN_ORDER = "ORDER BY model, priority DESC, id"
 
 
 def draw(
@@ -538,7 +538,8 @@ def draw(
     for model in models:
         which = (model, model, *_which(named), [*held], me, me, limit)
         ids = [row[0] for row in connection.execute(query, (me, me, *which))]
-        pages[model] = read_records(connection, "WHERE id = ANY(?) ORDER BY id", (ids,))
+        in_order = "WHERE id = ANY(?) ORDER BY priority DESC, id"
+        pages[model] = read_records(connection, in_order, (ids,))
     records = iter(claim_stems(connection, list(chain.from_iterable(pages.values())), folder))
     return {model: list(islice(records, len(page))) for model, page in pages.items()}
 

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from asyncpipe.errors import LedgerError
-from asyncpipe.jobs import Attempt, JobRecord, JobState, Settled, StoredAsset
+from asyncpipe.jobs import Attempt, JobRecord, JobState, Settled, StoredAsset, Terms
 from asyncpipe.ledger.connection import Connection
 from asyncpipe.ledger.rows import NotReserved
 
@@ -29,9 +29,11 @@ _SETTLED_COLUMNS = (
 )
 """What may change of it at all."""
 
-_INTENT = ("n", "booked", "price_source", "assumed", "body", "submit_key")
+_INTENT = ("n", "booked", "body", "submit_key")
 
-ATTEMPT_COLUMNS = (*_SETTLED_COLUMNS, *_INTENT, "intended_at", "uploads")
+_TERMS = Terms._fields
+
+ATTEMPT_COLUMNS = (*_SETTLED_COLUMNS, *_INTENT, *_TERMS, "intended_at", "uploads")
 """Those of a row of attempts that are an attempt's fields: all but the job's id."""
 
 TIMES = ("submitted_at", "resumed_at", "lost_at", "settled_at", "ended_at", "intended_at")
@@ -214,7 +216,7 @@ def _intent_row(attempt: Attempt) -> Row:
     intended_at, uploads = attempt.intended_at, attempt.uploads
     assert intended_at is not None, "an intent knows when"
     urls = orjson.dumps(uploads).decode() if uploads else None
-    return *_intent(attempt), text_of(intended_at), urls
+    return *_intent(attempt), *attempt.terms, text_of(intended_at), urls
 
 
 def _shown(url: str) -> str:

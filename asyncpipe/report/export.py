@@ -230,10 +230,12 @@ ATTEMPT_COLUMNS = (
     *("name", "key", "type", "model", "attempt", "money"),
     *("charged_usd", "reserved_usd", "price_usd", "estimated", "overrun_usd", "cost_source"),
     *("prediction_id", "request_id", "intended_at", "submitted_at", "ended_at", "error", "notes"),
+    *("provider", "bought_as"),
 )
 """Of every row, in order. ``money`` is what became of it: ``charged``; ``reserved`` while the
 provider works on it; ``unknown``, reserved too, where its answer was lost; ``released``, bought and
-returned; ``not bought``. ``price_usd`` is what it was to cost by ``cost_source``."""
+returned; ``not bought``. ``price_usd`` is what it was to cost by ``cost_source``, bought from
+``provider`` as the model ``bought_as``."""
 
 
 def attempt_rows(ledger: LedgerReader) -> Iterator[dict[str, Any]]:
@@ -264,6 +266,8 @@ def _attempt_row(row: AttemptRow) -> dict[str, Any]:
         "ended_at": _time(row["ended_at"]),
         "error": row["error"],
         "notes": orjson.loads(row["notes"]) if row["notes"] else {},
+        "provider": row["provider"],
+        "bought_as": row["bought_as"],
     }
 
 

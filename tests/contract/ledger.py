@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, replace
+from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,15 @@ from asyncpipe.jobs.events import (
     now,
 )
 from asyncpipe.jobs.record import JobRecord, fold
-from asyncpipe.ledger import Counted, Ledger, LedgerReader, Named, NotReserved
+from asyncpipe.ledger import (
+    FIRST,
+    Counted,
+    Ledger,
+    LedgerReader,
+    Named,
+    NotReserved,
+    place_in_draws,
+)
 
 MODELS = ["m/text-to-image", "n/text-to-image"]
 JOBS = [Job(name=f"杯子 {n}", model=MODELS[n % 2], prompt="p") for n in range(4)]
@@ -56,8 +66,8 @@ async def begun(ledger: Ledger) -> tuple[int, list[JobRecord]]:
     return run, await ledger.records_in([JobState.PENDING])
 
 
-def intent(record: JobRecord, micro: int = 40_000) -> JobRecord:
-    money: Any = {"reserved": micro, "booked": micro, "price_source": "t"}
+def intent(record: JobRecord, micro: int = 40_000, **fields: Any) -> JobRecord:
+    money: Any = {"reserved": micro, "booked": micro, "price_source": "t", **fields}
     attempt = record.next_attempt
     return fold(record, Intended(job_id=record.id, at=now(), attempt=attempt, **money))
 
@@ -209,11 +219,11 @@ class LedgerContract:
                 rows = [(job.key("atlas"), job) for job in jobs]
                 await ledger.add_jobs(rows, run=session.id, position=0)
                 named = Named(run=session.id)
-                pages = await ledger.draw(named, {MODELS[0]: 0}, limit=9)
+                pages = await ledger.draw(named, {MODELS[0]: FIRST}, limit=9)
                 stems = [record.stem for record in pages[MODELS[0]]]
                 assert len({str(stem).casefold() for stem in stems}) == 3
                 assert "images/mug" not in stems
-                again = await ledger.draw(named, {MODELS[0]: 0}, limit=9)
+                again = await ledger.draw(named, {MODELS[0]: FIRST}, limit=9)
                 assert [record.stem for record in again[MODELS[0]]] == stems
                 parts = [await ledger.claim_parts(record, 2) for record in pages[MODELS[0]]]
                 assert len({part.casefold() for each in parts for part in each}) == 6
@@ -229,12 +239,12 @@ class LedgerContract:
                 run, records = await begun(ledger)
                 named = Named(run=run, last=await ledger.last_row())
                 assert await ledger.pending_models(named) == MODELS
-                first = await ledger.draw(named, dict.fromkeys(MODELS, 0), limit=1)
+                first = await ledger.draw(named, dict.fromkeys(MODELS, FIRST), limit=1)
                 assert [[r.name for r in page] for page in first.values()] == [
                     ["杯子 0"],
                     ["杯子 1"],
                 ]
-                after = {model: page[-1].id for model, page in first.items()}
+                after = {model: place_in_draws(page[-1]) for model, page in first.items()}
                 held = [page[-1].id for page in first.values()]
                 second = await ledger.draw(named, after, limit=9, held=held)
                 assert [[r.name for r in page] for page in second.values()] == [
@@ -243,10 +253,107 @@ class LedgerContract:
                 ]
                 later = Job(name="later", model=MODELS[0], prompt="p")
                 await ledger.add_jobs([(later.key("atlas"), later)], run=run, position=4)
-                found = await ledger.pending(named, MODELS[0], after=0, limit=9)
+                found = await ledger.pending(named, MODELS[0], after=FIRST, limit=9)
                 assert [record.name for record in found] == ["杯子 0", "杯子 2"]
                 assert await ledger.named_of([1, 5], named) == {1}
                 assert records[0].id == 1
+
+        asyncio.run(main())
+
+    def test_urgent_jobs_are_drawn_first(self, store: Store, tmp_path: Path) -> None:
+        """By priority and then by id, page by page; a new pass may give them another one."""
+        jobs = [
+            Job(name=f"{n}", model=MODELS[0], prompt="p", priority=priority)
+            for n, priority in enumerate((0, -1, 5, 0, 5, 0))
+        ]
+
+        async def drawn(ledger: Ledger, named: Named, limit: int) -> list[str]:
+            names, after, held = list[str](), FIRST, list[int]()
+            while page := (await ledger.draw(named, {MODELS[0]: after}, limit=limit, held=held))[
+                MODELS[0]
+            ]:
+                names += [record.name for record in page]
+                held += [record.id for record in page]
+                after = place_in_draws(page[-1])
+            return names
+
+        async def main() -> None:
+            async with store.open(tmp_path) as ledger:
+                for priority, order in ((5, "240351"), (-2, "035124")):
+                    session, _ = await ledger.begin_session(now())
+                    given = [replace(j, priority=priority) if j.priority == 5 else j for j in jobs]
+                    rows = [(job.key("atlas"), job) for job in given]
+                    run = await ledger.start_run(now(), session=session.id, job_file=None)
+                    await ledger.add_jobs(rows, run=run, position=0)
+                    await ledger.end_pass(run, digest=None, jobs=6)
+                    named = Named(run=run)
+                    for limit in (1, 2, 9):
+                        assert "".join(await drawn(ledger, named, limit)) == order
+                    looked = await ledger.pending(named, MODELS[0], after=FIRST, limit=4)
+                    assert "".join(record.name for record in looked) == order[:4]
+
+        asyncio.run(main())
+
+    def test_an_idempotency_key_stands_for_one_job(self, store: Store, tmp_path: Path) -> None:
+        """Also in a later process; one job may have several."""
+        mug = Job(name="mug", model=MODELS[0], prompt="p", idempotency_key="order 7")
+        cup = replace(mug, name="cup")
+
+        async def main() -> None:
+            for _ in range(2):
+                async with store.open(tmp_path) as ledger:
+                    session, _ = await ledger.begin_session(now())
+
+                    async def add(job: Job, session: int = session.id) -> Any:
+                        key, one = job.key("atlas"), partial(ledger.add_job, run=session)
+                        added, cut = await one(key, job, since=session)
+                        assert cut is None
+                        return added.record.name, added.conflict
+
+                    assert await add(mug) == ("mug", False)
+                    assert await add(replace(mug, priority=3)) == ("mug", False)
+                    assert await add(cup) == ("mug", True)
+                    assert await add(replace(mug, idempotency_key="order 8")) == ("mug", False)
+                    assert await add(replace(cup, idempotency_key="order 8")) == ("mug", True)
+                    found = await ledger.record_by_idempotency_key("order 8")
+                    assert found is not None
+                    assert found.name == "mug"
+                    assert await ledger.record_by_idempotency_key("order") is None
+                    assert len(await ledger.records_in([JobState.PENDING])) == 1
+
+        asyncio.run(main())
+
+    def test_a_job_comes_out_as_it_went_in(self, store: Store, tmp_path: Path) -> None:
+        """With all that is wished for it, and whom an attempt was bought from, as what."""
+        given = Job(
+            name="mug",
+            model=MODELS[0],
+            prompt="p",
+            priority=-3,
+            max_cost=Decimal("0.250000"),
+            store=False,
+            labels={"campaign": 'spr"ing'},
+            deadline_s=5.5,
+            idempotency_key="k",
+        )
+
+        async def main() -> None:
+            async with store.open(tmp_path) as ledger:
+                session, _ = await ledger.begin_session(now())
+                rows = [(given.key("atlas"), given)]
+                await ledger.add_jobs(rows, run=session.id, position=0)
+                (record,) = await ledger.records_in([JobState.PENDING])
+                assert record.job == given
+                record = intent(record, provider="fal", model="m/other")
+                ledger.append(record)
+                assert await ledger.records([record.id]) == [record]
+                row = await ledger.result(record.id)
+                assert row is not None
+                assert (row["provider"], row["bought_as"]) == ("fal", "m/other")
+                with store.read(tmp_path) as reader:
+                    (attempt,) = reader.attempts()
+                    assert (attempt["provider"], attempt["bought_as"]) == ("fal", "m/other")
+                    assert reader.label_names(9) == ["campaign"]
 
         asyncio.run(main())
 
@@ -357,7 +464,7 @@ class LedgerContract:
                 assert await ledger.take_up(run, session=sessions[-1]) == 1
                 await ledger.end_pass(run, digest=None, jobs=1)
                 named = Named(run=run, single=sessions[-1])
-                (taken,) = await ledger.pending(named, "m/text-to-image", after=0, limit=9)
+                (taken,) = await ledger.pending(named, "m/text-to-image", after=FIRST, limit=9)
                 assert taken.name == "早"
 
         asyncio.run(main())

@@ -20,7 +20,7 @@ from asyncpipe.ledger.connection import Connection
 from asyncpipe.ledger.place import SharedPlace, mark, where_of
 from asyncpipe.ledger.postgres import STUCK_S, open_place
 from asyncpipe.ledger.protocol import SharedLedger
-from asyncpipe.ledger.rows import Fact, Named
+from asyncpipe.ledger.rows import FIRST, Fact, Named
 from asyncpipe.ledger.sharing import Stand, Writing, judge
 from asyncpipe.simulator.server import Simulator
 from asyncpipe.simulator.settings import SimulatorSettings
@@ -283,7 +283,7 @@ def test_a_worker_that_lost_a_job_writes_facts_and_nothing_else(tmp_path: Path) 
         ):
             session, _ = await one.begin_session(now())
             await one.add_jobs([(job.key("atlas"), job)], run=session.id, position=0)
-            (drawn,) = (await one.draw(Named(run=1), {FLUX: 0}, limit=9))[FLUX]
+            (drawn,) = (await one.draw(Named(run=1), {FLUX: FIRST}, limit=9))[FLUX]
             assert await other.claim([drawn.id]) == []
             intent = fold(drawn, INTENDED[0](job_id=drawn.id, at=now(), **INTENDED[1]))
             assert await one.reserve(intent) is None

@@ -38,7 +38,7 @@ from asyncpipe.jobs.record import JobRecord, fold
 from asyncpipe.ledger.asset_names import claim_stems
 from asyncpipe.ledger.database import SqliteLedger
 from asyncpipe.ledger.folder import Origin, ledger_path
-from asyncpipe.ledger.rows import Named
+from asyncpipe.ledger.rows import FIRST, Named
 from asyncpipe.report.export import export_file
 from asyncpipe.report.manifest import read_manifest
 from asyncpipe.report.purchases import read_entries
@@ -58,7 +58,7 @@ async def with_jobs(folder: Path, jobs: list[Job] = JOBS) -> tuple[SqliteLedger,
     begun, _ = await ledger.begin_session(now())
     await ledger.add_jobs(rows(jobs), run=begun.id, position=0)
     named = Named(run=begun.id)
-    return ledger, await ledger.pending(named, jobs[0].model, after=0, limit=100)
+    return ledger, await ledger.pending(named, jobs[0].model, after=FIRST, limit=100)
 
 
 def ways(job_id: int) -> list[list[Event]]:
@@ -170,7 +170,7 @@ def test_the_same_jobs_are_added_once(tmp_path: Path) -> None:
         more = [*JOBS, Job(name="新", model="m/text-to-image", prompt="x")]
         added, _ = await ledger.add_jobs(rows(more), run=2, position=0)
         assert (added.new, added.twice) == (1, ())
-        found = await ledger.pending(Named(run=2), "m/text-to-image", after=0, limit=100)
+        found = await ledger.pending(Named(run=2), "m/text-to-image", after=FIRST, limit=100)
         assert [r.id for r in found] == [*(r.id for r in first), 6]
         await ledger.aclose()
 
