@@ -167,16 +167,16 @@ class Listener:
         self._closing = True
         self._news.set()
 
-    async def say_goodbye(self) -> None:
-        """Call the hook's ``on_close``, if it has one."""
-        on_close: Callable[[], Any] | None = getattr(self.hook, "on_close", None)
-        if on_close is None:
+    async def call(self, name: str, *about: object) -> None:
+        """Call a method of the hook's besides, if it has one."""
+        method: Callable[..., Any] | None = getattr(self.hook, name, None)
+        if method is None:
             return
         try:
-            answer = await asyncio.to_thread(on_close) if self._threaded else on_close()
+            answer = await asyncio.to_thread(method, *about) if self._threaded else method(*about)
             if inspect.isawaitable(answer):
                 await answer
-        except Exception as exc:  # a user's hook must not keep a pipeline from closing
+        except Exception as exc:  # a user's hook must not keep a pipeline from opening or closing
             self._failed(exc)
 
     def sum_up(self) -> None:
@@ -267,6 +267,11 @@ class Hooks:
         finally:
             self._running.discard(listener)
 
+    async def opened(self, pipeline: object) -> None:
+        """Give ``pipeline``, which is open, to the hooks that want it."""
+        for listener in self._listeners:
+            await listener.call("on_open", pipeline)
+
     async def aclose(self) -> None:
         """Let every hook hear of everything, within LEAVING_S, and of the end."""
         with anyio.move_on_after(LEAVING_S, shield=True):
@@ -277,7 +282,7 @@ class Hooks:
             for listener in [*self._running]:
                 await listener.ended.wait()
             for listener in self._listeners:
-                await listener.say_goodbye()
+                await listener.call("on_close")
         for listener in self._listeners:
             listener.sum_up()
 

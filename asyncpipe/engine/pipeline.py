@@ -170,6 +170,11 @@ class Pipeline:
         self._exit = AsyncExitStack()
 
     @property
+    def provider_name(self) -> str:
+        """The name of the provider that jobs go to."""
+        return self._provider.name
+
+    @property
     def stopped(self) -> AsyncpipeError | None:
         """Why submitting was stopped before the end, for all models or for one, or None."""
         return self._engine.stops.first if self._engine else None
@@ -211,6 +216,7 @@ class Pipeline:
             await engine.open(stack)
             self._exit = stack.pop_all()
         self._engine, self._opened = engine, True
+        await engine.hooks.opened(self)
         return self
 
     def _parts(self, *, ever: bool = False) -> Engine:

@@ -93,6 +93,8 @@ class Limiter:
         self.gate = gate
         self.workers = workers
         self.out = 0
+        self.refused = 0
+        """How many submits and polls were refused because of a limit."""
         self.models: dict[str, _ModelLimits] = {}
         self._rng = rng
         self._window_of = window_of
@@ -190,6 +192,7 @@ class Limiter:
         if not answer.limited:
             self.gate.pace.answered(now)
             return
+        self.refused += 1
         if not self.gate.pace.refused(now):
             return
         if answer.retry_after_s is not None:
@@ -240,7 +243,9 @@ class Permit:
         known, gate = self._known, self._limiter.gate
         gate.news()
         now, wish_s = gate.clock(), answer.retry_after_s
-        if not answer.limited:
+        if answer.limited:
+            self._limiter.refused += 1
+        else:
             gate.pace.answered(now)
         if answer.kind in (AnswerKind.TAKEN, AnswerKind.FINAL):
             self._running = True

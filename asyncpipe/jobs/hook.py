@@ -10,5 +10,6 @@ from asyncpipe.jobs.record import JobRecord
 Hook = Callable[[Event, JobRecord], Awaitable[None] | None]
 """Called once for every event, with the job as it stands after it; sync, or async and awaited.
 
-An object's method ``on_close()``, sync or async, is called when the pipeline has closed.
+An object's methods ``on_open(pipeline)`` and ``on_close()``, sync or async, are called when the
+pipeline is open, and when it has closed.
 """

@@ -256,3 +256,18 @@ def test_every_logger_is_in_the_readme_and_is_there() -> None:
     }
     assert named == listed
     assert logging.getLogger("asyncpipe").level == logging.NOTSET
+
+
+def test_a_hook_is_told_of_the_pipeline_that_opens(tmp_path: Path) -> None:
+    """Before anything happens in it; so a hook can read totals without being told of them twice."""
+    seen: list[int] = []
+
+    class Hook:
+        async def on_open(self, pipeline: asyncpipe.Pipeline) -> None:
+            seen.append(pipeline.totals.total)
+
+        def __call__(self, event: Event, record: JobRecord) -> None:
+            seen.append(record.id)
+
+    run_batch(tmp_path, FakeProvider(), jobs(1), on_event=Hook())
+    assert seen[:2] == [0, 1]
