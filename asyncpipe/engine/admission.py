@@ -495,6 +495,9 @@ class Admission:
             await self._join_named(run, run.named)  # what another run of the same jobs drew
         for model in drawn:
             run.models.pop(model, None)
+        if self._shared and run.waits and drawn:
+            # Another worker may be drawing what is left at this moment: the next look knows.
+            run.elsewhere = max(run.elsewhere, 1)
         self._settle_runs()
 
     def _take(self, run: OpenRun, records: list[JobRecord]) -> None:

@@ -18,7 +18,7 @@ from asyncpipe.jobs.events import Event, Intended, NotBought, Resubmitted, Submi
 from asyncpipe.jobs.record import JobRecord, fold
 from asyncpipe.ledger.connection import Connection
 from asyncpipe.ledger.place import SharedPlace, mark, where_of
-from asyncpipe.ledger.postgres import STUCK_S, open_place
+from asyncpipe.ledger.postgres import STUCK_S, PostgresLedger, connect, find_place, open_place
 from asyncpipe.ledger.protocol import SharedLedger
 from asyncpipe.ledger.rows import FIRST, Fact, Named
 from asyncpipe.ledger.sharing import Stand, Writing, judge
@@ -135,6 +135,35 @@ def test_a_run_writes_its_jobs_after_another_worker_has_written_its_own(
 
     with_simulator(main)
     assert order == ["one", "one ends", "other", "other ends"]
+
+
+def test_a_run_whose_jobs_another_worker_is_just_drawing_waits_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is locked at its draw is not seen: it is neither drawn nor somebody's yet.
+
+    Seen once at a cap: what the other worker drew it let go again, and ours had ended unfinished.
+    """
+    draw, locked = PostgresLedger.draw, list[int]()
+
+    async def beside(ledger: PostgresLedger, *args: Any, **named: Any) -> Any:
+        if len(locked) == 6:  # at the first draw, and at that after the first look
+            return await draw(ledger, *args, **named)
+        with connect(shared_url()) as raw, raw.transaction():
+            schema = find_place(raw, str(tmp_path))
+            raw.execute("SELECT set_config('search_path', %s, true)", (schema,))
+            locked.extend(row[0] for row in raw.execute("SELECT id FROM jobs FOR UPDATE"))
+            return await draw(ledger, *args, **named)
+
+    monkeypatch.setattr(PostgresLedger, "draw", beside)
+
+    async def main(simulator: Simulator) -> None:
+        async with worker(simulator, tmp_path / "a", str(tmp_path)) as pipeline:
+            manifest = await pipeline.batch_generate([a_mug(f"杯 {n}") for n in range(3)])
+        assert len(locked) == 6
+        assert manifest.totals.successful == 3
+
+    with_simulator(main)
 
 
 def test_a_row_goes_on_to_bear_the_later_of_two_runs(tmp_path: Path) -> None:

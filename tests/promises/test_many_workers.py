@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import signal
 from collections import Counter
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from random import Random
 
 import pytest
 
+from asyncpipe.simulator.books import BookedPrediction
 from tests.support.chaos import LONG
 from tests.support.command_line import a_simulator, asyncpipe, server_books
 from tests.support.crashes import killing
@@ -142,6 +144,41 @@ def test_a_cap_is_kept_to_the_cent_at_every_sale(tmp_path: Path) -> None:
         assert "the budget of 1.20 USD is reached" in workers.log(0)
         sold, charged = server_books(tmp_path)
         assert (len(sold), charged) == (JOBS // 2, Decimal("1.20"))
+
+
+def test_a_cap_holds_at_every_sale_with_many_in_flight(tmp_path: Path) -> None:
+    """A tenth of the money is given back: four workers use all of it, and at no moment more.
+
+    Looked at for each sale: what is charged by then, and what is in flight, as if all would be.
+    """
+    at_once = 500 if LONG else 80
+    cap = at_once * Decimal("0.04")
+    more = f"max_cost: {cap}\nwindow: fixed\n"
+    text = job_file(at_once * 6 // 5, workers=at_once // 4, more=more)
+    (tmp_path / "jobs.yaml").write_text(text, encoding="utf-8")
+    slow = ("--speed", 0.25 if LONG else 2, "--faults", "failed=0.1")
+    with a_simulator(tmp_path, *slow) as url, crew(tmp_path, url, shared_url()) as workers:
+        for _ in range(4):
+            workers.start()
+        assert workers.end(within_s=250) == [3] * 4, workers.log(0)
+    sold, charged = server_books(tmp_path)
+    failed = [each for each in sold if each.outcome == "failed"]
+    assert failed
+    at_sales = [
+        sum(each.price for each in sold if each.created_at <= sale.created_at)
+        - sum(each.price for each in failed if each.ready_at <= sale.created_at)
+        for sale in sold
+    ]
+    assert max(at_sales) == charged * 1_000_000 == cap * 1_000_000
+    if LONG:
+        assert most_at_once(sold) > 0.9 * at_once
+
+
+def most_at_once(sold: Sequence[BookedPrediction]) -> int:
+    """The most predictions in flight at a sale."""
+    return max(
+        sum(each.created_at <= sale.created_at < each.ready_at for each in sold) for sale in sold
+    )
 
 
 def test_another_job_file_waits_for_the_place(tmp_path: Path) -> None:

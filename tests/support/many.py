@@ -20,9 +20,9 @@ from tests.support.command_line import command, environment, server_books
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
 
 
-def job_file(count: int, *, more: str = "") -> str:
-    """So many jobs, none like the other."""
-    lines = [f"max_workers: 8\npolling: {{initial_s: 0.05, maximum_s: 0.2}}\n{more}jobs:\n"]
+def job_file(count: int, *, workers: int = 8, more: str = "") -> str:
+    """So many jobs, none like the other; ``workers`` in flight for each command."""
+    lines = [f"max_workers: {workers}\npolling: {{initial_s: 0.05, maximum_s: 0.2}}\n{more}jobs:\n"]
     lines += [
         f"  - {{name: 杯 {n}, model: {FLUX}, prompt: mug {n}, width: 64, height: 64}}\n"
         for n in range(count)
