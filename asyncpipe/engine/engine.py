@@ -18,6 +18,7 @@ from asyncpipe.engine.account import ask_account, settle_account
 from asyncpipe.engine.admission import Admission
 from asyncpipe.engine.aftercare import Aftercare, to_come_again
 from asyncpipe.engine.again import is_keyed
+from asyncpipe.engine.callbacks import Callbacks, Deliveries, calls_back
 from asyncpipe.engine.chase import PATIENCE_S
 from asyncpipe.engine.decide import PredictionOwners, RetryPolicy
 from asyncpipe.engine.drive import Driver
@@ -120,6 +121,8 @@ class Engine:
         self.news = asyncio.Event()
         self.stops = StopReasons(self.news)
         self.tickets = Tickets()
+        self.callbacks = Callbacks(self.clock)
+        self.deliveries = Deliveries(provider, self.callbacks, self.clock)
         self.shared: SharedLedger | None = None
         self.sharing: Sharing | None = None
         self.money: SharedMoney | None = None
@@ -376,6 +379,8 @@ class Engine:
             stops=self.stops,
             clock=self.clock,
             tell=settings.tell,
+            callbacks=self.callbacks,
+            backstop_s=self._backstop_s,
         )
         fetcher = Fetcher(
             inquiry=inquiry,
@@ -401,6 +406,12 @@ class Engine:
             aftercare=self.aftercare,
             searcher=self.searcher,
         )
+
+    @property
+    def _backstop_s(self) -> float | None:
+        """How seldom is polled what is called back; None: nothing is."""
+        polling = self.settings.polling
+        return polling.backstop_s / polling.speed if calls_back(self.provider) else None
 
     def _make_sharing(self) -> None:
         """Make what looks at what other workers do, where there may be some."""

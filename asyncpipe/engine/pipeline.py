@@ -43,6 +43,7 @@ from asyncpipe.media import GIB
 from asyncpipe.pricing import SpendingLimits, Tell
 from asyncpipe.providers import Provider
 from asyncpipe.report import Manifest, Result, Totals, ask_result, left_s
+from asyncpipe.webhooks import RawHeaders, Verifier
 
 logger = logging.getLogger("asyncpipe.engine")
 
@@ -459,6 +460,33 @@ class Pipeline:
         engine = self._parts(ever=True)
         if engine.admission.withdraw(ticket, caller):
             engine.recorder.record(ticket, Withdrawn(job_id=ticket.id, at=now()))
+
+    async def deliver(
+        self, headers: RawHeaders, body: bytes, *, verifier: Verifier | None = None
+    ) -> int:
+        """Take a webhook of the provider's: its headers and raw body; return the status to answer.
+
+        One that is right has its prediction polled at once, whatever else it says; 200 also where
+        nobody waits for it. Refused ones are counted and logged without what they say: 4xx; 503
+        means that it should come again. ``verifier`` is for another sender than the provider.
+        Raises UsageError where nothing tells deliveries from forgeries.
+        """
+        if self._engine is None or not self._opened:
+            return 503
+        return await self._engine.deliveries.take(headers, body, verifier)
+
+    def heard(self, prediction_id: str) -> bool:
+        """Poll a prediction at once, of which something was heard; whether it is being polled."""
+        return self._parts().callbacks.hear([prediction_id])
+
+    @property
+    def deliveries(self) -> Mapping[str, int]:
+        """How many webhooks came, by what became of them; as it was when closed.
+
+        ``woken``: a poll was made at once; ``kept``: nobody waits for it, or not yet; or by why
+        they were refused.
+        """
+        return self._engine.deliveries.counts if self._engine else {}
 
     def drain(self) -> None:
         """Submit nothing more; what was submitted goes on, the rest stays pending."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from asyncpipe._tasks import ONCE_MORE_S
+from asyncpipe.engine.callbacks import Callback, Callbacks
 from asyncpipe.engine.decide import (
     PredictionOwners,
     RetryPolicy,
@@ -25,7 +26,15 @@ from asyncpipe.engine.decide import (
 from asyncpipe.engine.recorder import Recorder
 from asyncpipe.engine.tickets import StopReasons, Ticket
 from asyncpipe.errors import KeyRefused, PollFailed, PredictionGone, ProviderError, SubmitStopped
-from asyncpipe.flow import Limiter, PollClock, PollPolicy, Trouble
+from asyncpipe.flow import (
+    Finding,
+    Limiter,
+    PollClock,
+    PollPolicy,
+    PollSchedule,
+    Trouble,
+    backstop_gap_s,
+)
 from asyncpipe.jobs import (
     Attempt,
     Deadlines,
@@ -94,8 +103,11 @@ class Poller:
         stops: StopReasons,
         clock: Callable[[], float],
         tell: Callable[[str], None],
+        callbacks: Callbacks,
+        backstop_s: float | None,
     ) -> None:
         self._inquiry = inquiry
+        self._callbacks, self._backstop_s = callbacks, backstop_s
         self._tell = tell
         self._strange: set[str] = set()
         self._ledger, self._recorder = ledger, recorder
@@ -107,18 +119,27 @@ class Poller:
 
     async def poll(self, ticket: Ticket) -> None:
         """Poll until the provider reports an end or the deadline passes."""
+        prediction_id = ticket.record.attempt.prediction_id
+        assert prediction_id is not None, "a submitted job has a prediction id"
+        with self._callbacks.expecting(prediction_id) as callback:
+            await self._poll(ticket, prediction_id, callback)
+        if ticket.state not in (JobState.GENERATED, JobState.SUBMITTED):
+            # Nobody hears of an end that is not on disk. What is generated has not ended: were
+            # that lost, the next run would only poll once more.
+            await self._ledger.durable()
+
+    async def _poll(self, ticket: Ticket, prediction_id: str, callback: Callback) -> None:
         record, attempt = ticket.record, ticket.record.attempt
-        assert attempt.prediction_id is not None, "a submitted job has a prediction id"
-        self._owners.claim(attempt.prediction_id, record.id)
+        self._owners.claim(prediction_id, record.id)
         born, started = self._times(ticket)
         clock = PollClock(started=started, deadline_s=self._deadline_s(record))
         trouble = Trouble()
         age_s = self._clock() - born
         resumed = attempt.resumed_at is not None or age_s > RESUMED_S
         watch = self._policy.watch(record.job, resumed=resumed)
-        gap = 0.0 if resumed else watch.gap_s(age_s)
+        gap = 0.0 if resumed else self._gap_s(watch, age_s, None, callback)
         while ticket.state is JobState.SUBMITTED:
-            await asyncio.sleep(max(clock.due(self._clock(), gap) - self._clock(), 0.0))
+            await callback.until(clock.due(self._clock(), gap))
             last = await self._ask(attempt, max(clock.end, self._clock()) + TURN_S)
             age_s = self._clock() - born
             if isinstance(last, SubmitStopped):
@@ -126,16 +147,20 @@ class Poller:
                 return  # still submitted: the next run goes on polling
             self._remark(record, last)
             trouble.note(_trouble(attempt, last), self._clock())
-            watch.note(age_s, found_by(last))
+            found = found_by(last)
+            watch.note(age_s, found)
             self._recorder.record(ticket, _polled(record, last))
             if (event := self._judge(record, last, clock, trouble)) is not None:
                 self._recorder.record(ticket, event)
             if ticket.state is JobState.SUBMITTED:
-                gap = next_wait_s(watch.gap_s(age_s), last)
-        if ticket.state is not JobState.GENERATED:
-            # Nobody hears of an end that is not on disk. What is generated has not ended: were
-            # that lost, the next run would only poll once more.
-            await self._ledger.durable()
+                gap = next_wait_s(self._gap_s(watch, age_s, found, callback), last)
+
+    def _gap_s(
+        self, watch: PollSchedule, age_s: float, last: Finding | None, callback: Callback
+    ) -> float:
+        """How long to wait for the next poll."""
+        gap_s = watch.gap_s(age_s)
+        return backstop_gap_s(gap_s, last, backstop_s=self._backstop_s, heard=callback.heard)
 
     async def look(self, ticket: Ticket) -> None:
         """Ask once for an unknown job's prediction; one that the provider knows is polled on."""

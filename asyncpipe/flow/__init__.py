@@ -9,7 +9,14 @@ from asyncpipe.flow.learned import Latency
 from asyncpipe.flow.limiter import Answer, AnswerKind, Limiter, News, Permit, Windows, lessons
 from asyncpipe.flow.memory import LATENCY, Memory, latencies_of, recall
 from asyncpipe.flow.pace import Pace
-from asyncpipe.flow.polling import Finding, PollClock, PollPolicy, Trouble
+from asyncpipe.flow.polling import (
+    Finding,
+    PollClock,
+    PollPolicy,
+    PollSchedule,
+    Trouble,
+    backstop_gap_s,
+)
 from asyncpipe.flow.shares import Demand
 from asyncpipe.flow.window import Window
 
@@ -28,9 +35,11 @@ __all__ = [
     "Permit",
     "PollClock",
     "PollPolicy",
+    "PollSchedule",
     "Trouble",
     "Window",
     "Windows",
+    "backstop_gap_s",
     "latencies_of",
     "lessons",
     "recall",

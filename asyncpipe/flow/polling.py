@@ -88,6 +88,20 @@ class Finding(Enum):
     NOTHING = "nothing"
 
 
+def backstop_gap_s(
+    gap_s: float, last: Finding | None, *, backstop_s: float | None, heard: bool
+) -> float:
+    """How long to wait for the next poll of a prediction whose end is called back.
+
+    ``gap_s`` is what the policy waits, ``last`` what the last poll found (None: none yet),
+    ``backstop_s`` the least gap meanwhile (None: it is not called back). Once a delivery was
+    ``heard``, or a poll did not simply find it running, the policy's own gaps count.
+    """
+    if backstop_s is None or heard or last not in (None, Finding.RUNNING):
+        return gap_s
+    return max(gap_s, backstop_s)
+
+
 class PollSchedule(Protocol):
     """When to poll one prediction; ages and gaps in seconds of our clock."""
 

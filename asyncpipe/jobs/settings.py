@@ -44,7 +44,8 @@ class Polling:
     to ``maximum_s``; ``backoff`` first after ``initial_s``, then ``factor`` times later, up to
     ``maximum_s``; ``fixed`` every ``initial_s``. Values other than the defaults (the article's)
     without a policy mean backoff. The provider's time runs ``speed`` times as fast as ours: 1
-    except with a simulator. Raises UsageError naming the field that is wrong.
+    except with a simulator. While a provider is to call back when a prediction has ended it is
+    polled every ``backstop_s`` only. Raises UsageError naming the field that is wrong.
     """
 
     policy: str = ""
@@ -52,12 +53,14 @@ class Polling:
     factor: float = _POLLING_DEFAULTS["factor"]
     maximum_s: float = _POLLING_DEFAULTS["maximum_s"]
     speed: float = 1.0
+    backstop_s: float = 60.0
 
     def __post_init__(self) -> None:
         _check_number("polling.initial_s", self.initial_s, TINY)
         _check_number("polling.factor", self.factor, 1)
         _check_number("polling.maximum_s", self.maximum_s, TINY)
         _check_number("polling.speed", self.speed, TINY)
+        _check_number("polling.backstop_s", self.backstop_s, TINY)
         said = {name for name, usual in _POLLING_DEFAULTS.items() if getattr(self, name) != usual}
         if self.policy == "":
             object.__setattr__(self, "policy", "backoff" if said else "learned")

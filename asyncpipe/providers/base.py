@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self, runtime_checkable
 
 from asyncpipe.jobs import Job, Notes
+from asyncpipe.webhooks import Verifier
 
 
 class PredictionStatus(StrEnum):
@@ -175,12 +176,28 @@ class HasAccountId(Protocol):
 
 
 @runtime_checkable
+class HasCallbacks(Protocol):
+    """What a provider may be besides: it calls back, signed, when a prediction has ended.
+
+    Then polls only make up for deliveries that are lost.
+    """
+
+    @property
+    def webhook_url(self) -> str | None:
+        """Where its submits ask to be called back, which is no part of a job; None: nowhere."""
+
+    @property
+    def verifier(self) -> Verifier:
+        """What tells its deliveries from forgeries."""
+
+
+@runtime_checkable
 class Provider(Protocol):
     """An API that is submitted to, polled, and answers URLs.
 
     What it can do besides is asked for where it is needed: Uploader, HasHistory, HasKeys,
-    HasCancel, HasBills and HasAccountId here, HasQuotes, HasBalance and HasBill in pricing,
-    HasCatalogue in catalog.
+    HasCancel, HasBills, HasAccountId and HasCallbacks here, HasQuotes, HasBalance and HasBill in
+    pricing, HasCatalogue in catalog.
 
     Entering opens its connections; entered twice, the last exit closes them. It may have
     ``account``: an opaque word that tells accounts apart and is not the key (see ``account_of``).

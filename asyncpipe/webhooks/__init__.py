@@ -6,6 +6,7 @@ the next poll: money and outputs are what the poll says.
 """
 
 from asyncpipe.webhooks.address import callback_url
+from asyncpipe.webhooks.app import receiver
 from asyncpipe.webhooks.delivery import (
     MALFORMED,
     Delivery,
@@ -39,6 +40,7 @@ __all__ = [
     "from_base64",
     "from_hex",
     "id_in",
+    "receiver",
     "sign",
     "word_in",
 ]
