@@ -37,6 +37,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TypeVar
 
 _NUMBER = re.compile(r"[0-9a-f]*\d[0-9a-f]*")
 
@@ -48,6 +49,22 @@ def without_numbers(reason: str) -> str:
 
 class AsyncpipeError(Exception):
     """Base class of everything asyncpipe raises on purpose."""
+
+
+ErrorT = TypeVar("ErrorT", bound=AsyncpipeError)
+
+
+def own_copy(error: ErrorT) -> ErrorT:
+    """A copy of an error for one more who is told of it, with its attributes and its cause.
+
+    One object raised to a thousand callers would carry the tracebacks of all of them.
+    """
+    copy = type(error).__new__(type(error), *error.args)
+    copy.args = error.args
+    for name, value in vars(error).items():
+        vars(copy)[name] = [*value] if name == "__notes__" else value
+    copy.__cause__, copy.__suppress_context__ = error.__cause__, error.__suppress_context__
+    return copy
 
 
 class UsageError(AsyncpipeError):

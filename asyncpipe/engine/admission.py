@@ -214,15 +214,14 @@ class Admission:
         """Whether nothing waits to be submitted: what is in flight is all there is."""
         return self.queue.empty and not any(run.models for run in self._runs)
 
-    def abandon(self) -> None:
-        """Let go of everybody who waits: the pipeline is closed."""
+    def abandon(self, reason: AsyncpipeError) -> None:
+        """Let go of everybody who waits: the pipeline is closed, or has failed."""
         for run in self._runs:
-            run.abandoned = True
+            run.abandoned = reason
             run.done.set()
         self._runs.clear()
-        closed = AsyncpipeError("the pipeline was closed before the job ended; it is kept")
         for ticket in [*self._tickets.values()]:
-            self._tickets.close(ticket, closed)
+            self._tickets.close(ticket, reason)
 
     # -- what a driver puts down ----------------------------------------------------------------
 

@@ -12,14 +12,14 @@ from random import Random
 from types import TracebackType
 from typing import Any, Self
 
-from asyncpipe._tasks import ungrouped
 from asyncpipe.engine.decide import RetryPolicy
 from asyncpipe.engine.engine import Engine, EngineSettings
 from asyncpipe.engine.ingest import JobLike, one_job
 from asyncpipe.engine.intake import explain
+from asyncpipe.engine.lifetime import Lifetime, while_open
 from asyncpipe.engine.stream import ResultStream
 from asyncpipe.engine.tickets import Ticket
-from asyncpipe.errors import AsyncpipeError, ClaimLost, LedgerError, UsageError
+from asyncpipe.errors import AsyncpipeError, ClaimLost, LedgerError, UsageError, own_copy
 from asyncpipe.flow import Limiter
 from asyncpipe.jobfile import has_placeholder
 from asyncpipe.jobs import (
@@ -167,8 +167,7 @@ class Pipeline:
             rng=Random(seed),
         )
         self._engine: Engine | None = None
-        self._opened = False
-        self._exit = AsyncExitStack()
+        self._life = Lifetime(self._over)
 
     @property
     def provider_name(self) -> str:
@@ -183,7 +182,7 @@ class Pipeline:
     @property
     def waiting(self) -> AsyncpipeError | None:
         """What submitting waits for at the moment besides the provider, or None."""
-        return self._engine.room.problem if self._engine and self._opened else None
+        return self._engine.room.problem if self._engine and self._life.is_open else None
 
     @property
     def turned_up(self) -> int:
@@ -200,6 +199,7 @@ class Pipeline:
         """What is known of the API's limits; as it was when closed."""
         return self._parts(ever=True).limiter
 
+    @while_open
     async def left_s(self) -> float | None:
         """About how many seconds the open jobs will take; None while too little is known."""
         engine = self._parts()
@@ -209,37 +209,59 @@ class Pipeline:
         pending, slots = totals.jobs[JobState.PENDING], totals.in_flight
         return left_s(jobs, pending, engine.latencies.of, slots, at=now())
 
-    async def __aenter__(self) -> Self:
-        # Assembled here, not in __init__: a pipeline may be made outside a loop, entered again.
-        async with AsyncExitStack() as stack:
-            where = where_of(self.folder, self._ledger, self._place)
-            engine = Engine(self._provider, where, self._settings)
-            await engine.open(stack)
-            self._exit = stack.pop_all()
-        self._engine, self._opened = engine, True
-        await engine.hooks.opened(self)
-        return self
+    async def open(self) -> None:
+        """Open the pipeline for as long as you like: every task of the running loop may use it.
 
-    def _parts(self, *, ever: bool = False) -> Engine:
-        if self._engine is None or not (self._opened or ever):
-            raise UsageError("the pipeline is not open: use it inside `async with Pipeline(…)`")
-        return self._engine
+        What it owns lives in a task of its own, so that ``aclose`` may be called by any other.
+        Cancelled, nothing stays open. Closed, it may be opened again. Raises FolderInUse,
+        LedgerError, and UsageError for another provider's or account's folder, or when it is open.
+        """
+        await self._life.open(self._enter)
+        try:
+            await self._parts().hooks.opened(self)
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def aclose(self) -> None:
+        """Close the pipeline; jobs that have not ended are kept, and callers are told.
+
+        It may be called again, by others, too: all wait for the end. Cancelled, it is closed all
+        the same before the cancellation goes on. Raises what the pipeline had failed of.
+        """
+        await self._life.close()
+
+    async def _enter(self, stack: AsyncExitStack) -> None:
+        # Assembled here, not in __init__: a pipeline may be made outside a loop, opened again.
+        where = where_of(self.folder, self._ledger, self._place)
+        engine = Engine(self._provider, where, self._settings)
+        await engine.open(stack)
+        self._engine = engine
+
+    def _over(self, reason: AsyncpipeError) -> None:
+        if self._engine is not None:
+            self._engine.admission.abandon(reason)
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
 
     async def __aexit__(
         self,
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         traceback: TracebackType | None,
-    ) -> bool | None:
-        engine, self._opened = self._parts(), False
-        try:
-            with ungrouped():
-                if not isinstance(exc, asyncio.CancelledError):  # the user's own, in no group
-                    return await self._exit.__aexit__(None, None, None) and None
-                return await self._exit.__aexit__(exc_type, exc, traceback)
-        finally:
-            engine.admission.abandon()
+    ) -> None:
+        await self.aclose()
 
+    def _parts(self, *, ever: bool = False) -> Engine:
+        """The engine; ``ever``: also one that is closed, or seen from another thread."""
+        if not ever or self._engine is None:
+            self._life.check()
+        assert self._engine is not None, "what is open has been entered"
+        return self._engine
+
+    @while_open
     async def generate(self, job: JobLike, *, wait: bool = True) -> Result:
         """Run one job and return its result; a failed one is a result, never raised.
 
@@ -272,14 +294,20 @@ class Pipeline:
         ahead = ResultStream(4 * self._settings.workers, self._withdraw)
         engine.tasks.start_soon(ahead.feed, jobs, self._admit_one, name="asyncpipe stream feed")
         try:
-            while (record := await ahead.next()) is not None:
-                yield await ask_result(engine.ledger, record.id)
+            while (result := await self._next(ahead)) is not None:
+                yield result
         finally:
             ahead.close()
+
+    @while_open
+    async def _next(self, ahead: ResultStream) -> Result | None:
+        record = await ahead.next()
+        return None if record is None else await ask_result(self._parts().ledger, record.id)
 
     async def _admit_one(self, job: JobLike) -> Ticket | JobRecord:
         return await self._admit(one_job(job))
 
+    @while_open
     async def batch_generate(
         self,
         jobs: Iterable[JobLike],
@@ -307,6 +335,7 @@ class Pipeline:
         )
         return await self._run(take_all)
 
+    @while_open
     async def enqueue(
         self,
         jobs: Iterable[JobLike],
@@ -337,6 +366,7 @@ class Pipeline:
         await engine.intake.end(named.run)
         return shards
 
+    @while_open
     async def work(self, *, shard: int | None = None) -> ShardWork:
         """Carry jobs that are in a shared ledger already: those of ``shard``, or all.
 
@@ -356,6 +386,7 @@ class Pipeline:
             stopped=engine.stops.first,
         )
 
+    @while_open
     async def resume(self) -> Manifest:
         """Buy what ``generate`` and ``stream`` accepted in earlier processes and did not submit.
 
@@ -398,6 +429,7 @@ class Pipeline:
         await self._look_once_more()
         await explain(stops, engine.ledger, named, engine.spending)
 
+    @while_open
     async def collect(self, *, lost: bool = False) -> Manifest:
         """Poll and download what was submitted before; buy nothing; return the manifest.
 
@@ -437,7 +469,7 @@ class Pipeline:
         stops.forget(noted)
         if record.state is JobState.PENDING and (reason := stops.of(record) or short):
             self._refuse(record, single=single)
-            raise reason
+            raise own_copy(reason)
         known = engine.tickets.get(record.id)
         if single and known is not None:  # a batch's job stays the batch's
             single = known.single or known.adopted

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from asyncpipe.engine.chase import Chase
-from asyncpipe.errors import AsyncpipeError
+from asyncpipe.errors import AsyncpipeError, own_copy
 from asyncpipe.flow import Permit
 from asyncpipe.jobs import ENDED, Job, JobRecord, JobState
 from asyncpipe.ledger import Drawn, Named
@@ -103,7 +103,7 @@ class Ticket:
             if isinstance(outcome, JobRecord):
                 future.set_result(outcome)
             else:
-                future.set_exception(outcome)
+                future.set_exception(own_copy(outcome))
 
 
 class Tickets(dict[int, Ticket]):
@@ -155,7 +155,7 @@ class OpenRun:
     elsewhere: int = 0
     waits: bool = True
     done: asyncio.Event = field(default_factory=asyncio.Event)
-    abandoned: bool = False
+    abandoned: AsyncpipeError | None = None
     closed: bool = False
 
     def join(self, ticket: Ticket) -> None:
@@ -183,8 +183,8 @@ class OpenRun:
     async def wait(self) -> None:
         """Wait for the end; raises AsyncpipeError when the pipeline was closed before it."""
         await self.done.wait()
-        if self.abandoned:
-            raise AsyncpipeError("the pipeline was closed before the jobs ended; they are kept")
+        if self.abandoned is not None:
+            raise own_copy(self.abandoned)
 
 
 class StopReasons:

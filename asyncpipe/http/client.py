@@ -95,6 +95,7 @@ class HttpClient:
         }
         self._timeouts = timeouts
         self._entered = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._exit = AsyncExitStack()
         self._proxy: str | None = None
         self._answered = False  # since it was entered
@@ -104,8 +105,16 @@ class HttpClient:
         self._uploads: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        """Open the sessions. Raises UsageError for a proxy or certificates that cannot be used."""
+        """Open the sessions.
+
+        Raises UsageError for a proxy or certificates that cannot be used, and where it is open in
+        another event loop.
+        """
+        if self._loop is not None and self._loop.is_closed():
+            self._forget()  # with the loop went all that was open
+        self._check_loop()
         if self._entered == 0:
+            self._loop = asyncio.get_running_loop()
             self._proxy, tls = proxy_for(self._base_url), tls_context()
             self._answered = False
             submits = aiohttp.TCPConnector(
@@ -135,9 +144,25 @@ class HttpClient:
     ) -> None:
         self._entered -= 1
         if self._entered == 0:
-            self._submits = self._polls = self._uploads = None
+            self._submits = self._polls = self._uploads = self._loop = None
             # Apart from self, so that entering again meanwhile opens what this does not close.
             await self._exit.pop_all().aclose()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it was entered and not yet left by everybody."""
+        return self._entered > 0
+
+    def _forget(self) -> None:
+        self._entered, self._loop, self._exit = 0, None, AsyncExitStack()
+
+    def _check_loop(self) -> None:
+        """Raise UsageError in another loop than the one it is open in: its answers came never."""
+        if self._loop is not None and self._loop is not asyncio.get_running_loop():
+            raise UsageError(
+                f"the connections to {URL(self._base_url).host} are open in another event loop: "
+                "make one provider for each loop"
+            )
 
     def _session(self, connector: aiohttp.TCPConnector, total_s: float) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
@@ -154,6 +179,7 @@ class HttpClient:
         Raises NotSent when it surely did not reach the API, SubmitUnknown when it may have, and
         Rejected for a body JSON cannot hold.
         """
+        self._check_loop()
         result = await self._submit_in_turn(path, body)
         if isinstance(result, HttpAnswer):
             return result
@@ -188,6 +214,7 @@ class HttpClient:
         On a reused connection that turns out dead aiohttp asks a second time: a GET is free.
         ``base_url`` is another base on the same host; ``what`` names the request in the error.
         """
+        self._check_loop()
         async with self._polling:
             result = await self._exchange(self._polls, "GET", path, None, base_url=base_url)
         if isinstance(result, HttpAnswer):
@@ -240,6 +267,7 @@ class HttpClient:
         What went wrong is returned, not raised: a foreign exception may hold the request's
         headers, and must not hang on ours even as a context.
         """
+        self._check_loop()
         if session is None:
             raise RuntimeError("the provider is not open: enter it with `async with` first")
         if headers is None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from asyncpipe._tasks import seen_through as seen_to_end
-from asyncpipe.errors import LedgerError
+from asyncpipe.errors import LedgerError, own_copy
 from asyncpipe.jobs import Job, JobRecord
 from asyncpipe.ledger import accounts, queries, runs
 from asyncpipe.ledger.asset_names import FolderNames, NamesIn, claim_parts
@@ -87,19 +87,22 @@ class Committing:
         """Let go of the store, on the thread."""
         raise NotImplementedError
 
+    def _check(self) -> None:
+        """Raise what a commit failed of, if one has."""
+        if self._failure is not None:
+            raise own_copy(self._failure)
+
     # -- what is written ------------------------------------------------------------------------
 
     def append(self, record: JobRecord, *, held: bool = False) -> None:
         """Take ``record`` to be written; raises LedgerError."""
-        if self._failure is not None:
-            raise self._failure
+        self._check()
         self._batch.add(record, held=held)
         self._schedule()
 
     async def durable(self) -> None:
         """Wait until everything appended so far is on disk; raises LedgerError if it is not."""
-        if self._failure is not None:
-            raise self._failure
+        self._check()
         if not self._batch and self._committing is None:
             return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -230,7 +233,7 @@ class Committing:
             if failure is None:
                 waiter.set_result(None)
             else:
-                waiter.set_exception(failure)
+                waiter.set_exception(own_copy(failure))
         self._after_commit()
         if self._batch:
             self._schedule()

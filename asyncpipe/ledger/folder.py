@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
+from weakref import WeakSet
 
 from asyncpipe._fs import link_trouble, open_unlinked
 from asyncpipe.errors import FolderInUse, LedgerError, UsageError
@@ -102,6 +103,7 @@ class FolderLock:
         file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
         file.flush()
         self._file = file
+        _held.add(self)
         return self
 
     def __exit__(
@@ -110,9 +112,27 @@ class FolderLock:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        assert self._file is not None
-        self._file.close()
-        self._file = None
+        self._close()
+
+    def _close(self) -> None:
+        """Let go; a forked child's copy of the file would hold the lock as long as it lives."""
+        _held.discard(self)
+        if self._file is not None:  # else this is a child
+            self._file.close()
+            self._file = None
+
+
+_held: WeakSet[FolderLock] = WeakSet()
+"""The locks that this process holds."""
+
+
+def _let_go_in_child() -> None:
+    for lock in [*_held]:
+        lock._close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go_in_child)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

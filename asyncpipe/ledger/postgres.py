@@ -432,8 +432,7 @@ class PostgresLedger(Committing):
 
     async def reserve(self, record: JobRecord, *, cap: int | None = None) -> NotReserved | None:
         """Write an intent, unless a cap or another worker is against it."""
-        if self._failure is not None:
-            raise self._failure
+        self._check()
         assert isinstance(self._batch, SharedBatch), "all our batches are"
         heard = self._batch.reserve(record, cap)
         self._schedule()
@@ -456,8 +455,7 @@ class PostgresLedger(Committing):
 
     def keep_facts(self, record: JobRecord) -> None:
         """Take what was found out of a job that is ours no more."""
-        if self._failure is not None:
-            raise self._failure
+        self._check()
         assert isinstance(self._batch, SharedBatch), "all our batches are"
         self._batch.keep_facts(record)
         self._schedule()

@@ -15,7 +15,7 @@ from enum import Enum, auto
 from itertools import chain, islice
 from typing import Any
 
-from asyncpipe.errors import LedgerError
+from asyncpipe.errors import LedgerError, own_copy
 from asyncpipe.jobs import ENDED, PAID_OPEN, Job, JobRecord, JobState, Settled
 from asyncpipe.ledger import queries
 from asyncpipe.ledger.accounts import removed
@@ -274,7 +274,7 @@ class SharedBatch(Batch):
         """Say that nothing is known of the intents."""
         for heard in self._reserving.values():
             if not heard.done():
-                heard.set_exception(error)
+                heard.set_exception(own_copy(error))
 
 
 def _when(at: datetime | None) -> str:

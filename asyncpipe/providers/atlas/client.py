@@ -192,6 +192,8 @@ class AtlasCloud:
 
     async def __aenter__(self) -> Self:
         """Open its connections. Raises UsageError for a proxy that cannot be used."""
+        if not self._http.is_open:  # a lock belongs to the loop it was waited for in
+            self._listing, self._listed_until = asyncio.Lock(), -1.0
         await self._http.__aenter__()
         return self
 
