@@ -217,6 +217,7 @@ def resolve(folder: OutputPlace, jobs: tuple[str, ...], **options: Any) -> None:
 @app.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True)
+@click.option("--profile", metavar="PROVIDER", help="The provider whose API it looks like.")
 @click.option("--speed", type=click.FloatRange(0, min_open=True), default=20.0, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--wire", type=click.Choice(["canonical", "article"]), default="canonical")

@@ -17,6 +17,7 @@ def serve(
     *,
     host: str,
     port: int,
+    profile: str | None,
     speed: float,
     seed: int,
     wire: str,
@@ -32,6 +33,7 @@ def serve(
     settings = SimulatorSettings(
         host=host,
         port=port,
+        profile=profile or SimulatorSettings().profile,
         speed=speed,
         seed=seed,
         wire=wire,
@@ -54,8 +56,10 @@ def serve(
 
 async def _serve(settings: SimulatorSettings) -> None:
     async with Simulator(settings) as simulator:
+        named = settings.profile != SimulatorSettings().profile
+        of = f" --provider {settings.profile}" if named else ""
         click.echo(f"simulator at {simulator.base_url} (any key will do); Ctrl-C ends it")
-        click.echo(f"  asyncpipe run JOBFILE --base-url {simulator.base_url}")
+        click.echo(f"  asyncpipe run JOBFILE{of} --base-url {simulator.base_url}")
         await anyio.sleep_forever()
 
 

@@ -25,6 +25,10 @@ CREATE TABLE IF NOT EXISTS poll_pasts(
 CREATE TABLE IF NOT EXISTS fetches(
   id TEXT NOT NULL, output INTEGER NOT NULL, old INTEGER NOT NULL, fetched INTEGER NOT NULL,
   PRIMARY KEY(id, output));
+CREATE TABLE IF NOT EXISTS submit_keys(
+  account TEXT NOT NULL, key TEXT NOT NULL, request TEXT NOT NULL, id TEXT NOT NULL,
+  PRIMARY KEY(account, key));
+CREATE TABLE IF NOT EXISTS cancelled(id TEXT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS uploads(
   number INTEGER PRIMARY KEY, id TEXT UNIQUE, sha256 TEXT NOT NULL, size INTEGER NOT NULL,
   expired INTEGER NOT NULL DEFAULT 0);
@@ -116,6 +120,31 @@ class Books:
         self._raise(
             "peak_in_flight", self._one("count(*)", "created_at<=? AND ready_at>?", now, now)
         )
+
+    def note_key(self, account: str, key: str, request: str, prediction_id: str) -> None:
+        """Keep what a key bought, and with which request."""
+        self._connection.execute(
+            "INSERT INTO submit_keys VALUES(?,?,?,?)", (account, key, request, prediction_id)
+        )
+
+    def bought_with(self, account: str, key: str) -> tuple[str, str] | None:
+        """The request that came with a key, and the id of what it bought; None for a new one."""
+        query = "SELECT request, id FROM submit_keys WHERE account=? AND key=?"
+        row = self._connection.execute(query, (account, key)).fetchone()
+        return (row[0], row[1]) if row else None
+
+    def cancel(self, prediction_id: str) -> None:
+        """End a prediction now; what it cost is returned."""
+        self._connection.execute("INSERT OR IGNORE INTO cancelled VALUES(?)", (prediction_id,))
+        self._connection.execute(
+            "UPDATE predictions SET outcome='failed', ready_at=? WHERE id=?",
+            (self._clock(), prediction_id),
+        )
+
+    def is_cancelled(self, prediction_id: str) -> bool:
+        """Whether a prediction was cancelled before its end."""
+        query = "SELECT 1 FROM cancelled WHERE id=?"
+        return self._connection.execute(query, (prediction_id,)).fetchone() is not None
 
     def next_number(self) -> int:
         """The number of the next prediction."""

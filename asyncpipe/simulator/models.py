@@ -283,6 +283,12 @@ MODELS = {
 """The models of the catalogue: type, and micro-dollars per image or per second."""
 
 
+def kind_of(model: str) -> str:
+    """What a model makes, by its id: image, video or audio."""
+    kinds = {"video": "video", "audio": "audio", "speech": "audio", "music": "audio"}
+    return next((kind for word, kind in kinds.items() if f"to-{word}" in model), "image")
+
+
 def medium(kind: str, model: str) -> str:
     """What a prediction's outputs are: its type, or ``model``, of three dimensions."""
     return "model" if kind == "image" and model.endswith("-to-3d") else kind

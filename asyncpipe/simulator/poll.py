@@ -18,7 +18,6 @@ from asyncpipe.simulator.books import BookedPrediction, PollPast
 from asyncpipe.simulator.faults import (
     Plan,
     dice,
-    media_plan,
     odd_word,
     plan_of,
     poll_fault,
@@ -27,6 +26,7 @@ from asyncpipe.simulator.faults import (
 )
 from asyncpipe.simulator.media import transcribes, transcript
 from asyncpipe.simulator.models import medium
+from asyncpipe.simulator.sales import output_url
 from asyncpipe.simulator.wire import Service, broken_gateway, drop, refusal, reset, root
 
 EMPTY_POLLS = 2
@@ -38,8 +38,6 @@ _CONTENT_TYPES = {
     "audio": "audio/wav",
     "model": "model/gltf-binary",
 }
-
-_SUFFIX = {"image": ".png", "video": ".mp4", "audio": ".wav", "model": ".glb"}
 
 _ERRORS = (429, 500, 502, 503, 504)
 
@@ -147,7 +145,8 @@ class Polls:
             return (transcript(prediction.body),)
         indexes = range(prediction.outputs)
         if plan.inline is None:
-            return tuple(self._url(request, prediction, index) for index in indexes)
+            service = self._service
+            return tuple(output_url(service, request, prediction, index) for index in indexes)
         return tuple([await self._inline(prediction, index, plan.inline) for index in indexes])
 
     async def _inline(self, prediction: BookedPrediction, index: int, form: str) -> str:
@@ -155,16 +154,6 @@ class Polls:
         body = await loop.run_in_executor(maker.thread, maker.make, prediction, index)
         text = base64.b64encode(body).decode()
         return text if form == "base64" else f"data:{content_type(prediction)};base64,{text}"
-
-    def _url(self, request: web.Request, prediction: BookedPrediction, index: int) -> str:
-        plan = media_plan(self._settings.faults, self._settings.seed, prediction.id, index)
-        suffix = "" if plan.untyped else _SUFFIX[medium(prediction.type, prediction.model)]
-        path = f"/media/{prediction.id}/{index}{suffix}"
-        if plan.expired is None:
-            return f"{root(request)}{path}"
-        # An expired URL is told until it was tried; after that, the fresh one.
-        tried, _ = self._books.fetches(prediction.id, index)
-        return f"{root(request)}{path}?Signature={plan.fresh if tried else plan.old}"
 
 
 def _with_notes(told: PollAnswer, plan: Plan, beside: Mapping[str, str]) -> PollAnswer:

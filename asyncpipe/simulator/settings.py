@@ -21,24 +21,26 @@ _HANG_S = 60.0
 class SimulatorSettings:
     """One simulator.
 
-    ``speed`` divides generation times. ``wire`` is ``canonical`` or ``article``. ``books`` is a
-    file that survives the process; None keeps them in memory. ``api_key`` is the only key accepted;
-    None accepts any. ``accounts`` are ids of accounts by key, each with predictions, money and a
-    history of its own; every other key has the account ``acct-simulated``. ``generation_s``
-    overrides the time a prediction takes (before ``speed``); None: 8-20 s for an image, 30-90 s
-    for a video. ``body_bytes`` makes media of that size instead of drawing them. ``hang_s`` is how
-    long a hung poll and a slow download last, in seconds; None: 60 divided by ``speed``.
-    ``history_lag_s`` is how long the fault ``history_lag`` hides a prediction, and ``late_sale``
-    puts a sale off, in seconds. ``balance_usd`` is the account's money before the first prediction
-    in the books: submits beyond it are answered 402; None: no end of it. Port 0 takes a free one;
-    ``media_port`` is that of the second site, which is there with the fault ``redirected``.
-    ``catalog`` ``article`` sells the article's ids at its prices, and any other model; ``live``
-    today's models alone, at today's prices, and refuses what their schemas do not allow.
-    ``in_flight`` is the most predictions of one model at once, ``requests_per_second`` the most
-    submits and polls in any second, refused ones counted: beyond either comes a 429 without a hint,
-    as from the real API; None: no limit. Raises UsageError for what cannot be.
+    ``profile`` is the provider whose API it looks like. ``speed`` divides generation times.
+    ``wire`` is ``canonical`` or ``article``. ``books`` is a file that survives the process; None
+    keeps them in memory. ``api_key`` is the only key accepted; None accepts any. ``accounts`` are
+    ids of accounts by key, each with predictions, money and a history of its own; every other key
+    has the account ``acct-simulated``. ``generation_s`` overrides the time a prediction takes
+    (before ``speed``); None: 8-20 s for an image, 30-90 s for a video. ``body_bytes`` makes media
+    of that size instead of drawing them. ``hang_s`` is how long a hung poll and a slow download
+    last, in seconds; None: 60 divided by ``speed``. ``history_lag_s`` is how long the fault
+    ``history_lag`` hides a prediction, and ``late_sale`` puts a sale off, in seconds.
+    ``balance_usd`` is the account's money before the first prediction in the books: submits beyond
+    it are answered 402; None: no end of it. Port 0 takes a free one; ``media_port`` is that of the
+    second site, which is there with the fault ``redirected``. ``catalog`` ``article`` sells the
+    article's ids at its prices, and any other model; ``live`` today's models alone, at today's
+    prices, and refuses what their schemas do not allow. ``in_flight`` is the most predictions of
+    one model at once, ``requests_per_second`` the most submits and polls in any second, refused
+    ones counted: beyond either comes a 429 without a hint, as from the real API; None: no limit.
+    Raises UsageError for what cannot be.
     """
 
+    profile: str = "atlas"
     seed: int = 0
     speed: float = 20.0
     wire: str = "canonical"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import random
 import time
@@ -16,20 +15,16 @@ from aiohttp import web
 
 from asyncpipe.simulator import wire
 from asyncpipe.simulator.books import BookedPrediction
-from asyncpipe.simulator.faults import FAILED_IN_A_ROW, Plan, dice, plan_of, refusal
-from asyncpipe.simulator.models import charge, outputs_asked, refused_live
+from asyncpipe.simulator.faults import Plan, dice, plan_of, refusal
+from asyncpipe.simulator.models import charge, refused_live
 from asyncpipe.simulator.poll import PollAnswer, Polls, nameless, submit_answer
+from asyncpipe.simulator.sales import Sales
 from asyncpipe.simulator.upload import UploadDesk
 from asyncpipe.simulator.wire import Service
-
-HIDDEN_POLLS = 2
-"""Polls that ``not_found_first`` answers 404."""
 
 HUGE_ANSWER = 128 * 1024 * 1024
 
 _BLOCK = b"x" * (256 * 1024)
-
-_GENERATION_S = {"image": (8.0, 20.0), "video": (30.0, 90.0), "audio": (8.0, 20.0)}
 
 _ENDPOINTS = {"generateImage": "image", "generateVideo": "video", "generateAudio": "audio"}
 
@@ -45,6 +40,7 @@ class Submits:
         self._settings = service.settings
         self._polls = polls
         self._uploads = uploads
+        self._sales = Sales(service)
 
     async def submit(self, request: web.Request) -> web.StreamResponse:
         """Answer one submit."""
@@ -71,7 +67,9 @@ class Submits:
     async def _sold(self, request: web.Request, prediction: BookedPrediction) -> web.StreamResponse:
         plan = plan_of(self._settings.faults, self._settings.seed, prediction.id)
         if plan.lost is not None:
-            return await self._lose(request, prediction, plan)
+            if plan.lost == "nameless":
+                return web.json_response(nameless(plan))
+            return await lose(self._service, request, plan.lost)
         return web.json_response(await self._answer(request, prediction, plan))
 
     def _unfit(
@@ -119,46 +117,13 @@ class Submits:
     def _sell(
         self, request: web.Request, body: dict[str, Any], outcome: str | None
     ) -> BookedPrediction:
-        kind = _ENDPOINTS[request.match_info["endpoint"]]
-        low, high = self._settings.generation_s or _GENERATION_S[kind]
-        now, number = time.time(), self._books.next_number()
-        faults, seed = self._settings.faults, self._settings.seed
-        draw = random.Random(f"{seed}-{number}")
-        wait_s = draw.uniform(low, high) / self._settings.speed
-        hidden = draw.random() < faults.not_found_first
-        prediction_id = f"{draw.getrandbits(128):032x}"
-        plan = plan_of(faults, seed, prediction_id)
-        instant, price = plan.instant, self._charge(body)
-        prediction = BookedPrediction(
-            number=number,
-            id=prediction_id,
-            type=kind,
+        return self._sales.sell(
+            kind=_ENDPOINTS[request.match_info["endpoint"]],
             model=str(body["model"]),
             body=body,
-            created_at=now,
-            ready_at=now if instant else now + wait_s,
-            outcome=outcome or self._outcome(draw.random(), body),
-            price=price + price // 2 if plan.overrun else price,
-            outputs=outputs_asked(body),
-            hidden_polls=HIDDEN_POLLS if hidden and not instant else 0,
             account=self._service.account(request),
+            outcome=outcome,
         )
-        self._books.sell(prediction)
-        return prediction
-
-    def _outcome(self, draw: float, body: dict[str, Any]) -> str:
-        faults = self._settings.faults
-        if faults.failed <= draw < faults.failed + faults.moderated:
-            return "moderated"
-        if not 0 < faults.failed < 1:
-            return "failed" if draw < faults.failed else "completed"
-        same = json.dumps(body, sort_keys=True).encode()
-        row = f"failed {hashlib.sha256(same).hexdigest()[:16]}"
-        if draw < faults.failed and self._books.counter(row) < FAILED_IN_A_ROW:
-            self._books.count(row)
-            return "failed"
-        self._books.reset(row)
-        return "completed"
 
     async def _answer(
         self, request: web.Request, prediction: BookedPrediction, plan: Plan
@@ -170,19 +135,17 @@ class Submits:
         url = f"{wire.root(request)}/api/v1/model/prediction/{prediction.id}"
         return submit_answer(prediction, told, plan, wire=self._settings.wire, poll_url=url)
 
-    async def _lose(
-        self, request: web.Request, prediction: BookedPrediction, plan: Plan
-    ) -> web.StreamResponse:
-        if plan.lost == "nameless":
-            return web.json_response(nameless(plan))
-        if plan.lost == "server_error_submit":
-            status = dice(self._settings.seed, "lost", prediction.id).choice((500, 502))
-            return wire.page(status, f"{status} the server broke off")
-        if plan.lost == "huge_answer":
-            return await _huge(request)
-        if plan.lost == "hung_submit":
-            await self._service.hold(request, None)
-        return wire.drop(request)
+
+async def lose(service: Service, request: web.Request, fault: str) -> web.StreamResponse:
+    """Lose the answer to a submit that was sold, in the way that the fault's name says."""
+    if fault == "server_error_submit":
+        status = dice(service.settings.seed, "lost", service.books.submits()).choice((500, 502))
+        return wire.page(status, f"{status} the server broke off")
+    if fault == "huge_answer":
+        return await _huge(request)
+    if fault == "hung_submit":
+        await service.hold(request, None)
+    return wire.drop(request)
 
 
 async def read_body(request: web.Request) -> Any:

@@ -67,6 +67,12 @@ class Service:
         key = request.headers.get("Authorization", "").partition(" ")[2]
         return self.settings.accounts.get(key, ACCOUNT)
 
+    def has_key(self, request: web.Request, scheme: str) -> bool:
+        """Whether a request came with a key that is accepted, behind ``scheme``."""
+        told, _, key = request.headers.get("Authorization", "").partition(" ")
+        expected = self.settings.api_key
+        return told == scheme and bool(key) and (expected is None or key == expected)
+
     async def hold(self, request: web.Request, seconds: float | None) -> None:
         """Wait ``seconds`` (None: without end), until the client goes or the simulator closes."""
         loop = asyncio.get_running_loop()
