@@ -503,7 +503,7 @@ class Pipeline:
         means that it should come again. ``verifier`` is for another sender than the provider.
         Raises UsageError where nothing tells deliveries from forgeries.
         """
-        if self._engine is None or not self._opened:
+        if self._engine is None or not self._life.is_open:
             return 503
         return await self._engine.deliveries.take(headers, body, verifier)
 
