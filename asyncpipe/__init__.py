@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from asyncpipe.pricing import Rate, SpendingLimits
     from asyncpipe.providers import Prediction, PredictionStatus, Provider
     from asyncpipe.providers.atlas import AtlasCloud
+    from asyncpipe.providers.fal import Fal
     from asyncpipe.providers.replicate import Replicate
     from asyncpipe.report import Asset, Manifest, Outcome, Result, read_manifest
 
@@ -33,6 +34,7 @@ __all__ = [
     "Deadlines",
     "DownloadError",
     "Event",
+    "Fal",
     "FolderInUse",
     "Job",
     "JobFileError",
@@ -65,6 +67,7 @@ _ROOMS = {
     "Deadlines": "jobs",
     "DownloadError": "errors",
     "Event": "jobs",
+    "Fal": "providers.fal",
     "FolderInUse": "errors",
     "Job": "jobs",
     "JobFileError": "errors",

@@ -28,7 +28,15 @@ import asyncio
 import selectors
 import tempfile
 from base64 import b64decode
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Mapping,
+    Sequence,
+)
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -247,8 +255,10 @@ class FakeProvider:
             raise _AnswerLost("the connection was lost before the answer came")
         return Prediction(id=prediction_id)
 
-    async def history(self, since: datetime, until: datetime) -> AsyncIterator[Sequence[Listed]]:
-        """Show what was bought since, two a page."""
+    async def history(
+        self, since: datetime, until: datetime, *, models: Collection[str] = ()
+    ) -> AsyncIterator[Sequence[Listed]]:
+        """Show what was bought since, of all models, two a page."""
         self.histories += 1
         if not self.shows_history:
             raise HistoryUnavailable("this provider has no history", status=404)

@@ -178,7 +178,8 @@ async def _find(ledger: Ledger, provider: HasHistory) -> list[Resolved]:
     intents = [a.intended_at for r in sought.values() for a in attempts_of(r) if a.intended_at]
     if not intents:
         return []
-    pages = provider.history(min(intents) - SKEW, at)
+    models = {record.job.model for record in sought.values()}
+    pages = provider.history(min(intents) - SKEW, at, models=models)
     listed = [row async for page in pages for row in page]
     owners = await ledger.owners_of({row.id for row in listed})
     own = await own_in(provider, ledger, listed, owners)

@@ -310,7 +310,7 @@ class Searcher:
             return
         since = min(intents) - SKEW
         ours = await self._ledger.predictions(since)
-        listed = await self._read(provider, since)
+        listed = await self._read(provider, since, {record.job.model for record in sought})
         owners = await self._ledger.owners_of({row.id for row in listed})
         own = await own_in(provider, self._ledger, listed, owners)
         shown = {row.id for row in listed}
@@ -335,11 +335,13 @@ class Searcher:
         lost = [each for record in records.values() for each in lost_of(provider, record, ripe)]
         await self._act(match(lost, reading, self._under_way(provider, submitting)), records)
 
-    async def _read(self, provider: HasHistory, since: datetime) -> list[Listed]:
+    async def _read(
+        self, provider: HasHistory, since: datetime, models: Collection[str]
+    ) -> list[Listed]:
         listed: list[Listed] = []
         await self._gate.poll_turn()
         try:
-            async for page in provider.history(since, now()):
+            async for page in provider.history(since, now(), models=models):
                 listed += page
                 await self._gate.poll_turn()
         except AsyncpipeError:

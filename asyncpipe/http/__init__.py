@@ -26,7 +26,7 @@ from asyncpipe.http.headers import (
     validator,
 )
 from asyncpipe.http.hosts import check_host, connector_options, is_loopback, on_loopback, proxy_for
-from asyncpipe.http.multipart import FilePart
+from asyncpipe.http.multipart import FilePart, WholeFile
 from asyncpipe.http.redirects import follow
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "HttpAnswer",
     "HttpClient",
     "Timeouts",
+    "WholeFile",
     "ask_for_rest",
     "check_answer",
     "check_coding",

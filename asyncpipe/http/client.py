@@ -25,7 +25,7 @@ from asyncpipe.errors import (
     UsageError,
 )
 from asyncpipe.http.hosts import proxy_for
-from asyncpipe.http.multipart import FilePart
+from asyncpipe.http.multipart import FilePart, WholeFile
 from asyncpipe.http.trust import remedy_for, tls_context
 
 USER_AGENT = f"asyncpipe/{version('asyncpipe')}"
@@ -206,6 +206,32 @@ class HttpClient:
         self._check_way(result)
         raise NotAccepted(f"the upload of {part.path.name} got no answer: {result.text}")
 
+    async def put_file(self, url: str, file: WholeFile) -> HttpAnswer:
+        """Send one file to a place that was told, and without ``headers``: the key stays home.
+
+        Returns the answer, whatever its status; raises as ``send_file`` does.
+        """
+        async with AsyncExitStack() as stack:
+            try:
+                size, pieces = await file.open(stack)
+            except OSError as exc:
+                raise Rejected(f"{file.path} cannot be read: {exc.strerror or exc}") from exc
+            headers = {"Content-Type": file.content_type, "Content-Length": str(size)}
+            result = await self._exchange(
+                self._uploads, "PUT", "", pieces, base_url=url, headers=headers, elsewhere=True
+            )
+        if isinstance(result, HttpAnswer):
+            return result
+        raise NotAccepted(f"the upload of {file.path.name} got no answer: {result.text}")
+
+    async def put(self, path: str, *, what: str) -> HttpAnswer:
+        """Send a PUT without a body, which buys nothing; raises PollFailed without an answer."""
+        result = await self._exchange(self._polls, "PUT", path, None)
+        if isinstance(result, HttpAnswer):
+            return result
+        self._check_way(result)
+        raise PollFailed(f"{what} got no answer: {result.text}")
+
     async def get(
         self, path: str, *, base_url: str | None = None, what: str = "a poll"
     ) -> HttpAnswer:
@@ -261,8 +287,9 @@ class HttpClient:
         *,
         base_url: str | None = None,
         headers: dict[str, str] | None = None,
+        elsewhere: bool = False,
     ) -> HttpAnswer | NoAnswer:
-        """Make one request.
+        """Make one request; ``elsewhere``: to a host that gets none of our headers.
 
         What went wrong is returned, not raised: a foreign exception may hold the request's
         headers, and must not hang on ours even as a context.
@@ -277,11 +304,11 @@ class HttpClient:
                 method,
                 URL((base_url or self._base_url) + path, encoded=True),
                 data=data,
-                headers=self._headers | headers,
+                headers=headers if elsewhere else self._headers | headers,
                 allow_redirects=False,
-                proxy=self._proxy,
+                proxy=proxy_for(base_url or "") if elsewhere else self._proxy,
             )
-            self._answered = True
+            self._answered = self._answered or not elsewhere
             body = _whole_already(response)
             if body is None:
                 async with response:

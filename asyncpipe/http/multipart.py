@@ -1,4 +1,4 @@
-"""A file as the one field of a multipart form, streamed from disk with its length known."""
+"""A file as a request's body, or as the one field of a form: streamed, with its length known."""
 
 from __future__ import annotations
 
@@ -64,10 +64,40 @@ class FilePart:
         self, file: AsyncBufferedReader, head: bytes, size: int, tail: bytes
     ) -> AsyncIterator[bytes]:
         yield head
-        while size:
-            block = await file.read(min(BLOCK, size))
-            if not block:
-                raise OSError(f"{self.path} became shorter while it was sent")
-            size -= len(block)
+        async for block in _blocks(self.path, file, size):
             yield block
         yield tail
+
+
+class WholeFile:
+    """A file as a request's whole body, streamed from disk with its length known.
+
+    ``tell`` says what the file is; ``content_type`` and ``ending`` are known once it was ``looked``
+    at.
+    """
+
+    def __init__(self, path: Path, *, tell: Tell) -> None:
+        self.path = path
+        self._tell = tell
+        self.content_type, self.ending = "application/octet-stream", "bin"
+
+    async def look(self) -> None:
+        """Find out what it is. Raises OSError when it cannot be read."""
+        async with aiofiles.open(self.path, "rb") as file:
+            self.ending, self.content_type = self._tell(await file.read(HEAD_BYTES), self.path.name)
+
+    async def open(self, stack: AsyncExitStack) -> tuple[int, AsyncIterator[bytes]]:
+        """Return its length and its bytes, once, as ``FilePart.open`` does."""
+        file = await stack.enter_async_context(aiofiles.open(self.path, "rb"))
+        size = os.fstat(file.fileno()).st_size
+        return size, _blocks(self.path, file, size)
+
+
+async def _blocks(path: Path, file: AsyncBufferedReader, size: int) -> AsyncIterator[bytes]:
+    """Exactly ``size`` bytes of a file."""
+    while size:
+        block = await file.read(min(BLOCK, size))
+        if not block:
+            raise OSError(f"{path} became shorter while it was sent")
+        size -= len(block)
+        yield block

@@ -88,11 +88,14 @@ class HasHistory(Protocol):
     So submits whose answer was lost are found again.
     """
 
-    def history(self, since: datetime, until: datetime) -> AsyncIterator[Sequence[Listed]]:
+    def history(
+        self, since: datetime, until: datetime, *, models: Collection[str] = ()
+    ) -> AsyncIterator[Sequence[Listed]]:
         """Pages of this account's predictions, newest first, until one is older than ``since``.
 
-        Those made after ``until`` may be left out. Raises HistoryUnavailable where the account has
-        no such list, ProviderError otherwise: a reading that is not complete proves nothing.
+        Those made after ``until`` may be left out, and those of other models than ``models``.
+        Raises HistoryUnavailable where the account has no such list, ProviderError otherwise: a
+        reading that is not complete proves nothing.
         """
 
     def body_of(self, job: Job) -> Mapping[str, Any]:

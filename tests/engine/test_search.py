@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -113,7 +113,9 @@ class Failing(FakeProvider):
 
     errors: list[Exception] = field(default_factory=list)
 
-    async def history(self, since: datetime, until: datetime) -> AsyncIterator[Sequence[Listed]]:
+    async def history(
+        self, since: datetime, until: datetime, *, models: Collection[str] = ()
+    ) -> AsyncIterator[Sequence[Listed]]:
         async for page in super().history(since, until):
             yield page
             if self.errors:

@@ -19,6 +19,7 @@ from asyncpipe import (
     Deadlines,
     DownloadError,
     Event,
+    Fal,
     FolderInUse,
     Job,
     JobFileError,
@@ -150,6 +151,7 @@ async def work() -> None:
         await pipeline.generate("a mug")  # type: ignore[arg-type]
         await pipeline.batch_generate(feed())  # type: ignore[arg-type]
     Pipeline(AtlasCloud(), max_worker=3)  # type: ignore[call-arg]
+    assert_type(Fal("id:secret").origin, str)
     assert_type(Replicate("r8_key").origin, str)
     Pipeline("atlas")  # type: ignore[arg-type]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -232,7 +232,9 @@ class AtlasCloud:
             return prediction
         return replace(prediction, id=prediction_id, route=route)
 
-    async def history(self, since: datetime, until: datetime) -> AsyncIterator[Sequence[Listed]]:
+    async def history(
+        self, since: datetime, until: datetime, *, models: Collection[str] = ()
+    ) -> AsyncIterator[Sequence[Listed]]:
         """Pages of the account's predictions, newest first, until one is older than ``since``.
 
         Raises HistoryUnavailable, or ProviderError where the list cannot be had or has a hole.

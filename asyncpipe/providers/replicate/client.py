@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -117,7 +117,9 @@ class Replicate(ApiProvider):
         answer = self._clean(await self._http.ask(path, {}, what="a cancel"))
         return read_cancel(answer.status, answer.headers, answer.body)
 
-    async def history(self, since: datetime, until: datetime) -> AsyncIterator[Sequence[Listed]]:
+    async def history(
+        self, since: datetime, until: datetime, *, models: Collection[str] = ()
+    ) -> AsyncIterator[Sequence[Listed]]:
         """Pages of the account's predictions, newest first, until one is older than ``since``.
 
         An input is shown for an hour. Raises HistoryUnavailable, or ProviderError where the list
