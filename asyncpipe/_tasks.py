@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any, TypeVar
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
-from asyncpipe.errors import AsyncpipeError, KeyRefused, ProviderError, Rejected
+from asyncpipe.errors import AsyncpipeError, KeyRefused, ProviderError, Rejected, storable
 
 T = TypeVar("T")
 
@@ -103,6 +104,38 @@ def _refuses_the_key(error: ProviderError) -> bool:
     if isinstance(error, KeyRefused):
         return True
     return error.status in (401, 403) and not isinstance(error, Rejected)
+
+
+@contextmanager
+def provider_code(during: str, *, logger: logging.Logger, action: str) -> Iterator[None]:
+    """Raise what a provider's own code fails with as a ProviderError: it is one job's affair.
+
+    A cancellation that comes out of that code, and that nobody asked of us, is such a failure.
+    """
+    try:
+        yield
+    except ProviderError:
+        raise
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        text = f"the provider's code failed during {during}: it was cancelled from inside"
+        raise ProviderError(text) from None
+    except Exception as exc:
+        logger.exception("%s failed", during, extra={"action": action})
+        text = f"the provider's code failed during {during}: {_shown(exc)}"[:LONGEST_ERROR]
+        raise ProviderError(text) from exc
+
+
+LONGEST_ERROR = 300
+
+
+def _shown(error: Exception) -> str:
+    try:
+        return storable(repr(error))
+    except Exception:  # a bug in showing what a bug was
+        return type(error).__name__
 
 
 CLOSING_S = 30.0

@@ -35,6 +35,7 @@ A job that fails is a result, never one of these; ``IllegalTransition`` is a bug
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import TypeVar
@@ -45,6 +46,29 @@ _NUMBER = re.compile(r"[0-9a-f]*\d[0-9a-f]*")
 def without_numbers(reason: str) -> str:
     """What one reason looks like whenever it is said: trace ids, sizes and times in it differ."""
     return _NUMBER.sub("#", reason.lower())
+
+
+def storable(text: object) -> str:
+    """Text as every ledger takes it: no half characters and no NUL; never raises."""
+    try:
+        said = text if isinstance(text, str) else str(text)
+        if not said.isascii():
+            said = said.encode("utf-8", "replace").decode("utf-8")
+    except Exception:  # of an object that cannot say what it is
+        return type(text).__name__
+    return said.replace("\0", "\ufffd")
+
+
+LONGEST_WISH_S = 86_400.0
+"""Nobody is waited for longer than that, in seconds, whatever an answer asks for."""
+
+
+def _wish(retry_after_s: float | None) -> float | None:
+    """A wish to wait that can be followed; None for nonsense, which must not stop a whole run."""
+    told: object = retry_after_s
+    if isinstance(told, bool) or not isinstance(told, int | float) or not math.isfinite(told):
+        return None
+    return min(float(told), LONGEST_WISH_S) if told >= 0 else None
 
 
 class AsyncpipeError(Exception):
@@ -108,9 +132,9 @@ class ProviderError(AsyncpipeError):
     def __init__(
         self, message: str, *, status: int | None = None, request_id: str | None = None
     ) -> None:
-        super().__init__(message)
+        super().__init__(storable(message))
         self.status = status
-        self.request_id = request_id
+        self.request_id = None if request_id is None else storable(request_id)
 
 
 class NotAccepted(ProviderError):
@@ -133,7 +157,7 @@ class RateLimited(NotAccepted):
         retry_after_s: float | None = None,
     ) -> None:
         super().__init__(message, status=status, request_id=request_id)
-        self.retry_after_s = retry_after_s
+        self.retry_after_s = _wish(retry_after_s)
 
 
 class Overloaded(RateLimited):
@@ -183,7 +207,7 @@ class PollFailed(ProviderError):
         retry_after_s: float | None = None,
     ) -> None:
         super().__init__(message, status=status, request_id=request_id)
-        self.retry_after_s = retry_after_s
+        self.retry_after_s = _wish(retry_after_s)
 
 
 class HistoryUnavailable(ProviderError):
@@ -208,7 +232,7 @@ class DownloadError(AsyncpipeError):
         refused: bool = False,
     ) -> None:
         super().__init__(message)
-        self.retry_after_s = retry_after_s
+        self.retry_after_s = _wish(retry_after_s)
         self.have = have
         self.total = total
         self.refused = refused

@@ -6,8 +6,8 @@ import logging
 
 import anyio
 
-from asyncpipe._tasks import Retries, retrying
-from asyncpipe.errors import KeyRefused, ProviderError, SubmitStopped
+from asyncpipe._tasks import Retries, provider_code, retrying
+from asyncpipe.errors import KeyRefused, ProviderError, SubmitStopped, storable
 from asyncpipe.ledger import Ledger, Origin, Where, check_account
 from asyncpipe.pricing import Tell
 from asyncpipe.providers import HasAccountId, Provider
@@ -30,11 +30,14 @@ async def ask_account(provider: Provider, tell: Tell) -> str | None:
     if not isinstance(provider, HasAccountId):
         return None
     try:
-        with anyio.fail_after(LONGEST_S):
+        with (
+            anyio.fail_after(LONGEST_S),
+            provider_code("account_id", logger=logger, action="account.failed"),
+        ):
             told: object = await retrying(
                 provider.account_id, RETRIES, on=ProviderError, again=_may_pass
             )
-        if isinstance(told, str) and told:
+        if isinstance(told, str) and told and storable(told) == told:
             return told
         why = f"{told!r:.100} is no id"
     except SubmitStopped:  # nor will anything else be answered
@@ -43,10 +46,6 @@ async def ask_account(provider: Provider, tell: Tell) -> str | None:
         why = str(exc)
     except TimeoutError:
         why = f"no answer within {LONGEST_S:g} s"
-    except Exception as exc:
-        # A bug in a provider costs a warning, not the run.
-        logger.exception("account failed", extra={"action": "account.failed"})
-        why = f"the provider's code failed: {exc!r}"[:300]
     tell(f"whether the key is one of the account that this folder belongs to is not checked: {why}")
     return None
 

@@ -298,9 +298,9 @@ def after_deadline(
 
 
 def _state(last: Prediction | ProviderError) -> str:
-    if isinstance(last, PollFailed | PredictionGone):
+    if isinstance(last, ProviderError):
         return str(last)
-    told = last if isinstance(last, Prediction) and last.said and not is_empty(last) else None
+    told = last if last.said and not is_empty(last) else None
     if told and (told.error or strange_word(told)):
         more = f", and: {told.error}" if told.error else ", a word that is not known"
         return f"the provider says {told.said!r}{more}"

@@ -18,6 +18,7 @@ from asyncpipe.engine.account import ask_account, settle_account
 from asyncpipe.engine.admission import Admission
 from asyncpipe.engine.aftercare import Aftercare, to_come_again
 from asyncpipe.engine.again import is_keyed
+from asyncpipe.engine.answers import Answers
 from asyncpipe.engine.callbacks import Callbacks, Deliveries, calls_back
 from asyncpipe.engine.chase import PATIENCE_S
 from asyncpipe.engine.decide import PredictionOwners, RetryPolicy
@@ -350,7 +351,8 @@ class Engine:
     def _make_driver(self) -> None:
         """Make what carries one job, stage by stage."""
         settings, rng = self.settings, self.settings.rng
-        inquiry, owners = Inquiry(self.provider, self.limiter), PredictionOwners()
+        answers, owners = Answers(settings.tell), PredictionOwners()
+        inquiry = Inquiry(self.provider, self.limiter, answers)
         uploads = Uploads(self.provider, self.ledger, rng)
         submitter = Submitter(
             provider=self.provider,
@@ -361,6 +363,7 @@ class Engine:
             spending=self.spending,
             stops=self.stops,
             owners=owners,
+            answers=answers,
             retries=settings.retries,
             patience_s=settings.patience_s,
             rng=rng,
@@ -382,17 +385,6 @@ class Engine:
             callbacks=self.callbacks,
             backstop_s=self._backstop_s,
         )
-        fetcher = Fetcher(
-            inquiry=inquiry,
-            ledger=self.ledger,
-            store=self.store,
-            downloads=settings.limits.downloads,
-            recorder=self.recorder,
-            stop=self.stops.note,
-            clock=self.clock,
-            rng=rng,
-            retention_s=retention_of(self.provider),
-        )
         self.aftercare = Aftercare(self.ledger, self._offer, self.clock)
         self.searcher = self._make_searcher(inquiry, owners)
         self._make_sharing()
@@ -401,7 +393,7 @@ class Engine:
             uploads=uploads,
             submitter=submitter,
             poller=poller,
-            fetcher=fetcher,
+            fetcher=self._make_fetcher(inquiry),
             recorder=self.recorder,
             aftercare=self.aftercare,
             searcher=self.searcher,
@@ -412,6 +404,20 @@ class Engine:
         """How seldom is polled what is called back; None: nothing is."""
         polling = self.settings.polling
         return polling.backstop_s / polling.speed if calls_back(self.provider) else None
+
+    def _make_fetcher(self, inquiry: Inquiry) -> Fetcher:
+        """Make what brings media home."""
+        return Fetcher(
+            inquiry=inquiry,
+            ledger=self.ledger,
+            store=self.store,
+            downloads=self.settings.limits.downloads,
+            recorder=self.recorder,
+            stop=self.stops.note,
+            clock=self.clock,
+            rng=self.settings.rng,
+            retention_s=retention_of(self.provider),
+        )
 
     def _make_sharing(self) -> None:
         """Make what looks at what other workers do, where there may be some."""

@@ -211,9 +211,6 @@ class Fetcher:
             return ()
         except ProviderError as exc:
             raise DownloadError(f"the output could not be asked for anew: {exc}") from exc
-        except Exception as exc:  # a bug in a provider must not end everybody's run
-            logger.exception("poll failed", extra={"action": "poll.failed"})
-            raise DownloadError(f"the provider's code failed during a poll: {exc!r}"[:300]) from exc
         attempt = record.attempt
         same = len(answer.outputs) == len(attempt.outputs) - attempt.extras
         return (*answer.outputs, *answer.extras) if same else answer.outputs

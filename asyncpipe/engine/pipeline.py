@@ -12,11 +12,13 @@ from random import Random
 from types import TracebackType
 from typing import Any, Self
 
+from asyncpipe.engine.answers import safely
 from asyncpipe.engine.decide import RetryPolicy
 from asyncpipe.engine.engine import Engine, EngineSettings
 from asyncpipe.engine.ingest import JobLike, one_job
 from asyncpipe.engine.intake import explain
 from asyncpipe.engine.lifetime import Lifetime, while_open
+from asyncpipe.engine.options import check_provider_object, check_settings
 from asyncpipe.engine.stream import ResultStream
 from asyncpipe.engine.tickets import Ticket
 from asyncpipe.errors import AsyncpipeError, ClaimLost, LedgerError, UsageError, own_copy
@@ -35,6 +37,7 @@ from asyncpipe.jobs import (
     Polling,
     Withdrawn,
     checked_ambiguous,
+    group_of,
     now,
     place_of,
 )
@@ -69,7 +72,7 @@ class ShardWork:
 
 def _one_place(name: str | OutputPlace) -> OutputPlace:
     """The place that is meant; raises UsageError for a template, which a job file may have."""
-    if has_placeholder(str(name)):
+    if isinstance(name, str) and has_placeholder(name):
         raise UsageError(
             f"{name} names no folder yet: `asyncpipe run` opens one; in a program give Pipeline a "
             "folder, as load_jobs(FILE).settings.template.folder(moment) makes one"
@@ -91,9 +94,9 @@ def _several(hooks: Hook | Iterable[Hook] | None) -> tuple[Hook, ...]:
 class Pipeline:
     """Run jobs into one output folder; a service keeps one for its lifetime.
 
-    ``max_workers`` bounds the predictions in flight, ``limits`` what else may be under way (a
-    mapping with a job file's keys will do), ``spending`` the money. ``retries`` is how often a
-    failure that the provider does not charge for is submitted again; ``patience_s`` ends the run
+    ``max_workers`` bounds the predictions in flight, ``limits`` what else may be under way,
+    ``spending`` the money; a mapping of its fields will do for each group. ``retries`` is how often
+    a failure that the provider does not charge for is submitted again; ``patience_s`` ends the run
     when no submit was accepted for so long (None: never). Nothing is submitted while less than
     ``min_free_bytes`` are free on the disk. ``ambiguous`` says, as in a job file, what becomes of a
     submit whose answer was lost: it is looked for in the provider's list for at least ``search_s``
@@ -117,9 +120,9 @@ class Pipeline:
         *,
         max_workers: int = 64,
         limits: Limits | Mapping[str, Any] | None = None,
-        spending: SpendingLimits | None = None,
-        deadlines: Deadlines | None = None,
-        polling: Polling | None = None,
+        spending: SpendingLimits | Mapping[str, Any] | None = None,
+        deadlines: Deadlines | Mapping[str, float] | None = None,
+        polling: Polling | Mapping[str, Any] | None = None,
         retries: int = 2,
         patience_s: float | None = None,
         min_free_bytes: int = GIB,
@@ -138,10 +141,7 @@ class Pipeline:
         on_remark: Tell = logger.warning,
         seed: int | None = None,
     ) -> None:
-        if max_workers < 1 or retries < 0:
-            raise UsageError("max_workers must be at least 1, retries at least 0")
-        if not lease_s > 0:
-            raise UsageError("lease_s must be above 0 seconds")
+        check_provider_object(provider)
         ambiguous = "resubmit" if resubmit_unknown else checked_ambiguous(ambiguous)
         self.folder = _one_place(output_dir)
         self._ledger, self._place = ledger, place
@@ -150,22 +150,23 @@ class Pipeline:
             workers=max_workers,
             limits=Limits.of(limits),
             retries=RetryPolicy(retries, ambiguous == "resubmit"),
-            deadlines=deadlines or Deadlines(),
-            polling=polling or Polling(),
+            deadlines=group_of(Deadlines, "deadlines", deadlines),
+            polling=group_of(Polling, "polling", polling),
             patience_s=patience_s,
             min_free_bytes=min_free_bytes,
             ambiguous=ambiguous,
             search_s=search_s,
             fetch_missing=fetch_missing,
             local_files=None if local_files is None else place_of(local_files),
-            spending=spending or SpendingLimits(),
+            spending=group_of(SpendingLimits, "spending", spending),
             links=Links.of(public_url, presign),
-            tell=on_remark,
+            tell=safely(on_remark),
             same_account=same_account,
             lease_s=lease_s,
             hooks=_several(on_event),
             rng=Random(seed),
         )
+        check_settings(self._settings)
         self._engine: Engine | None = None
         self._life = Lifetime(self._over)
 

@@ -7,7 +7,8 @@ import logging
 from collections.abc import Callable
 from datetime import datetime
 
-from asyncpipe._tasks import ONCE_MORE_S
+from asyncpipe._tasks import ONCE_MORE_S, provider_code
+from asyncpipe.engine.answers import Answers
 from asyncpipe.engine.callbacks import Callback, Callbacks
 from asyncpipe.engine.decide import (
     PredictionOwners,
@@ -63,15 +64,16 @@ MOST_WORDS = 20
 class Inquiry:
     """Asks for predictions, each poll at its turn, and teaches the limiter what is answered."""
 
-    def __init__(self, provider: Provider, limiter: Limiter) -> None:
-        self._provider, self._limiter = provider, limiter
+    def __init__(self, provider: Provider, limiter: Limiter, answers: Answers) -> None:
+        self._provider, self._limiter, self._answers = provider, limiter, answers
 
     async def poll(
         self, prediction_id: str, *, route: str = "", until: float | None = None
     ) -> Prediction:
         """Poll once; cancelling gives the turn up. Raises what the provider's ``poll`` does.
 
-        And PollFailed where no poll may go before ``until``, by the loop's clock.
+        And PollFailed where no poll may go before ``until``, by the loop's clock, ProviderError
+        where the provider's code fails: a bug in it must not lose paid work.
         """
         try:
             async with asyncio.timeout_at(until):
@@ -79,7 +81,9 @@ class Inquiry:
         except TimeoutError:
             raise PollFailed("the API asked to wait with every poll (429)") from None
         try:
-            answer = await self._provider.poll(prediction_id, route=route)
+            with provider_code("a poll", logger=logger, action="poll.failed"):
+                told = await self._provider.poll(prediction_id, route=route)
+            answer = self._answers.prediction(told, of="poll")
         except ProviderError as exc:
             self._limiter.polled(limits_of(exc))
             raise
@@ -218,10 +222,6 @@ class Poller:
             return await self._inquiry.poll(attempt.prediction_id, route=attempt.route, until=until)
         except ProviderError as exc:
             return exc
-        except Exception as exc:
-            # A bug in a provider must not lose paid work: it counts as a failed poll.
-            logger.exception("poll failed", extra={"action": "poll.failed"})
-            return ProviderError(f"the provider's code failed during a poll: {exc!r}"[:300])
 
     def _judge(
         self,

@@ -11,13 +11,15 @@ from datetime import datetime
 
 import anyio
 
+from asyncpipe._tasks import provider_code
 from asyncpipe.engine.admission import Admission
+from asyncpipe.engine.answers import body_of, route_of
 from asyncpipe.engine.decide import PredictionOwners
 from asyncpipe.engine.find import SKEW, Body, LostSubmit, Matches, Own, Place, Reading, match
 from asyncpipe.engine.poll import Inquiry
 from asyncpipe.engine.recorder import Recorder
 from asyncpipe.engine.tickets import StopReasons, Ticket, Tickets
-from asyncpipe.errors import AsyncpipeError, HistoryUnavailable, ProviderError
+from asyncpipe.errors import HistoryUnavailable, ProviderError
 from asyncpipe.flow import Gate, Memory
 from asyncpipe.jobs import (
     NOT_FOUND,
@@ -33,7 +35,7 @@ from asyncpipe.jobs import (
 )
 from asyncpipe.ledger import Ledger
 from asyncpipe.pricing import Tell
-from asyncpipe.providers import HasHistory, Listed, PredictionStatus, Provider
+from asyncpipe.providers import HasHistory, Listed, PredictionStatus, Provider, listed_page
 
 logger = logging.getLogger("asyncpipe.engine")
 
@@ -80,7 +82,7 @@ def body_sent(provider: HasHistory, record: JobRecord, attempt: Attempt) -> Body
     if len(job.inputs) != len(attempt.uploads):
         return None
     job = job.sent_with(dict(zip(job.inputs, attempt.uploads, strict=True)))
-    return provider.body_of(job) if job.digest == attempt.body else None
+    return body_of(provider, job) if job.digest == attempt.body else None
 
 
 async def own_in(
@@ -340,15 +342,10 @@ class Searcher:
     ) -> list[Listed]:
         listed: list[Listed] = []
         await self._gate.poll_turn()
-        try:
+        with provider_code("a search", logger=logger, action="search.failed"):
             async for page in provider.history(since, now(), models=models):
-                listed += page
+                listed += listed_page(page)
                 await self._gate.poll_turn()
-        except AsyncpipeError:
-            raise
-        except Exception as exc:  # a bug in a provider must not end everybody's run
-            logger.exception("search failed", extra={"action": "search.failed"})
-            raise ProviderError(f"the provider's code failed during a search: {exc!r}") from exc
         return listed
 
     def _under_way(self, provider: HasHistory, others: Iterable[JobRecord]) -> list[Body]:
@@ -398,7 +395,7 @@ class Searcher:
             job_id=record.id,
             at=now(),
             prediction_id=row.id,
-            route=self._provider.route_of(record.job),
+            route=route_of(self._provider, record.job),
             created=row.created,
         )
         return self.record(record, found)

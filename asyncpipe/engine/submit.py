@@ -10,7 +10,7 @@ from random import Random
 
 import anyio
 
-from asyncpipe._tasks import ONCE_MORE_S, backoff_s
+from asyncpipe._tasks import ONCE_MORE_S, backoff_s, provider_code
 from asyncpipe.engine.again import (
     as_sent,
     bought_with_key,
@@ -19,6 +19,7 @@ from asyncpipe.engine.again import (
     is_lost,
     new_key,
 )
+from asyncpipe.engine.answers import Answers
 from asyncpipe.engine.decide import (
     FIRST,
     PredictionOwners,
@@ -84,6 +85,7 @@ class Submitter:
         spending: Spending,
         stops: StopReasons,
         owners: PredictionOwners,
+        answers: Answers,
         retries: RetryPolicy,
         patience_s: float | None,
         rng: Random,
@@ -97,7 +99,7 @@ class Submitter:
         self._uploads = uploads
         self._limiter, self._spending = limiter, spending
         self._stops = stops
-        self._owners = owners
+        self._owners, self._answers = owners, answers
         self._retries = retries
         self._patience_s = patience_s
         self._rng, self._clock = rng, limiter.gate.clock
@@ -289,17 +291,17 @@ class Submitter:
         guard = MAY_SEND.set(self._may_send)
         try:
             async with asyncio.timeout(SUBMIT_LIMIT_S):
-                if key is not None and isinstance(self._provider, HasKeys):
-                    return await self._provider.submit(job, key=key)
-                return await self._provider.submit(job)
+                with provider_code("submit", logger=logger, action="submit.failed"):
+                    if key is not None and isinstance(self._provider, HasKeys):
+                        told = await self._provider.submit(job, key=key)
+                    else:
+                        told = await self._provider.submit(job)
+            return self._answers.prediction(told, of="submit")
         except ProviderError as exc:
+            # A bug in a provider must not lose the job: nobody knows what was sent.
             return exc
         except TimeoutError:
             return SubmitUnknown(f"no answer to the submit within {SUBMIT_LIMIT_S:g} s")
-        except Exception as exc:
-            # A bug in a provider must not lose the job: nobody knows what was sent.
-            logger.exception("submit failed", extra={"action": "submit.failed"})
-            return SubmitUnknown(f"the provider's code failed during submit: {exc!r}"[:300])
         finally:
             MAY_SEND.reset(guard)
 

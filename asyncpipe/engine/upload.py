@@ -15,7 +15,7 @@ from random import Random
 
 import anyio
 
-from asyncpipe._tasks import Retries, once_more, retrying
+from asyncpipe._tasks import Retries, once_more, provider_code, retrying
 from asyncpipe.errors import (
     DownloadError,
     NotAccepted,
@@ -26,7 +26,7 @@ from asyncpipe.errors import (
 from asyncpipe.jobs import Job, JobRecord, JobState, LocalFile, is_bucket_url, now
 from asyncpipe.ledger import Ledger
 from asyncpipe.media import RemoteFile, trouble_with
-from asyncpipe.providers import Prediction, Provider, Uploader
+from asyncpipe.providers import Prediction, Provider, Uploader, upload_url
 
 logger = logging.getLogger("asyncpipe.uploads")
 
@@ -201,12 +201,12 @@ class Uploads:
         if self._uploader is None:
             raise Rejected("this provider takes no files of this machine: give their URLs")
         try:
-            return await self._uploader.upload(path)
-        except ProviderError:
+            with provider_code("an upload", logger=logger, action="upload.failed"):
+                return upload_url(await self._uploader.upload(path))
+        except ProviderError as exc:
+            if type(exc) is ProviderError:  # a bug in a provider must not end everybody's run
+                raise Rejected(str(exc)) from exc
             raise
-        except Exception as exc:  # a bug in a provider must not end everybody's run
-            logger.exception("upload failed", extra={"action": "upload.failed"})
-            raise Rejected(f"the provider's code failed during an upload: {exc!r}"[:300]) from exc
 
 
 async def _say(error: NotAccepted, failures: int, pause_s: float) -> float:

@@ -78,4 +78,7 @@ def place_of(text: str | OutputPlace) -> OutputPlace:
     """Read where results go; raises UsageError for what begins like the URL of a bucket only."""
     if isinstance(text, BucketUrl):
         return text
+    told: object = text
+    if not isinstance(told, str | Path) or told == "":
+        raise UsageError(f"{told!r:.80} is no folder: give a path, or the URL of a bucket")
     return BucketUrl.parse(text) if isinstance(text, str) and is_bucket_url(text) else Path(text)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from asyncpipe.errors import UsageError
 
@@ -19,11 +19,32 @@ LARGEST = sys.float_info.max
 """A larger whole number cannot be a float."""
 
 
-def _check_number(name: str, value: Any, minimum: float) -> None:
+def check_number(name: str, value: Any, minimum: float) -> None:
+    """Raise UsageError for what is no number of at least ``minimum``."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not abs(value) <= LARGEST or value < minimum:
         what = "greater than 0" if minimum == TINY else f"at least {minimum:g}"
         raise UsageError(f"{name}: {value!r} must be a number, {what}")
+
+
+G = TypeVar("G")
+
+
+def group_of(kind: type[G], word: str, said: G | Mapping[str, Any] | None) -> G:
+    """Take what a library caller gave for a group of settings: the group, its keys, or nothing.
+
+    Raises UsageError, with the group's ``word``, for anything else.
+    """
+    told: object = said
+    if isinstance(told, kind):
+        return told
+    if told is not None and not isinstance(told, Mapping):
+        raise UsageError(f"{word}: {told!r:.80} must be {kind.__name__}, or a mapping of its keys")
+    known = [each.name for each in fields(kind)]  # type: ignore[arg-type]
+    for name in told or ():
+        if name not in known:
+            raise UsageError(f"{word}: unknown key {name!r}: {', '.join(known)} are known")
+    return kind(**(told or {}))
 
 
 POLICIES: Mapping[str, frozenset[str]] = {
@@ -56,11 +77,11 @@ class Polling:
     backstop_s: float = 60.0
 
     def __post_init__(self) -> None:
-        _check_number("polling.initial_s", self.initial_s, TINY)
-        _check_number("polling.factor", self.factor, 1)
-        _check_number("polling.maximum_s", self.maximum_s, TINY)
-        _check_number("polling.speed", self.speed, TINY)
-        _check_number("polling.backstop_s", self.backstop_s, TINY)
+        check_number("polling.initial_s", self.initial_s, TINY)
+        check_number("polling.factor", self.factor, 1)
+        check_number("polling.maximum_s", self.maximum_s, TINY)
+        check_number("polling.speed", self.speed, TINY)
+        check_number("polling.backstop_s", self.backstop_s, TINY)
         said = {name for name, usual in _POLLING_DEFAULTS.items() if getattr(self, name) != usual}
         if self.policy == "":
             object.__setattr__(self, "policy", "backoff" if said else "learned")
@@ -97,7 +118,7 @@ class Deadlines:
 
     def __post_init__(self) -> None:
         for name in ("image", "video", "audio"):
-            _check_number(f"deadline_s.{name}", getattr(self, name), TINY)
+            check_number(f"deadline_s.{name}", getattr(self, name), TINY)
 
     def of(self, job_type: JobType) -> float:
         """The deadline for jobs of ``job_type``."""
@@ -126,7 +147,9 @@ class Limits:
 
     def __post_init__(self) -> None:
         if self.requests_per_second is not None:
-            _check_number("limits.requests_per_second", self.requests_per_second, TINY)
+            check_number("limits.requests_per_second", self.requests_per_second, TINY)
+        if not isinstance(self.models, Mapping):
+            raise UsageError(f"limits.models: {self.models!r:.80} must map models to numbers")
         for model, workers in self.models.items():
             check_whole(f"limits.models.{model}", workers, 1)
         checked_window(self.window)
@@ -134,13 +157,8 @@ class Limits:
 
     @classmethod
     def of(cls, said: Limits | Mapping[str, Any] | None) -> Limits:
-        """Take what a library caller gave: a mapping with a job file's keys, or nothing."""
-        if isinstance(said, Limits):
-            return said
-        unknown = sorted(set(said or ()) - {"requests_per_second", "models"})
-        if unknown:
-            raise UsageError(f"limits: unknown key {unknown[0]!r}: requests_per_second or models")
-        return cls(**(said or {}))
+        """Take what a library caller gave: a mapping of its fields, or nothing."""
+        return group_of(cls, "limits", said)
 
 
 def check_whole(name: str, value: Any, minimum: int) -> None:

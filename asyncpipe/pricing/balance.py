@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 
 import anyio
 
-from asyncpipe._tasks import once_more
+from asyncpipe._tasks import once_more, provider_code
 from asyncpipe.errors import (
     BalanceExhausted,
     BalanceTooLow,
@@ -196,17 +196,15 @@ class Balance:
             return ProviderError("the provider does not tell its balance")
         try:
             with anyio.fail_after(BALANCE_S):
-                return _sane(await once_more(self._provider.balance))
+                with provider_code("a balance", logger=logger, action="balance.failed"):
+                    told = await once_more(self._provider.balance)
+                return _sane(told)
         except CannotConnect:
             raise
         except ProviderError as exc:
             return exc
         except TimeoutError:
             return ProviderError(f"the balance did not come within {BALANCE_S:g} s")
-        except Exception as exc:
-            # A bug in a provider costs a warning, not the run.
-            logger.exception("balance failed", extra={"action": "balance.failed"})
-            return ProviderError(f"the provider's code failed at the balance: {exc!r}"[:300])
 
 
 _REMEDY = "Add money, or lower --min-balance (min_balance in the job file), then run again"

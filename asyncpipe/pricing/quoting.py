@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from decimal import Decimal
 from functools import partial
 from itertools import islice
@@ -15,7 +16,7 @@ from typing import Protocol, runtime_checkable
 
 import anyio
 
-from asyncpipe._tasks import Retries, once_more, retrying
+from asyncpipe._tasks import Retries, once_more, provider_code, retrying
 from asyncpipe.errors import (
     CannotConnect,
     ProviderError,
@@ -266,15 +267,8 @@ class Quotes:
     async def _once(self, job: Job) -> Quote:
         assert self._provider is not None, "only then is anything wanted"
         self.asked += 1
-        try:
+        with provider_code("a quote", logger=logger, action="quote.failed"):
             return _sane(await self._provider.quote(job))
-        except ProviderError:
-            raise
-        except Exception as exc:
-            # A bug in a provider costs a quote, not the run.
-            logger.exception("quote failed", extra={"action": "quote.failed"})
-            text = f"the provider's code failed during a quote: {exc!r}"[:300]
-            raise ProviderError(text) from exc
 
     def _settle(self, lot: _Lot, key: bytes, answer: Quote | ProviderError) -> None:
         """Keep what came, and note, to be said once, what did not."""
@@ -313,6 +307,9 @@ class Quotes:
 
 def _sane(quote: Quote) -> Quote:
     """A quote that a budget can be held by: of a nonsense, or of nothing, it would leak."""
+    told: object = quote
+    if not isinstance(told, Quote) or not isinstance(told.asked_at, datetime):
+        raise ProviderError(f"{told!r:.80} is no quote")
     amount: object = quote.amount
     finite = isinstance(amount, Decimal) and amount.is_finite()
     if finite and 0 <= quote.amount <= MOST_USD and (quote.amount > 0 or quote.free):

@@ -14,6 +14,13 @@ from typing import Any
 
 from asyncpipe.errors import UsageError
 from asyncpipe.pricing import PriceBook
+from asyncpipe.providers.answers import (
+    listed_page,
+    prediction_of,
+    sent_body,
+    told_route,
+    upload_url,
+)
 from asyncpipe.providers.base import (
     Cancelled,
     HasAccountId,
@@ -55,9 +62,14 @@ __all__ = [
     "has_key",
     "key_variable",
     "known_prices",
+    "listed_page",
     "lists_ended_only",
     "media_s_of",
+    "prediction_of",
     "retention_of",
+    "sent_body",
+    "told_route",
+    "upload_url",
 ]
 
 

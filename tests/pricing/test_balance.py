@@ -201,7 +201,7 @@ def test_one_refusal_of_the_balance_is_asked_once_more(tmp_path: Path, slip: Exc
     ("said", "why"),
     [
         (ProviderError("the balance cannot be read: this key may not read it"), "may not read it"),
-        (KeyError("oops"), "the provider's code failed at the balance: KeyError('oops')"),
+        (KeyError("oops"), "the provider's code failed during a balance: KeyError('oops')"),
     ],
 )
 def test_a_balance_that_cannot_be_read_is_said_and_stops_nothing(

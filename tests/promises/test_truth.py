@@ -286,6 +286,7 @@ def test_a_job_on_its_way_goes_back_when_its_money_is_gone(tmp_path: Path) -> No
             spending=spending,
             stops=StopReasons(asyncio.Event()),
             owners=nothing,
+            answers=nothing,
             retries=RetryPolicy(2),
             patience_s=None,
             rng=Random(1),
