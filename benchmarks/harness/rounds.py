@@ -29,6 +29,7 @@ class Scale:
     rows: int = 1_000_000
     megabytes: int = 50
     generation_s: float = 14.0
+    limits_s: float = 240.0
 
 
 FULL = Scale(rounds=5, jobs=3000)
@@ -43,6 +44,7 @@ SHORT = Scale(
     rows=2000,
     megabytes=2,
     generation_s=0.2,
+    limits_s=3.0,
 )
 
 
