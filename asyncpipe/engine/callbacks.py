@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from asyncpipe.errors import UsageError, WebhookRefused
+from asyncpipe.jobs import now
 from asyncpipe.providers import HasCallbacks, Provider
 from asyncpipe.webhooks import RawHeaders, Verifier
 
@@ -134,7 +135,7 @@ class Deliveries:
         """Return the HTTP status to answer; raises UsageError where nothing tells forgeries."""
         verifier = verifier or self._own()
         try:
-            delivery = await verifier.verify(headers, body)
+            delivery = await verifier.verify(headers, body, now())
         except WebhookRefused as exc:
             self._refuse(exc)
             return exc.status

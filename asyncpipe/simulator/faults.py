@@ -111,6 +111,15 @@ class Faults:
     lost_media: float = _final("an output is 404 for ever")
     endless: float = _final("a download never ends")
 
+    # Callbacks, where a submit asks for one.
+    callback_lost: float = _fault("a callback is never sent")
+    callback_late: float = _fault("a callback comes 30 s late, divided by the speed")
+    callback_twice: float = _fault("a callback is sent twice, signed anew")
+    callback_early: float = _fault("a prediction is ready, and called back, before its answer")
+    callback_forged: float = _fault("a callback is preceded by one that somebody else signed")
+    callback_stale: float = _fault("a callback is preceded by one that was signed long ago")
+    callback_replayed: float = _fault("a callback is sent again, byte for byte")
+
     def __post_init__(self) -> None:
         for fault in fields(self):
             if not 0 <= getattr(self, fault.name) <= 1:
@@ -282,6 +291,12 @@ def plan_of(faults: Faults, seed: int, prediction_id: str) -> Plan:
         beside=notes.random() < faults.beside,
         fewer=notes.random() < faults.fewer_outputs,
     )
+
+
+def callback_fault(faults: Faults, seed: int, prediction_id: str, name: str) -> bool:
+    """Whether the callback of a prediction meets the fault ``callback_{name}``."""
+    chance: float = getattr(faults, f"callback_{name}")
+    return chance > dice(seed, "callback", name, prediction_id).random()
 
 
 def poll_fault(faults: Faults, past: PollPast, draw: random.Random) -> str | None:

@@ -11,7 +11,14 @@ from typing import Any
 from aiohttp import web
 
 from asyncpipe.simulator.books import BookedPrediction
-from asyncpipe.simulator.faults import FAILED_IN_A_ROW, dice, media_plan, plan_of, refusal
+from asyncpipe.simulator.faults import (
+    FAILED_IN_A_ROW,
+    callback_fault,
+    dice,
+    media_plan,
+    plan_of,
+    refusal,
+)
 from asyncpipe.simulator.models import charge, medium, outputs_asked
 from asyncpipe.simulator.wire import Service, root
 
@@ -44,11 +51,12 @@ class Sales:
         account: str,
         price: int | None = None,
         outcome: str | None = None,
+        called: bool = False,
     ) -> BookedPrediction:
         """Enter a prediction in the books, charged from now on; returns how it will end.
 
         ``kind`` is image, video or audio. ``price`` (micro-dollars) and ``outcome`` are drawn, or
-        those of the model, unless told.
+        those of the model, unless told. ``called``: somebody wants to be called back.
         """
         low, high = self._settings.generation_s or _GENERATION_S[kind]
         now, number = time.time(), self._books.next_number()
@@ -58,7 +66,8 @@ class Sales:
         hidden = draw.random() < faults.not_found_first
         prediction_id = f"{draw.getrandbits(128):032x}"
         plan = plan_of(faults, seed, prediction_id)
-        instant = plan.instant
+        early = called and callback_fault(faults, seed, prediction_id, "early")
+        instant = plan.instant or early
         if price is None:
             price = charge({**body, "model": model}, catalog=self._settings.catalog)
         prediction = BookedPrediction(

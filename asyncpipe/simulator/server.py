@@ -43,6 +43,7 @@ class Simulator:
             runner = web.AppRunner(self._app(service), access_log=None, shutdown_timeout=SHUTDOWN_S)
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
+            stack.push_async_callback(service.close)
             stack.callback(service.leaving.set)
             await self._listen(runner, service)
             self._exit = stack.pop_all()

@@ -15,6 +15,7 @@ from aiohttp import web
 
 from asyncpipe.simulator import wire
 from asyncpipe.simulator.books import BookedPrediction
+from asyncpipe.simulator.callbacks import CallbackDesk
 from asyncpipe.simulator.faults import Plan, dice, plan_of, refusal
 from asyncpipe.simulator.models import charge, refused_live
 from asyncpipe.simulator.poll import PollAnswer, Polls, nameless, submit_answer
@@ -34,12 +35,15 @@ _ASKING = ("prompt", "text", "audio", "audio_url", "image", "images", "video")
 class Submits:
     """Answer submits."""
 
-    def __init__(self, service: Service, polls: Polls, uploads: UploadDesk) -> None:
+    def __init__(
+        self, service: Service, polls: Polls, uploads: UploadDesk, callbacks: CallbackDesk
+    ) -> None:
         self._service = service
         self._books = service.books
         self._settings = service.settings
         self._polls = polls
         self._uploads = uploads
+        self._callbacks = callbacks
         self._sales = Sales(service)
 
     async def submit(self, request: web.Request) -> web.StreamResponse:
@@ -50,7 +54,10 @@ class Submits:
         if not _asks_for_something(body):
             return wire.refusal(400, "Invalid request parameters: model and prompt are required")
         assert body is not None
-        if self._settings.catalog == "live" and (wrong := refused_live(body)):
+        url, wrong = self._callbacks.take(body)
+        if self._settings.catalog == "live" and wrong is None:
+            wrong = refused_live(body)
+        if wrong is not None:
             return wire.refusal(*wrong)
         faults, seed, number = self._settings.faults, self._settings.seed, self._books.submits()
         if (refused := refusal(faults, seed, number)) is not None:
@@ -62,7 +69,10 @@ class Submits:
         if faults.late_sale > dice(seed, "late", number).random():
             self._sell_late(request, body, outcome)
             return wire.drop(request)
-        return await self._sold(request, self._sell(request, body, outcome))
+        prediction = self._sell(request, body, outcome, called=url is not None)
+        if url is not None:
+            await self._callbacks.expect(request, prediction, url)
+        return await self._sold(request, prediction)
 
     async def _sold(self, request: web.Request, prediction: BookedPrediction) -> web.StreamResponse:
         plan = plan_of(self._settings.faults, self._settings.seed, prediction.id)
@@ -115,7 +125,12 @@ class Submits:
         asyncio.get_running_loop().call_later(self._settings.history_lag_s, sell)
 
     def _sell(
-        self, request: web.Request, body: dict[str, Any], outcome: str | None
+        self,
+        request: web.Request,
+        body: dict[str, Any],
+        outcome: str | None,
+        *,
+        called: bool = False,
     ) -> BookedPrediction:
         return self._sales.sell(
             kind=_ENDPOINTS[request.match_info["endpoint"]],
@@ -123,6 +138,7 @@ class Submits:
             body=body,
             account=self._service.account(request),
             outcome=outcome,
+            called=called,
         )
 
     async def _answer(

@@ -10,6 +10,7 @@ import struct
 import time
 import uuid
 from collections import deque
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -47,7 +48,13 @@ class Service:
         self.maker = maker
         self.media_port: int | None = None
         self.leaving = asyncio.Event()
+        self.at_end: list[Callable[[], Awaitable[None]]] = []
         self._times: deque[float] = deque()
+
+    async def close(self) -> None:
+        """End what parts have begun."""
+        for end in self.at_end:
+            await end()
 
     def over_rate(self) -> bool:
         """Count a submit or a poll; whether there are too many in this second."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from aiohttp import web
 
 from asyncpipe.simulator.billing import Billing
+from asyncpipe.simulator.callbacks import CallbackDesk
 from asyncpipe.simulator.catalog import Catalog, public_refusal
 from asyncpipe.simulator.history import History
 from asyncpipe.simulator.poll import Polls
+from asyncpipe.simulator.signed import SignedByAtlas
 from asyncpipe.simulator.submit import Submits
 from asyncpipe.simulator.upload import UploadDesk
 from asyncpipe.simulator.wire import Service, firewall, refusal, too_many
@@ -17,6 +19,8 @@ _LIMITED = ("/api/v1/model/generate", "/api/v1/model/prediction/")
 _MODELS = "/api/v1/models"
 
 _CALCULATE = "/api/v1/model/calculate"
+
+_KEYS = "/api/v1/webhooks/jwks.json"
 
 
 def profile(service: Service) -> Atlas:
@@ -37,7 +41,9 @@ class Atlas:
         service = self._service
         polls, catalog, billing = Polls(service), Catalog(service), Billing(service)
         uploads = UploadDesk(service)
-        submits = Submits(service, polls, uploads)
+        signed = SignedByAtlas(service, polls)
+        callbacks = CallbackDesk(service, signed.write, field="webhook_url")
+        submits = Submits(service, polls, uploads, callbacks)
         tail = "/get" if service.settings.wire == "article" else ""
         router.add_post(
             "/api/v1/model/{endpoint:generateImage|generateVideo|generateAudio}", submits.submit
@@ -45,6 +51,7 @@ class Atlas:
         router.add_get(f"/api/v1/model/prediction/{{id}}{tail}", polls.poll)
         router.add_get(f"/api/v1/model/prediction/{{id}}{tail}/", polls.poll)
         router.add_get("/api/v1/model/history", History(service, polls).history)
+        router.add_get(_KEYS, signed.keys)
         router.add_post("/api/v1/model/uploadMedia", uploads.upload)
         router.add_get("/uploads/{id}.{suffix}", uploads.serve)
         router.add_get(_MODELS, catalog.models)
@@ -64,7 +71,7 @@ class Atlas:
         return too_many() if limited else None
 
     def _may_pass(self, request: web.Request) -> bool:
-        if request.path == _MODELS or not request.path.startswith(("/api/", "/public/")):
+        if request.path in (_MODELS, _KEYS) or not request.path.startswith(("/api/", "/public/")):
             return True
         authorization = request.headers.get("Authorization")
         if request.path == _CALCULATE and authorization is None:
