@@ -35,7 +35,7 @@ class Gate:
 
     def share_pace(self, workers: int) -> None:
         """Keep to the user's rate together with so many workers, ourselves among them."""
-        self.pace.sharers = max(workers, 1)
+        self.pace.share(workers, self.clock())
 
     # -- submits --------------------------------------------------------------------------------
 

@@ -35,6 +35,9 @@ BELOW, NEAR, PAST = 0.85, 0.95, 1.05
 LOWEST = 0.5
 """Requests a second that are always made."""
 
+HEARD_S = 2.0
+"""Workers that share a cap look once a second at how many they are; a look may be late."""
+
 LATE_S = 0.01
 """A turn that was taken so much late does not put off the next: timers are not exact."""
 
@@ -52,7 +55,7 @@ class Pace:
 
     cap: float | None = None
     rate: float | None = None
-    sharers: int = 1  # workers that keep to the cap together
+    sharers: int = 0  # workers that keep to the cap together; 0: nobody has told of any
     _next: float = 0.0
     _bound: bool = False  # whether the last request had to wait for its turn
     _met: float | None = None  # the rate that was refused
@@ -68,7 +71,7 @@ class Pace:
     @property
     def limit(self) -> float | None:
         """Requests a second that may be made now; None: any number."""
-        cap = None if self.cap is None else self.cap / self.sharers
+        cap = None if self.cap is None else self.cap / max(self.sharers, 1)
         if self.rate is None or cap is None:
             return cap if self.rate is None else self.rate
         return min(self.rate, cap)
@@ -76,6 +79,15 @@ class Pace:
     def ready_at(self, now: float) -> float:
         """When the next request may go; ``now`` without a limit."""
         return now if self.limit is None else max(self._next, now)
+
+    def share(self, workers: int, now: float) -> None:
+        """Keep to the cap together with so many workers, ourselves among them.
+
+        Whoever comes to others begins when they have heard of it, and slowed down.
+        """
+        if self.cap is not None and workers > 1 and not self.sharers:
+            self._next = max(self._next, now + HEARD_S)
+        self.sharers = max(workers, 1)
 
     def sent(self, now: float) -> None:
         """A request goes out."""

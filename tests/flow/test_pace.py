@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from asyncpipe.flow.pace import CUT_EVERY_S, FIRST_CUT, FORGOTTEN_S, Pace
+from asyncpipe.flow.pace import CUT_EVERY_S, FIRST_CUT, FORGOTTEN_S, HEARD_S, Pace
 
 
 def flood(pace: Pace, rate: float, seconds: float, *, since: float = 0.0) -> float:
@@ -106,3 +106,18 @@ def test_the_users_own_limit_spaces_requests() -> None:
         pace.sent(now)
         times.append(round(now - 100.0, 3))
     assert times == [0.0, 0.39, 0.79, 1.19]
+
+
+def test_who_comes_to_others_begins_when_they_have_slowed_down() -> None:
+    """At no moment more than the cap goes out: the first halves its rate a look later."""
+    first, second = Pace(cap=10.0), Pace(cap=10.0)
+    first.share(1, 0.0)
+    second.share(2, 5.0)
+    assert (first.ready_at(5.0), second.ready_at(5.0)) == (5.0, 5.0 + HEARD_S)
+    first.share(2, 6.0)
+    second.share(2, 6.0)
+    assert (first.limit, second.limit) == (5.0, 5.0)
+    assert (first.ready_at(6.0), second.ready_at(6.0)) == (6.0, 5.0 + HEARD_S)
+    alone = Pace()
+    alone.share(2, 5.0)
+    assert alone.ready_at(5.0) == 5.0
