@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
-from itertools import islice
 from typing import Any, TypedDict
 
 import anyio
 
 from asyncpipe._tasks import ungrouped
+from asyncpipe.engine.source import JobSource
 from asyncpipe.errors import JobFileError, Problem, UsageError
-from asyncpipe.jobfile import MOST_PROBLEMS, iter_jobs, parse_jobs
+from asyncpipe.jobfile import MOST_PROBLEMS, JobReader, parse_jobs
 from asyncpipe.jobs import Event, Job, JobRecord, OutputPlace, Unknown, fold, may_take_media, now
 from asyncpipe.ledger import Interrupted, Ledger
 from asyncpipe.media import BadInputs, LocalFiles
@@ -22,6 +22,9 @@ from asyncpipe.providers import Provider, Uploader
 
 JobLike = Job | Mapping[str, Any]
 """A job, or a mapping with a job file's keys."""
+
+Jobs = Iterable[JobLike] | AsyncIterable[JobLike]
+"""Several of them, as they come: whatever ``for`` or ``async for`` goes through."""
 
 
 class Again(TypedDict):
@@ -40,7 +43,7 @@ PAGE = 1000
 
 async def write_jobs(
     ledger: Ledger,
-    jobs: Iterable[JobLike],
+    jobs: Jobs,
     *,
     run: int,
     provider: str,
@@ -54,11 +57,11 @@ async def write_jobs(
     And whether any takes in a file of this machine: then their sameness is not the job file's
     alone. ``added`` hears how many are new; ``again`` is what the run buys besides those.
 
-    Raises JobFileError or UsageError for a job that is malformed, has no price, or comes twice;
-    then nothing of ``run`` is drawn, and so nothing spent.
+    Raises JobFileError or UsageError for a job that is malformed, has no price, or comes twice,
+    and what ``jobs`` raises; then nothing of ``run`` is drawn, and so nothing spent.
     """
     position, local = 0, False
-    source = iter_jobs(jobs)
+    reader = JobReader()
     problems: list[Problem] = []
     written = anyio.Event()
     written.set()
@@ -75,10 +78,13 @@ async def write_jobs(
             )
         written.set()
 
+    source = JobSource(jobs)
     with ungrouped():
-        async with anyio.create_task_group() as tasks:  # a page is read while the last is written
-            while page := await attachments.of_page(list(islice(source, PAGE)), problems, position):
-                if not problems:  # else look through the rest for more, and write none of it
+        # A page is read while the last is written.
+        async with source, anyio.create_task_group() as tasks:
+            while values := await source.page(PAGE):
+                page = await attachments.of_page(reader.jobs_of(values), problems, position)
+                if page and not problems:  # else look for more of them, and write nothing
                     local = local or any(job.inputs for job in page)
                     await spending.ask_unpriced(page)
                     rows = [(job.key(provider), job) for job in page]
@@ -87,6 +93,8 @@ async def write_jobs(
                     written = anyio.Event()
                     tasks.start_soon(write, rows, position, written, name="asyncpipe-write-jobs")
                 position += len(page)
+    source.check()
+    reader.end()
     check_found(problems)
     return position, local
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -15,7 +15,7 @@ from asyncpipe.engine.ingest import (
     PAGE,
     Again,
     Attachments,
-    JobLike,
+    Jobs,
     check_prices,
     write_jobs,
 )
@@ -144,7 +144,7 @@ class Intake:
 
     async def take_all(
         self,
-        jobs: Iterable[JobLike],
+        jobs: Jobs,
         *,
         job_file: str | None,
         digest: str | None = None,
@@ -237,7 +237,7 @@ class Intake:
         return repeated.seen
 
     async def _write(
-        self, jobs: Iterable[JobLike], job_file: str | None, digest: str | None, again: Again
+        self, jobs: Jobs, job_file: str | None, digest: str | None, again: Again
     ) -> int:
         run = await self._ledger.start_run(now(), session=self._since, job_file=job_file)
         try:

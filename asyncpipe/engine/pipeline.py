@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -15,11 +15,11 @@ from typing import Any, Self
 from asyncpipe.engine.answers import safely
 from asyncpipe.engine.decide import RetryPolicy
 from asyncpipe.engine.engine import Engine, EngineSettings
-from asyncpipe.engine.ingest import JobLike, one_job
+from asyncpipe.engine.ingest import JobLike, Jobs, one_job
 from asyncpipe.engine.intake import explain
 from asyncpipe.engine.lifetime import Lifetime, while_open
 from asyncpipe.engine.options import check_provider_object, check_settings
-from asyncpipe.engine.stream import ResultStream
+from asyncpipe.engine.stream import NotTaken, ResultStream
 from asyncpipe.engine.tickets import Ticket
 from asyncpipe.errors import AsyncpipeError, ClaimLost, LedgerError, UsageError, own_copy
 from asyncpipe.flow import Limiter
@@ -45,7 +45,7 @@ from asyncpipe.ledger import Named, where_of
 from asyncpipe.media import GIB
 from asyncpipe.pricing import SpendingLimits, Tell
 from asyncpipe.providers import Provider
-from asyncpipe.report import Manifest, Result, Totals, ask_result, left_s
+from asyncpipe.report import Manifest, Result, Totals, ask_result, left_s, refused
 from asyncpipe.webhooks import RawHeaders, Verifier
 
 logger = logging.getLogger("asyncpipe.engine")
@@ -283,13 +283,14 @@ class Pipeline:
                 raise
         return await ask_result(self._parts(ever=True).ledger, found.id)
 
-    async def stream(
-        self, jobs: Iterable[JobLike] | AsyncIterable[JobLike]
-    ) -> AsyncGenerator[Result, None]:
+    async def stream(self, jobs: Jobs) -> AsyncGenerator[Result, None]:
         """Yield results as jobs finish; reads at most 4 x max_workers jobs ahead.
 
-        Leaving the loop early withdraws what was not submitted yet and loses nothing else. Raises
-        what ``jobs`` raises, and UsageError for a job that is malformed or cannot be priced.
+        A job that is malformed or cannot be priced is a failed result of its own, with its
+        ``error``. ``jobs`` that do not come from an async iterable are read in a thread. Leaving
+        the loop early withdraws what was not submitted yet, closes a generator, and loses nothing
+        else. Raises what ``jobs`` raises, and what stopped submitting, after the results of all
+        that is under way.
         """
         engine = self._parts()
         ahead = ResultStream(4 * self._settings.workers, self._withdraw)
@@ -302,8 +303,10 @@ class Pipeline:
 
     @while_open
     async def _next(self, ahead: ResultStream) -> Result | None:
-        record = await ahead.next()
-        return None if record is None else await ask_result(self._parts().ledger, record.id)
+        ended = await ahead.next()
+        if isinstance(ended, NotTaken):
+            return refused(ended.item, ended.error)
+        return None if ended is None else await ask_result(self._parts().ledger, ended.id)
 
     async def _admit_one(self, job: JobLike) -> Ticket | JobRecord:
         return await self._admit(one_job(job))
@@ -311,7 +314,7 @@ class Pipeline:
     @while_open
     async def batch_generate(
         self,
-        jobs: Iterable[JobLike],
+        jobs: Jobs,
         *,
         job_file: str | None = None,
         digest: str | None = None,
@@ -339,7 +342,7 @@ class Pipeline:
     @while_open
     async def enqueue(
         self,
-        jobs: Iterable[JobLike],
+        jobs: Jobs,
         *,
         shard_size: int = 200,
         settings: Mapping[str, Any] | None = None,
@@ -500,7 +503,7 @@ class Pipeline:
         """Take a webhook of the provider's: its headers and raw body; return the status to answer.
 
         One that is right has its prediction polled at once, whatever else it says; 200 also where
-        nobody waits for it. Refused ones are counted and logged without what they say: 4xx; 503
+        nobody waits for it. NotTaken ones are counted and logged without what they say: 4xx; 503
         means that it should come again. ``verifier`` is for another sender than the provider.
         Raises UsageError where nothing tells deliveries from forgeries.
         """

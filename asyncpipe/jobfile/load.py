@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,17 +53,27 @@ def parse_jobs(jobs: Iterable[Mapping[str, Any] | Job]) -> list[Job]:
     return [row.job for row in rows]
 
 
-def iter_jobs(jobs: Iterable[Mapping[str, Any] | Job]) -> Iterator[Job]:
-    """Like ``parse_jobs``, one by one: raises at the end, and yields none after a problem.
+class JobReader:
+    """Validates jobs as they come; after a problem it only looks for more."""
 
-    Jobs that come twice are not found.
-    """
-    problems = Problems(found=[])
-    for n, value in enumerate(jobs, start=1):
-        found = [value] if isinstance(value, Job) else _jobs_of(value, n, problems)
-        if not problems.found:
-            yield from found
-    problems.end()
+    def __init__(self) -> None:
+        self._problems = Problems(found=[])
+        self._count = 0
+
+    def jobs_of(self, values: Iterable[Mapping[str, Any] | Job]) -> list[Job]:
+        """The jobs of the next values; none after a problem."""
+        jobs: list[Job] = []
+        for value in values:
+            self._count += 1
+            if isinstance(value, Job):
+                jobs.append(value)
+            else:
+                jobs += _jobs_of(value, self._count, self._problems)
+        return [] if self._problems.found else jobs
+
+    def end(self) -> None:
+        """Raise JobFileError where there were problems."""
+        self._problems.end()
 
 
 def _jobs_of(value: Any, n: int, problems: Problems) -> list[Job]:

@@ -259,7 +259,7 @@ def _row(result: Result, linker: Linker) -> dict[str, Any]:
     return {
         "name": result.name,
         "model": result.model,
-        "type": result.type.value,
+        "type": result.type,
         "status": result.status,
         "output_url": _shown(result.outputs[0]) if result.outputs else None,
         "local_path": first,

@@ -10,7 +10,8 @@ from enum import StrEnum
 
 import orjson
 
-from asyncpipe.jobs import JobState, JobType, Notes
+from asyncpipe.errors import UsageError
+from asyncpipe.jobs import Job, JobState, JobType, Notes
 from asyncpipe.ledger import MADE_NO_SENSE, AttemptRow, Ledger, ResultRow, makes_no_sense
 from asyncpipe.pricing import from_micro
 
@@ -52,13 +53,14 @@ class Result:
     ``overrun`` is what the provider charged beyond what was reserved. ``lost_answers`` counts
     earlier attempts of unknown outcome, which are reserved until somebody settles them.
     ``notes`` are what the provider says beside the outputs: flags, words, fewer than asked.
+    ``type`` is None, and ``key`` empty, of what was refused before it was a job.
     ``generation_s`` is the time from submit until the provider was seen to be done. Times are UTC;
     None where it has not happened.
     """
 
     name: str
     key: str
-    type: JobType
+    type: JobType | None
     model: str
     state: JobState
     outcome: Outcome
@@ -169,6 +171,40 @@ def _read(row: ResultRow) -> Result:
         completed_at=_time(row["ended_at"]) if outcome is not Outcome.PENDING else None,
         labels=labels_of(row["spec"]),
         notes=orjson.loads(row["notes"]) if row["notes"] else {},
+    )
+
+
+def refused(item: object, error: UsageError) -> Result:
+    """The result of an item that was not taken in: nothing of it is in the ledger."""
+    said = item if isinstance(item, Mapping) else {}
+    job = item if isinstance(item, Job) else None
+    name = job.name or job.said[:40] if job is not None else said.get("name")
+    model = job.model if job is not None else said.get("model")
+    return Result(
+        name=name if isinstance(name, str) else "",
+        key="",
+        type=None if job is None else job.kind,
+        model=model if isinstance(model, str) else "",
+        state=JobState.FAILED,
+        outcome=Outcome.FAILED_NOT_CHARGED,
+        cost=Decimal(0),
+        charged=False,
+        attempts_charged=0,
+        estimated=False,
+        overrun=Decimal(0),
+        reserved=Decimal(0),
+        lost_answers=0,
+        cost_source=None,
+        attempts=0,
+        polls=0,
+        generation_s=None,
+        prediction_id=None,
+        request_id=None,
+        outputs=(),
+        assets=(),
+        error=str(error),
+        submitted_at=None,
+        completed_at=None,
     )
 
 

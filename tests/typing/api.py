@@ -90,7 +90,7 @@ def told(result: Result) -> None:
     """Every field of a result."""
     assert_type(result.name, str)
     assert_type(result.key, str)
-    assert_type(result.type, JobType)
+    assert_type(result.type, JobType | None)
     assert_type(result.model, str)
     assert_type(result.state, JobState)
     assert_type(result.outcome, Outcome)
@@ -149,7 +149,8 @@ async def work() -> None:
         assert_type(pipeline.stopped, AsyncpipeError | None)
         pipeline.drain()
         await pipeline.generate("a mug")  # type: ignore[arg-type]
-        await pipeline.batch_generate(feed())  # type: ignore[arg-type]
+        await pipeline.batch_generate(feed())
+        await pipeline.batch_generate(3)  # type: ignore[arg-type]
     Pipeline(AtlasCloud(), max_worker=3)  # type: ignore[call-arg]
     assert_type(Fal("id:secret").origin, str)
     assert_type(Replicate("r8_key").origin, str)
