@@ -42,7 +42,8 @@ ACCOUNT = "acct-simulated"
 class BookedPrediction:
     """One sold prediction; times are wall time in seconds, ``price`` micro-dollars.
 
-    ``outcome`` is how it ends: completed, failed or moderated. ``hidden_polls`` of its first polls
+    ``outcome`` is how it ends: completed, failed, moderated, refused, or charged (it fails, and its
+    money is kept). ``hidden_polls`` of its first polls
     are answered as if it did not exist.
     """
 
@@ -271,7 +272,7 @@ class Books:
             "SELECT date(at, 'unixepoch'), model, type, sum(amount) FROM ("
             " SELECT created_at AS at, model, type, price AS amount, account FROM predictions"
             " UNION ALL SELECT ready_at, model, type, -price, account FROM predictions"
-            "  WHERE outcome<>'completed' AND ready_at<=?)"
+            "  WHERE outcome NOT IN ('completed', 'charged') AND ready_at<=?)"
             " WHERE account=? AND at>=? AND at<? GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",
             (self._clock(), account, since, until),
         )
@@ -318,7 +319,7 @@ class Books:
 
         A failed prediction's money is returned when it fails.
         """
-        kept = "NOT (outcome<>'completed' AND ready_at<=?) AND ? IN ('', account)"
+        kept = "(outcome IN ('completed', 'charged') OR ready_at>?) AND ? IN ('', account)"
         micro = self._one("coalesce(sum(price), 0)", kept, self._clock(), account)
         return Decimal(micro).scaleb(-6)
 

@@ -84,6 +84,9 @@ class Faults:
     beside: float = _fault("a completed answer has a cover and a text beside its outputs")
     fewer_outputs: float = _final("of several outputs that were asked for the last is left out")
 
+    late_refusal: float = _final("fal: a result is answered 422, and nobody says if it is charged")
+    retried: float = _final("fal: a request is listed under another id than it was sold with")
+
     # Polls.
     not_found_first: float = _fault("the first two polls of a prediction are answered 404")
     poll_error: float = _fault("a poll is answered 429, 500, 502, 503 or 504, JSON or a page")

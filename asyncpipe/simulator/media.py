@@ -97,7 +97,7 @@ class MediaMaker:
         """Return the bytes of the picture beside the outputs; runs in a thread."""
         if self._body_bytes is not None:
             return _body_of("image", f"{prediction.id}-cover".encode(), self._body_bytes)
-        return draw_picture(prediction.body, 0, 1)
+        return draw_picture(_told(prediction), 0, 1)
 
     def _draw(self, prediction: BookedPrediction, index: int) -> bytes:
         kind = medium(prediction.type, prediction.model)
@@ -106,7 +106,7 @@ class MediaMaker:
         if kind == "model":
             return mould(prediction.body, index)
         draw = draw_picture if prediction.type == "image" else draw_clip
-        return draw(prediction.body, index, prediction.outputs)
+        return draw(_told(prediction), index, prediction.outputs)
 
     def _keep(self, output: tuple[str, int], body: bytes) -> None:
         if len(body) > CACHE_BYTES or output in self._cache:
@@ -116,6 +116,11 @@ class MediaMaker:
         while self._cached > CACHE_BYTES:
             _, old = self._cache.popitem(last=False)
             self._cached -= len(old)
+
+
+def _told(prediction: BookedPrediction) -> dict[str, Any]:
+    """A request with its model, which may stand in its path alone."""
+    return {"model": prediction.model, **prediction.body}
 
 
 FRAMES_A_SECOND = 2

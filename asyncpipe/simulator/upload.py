@@ -51,14 +51,10 @@ class UploadDesk:
         body = await _read(part, LARGEST_AUDIO if kind.startswith("audio/") else LARGEST)
         if body is None:
             return refusal(413, "request entity too large")
-        digest = hashlib.sha256(body).hexdigest()
-        if (faulty := self._faulty(request, digest)) is not None:
-            return faulty
+        upload = self.take(request, body, kind)
+        if not isinstance(upload, str):
+            return upload
         ending = (part.filename or "").rpartition(".")[2].lower() or "bin"
-        number = self._books.note_upload(digest, len(body))
-        upload = f"{dice(self._service.settings.seed, 'upload', number).getrandbits(128):032x}"
-        self._books.name_upload(number, upload)
-        self._keep(upload, body, kind)
         told = {
             "type": kind.partition("/")[0],
             "download_url": f"{root(request)}/uploads/{upload}.{ending}",
@@ -66,6 +62,20 @@ class UploadDesk:
             "size": len(body),
         }
         return web.json_response({"code": 200, "message": "success", "data": told})
+
+    def take(
+        self, request: web.Request, body: bytes, kind: str, *, name: str = ""
+    ) -> str | web.StreamResponse:
+        """Keep a file under its name, or a new one; returns that, or the answer of a fault."""
+        digest = hashlib.sha256(body).hexdigest()
+        if (faulty := self._faulty(request, digest)) is not None:
+            return faulty
+        number = self._books.note_upload(digest, len(body))
+        draw = dice(self._service.settings.seed, "upload", number)
+        name = name or f"{draw.getrandbits(128):032x}"
+        self._books.name_upload(number, name)
+        self._keep(name, body, kind)
+        return name
 
     def _faulty(self, request: web.Request, digest: str) -> web.StreamResponse | None:
         settings, row = self._service.settings, f"faulty upload {digest[:16]}"

@@ -28,6 +28,7 @@ from asyncpipe.errors import (
 from asyncpipe.jobs import Job
 from asyncpipe.providers import PredictionStatus, Provider
 from asyncpipe.providers.atlas import AtlasCloud
+from asyncpipe.providers.fal import Fal
 from asyncpipe.simulator import Faults, Simulator, SimulatorSettings
 from asyncpipe.testing import FakeAccount, FakeProvider, Script
 from tests.contract.toy import Toy
@@ -87,25 +88,46 @@ _FAULTS = {
     Trouble.MONEY: "no_balance=1",
     Trouble.LOST: "dropped=1",
     Trouble.FAILED: "failed=1",
+    Trouble.NOT_SAID: "late_refusal=1",
 }
 
 
+Make = Callable[..., Provider]
+
+
 @asynccontextmanager
-async def simulated(trouble: Trouble, folder: Path) -> AsyncIterator[Place]:
-    """Atlas Cloud, with the simulator at its other end."""
+async def _simulated(
+    make: Make, trouble: Trouble, folder: Path, **settings: Any
+) -> AsyncIterator[Place]:
+    """A provider, with the simulator at its other end."""
     if trouble is Trouble.NOBODY_THERE:
         async with nowhere() as url:
-            yield Place(provider=AtlasCloud(KEY, base_url=url, simulated=True), submits=lambda: 0)
+            yield Place(provider=make(KEY, base_url=url, simulated=True), submits=lambda: 0)
         return
-    settings = SimulatorSettings(
+    told = SimulatorSettings(
         speed=2000.0,
         faults=Faults.parse(_FAULTS.get(trouble, "")),
         api_key="another" if trouble is Trouble.KEY else KEY,
         books=folder / "books.sqlite3",
+        **settings,
     )
-    async with Simulator(settings) as simulator:
-        provider = AtlasCloud(KEY, base_url=simulator.base_url, simulated=True)
+    async with Simulator(told) as simulator:
+        provider = make(KEY, base_url=simulator.base_url, simulated=True)
         yield Place(provider=provider, submits=lambda: len(simulator.books.predictions()))
+
+
+@asynccontextmanager
+async def simulated(trouble: Trouble, folder: Path) -> AsyncIterator[Place]:
+    """Atlas Cloud, simulated."""
+    async with _simulated(AtlasCloud, trouble, folder) as place:
+        yield place
+
+
+@asynccontextmanager
+async def fal(trouble: Trouble, folder: Path) -> AsyncIterator[Place]:
+    """fal, simulated."""
+    async with _simulated(Fal, trouble, folder, profile="fal") as place:
+        yield place
 
 
 _ERRORS: Mapping[Trouble, ProviderError] = {
@@ -196,4 +218,4 @@ async def toy(trouble: Trouble, folder: Path) -> AsyncIterator[Place]:
         yield Place(provider=Toy(key, kitchen.origin), submits=lambda: kitchen.works)
 
 
-WORLDS: list[World] = [simulated, scripted, with_account, toy]
+WORLDS: list[World] = [simulated, scripted, with_account, toy, fal]

@@ -30,6 +30,7 @@ FINAL = {
     "history_taken",
     "huge_answer",
     "hung_submit",
+    "late_refusal",
     "late_sale",
     "lost_media",
     "moderated",
@@ -38,6 +39,7 @@ FINAL = {
     "no_history",
     "overrun",
     "refused",
+    "retried",
     "server_error_submit",
 }
 
