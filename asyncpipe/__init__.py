@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from asyncpipe.engine import Pipeline
+    from asyncpipe.engine import Handle, JobUpdate, Pipeline
     from asyncpipe.errors import (
         AsyncpipeError,
         DownloadError,
@@ -36,11 +36,13 @@ __all__ = [
     "Event",
     "Fal",
     "FolderInUse",
+    "Handle",
     "Job",
     "JobFileError",
     "JobRecord",
     "JobState",
     "JobType",
+    "JobUpdate",
     "LedgerError",
     "Limits",
     "Manifest",
@@ -69,11 +71,13 @@ _ROOMS = {
     "Event": "jobs",
     "Fal": "providers.fal",
     "FolderInUse": "errors",
+    "Handle": "engine",
     "Job": "jobs",
     "JobFileError": "errors",
     "JobRecord": "jobs",
     "JobState": "jobs",
     "JobType": "jobs",
+    "JobUpdate": "engine",
     "LedgerError": "errors",
     "Limits": "jobs",
     "Manifest": "report",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,7 +44,7 @@ class Enqueued:
     """What was written, and which shards have work to do."""
 
     jobs: int
-    shards: list[int]
+    shards: Sequence[int]
 
 
 def enqueue_jobs(options: EnqueueOptions) -> int:
@@ -125,6 +126,7 @@ async def _enqueue(
             spending=replace(settings.spending, quotes=quoting),
             ambiguous=settings.ambiguous,
             same_account=options.same_account,
+            take_up=False,
         )
         for line in made_of(file):
             echo(f"  {line}")

@@ -125,6 +125,7 @@ async def _collect(options: CollectOptions, simulated: Simulated | None) -> End:
             same_account=options.same_account,
             on_event=progress,
             on_remark=lambda line: options.output.echo(printable(line)),
+            take_up=False,
         )
         work = partial(pipeline.collect, lost=options.lost)
         return await work_in(pipeline, work, progress=progress, grace_s=options.grace)

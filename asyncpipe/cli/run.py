@@ -140,6 +140,7 @@ async def _run(options: RunOptions, file: JobFile, book: PriceBook | None, into:
             spending=_spending(options, file, book, quoting),
             on_event=progress,
             **_told(options, file, simulated),
+            take_up=False,
         )
         for line in _begun(file, folder, before):
             echo(line)

@@ -6,6 +6,7 @@ and ``resolve`` mend a folder.
 
 from asyncpipe.engine.account import ask_account
 from asyncpipe.engine.engine import learned_before
+from asyncpipe.engine.handles import Handle
 from asyncpipe.engine.pipeline import Pipeline, ShardWork
 from asyncpipe.engine.resolve import (
     Decision,
@@ -15,9 +16,12 @@ from asyncpipe.engine.resolve import (
     take_prediction,
 )
 from asyncpipe.engine.verify import Verified, verify
+from asyncpipe.engine.watch import JobUpdate
 
 __all__ = [
     "Decision",
+    "Handle",
+    "JobUpdate",
     "Pipeline",
     "Resolved",
     "ShardWork",

@@ -65,6 +65,7 @@ class Admission:
         self._obeyed = 0
         self._stirred = self._clock()
         self._aside: set[int] = set()
+        self._revoked: set[int] = set()  # since a page was drawn
         self.search_news = asyncio.Event()
         """Set when jobs are set aside, and when nothing else is left of their runs."""
         self.held: Callable[[], Collection[int]] = lambda: self._tickets
@@ -190,10 +191,17 @@ class Admission:
         Not one that was submitted before, or that a driver has.
         """
         ticket.leave(caller)
-        if ticket.awaited or not ticket.single or self._tickets.get(ticket.id) is not ticket:
+        if ticket.awaited or ticket.accepted or not ticket.single:
+            return False
+        return self.revoke(ticket)
+
+    def revoke(self, ticket: Ticket) -> bool:
+        """Let go of a job whoever wants it; False for one that was sent, or that a driver has."""
+        if self._tickets.get(ticket.id) is not ticket:
             return False
         if not self.queue.remove(ticket, untouched=True):
             return False
+        self._revoked.add(ticket.id)
         self._let_go(ticket, ticket.record)
         return True
 
@@ -338,7 +346,8 @@ class Admission:
 
         Not for a drain: what was accepted is kept for ``resume``.
         """
-        alone = ticket.single and not ticket.runs and not ticket.record.used
+        alone = ticket.single and not ticket.accepted
+        alone = alone and not ticket.runs and not ticket.record.used
         keeps = self._stops.drained or isinstance(reason, LedgerError)
         if alone and ticket.state is JobState.PENDING and not keeps:
             self._recorder.record(ticket, Withdrawn(job_id=ticket.id, at=wall_clock()))
@@ -474,6 +483,7 @@ class Admission:
         while True:
             await self._hungry.wait()
             self._hungry.clear()
+            self._revoked.clear()
             for run in list(self._runs):
                 while wanted := [model for model in run.models if self._wants(run, model)]:
                     await self._draw(run, wanted)
@@ -501,6 +511,8 @@ class Admission:
 
     def _take(self, run: OpenRun, records: list[JobRecord]) -> None:
         for record in records:
+            if record.id in self._revoked:  # while its page was on the way
+                continue
             ticket = self._tickets.get(record.id)
             if ticket is None:
                 ticket = self._tickets[record.id] = Ticket(record)

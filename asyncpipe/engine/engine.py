@@ -32,7 +32,7 @@ from asyncpipe.engine.recorder import Recorder
 from asyncpipe.engine.search import Searcher
 from asyncpipe.engine.sharing import Sharing
 from asyncpipe.engine.submit import Submitter
-from asyncpipe.engine.tickets import StopReasons, Tickets
+from asyncpipe.engine.tickets import StopReasons, Ticket, Tickets
 from asyncpipe.engine.upload import Uploads
 from asyncpipe.errors import DiskError, DownloadError, LedgerError
 from asyncpipe.flow import (
@@ -60,6 +60,7 @@ from asyncpipe.jobs import (
     OutputPlace,
     Polling,
     SoughtAgain,
+    Withdrawn,
     now,
 )
 from asyncpipe.ledger import (
@@ -106,6 +107,7 @@ class EngineSettings:
     same_account: bool
     lease_s: float
     hooks: tuple[Hook, ...]
+    take_up: bool
     rng: Random
 
 
@@ -122,6 +124,7 @@ class Engine:
         self.news = asyncio.Event()
         self.stops = StopReasons(self.news)
         self.tickets = Tickets()
+        self.watches = self.tickets.watches
         self.callbacks = Callbacks(self.clock)
         self.deliveries = Deliveries(provider, self.callbacks, self.clock)
         self.shared: SharedLedger | None = None
@@ -163,6 +166,8 @@ class Engine:
         await self.searcher.begin()
         if self.sharing is not None:
             self.tasks.start_soon(self.sharing.run, name="asyncpipe sharing")
+        if self.settings.take_up:
+            await self.take_up()
 
     async def adopt(self) -> None:
         """Take up paid work that nobody waits for: of earlier runs, or left by a batch."""
@@ -178,6 +183,24 @@ class Engine:
                 self._offer([record])
             elif record.id not in self.tickets:
                 self.ledger.release(record.id)
+
+    async def take_up(self) -> None:
+        """Carry what callers asked for one by one and nobody does: of earlier runs, or stopped."""
+        if (named := await self.intake.take_up(ours=True)) is not None:
+            await self.admission.open_run(named, waits=False)
+
+    def accept(self, record: JobRecord) -> Ticket:
+        """Take a caller's job, or one he had accepted, that is to be done whoever waits for it."""
+        ticket = self.admission.offer(record)
+        ticket.adopted, ticket.accepted = False, True
+        return ticket
+
+    def withdraw(self, ticket: Ticket) -> bool:
+        """Take a job back that was not sent yet; False for one that was, or is being sent."""
+        revoked = self.admission.revoke(ticket)
+        if revoked:
+            self.recorder.record(ticket, Withdrawn(job_id=ticket.id, at=now()))
+        return revoked
 
     def _held(self) -> Collection[int]:
         return self.sharing.held if self.sharing is not None else self.tickets
@@ -223,6 +246,7 @@ class Engine:
             self.spending.budget,
             self.stops,
             hooks=self.hooks,
+            watches=self.watches,
             shared=shared,
         )
         await mark_interrupted(self.ledger, self.recorder.append)

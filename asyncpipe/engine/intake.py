@@ -187,15 +187,19 @@ class Intake:
             await self._shared.keep_settings(settings)
             return await self._shared.set_shards(named, size)
 
-    async def take_up(self) -> Named:
-        """Name the jobs that callers of earlier sessions asked for and that were not submitted."""
-        session = await self._begin()
+    async def take_up(self, *, ours: bool = False) -> Named | None:
+        """Name the jobs that callers asked for one by one and that were not submitted.
+
+        Those of earlier sessions; ``ours``: this one's as well, and none that is in memory. None
+        where there is no such job.
+        """
+        session, held = self._session or NOBODYS, [*self._tickets] if ours else ()
         async with self._turn:
-            run = await self._ledger.start_run(now(), session=self._since, job_file=None)
-            jobs = await self._ledger.take_up(run, session=session)
-            await self._ledger.end_pass(run, digest=None, jobs=jobs)
-            last = await self._ledger.last_row()
-        return Named(run=run, last=last, single=session)
+            but = NOBODYS if ours else session
+            run = await self._ledger.take_up(now(), session=but, but=held)
+            if run is None:
+                return None
+            return Named(run=run, last=await self._ledger.last_row(), single=session)
 
     async def compare(
         self,
@@ -301,6 +305,12 @@ class Intake:
                 elif event is not None:
                     self._emit(record, event(job_id=record.id, at=now()))
 
+
+NOBODYS = -1
+"""A session that no job is of."""
+
+NOTHING = Named(run=2**62)
+"""A run that names no job."""
 
 _NOTHING = Again(retry_failed=False, resubmit=False)
 

@@ -168,7 +168,8 @@ class Lifetime:
 class HasLifetime(Protocol):
     """What lives by one."""
 
-    _life: Lifetime
+    @property
+    def _life(self) -> Lifetime: ...
 
 
 P = ParamSpec("P")

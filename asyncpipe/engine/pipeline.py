@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -15,8 +22,9 @@ from typing import Any, Self
 from asyncpipe.engine.answers import safely
 from asyncpipe.engine.decide import RetryPolicy
 from asyncpipe.engine.engine import Engine, EngineSettings
+from asyncpipe.engine.handles import Handle
 from asyncpipe.engine.ingest import JobLike, Jobs, one_job
-from asyncpipe.engine.intake import explain
+from asyncpipe.engine.intake import NOTHING, explain
 from asyncpipe.engine.lifetime import Lifetime, while_open
 from asyncpipe.engine.options import check_provider_object, check_settings
 from asyncpipe.engine.stream import NotTaken, ResultStream
@@ -41,11 +49,20 @@ from asyncpipe.jobs import (
     now,
     place_of,
 )
-from asyncpipe.ledger import Named, where_of
+from asyncpipe.ledger import Named, ResultRow, where_of
 from asyncpipe.media import GIB
 from asyncpipe.pricing import SpendingLimits, Tell
 from asyncpipe.providers import Provider
-from asyncpipe.report import Manifest, Result, Totals, ask_result, left_s, refused
+from asyncpipe.report import (
+    Manifest,
+    Outcome,
+    Result,
+    Totals,
+    ask_result,
+    left_s,
+    refused,
+    result_of,
+)
 from asyncpipe.webhooks import RawHeaders, Verifier
 
 logger = logging.getLogger("asyncpipe.engine")
@@ -91,26 +108,46 @@ def _several(hooks: Hook | Iterable[Hook] | None) -> tuple[Hook, ...]:
     return found
 
 
+PAGE = 200
+"""So many results are read at once."""
+
+
+def _outcome_of(outcome: Outcome | str | None) -> str | None:
+    if outcome is not None and outcome not in [*Outcome]:
+        raise UsageError(f"outcome: {outcome!r} must be one of {', '.join(Outcome)}")
+    return None if outcome is None else str(outcome)
+
+
+def _label_of(label: str | None) -> tuple[str, str] | None:
+    if label is None:
+        return None
+    name, said, value = label.partition("=")
+    if not said:
+        raise UsageError(f"label: {label!r} must be name=value")
+    return name, value
+
+
 class Pipeline:
     """Run jobs into one output folder; a service keeps one for its lifetime.
 
     ``max_workers`` bounds the predictions in flight, ``limits`` what else may be under way,
-    ``spending`` the money; a mapping of its fields will do for each group. ``retries`` is how often
-    a failure that the provider does not charge for is submitted again; ``patience_s`` ends the run
-    when no submit was accepted for so long (None: never). Nothing is submitted while less than
-    ``min_free_bytes`` are free on the disk. ``ambiguous`` says, as in a job file, what becomes of a
-    submit whose answer was lost: it is looked for in the provider's list for at least ``search_s``
-    seconds. With ``resubmit``, or ``resubmit_unknown``, it is sent again, at most ``retries``
-    times, and may be paid twice. ``same_account`` takes a key of another account than the one that
-    the folder was bought with. Without ``fetch_missing`` files that are gone from the folder are
-    left alone. With a ``ledger`` (``postgresql://…``) that others may share this is one of its
-    workers, whose lease of ``lease_s`` seconds says how long its jobs are left alone; ``place`` is
-    the name of the output place there, by default the folder as it is given. Jobs that name files
-    of this machine are refused unless those lie below ``local_files``. ``on_event`` is
-    a hook, or several, that every event is given to; ``on_remark`` (default: the log) is called
-    with what users should know. Jobs run in the pipeline's own tasks: leaving early loses nothing
-    paid for. Raises FolderInUse, LedgerError, UsageError (another provider's or account's
-    folder).
+    ``spending`` the money; a mapping of its fields will do for each group. ``retries`` is how
+    often a failure that the provider does not charge for is submitted again; ``patience_s``
+    ends the run when no submit was accepted for so long (None: never). Nothing is submitted
+    while less than ``min_free_bytes`` are free on the disk. ``ambiguous`` says, as in a job
+    file, what becomes of a submit whose answer was lost: it is looked for in the provider's
+    list for at least ``search_s`` seconds. With ``resubmit``, or ``resubmit_unknown``, it is
+    sent again, at most ``retries`` times, and may be paid twice. ``same_account`` takes a key
+    of another account than the one that the folder was bought with. Without ``fetch_missing``
+    files that are gone from the folder are left alone; without ``take_up`` so are jobs that
+    were accepted before and not submitted. With a ``ledger`` (``postgresql://…``) that others
+    may share this is one of its workers, whose lease of ``lease_s`` seconds says how long its
+    jobs are left alone; ``place`` is the name of the output place there, by default the folder
+    as it is given. Jobs that name files of this machine are refused unless those lie below
+    ``local_files``. ``on_event`` is a hook, or several, that every event is given to;
+    ``on_remark`` (default: the log) is called with what users should know. Jobs run in the
+    pipeline's own tasks: leaving early loses nothing paid for. Raises FolderInUse, LedgerError,
+    UsageError (another provider's or account's folder).
     """
 
     def __init__(
@@ -134,6 +171,7 @@ class Pipeline:
         resubmit_unknown: bool = False,
         same_account: bool = False,
         fetch_missing: bool = True,
+        take_up: bool = True,
         local_files: str | OutputPlace | None = None,
         public_url: str | None = None,
         presign: str | None = None,
@@ -164,6 +202,7 @@ class Pipeline:
             same_account=same_account,
             lease_s=lease_s,
             hooks=_several(on_event),
+            take_up=take_up,
             rng=Random(seed),
         )
         check_settings(self._settings)
@@ -263,6 +302,82 @@ class Pipeline:
         return self._engine
 
     @while_open
+    async def submit(self, job: JobLike) -> Handle:
+        """Accept one job and return a handle on it: it will be done, after a restart as well.
+
+        It is in the ledger, durably, before this returns, and is bought once however often it is
+        asked for (by name, or idempotency key); nobody has to wait for it. ``Handle.cancel`` takes
+        it back. Raises UsageError for a job that is malformed or cannot be priced, and what stops
+        submitting at the moment: then it was not accepted.
+        """
+        found = await self._admit(one_job(job))
+        if isinstance(found, Ticket):
+            found.accepted = True
+        record = found if isinstance(found, JobRecord) else found.record
+        await self._parts().ledger.durable()
+        return self._handle(record)
+
+    def _handle(self, record: JobRecord) -> Handle:
+        return Handle(record.name, record.key, record.id, self)
+
+    @while_open
+    async def get(
+        self,
+        name: str | None = None,
+        *,
+        key: str | None = None,
+        prediction_id: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Handle | None:
+        """The job of that name, key, prediction or idempotency key; None where there is none.
+
+        Any job of the ledger, a batch's or a caller's; of several of a name the newest. Raises
+        UsageError unless exactly one of them is said.
+        """
+        asked = {
+            "name": name,
+            "key": key,
+            "prediction_id": prediction_id,
+            "idempotency_key": idempotency_key,
+        }
+        said = [(by, value) for by, value in asked.items() if value is not None]
+        if len(said) != 1:
+            raise UsageError(f"get takes exactly one of {', '.join(asked)}")
+        found = await self._parts().ledger.find(*said[0])
+        return None if found is None else self._handle(found.record)
+
+    async def list(
+        self,
+        *,
+        outcome: Outcome | str | None = None,
+        label: str | None = None,
+        limit: int | None = None,
+    ) -> AsyncGenerator[Result, None]:
+        """Yield the results of jobs as they stand, newest first, at most ``limit`` (None: all).
+
+        With ``outcome``, or a ``label`` as ``name=value``, only those that have it. They are read
+        page by page: memory does not grow with their number, and jobs that come meanwhile are left
+        out. Raises UsageError for a label without "=", an outcome there is none of.
+        """
+        wanted, labelled = _outcome_of(outcome), _label_of(label)
+        before, left = 2**62, limit
+        while left is None or left > 0:
+            page = await self._page(before, min(left or PAGE, PAGE), wanted, labelled)
+            for row in page:
+                yield result_of(row)
+            if len(page) < min(left or PAGE, PAGE):
+                return
+            before, left = page[-1]["id"], None if left is None else left - len(page)
+
+    @while_open
+    async def _page(
+        self, before: int, limit: int, outcome: str | None, label: tuple[str, str] | None
+    ) -> Sequence[ResultRow]:
+        return await self._parts().ledger.results_page(
+            before=before, limit=limit, outcome=outcome, label=label
+        )
+
+    @while_open
     async def generate(self, job: JobLike, *, wait: bool = True) -> Result:
         """Run one job and return its result; a failed one is a result, never raised.
 
@@ -349,7 +464,7 @@ class Pipeline:
         job_file: str | None = None,
         digest: str | None = None,
         retry_failed: bool = False,
-    ) -> list[int]:
+    ) -> Sequence[int]:
         """Write jobs for the workers of a queue; return the shards that have work to do.
 
         Each has ``shard_size`` jobs; the same jobs again are in the same shards. ``settings`` are
@@ -397,7 +512,10 @@ class Pipeline:
         Returns the manifest when none can go on. Paid jobs are brought home without it, whenever a
         pipeline is open.
         """
-        return await self._run(self._parts().intake.take_up)
+        return await self._run(self._accepted_before)
+
+    async def _accepted_before(self) -> Named:
+        return await self._parts().intake.take_up() or NOTHING
 
     async def _run(self, take: Callable[[], Awaitable[Named]]) -> Manifest:
         engine = self._parts()
@@ -470,7 +588,8 @@ class Pipeline:
             raise ClaimLost(f"{record.name} is carried by another worker")
         if taken.elsewhere and engine.sharing is not None:
             return engine.sharing.wait_for(record)
-        stops.forget(noted)
+        if stops.forget(noted) and self._settings.take_up:  # what was accepted may go on, too
+            engine.tasks.start_soon(engine.take_up, name="asyncpipe take up")
         if record.state is JobState.PENDING and (reason := stops.of(record) or short):
             self._refuse(record, single=single)
             raise own_copy(reason)

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from asyncpipe.engine.hooks import Hooks
 from asyncpipe.engine.tickets import StopReasons, Ticket
+from asyncpipe.engine.watch import Watches
 from asyncpipe.errors import ClaimLost
 from asyncpipe.jobs import Event, Intended, JobRecord, fold
 from asyncpipe.ledger import Ledger, NotReserved, SharedLedger
@@ -31,12 +32,13 @@ class Recorder:
         stops: StopReasons,
         *,
         hooks: Hooks,
+        watches: Watches,
         shared: SharedLedger | None = None,
     ) -> None:
         self.totals = totals
         self._shared = shared
         self._ledger, self._budget, self._stops = ledger, budget, stops
-        self._hooks = hooks
+        self._hooks, self._watches = hooks, watches
         self._changed = asyncio.Event()
 
     def record(self, ticket: Ticket, event: Event) -> None:
@@ -88,6 +90,7 @@ class Recorder:
         overran = after.attempt.overrun > record.attempt.overrun
         exceeded = overran and self._budget.exceeded
         self.totals.fold(record, after)
+        self._watches.hear(event, after)
         if self._hooks:
             self._hooks.hear(event, after)
         if overran and self._budget.exceeded and not exceeded:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from asyncpipe.engine.chase import Chase
+from asyncpipe.engine.watch import Watches
 from asyncpipe.errors import AsyncpipeError, own_copy
 from asyncpipe.flow import Permit
 from asyncpipe.jobs import ENDED, Job, JobRecord, JobState
@@ -25,7 +26,8 @@ class Ticket:
     ``single`` when no batch names it: it goes with its last caller while nothing was sent. An
     ``adopted`` one is paid work of an earlier run that nobody named in this one: it is brought
     home, and what fails of it is not bought anew. ``chase`` tells of downloads that failed in this
-    run and go on, ``asked_at`` when the last caller came, ``answered_at`` when its submit was taken
+    run and go on. It is ``accepted`` where it is to be done whether or not anybody waits for it.
+    ``asked_at`` is when the last caller came, ``answered_at`` when its submit was taken
     in this run, by the loop's clock. ``gone``: another worker has the job.
     """
 
@@ -34,6 +36,7 @@ class Ticket:
     callers: list[asyncio.Future[JobRecord]] = field(default_factory=list)
     single: bool = False
     adopted: bool = False
+    accepted: bool = False
     looked_again: bool = False
     price: Price | None = None
     hold: Hold | None = None
@@ -111,6 +114,7 @@ class Tickets(dict[int, Ticket]):
 
     def __init__(self) -> None:
         super().__init__()
+        self.watches = Watches()
         self.left: Callable[[int], None] = lambda job_id: None
 
     def releasable(self) -> int:
@@ -129,6 +133,7 @@ class Tickets(dict[int, Ticket]):
         for run in [*ticket.runs]:
             ticket.excuse(run)
         ticket.tell(outcome)
+        self.watches.let_go(ticket.record)
 
 
 @dataclass(slots=True, eq=False)
@@ -256,12 +261,15 @@ class StopReasons:
         self._for_good = True
         self.note(reason)
 
-    def forget(self, noted: int) -> None:
+    def forget(self, noted: int) -> bool:
         """There are new jobs to try; not, when a reason came while they were taken in.
 
-        ``noted`` is what ``noted`` was before: a disk may have filled up with them.
+        ``noted`` is what ``noted`` was before: a disk may have filled up with them. Returns whether
+        something had stopped others.
         """
         if self._for_good or self.noted != noted:
-            return
+            return False
+        stopped = self._run is not None or bool(self._models)
         self._run = self._remark = None
         self._models.clear()
+        return stopped

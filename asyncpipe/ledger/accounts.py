@@ -10,6 +10,7 @@ import orjson
 from asyncpipe.jobs import JobState, Noted, count_notes
 from asyncpipe.ledger.connection import Connection, Cursor, streamed
 from asyncpipe.ledger.errors import rows_of
+from asyncpipe.ledger.queries import labelled
 from asyncpipe.ledger.rows import (
     AssetRow,
     AttemptRow,
@@ -114,8 +115,10 @@ FROM attempts a JOIN jobs j ON j.id=a.job_id GROUP BY 1, 2, 3
 
 _RESULTS = """
 SELECT o.id AS id, o.name AS name, o.key AS key, o.type AS type, o.model AS model, o.spec AS spec,
-  o.state AS state, o.outcome AS outcome, o.n AS n, o.cost AS cost, o.all_reserved AS reserved,
-  o.all_overrun AS overrun, o.all_polls AS polls, o.attempts AS attempts,
+  o.state AS state, o.outcome AS outcome, o.n AS n,
+  coalesce(o.cost, 0) AS cost, coalesce(o.all_reserved, 0) AS reserved,
+  coalesce(o.all_overrun, 0) AS overrun, coalesce(o.all_polls, 0) AS polls,
+  o.attempts AS attempts,
   o.charged_attempts AS charged, o.estimated_attempts AS estimated, o.lost AS lost,
   o.told AS told, o.price_source AS price_source, o.assumed AS assumed,
   o.provider AS provider, o.bought_as AS bought_as,
@@ -138,9 +141,31 @@ def results(connection: Connection, *, started: bool) -> Iterator[ResultRow]:
 
 
 def result(connection: Connection, job_id: int) -> ResultRow | None:
-    """One job; None if it was never started."""
-    rows = by_name(connection.execute(f"{_RESULTS} WHERE o.id=? AND o.n IS NOT NULL", (job_id,)))
+    """One job; None if there is none."""
+    rows = by_name(connection.execute(f"{_RESULTS} WHERE o.id=?", (job_id,)))
     return next((_with_assets(connection, row) for row in rows), None)
+
+
+def results_page(
+    connection: Connection,
+    *,
+    before: int,
+    limit: int,
+    outcome: str | None = None,
+    label: tuple[str, str] | None = None,
+) -> list[ResultRow]:
+    """The next ``limit`` listed jobs below id ``before``, newest first."""
+    conditions, values = [f"o.id<? AND {_LISTED}"], list[Any]([before])
+    if outcome is not None:
+        conditions.append("o.outcome=?")
+        values.append(outcome)
+    if label is not None:
+        condition, value = labelled(*label)
+        conditions.append(f"o.id IN (SELECT id FROM jobs WHERE {condition})")
+        values.append(value)
+    query = f"{_RESULTS} WHERE {' AND '.join(conditions)} ORDER BY o.id DESC LIMIT ?"
+    rows = by_name(connection.execute(query, (*values, limit)))
+    return [_with_assets(connection, row) for row in rows]
 
 
 def _with_assets(connection: Connection, row: dict[str, Any]) -> ResultRow:

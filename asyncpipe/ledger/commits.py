@@ -116,6 +116,7 @@ class Committing:
     begin_session = seen_through(runs.begin_session)
     start_run = asked(runs.start_run)
     take_up = asked(runs.take_up)
+    find = asked(queries.find)
     end_pass = asked(runs.end_pass)
     repeat_run = asked(runs.repeat_run)
     end_run = asked(runs.end_run)
@@ -141,6 +142,7 @@ class Committing:
     forget_uploads = asked(queries.forget_uploads)
     sums = asked(accounts.sums)
     result = asked(accounts.result)
+    results_page = asked(accounts.results_page)
     open_work = asked(accounts.open_work)
 
     async def add_job(self, key: str, job: Job, *, run: int, since: int) -> Seen[AddedOne]:

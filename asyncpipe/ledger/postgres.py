@@ -480,9 +480,9 @@ class PostgresLedger(Committing):
         """Note that all jobs of a run are written."""
         return await self._ask(in_turn(partial(runs.end_pass, run=run, digest=digest, jobs=jobs)))
 
-    async def take_up(self, run: int, *, session: int) -> int:
-        """Let a run name what callers asked for."""
-        return await self._ask(in_turn(partial(runs.take_up, run=run, session=session)))
+    async def take_up(self, at: datetime, *, session: int, but: Collection[int] = ()) -> int | None:
+        """Let a new run name what callers asked for."""
+        return await self._ask(in_turn(partial(runs.take_up, at=at, session=session, but=but)))
 
     async def add_jobs(
         self, rows: Sequence[tuple[str, Job]], *, run: int, position: int

@@ -22,6 +22,7 @@ from asyncpipe.ledger.rows import (
     Drawn,
     Fact,
     Interrupted,
+    Located,
     Look,
     Named,
     NotReserved,
@@ -93,10 +94,11 @@ class Ledger(Protocol):
         ``session`` is the first run that counts as this process's.
         """
 
-    async def take_up(self, run: int, *, session: int) -> int:
-        """Let ``run`` name pending jobs that callers of sessions before ``session`` asked for.
+    async def take_up(self, at: datetime, *, session: int, but: Collection[int] = ()) -> int | None:
+        """Let a new run name the pending jobs that callers asked for one by one.
 
-        Returns how many they are.
+        Those of ``session`` and those whose ids are in ``but`` are left alone. Returns the run;
+        None where there is no such job.
         """
 
     async def end_pass(self, run: int, *, digest: str | None, jobs: int) -> int:
@@ -161,6 +163,12 @@ class Ledger(Protocol):
 
     async def record_by_idempotency_key(self, key: str) -> JobRecord | None:
         """The job that an idempotency key stands for, or None."""
+
+    async def find(self, by: str, value: str | int) -> Located | None:
+        """The newest job by its ``id``, ``key``, ``name``, ``prediction_id``, ``idempotency_key``.
+
+        Only looked at; None where there is none.
+        """
 
     async def records_in(self, states: Collection[JobState]) -> list[JobRecord]:
         """Every job in one of ``states``, by id."""
@@ -273,7 +281,20 @@ class Ledger(Protocol):
         """Count everything."""
 
     async def result(self, job_id: int) -> ResultRow | None:
-        """One job and what its attempts came to; None if it was never started."""
+        """One job and what its attempts came to; None if there is no such job."""
+
+    async def results_page(
+        self,
+        *,
+        before: int,
+        limit: int,
+        outcome: str | None = None,
+        label: tuple[str, str] | None = None,
+    ) -> list[ResultRow]:
+        """The next ``limit`` listed jobs below id ``before``, newest first.
+
+        With an ``outcome``, or a ``label``, only those that have it.
+        """
 
     async def open_work(self) -> OpenWork:
         """Count what has not ended."""

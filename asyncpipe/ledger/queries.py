@@ -31,8 +31,8 @@ from asyncpipe.jobs import (
 from asyncpipe.ledger.asset_names import FolderNames, claim_stems, has_namesake
 from asyncpipe.ledger.connection import Connection
 from asyncpipe.ledger.errors import MADE_NO_SENSE, makes_no_sense, rows_of
-from asyncpipe.ledger.rows import Added, AddedOne, Counted, Drawn, Named
-from asyncpipe.ledger.schema import NAMED_BY, UNENDED
+from asyncpipe.ledger.rows import Added, AddedOne, Counted, Drawn, Located, Named
+from asyncpipe.ledger.schema import ALONE, NAMED_BY, UNENDED
 from asyncpipe.ledger.write import ATTEMPT_COLUMNS, TIMES, text_of
 
 _JOB_COLUMNS = ("id", "key", "name", "spec", "state", "version", "stem", "used", "failures")
@@ -104,6 +104,28 @@ def record_by_idempotency_key(connection: Connection, key: str) -> JobRecord | N
     """The job that an idempotency key stands for, or None."""
     where = "WHERE id=(SELECT job_id FROM idempotency WHERE key=?)"
     return next(iter(read_records(connection, where, (key,))), None)
+
+
+_FOUND_BY = {
+    "id": "SELECT ?",
+    "key": "SELECT id FROM jobs WHERE key=?",
+    "name": "SELECT max(id) FROM jobs WHERE name=?",
+    "prediction_id": "SELECT max(job_id) FROM attempts WHERE prediction_id=?",
+    "idempotency_key": "SELECT job_id FROM idempotency WHERE key=?",
+}
+
+
+def find(connection: Connection, by: str, value: str | int) -> Located | None:
+    """The newest job by what ``by`` says, or None."""
+    row = connection.execute(_FOUND_BY[by], (value,)).fetchone()
+    if row is None or row[0] is None:
+        return None
+    found = read_records(connection, "WHERE id=?", (row[0],))
+    if not found:
+        return None
+    query = f"SELECT count(*) FROM jobs WHERE id=? AND {ALONE}"
+    (alone,) = connection.execute(query, (row[0],)).fetchone()
+    return Located(record=found[0], alone=bool(alone))
 
 
 def records(connection: Connection, ids: Iterable[int]) -> list[JobRecord]:

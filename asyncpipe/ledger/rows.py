@@ -114,6 +114,14 @@ class AddedOne:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Located:
+    """A job that somebody asks for; ``alone``: callers asked for it, no batch names it."""
+
+    record: JobRecord
+    alone: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class OpenWork:
     """Jobs that have not ended: not submitted by model, and those the provider works on.
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 
 from asyncpipe.ledger.accounts import removed
 from asyncpipe.ledger.connection import Connection, insert
 from asyncpipe.ledger.rows import Repeated, Session, Taken
-from asyncpipe.ledger.schema import NAMED_BY
+from asyncpipe.ledger.schema import ALONE, NAMED_BY
 
 _UNENDED = ""
 """The digest of a run whose pass over its jobs has not ended; of a session's own row it is NULL."""
@@ -67,17 +68,24 @@ def taken(connection: Connection, digest: str) -> Taken | None:
     return None if others else Taken(seen=row[1], jobs=row[2])
 
 
-def take_up(connection: Connection, run: int, *, session: int) -> int:
-    """Let ``run`` name the pending jobs that callers of sessions before ``session`` asked for.
+def take_up(
+    connection: Connection, at: datetime, *, session: int, but: Collection[int] = ()
+) -> int | None:
+    """Let a new run name the pending jobs that callers asked for, but for one session's.
 
-    Returns how many they are.
+    Nor those whose ids are in ``but``. Returns the run; None where there is no such job.
     """
-    singles = "SELECT id FROM runs WHERE digest IS NULL AND id<?"
-    query = (
-        f"UPDATE jobs SET seen_before={NAMED_BY}, seen_run=?"
-        f" WHERE state='pending' AND {NAMED_BY} IN ({singles})"
-    )
-    return connection.execute(query, (run, session)).rowcount
+    query = f"SELECT id FROM jobs WHERE state='pending' AND {ALONE} AND seen_run<>?"
+    held = frozenset(but)
+    found = [row[0] for row in connection.execute(query, (session,)) if row[0] not in held]
+    if not found:
+        return None
+    # As a session's own its digest is NULL: taken up, and killed, they are taken up once more.
+    (last,) = connection.execute("SELECT coalesce(max(session), 0) FROM runs").fetchone()
+    run = _new_run(connection, session=last, started_at=at.isoformat())
+    move = f"UPDATE jobs SET seen_before={NAMED_BY}, seen_run=? WHERE id=?"
+    connection.executemany(move, [(run, job_id) for job_id in found])
+    return run
 
 
 def last_row(connection: Connection) -> int:

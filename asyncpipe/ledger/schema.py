@@ -23,6 +23,7 @@ CREATE TABLE jobs(
   failures INTEGER NOT NULL DEFAULT 0, attempt INTEGER NOT NULL DEFAULT 0,
   version INTEGER NOT NULL DEFAULT 0, stem TEXT, priority INTEGER NOT NULL DEFAULT 0, labels TEXT,
   spec BLOB NOT NULL);
+CREATE INDEX jobs_by_name ON jobs(name);
 CREATE INDEX jobs_by_state ON jobs(state, model, priority DESC, id);
 CREATE TABLE idempotency(key TEXT PRIMARY KEY, job_id INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE stems(folded TEXT PRIMARY KEY, job_id INTEGER NOT NULL) WITHOUT ROWID;
@@ -39,6 +40,7 @@ CREATE TABLE attempts(
   intended_at TEXT NOT NULL, submitted_at TEXT, resumed_at TEXT, ended_at TEXT,
   lost_at TEXT,
   PRIMARY KEY(job_id, n)) WITHOUT ROWID;
+CREATE INDEX attempts_prediction ON attempts(prediction_id) WHERE prediction_id IS NOT NULL;
 CREATE INDEX attempts_lost ON attempts(job_id) WHERE lost_at IS NOT NULL;
 CREATE INDEX attempts_noted ON attempts(job_id) WHERE notes IS NOT NULL;
 CREATE TABLE assets(
@@ -54,6 +56,9 @@ CREATE TABLE uploads(
 # A run whose pass over its jobs has not ended well names nothing: what its rows bore before counts.
 UNENDED = "SELECT id FROM runs WHERE digest IS NOT NULL AND seen IS NULL"
 NAMED_BY = f"CASE WHEN seen_run IN ({UNENDED}) THEN seen_before ELSE seen_run END"
+
+# Callers asked for the job one by one, no batch names it.
+ALONE = f"{NAMED_BY} IN (SELECT id FROM runs WHERE digest IS NULL)"
 
 # Every job with its latest attempt, whose number is n: the one that is under way, or else the last
 # that was left behind; NULL before the first. (A job's own `attempt` is 0 between two.)

@@ -58,7 +58,6 @@ ALTER TABLE jobs ADD COLUMN shard BIGINT;
 ALTER TABLE jobs ADD COLUMN committed BIGINT NOT NULL DEFAULT 0;
 CREATE INDEX jobs_by_worker ON jobs(worker) WHERE worker IS NOT NULL;
 CREATE INDEX jobs_by_shard ON jobs(shard) WHERE shard IS NOT NULL;
-CREATE INDEX attempts_prediction ON attempts(prediction_id) WHERE prediction_id IS NOT NULL;
 CREATE INDEX attempts_reserved ON attempts(job_id) WHERE reserved>0;
 """
 """What a shared ledger has besides: who holds a job now, who held it or wrote it last, its share of

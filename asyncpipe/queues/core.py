@@ -291,6 +291,7 @@ def pipeline_of(place: str, said: PlaceSettings, worker: WorkerSettings) -> Pipe
         public_url=said.public_url,
         presign=said.presign,
         fetch_missing=False,  # other workers' files may be on other machines
+        take_up=False,
     )
 
 

@@ -20,7 +20,7 @@ from asyncpipe.report.manifest import (
 from asyncpipe.report.progress import Progress
 from asyncpipe.report.purchases import Ledgered, read_entries
 from asyncpipe.report.reconcile import Compared, ModelCompared, Reconciled, Verdict, compare
-from asyncpipe.report.results import Asset, Outcome, Result, ask_result, refused
+from asyncpipe.report.results import Asset, Outcome, Result, ask_result, refused, result_of
 from asyncpipe.report.status import Status, read_status, status_document, status_lines
 from asyncpipe.report.summary import summary
 from asyncpipe.report.totals import Totals
@@ -54,6 +54,7 @@ __all__ = [
     "read_manifest",
     "read_status",
     "refused",
+    "result_of",
     "status_document",
     "status_lines",
     "summary",

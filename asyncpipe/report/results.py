@@ -213,7 +213,7 @@ def _time(text: str | None) -> datetime | None:
 
 
 async def ask_result(ledger: Ledger, job_id: int) -> Result:
-    """The result of a job that was waited for, and so was started."""
+    """The result of a job that the ledger knows."""
     row = await ledger.result(job_id)
-    assert row is not None, "a job that was waited for was started"
+    assert row is not None, "what was waited for is in the ledger"
     return result_of(row)

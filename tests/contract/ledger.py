@@ -460,12 +460,75 @@ class LedgerContract:
                     await ledger.add_job(name, job, **same)
                     sessions.append(session.id)
                 assert await ledger.removed() == (4, None), "those of the run; no caller's"
-                run = await ledger.start_run(now(), session=sessions[-1], job_file=None)
-                assert await ledger.take_up(run, session=sessions[-1]) == 1
-                await ledger.end_pass(run, digest=None, jobs=1)
-                named = Named(run=run, single=sessions[-1])
-                (taken,) = await ledger.pending(named, "m/text-to-image", after=FIRST, limit=9)
-                assert taken.name == "早"
+                for _ in range(2):  # killed before it was bought: taken up once more
+                    run = await ledger.take_up(now(), session=sessions[-1])
+                    assert run is not None
+                    named = Named(run=run, single=sessions[-1])
+                    (taken,) = await ledger.pending(named, "m/text-to-image", after=FIRST, limit=9)
+                    assert taken.name == "早"
+                mine = [taken.id]
+                assert await ledger.take_up(now(), session=sessions[-1], but=mine) is None
+                assert await ledger.take_up(now(), session=-1, but=mine) is not None
+                assert await ledger.removed() == (4, None)
+
+        asyncio.run(main())
+
+    def test_a_job_is_found_by_whatever_names_it(self, store: Store, tmp_path: Path) -> None:
+        """Its own id, key, name, its prediction's id, an idempotency key; of a name the newest."""
+
+        async def main() -> None:
+            async with store.open(tmp_path) as ledger:
+                _, records = await begun(ledger)
+                delivered(ledger, records[0])
+                session, _ = await ledger.begin_session(now())
+                same = {"run": session.id, "since": session.id}
+                own = Job(name="單", model="m/text-to-image", prompt="a", idempotency_key="訂單 7")
+                (one, _) = await ledger.add_job("單-key", own, **same)
+                ways: dict[str, str | int] = {
+                    "id": one.record.id,
+                    "key": "單-key",
+                    "name": "單",
+                    "idempotency_key": "訂單 7",
+                }
+                for by, value in ways.items():
+                    found = await ledger.find(by, value)
+                    assert found is not None
+                    assert (found.record.id, found.alone) == (one.record.id, True), by
+                    assert await ledger.find(by, -7 if by == "id" else "nobody's") is None
+                bought = await ledger.find("prediction_id", f"p{records[0].id}")
+                assert bought is not None
+                assert (bought.record.id, bought.alone) == (records[0].id, False)
+
+        asyncio.run(main())
+
+    def test_results_are_listed_newest_first_in_pages(self, store: Store, tmp_path: Path) -> None:
+        """All, those of an outcome, those with a label; what was never started, too."""
+
+        async def main() -> None:
+            async with store.open(tmp_path) as ledger:
+                session, _ = await ledger.begin_session(now())
+                same = {"run": session.id, "since": session.id}
+                for n in range(6):
+                    labels = {"campaign": "spring" if n % 2 else "fall", "%": '"'}
+                    own = Job(name=f"{n}", model="m/text-to-image", prompt="a", labels=labels)
+                    one, _ = await ledger.add_job(f"{n}", own, **same)
+                    if n == 3:
+                        delivered(ledger, one.record)
+
+                async def names(**only: Any) -> list[str]:
+                    found, before = [], 2**62
+                    while rows := await ledger.results_page(before=before, limit=2, **only):
+                        found += [row["name"] for row in rows]
+                        before = rows[-1]["id"]
+                        assert {row["cost"] for row in rows} <= {0, 40_000}
+                    return found
+
+                assert await names() == ["5", "4", "3", "2", "1", "0"]
+                assert await names(label=("campaign", "spring")) == ["5", "3", "1"]
+                assert await names(label=("%", '"')) == ["5", "4", "3", "2", "1", "0"]
+                assert await names(outcome="succeeded") == ["3"]
+                assert await names(outcome="pending", label=("campaign", "fall")) == ["4", "2", "0"]
+                assert await names(label=("campaign", "spr")) == []
 
         asyncio.run(main())
 

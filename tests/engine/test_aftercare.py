@@ -80,7 +80,7 @@ def test_what_was_accepted_is_taken_up_after_a_restart(tmp_path: Path) -> None:
         await asyncio.wait(calls)
 
     async def again() -> None:
-        async with opened(tmp_path, provider, max_workers=2) as pipeline:
+        async with opened(tmp_path, provider, max_workers=2, take_up=False) as pipeline:
             nothing = await pipeline.batch_generate([])
             assert (nothing.totals.pending, nothing.totals.removed) == (4, 0)
             await counts_agree(pipeline)

@@ -11,6 +11,7 @@ import pytest
 from asyncpipe.engine.hooks import Hooks
 from asyncpipe.engine.recorder import Recorder
 from asyncpipe.engine.tickets import StopReasons, Tickets
+from asyncpipe.engine.watch import Watches
 from asyncpipe.jobs.events import AssetStored, now
 from asyncpipe.jobs.job import Job
 from asyncpipe.jobs.record import JobRecord
@@ -43,7 +44,14 @@ def a_recorder(totals: Totals) -> Recorder:
     """One whose events go nowhere."""
     ledger: Any = Written()
     budget = Budget(None, totals, Tickets())
-    return Recorder(ledger, totals, budget, StopReasons(asyncio.Event()), hooks=Hooks((), print))
+    return Recorder(
+        ledger,
+        totals,
+        budget,
+        StopReasons(asyncio.Event()),
+        hooks=Hooks((), print),
+        watches=Watches(),
+    )
 
 
 @pytest.mark.parametrize(("ended", "first_s"), [(500, 10.0), (30_000, 30.0)])

@@ -21,11 +21,13 @@ from asyncpipe import (
     Event,
     Fal,
     FolderInUse,
+    Handle,
     Job,
     JobFileError,
     JobRecord,
     JobState,
     JobType,
+    JobUpdate,
     LedgerError,
     Limits,
     Manifest,
@@ -146,6 +148,16 @@ async def work() -> None:
         reported(await pipeline.batch_generate(jobs(), retry_failed=True))
         reported(await pipeline.batch_generate(load_jobs("jobs.yaml").jobs))
         assert_type(await pipeline.collect(), Manifest)
+        handle = await pipeline.submit({"model": "m", "prompt": "a mug"})
+        assert_type(handle, Handle)
+        assert_type(await handle.wait(timeout_s=60), Result)
+        assert_type(await handle.cancel(), bool)
+        async for update in handle.events():
+            assert_type(update, JobUpdate)
+            assert_type(update.state, JobState)
+        assert_type(await pipeline.get(key=handle.key), Handle | None)
+        async for result in pipeline.list(outcome=Outcome.SUCCEEDED, label="week=48", limit=9):
+            told(result)
         assert_type(pipeline.stopped, AsyncpipeError | None)
         pipeline.drain()
         await pipeline.generate("a mug")  # type: ignore[arg-type]
