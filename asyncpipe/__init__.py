@@ -6,7 +6,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from asyncpipe.engine import Handle, JobUpdate, Pipeline
+    from asyncpipe.commands import (
+        Estimate,
+        Validated,
+        collect,
+        estimate,
+        export,
+        find_lost,
+        quote,
+        reconcile,
+        resolve,
+        status,
+        take_prediction,
+        validate,
+        verify,
+    )
+    from asyncpipe.engine import Handle, JobUpdate, Pipeline, Resolved, Verified
     from asyncpipe.errors import (
         AsyncpipeError,
         DownloadError,
@@ -17,13 +32,23 @@ if TYPE_CHECKING:
         UsageError,
     )
     from asyncpipe.jobfile import load_jobs
-    from asyncpipe.jobs import Deadlines, Event, Job, JobRecord, JobState, JobType, Limits, Polling
-    from asyncpipe.pricing import Rate, SpendingLimits
+    from asyncpipe.jobs import (
+        Deadlines,
+        Event,
+        Hook,
+        Job,
+        JobRecord,
+        JobState,
+        JobType,
+        Limits,
+        Polling,
+    )
+    from asyncpipe.pricing import Price, Rate, SpendingLimits
     from asyncpipe.providers import Prediction, PredictionStatus, Provider
     from asyncpipe.providers.atlas import AtlasCloud
     from asyncpipe.providers.fal import Fal
     from asyncpipe.providers.replicate import Replicate
-    from asyncpipe.report import Asset, Manifest, Outcome, Result, read_manifest
+    from asyncpipe.report import Asset, Manifest, Outcome, Reconciled, Result, Status, read_manifest
 
 __version__ = "0.1.0"
 
@@ -33,10 +58,12 @@ __all__ = [
     "AtlasCloud",
     "Deadlines",
     "DownloadError",
+    "Estimate",
     "Event",
     "Fal",
     "FolderInUse",
     "Handle",
+    "Hook",
     "Job",
     "JobFileError",
     "JobRecord",
@@ -51,15 +78,32 @@ __all__ = [
     "Polling",
     "Prediction",
     "PredictionStatus",
+    "Price",
     "Provider",
     "ProviderError",
     "Rate",
+    "Reconciled",
     "Replicate",
+    "Resolved",
     "Result",
     "SpendingLimits",
+    "Status",
     "UsageError",
+    "Validated",
+    "Verified",
+    "collect",
+    "estimate",
+    "export",
+    "find_lost",
     "load_jobs",
+    "quote",
     "read_manifest",
+    "reconcile",
+    "resolve",
+    "status",
+    "take_prediction",
+    "validate",
+    "verify",
 ]
 
 _ROOMS = {
@@ -68,10 +112,12 @@ _ROOMS = {
     "AtlasCloud": "providers.atlas",
     "Deadlines": "jobs",
     "DownloadError": "errors",
+    "Estimate": "commands",
     "Event": "jobs",
     "Fal": "providers.fal",
     "FolderInUse": "errors",
     "Handle": "engine",
+    "Hook": "jobs",
     "Job": "jobs",
     "JobFileError": "errors",
     "JobRecord": "jobs",
@@ -86,15 +132,32 @@ _ROOMS = {
     "Polling": "jobs",
     "Prediction": "providers",
     "PredictionStatus": "providers",
+    "Price": "pricing",
     "Provider": "providers",
     "ProviderError": "errors",
     "Rate": "pricing",
+    "Reconciled": "report",
     "Replicate": "providers.replicate",
+    "Resolved": "engine",
     "Result": "report",
     "SpendingLimits": "pricing",
+    "Status": "report",
     "UsageError": "errors",
+    "Validated": "commands",
+    "Verified": "engine",
+    "collect": "commands",
+    "estimate": "commands",
+    "export": "commands",
+    "find_lost": "commands",
     "load_jobs": "jobfile",
+    "quote": "commands",
     "read_manifest": "report",
+    "reconcile": "commands",
+    "resolve": "commands",
+    "status": "commands",
+    "take_prediction": "commands",
+    "validate": "commands",
+    "verify": "commands",
 }
 
 

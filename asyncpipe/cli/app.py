@@ -364,7 +364,7 @@ def _report(error: Exception, *, verbose: bool) -> int:
 
 def _lines(error: AsyncpipeError) -> list[str]:
     from asyncpipe._text import printable
-    from asyncpipe.cli.precheck import shortened
+    from asyncpipe.cli.problems import shortened
 
     text = str(error) or type(error).__name__
     if isinstance(error, JobFileError):

@@ -16,8 +16,8 @@ from asyncpipe._text import json_text, printable
 from asyncpipe.cli.run import RunOptions, again, look, price_all
 from asyncpipe.cli.schedule import RunFolder, opened_folder
 from asyncpipe.cli.session import Exit, connect, echo
-from asyncpipe.cli.survey import prices_of, told
 from asyncpipe.cli.validate import made_of
+from asyncpipe.commands import prices_of, told
 from asyncpipe.engine import Pipeline
 from asyncpipe.errors import UsageError
 from asyncpipe.jobfile import JobFile, load_price_file, open_jobs

@@ -25,16 +25,12 @@ from asyncpipe.cli.session import (
     run_session,
     work_in,
 )
+from asyncpipe.commands import find_lost, resolve, take_prediction, verify
 from asyncpipe.engine import (
     Decision,
     Pipeline,
     Resolved,
     Verified,
-    ask_account,
-    find_lost,
-    resolve,
-    take_prediction,
-    verify,
 )
 from asyncpipe.jobs import Deadlines, JobState, Links, OutputPlace, Polling, now
 from asyncpipe.ledger import STATE_FOLDER, make_folders, origin_of
@@ -172,7 +168,10 @@ def decision_of(*, resubmit: bool, give_up: bool, lost_charged: bool, lost_free:
 
 def resolve_jobs(folder: OutputPlace, names: tuple[str, ...], decision: Decision) -> None:
     """Decide, and say what follows."""
-    resolved = asyncio.run(resolve(folder, names, decision))
+    deciding = resolve(
+        folder, names, resubmit=decision.resubmit, lost_charged=decision.lost_charged
+    )
+    resolved = asyncio.run(deciding)
     for one in resolved:
         click.echo(f"  {printable(one.before.name)}: {_outcome(one)}")
     again = decision.submits_anew and any(one.after.state is JobState.PENDING for one in resolved)
@@ -201,9 +200,12 @@ def resolve_by_search(folder: OutputPlace, *, base_url: str | None, same_account
     async def look() -> list[Resolved]:
         async with AsyncExitStack() as stack:
             provider = await connect(stack, folder, base_url=base_url, simulated=simulated)
-            await stack.enter_async_context(provider)
-            account = await ask_account(provider, lambda line: echo(printable(line)))
-            return await find_lost(folder, provider, account, same_account=same_account)
+            return await find_lost(
+                folder,
+                provider,
+                same_account=same_account,
+                on_remark=lambda line: echo(printable(line)),
+            )
 
     found = asyncio.run(look())
     for one in found:

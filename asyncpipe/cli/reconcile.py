@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from decimal import Decimal
 from textwrap import wrap
 from typing import Any
@@ -14,21 +15,12 @@ import orjson
 from asyncpipe._tasks import loop_factory
 from asyncpipe._text import json_text, printable
 from asyncpipe.cli.session import Exit, Simulated, connect, echo
-from asyncpipe.engine import ask_account, find_lost
-from asyncpipe.errors import FolderInUse, ProviderError, UsageError
+from asyncpipe.commands import reconcile_with
 from asyncpipe.jobs import OutputPlace
-from asyncpipe.ledger import Origin, check_account, origin_of
-from asyncpipe.pricing import Bill, HasBill, usd
+from asyncpipe.ledger import Origin, origin_of
+from asyncpipe.pricing import usd
 from asyncpipe.providers import Provider
-from asyncpipe.report import (
-    Compared,
-    Ledgered,
-    ModelCompared,
-    Reconciled,
-    Verdict,
-    compare,
-    read_entries,
-)
+from asyncpipe.report import Compared, ModelCompared, Reconciled, Verdict
 
 COLUMNS = 78
 
@@ -45,54 +37,28 @@ def reconcile_folder(
     folder's, and ProviderError when the bill cannot be had.
     """
     origin = origin_of(folder)
-    ledgered = read_entries(folder)
-    bill = Bill()
-    if ledgered.days:
-        with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            asking = _ask(folder, origin, ledgered, base_url, same_account=same_account)
-            ledgered, bill = runner.run(asking)
-    reconciled = compare(ledgered, bill)
+
+    @asynccontextmanager
+    async def connected() -> AsyncIterator[Provider]:
+        simulated = Simulated() if origin.simulated else None
+        async with AsyncExitStack() as stack:
+            provider = await connect(stack, folder, base_url=base_url, simulated=simulated)
+            yield await stack.enter_async_context(provider)
+
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        asking = reconcile_with(
+            folder,
+            connected,
+            same_account=same_account,
+            tell=lambda line: echo(printable(line)),
+        )
+        reconciled = runner.run(asking)
     if as_json:
         text = orjson.dumps(_document(reconciled, origin), option=orjson.OPT_INDENT_2)
         click.echo(json_text(text))
     else:
         click.echo("\n".join(_lines(reconciled, origin)))
     return Exit.OK if reconciled.agrees else Exit.FAILED
-
-
-async def _ask(
-    folder: OutputPlace,
-    origin: Origin,
-    ledgered: Ledgered,
-    base_url: str | None,
-    *,
-    same_account: bool,
-) -> tuple[Ledgered, Bill]:
-    """Look for lost submits, then ask for the bill; return what the ledger says then."""
-    simulated = Simulated() if origin.simulated else None
-    async with AsyncExitStack() as stack:
-        provider = await connect(stack, folder, base_url=base_url, simulated=simulated)
-        _check(folder, origin, provider)
-        await stack.enter_async_context(provider)
-        if not isinstance(provider, HasBill):
-            raise ProviderError(f"{provider.name} tells no bill: there is nothing to compare with")
-        account = await ask_account(provider, lambda line: echo(printable(line)))
-        if not same_account:
-            check_account(origin.account, account, origin, folder)
-        # A run that holds it looks itself; without a list the bill alone speaks.
-        with suppress(FolderInUse, ProviderError):
-            if await find_lost(folder, provider, account, same_account=same_account):
-                ledgered = read_entries(folder)
-        return ledgered, await provider.bill(ledgered.days)
-
-
-def _check(folder: OutputPlace, origin: Origin, provider: Provider) -> None:
-    """Another provider's bill would say nothing of this folder."""
-    if provider.origin != origin.origin:
-        raise UsageError(
-            f"{folder} holds predictions of {origin}, the bill would be that of {provider.origin}: "
-            "give the same --base-url as the run had"
-        )
 
 
 def _lines(reconciled: Reconciled, origin: Origin) -> list[str]:

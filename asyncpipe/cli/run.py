@@ -15,13 +15,22 @@ from typing import Any
 import click
 
 from asyncpipe._text import printable
-from asyncpipe.cli.estimate import Costs, Estimate, estimate_lines, with_balance
+from asyncpipe.cli.estimate import estimate_lines
 from asyncpipe.cli.folder import CollectOptions, collect_folder
-from asyncpipe.cli.precheck import CatalogueCheck
 from asyncpipe.cli.schedule import RunFolder, opened_folder
 from asyncpipe.cli.session import End, Output, Simulated, connect, run_session, work_in
-from asyncpipe.cli.survey import Survey, Wanted, prices_of, survey_rows, told
 from asyncpipe.cli.validate import made_of
+from asyncpipe.commands import (
+    CatalogueCheck,
+    Costs,
+    Estimate,
+    Survey,
+    Wanted,
+    prices_of,
+    survey_rows,
+    told,
+    with_balance,
+)
 from asyncpipe.engine import Pipeline, learned_before
 from asyncpipe.errors import LedgerError
 from asyncpipe.jobfile import FolderTemplate, JobFile, load_price_file, open_jobs

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import click
 import orjson
 
 from asyncpipe._text import fit, json_text, printable
-from asyncpipe.cli.survey import Survey, prices_of
+from asyncpipe.commands import look_over, prices_of, validated
 from asyncpipe.jobfile import JobFile, JobRow, load_price_file, open_jobs
 from asyncpipe.pricing import Price, usd
 from asyncpipe.providers import DEFAULT_PROVIDER
-from asyncpipe.report import money
 
 SHOWN = 5
 """Jobs that ``validate`` shows."""
@@ -26,30 +26,17 @@ def validate_jobs(path: Path, *, as_json: bool, price_file: Path | None = None) 
     """
     file = open_jobs(path)
     prices = prices_of(file, load_price_file(price_file) if price_file else None)
-    found = Survey(file, prices)
-    first: list[JobRow] = []
-    for row in file.rows:
-        found.add(row)
-        if len(first) < SHOWN:
-            first.append(row)
-    found.check()
-    unpriced = sorted({kind.row.job.model for kind in found.unpriced})
-    total = sum(kind.price.micro * kind.count for kind in found.kinds if kind.price)
+    found = validated(look_over(file, prices))
+    unpriced = found.unpriced_models
     if as_json:
-        document = {
-            "valid": True,
-            "jobs": found.jobs,
-            "total_cost": None if unpriced else money(total),
-            "unpriced_models": unpriced,
-        }
-        click.echo(json_text(orjson.dumps(document | _of_rows(file))))
+        click.echo(json_text(orjson.dumps(found.document() | _of_rows(file))))
         return
-    cost = "" if unpriced else f"; {usd(total)} in all, by tables"
+    cost = "" if found.cost is None else f"; {usd(found.cost)} in all, by tables"
     click.echo(f"{printable(str(path))}: {found.jobs} jobs, no problems{cost}")
     for line in made_of(file):
         click.echo(f"  {line}")
     click.echo("The first ones:")
-    for row in first:
+    for row in islice(file.rows, SHOWN):
         price = None if row.job.model in unpriced else prices.of(row.job)
         for line in _shown(row, price):
             click.echo(line)

@@ -7,6 +7,7 @@ and ``resolve`` mend a folder.
 from asyncpipe.engine.account import ask_account
 from asyncpipe.engine.engine import learned_before
 from asyncpipe.engine.handles import Handle
+from asyncpipe.engine.ingest import JobLike
 from asyncpipe.engine.pipeline import Pipeline, ShardWork
 from asyncpipe.engine.resolve import (
     Decision,
@@ -21,6 +22,7 @@ from asyncpipe.engine.watch import JobUpdate
 __all__ = [
     "Decision",
     "Handle",
+    "JobLike",
     "JobUpdate",
     "Pipeline",
     "Resolved",

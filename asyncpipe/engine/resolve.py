@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 from asyncpipe.engine.account import settle_account
 from asyncpipe.engine.find import SKEW, Place, Reading, match
@@ -29,6 +30,7 @@ from asyncpipe.ledger import (
     mending,
     origin_of,
 )
+from asyncpipe.pricing import from_micro
 from asyncpipe.providers import HasHistory, Listed, Provider, connect
 from asyncpipe.report import write_manifest
 
@@ -71,14 +73,14 @@ class Resolved:
         return unknown[0] - unknown[1]
 
     @property
-    def charged(self) -> int:
-        """Micro-dollars charged by it."""
-        return self.after.charged - self.before.charged
+    def charged(self) -> Decimal:
+        """What was charged by it, in USD."""
+        return from_micro(self.after.charged - self.before.charged)
 
     @property
-    def released(self) -> int:
-        """Micro-dollars that are not reserved any more, and not charged either."""
-        return self.before.committed - self.after.committed
+    def released(self) -> Decimal:
+        """What is not reserved any more, and not charged either, in USD."""
+        return from_micro(self.before.committed - self.after.committed)
 
 
 async def resolve(folder: Where, names: Sequence[str], decision: Decision) -> list[Resolved]:

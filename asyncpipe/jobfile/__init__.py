@@ -6,7 +6,7 @@
 from asyncpipe.jobfile.file import JobFile
 from asyncpipe.jobfile.folders import FolderTemplate, Moment, has_placeholder, zone_of
 from asyncpipe.jobfile.lazy import JobRow
-from asyncpipe.jobfile.load import JobReader, load_jobs, open_jobs, parse_jobs
+from asyncpipe.jobfile.load import JobReader, as_file, load_jobs, open_jobs, parse_jobs
 from asyncpipe.jobfile.prices import load_price_file
 from asyncpipe.jobfile.problems import LONGEST_MESSAGE, MOST_PROBLEMS
 from asyncpipe.jobfile.schema import TITLE, job_file_schema
@@ -20,6 +20,7 @@ __all__ = [
     "JobReader",
     "JobRow",
     "Moment",
+    "as_file",
     "has_placeholder",
     "job_file_schema",
     "load_jobs",

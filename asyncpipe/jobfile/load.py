@@ -8,6 +8,7 @@ from typing import Any
 
 from asyncpipe.errors import JobFileError
 from asyncpipe.jobfile.file import JobFile
+from asyncpipe.jobfile.lazy import JobRow
 from asyncpipe.jobfile.problems import Problems
 from asyncpipe.jobfile.source import Unreadable
 from asyncpipe.jobs import Job
@@ -51,6 +52,14 @@ def parse_jobs(jobs: Iterable[Mapping[str, Any] | Job]) -> list[Job]:
     rows = read_entries(((job, None) for job in jobs), problems)
     problems.end()
     return [row.job for row in rows]
+
+
+def as_file(jobs: Iterable[Mapping[str, Any] | Job]) -> JobFile:
+    """Treat jobs of a program's own as a job file that says nothing else; raises JobFileError."""
+    from asyncpipe.jobfile.settings import RunSettings
+
+    rows = [JobRow(job=job) for job in parse_jobs(jobs)]
+    return JobFile(path=Path("jobs"), settings=RunSettings(), rows=rows)
 
 
 class JobReader:

@@ -19,6 +19,7 @@ from asyncpipe.pricing.rates import (
     Tier,
     books_of,
     plain_size,
+    price_book_of,
 )
 from asyncpipe.pricing.spending import Spending, SpendingLimits
 
@@ -51,6 +52,7 @@ __all__ = [
     "from_micro",
     "outputs_asked",
     "plain_size",
+    "price_book_of",
     "price_key",
     "to_micro",
     "told_micro",

@@ -4,7 +4,7 @@ Nothing here changes a job; ``compare`` holds the ledger against a provider's bi
 """
 
 from asyncpipe.report.eta import left_s
-from asyncpipe.report.export import export_file, export_stream
+from asyncpipe.report.export import export_file, export_rows, export_stream
 from asyncpipe.report.manifest import (
     ABOUT_S,
     MANIFEST_EVERY_S,
@@ -45,6 +45,7 @@ __all__ = [
     "ask_result",
     "compare",
     "export_file",
+    "export_rows",
     "export_stream",
     "left_s",
     "manifest_due_s",

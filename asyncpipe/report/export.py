@@ -98,6 +98,16 @@ def export_stream(
         return write_rows(ledger, stream, form, rows=rows, linker=linker)
 
 
+def export_rows(
+    folder: Where, *, rows: str = "jobs", links: Links | None = None
+) -> list[dict[str, Any]]:
+    """The rows themselves, amounts as Decimal; raises LedgerError."""
+    where = resolved(folder)
+    linker = _linker(where, links)
+    with reading(where) as ledger:
+        return [*(job_rows(ledger, linker) if rows == "jobs" else attempt_rows(ledger))]
+
+
 def _linker(where: Path | SharedPlace, links: Links | None) -> Linker:
     return Linker(links or Links.again(head_of(where).get("links")), where, now())
 

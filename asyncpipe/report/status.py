@@ -7,7 +7,10 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
+
+import orjson
 
 from asyncpipe._text import columns, printable, wrapped
 from asyncpipe.flow import Latency
@@ -25,7 +28,7 @@ from asyncpipe.ledger import (
     reading,
     rows_of,
 )
-from asyncpipe.pricing import usd
+from asyncpipe.pricing import from_micro, usd
 from asyncpipe.report.eta import LATEST, about, latency_of, left_s
 from asyncpipe.report.manifest import money
 from asyncpipe.report.summary import not_found
@@ -130,6 +133,21 @@ class Status:
         for part in self.models.values():
             total.add(part)
         return total
+
+    @property
+    def charged(self) -> Decimal:
+        """What all jobs were charged so far, in USD."""
+        return from_micro(self.money.charged)
+
+    @property
+    def reserved(self) -> Decimal:
+        """What is still kept back, in USD."""
+        return from_micro(self.money.reserved.total())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as JSON values, as `asyncpipe status --json` prints them."""
+        document: dict[str, Any] = orjson.loads(orjson.dumps(status_document(self)))
+        return document
 
     @property
     def counts(self) -> dict[str, int]:

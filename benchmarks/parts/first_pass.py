@@ -57,7 +57,7 @@ def write_rows(folder: Path, kind: str, rows: int) -> Path:
 async def first_pass(path: Path, folder: Path) -> dict[str, Any]:
     """Check and price ``path``, write it into a ledger; return seconds and peak RSS in MB."""
     from asyncpipe import Pipeline
-    from asyncpipe.cli.survey import Survey, prices_of, survey_rows
+    from asyncpipe.commands import Survey, prices_of, survey_rows
     from asyncpipe.jobfile.load import open_jobs
     from asyncpipe.testing import FakeProvider
 

@@ -14,8 +14,8 @@ import pytest
 from aiohttp import web
 
 from asyncpipe.cli.app import run_command
-from asyncpipe.cli.estimate import Costs
-from asyncpipe.cli.survey import Survey
+from asyncpipe.commands.estimate import Costs
+from asyncpipe.commands.survey import Survey
 from asyncpipe.jobfile.load import open_jobs
 from asyncpipe.jobs.job import Job
 from asyncpipe.pricing.price import Price, Prices

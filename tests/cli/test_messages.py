@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from asyncpipe.cli.app import run_command
-from asyncpipe.cli.precheck import ALIKE, MOST, shortened
+from asyncpipe.cli.problems import ALIKE, MOST, shortened
 from asyncpipe.errors import Problem
 
 

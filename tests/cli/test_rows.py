@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from asyncpipe.cli import survey as look
 from asyncpipe.cli.app import run_command
+from asyncpipe.commands import survey as look
 from tests.support.job_files import FLUX
 
 TEMPLATE = f"""\

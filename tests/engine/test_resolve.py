@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -80,7 +81,7 @@ def test_what_was_submitted_anew_is_booked_when_it_is_found(tmp_path: Path) -> N
         run_virtual(find_lost(tmp_path, provider)), key=lambda one: one.charged
     )
     assert found.after.state is JobState.SUBMITTED
-    assert (booked.charged, booked.after.state) == (40_000, JobState.PENDING)
+    assert (booked.charged, booked.after.state) == (Decimal("0.04"), JobState.PENDING)
 
 
 def test_status_and_resolve_know_right_after_a_kill_what_was_being_submitted(

@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from asyncpipe import Job, Pipeline
-from asyncpipe.cli.estimate import Costs
+from asyncpipe.commands.estimate import Costs
 from asyncpipe.flow.learned import Latency
 from asyncpipe.jobs.events import now
 from asyncpipe.jobs.settings import Limits

@@ -18,7 +18,7 @@ LOADED = (
     *("asyncpipe.cli.run", "asyncpipe.cli.reconcile", "asyncpipe.engine", "asyncpipe.simulator"),
     *("asyncpipe.report.export", "asyncpipe.report.progress", "aiohttp.web", "rich.live", "yaml"),
     *("PIL.Image", "av", "jsonschema_rs", "uvloop", "anyio._backends._asyncio", "pydantic"),
-    *("asyncpipe.jobfile.models", "asyncpipe.cli.survey", "asyncpipe.cli.precheck"),
+    *("asyncpipe.jobfile.models", "asyncpipe.commands.survey", "asyncpipe.commands.precheck"),
 )
 
 NULL = Path(os.devnull)

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import assert_type
+from typing import Any, assert_type
 
 from asyncpipe import (
     Asset,
@@ -18,10 +18,12 @@ from asyncpipe import (
     AtlasCloud,
     Deadlines,
     DownloadError,
+    Estimate,
     Event,
     Fal,
     FolderInUse,
     Handle,
+    Hook,
     Job,
     JobFileError,
     JobRecord,
@@ -36,15 +38,32 @@ from asyncpipe import (
     Polling,
     Prediction,
     PredictionStatus,
+    Price,
     Provider,
     ProviderError,
     Rate,
+    Reconciled,
     Replicate,
+    Resolved,
     Result,
     SpendingLimits,
+    Status,
     UsageError,
+    Validated,
+    Verified,
+    collect,
+    estimate,
+    export,
+    find_lost,
     load_jobs,
+    quote,
     read_manifest,
+    reconcile,
+    resolve,
+    status,
+    take_prediction,
+    validate,
+    verify,
 )
 
 
@@ -167,6 +186,30 @@ async def work() -> None:
     assert_type(Fal("id:secret").origin, str)
     assert_type(Replicate("r8_key").origin, str)
     Pipeline("atlas")  # type: ignore[arg-type]
+
+
+async def commands(folder: Path, job: Job) -> None:
+    """The commands as functions."""
+    hooks: list[Hook] = [heard]
+    found = await estimate([job, {"model": "m", "prompt": "a mug"}], AtlasCloud(), max_workers=8)
+    assert_type(found, Estimate)
+    assert_type(found.total, Decimal)
+    assert_type(await estimate("jobs.yaml"), Estimate)
+    assert_type(await quote(job, AtlasCloud()), Price)
+    assert_type(await validate(load_jobs("jobs.yaml")), Validated)
+    told = await status(folder, ledger="postgresql://db/jobs", place="catalog")
+    assert_type(told, Status)
+    assert_type(told.charged, Decimal)
+    assert_type((await verify(folder)), Verified)
+    reported(await collect("out", AtlasCloud(), lost=True, on_event=hooks))
+    assert_type(await resolve(folder, ["mug"], lost_charged=False), list[Resolved])
+    assert_type(await take_prediction(folder, "mug", "p1"), Resolved)
+    assert_type(await find_lost(folder), list[Resolved])
+    reconciled = await reconcile(folder)
+    assert_type(reconciled, Reconciled)
+    assert_type(reconciled.agrees, bool)
+    assert_type(await export(folder), list[dict[str, Any]])
+    assert_type(await export(folder, "rows.csv", rows="attempts"), int)
 
 
 def at_home() -> None:

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from asyncpipe import AtlasCloud, Job, load_jobs
-from asyncpipe.cli.precheck import CatalogueCheck, RowCheck
+from asyncpipe.commands.precheck import CatalogueCheck, RowCheck
 from asyncpipe.errors import JobFileError, ProviderError
 from asyncpipe.jobfile.lazy import JobRow
 from asyncpipe.providers.catalog.models import CatalogModel, look_up

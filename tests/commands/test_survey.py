@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from asyncpipe.cli import survey as module
-from asyncpipe.cli.survey import Survey, Wanted
+from asyncpipe.commands import survey as module
+from asyncpipe.commands.survey import Survey, Wanted
 from asyncpipe.errors import JobFileError
 from asyncpipe.jobfile import JobRow, open_jobs
 from asyncpipe.jobs import Job

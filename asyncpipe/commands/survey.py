@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import anyio.lowlevel
 
-from asyncpipe.cli.precheck import CatalogueCheck
+from asyncpipe.commands.precheck import CatalogueCheck
 from asyncpipe.errors import JobFileError, Problem, UsageError
 from asyncpipe.jobfile import JobFile, JobRow
 from asyncpipe.jobs import Job
