@@ -201,7 +201,6 @@ OFFERED = {
         "HasBills",
         "HasCancel",
         "HasKeys",
-        "lists_ended_only",
         "media_s_of",
     }
 }

@@ -53,7 +53,9 @@ class Reading:
     """One complete reading of the provider's list, begun at ``at``.
 
     ``claimed`` are the ids in it that jobs of this ledger have; of those that matter, ``own`` says
-    more. ``lacking`` are ids of ours that it should show by now, and does not.
+    more. ``lacking`` are ids of ours that it should show by now, and does not. ``ended_only``: the
+    list shows what has ended alone, and may show it under another id than it was submitted with;
+    then ``hidden`` are the requests of ours that it does not show under their ids.
     """
 
     at: datetime
@@ -61,6 +63,8 @@ class Reading:
     claimed: Collection[str] = ()
     own: Mapping[str, Own] = field(default_factory=dict)
     lacking: Collection[str] = ()
+    ended_only: bool = False
+    hidden: Sequence[Body] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,8 +80,9 @@ def match(lost: Sequence[LostSubmit], reading: Reading, under_way: Iterable[Body
     """Say which lost submits are adopted, ambiguous or absent; ``under_way`` are being submitted.
 
     Each id is claimed once, where those of ours stand for what we sent. Lost submits of one body
-    are interchangeable; more unclaimed ones than there are of them are ambiguous. A prediction that
-    may be of one under way is not claimed.
+    are interchangeable; more unclaimed ones than there are of them are ambiguous, and so is what
+    may be a hidden one of ours. A prediction that may be of one under way is not claimed. A list of
+    what has ended proves nothing absent.
     """
     rows, conflicting = _once_each(reading.listed)
     unclaimed = [row for row in rows if row.id not in reading.claimed]
@@ -92,7 +97,7 @@ def match(lost: Sequence[LostSubmit], reading: Reading, under_way: Iterable[Body
         if not fits or any(_is_of(body, row) for body in busy):
             continue
         closest = _closest(fits, groups)
-        if closest is None:
+        if closest is None or any(_is_of(body, row) for body in reading.hidden):
             for key in fits:
                 unclear[key].append(row.id)
         else:
@@ -111,7 +116,7 @@ def match(lost: Sequence[LostSubmit], reading: Reading, under_way: Iterable[Body
             adopted |= pairs
     taken = {row.id for row in adopted.values()}
     left_over = [row for row in unclaimed if row.id not in taken]
-    sound = not conflicting and _is_sound(rows, reading)
+    sound = not (conflicting or reading.ended_only) and _is_sound(rows, reading)
     absent = {
         each.place
         for each in lost

@@ -9,7 +9,7 @@ from decimal import Decimal
 from asyncpipe.engine.account import settle_account
 from asyncpipe.engine.find import SKEW, Place, Reading, match
 from asyncpipe.engine.ingest import mark_interrupted, written
-from asyncpipe.engine.search import attempts_of, lost_of, own_in
+from asyncpipe.engine.search import attempts_of, hidden_of, lost_of, own_in
 from asyncpipe.errors import FolderInUse, HistoryUnavailable, UsageError
 from asyncpipe.jobs import (
     Event,
@@ -31,7 +31,7 @@ from asyncpipe.ledger import (
     origin_of,
 )
 from asyncpipe.pricing import from_micro
-from asyncpipe.providers import HasHistory, Listed, Provider, connect
+from asyncpipe.providers import HasHistory, Listed, Provider, connect, lists_ended_only
 from asyncpipe.report import write_manifest
 
 GIVEN_UP = "given up: submitted, and the answer was lost; counted as charged"
@@ -186,7 +186,16 @@ async def _find(ledger: Ledger, provider: HasHistory) -> list[Resolved]:
     owners = await ledger.owners_of({row.id for row in listed})
     own = await own_in(provider, ledger, listed, owners)
     lost = [each for record in sought.values() for each in lost_of(provider, record)]
-    reading = Reading(at=at, listed=listed, claimed=owners.keys(), own=own)
+    shown = {row.id for row in listed}
+    ours = {each for each, _ in await ledger.predictions(min(intents) - SKEW)}
+    reading = Reading(
+        at=at,
+        listed=listed,
+        claimed=owners.keys(),
+        own=own,
+        ended_only=lists_ended_only(provider),
+        hidden=await hidden_of(provider, ledger, ours - shown),
+    )
     resolved = []
     for place, row in match(lost, reading).adopted.items():
         before = sought[place[0]]

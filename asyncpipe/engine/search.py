@@ -35,7 +35,14 @@ from asyncpipe.jobs import (
 )
 from asyncpipe.ledger import Ledger
 from asyncpipe.pricing import Tell
-from asyncpipe.providers import HasHistory, Listed, PredictionStatus, Provider, listed_page
+from asyncpipe.providers import (
+    HasHistory,
+    Listed,
+    PredictionStatus,
+    Provider,
+    listed_page,
+    lists_ended_only,
+)
 
 logger = logging.getLogger("asyncpipe.engine")
 
@@ -97,6 +104,19 @@ async def own_in(
                 body = body_sent(provider, record, each)
                 own[each.prediction_id] = Own(body=body, intended_at=each.intended_at)
     return own
+
+
+async def hidden_of(provider: HasHistory, ledger: Ledger, ids: Collection[str]) -> list[Body]:
+    """What was sent for predictions of ours that a list of ended ones does not show."""
+    if not lists_ended_only(provider) or not ids:
+        return []
+    owners = await ledger.owners_of(set(ids))
+    return [
+        body
+        for record in await ledger.records(sorted(set(owners.values())))
+        for each in (*record.earlier, record.attempt)
+        if each.prediction_id in owners and (body := body_sent(provider, record, each)) is not None
+    ]
 
 
 def lost_of(
@@ -326,6 +346,7 @@ class Searcher:
         }
         self._lag_s = max(self._lag_s, *late.values(), 0.0)
         lacking = {each for each, lag_s in late.items() if lag_s >= self._search_s}
+        hidden = await hidden_of(provider, self._ledger, late)
         submitting = await self._ledger.records_in([JobState.SUBMITTING])
         ripe = self._ripe(began)
         # The last wait: from here on nothing happens before what is found is recorded.
@@ -333,7 +354,15 @@ class Searcher:
         for job_id in records.keys() & self._tickets.keys():
             records[job_id] = self._tickets[job_id].record
         claimed = {row.id for row in listed if row.id in owners or self._owners.has(row.id)}
-        reading = Reading(at=at, listed=listed, claimed=claimed, own=own, lacking=lacking)
+        reading = Reading(
+            at=at,
+            listed=listed,
+            claimed=claimed,
+            own=own,
+            lacking=lacking,
+            ended_only=lists_ended_only(provider),
+            hidden=hidden,
+        )
         lost = [each for record in records.values() for each in lost_of(provider, record, ripe)]
         await self._act(match(lost, reading, self._under_way(provider, submitting)), records)
 

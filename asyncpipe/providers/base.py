@@ -105,11 +105,12 @@ class HasHistory(Protocol):
         """The ``route`` that a prediction of ``job`` has where its submit was not answered."""
 
 
-def lists_ended_only(provider: Provider) -> bool:
-    """Whether its history shows predictions only once they have ended.
+def lists_ended_only(provider: object) -> bool:
+    """Whether its history shows predictions only once they have ended, perhaps by another id.
 
     A provider may say so by its ``lists_ended_only``. What such a list does not show may still be
-    worked on, so it never proves that nothing was bought.
+    worked on, so it never proves that nothing was bought; and what it shows may be one of ours that
+    it does not show by its id.
     """
     return getattr(provider, "lists_ended_only", False) is True
 

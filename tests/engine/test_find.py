@@ -206,3 +206,22 @@ def test_values_are_compared_as_json(one: Any, other: Any, same: bool) -> None:
     """Numbers by their value; truth is no number."""
     assert same_json(one, other) is same
     assert same_json(other, one) is same
+
+
+# -- lists of what has ended --------------------------------------------------------------------
+
+
+def test_a_list_of_what_has_ended_proves_nothing_absent() -> None:
+    """What it does not show may still be worked on, whatever else it shows."""
+    assert match([lost(1)], read(WITNESS)).absent == {(1, 1)}
+    assert match([lost(1)], read(WITNESS, ended_only=True)).absent == set()
+    assert found(match([lost(1)], read(WITNESS, row("p1"), ended_only=True))) == {1: "p1"}
+
+
+def test_what_may_be_another_of_ours_by_a_new_id_is_nobodys() -> None:
+    """A request that the provider tried again is listed under the id of its last try."""
+    reading = read(WITNESS, row("p1"), ended_only=True, hidden=[MUG])
+    matches = match([lost(1)], reading)
+    assert (found(matches), matches.ambiguous) == ({}, {(1, 1): ("p1",)})
+    elsewhere = read(WITNESS, row("p1"), ended_only=True, hidden=[JUG])
+    assert found(match([lost(1)], elsewhere)) == {1: "p1"}
