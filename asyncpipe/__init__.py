@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from asyncpipe.providers.fal import Fal
     from asyncpipe.providers.replicate import Replicate
     from asyncpipe.report import Asset, Manifest, Outcome, Reconciled, Result, Status, read_manifest
+    from asyncpipe.webhooks import Notify
 
 __version__ = "0.1.0"
 
@@ -73,6 +74,7 @@ __all__ = [
     "LedgerError",
     "Limits",
     "Manifest",
+    "Notify",
     "Outcome",
     "Pipeline",
     "Polling",
@@ -127,6 +129,7 @@ _ROOMS = {
     "LedgerError": "errors",
     "Limits": "jobs",
     "Manifest": "report",
+    "Notify": "webhooks",
     "Outcome": "report",
     "Pipeline": "engine",
     "Polling": "jobs",

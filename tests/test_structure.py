@@ -33,7 +33,7 @@ HOUSE: dict[str, tuple[int, set[str]]] = {
     "ledger": (3, {"jobs"}),
     "webhooks": (3, {"http"}),
     "providers": (4, {"jobs", "pricing", "media", "http", "webhooks"}),
-    "jobfile": (4, {"jobs", "pricing", "media"}),
+    "jobfile": (4, {"jobs", "pricing", "media", "webhooks"}),
     "metrics": (4, {"jobs", "pricing", "flow"}),
     "report": (4, {"jobs", "ledger", "pricing", "flow", "media"}),
     "engine": (5, BELOW_THE_TOP | {"jobfile"}),

@@ -52,6 +52,8 @@ def enqueue_jobs(options: EnqueueOptions) -> int:
     adapter = queue_of(options.queue)
     adapter.check(options.broker)  # before anything is written
     file = open_jobs(options.jobfile)
+    if file.settings.notify:
+        options.output.echo("notify: is for asyncpipe run; workers of a queue tell nobody")
     book = load_price_file(options.price_file) if options.price_file else None
     with opened_folder(
         options.output_dir,

@@ -236,6 +236,26 @@ LINKS = shared(
     ),
 )
 
+NOTIFY = shared(
+    click.option(
+        "--notify",
+        metavar="URL",
+        multiple=True,
+        help="Tell this URL when the run ends, stops or needs a decision; $NAME: it is in that "
+        "environment variable; slack:, feishu: or standard: before it where its host does not say.",
+    ),
+    click.option(
+        "--notify-private", is_flag=True, help="URLs to tell may be in your own network, too."
+    ),
+    click.option(
+        "--exec",
+        "command",
+        metavar="CMD",
+        help="Run this at the same moments, without a shell: facts as JSON on stdin, and in "
+        "ASYNCPIPE_… variables.",
+    ),
+)
+
 QUEUE = shared(
     click.option(
         "--queue", type=click.Choice(["celery", "rq"]), required=True, help="Whose worker or queue."
@@ -361,6 +381,7 @@ _CHOICES = shared(
 @BASE_URL
 @_SIMULATE
 @_CHOICES
+@NOTIFY
 @LEDGER
 @LEASE
 @WAIT
@@ -411,6 +432,7 @@ def enqueue(jobfile: Path, **options: Any) -> int:
     given = with_output(options)
     given |= {"simulate": False, "simulate_speed": 1.0, "simulate_faults": ""}
     given |= {"simulate_catalog": "live", "grace": 0.0, "lease_s": 30.0}
+    given |= {"notify": (), "command": None, "notify_private": False}
     return enqueue_jobs(EnqueueOptions(jobfile=jobfile, **given))
 
 

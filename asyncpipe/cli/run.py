@@ -17,6 +17,7 @@ import click
 from asyncpipe._text import printable
 from asyncpipe.cli.estimate import estimate_lines
 from asyncpipe.cli.folder import CollectOptions, collect_folder
+from asyncpipe.cli.notify import EndNotices
 from asyncpipe.cli.schedule import RunFolder, opened_folder
 from asyncpipe.cli.session import End, Output, Simulated, connect, run_session, work_in
 from asyncpipe.cli.validate import made_of
@@ -40,6 +41,7 @@ from asyncpipe.media import GIB
 from asyncpipe.pricing import PriceBook, Prices, Quotes, SpendingLimits, to_micro
 from asyncpipe.providers import DEFAULT_PROVIDER, Provider
 from asyncpipe.report import Progress
+from asyncpipe.webhooks import Notify
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,6 +73,9 @@ class RunOptions:
     presign: str | None
     patience: float
     grace: float
+    notify: tuple[str, ...]
+    command: str | None
+    notify_private: bool
     output: Output
 
 
@@ -78,7 +83,22 @@ def run_jobs(options: RunOptions) -> int:
     """Run a job file to its end and return the exit code."""
     if options.simulate and options.base_url:
         raise click.UsageError("--simulate and --base-url exclude each other")
-    file = open_jobs(options.jobfile)
+    notices = EndNotices(
+        job_file=str(options.jobfile),
+        urls=options.notify,
+        command=options.command,
+        private=options.notify_private,
+        simulated=options.simulate,
+        output=options.output,
+    )
+    with notices.errors():
+        file = open_jobs(options.jobfile)
+        notices.read(file.settings)
+        return _in_folder(options, file, notices)
+
+
+def _in_folder(options: RunOptions, file: JobFile, notices: EndNotices) -> int:
+    """Run the jobs in the folder that is meant, and tell how it ended."""
     book = load_price_file(options.price_file) if options.price_file else None
     with opened_folder(
         options.output_dir,
@@ -94,9 +114,18 @@ def run_jobs(options: RunOptions) -> int:
                 "--simulate is a simulator of this process alone, and others may share the ledger: "
                 "start one with asyncpipe simulate, and say --base-url"
             )
-        work = partial(_run, options, file, book, folder)
-        code = run_session(folder.path, work, output=options.output, simulated=options.simulate)
-        return folder.exit_code(code)
+        notices.folder = str(folder.path)
+        work = partial(_run, options, file, book, folder, notices.notify)
+        code = run_session(
+            folder.path,
+            work,
+            output=options.output,
+            simulated=options.simulate,
+            ended=notices.ended,
+        )
+        code = folder.exit_code(code)
+    notices.tell(code)
+    return code
 
 
 def again(options: RunOptions) -> list[JobState]:
@@ -119,7 +148,13 @@ def _collect(options: RunOptions, folder: OutputPlace) -> int:
     )
 
 
-async def _run(options: RunOptions, file: JobFile, book: PriceBook | None, into: RunFolder) -> End:
+async def _run(
+    options: RunOptions,
+    file: JobFile,
+    book: PriceBook | None,
+    into: RunFolder,
+    notify: Notify | None,
+) -> End:
     echo, folder = options.output.echo, into.path
     prices = prices_of(file, book, base_url=options.base_url, simulated=options.simulate)
     # The article's simulator takes any model; a file that is checked without asking anybody is
@@ -148,6 +183,7 @@ async def _run(options: RunOptions, file: JobFile, book: PriceBook | None, into:
             folder,
             spending=_spending(options, file, book, quoting),
             on_event=progress,
+            notify=notify,
             **_told(options, file, simulated),
             take_up=False,
         )

@@ -57,9 +57,17 @@ class End:
 
 
 def run_session(
-    folder: OutputPlace, work: Callable[[], Awaitable[End]], *, output: Output, simulated: bool
+    folder: OutputPlace,
+    work: Callable[[], Awaitable[End]],
+    *,
+    output: Output,
+    simulated: bool,
+    ended: Callable[[Totals, End], None] = lambda totals, end: None,
 ) -> int:
-    """Run ``work`` to its end, print the summary, return the exit code."""
+    """Run ``work`` to its end, print the summary, return the exit code.
+
+    ``ended`` is given what the summary says, if there is one.
+    """
     started = time.monotonic()
     prepare_process()
     try:
@@ -71,6 +79,7 @@ def run_session(
             return 128 + signal.SIGINT
     elapsed_s = time.monotonic() - started
     manifest = read_manifest(folder)
+    ended(manifest.totals, end)
     if output.as_json:
         click.echo(json_text(manifest.document()), nl=False)
     if not output.quiet:

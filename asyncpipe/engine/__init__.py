@@ -8,6 +8,7 @@ from asyncpipe.engine.account import ask_account
 from asyncpipe.engine.engine import learned_before
 from asyncpipe.engine.handles import Handle
 from asyncpipe.engine.ingest import JobLike
+from asyncpipe.engine.notices import Notices, notice_of
 from asyncpipe.engine.pipeline import Pipeline, ShardWork
 from asyncpipe.engine.resolve import (
     Decision,
@@ -24,6 +25,7 @@ __all__ = [
     "Handle",
     "JobLike",
     "JobUpdate",
+    "Notices",
     "Pipeline",
     "Resolved",
     "ShardWork",
@@ -31,6 +33,7 @@ __all__ = [
     "ask_account",
     "find_lost",
     "learned_before",
+    "notice_of",
     "resolve",
     "take_prediction",
     "verify",

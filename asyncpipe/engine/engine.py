@@ -27,6 +27,7 @@ from asyncpipe.engine.fetch import Fetcher
 from asyncpipe.engine.hooks import hearing
 from asyncpipe.engine.ingest import mark_interrupted
 from asyncpipe.engine.intake import Intake
+from asyncpipe.engine.notices import Notices, notice_of
 from asyncpipe.engine.poll import Inquiry, Poller
 from asyncpipe.engine.recorder import Recorder
 from asyncpipe.engine.search import Searcher
@@ -80,8 +81,9 @@ from asyncpipe.ledger import (
 )
 from asyncpipe.media import Bucket, BucketStore, DiskSpace, Downloader, Store
 from asyncpipe.pricing import SharedMoney, SpendingLimits, Tell, to_micro
-from asyncpipe.providers import HasKeys, Provider, account_of, retention_of
+from asyncpipe.providers import HasKeys, Provider, account_of, key_variables, retention_of
 from asyncpipe.report import MANIFEST_NAME, ManifestWriter, Totals, read_head
+from asyncpipe.webhooks import Notice, Notify
 
 logger = logging.getLogger("asyncpipe.engine")
 
@@ -109,6 +111,7 @@ class EngineSettings:
     hooks: tuple[Hook, ...]
     take_up: bool
     rng: Random
+    notify: Notify | None
 
 
 class Engine:
@@ -126,6 +129,11 @@ class Engine:
         self.tickets = Tickets()
         self.watches = self.tickets.watches
         self.callbacks = Callbacks(self.clock)
+        self.notices = (
+            Notices(settings.notify, settings.tell, hidden=key_variables())
+            if settings.notify is not None
+            else None
+        )
         self.deliveries = Deliveries(provider, self.callbacks, self.clock)
         self.shared: SharedLedger | None = None
         self.sharing: Sharing | None = None
@@ -443,6 +451,21 @@ class Engine:
             retention_s=retention_of(self.provider),
         )
 
+    def _notice(self, *, ended: bool) -> Notice:
+        """What is to be told now."""
+        return notice_of(
+            folder=str(bucket_of(self.where) or self.folder),
+            totals=self.recorder.totals,
+            stopped=self.stops.first,
+            ended=ended,
+            simulated=self.provider.simulated,
+        )
+
+    async def tell_end(self) -> None:
+        """Tell whoever is to be told that a batch has ended."""
+        if self.notices is not None:
+            await self.notices.ended(self._notice(ended=True))
+
     def _make_sharing(self) -> None:
         """Make what looks at what other workers do, where there may be some."""
         if self.shared is None or self.money is None:
@@ -488,6 +511,9 @@ class Engine:
         start(self.spending.balance.keep, self.news.set, name="asyncpipe balance")
         start(self.aftercare.run, name="asyncpipe aftercare")
         start(self.searcher.run, name="asyncpipe search")
+        if self.notices is not None:
+            self.stops.heard = self.notices.stopped
+            start(self.notices.run, partial(self._notice, ended=False), name="asyncpipe notices")
         start(self.recorder.keep_manifest, self._write_manifest, name="asyncpipe manifest")
         for n in range(settings.workers + 2 * settings.limits.downloads):
             start(self.driver.run, name=f"asyncpipe driver {n + 1}")

@@ -63,7 +63,7 @@ from asyncpipe.report import (
     refused,
     result_of,
 )
-from asyncpipe.webhooks import RawHeaders, Verifier
+from asyncpipe.webhooks import Notify, RawHeaders, Verifier
 
 logger = logging.getLogger("asyncpipe.engine")
 
@@ -145,7 +145,8 @@ class Pipeline:
     jobs are left alone; ``place`` is the name of the output place there, by default the folder
     as it is given. Jobs that name files of this machine are refused unless those lie below
     ``local_files``. ``on_event`` is a hook, or several, that every event is given to;
-    ``on_remark`` (default: the log) is called with what users should know. Jobs run in the
+    ``on_remark`` (default: the log) is called with what users should know. ``notify`` are URLs
+    that are told when a batch ends, stops or needs a decision, see ``Notify``. Jobs run in the
     pipeline's own tasks: leaving early loses nothing paid for. Raises FolderInUse, LedgerError,
     UsageError (another provider's or account's folder).
     """
@@ -177,6 +178,7 @@ class Pipeline:
         presign: str | None = None,
         on_event: Hook | Iterable[Hook] | None = None,
         on_remark: Tell = logger.warning,
+        notify: Notify | str | Sequence[str] | None = None,
         seed: int | None = None,
     ) -> None:
         check_provider_object(provider)
@@ -204,6 +206,7 @@ class Pipeline:
             hooks=_several(on_event),
             take_up=take_up,
             rng=Random(seed),
+            notify=Notify.of(notify),
         )
         check_settings(self._settings)
         self._engine: Engine | None = None
@@ -523,7 +526,9 @@ class Pipeline:
         named = await take()
         await self._carry(named, noted=noted)
         await engine.intake.end(named.run)
-        return await engine.manifests.end_batch()
+        manifest = await engine.manifests.end_batch()
+        await engine.tell_end()
+        return manifest
 
     async def _carry(self, named: Named, *, noted: int | None = None, waits: bool = True) -> None:
         """Carry what a run names; with ``waits`` until other workers have carried theirs."""

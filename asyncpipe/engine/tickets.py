@@ -205,6 +205,8 @@ class StopReasons:
         self._models: dict[str, AsyncpipeError] = {}
         self._remark: AsyncpipeError | None = None
         self._for_good = False
+        self.heard: Callable[[], None] = lambda: None
+        """Called when submitting has stopped, for all or for a model; not when it is drained."""
         self.noted = 0
         """How many reasons were told so far: with it those told since are not forgotten."""
 
@@ -245,6 +247,8 @@ class StopReasons:
         else:
             self._models[model] = reason
         logger.warning("stopping: %s", reason, extra={"action": "run.stopped"})
+        if not self._for_good:
+            self.heard()
 
     def explain(self, reason: AsyncpipeError) -> None:
         """Say more of why the run was stopped."""

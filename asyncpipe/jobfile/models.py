@@ -437,6 +437,18 @@ class SettingsIn(_Model, total=False):
     presign: Annotated[
         Text, about("Links signed by the bucket's store instead, and for how long: 12h, 7d.")
     ]
+    notify: Annotated[
+        Annotated[Text, AfterValidator(lambda said: (said,)), Tag(f"{TAG}text")]
+        | Annotated[list[Text], AfterValidator(tuple), Tag(f"{TAG}list")],
+        Discriminator(lambda said: f"{TAG}{'list' if isinstance(said, list) else 'text'}"),
+        about(
+            "URLs that are told when a run ends, stops or needs a decision; $NAME stands for one "
+            "in an environment variable, slack:, feishu: or standard: before it for its format."
+        ),
+    ]
+    notify_secret: Annotated[
+        Text, about("The environment variable that holds the secret to sign them with, as $NAME.")
+    ]
     max_cost: Annotated[Usd, about("Most that the folder's jobs may cost in all, in USD.")]
     min_balance: Annotated[Usd, about("Submit nothing while the account holds less, in USD.")]
     estimate_factor: Annotated[Factor, about("How many times an estimated price is reserved.")]

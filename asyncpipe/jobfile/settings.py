@@ -26,6 +26,7 @@ from asyncpipe.jobs import (
     place_of,
 )
 from asyncpipe.pricing import Rate
+from asyncpipe.webhooks import Notify
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +41,8 @@ class RunSettings:
     while the account has less than ``min_balance`` USD (None: not asked). A quote that the provider
     only estimates is reserved times ``estimate_factor``. ``template`` is what ``output_dir`` says
     where that has placeholders in it: then that names no folder yet, ``template.folder(at)`` does.
-    ``public_url`` and ``presign`` are how assets are linked to, see ``Links``.
+    ``public_url`` and ``presign`` are how assets are linked to, see ``Links``; ``notify`` and
+    ``notify_secret`` say who is told of a run's end, see ``Notify``.
     Raises UsageError naming the field that is wrong.
     """
 
@@ -49,6 +51,8 @@ class RunSettings:
     max_workers: int = 64
     window: str = "learned"
     limits: Limits = field(default_factory=Limits)
+    notify: tuple[str, ...] = ()
+    notify_secret: str | None = None
     public_url: str | None = None
     presign: str | None = None
     max_cost: Decimal | None = None
@@ -78,6 +82,11 @@ def read_settings(top: Block, problems: Problems) -> RunSettings:
     except UsageError as exc:
         line = top.lines.get("public_url") or top.lines.get("presign")
         problems.report(str(exc), line=line)
+    try:
+        Notify.check(said.get("notify", ()), said.get("notify_secret"))
+    except UsageError as exc:
+        where = "notify_secret" if str(exc).startswith("notify_secret") else "notify"
+        problems.report(str(exc), line=top.lines.get(where))
     if "deadline_s" in said:
         said["deadlines"] = said.pop("deadline_s")
     known = {each.name for each in fields(RunSettings)}

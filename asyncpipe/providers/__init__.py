@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.util import find_spec
+from pkgutil import iter_modules
 from typing import Any
 
 from asyncpipe.errors import UsageError
@@ -61,6 +62,7 @@ __all__ = [
     "connect",
     "has_key",
     "key_variable",
+    "key_variables",
     "known_prices",
     "listed_page",
     "lists_ended_only",
@@ -99,6 +101,13 @@ def has_key(name: str = DEFAULT_PROVIDER) -> bool:
 def key_variable(name: str = DEFAULT_PROVIDER) -> str:
     """The environment variable that a provider's key is looked for in first."""
     return str(_folder(name).KEY_VARIABLES[0])
+
+
+def key_variables() -> frozenset[str]:
+    """Every environment variable that may hold a provider's key."""
+    folders = [each.name for each in iter_modules(__path__) if each.ispkg]
+    modules = [import_module(f"{__name__}.{name}") for name in folders]
+    return frozenset(name for each in modules for name in getattr(each, "KEY_VARIABLES", ()))
 
 
 def known_prices(

@@ -20,6 +20,8 @@ from asyncpipe.webhooks.delivery import (
     word_in,
 )
 from asyncpipe.webhooks.keys import KeyRing, fetch_keys
+from asyncpipe.webhooks.notice import Notice, Notify, Occasion
+from asyncpipe.webhooks.send import post_notice, run_command
 from asyncpipe.webhooks.standard import StandardWebhooks, sign
 from asyncpipe.webhooks.verifier import Claim, PublishedKeys, Verifier
 
@@ -29,6 +31,9 @@ __all__ = [
     "Delivery",
     "Headers",
     "KeyRing",
+    "Notice",
+    "Notify",
+    "Occasion",
     "PublishedKeys",
     "RawHeaders",
     "Signed",
@@ -40,7 +45,9 @@ __all__ = [
     "from_base64",
     "from_hex",
     "id_in",
+    "post_notice",
     "receiver",
+    "run_command",
     "sign",
     "word_in",
 ]

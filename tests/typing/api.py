@@ -33,6 +33,7 @@ from asyncpipe import (
     LedgerError,
     Limits,
     Manifest,
+    Notify,
     Outcome,
     Pipeline,
     Polling,
@@ -92,6 +93,7 @@ def settings(provider: Provider) -> Pipeline:
         polling=Polling(initial_s=2.0),
         on_event=heard,
         on_remark=print,
+        notify=Notify(urls=["slack:$SLACK_URL"], command="say", secret="$SECRET", private=True),
     )
 
 
