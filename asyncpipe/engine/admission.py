@@ -59,7 +59,8 @@ class Admission:
         self._news = news
         self._hungry = asyncio.Event()
         self._unquoted = asyncio.Event()
-        self._page = 2 * limiter.workers
+        # What one worker of a shared ledger has at hand the others cannot take.
+        self._page = limiter.workers if shared else 2 * limiter.workers
         self._runs: list[OpenRun] = []
         self._carried = 0
         self._obeyed = 0
@@ -491,20 +492,21 @@ class Admission:
     async def _draw(self, run: OpenRun, models: list[str]) -> None:
         assert run.named is not None, "without it there is no model to draw"
         limit, after = self._share(run), {model: run.models[model] for model in models}
-        held = self.held() if self._shared else ()
-        pages = await self._ledger.draw(run.named, after, limit=limit, held=held)
+        held, fair = self.held() if self._shared else (), self._shared and run.waits
+        pages = await self._ledger.draw(run.named, after, limit=limit, held=held, fair=fair)
         if run.closed:
             return
         for model, records in pages.items():
             if model in run.models:  # else submitting was stopped meanwhile
                 self._take(run, records)
                 run.models[model] = place_in_draws(records[-1]) if records else after[model]
-        drawn = {model for model, records in pages.items() if len(records) < limit}
+        least = 1 if fair else limit
+        drawn = {model for model, records in pages.items() if len(records) < least}
         if drawn >= run.models.keys():
             await self._join_named(run, run.named)  # what another run of the same jobs drew
         for model in drawn:
             run.models.pop(model, None)
-        if self._shared and run.waits and drawn:
+        if fair and drawn:
             # Another worker may be drawing what is left at this moment: the next look knows.
             run.elsewhere = max(run.elsewhere, 1)
         self._settle_runs()

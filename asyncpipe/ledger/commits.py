@@ -158,6 +158,7 @@ class Committing:
         *,
         limit: int,
         held: Collection[int] = (),
+        fair: bool = False,
     ) -> dict[str, list[JobRecord]]:
         """Draw pages of pending jobs, their files in this folder."""
         page = partial(queries.draw, named=named, after=after, limit=limit)

@@ -519,6 +519,7 @@ class PostgresLedger(Committing):
         *,
         limit: int,
         held: Collection[int] = (),
+        fair: bool = False,
     ) -> dict[str, list[JobRecord]]:
         """Claim pages of pending jobs."""
         return await self._ask(
@@ -528,6 +529,7 @@ class PostgresLedger(Committing):
                 models=list(after),
                 limit=limit,
                 held=held,
+                fair=fair,
                 folder=self._names,
                 me=self.worker,
             )

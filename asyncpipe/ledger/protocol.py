@@ -230,12 +230,14 @@ class Ledger(Protocol):
         *,
         limit: int,
         held: Collection[int] = (),
+        fair: bool = False,
     ) -> dict[str, list[JobRecord]]:
         """The next pending jobs that a run names, at most ``limit`` of each model.
 
         Those of the highest priority first, then by id. ``after`` has the models, each with the
         place of what was drawn last (FIRST: nothing was); where other workers may give
-        jobs back it is not heeded, but ``held``, the ids of pending jobs at hand. What the jobs'
+        jobs back it is not heeded, but ``held``, the ids of pending jobs at hand. With ``fair`` no
+        more than half of a worker's share of what is left. What the jobs'
         files are called is fixed with it: no two jobs share a name, nor takes one that of a file
         which is not ours.
         """

@@ -519,28 +519,42 @@ def draw(
     *,
     limit: int,
     held: Collection[int],
+    fair: bool = False,
     folder: FolderNames,
     me: int,
 ) -> dict[str, list[JobRecord]]:
     """Claim the next pending jobs of a run, at most ``limit`` of each model; fix their stems.
 
     None that are ``held``; but those that are ours without being so: a commit of them may have been
-    made whose answer was lost.
+    made whose answer was lost. With ``fair`` at most half of its share of what is left: others come
+    later, or are slower.
     """
-    chosen = (
-        f"SELECT id FROM jobs WHERE {_NEXT.format('?')} AND {NAMED} AND {_OF_SHARD}"
+    free = (
+        f"FROM jobs WHERE {_NEXT.format('?')} AND {NAMED} AND {_OF_SHARD}"
         f" AND NOT id = ANY(?) AND (worker=? OR {_FREE})"
-        f" {_IN_ORDER} LIMIT ? FOR UPDATE SKIP LOCKED"
     )
+    chosen = f"SELECT id {free} {_IN_ORDER} LIMIT ? FOR UPDATE SKIP LOCKED"
     query = f"UPDATE jobs SET worker=?, last_worker=? WHERE id IN ({chosen}) RETURNING id"
+    parts = _parts(connection) if fair else 1
     pages: dict[str, list[JobRecord]] = {}
     for model in models:
-        which = (model, model, *_which(named), [*held], me, me, limit)
-        ids = [row[0] for row in connection.execute(query, (me, me, *which))]
+        which = (model, model, *_which(named), [*held], me, me)
+        page = limit
+        if fair:
+            count = f"SELECT count(*) FROM (SELECT 1 {free} LIMIT ?) few"
+            (left,) = connection.execute(count, (*which, parts * limit)).fetchone()
+            page = max(1, left // parts)
+        ids = [row[0] for row in connection.execute(query, (me, me, *which, page))]
         in_order = "WHERE id = ANY(?) ORDER BY priority DESC, id"
         pages[model] = read_records(connection, in_order, (ids,))
     records = iter(claim_stems(connection, list(chain.from_iterable(pages.values())), folder))
     return {model: list(islice(records, len(page))) for model, page in pages.items()}
+
+
+def _parts(connection: Connection) -> int:
+    """Of how many parts of what is left one worker draws one: more may come, so two at least."""
+    (workers,) = connection.execute(f"SELECT count(*) FROM ({LIVE}) living").fetchone()
+    return 2 * max(int(workers), 2)
 
 
 def keep_settings(connection: Connection, place: str, settings: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +121,7 @@ def test_a_run_writes_its_jobs_after_another_worker_has_written_its_own(
             worker(simulator, tmp_path / "b", place) as other,
         ):
 
-            def named(who: str) -> Iterator[Job]:
+            async def named(who: str) -> AsyncIterator[Job]:
                 order.append(who)
                 for number in range(12):
                     if who == "one" and number == 3:
@@ -164,6 +164,38 @@ def test_a_run_whose_jobs_another_worker_is_just_drawing_waits_for_them(
         assert manifest.totals.successful == 3
 
     with_simulator(main)
+
+
+def test_a_draw_leaves_other_workers_their_share(tmp_path: Path) -> None:
+    """Half of what is ours of what is left, down to the last, and never more than asked for."""
+
+    async def main() -> list[int]:
+        url, place, pages = shared_url(), str(tmp_path), list[int]()
+        jobs = [Job(model=FLUX, prompt=f"杯 {n}", name=f"{n}") for n in range(24)]
+        async with (
+            open_place(url, place, tmp_path, ORIGIN) as one,
+            open_place(url, place, tmp_path, ORIGIN) as other,
+        ):
+            begun, _ = await one.begin_session(now())
+            run = await one.start_run(now(), session=begun.since, job_file=None)
+            await one.add_jobs([(job.key("toy"), job) for job in jobs], run=run, position=0)
+            await one.end_pass(run, digest=None, jobs=24)
+            named = Named(run=run)
+
+            async def draw(ledger: SharedLedger, limit: int, *, fair: bool = True) -> int:
+                held = await ledger.named_of(range(1, 25), named) if ledger is one else set()
+                mine = [i for i in held if i in drawn]
+                page = await ledger.draw(named, {FLUX: FIRST}, limit=limit, held=mine, fair=fair)
+                drawn.update(record.id for record in page[FLUX])
+                return len(page[FLUX])
+
+            drawn = set[int]()
+            pages += [await draw(one, 9), await draw(one, 2), await draw(other, 9)]
+            while page := await draw(one, 9):
+                pages.append(page)
+        return pages
+
+    assert asyncio.run(main()) == [6, 2, 4, 3, 2, 1, 1, 1, 1, 1, 1, 1]
 
 
 def test_a_row_goes_on_to_bear_the_later_of_two_runs(tmp_path: Path) -> None:

@@ -171,7 +171,7 @@ def test_a_cap_holds_at_every_sale_with_many_in_flight(tmp_path: Path) -> None:
     ]
     assert max(at_sales) == charged * 1_000_000 == cap * 1_000_000
     if LONG:
-        assert most_at_once(sold) > 0.9 * at_once
+        assert most_at_once(sold) > 0.8 * at_once
 
 
 def most_at_once(sold: Sequence[BookedPrediction]) -> int:
