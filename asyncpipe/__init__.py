@@ -21,7 +21,15 @@ if TYPE_CHECKING:
         validate,
         verify,
     )
-    from asyncpipe.engine import Handle, JobUpdate, Pipeline, Resolved, Verified
+    from asyncpipe.engine import (
+        Handle,
+        Health,
+        HealthStatus,
+        JobUpdate,
+        Pipeline,
+        Resolved,
+        Verified,
+    )
     from asyncpipe.errors import (
         AsyncpipeError,
         DownloadError,
@@ -64,6 +72,8 @@ __all__ = [
     "Fal",
     "FolderInUse",
     "Handle",
+    "Health",
+    "HealthStatus",
     "Hook",
     "Job",
     "JobFileError",
@@ -120,6 +130,8 @@ _ROOMS = {
     "FolderInUse": "errors",
     "Handle": "engine",
     "Hook": "jobs",
+    "Health": "engine",
+    "HealthStatus": "engine",
     "Job": "jobs",
     "JobFileError": "errors",
     "JobRecord": "jobs",

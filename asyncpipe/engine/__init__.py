@@ -7,6 +7,7 @@ and ``resolve`` mend a folder.
 from asyncpipe.engine.account import ask_account
 from asyncpipe.engine.engine import learned_before
 from asyncpipe.engine.handles import Handle
+from asyncpipe.engine.health import Health, HealthStatus
 from asyncpipe.engine.ingest import JobLike
 from asyncpipe.engine.notices import Notices, notice_of
 from asyncpipe.engine.pipeline import Pipeline, ShardWork
@@ -23,6 +24,8 @@ from asyncpipe.engine.watch import JobUpdate
 __all__ = [
     "Decision",
     "Handle",
+    "Health",
+    "HealthStatus",
     "JobLike",
     "JobUpdate",
     "Notices",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 from asyncpipe.engine.again import is_keyed
-from asyncpipe.engine.tickets import Ticket
+from asyncpipe.engine.health import may_pass
+from asyncpipe.engine.tickets import StopReasons, Ticket
 from asyncpipe.jobs import PAID_OPEN, JobRecord, JobState
 from asyncpipe.ledger import Ledger
 
@@ -21,6 +22,32 @@ def to_come_again(record: JobRecord) -> bool:
     """Whether asking once more may bring home what was paid for."""
     named = record.state is JobState.UNKNOWN and record.attempt.prediction_id is not None
     return named or record.state in PAID_OPEN
+
+
+AGAIN_S = 60.0
+"""How long after what may pass had stopped submitting it is tried again for accepted jobs."""
+
+
+class Backlog:
+    """Takes up again what was accepted when what may pass by itself had stopped submitting.
+
+    The API was down for longer than patience lasts, the disk was full: nobody may come to ask for
+    another job. ``take_up`` forgets what had stopped submitting, up to so many reasons, if there is
+    any such job.
+    """
+
+    def __init__(self, stops: StopReasons, take_up: Callable[[int], Awaitable[None]]) -> None:
+        self._stops, self._take_up = stops, take_up
+
+    async def run(self) -> None:
+        """Try again for ever, now and then while something has stopped submitting."""
+        while True:
+            await self._stops.stopped.wait()
+            await asyncio.sleep(AGAIN_S)
+            if may_pass(self._stops.run):
+                await self._take_up(self._stops.noted)
+            else:
+                self._stops.stopped.clear()
 
 
 class Aftercare:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -16,7 +17,7 @@ from asyncpipe._fs import forget_parts
 from asyncpipe._tasks import tasks_apart, within
 from asyncpipe.engine.account import ask_account, settle_account
 from asyncpipe.engine.admission import Admission
-from asyncpipe.engine.aftercare import Aftercare, to_come_again
+from asyncpipe.engine.aftercare import Aftercare, Backlog, to_come_again
 from asyncpipe.engine.again import is_keyed
 from asyncpipe.engine.answers import Answers
 from asyncpipe.engine.callbacks import Callbacks, Deliveries, calls_back
@@ -24,6 +25,7 @@ from asyncpipe.engine.chase import PATIENCE_S
 from asyncpipe.engine.decide import PredictionOwners, RetryPolicy
 from asyncpipe.engine.drive import Driver
 from asyncpipe.engine.fetch import Fetcher
+from asyncpipe.engine.health import Wait, Waits
 from asyncpipe.engine.hooks import hearing
 from asyncpipe.engine.ingest import mark_interrupted
 from asyncpipe.engine.intake import Intake
@@ -126,6 +128,7 @@ class Engine:
         self.clock = asyncio.get_running_loop().time
         self.news = asyncio.Event()
         self.stops = StopReasons(self.news)
+        self.waits = Waits(self.clock)
         self.tickets = Tickets()
         self.watches = self.tickets.watches
         self.callbacks = Callbacks(self.clock)
@@ -192,10 +195,26 @@ class Engine:
             elif record.id not in self.tickets:
                 self.ledger.release(record.id)
 
-    async def take_up(self) -> None:
-        """Carry what callers asked for one by one and nobody does: of earlier runs, or stopped."""
+    async def take_up(self, noted: int | None = None) -> None:
+        """Carry what callers asked for one by one and nobody does: of earlier runs, or stopped.
+
+        Where there is any, what had stopped submitting is forgotten, if that was ``noted`` last.
+        """
         if (named := await self.intake.take_up(ours=True)) is not None:
+            if noted is not None:
+                self.stops.forget(noted)
             await self.admission.open_run(named, waits=False)
+
+    @property
+    def waiting(self) -> list[Wait]:
+        """What submitting waits for at the moment."""
+        found, trouble = self.waits.all, self.ledger.trouble
+        if trouble is not None:
+            found.append(Wait(error=trouble[0], since=trouble[1]))
+        if (problem := self.room.problem) is not None:
+            since = now() - timedelta(seconds=self.room.low_s)
+            found.append(Wait(error=problem, since=since))
+        return found
 
     def accept(self, record: JobRecord) -> Ticket:
         """Take a caller's job, or one he had accepted, that is to be done whoever waits for it."""
@@ -400,6 +419,7 @@ class Engine:
             patience_s=settings.patience_s,
             rng=rng,
             money=self.money,
+            waits=self.waits,
             may_send=partial(_may_send, self.shared.lease) if self.shared else None,
             holds=settings.ambiguous == "hold",
         )
@@ -514,6 +534,8 @@ class Engine:
         if self.notices is not None:
             self.stops.heard = self.notices.stopped
             start(self.notices.run, partial(self._notice, ended=False), name="asyncpipe notices")
+        if self.settings.take_up:
+            start(Backlog(self.stops, self.take_up).run, name="asyncpipe backlog")
         start(self.recorder.keep_manifest, self._write_manifest, name="asyncpipe manifest")
         for n in range(settings.workers + 2 * settings.limits.downloads):
             start(self.driver.run, name=f"asyncpipe driver {n + 1}")

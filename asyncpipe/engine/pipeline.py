@@ -20,9 +20,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from asyncpipe.engine.answers import safely
+from asyncpipe.engine.chase import PATIENCE_S
 from asyncpipe.engine.decide import RetryPolicy
 from asyncpipe.engine.engine import Engine, EngineSettings
 from asyncpipe.engine.handles import Handle
+from asyncpipe.engine.health import Health, health_of
 from asyncpipe.engine.ingest import JobLike, Jobs, one_job
 from asyncpipe.engine.intake import NOTHING, explain
 from asyncpipe.engine.lifetime import Lifetime, while_open
@@ -133,7 +135,7 @@ class Pipeline:
     ``max_workers`` bounds the predictions in flight, ``limits`` what else may be under way,
     ``spending`` the money; a mapping of its fields will do for each group. ``retries`` is how
     often a failure that the provider does not charge for is submitted again; ``patience_s``
-    ends the run when no submit was accepted for so long (None: never). Nothing is submitted
+    ends what waits when no submit was accepted for so long (None: never). Nothing is submitted
     while less than ``min_free_bytes`` are free on the disk. ``ambiguous`` says, as in a job
     file, what becomes of a submit whose answer was lost: it is looked for in the provider's
     list for at least ``search_s`` seconds. With ``resubmit``, or ``resubmit_unknown``, it is
@@ -162,7 +164,7 @@ class Pipeline:
         deadlines: Deadlines | Mapping[str, float] | None = None,
         polling: Polling | Mapping[str, Any] | None = None,
         retries: int = 2,
-        patience_s: float | None = None,
+        patience_s: float | None = PATIENCE_S,
         min_free_bytes: int = GIB,
         ambiguous: str = "find",
         search_s: float = 120.0,
@@ -224,8 +226,25 @@ class Pipeline:
 
     @property
     def waiting(self) -> AsyncpipeError | None:
-        """What submitting waits for at the moment besides the provider, or None."""
-        return self._engine.room.problem if self._engine and self._life.is_open else None
+        """What submitting waits for at the moment, or None: see ``health``."""
+        waits = self._engine.waiting if self._engine and self._life.is_open else ()
+        return next((wait.error for wait in waits), None)
+
+    def health(self) -> Health:
+        """How the pipeline is, from any thread: ok, waiting, stopped, failed or closed, and why.
+
+        It waits for what may pass by itself (the API is down or refuses, the disk is full, somebody
+        holds the ledger, its database is away), which is logged as a WARNING at once and about
+        once a minute. Nothing is lost meanwhile.
+        """
+        engine = self._engine
+        stopped = engine.stops.run if engine else None
+        return health_of(
+            opened=self._life.is_open,
+            failure=self._life.failure,
+            stopped=(stopped, engine.stops.since) if engine and stopped else None,
+            waits=engine.waiting if engine and self._life.is_open else (),
+        )
 
     @property
     def turned_up(self) -> int:

@@ -28,6 +28,7 @@ from asyncpipe.engine.decide import (
     after_submit,
     limits_of,
 )
+from asyncpipe.engine.health import Waits
 from asyncpipe.engine.ingest import SUBMIT_LIMIT_S
 from asyncpipe.engine.recorder import Recorder
 from asyncpipe.engine.tickets import StopReasons, Ticket
@@ -91,6 +92,7 @@ class Submitter:
         rng: Random,
         money: SharedMoney | None = None,
         may_send: Callable[[], bool] | None = None,
+        waits: Waits,
         holds: bool = False,
     ) -> None:
         self._provider, self._money, self._may_send = provider, money, may_send
@@ -98,7 +100,7 @@ class Submitter:
         self._ledger, self._recorder = ledger, recorder
         self._uploads = uploads
         self._limiter, self._spending = limiter, spending
-        self._stops = stops
+        self._stops, self._waits = stops, waits
         self._owners, self._answers = owners, answers
         self._retries = retries
         self._patience_s = patience_s
@@ -326,8 +328,10 @@ class Submitter:
             logger.info("%s: %s; waiting %.0f s", model, answer, pause_s, extra=wait)
             # A limit that predictions of ours fill is met again and again, and nothing is wrong.
             if not (told.limited and self._limiter.works_on(model)):
+                self._waits.note("submit", answer, for_s=pause_s + FORGOTTEN_S)
                 self._lose_patience(self._clock(), answer, pause_s)
             return
+        self._waits.end("submit")
         streak = self._streaks.setdefault(model, RefusalStreak())
         if isinstance(answer, Prediction):
             self._refused_since = None

@@ -11,7 +11,7 @@ from asyncpipe.engine.chase import Chase
 from asyncpipe.engine.watch import Watches
 from asyncpipe.errors import AsyncpipeError, own_copy
 from asyncpipe.flow import Permit
-from asyncpipe.jobs import ENDED, Job, JobRecord, JobState
+from asyncpipe.jobs import ENDED, Job, JobRecord, JobState, now
 from asyncpipe.ledger import Drawn, Named
 from asyncpipe.pricing import Hold, Price
 
@@ -207,6 +207,10 @@ class StopReasons:
         self._for_good = False
         self.heard: Callable[[], None] = lambda: None
         """Called when submitting has stopped, for all or for a model; not when it is drained."""
+        self.since = now()
+        """When the run's reason came, in UTC."""
+        self.stopped = asyncio.Event()
+        """Set when everything is stopped."""
         self.noted = 0
         """How many reasons were told so far: with it those told since are not forgotten."""
 
@@ -243,7 +247,8 @@ class StopReasons:
         if self._run is not None or model in self._models:
             return
         if model is None:
-            self._run = reason
+            self._run, self.since = reason, now()
+            self.stopped.set()
         else:
             self._models[model] = reason
         logger.warning("stopping: %s", reason, extra={"action": "run.stopped"})

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from asyncpipe._tasks import seen_through as seen_to_end
 from asyncpipe.errors import LedgerError, own_copy
-from asyncpipe.jobs import Job, JobRecord
+from asyncpipe.jobs import Job, JobRecord, now
 from asyncpipe.ledger import accounts, queries, runs
 from asyncpipe.ledger.asset_names import FolderNames, NamesIn, claim_parts
 from asyncpipe.ledger.connection import Connection
@@ -49,6 +52,11 @@ def seen_through(
     return ask
 
 
+logger = logging.getLogger("asyncpipe.ledger")
+
+SAID_EVERY_S = 60.0
+"""What is waited for is said at once, and then so often."""
+
 GATHERED_TICKS = 3
 """After how many ticks of the loop what was appended goes to the writer thread."""
 
@@ -69,6 +77,8 @@ class Committing:
         self._committing: list[asyncio.Future[None]] | None = None
         self._scheduled = False
         self._failure: LedgerError | None = None
+        self.trouble: tuple[LedgerError, datetime] | None = None
+        self._said = 0.0
         self._closing = False
 
     # -- what a store adds ----------------------------------------------------------------------
@@ -79,6 +89,15 @@ class Committing:
     def _transact(self, query: Query[T]) -> T:
         """Run a query in a transaction, as often as it takes; raises LedgerError."""
         raise NotImplementedError
+
+    def _waits(self, error: LedgerError) -> None:
+        """Note, on the thread, what is waited for, and say it about once a minute."""
+        clock = time.monotonic()
+        if self.trouble is None or clock - self._said >= SAID_EVERY_S:
+            self._said = clock
+            logger.warning("waiting: %s", error, extra={"action": "ledger.waiting"})
+        since = now() if self.trouble is None else self.trouble[1]
+        self.trouble = (error, since)
 
     def _after_commit(self) -> None:
         """Hear that a transaction has ended, well or not."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
@@ -40,6 +41,12 @@ HELD_S = 3600.0
 
 OPENING_S = 30.0
 """The same when it is opened: nothing that was paid for is in hand yet, and somebody may watch."""
+
+FULL_S = 120.0
+"""How long to wait for room on a disk that is full, with no ballast left …"""
+
+FULL_PAUSE_S = 1.0
+"""… and how often it is tried meanwhile."""
 
 PAUSES_S = (0.1, 1.0, 5.0, 15.0)
 """How long to wait after each failure of the disk; the last one is told."""
@@ -183,22 +190,28 @@ class SqliteLedger(Committing):
             self._on_full(DiskError(f"the disk of {folder} is full: make room, then run again"))
 
     def _transact(self, query: Query[T]) -> T:
-        try:
-            return self._try_patiently(query)
-        except LedgerFull:
-            if not self._ballast.release():
-                raise
-            return self._try(query)
+        answer = self._try_patiently(query)
+        self.trouble = None
+        self._ballast.hold_again()
+        return answer
 
     def _try_patiently(self, query: Query[T]) -> T:
-        """Wait for whoever else holds the ledger: answers that were paid for wait for it."""
-        failures, until = 0, time.monotonic() + HELD_S
+        """Wait for whoever else holds the ledger, and for room: paid answers wait for it."""
+        failures, since = 0, time.monotonic()
         while True:
             try:
                 return self._try(query)
-            except LedgerBusy:  # SQLite has waited for its own timeout by then
-                if time.monotonic() > until:
+            except LedgerBusy as exc:  # SQLite has waited for its own timeout by then
+                if time.monotonic() > since + HELD_S:
                     raise
+                self._waits(exc)
+            except LedgerFull as exc:
+                if self._ballast.release():
+                    continue
+                if self._closing or time.monotonic() > since + FULL_S:
+                    raise
+                self._waits(exc)
+                time.sleep(FULL_PAUSE_S)
             except LedgerFails:
                 failures += 1
                 if failures >= len(PAUSES_S):
@@ -267,6 +280,9 @@ def reading(folder: Path) -> Iterator[LedgerReader]:
         raise ledger_error(path, exc) from exc
 
 
+LOOK_EVERY_S = 10.0
+"""How often is looked whether a full disk has room again."""
+
 BALLAST_BYTES = 4 * 1024 * 1024
 """Room for the answers of some hundred submits that are out when the disk runs full."""
 
@@ -276,6 +292,7 @@ class Ballast:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._looks_at = 0.0
         self.spent = False
 
     def hold(self) -> None:
@@ -289,6 +306,16 @@ class Ballast:
                 os.fsync(file.fileno())
         except OSError:
             self._path.unlink(missing_ok=True)
+
+    def hold_again(self) -> None:
+        """Make the file anew once there is room for it and more, looked at now and then."""
+        if not self.spent or time.monotonic() < self._looks_at:
+            return
+        self._looks_at = time.monotonic() + LOOK_EVERY_S
+        with suppress(OSError):
+            if shutil.disk_usage(self._path.parent).free > 4 * BALLAST_BYTES:
+                self.hold()
+                self.spent = not self._path.exists()
 
     def release(self) -> bool:
         """Delete the file; False if there was none."""

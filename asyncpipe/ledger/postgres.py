@@ -367,7 +367,6 @@ class PostgresLedger(Committing):
         self._cap = cap
         self._pool: ConnectionPool[psycopg.Connection[Any]] | None = None
         self.lease = Lease(lease_s, self._renew)
-        self._away = False
 
     def _new_batch(self) -> Batch:
         return SharedBatch(lambda: self.worker, self._on_gone, self.store)
@@ -628,15 +627,13 @@ class PostgresLedger(Committing):
         while True:
             try:
                 answer = self._try(query)
-                self._away = False
+                self.trouble = None
                 return answer
             except LedgerBusy as exc:
                 most_s = CLOSING_S if self._closing else AWAY_S
                 if time.monotonic() - since > most_s:
                     raise
-                if not self._away:
-                    logger.warning("waiting: %s", exc, extra={"action": "ledger.away"})
-                self._away = True
+                self._waits(exc)
                 time.sleep(PAUSE_S)
 
     def _try(self, query: Query[T]) -> T:

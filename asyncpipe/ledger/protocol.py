@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any, Protocol, TypeAlias, TypeVar
 
+from asyncpipe.errors import LedgerError
 from asyncpipe.jobs import STOOD, Job, JobRecord, JobState, StoredAsset
 from asyncpipe.ledger.folder import Origin
 from asyncpipe.ledger.lease import Lease
@@ -55,6 +56,9 @@ class Ledger(Protocol):
     """
 
     store: str
+
+    trouble: tuple[LedgerError, datetime] | None
+    """What it waits for at the moment, to write or be asked, and since when; None while well."""
 
     def append(self, record: JobRecord, *, held: bool = False) -> None:
         """Take a job as it stands, to be written over what the ledger has of it and its attempt.

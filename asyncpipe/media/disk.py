@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,8 @@ from typing import TypeVar
 
 from asyncpipe.errors import DiskError
 from asyncpipe.media.parts import SmallFile, Written, disk_error, disk_trouble, write_small
+
+logger = logging.getLogger("asyncpipe.downloader")
 
 T = TypeVar("T")
 
@@ -134,6 +137,7 @@ class DiskSpace:
                 self._low_since = None
             elif self._low_since is None:
                 self._low_since = now
+                logger.warning("waiting: %s", self.problem, extra={"action": "disk.waiting"})
             self._lose_patience(now)
         return self._low_since is None
 
@@ -145,11 +149,17 @@ class DiskSpace:
             self._give_up(problem)
 
     @property
+    def low_s(self) -> float:
+        """For how many seconds there has been too little."""
+        return 0.0 if self._low_since is None else self._clock() - self._low_since
+
+    @property
     def problem(self) -> DiskError | None:
         """What to tell people while there is too little, or None."""
         if self._low_since is None:
             return None
         return DiskError(
             f"only {self._last / GIB:.2f} GiB are free where {self._folder} is, and submits stop "
-            f"below {self._minimum / GIB:.2f}: make room, or lower the floor with --min-free"
+            f"below {self._minimum / GIB:.2f}: make room, or lower the floor (--min-free, "
+            "min_free_bytes=)"
         )

@@ -290,6 +290,7 @@ def test_a_job_on_its_way_goes_back_when_its_money_is_gone(tmp_path: Path) -> No
             retries=RetryPolicy(2),
             patience_s=None,
             rng=Random(1),
+            waits=nothing,
         )
         assert ticket.permit is not None
         with ticket.permit:

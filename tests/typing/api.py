@@ -23,6 +23,8 @@ from asyncpipe import (
     Fal,
     FolderInUse,
     Handle,
+    Health,
+    HealthStatus,
     Hook,
     Job,
     JobFileError,
@@ -180,6 +182,8 @@ async def work() -> None:
         async for result in pipeline.list(outcome=Outcome.SUCCEEDED, label="week=48", limit=9):
             told(result)
         assert_type(pipeline.stopped, AsyncpipeError | None)
+        assert_type(pipeline.health(), Health)
+        assert_type(pipeline.health().status, HealthStatus)
         pipeline.drain()
         await pipeline.generate("a mug")  # type: ignore[arg-type]
         await pipeline.batch_generate(feed())
