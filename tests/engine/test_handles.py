@@ -365,7 +365,7 @@ def test_a_handle_outlives_a_pipeline(tmp_path: Path) -> None:
 
 def test_submits_wait_for_a_way_to_the_api(tmp_path: Path) -> None:
     """Accepted while it is down; done when it is back."""
-    down = Script(submits=[NotSent("no route to host")] * 20)
+    down = Script(submits=[NotSent("no route to host")] * 8)
     provider = FakeProvider(scripts={"a": down})
 
     async def main() -> None:
