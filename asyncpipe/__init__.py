@@ -52,7 +52,7 @@ if TYPE_CHECKING:
         Polling,
     )
     from asyncpipe.pricing import Price, Rate, SpendingLimits
-    from asyncpipe.providers import Prediction, PredictionStatus, Provider
+    from asyncpipe.providers import Prediction, PredictionStatus, Provider, connect
     from asyncpipe.providers.atlas import AtlasCloud
     from asyncpipe.providers.fal import Fal
     from asyncpipe.providers.replicate import Replicate
@@ -104,6 +104,7 @@ __all__ = [
     "Validated",
     "Verified",
     "collect",
+    "connect",
     "estimate",
     "export",
     "find_lost",
@@ -161,6 +162,7 @@ _ROOMS = {
     "Validated": "commands",
     "Verified": "engine",
     "collect": "commands",
+    "connect": "providers",
     "estimate": "commands",
     "export": "commands",
     "find_lost": "commands",

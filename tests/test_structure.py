@@ -24,6 +24,7 @@ HOUSE: dict[str, tuple[int, set[str]]] = {
     "_text": (1, set()),
     "_fs": (1, set()),
     "_tasks": (2, set()),
+    "_registry": (2, set()),
     "jobs": (2, set()),
     "http": (2, set()),
     "simulator": (2, set()),
@@ -183,6 +184,7 @@ def test_rooms_are_entered_by_their_doors() -> None:
     users = {"asyncpipe", "asyncpipe.simulator", "asyncpipe.cli", "asyncpipe.webhooks"}
     users |= {"asyncpipe.metrics", "asyncpipe.simulator.profiles"}
     users |= {"asyncpipe.simulator.profiles.fal"}
+    users |= {"asyncpipe.providers.kit"}
     for door in set(doors) - users:
         listed = [
             ast.literal_eval(node.value)

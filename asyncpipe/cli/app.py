@@ -22,6 +22,7 @@ from asyncpipe.cli.options import (
     LINKS,
     OUTPUT,
     PRICE_FILE,
+    PROVIDER,
     SAME_ACCOUNT,
     SEARCH,
     WAIT,
@@ -63,6 +64,7 @@ app.add_command(run)
 @LEDGER
 @WAIT
 @click.option("--lost", is_flag=True, help="Try media once more that were given up.")
+@PROVIDER
 @BASE_URL
 @GRACE
 @SEARCH
@@ -84,6 +86,7 @@ def collect(folder: OutputPlace, wait_s: float, **options: Any) -> int:
 @app.command()
 @FOLDER
 @LEDGER
+@PROVIDER
 @BASE_URL
 @GRACE
 @SEARCH
@@ -104,6 +107,7 @@ def verify(folder: OutputPlace, **options: Any) -> int:
 
 @app.command()
 @JOB_FILE
+@PROVIDER
 @PRICE_FILE
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def validate(jobfile: Path, **options: Any) -> None:
@@ -140,6 +144,7 @@ app.add_command(work)
 @app.command()
 @click.option("--type", "kind", type=click.Choice(["image", "video", "audio", "text"]))
 @click.option("--search", default="", metavar="WORDS", help="Only ids or names with these words.")
+@PROVIDER
 @BASE_URL
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 @click.option("--refresh", is_flag=True, help="Ask, though an answer of the last 24 h is kept.")
@@ -179,6 +184,7 @@ def schema() -> None:
 @click.option("--lost-free", is_flag=True, help="The bill has not: release their money.")
 @click.option("--find", is_flag=True, help="Look now for lost submits in the provider's list.")
 @click.option("--prediction", metavar="ID", help="The prediction of the one job that is named.")
+@PROVIDER
 @BASE_URL
 @SAME_ACCOUNT
 @ENV_FILE
@@ -204,14 +210,14 @@ def resolve(folder: OutputPlace, jobs: tuple[str, ...], **options: Any) -> None:
     )
 
     find, prediction = options.pop("find"), options.pop("prediction")
-    asking = {name: options.pop(name) for name in ("base_url", "same_account")}
+    asking = {name: options.pop(name) for name in ("provider", "base_url", "same_account")}
     if find or prediction is not None:
         if any(options.values()) or (find and (prediction is not None or jobs)):
             raise click.UsageError("--find and --prediction stand alone; --find looks for all jobs")
         if prediction is not None:
-            return resolve_by_hand(folder, jobs, prediction)
+            return resolve_by_hand(folder, jobs, prediction, provider=asking["provider"])
         return resolve_by_search(folder, **asking)
-    resolve_jobs(folder, jobs, decision_of(**options))
+    resolve_jobs(folder, jobs, decision_of(**options), provider=asking["provider"])
 
 
 @app.command()
@@ -259,17 +265,20 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON doc
 @app.command()
 @FOLDER
 @LEDGER
+@PROVIDER
 @ENV_FILE
 @click.option("--write-manifest", is_flag=True, help="Write FOLDER/manifest.json anew as well.")
 @_JSON
-def status(folder: OutputPlace, as_json: bool, write_manifest: bool) -> None:
+def status(
+    folder: OutputPlace, *, provider: str | None, as_json: bool, write_manifest: bool
+) -> None:
     """Say where FOLDER stands: jobs, money, who works in it; also while a run does.
 
     Here and elsewhere FOLDER may be a template, as weekly/{date}, or a job file: its newest folder.
     """
     from asyncpipe.cli.folder import show_status
 
-    show_status(folder, as_json=as_json, writes=write_manifest)
+    show_status(folder, provider=provider, as_json=as_json, writes=write_manifest)
 
 
 @app.command()
@@ -299,6 +308,7 @@ def export(
 @app.command()
 @FOLDER
 @LEDGER
+@PROVIDER
 @BASE_URL
 @SAME_ACCOUNT
 @ENV_FILE

@@ -25,7 +25,7 @@ from asyncpipe.jobs import OutputPlace
 from asyncpipe.ledger import SharedPlace, where_of
 from asyncpipe.media import GIB
 from asyncpipe.pricing import PriceBook, Quotes
-from asyncpipe.providers import key_variable
+from asyncpipe.providers import key_variable, provider_named
 from asyncpipe.queues import PlaceSettings, queue_of, shown
 
 
@@ -76,7 +76,8 @@ def enqueue_jobs(options: EnqueueOptions) -> int:
         adapter.send(options.broker, options.queue_name, where.name, done.shards)
     except UsageError as exc:
         raise UsageError(f"{exc}\nThe jobs are in the ledger: run the same command again") from exc
-    _tell(options, where, done)
+    name = provider_named(options.provider, file.settings.provider)
+    _tell(options, where, done, key=key_variable(name))
     return Exit.OK
 
 
@@ -90,6 +91,7 @@ def settings_of(
         folder=str(folder.absolute() if isinstance(folder, Path) else folder),
         public_url=links.public_url,
         presign=links.presign,
+        provider=provider_named(options.provider, said.provider),
         base_url=options.base_url,
         max_workers=options.max_workers or said.max_workers,
         limits=replace(said.limits, window=said.window),
@@ -113,10 +115,16 @@ async def _enqueue(
     options: EnqueueOptions, file: JobFile, book: PriceBook | None, into: RunFolder
 ) -> Enqueued:
     settings = settings_of(options, file, book, into.path)
-    prices = prices_of(file, book, base_url=options.base_url)
+    prices = prices_of(file, book, provider=settings.provider, base_url=options.base_url)
     echo = options.output.echo
     async with AsyncExitStack() as stack:
-        provider = await connect(stack, None, base_url=options.base_url, simulated=None)
+        provider = await connect(
+            stack,
+            None,
+            provider=settings.provider,
+            base_url=options.base_url,
+            simulated=None,
+        )
         await stack.enter_async_context(provider)
         found, checked = await look(options, file, prices, into.path, provider)
         quoting = Quotes(provider, tell=lambda line: echo(printable(line)))
@@ -145,7 +153,7 @@ async def _enqueue(
         return Enqueued(jobs=len(file.rows), shards=shards)
 
 
-def _tell(options: EnqueueOptions, place: SharedPlace, done: Enqueued) -> None:
+def _tell(options: EnqueueOptions, place: SharedPlace, done: Enqueued, *, key: str) -> None:
     if options.output.as_json:
         document = {"place": place.name, "jobs": done.jobs, "shards": done.shards}
         click.echo(json_text(orjson.dumps(document)))
@@ -158,5 +166,5 @@ def _tell(options: EnqueueOptions, place: SharedPlace, done: Enqueued) -> None:
     echo(printable(f"{done.jobs} jobs for {place}: {len(done.shards)} shards sent to {broker}"))
     echo(
         f"They are worked by `asyncpipe work --queue {options.queue}` with the same broker and "
-        f"ledger, and {key_variable()} set"
+        f"ledger, and {key} set"
     )

@@ -17,7 +17,7 @@ from asyncpipe.commands import Costs, Estimate, ask_all, prices_of, surveyed, wi
 from asyncpipe.jobfile import JobFile, load_price_file, open_jobs
 from asyncpipe.pricing import Prices, to_micro, usd
 from asyncpipe.providers import connect as connect_provider
-from asyncpipe.providers import has_key
+from asyncpipe.providers import has_key, provider_named
 
 OFFLINE = "by tables only, nothing was asked: "
 
@@ -28,6 +28,7 @@ class EstimateOptions:
 
     jobfile: Path
     offline: bool
+    provider: str | None
     base_url: str | None
     simulate: bool
     simulate_catalog: str
@@ -42,15 +43,18 @@ def estimate_jobs(options: EstimateOptions) -> None:
         raise click.UsageError("--offline, --simulate and --base-url exclude each other")
     file = open_jobs(options.jobfile)
     book = load_price_file(options.price_file) if options.price_file else None
-    prices = prices_of(file, book, base_url=options.base_url, simulated=options.simulate)
+    name = provider_named(options.provider, file.settings.provider)
+    prices = prices_of(
+        file, book, provider=name, base_url=options.base_url, simulated=options.simulate
+    )
     workers = options.max_workers or file.settings.max_workers
-    if options.offline or not (options.simulate or options.base_url or has_key()):
+    if options.offline or not (options.simulate or options.base_url or has_key(name)):
         remark = "as --offline asks" if options.offline else "there is no key"
         estimate = Estimate(costs=Costs(), remarks=[OFFLINE + remark])
         estimate.costs.add_all(surveyed(file, prices, echo).priced())
     else:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            estimate = runner.run(_ask(options, file, prices))
+            estimate = runner.run(_ask(options, name, file, prices))
     estimate = replace(estimate, max_workers=workers)
     if options.as_json:
         click.echo(_document(estimate, simulated=options.simulate))
@@ -78,16 +82,18 @@ def estimate_lines(estimate: Estimate, workers: int, *, simulated: bool = False)
     return lines
 
 
-async def _ask(options: EstimateOptions, file: JobFile, prices: Prices) -> Estimate:
+async def _ask(options: EstimateOptions, name: str, file: JobFile, prices: Prices) -> Estimate:
     async with AsyncExitStack() as stack:
         simulated = Simulated(catalog=options.simulate_catalog) if options.simulate else None
-        if simulated is None and not has_key():
-            provider = connect_provider(base_url=options.base_url, keyless=True)
+        if simulated is None and not has_key(name):
+            provider = connect_provider(name, base_url=options.base_url, keyless=True)
         else:
-            provider = await connect(stack, None, base_url=options.base_url, simulated=simulated)
+            provider = await connect(
+                stack, None, provider=name, base_url=options.base_url, simulated=simulated
+            )
         await stack.enter_async_context(provider)
         estimate = await ask_all(file, prices, provider, echo=echo)
-        if simulated or has_key():
+        if simulated or has_key(name):
             return await with_balance(estimate, provider)
         return estimate
 

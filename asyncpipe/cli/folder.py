@@ -22,6 +22,7 @@ from asyncpipe.cli.session import (
     connect,
     echo,
     of_verify,
+    provider_of,
     run_session,
     work_in,
 )
@@ -55,6 +56,7 @@ class CollectOptions:
     """The options of both commands."""
 
     folder: OutputPlace
+    provider: str | None
     base_url: str | None
     grace: float
     search_s: float
@@ -75,6 +77,7 @@ def verify_folder(options: CollectOptions) -> int:
 
     It speaks of files only, whatever jobs came to: 0 when every one stands that was bought.
     """
+    provider_of(options.folder, options.provider)
     found = asyncio.run(verify(options.folder))
     _say(found, options.output)
     if not options.output.quiet:
@@ -113,7 +116,13 @@ async def _collect(options: CollectOptions, simulated: Simulated | None) -> End:
     progress = Progress(options.output.echo, verbose=options.output.verbose)
     async with AsyncExitStack() as stack:
         pipeline = Pipeline(
-            await connect(stack, options.folder, base_url=options.base_url, simulated=simulated),
+            await connect(
+                stack,
+                options.folder,
+                provider=provider_of(options.folder, options.provider),
+                base_url=options.base_url,
+                simulated=simulated,
+            ),
             options.folder,
             polling=polling,
             deadlines=deadlines,
@@ -166,8 +175,11 @@ def decision_of(*, resubmit: bool, give_up: bool, lost_charged: bool, lost_free:
     )
 
 
-def resolve_jobs(folder: OutputPlace, names: tuple[str, ...], decision: Decision) -> None:
+def resolve_jobs(
+    folder: OutputPlace, names: tuple[str, ...], decision: Decision, *, provider: str | None = None
+) -> None:
     """Decide, and say what follows."""
+    provider_of(folder, provider)
     deciding = resolve(
         folder, names, resubmit=decision.resubmit, lost_charged=decision.lost_charged
     )
@@ -185,24 +197,32 @@ _TO_DO = {
 }
 
 
-def resolve_by_hand(folder: OutputPlace, names: tuple[str, ...], prediction_id: str) -> None:
+def resolve_by_hand(
+    folder: OutputPlace, names: tuple[str, ...], prediction_id: str, *, provider: str | None = None
+) -> None:
     """Note which prediction a job has, and say what follows; raises click.UsageError."""
+    provider_of(folder, provider)
     if len(names) != 1:
         raise click.UsageError("--prediction is that of one job: name it")
     one = asyncio.run(take_prediction(folder, names[0], prediction_id))
     click.echo(f"  {printable(one.before.name)}: {_outcome(one)}")
 
 
-def resolve_by_search(folder: OutputPlace, *, base_url: str | None, same_account: bool) -> None:
+def resolve_by_search(
+    folder: OutputPlace, *, provider: str | None, base_url: str | None, same_account: bool
+) -> None:
     """Look for lost submits at the provider, and say what was found."""
+    name = provider_of(folder, provider)
     simulated = Simulated() if origin_of(folder).simulated else None
 
     async def look() -> list[Resolved]:
         async with AsyncExitStack() as stack:
-            provider = await connect(stack, folder, base_url=base_url, simulated=simulated)
+            there = await connect(
+                stack, folder, provider=name, base_url=base_url, simulated=simulated
+            )
             return await find_lost(
                 folder,
-                provider,
+                there,
                 same_account=same_account,
                 on_remark=lambda line: echo(printable(line)),
             )
@@ -228,8 +248,15 @@ def _outcome(one: Resolved) -> str:
     return ", ".join(parts)
 
 
-def show_status(folder: OutputPlace, *, as_json: bool, writes: bool = False) -> None:
-    """Print the status, with ``writes`` write the manifest; raises LedgerError without a ledger."""
+def show_status(
+    folder: OutputPlace, *, as_json: bool, writes: bool = False, provider: str | None = None
+) -> None:
+    """Print the status, with ``writes`` write the manifest.
+
+    Raises LedgerError without a ledger, UsageError for the folder of another ``provider``.
+    """
+    if provider is not None:
+        provider_of(folder, provider)
     status = read_status(folder)
     if writes:
         if isinstance(folder, Path):

@@ -11,26 +11,32 @@ import orjson
 
 from asyncpipe._text import fit, printable, width
 from asyncpipe.pricing import usd
-from asyncpipe.providers import Provider, connect
+from asyncpipe.providers import Provider, connect, provider_named
 from asyncpipe.providers.catalog import CatalogModel, Catalogue, get_catalogue
 
 _WIDEST = 60
 
 
 def list_models(
-    *, kind: str | None, search: str, base_url: str | None, as_json: bool, refresh: bool
+    *,
+    kind: str | None,
+    search: str,
+    provider: str | None,
+    base_url: str | None,
+    as_json: bool,
+    refresh: bool,
 ) -> None:
     """Print the catalogue; never needs a key, and without network prints what is known."""
-    provider = connect(base_url=base_url, keyless=True)
-    catalogue = asyncio.run(_ask(provider, refresh=refresh))
+    there = connect(provider_named(provider), base_url=base_url, keyless=True)
+    catalogue = asyncio.run(_ask(there, refresh=refresh))
     chosen = choose(catalogue.models, kind=kind, search=search)
     if catalogue.trouble:
-        why = f"the catalogue at {provider.origin} cannot be had now: {catalogue.trouble}"
+        why = f"the catalogue at {there.origin} cannot be had now: {catalogue.trouble}"
         click.echo(printable(why), err=True)
     if as_json:
         click.echo(_document(catalogue, chosen))
         return
-    click.echo(_head(catalogue, len(chosen), provider.origin))
+    click.echo(_head(catalogue, len(chosen), there.origin))
     for line in table(chosen):
         click.echo(line)
     click.echo("from: what one image, second or generation costs at least, in USD")

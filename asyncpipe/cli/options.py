@@ -118,6 +118,12 @@ def shared(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return decorate
 
 
+PROVIDER = click.option(
+    "--provider",
+    metavar="NAME",
+    help="Whose API it is.  [default: the job file's or the folder's, or ASYNCPIPE_PROVIDER]",
+)
+
 BASE_URL = click.option("--base-url", help="The API's base URL, if not the provider's own.")
 
 PRICE_FILE = click.option(
@@ -378,6 +384,7 @@ _CHOICES = shared(
 @JOB_FILE
 @_LIMITS
 @LINKS
+@PROVIDER
 @BASE_URL
 @_SIMULATE
 @_CHOICES
@@ -416,6 +423,7 @@ def run(jobfile: Path, wait_s: float, **options: Any) -> int:
 )
 @_LIMITS
 @LINKS
+@PROVIDER
 @BASE_URL
 @_CHOICES
 @ENV_FILE
@@ -454,6 +462,7 @@ def enqueue(jobfile: Path, **options: Any) -> int:
     help="Shards at once, each with its own max_workers; RQ: 1, start several.",
 )
 @LEASE
+@PROVIDER
 @click.option(
     "--grace",
     "grace_s",
@@ -477,6 +486,7 @@ def work(**options: Any) -> int:
 @click.command()
 @JOB_FILE
 @click.option("--offline", is_flag=True, help="Ask nobody: your prices and the built-in table.")
+@PROVIDER
 @BASE_URL
 @_EMBEDDED
 @_CATALOG

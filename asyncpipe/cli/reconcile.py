@@ -14,7 +14,7 @@ import orjson
 
 from asyncpipe._tasks import loop_factory
 from asyncpipe._text import json_text, printable
-from asyncpipe.cli.session import Exit, Simulated, connect, echo
+from asyncpipe.cli.session import Exit, Simulated, connect, echo, provider_of
 from asyncpipe.commands import reconcile_with
 from asyncpipe.jobs import OutputPlace
 from asyncpipe.ledger import Origin, origin_of
@@ -29,21 +29,29 @@ SHOWN = 5
 
 
 def reconcile_folder(
-    folder: OutputPlace, *, base_url: str | None, same_account: bool, as_json: bool
+    folder: OutputPlace,
+    *,
+    provider: str | None,
+    base_url: str | None,
+    same_account: bool,
+    as_json: bool,
 ) -> int:
     """Compare and print; return 0 when nothing is left to explain, else 1.
 
     Raises LedgerError without a ledger, UsageError for another provider or account than the
     folder's, and ProviderError when the bill cannot be had.
     """
+    provider_of(folder, provider)
     origin = origin_of(folder)
 
     @asynccontextmanager
     async def connected() -> AsyncIterator[Provider]:
         simulated = Simulated() if origin.simulated else None
         async with AsyncExitStack() as stack:
-            provider = await connect(stack, folder, base_url=base_url, simulated=simulated)
-            yield await stack.enter_async_context(provider)
+            there = await connect(
+                stack, folder, provider=origin.provider, base_url=base_url, simulated=simulated
+            )
+            yield await stack.enter_async_context(there)
 
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         asking = reconcile_with(

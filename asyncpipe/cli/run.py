@@ -39,7 +39,7 @@ from asyncpipe.jobs import Job, JobState, OutputPlace
 from asyncpipe.ledger import SharedPlace, Taken, reading, where_of
 from asyncpipe.media import GIB
 from asyncpipe.pricing import PriceBook, Prices, Quotes, SpendingLimits, to_micro
-from asyncpipe.providers import DEFAULT_PROVIDER, Provider
+from asyncpipe.providers import Provider, provider_named
 from asyncpipe.report import Progress
 from asyncpipe.webhooks import Notify
 
@@ -56,6 +56,7 @@ class RunOptions:
     min_balance: Decimal | None
     price_file: Path | None
     yes: bool
+    provider: str | None
     base_url: str | None
     simulate: bool
     simulate_speed: float
@@ -139,6 +140,7 @@ def _collect(options: RunOptions, folder: OutputPlace) -> int:
     return collect_folder(
         CollectOptions(
             folder=folder,
+            provider=None,
             base_url=options.base_url,
             grace=options.grace,
             search_s=options.search_s,
@@ -156,7 +158,10 @@ async def _run(
     notify: Notify | None,
 ) -> End:
     echo, folder = options.output.echo, into.path
-    prices = prices_of(file, book, base_url=options.base_url, simulated=options.simulate)
+    name = provider_named(options.provider, file.settings.provider)
+    prices = prices_of(
+        file, book, provider=name, base_url=options.base_url, simulated=options.simulate
+    )
     # The article's simulator takes any model; a file that is checked without asking anybody is
     # checked before the folder is touched.
     asking = not options.simulate or options.simulate_catalog == "live"
@@ -167,7 +172,9 @@ async def _run(
     simulated = _simulated(options)
     progress = Progress(options.output.echo, verbose=options.output.verbose)
     async with AsyncExitStack() as stack:
-        provider = await connect(stack, folder, base_url=options.base_url, simulated=simulated)
+        provider = await connect(
+            stack, folder, provider=name, base_url=options.base_url, simulated=simulated
+        )
         await stack.enter_async_context(provider)
         if before is None and asking:
             found, checked = await look(options, file, prices, folder, provider)
@@ -315,7 +322,7 @@ async def look(
     echo, models = options.output.echo, None
     with still_to_buy(
         folder,
-        DEFAULT_PROVIDER,
+        provider_named(options.provider, file.settings.provider),
         retry_failed=options.retry_failed,
         resubmit=_ambiguous(options, file) == "resubmit",
     ) as wanted:

@@ -21,7 +21,7 @@ from asyncpipe.engine import Pipeline
 from asyncpipe.errors import AsyncpipeError, CannotConnect, FolderInUse, UsageError
 from asyncpipe.flow import Window
 from asyncpipe.jobs import Deadlines, JobState, JobType, OutputPlace, Polling
-from asyncpipe.ledger import STATE_FOLDER, folder_of, ledger_path, make_folders, where_of
+from asyncpipe.ledger import STATE_FOLDER, folder_of, ledger_path, make_folders, origin_of, where_of
 from asyncpipe.providers import Provider
 from asyncpipe.providers import connect as connect_provider
 from asyncpipe.report import Manifest, Progress, Totals, read_manifest, summary
@@ -203,25 +203,41 @@ async def connect(
     stack: AsyncExitStack,
     folder: OutputPlace | None,
     *,
+    provider: str,
     base_url: str | None,
     simulated: Simulated | None,
 ) -> Provider:
     """Make the provider; ``stack`` closes the simulator, which without a folder keeps no books."""
     if simulated is None:
-        return connect_provider(base_url=base_url)
+        return connect_provider(provider, base_url=base_url)
     from asyncpipe.simulator import Faults, Simulator, SimulatorSettings
 
     home = None if folder is None else folder_of(folder)
     if home is not None:
         make_folders(home, [STATE_FOLDER])
     settings = SimulatorSettings(
+        profile=provider,
         speed=simulated.speed,
         faults=Faults.parse(simulated.faults),
         catalog=simulated.catalog,
         books=home / STATE_FOLDER / "simulator.sqlite3" if home else None,
     )
     simulator = await stack.enter_async_context(Simulator(settings))
-    return connect_provider(base_url=simulator.base_url, simulated=True)
+    return connect_provider(provider, base_url=simulator.base_url, simulated=True)
+
+
+def provider_of(folder: OutputPlace, said: str | None) -> str:
+    """The name of the provider that a folder's predictions are of.
+
+    Raises LedgerError without a ledger, and UsageError where another one is said.
+    """
+    origin = origin_of(folder)
+    if said not in (None, origin.provider):
+        raise UsageError(
+            f"{folder} holds predictions of {origin}, and --provider says {said}: leave it out, or "
+            "name the folder of that provider"
+        )
+    return origin.provider
 
 
 def prepare_process() -> None:

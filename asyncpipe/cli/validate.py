@@ -13,19 +13,22 @@ from asyncpipe._text import fit, json_text, printable
 from asyncpipe.commands import look_over, prices_of, validated
 from asyncpipe.jobfile import JobFile, JobRow, load_price_file, open_jobs
 from asyncpipe.pricing import Price, usd
-from asyncpipe.providers import DEFAULT_PROVIDER
+from asyncpipe.providers import provider_named
 
 SHOWN = 5
 """Jobs that ``validate`` shows."""
 
 
-def validate_jobs(path: Path, *, as_json: bool, price_file: Path | None = None) -> None:
+def validate_jobs(
+    path: Path, *, as_json: bool, price_file: Path | None = None, provider: str | None = None
+) -> None:
     """Check a job file and show what it expands to; raises JobFileError or UsageError.
 
     A model that no table prices is no mistake here: a run asks the provider.
     """
     file = open_jobs(path)
-    prices = prices_of(file, load_price_file(price_file) if price_file else None)
+    name = provider_named(provider, file.settings.provider)
+    prices = prices_of(file, load_price_file(price_file) if price_file else None, provider=name)
     found = validated(look_over(file, prices))
     unpriced = found.unpriced_models
     if as_json:
@@ -38,15 +41,15 @@ def validate_jobs(path: Path, *, as_json: bool, price_file: Path | None = None) 
     click.echo("The first ones:")
     for row in islice(file.rows, SHOWN):
         price = None if row.job.model in unpriced else prices.of(row.job)
-        for line in _shown(row, price):
+        for line in _shown(row, price, name):
             click.echo(line)
     for model in unpriced:
         click.echo(printable(f"no price is known for {model}: a run asks the provider for it"))
 
 
-def _shown(row: JobRow, price: Price | None) -> Iterator[str]:
+def _shown(row: JobRow, price: Price | None, provider: str) -> Iterator[str]:
     """One job as people check it before they pay for it."""
-    name, model = row.job.title(row.job.key(DEFAULT_PROVIDER)), printable(row.job.model)
+    name, model = row.job.title(row.job.key(provider)), printable(row.job.model)
     cost = usd(price.micro) if price else "no price"
     yield f"  {fit(name, 28)}  {row.job.kind.value:<5}  {cost:>11}  {model}"
     if row.job.said:

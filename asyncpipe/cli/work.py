@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from asyncpipe._text import printable
 from asyncpipe.cli.session import echo
 from asyncpipe.errors import UsageError
-from asyncpipe.providers import has_key, key_variable
+from asyncpipe.providers import has_key, key_variable, provider_named
 from asyncpipe.queues import WorkerSettings, queue_of, shown
 
 
@@ -22,10 +22,12 @@ def start_worker(
     ledger: str,
     lease_s: float,
     grace_s: float,
+    provider: str | None = None,
 ) -> int:
     """Become the engine's own worker command; returns its exit code where a process cannot."""
-    if not has_key():
-        raise UsageError(f"a worker needs the key: set {key_variable()}, or give --env-file")
+    name = provider_named(provider)
+    if not has_key(name):
+        raise UsageError(f"a worker needs the key: set {key_variable(name)}, or give --env-file")
     settings = WorkerSettings(ledger=ledger, lease_s=lease_s, grace_s=grace_s)
     command, own = queue_of(queue).worker(broker, queue_name, concurrency, lease_s)
     echo(

@@ -44,7 +44,9 @@ class CatalogueCheck:
         self._coming = {r.job.model for r in file.rows} if isinstance(file.rows, list) else set()
         self._catalogue: Catalogue | None = None
         self._known: set[str] = set()
-        self._rows = RowCheck(str(file.path), wanted, allow_unknown=allow_unknown)
+        self._rows = RowCheck(
+            str(file.path), wanted, allow_unknown=allow_unknown, provider=provider.name
+        )
 
     async def look(self, row: JobRow) -> None:
         """Look at one row; a model that is new is looked up first."""
@@ -117,8 +119,14 @@ class RowCheck:
     """
 
     def __init__(
-        self, file: str, wanted: Callable[[Job], bool], *, allow_unknown: bool = False
+        self,
+        file: str,
+        wanted: Callable[[Job], bool],
+        *,
+        allow_unknown: bool = False,
+        provider: str = DEFAULT_PROVIDER,
     ) -> None:
+        self._provider = provider
         self._file, self._wanted, self._allow_unknown = file, wanted, allow_unknown
         self._found: dict[str, Lookup] = {}
         self._checks: dict[str, BodyCheck] = {}
@@ -163,7 +171,7 @@ class RowCheck:
     def _problem(self, row: JobRow, text: str) -> Problem:
         if len(text) > LONGEST_MESSAGE:
             text = f"{text[:LONGEST_MESSAGE]}…"
-        name = row.job.title(row.job.key(DEFAULT_PROVIDER))
+        name = row.job.title(row.job.key(self._provider))
         file = row.file or self._file
         return Problem(message=text, file=file, line=row.line, job=name[:80])
 

@@ -163,13 +163,18 @@ async def survey_rows(
 
 
 def prices_of(
-    file: JobFile, book: PriceBook | None, *, base_url: str | None = None, simulated: bool = False
+    file: JobFile,
+    book: PriceBook | None,
+    *,
+    provider: str,
+    base_url: str | None = None,
+    simulated: bool = False,
 ) -> Prices:
     """Every source of prices of a job file, the user's price file and the provider; no quotes yet.
 
     ``base_url`` and ``simulated`` say where the provider is, as for ``providers.connect``.
     """
-    own = known_prices(base_url=base_url, simulated=simulated)
+    own = known_prices(provider, base_url=base_url, simulated=simulated)
     return Prices(
         books=books_of(file.settings.prices, book, own),
         estimate_factor=file.settings.estimate_factor,

@@ -173,14 +173,16 @@ class HttpClient:
             trust_env=False,  # it would let a .netrc entry replace the key
         )
 
-    async def post(self, path: str, body: Mapping[str, Any]) -> HttpAnswer:
-        """Send ``body`` once and return the answer, whatever its status.
+    async def post(
+        self, path: str, body: Mapping[str, Any], *, headers: Mapping[str, str] | None = None
+    ) -> HttpAnswer:
+        """Send ``body`` once, with ``headers`` besides, and return the answer, whatever its status.
 
         Raises NotSent when it surely did not reach the API, SubmitUnknown when it may have, and
         Rejected for a body JSON cannot hold.
         """
         self._check_loop()
-        result = await self._submit_in_turn(path, body)
+        result = await self._submit_in_turn(path, body, headers or {})
         if isinstance(result, HttpAnswer):
             return result
         self._check_way(result)
@@ -261,7 +263,9 @@ class HttpClient:
             host = URL(self._base_url).host
             raise CannotConnect(f"{host} cannot be reached: {result.text}. {result.remedy}")
 
-    async def _submit_in_turn(self, path: str, body: Mapping[str, Any]) -> HttpAnswer | NoAnswer:
+    async def _submit_in_turn(
+        self, path: str, body: Mapping[str, Any], more: Mapping[str, str]
+    ) -> HttpAnswer | NoAnswer:
         """Wait for a free connection as long as for a new one, then send."""
         if self._posting.locked():
             try:
@@ -274,7 +278,8 @@ class HttpClient:
         try:
             # Written only now: the JSON of a submit that waits would hold 4 KB, however short.
             once = OnceBody(json_of(body))
-            return await self._exchange(self._submits, "POST", path, once, headers=once.headers)
+            headers = {**more, **once.headers}
+            return await self._exchange(self._submits, "POST", path, once, headers=headers)
         finally:
             self._posting.release()
 

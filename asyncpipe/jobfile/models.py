@@ -31,6 +31,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 from typing_extensions import TypedDict, get_type_hints, is_typeddict
 
+from asyncpipe._registry import provider_names
 from asyncpipe._text import brief, shown
 from asyncpipe.errors import UsageError
 from asyncpipe.jobfile.problems import Problems, unknown_key
@@ -173,6 +174,13 @@ Model = Annotated[
     Field(strict=True, pattern=r"^[^\s\x1c-\x1f]+$", max_length=MOST_MODEL),
     Told("model", most=MOST_MODEL),
 ]
+
+
+def _provider(value: Any) -> str:
+    return str(_fit(value, when=isinstance(value, str) and value in provider_names()))
+
+
+ProviderName = Annotated[str, Told("provider", _provider, {"type": "string"})]
 _Whole = Annotated[int, Field(strict=True, le=MOST_INTEGER)]
 AtLeast0 = Annotated[_Whole, Field(ge=0), Told("whole", limits="at least 0")]
 AtLeast1 = Annotated[_Whole, Field(ge=1), Told("whole", limits="at least 1")]
@@ -419,6 +427,7 @@ class SettingsIn(_Model, total=False):
             "{time} in it make another one each time. Or a bucket, s3://BUCKET/PREFIX."
         ),
     ]
+    provider: Annotated[ProviderName, about("Whose API it is, by the provider's name.")]
     max_workers: Annotated[AtLeast1, about("Most predictions in flight at once.")]
     window: Annotated[
         Literal["learned", "fixed"],

@@ -33,6 +33,7 @@ from asyncpipe.webhooks import Notify
 class RunSettings:
     """A job file's top level, defaults filled in.
 
+    ``provider`` is the name of the API (None: the environment's, or the usual one).
     ``max_workers`` bounds the predictions in flight; below it ``window`` learns what the API takes,
     or is ``fixed``; ``limits`` are caps of the user's own; ``max_cost`` is the most that the
     folder's jobs may cost, in USD (None: no limit); ``retries`` is how often a failure that is not
@@ -46,6 +47,7 @@ class RunSettings:
     Raises UsageError naming the field that is wrong.
     """
 
+    provider: str | None = None
     output_dir: OutputPlace = Path("pipeline_output")
     template: FolderTemplate | None = None
     max_workers: int = 64

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from asyncpipe._registry import no_provider
 from asyncpipe._text import shown
 from asyncpipe.jobfile.source import Unclear
 from asyncpipe.jobs import AMBIGUOUS, POLICIES, WINDOWS, any_type
@@ -128,6 +129,7 @@ WORDS: dict[str, Words] = {
     "resolution": _resolution,
     "media": _media,
     "job_type": lambda value, _: f"{shown(value)} is not a type: write {any_type()}",
+    "provider": _text(lambda value, _: no_provider(value)),
     "window": _text(lambda value, _: f"{shown(value)} must be {' or '.join(WINDOWS)}"),
     "ambiguous": _text(lambda value, _: f"{shown(value)} must be one of {', '.join(AMBIGUOUS)}"),
     "policy": _text(lambda value, _: f"{shown(value)} must be one of {', '.join(POLICIES)}"),

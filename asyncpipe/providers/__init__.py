@@ -1,18 +1,20 @@
 """The APIs that are submitted to, polled, and answer URLs.
 
 ``base`` is what the engine asks of one; ``atlas`` is Atlas Cloud; ``catalog`` is what a catalogue
-of models says. A new provider is a folder beside ``atlas`` whose ``__init__`` has ``connect``,
-``has_key`` and ``KEY_VARIABLES``, and ``known_prices`` where its prices are known without asking;
-it is found by the folder's name.
+of models says. A provider is a module that has ``connect``, ``has_key`` and ``KEY_VARIABLES``, and
+``known_prices`` where its prices are known without asking. It is found by its name: a folder beside
+``atlas``, or what a package of its own names as an entry point of the group
+``asyncpipe.providers``::
+
+    [project.entry-points."asyncpipe.providers"]
+    pottery = "my_package.pottery"
 """
 
 from __future__ import annotations
 
-from importlib import import_module
-from importlib.util import find_spec
-from pkgutil import iter_modules
-from typing import Any
+from contextlib import suppress
 
+from asyncpipe._registry import find_provider, provider_names, provider_of_environment
 from asyncpipe.errors import UsageError
 from asyncpipe.pricing import PriceBook
 from asyncpipe.providers.answers import (
@@ -68,6 +70,7 @@ __all__ = [
     "lists_ended_only",
     "media_s_of",
     "prediction_of",
+    "provider_named",
     "retention_of",
     "sent_body",
     "told_route",
@@ -87,27 +90,37 @@ def connect(
     ``base_url`` is where it is, if not at its own place; ``simulated``: a simulator is there, which
     takes any key. ``keyless`` reads and sends no key: for what is free to ask. Raises UsageError.
     """
-    provider: Provider = _folder(name).connect(
+    provider: Provider = find_provider(name).connect(
         base_url=base_url, simulated=simulated, keyless=keyless
     )
+    if provider.name != name:
+        raise UsageError(f"the provider {name!r} calls itself {provider.name!r}: it has one name")
     return provider
+
+
+def provider_named(*said: str | None) -> str:
+    """The first name that is said, or the environment's (ASYNCPIPE_PROVIDER), or the usual one."""
+    names = (*said, provider_of_environment())
+    return next((name for name in names if name), DEFAULT_PROVIDER)
 
 
 def has_key(name: str = DEFAULT_PROVIDER) -> bool:
     """Whether the environment holds a key for a provider; raises UsageError for an unknown one."""
-    return bool(_folder(name).has_key())
+    return bool(find_provider(name).has_key())
 
 
 def key_variable(name: str = DEFAULT_PROVIDER) -> str:
     """The environment variable that a provider's key is looked for in first."""
-    return str(_folder(name).KEY_VARIABLES[0])
+    return str(find_provider(name).KEY_VARIABLES[0])
 
 
 def key_variables() -> frozenset[str]:
     """Every environment variable that may hold a provider's key."""
-    folders = [each.name for each in iter_modules(__path__) if each.ispkg]
-    modules = [import_module(f"{__name__}.{name}") for name in folders]
-    return frozenset(name for each in modules for name in getattr(each, "KEY_VARIABLES", ()))
+    found: set[str] = set()
+    for name in provider_names():
+        with suppress(UsageError):  # another package's that cannot be loaded has none to read
+            found.update(find_provider(name).KEY_VARIABLES)
+    return frozenset(found)
 
 
 def known_prices(
@@ -118,15 +131,6 @@ def known_prices(
     None, too, where it is at another place than its own: others may charge otherwise.
     """
     book: PriceBook | None = None
-    if (tell := getattr(_folder(name), "known_prices", None)) is not None:
+    if (tell := getattr(find_provider(name), "known_prices", None)) is not None:
         book = tell(base_url=base_url, simulated=simulated)
     return book
-
-
-def _folder(name: str) -> Any:
-    module = f"{__name__}.{name}"
-    if name.isidentifier() and find_spec(module) is not None:
-        folder = import_module(module)
-        if hasattr(folder, "connect"):
-            return folder
-    raise UsageError(f"there is no provider {name!r}: {DEFAULT_PROVIDER!r} is one")

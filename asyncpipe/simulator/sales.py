@@ -55,6 +55,7 @@ class Sales:
     ) -> BookedPrediction:
         """Enter a prediction in the books, charged from now on; returns how it will end.
 
+        The books have ``body`` with its model in it, and a prompt or the like: media are drawn so.
         ``kind`` is image, video or audio. ``price`` (micro-dollars) and ``outcome`` are drawn, or
         those of the model, unless told. ``called``: somebody wants to be called back.
         """
@@ -66,10 +67,11 @@ class Sales:
         hidden = draw.random() < faults.not_found_first
         prediction_id = f"{draw.getrandbits(128):032x}"
         plan = plan_of(faults, seed, prediction_id)
+        body = {"model": model, **body}
         early = called and callback_fault(faults, seed, prediction_id, "early")
         instant = plan.instant or early
         if price is None:
-            price = charge({**body, "model": model}, catalog=self._settings.catalog)
+            price = charge(body, catalog=self._settings.catalog)
         prediction = BookedPrediction(
             number=number,
             id=prediction_id,

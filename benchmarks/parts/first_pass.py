@@ -59,11 +59,12 @@ async def first_pass(path: Path, folder: Path) -> dict[str, Any]:
     from asyncpipe import Pipeline
     from asyncpipe.commands import Survey, prices_of, survey_rows
     from asyncpipe.jobfile.load import open_jobs
+    from asyncpipe.providers import DEFAULT_PROVIDER
     from asyncpipe.testing import FakeProvider
 
     started, used = time.perf_counter(), time.process_time()
     file = open_jobs(path)
-    survey = Survey(file, prices_of(file, None))
+    survey = Survey(file, prices_of(file, None, provider=DEFAULT_PROVIDER))
     await survey_rows(survey, file.rows, lambda line: None)
     checked = time.perf_counter()
     pipeline = Pipeline(FakeProvider(), folder / "out")

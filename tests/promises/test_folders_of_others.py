@@ -16,6 +16,7 @@ from asyncpipe.cli.session import Exit, Simulated, connect, of_error
 from asyncpipe.engine import Decision, resolve, verify
 from asyncpipe.errors import AsyncpipeError, LedgerError
 from asyncpipe.ledger import asset_names
+from asyncpipe.providers import DEFAULT_PROVIDER
 from asyncpipe.report import read_manifest, read_status
 from asyncpipe.report.manifest import write_manifest
 from asyncpipe.testing import FakeProvider, run_virtual
@@ -97,7 +98,13 @@ def test_the_books_of_the_simulator_are_not_kept_behind_a_link(tmp_path: Path) -
 
     async def work() -> None:
         async with AsyncExitStack() as stack:
-            await connect(stack, tmp_path / "out", base_url=None, simulated=Simulated())
+            await connect(
+                stack,
+                tmp_path / "out",
+                provider=DEFAULT_PROVIDER,
+                base_url=None,
+                simulated=Simulated(),
+            )
 
     with pytest.raises(LedgerError, match=r"simulator\.sqlite3 is a symbolic link"):
         asyncio.run(work())

@@ -55,6 +55,7 @@ from asyncpipe import (
     Validated,
     Verified,
     collect,
+    connect,
     estimate,
     export,
     find_lost,
@@ -255,6 +256,7 @@ class Own:
 
 
 own: Provider = Own()
+by_name: Provider = connect("own", base_url=None, keyless=True)
 
 
 def a_name_that_is_none_is_told() -> None:

@@ -29,6 +29,7 @@ from asyncpipe.http import (
     on_loopback,
     proxy_for,
 )
+from asyncpipe.providers import DEFAULT_PROVIDER
 from asyncpipe.providers.catalog.models import (
     BUILT_IN,
     BUILT_IN_AS_OF,
@@ -196,7 +197,8 @@ async def get_catalogue(provider: object, *, refresh: bool = False) -> Catalogue
     except SubmitStopped:
         raise
     except ProviderError as exc:
-        known = kept or Catalogue(models=BUILT_IN, as_of=_built_in_at(), source="built-in")
+        listed = BUILT_IN if getattr(provider, "name", DEFAULT_PROVIDER) == DEFAULT_PROVIDER else ()
+        known = kept or Catalogue(models=listed, as_of=_built_in_at(), source="built-in")
         return replace(known, trouble=str(exc))
     found = Catalogue(models=models, as_of=now, source="live")
     if path:
