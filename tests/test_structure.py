@@ -122,8 +122,8 @@ def test_the_plan_is_seen_to_be_broken(tmp_path: Path) -> None:
 
 
 def test_the_root_stays_small() -> None:
-    """At most eight files; everything else lives in one of sixteen rooms."""
-    assert len(list(PACKAGE.glob("*.py"))) <= 8
+    """At most nine files; everything else lives in one of sixteen rooms."""
+    assert len(list(PACKAGE.glob("*.py"))) <= 9
     assert len(ROOMS) == 16
 
 
