@@ -134,12 +134,12 @@ class Books:
         row = self._connection.execute(query, (account, key)).fetchone()
         return (row[0], row[1]) if row else None
 
-    def cancel(self, prediction_id: str) -> None:
-        """End a prediction now; what it cost is returned."""
+    def cancel(self, prediction_id: str, *, charged: bool = False) -> None:
+        """End a prediction now; what it cost is returned, unless it is ``charged``."""
         self._connection.execute("INSERT OR IGNORE INTO cancelled VALUES(?)", (prediction_id,))
         self._connection.execute(
-            "UPDATE predictions SET outcome='failed', ready_at=? WHERE id=?",
-            (self._clock(), prediction_id),
+            "UPDATE predictions SET outcome=?, ready_at=? WHERE id=?",
+            ("charged" if charged else "failed", self._clock(), prediction_id),
         )
 
     def is_cancelled(self, prediction_id: str) -> bool:

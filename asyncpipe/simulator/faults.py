@@ -86,6 +86,9 @@ class Faults:
 
     late_refusal: float = _final("fal: a result is answered 422, and nobody says if it is charged")
     retried: float = _final("fal: a request is listed under another id than it was sold with")
+    aborted: float = _fault("Replicate: a prediction's deadline passes before it starts; free")
+    canceled: float = _final("Replicate: a prediction is canceled while it runs, and charged")
+    output_removed: float = _final("Replicate: an output is removed before it was asked for")
 
     # Polls.
     not_found_first: float = _fault("the first two polls of a prediction are answered 404")

@@ -299,7 +299,7 @@ MOST_OUTPUTS = 15
 
 def outputs_asked(body: dict[str, Any]) -> int:
     """How many outputs a request asks for."""
-    for name in ("num_images", "n", "max_images"):
+    for name in ("num_images", "n", "num_outputs", "max_images"):
         count = body.get(name)
         if isinstance(count, int) and not isinstance(count, bool) and count > 0:
             return min(count, MOST_OUTPUTS)

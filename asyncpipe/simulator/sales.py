@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import random
 import time
+from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 from aiohttp import web
@@ -93,15 +96,39 @@ class Sales:
         faults = self._settings.faults
         if faults.failed <= draw < faults.failed + faults.moderated:
             return "moderated"
-        if not 0 < faults.failed < 1:
-            return "failed" if draw < faults.failed else "completed"
+        return "failed" if self.strikes("failed", faults.failed, draw, body) else "completed"
+
+    def strikes(self, end: str, chance: float, draw: float, body: dict[str, Any]) -> bool:
+        """Whether a bad end strikes that may be bought anew: not too often for one request."""
+        if not 0 < chance < 1:
+            return draw < chance
         same = json.dumps(body, sort_keys=True).encode()
-        row = f"failed {hashlib.sha256(same).hexdigest()[:16]}"
-        if draw < faults.failed and self._books.counter(row) < FAILED_IN_A_ROW:
+        row = f"{end} {hashlib.sha256(same).hexdigest()[:16]}"
+        if draw < chance and self._books.counter(row) < FAILED_IN_A_ROW:
             self._books.count(row)
-            return "failed"
+            return True
         self._books.reset(row)
-        return "completed"
+        return False
+
+    def too_dear(self, account: str, price: int) -> bool:
+        """Whether an account lacks the money for a price in micro-dollars."""
+        balance = self._settings.balance_usd
+        if balance is None:
+            return False
+        return self._books.charged(account) + Decimal(price).scaleb(-6) > balance
+
+    def comes_late(self, sell: Callable[[], object]) -> bool:
+        """Whether the submit counted last is sold, by ``sell``, later than its connection ends."""
+        chance = self._settings.faults.late_sale
+        if chance <= self.draw("late", self._books.submits()).random():
+            return False
+
+        def sell_then() -> None:
+            if not self._service.leaving.is_set():
+                sell()
+
+        asyncio.get_running_loop().call_later(self._settings.history_lag_s, sell_then)
+        return True
 
     def lost(self, prediction: BookedPrediction) -> str | None:
         """The name of the fault that loses the answer to a submit that was sold, or None."""

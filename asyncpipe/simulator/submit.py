@@ -8,7 +8,7 @@ import random
 import time
 from contextlib import suppress
 from dataclasses import replace
-from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -66,8 +66,7 @@ class Submits:
         if (unfit := self._unfit(request, body, number, lost=lost)) is not None:
             return unfit
         outcome = "unreachable" if lost else None
-        if faults.late_sale > dice(seed, "late", number).random():
-            self._sell_late(request, body, outcome)
+        if self._sales.comes_late(partial(self._sell, request, body, outcome)):
             return wire.drop(request)
         prediction = self._sell(request, body, outcome, called=url is not None)
         if url is not None:
@@ -99,8 +98,9 @@ class Submits:
         """What is answered to a submit beyond the account's limits or its money."""
         if self._too_many(body):
             return wire.too_many()
-        too_dear = self._too_dear(account, body)
-        return wire.refusal(402, "insufficient balance") if too_dear else None
+        if self._sales.too_dear(account, charge(body, catalog=self._settings.catalog)):
+            return wire.refusal(402, "insufficient balance")
+        return None
 
     def _too_many(self, body: dict[str, Any]) -> bool:
         most = self._settings.in_flight
@@ -108,21 +108,6 @@ class Submits:
             return False
         self._books.count("beyond_in_flight")
         return True
-
-    def _too_dear(self, account: str, body: Any) -> bool:
-        balance = self._settings.balance_usd
-        price = Decimal(self._charge(body)).scaleb(-6)
-        return balance is not None and self._books.charged(account) + price > balance
-
-    def _charge(self, body: dict[str, Any]) -> int:
-        return charge(body, catalog=self._settings.catalog)
-
-    def _sell_late(self, request: web.Request, body: dict[str, Any], outcome: str | None) -> None:
-        def sell() -> None:
-            if not self._service.leaving.is_set():
-                self._sell(request, body, outcome)
-
-        asyncio.get_running_loop().call_later(self._settings.history_lag_s, sell)
 
     def _sell(
         self,

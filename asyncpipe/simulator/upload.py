@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections import OrderedDict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -44,7 +45,7 @@ class UploadDesk:
 
     async def upload(self, request: web.Request) -> web.StreamResponse:
         """Answer one upload."""
-        part = await _file(request)
+        part = await _file(request, "file")
         if part is None:
             return refusal(400, "file is required")
         kind = part.headers.get("Content-Type", "application/octet-stream")
@@ -139,11 +140,35 @@ class UploadDesk:
         return True
 
 
-async def _file(request: web.Request) -> BodyPartReader | None:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FormFile:
+    """A file of a form: its bytes, its media type, its name."""
+
+    body: bytes
+    kind: str
+    name: str
+
+    @property
+    def ending(self) -> str:
+        """How its name ends; ``bin`` where it does not."""
+        return self.name.rpartition(".")[2].lower() or "bin"
+
+
+async def read_file(request: web.Request, field: str) -> FormFile | None:
+    """The file in a form's field; None where there is none, or one that is too large."""
+    part = await _file(request, field)
+    body = await _read(part, LARGEST_AUDIO) if part is not None else None
+    if part is None or body is None:
+        return None
+    kind = part.headers.get("Content-Type", "application/octet-stream")
+    return FormFile(body=body, kind=kind, name=part.filename or "")
+
+
+async def _file(request: web.Request, field: str) -> BodyPartReader | None:
     if not request.content_type.startswith("multipart/"):
         return None
     async for part in await request.multipart():
-        if isinstance(part, BodyPartReader) and part.name == "file":
+        if isinstance(part, BodyPartReader) and part.name == field:
             return part
     return None
 

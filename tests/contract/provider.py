@@ -29,6 +29,7 @@ from asyncpipe.jobs import Job
 from asyncpipe.providers import PredictionStatus, Provider
 from asyncpipe.providers.atlas import AtlasCloud
 from asyncpipe.providers.fal import Fal
+from asyncpipe.providers.replicate import Replicate
 from asyncpipe.simulator import Faults, Simulator, SimulatorSettings
 from asyncpipe.testing import FakeAccount, FakeProvider, Script
 from tests.contract.toy import Toy
@@ -97,7 +98,7 @@ Make = Callable[..., Provider]
 
 @asynccontextmanager
 async def _simulated(
-    make: Make, trouble: Trouble, folder: Path, **settings: Any
+    make: Make, trouble: Trouble, folder: Path, *, faults: str | None = None, **settings: Any
 ) -> AsyncIterator[Place]:
     """A provider, with the simulator at its other end."""
     if trouble is Trouble.NOBODY_THERE:
@@ -106,7 +107,7 @@ async def _simulated(
         return
     told = SimulatorSettings(
         speed=2000.0,
-        faults=Faults.parse(_FAULTS.get(trouble, "")),
+        faults=Faults.parse(faults or _FAULTS.get(trouble, "")),
         api_key="another" if trouble is Trouble.KEY else KEY,
         books=folder / "books.sqlite3",
         **settings,
@@ -127,6 +128,16 @@ async def simulated(trouble: Trouble, folder: Path) -> AsyncIterator[Place]:
 async def fal(trouble: Trouble, folder: Path) -> AsyncIterator[Place]:
     """fal, simulated."""
     async with _simulated(Fal, trouble, folder, profile="fal") as place:
+        yield place
+
+
+@asynccontextmanager
+async def replicate(trouble: Trouble, folder: Path) -> AsyncIterator[Place]:
+    """Replicate, simulated: of one that failed nobody says whether it is charged."""
+    struck = {Trouble.FAILED: "aborted=1", Trouble.NOT_SAID: "failed=1"}
+    async with _simulated(
+        Replicate, trouble, folder, profile="replicate", faults=struck.get(trouble)
+    ) as place:
         yield place
 
 
@@ -218,4 +229,4 @@ async def toy(trouble: Trouble, folder: Path) -> AsyncIterator[Place]:
         yield Place(provider=Toy(key, kitchen.origin), submits=lambda: kitchen.works)
 
 
-WORLDS: list[World] = [simulated, scripted, with_account, toy, fal]
+WORLDS: list[World] = [simulated, scripted, with_account, toy, fal, replicate]

@@ -21,6 +21,7 @@ from tests.support.clock import Clock
 from tests.support.simulator_client import Client, run
 
 FINAL = {
+    "canceled",
     "dropped",
     "endless",
     "fewer_outputs",
@@ -37,6 +38,7 @@ FINAL = {
     "nameless",
     "no_balance",
     "no_history",
+    "output_removed",
     "overrun",
     "refused",
     "retried",
