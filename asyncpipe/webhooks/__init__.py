@@ -21,6 +21,7 @@ from asyncpipe.webhooks.delivery import (
 )
 from asyncpipe.webhooks.keys import KeyRing, fetch_keys
 from asyncpipe.webhooks.notice import Notice, Notify, Occasion
+from asyncpipe.webhooks.secret import FetchedSecret
 from asyncpipe.webhooks.send import post_notice, run_command
 from asyncpipe.webhooks.standard import StandardWebhooks, sign
 from asyncpipe.webhooks.verifier import Claim, PublishedKeys, Verifier
@@ -29,6 +30,7 @@ __all__ = [
     "MALFORMED",
     "Claim",
     "Delivery",
+    "FetchedSecret",
     "Headers",
     "KeyRing",
     "Notice",

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 from yarl import URL
 
@@ -44,6 +44,7 @@ from asyncpipe.pricing import Quote
 from asyncpipe.providers.base import Cancelled, Listed, Prediction, PredictionStatus
 from asyncpipe.providers.client import ApiProvider
 from asyncpipe.providers.fal.answer import open_answer
+from asyncpipe.providers.fal.callback import verifier
 from asyncpipe.providers.fal.history import pages
 from asyncpipe.providers.fal.money import (
     UnitPrice,
@@ -69,6 +70,7 @@ from asyncpipe.providers.fal.routes import (
     submit_path,
 )
 from asyncpipe.providers.key import holds_key, read_key
+from asyncpipe.webhooks import Verifier, callback_url
 
 KEY_VARIABLES = ("FAL_KEY",)
 
@@ -118,8 +120,9 @@ class Fal(ApiProvider):
     where something stands in for fal's three hosts. ``simulated`` is for a simulator on this
     machine: then no variable is read and any key will do. ``keyless`` reads and sends no key.
     Results are kept for 30 days, by its documents, and media as long as the account says. Its list
-    shows requests by their end: what is not in it may be queued. Raises UsageError for a missing or
-    impossible key or address.
+    shows requests by their end: what is not in it may be queued. With a ``webhook_url`` every
+    submit asks to be called back there. Raises UsageError for a missing or impossible key or
+    address.
 
     What is sent of headers is the key alone: ``X-Fal-Store-IO: 0`` would make a lost submit one
     that nobody finds again, and without fal's own retries more requests would fail.
@@ -139,8 +142,11 @@ class Fal(ApiProvider):
         timeouts: Timeouts = DEFAULT_TIMEOUTS,
         simulated: bool = False,
         keyless: bool = False,
+        webhook_url: str | None = None,
     ) -> None:
         self._hosts = hosts_of(base_url, simulated=simulated)
+        self._webhook_url = callback_url(webhook_url, origin=self._hosts.queue)
+        self._verifier = verifier(self._hosts.storage)
         key = "" if keyless else _key(api_key, simulated=simulated)
         headers = {"Authorization": f"Key {key}"} if key else {}
         super().__init__(
@@ -151,6 +157,16 @@ class Fal(ApiProvider):
         self._bought: dict[str, None] = {}  # the endpoints of what was submitted here
         self._prices: dict[str, tuple[float, UnitPrice | ProviderError]] = {}
         self._asking: dict[str, asyncio.Lock] = {}
+
+    @property
+    def webhook_url(self) -> str | None:
+        """Where submits ask to be called back; None: nowhere."""
+        return self._webhook_url
+
+    @property
+    def verifier(self) -> Verifier:
+        """What tells its deliveries from forgeries; their keys are fetched from its own host."""
+        return self._verifier
 
     async def __aenter__(self) -> Self:
         """Open its connections. Raises UsageError for a proxy that cannot be used."""
@@ -177,6 +193,8 @@ class Fal(ApiProvider):
         Raises NotAccepted, SubmitStopped, Rejected, or SubmitUnknown.
         """
         path = submit_path(job.model)
+        if self._webhook_url is not None:
+            path = f"{path}?fal_webhook={quote(self._webhook_url, safe='')}"
         self._bought[job.model] = None
         answer = self._clean(await self._http.post(path, _input(job)))
         return read_submit(

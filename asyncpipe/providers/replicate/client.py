@@ -20,6 +20,7 @@ from asyncpipe.providers import Cancelled, Listed, Prediction
 from asyncpipe.providers.address import base_of, segment
 from asyncpipe.providers.client import ApiProvider
 from asyncpipe.providers.key import holds_key, read_key
+from asyncpipe.providers.replicate.callback import SECRET, verifier
 from asyncpipe.providers.replicate.history import body_of, pages
 from asyncpipe.providers.replicate.models import read_model
 from asyncpipe.providers.replicate.reader import (
@@ -29,6 +30,7 @@ from asyncpipe.providers.replicate.reader import (
     read_submit,
     read_upload,
 )
+from asyncpipe.webhooks import Verifier, callback_url
 
 BASE_URL = "https://api.replicate.com/v1"
 
@@ -60,8 +62,8 @@ class Replicate(ApiProvider):
     API's own, with or without ``/v1``. ``simulated`` is for a simulator on this machine: then
     neither variable is read and any key will do. ``keyless`` reads and sends no key. A job's model
     is ``owner/name``, ``owner/name:version``, a version's 64 digits, or ``deployments/owner/name``.
-    It tells no prices: they come from ``prices`` of the user. Raises UsageError for a missing or
-    impossible key or address.
+    It tells no prices: they come from ``prices`` of the user. With a ``webhook_url`` every submit
+    asks to be called back there. Raises UsageError for a missing or impossible key or address.
     """
 
     name = "replicate"
@@ -78,6 +80,7 @@ class Replicate(ApiProvider):
         timeouts: Timeouts = DEFAULT_TIMEOUTS,
         simulated: bool = False,
         keyless: bool = False,
+        webhook_url: str | None = None,
     ) -> None:
         key = "" if keyless else read_key(api_key, KEY_VARIABLES, simulated=simulated)
         super().__init__(
@@ -88,6 +91,22 @@ class Replicate(ApiProvider):
             timeouts=timeouts,
         )
 
+        self._webhook_url = callback_url(webhook_url, origin=str(self._base.origin()))
+        self._verifier = verifier(self._ask_secret)
+
+    @property
+    def webhook_url(self) -> str | None:
+        """Where submits ask to be called back; None: nowhere."""
+        return self._webhook_url
+
+    @property
+    def verifier(self) -> Verifier:
+        """What tells its deliveries from forgeries; the API tells the secret, with the key."""
+        return self._verifier
+
+    async def _ask_secret(self) -> HttpAnswer:
+        return self._clean(await self._http.get(SECRET, what="a question for a secret"))
+
     async def submit(self, job: Job) -> Prediction:
         """Buy one prediction with one POST; the answer may already be final.
 
@@ -97,7 +116,10 @@ class Replicate(ApiProvider):
         """
         named = read_model(job.model)
         version = {"version": named.told} if named.told else {}
-        answer = await self._http.post(named.path, {**version, "input": _input(job)})
+        called: dict[str, Any] = {}
+        if self._webhook_url is not None:
+            called = {"webhook": self._webhook_url, "webhook_events_filter": ["completed"]}
+        answer = await self._http.post(named.path, {**version, "input": _input(job), **called})
         answer = self._clean(answer)
         return read_submit(answer.status, answer.headers, answer.body)
 
