@@ -56,7 +56,17 @@ if TYPE_CHECKING:
     from asyncpipe.providers.atlas import AtlasCloud
     from asyncpipe.providers.fal import Fal
     from asyncpipe.providers.replicate import Replicate
-    from asyncpipe.report import Asset, Manifest, Outcome, Reconciled, Result, Status, read_manifest
+    from asyncpipe.report import (
+        Asset,
+        JobFailed,
+        Manifest,
+        Outcome,
+        Reason,
+        Reconciled,
+        Result,
+        Status,
+        read_manifest,
+    )
     from asyncpipe.webhooks import Notify
 
 __version__ = "0.1.0"
@@ -76,6 +86,7 @@ __all__ = [
     "HealthStatus",
     "Hook",
     "Job",
+    "JobFailed",
     "JobFileError",
     "JobRecord",
     "JobState",
@@ -94,6 +105,7 @@ __all__ = [
     "Provider",
     "ProviderError",
     "Rate",
+    "Reason",
     "Reconciled",
     "Replicate",
     "Resolved",
@@ -134,6 +146,7 @@ _ROOMS = {
     "Health": "engine",
     "HealthStatus": "engine",
     "Job": "jobs",
+    "JobFailed": "report",
     "JobFileError": "errors",
     "JobRecord": "jobs",
     "JobState": "jobs",
@@ -152,6 +165,7 @@ _ROOMS = {
     "Provider": "providers",
     "ProviderError": "errors",
     "Rate": "pricing",
+    "Reason": "report",
     "Reconciled": "report",
     "Replicate": "providers.replicate",
     "Resolved": "engine",

@@ -322,7 +322,7 @@ def without_outputs(record: JobRecord, last: Prediction, at: datetime) -> Failed
         job_id=record.id,
         at=at,
         error=f"{error}: {last.error}" if last.error else error,
-        notes=last.notes,
+        notes={**last.notes, "no_output": True},
         charged=True,
         moderated=last.moderated,
         request_id=last.request_id,

@@ -58,7 +58,8 @@ class Handle:
     @while_open
     async def status(self) -> Result:
         """The job's result as it stands: ``state`` says how far it is."""
-        return await ask_result(self._home._parts().ledger, self._id)
+        engine = self._home._parts()
+        return await ask_result(engine.ledger, self._id, engine.where)
 
     async def events(self) -> AsyncGenerator[JobUpdate, None]:
         """Follow the job: where it stands first, then what happens from now on, until it ends.

@@ -61,6 +61,7 @@ from asyncpipe.report import (
     Result,
     Totals,
     ask_result,
+    files_of,
     left_s,
     refused,
     result_of,
@@ -386,7 +387,7 @@ class Pipeline:
         while left is None or left > 0:
             page = await self._page(before, min(left or PAGE, PAGE), wanted, labelled)
             for row in page:
-                yield result_of(row)
+                yield result_of(row, files_of(self._parts().where))
             if len(page) < min(left or PAGE, PAGE):
                 return
             before, left = page[-1]["id"], None if left is None else left - len(page)
@@ -418,7 +419,8 @@ class Pipeline:
             except asyncio.CancelledError:
                 self._withdraw(found, caller)
                 raise
-        return await ask_result(self._parts(ever=True).ledger, found.id)
+        engine = self._parts(ever=True)
+        return await ask_result(engine.ledger, found.id, engine.where)
 
     async def stream(self, jobs: Jobs) -> AsyncGenerator[Result, None]:
         """Yield results as jobs finish; reads at most 4 x max_workers jobs ahead.
@@ -443,7 +445,10 @@ class Pipeline:
         ended = await ahead.next()
         if isinstance(ended, NotTaken):
             return refused(ended.item, ended.error)
-        return None if ended is None else await ask_result(self._parts().ledger, ended.id)
+        if ended is None:
+            return None
+        engine = self._parts()
+        return await ask_result(engine.ledger, ended.id, engine.where)
 
     async def _admit_one(self, job: JobLike) -> Ticket | JobRecord:
         return await self._admit(one_job(job))

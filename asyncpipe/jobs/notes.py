@@ -9,7 +9,8 @@ Notes = dict[str, Any]
 """By what it is: ``nsfw`` (a flag per output), ``error`` (words beside outputs), ``status`` (a word
 that is not known), ``given`` and ``asked`` (fewer outputs than the job asks for), ``raw`` (text: an
 output that cannot be read), ``extras`` (so many outputs at the end are files that nobody asked for,
-like a cover), ``moderated`` (whether moderation refused it). JSON types only."""
+like a cover), ``moderated`` (whether moderation refused it), ``no_output`` (it was done, and had no
+output). JSON types only."""
 
 NO_NOTES: Notes = {}
 

@@ -42,6 +42,7 @@ from asyncpipe.ledger.place import (
 from asyncpipe.ledger.protocol import Ledger, LedgerReader, SharedLedger
 from asyncpipe.ledger.rows import (
     FIRST,
+    AssetRow,
     AttemptRow,
     Counted,
     Drawn,
@@ -69,6 +70,7 @@ __all__ = [
     "INLINE",
     "MADE_NO_SENSE",
     "STATE_FOLDER",
+    "AssetRow",
     "AttemptRow",
     "Counted",
     "Drawn",

@@ -123,7 +123,8 @@ SELECT o.id AS id, o.name AS name, o.key AS key, o.type AS type, o.model AS mode
   o.told AS told, o.price_source AS price_source, o.assumed AS assumed,
   o.provider AS provider, o.bought_as AS bought_as,
   o.generation_s AS generation_s, o.prediction_id AS prediction_id, o.request_id AS request_id,
-  o.outputs AS outputs, o.notes AS notes, o.error AS error, o.submitted_at AS submitted_at,
+  o.outputs AS outputs, o.notes AS notes, o.settled AS settled, o.error AS error,
+  o.error_code AS error_code, o.submitted_at AS submitted_at,
   o.ended_at AS ended_at,
   s.path AS path, s.size AS size, s.sha256 AS sha256, s.store AS store,
   (SELECT count(*) FROM assets WHERE job_id=o.id AND n=o.n AND missing=0) AS files

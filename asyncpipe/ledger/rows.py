@@ -222,7 +222,9 @@ class ResultRow(TypedDict):
     request_id: str | None
     outputs: str | None
     notes: str | None
+    settled: str | None
     error: str | None
+    error_code: int | None
     submitted_at: str | None
     ended_at: str | None
     assets: Sequence[AssetRow]

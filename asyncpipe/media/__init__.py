@@ -8,9 +8,10 @@ from asyncpipe.media.borrow import RemoteFile
 from asyncpipe.media.bucket import Bucket
 from asyncpipe.media.disk import GIB, DiskSpace
 from asyncpipe.media.downloader import Downloader
-from asyncpipe.media.formats import media_type
+from asyncpipe.media.formats import media_type, type_of_name
 from asyncpipe.media.inspection import Inspection
 from asyncpipe.media.local import BadInputs, LocalFiles, trouble_with
+from asyncpipe.media.measures import Measures, measure
 from asyncpipe.media.objects import BucketStore
 from asyncpipe.media.parts import stands
 from asyncpipe.media.source import StoredFile, Target
@@ -25,11 +26,14 @@ __all__ = [
     "Downloader",
     "Inspection",
     "LocalFiles",
+    "Measures",
     "RemoteFile",
     "Store",
     "StoredFile",
     "Target",
+    "measure",
     "media_type",
     "stands",
     "trouble_with",
+    "type_of_name",
 ]

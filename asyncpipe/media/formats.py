@@ -185,6 +185,11 @@ def media_type(head: bytes, name: str = "") -> tuple[str, str]:
     return told, _TYPE_OF.get(told, "application/octet-stream")
 
 
+def type_of_name(name: str) -> str | None:
+    """The media type of a file of ours, whose ending says what its bytes are; or None."""
+    return _TYPE_OF.get(PurePosixPath(name).suffix.lower().lstrip("."))
+
+
 def is_page(head: bytes) -> bool:
     """Whether these are the first bytes of a web page, an XML error or JSON, not of media."""
     return _PAGE.match(head) is not None

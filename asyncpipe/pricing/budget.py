@@ -22,8 +22,8 @@ class Fit(Enum):
 class Committed(Protocol):
     """What a folder's jobs are charged and what is reserved for them, in micro-dollars, by now."""
 
-    charged: int
-    reserved: int
+    charged_micro: int
+    reserved_micro: int
 
 
 class InFlight(Protocol):
@@ -44,26 +44,26 @@ class SharedMoney:
     is never too little of ours.
     """
 
-    charged: int = 0
-    reserved: int = 0
+    charged_micro: int = 0
+    reserved_micro: int = 0
     _releasable: int = 0
     _unanswered: int = 0
 
     def note(self, *, charged: int, reserved: int, releasable: int, unanswered: int) -> None:
         """Take what the ledger says."""
-        self.charged, self.reserved = charged, reserved
+        self.charged_micro, self.reserved_micro = charged, reserved
         self._releasable, self._unanswered = releasable, unanswered
 
     def add(self, micro: int) -> None:
         """Count what an intent of ours has reserved."""
-        self.reserved += micro
+        self.reserved_micro += micro
         self._releasable += micro
         self._unanswered += micro
 
     def full(self, cap: int | None) -> None:
         """Note that the ledger refused an intent: others have reserved what was left."""
         if cap is not None:
-            self.add(max(0, cap - self.charged - self.reserved))
+            self.add(max(0, cap - self.charged_micro - self.reserved_micro))
 
     def releasable(self) -> int:
         """Micro-dollars reserved for what is in flight, at anybody's."""
@@ -116,12 +116,12 @@ class Budget:
     @property
     def committed(self) -> int:
         """Micro-dollars charged or reserved."""
-        return self._committed.charged + self._committed.reserved
+        return self._committed.charged_micro + self._committed.reserved_micro
 
     @property
     def reserved(self) -> int:
         """Micro-dollars reserved."""
-        return self._committed.reserved
+        return self._committed.reserved_micro
 
     @property
     def releasable(self) -> int:

@@ -347,7 +347,7 @@ def described(result: Result) -> dict[str, Any]:
         "status": result.status,
         "outcome": result.outcome.value,
         "cost": f"{result.cost:f}",
-        "files": [asset.path for asset in result.assets],
+        "files": [asset.name for asset in result.assets],
         "error": result.error,
         "prediction_id": result.prediction_id,
     }

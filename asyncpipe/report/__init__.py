@@ -20,7 +20,17 @@ from asyncpipe.report.manifest import (
 from asyncpipe.report.progress import Progress
 from asyncpipe.report.purchases import Ledgered, read_entries
 from asyncpipe.report.reconcile import Compared, ModelCompared, Reconciled, Verdict, compare
-from asyncpipe.report.results import Asset, Outcome, Result, ask_result, refused, result_of
+from asyncpipe.report.results import (
+    Asset,
+    JobFailed,
+    Outcome,
+    Reason,
+    Result,
+    ask_result,
+    files_of,
+    refused,
+    result_of,
+)
 from asyncpipe.report.status import Status, read_status, status_document, status_lines
 from asyncpipe.report.summary import summary
 from asyncpipe.report.totals import Totals
@@ -31,12 +41,14 @@ __all__ = [
     "MANIFEST_NAME",
     "Asset",
     "Compared",
+    "JobFailed",
     "Ledgered",
     "Manifest",
     "ManifestWriter",
     "ModelCompared",
     "Outcome",
     "Progress",
+    "Reason",
     "Reconciled",
     "Result",
     "Status",
@@ -47,6 +59,7 @@ __all__ = [
     "export_file",
     "export_rows",
     "export_stream",
+    "files_of",
     "left_s",
     "manifest_due_s",
     "money",

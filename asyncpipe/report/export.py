@@ -39,6 +39,7 @@ COLUMNS = (
     *("charged_usd", "reserved_usd", "cost_source", "prediction_id", "request_id"),
     *("attempts_charged", "estimated", "overrun_usd", "lost_answers"),
     *("attempts", "polls", "submitted_at", "completed_at", "error", "notes"),
+    *("reason", "error_code"),
     *("asset", "asset_bytes", "asset_sha256", "assets", "store", "asset_url"),
 )
 """Of every row, in order. ``asset`` is the first asset's path, ``assets`` are all of them;
@@ -143,7 +144,7 @@ def _job_row(row: ResultRow, linker: Linker) -> dict[str, Any]:
     spec = orjson.loads(row["spec"])
     head = {"name": row["name"], "key": row["key"], "type": row["type"], "model": row["model"]}
     head |= {"prompt": spec["prompt"], "params": spec["params"], "labels": spec.get("labels", {})}
-    told = _NEVER if row["n"] is None else _told(result_of(row), linker)
+    told = _NEVER if row["n"] is None else _told(result_of(row, None), linker)
     return {**dict.fromkeys(COLUMNS), **head, **told}
 
 
@@ -184,10 +185,12 @@ def _told(result: Result, linker: Linker) -> dict[str, Any]:
         "completed_at": _iso(result.completed_at),
         "error": result.error,
         "notes": result.notes,
-        "asset": first.path if first else None,
+        "reason": result.reason,
+        "error_code": result.error_code,
+        "asset": first.name if first else None,
         "asset_bytes": first.size if first else None,
         "asset_sha256": first.sha256 if first else None,
-        "assets": [asset.path for asset in result.assets],
+        "assets": [asset.name for asset in result.assets],
         "store": first.store or None if first else None,
         "asset_url": linker.of([first])[0] if first else None,
     }

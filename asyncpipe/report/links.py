@@ -33,12 +33,12 @@ class Linker:
     def of(self, assets: Sequence[Asset]) -> list[str | None]:
         """A link to each asset, or None: its URL in its store where nothing else is said."""
         if self._bucket is not None and self._presign is not None:
-            ours = [asset.path for asset in assets if asset.store == self._store]
+            ours = [asset.name for asset in assets if asset.store == self._store]
             signed = dict(zip(ours, self._bucket.sign(ours, self._presign), strict=True))
-            return [signed.get(asset.path) for asset in assets]
+            return [signed.get(asset.name) for asset in assets]
         return [self._link(asset) for asset in assets]
 
     def _link(self, asset: Asset) -> str | None:
         if self._template is not None:
-            return self._template.replace("{path}", quote(asset.path))
-        return f"{asset.store}/{asset.path}" if "://" in asset.store else None
+            return self._template.replace("{path}", quote(asset.name))
+        return f"{asset.store}/{asset.name}" if "://" in asset.store else None

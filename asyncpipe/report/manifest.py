@@ -32,12 +32,12 @@ from asyncpipe.ledger import (
 from asyncpipe.media import Bucket
 from asyncpipe.pricing import usd_text
 from asyncpipe.report.links import Linker
-from asyncpipe.report.results import Asset, Result, result_of
+from asyncpipe.report.results import Asset, Result, files_of, result_of
 from asyncpipe.report.totals import Totals
 
 MANIFEST_NAME = "manifest.json"
 
-MANIFEST_VERSION = 1
+MANIFEST_VERSION = 2
 
 LONG_S = 2.0
 """A manifest that takes longer (beyond some 40,000 jobs) is not written at every batch's end."""
@@ -75,7 +75,8 @@ class Manifest:
 
     def __iter__(self) -> Iterator[Result]:
         with reading(self.where) as ledger:
-            yield from map(result_of, ledger.results(started=True))
+            folder = files_of(self.where)
+            yield from (result_of(row, folder) for row in ledger.results(started=True))
 
 
 def read_manifest(folder: Where) -> Manifest:
@@ -134,7 +135,7 @@ def _document(manifest: Manifest, ledger: LedgerReader) -> Iterator[bytes]:
     yield head.removesuffix(b"\n}") + _RESULTS
     separator = b"\n    "
     for row in ledger.results(started=True):
-        yield separator + orjson.dumps(_row(result_of(row), linker))
+        yield separator + orjson.dumps(_row(result_of(row, None), linker))
         separator = b",\n    "
     yield b"\n  ]\n}\n"
 
@@ -189,7 +190,7 @@ def remarks(totals: Totals, folder: str = "FOLDER") -> list[str]:
             f"{_counted(totals.overruns, 'prediction')} cost {usd_text(totals.overrun)} USD more "
             "than was reserved: what the provider says is charged"
         )
-    if totals.estimated:
+    if totals.estimated_micro:
         said.append(
             f"{usd_text(totals.estimated)} USD are charged by the provider's own estimates: "
             "the bill may say otherwise"
@@ -219,7 +220,7 @@ def _head(manifest: Manifest, ledger: LedgerReader, linker: Linker) -> dict[str,
     totals, bucket = manifest.totals, bucket_of(manifest.where)
     return {
         "generated_at": manifest.generated_at.isoformat(timespec="seconds"),
-        "total_cost": money(totals.charged),
+        "total_cost": money(totals.charged_micro),
         "total_jobs": totals.total,
         "successful": totals.successful,
         **({"missing": totals.missing} if totals.missing else {}),
@@ -227,12 +228,12 @@ def _head(manifest: Manifest, ledger: LedgerReader, linker: Linker) -> dict[str,
         "unknown": totals.unknown,
         "pending": totals.pending,
         "removed": totals.removed,
-        "reserved": money(totals.reserved),
-        "estimated_cost": money(totals.estimated),
-        "overrun": money(totals.overrun),
+        "reserved": money(totals.reserved_micro),
+        "estimated_cost": money(totals.estimated_micro),
+        "overrun": money(totals.overrun_micro),
         "lost_answers": totals.lost_answers,
         "remarks": remarks(totals),
-        "cost_by_model": {m: money(c) for m, c in sorted(totals.cost_by_model.items())},
+        "cost_by_model": {m: money(c) for m, c in sorted(totals.cost_by_model_micro.items())},
         "run": _run(ledger),
         **({"store": str(bucket)} if bucket is not None else {}),
         **({"links": manifest.links.told} if manifest.links is not None else {}),
@@ -255,7 +256,7 @@ def _run(ledger: LedgerReader) -> dict[str, Any]:
 
 
 def _row(result: Result, linker: Linker) -> dict[str, Any]:
-    first = result.assets[0].path if result.assets else None
+    first = result.assets[0].name if result.assets else None
     return {
         "name": result.name,
         "model": result.model,
@@ -266,6 +267,8 @@ def _row(result: Result, linker: Linker) -> dict[str, Any]:
         "cost": _money_of(result.cost),
         "generation_time": None if result.generation_s is None else round(result.generation_s, 1),
         "error": result.error,
+        "reason": result.reason,
+        "error_code": result.error_code,
         "notes": result.notes,
         "labels": dict(result.labels),
         "key": result.key,
@@ -293,7 +296,7 @@ def _row(result: Result, linker: Linker) -> dict[str, Any]:
 
 
 def _asset(asset: Asset, link: str | None) -> dict[str, Any]:
-    told = {"local_path": asset.path, "bytes": asset.size, "sha256": asset.sha256}
+    told = {"local_path": asset.name, "bytes": asset.size, "sha256": asset.sha256}
     if asset.store:
         told["store"] = asset.store
     if link is not None:

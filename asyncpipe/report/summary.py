@@ -37,9 +37,9 @@ def summary(
     """
     lines = ["", "Summary" + (" (simulated: no real money)" if simulated else "")]
     lines += columns(_counts(totals, elapsed_s, manifest))
-    if totals.cost_by_model:
+    if totals.cost_by_model_micro:
         lines.append("  cost by model")
-        costs = sorted(totals.cost_by_model.items())
+        costs = sorted(totals.cost_by_model_micro.items())
         lines += columns([(model, usd(cost)) for model, cost in costs], indent=4)
     if windows:
         lines.append("  limits met")

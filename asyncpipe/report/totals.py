@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from decimal import Decimal
 
 from asyncpipe.jobs import NOT_FOUND, Attempt, JobRecord, JobState, Noted, count_notes
 from asyncpipe.ledger import Sums
+from asyncpipe.pricing import from_micro
 
 
 @dataclass(slots=True, kw_only=True)
 class Totals:
-    """What stands in a folder's ledger; amounts in micro-dollars.
+    """What stands in a folder's ledger; amounts in USD, and inside in micro-dollars.
 
     ``jobs`` counts jobs by state, those removed from the job file before they were submitted
     apart (``removed``); ``in_doubt`` counts failed ones that an earlier attempt may have been
@@ -27,14 +29,14 @@ class Totals:
     jobs: Counter[JobState] = field(default_factory=Counter)
     in_doubt: int = 0
     removed: int = 0
-    charged: int = 0
-    estimated: int = 0
-    overrun: int = 0
+    charged_micro: int = 0
+    estimated_micro: int = 0
+    overrun_micro: int = 0
     overruns: int = 0
-    reserved: int = 0
-    held: int = 0
+    reserved_micro: int = 0
+    held_micro: int = 0
     lost_answers: int = 0
-    cost_by_model: Counter[str] = field(default_factory=Counter)
+    cost_by_model_micro: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
     losses: Counter[str] = field(default_factory=Counter)
     doubts: Counter[str] = field(default_factory=Counter)
@@ -65,15 +67,15 @@ class Totals:
         )
         totals.jobs[JobState.PENDING] -= sums.removed
         for row in sums.money:
-            totals.charged += row["charged"]
-            totals.estimated += row["estimated"]
-            totals.overrun += row["overrun"]
+            totals.charged_micro += row["charged"]
+            totals.estimated_micro += row["estimated"]
+            totals.overrun_micro += row["overrun"]
             totals.overruns += row["overruns"]
-            totals.reserved += row["reserved"]
-            totals.held += row["reserved"] if row["earlier"] else 0
+            totals.reserved_micro += row["reserved"]
+            totals.held_micro += row["reserved"] if row["earlier"] else 0
             totals.lost_answers += row["lost"]
             if row["charged"]:
-                totals.cost_by_model[row["model"]] += row["charged"]
+                totals.cost_by_model_micro[row["model"]] += row["charged"]
         for state, error, count in sums.causes:
             totals.count_cause(state, error, count)
         return totals
@@ -135,20 +137,50 @@ class Totals:
     def _count_money(self, record: JobRecord, count: int) -> None:
         self.in_doubt += count * record.in_doubt
         for each in (record.attempt, *record.earlier):
-            self.reserved += count * each.reserved
+            self.reserved_micro += count * each.reserved
             if each.paid:
                 self._charge(record.job.model, count, each)
         for each in record.earlier:
-            self.held += count * each.reserved
+            self.held_micro += count * each.reserved
             self.lost_answers += count * (each.settled is None)
 
     def _charge(self, model: str, count: int, attempt: Attempt) -> None:
-        self.charged += count * attempt.charged
-        self.estimated += count * attempt.charged if attempt.estimated else 0
-        self.overrun += count * attempt.overrun
+        self.charged_micro += count * attempt.charged
+        self.estimated_micro += count * attempt.charged if attempt.estimated else 0
+        self.overrun_micro += count * attempt.overrun
         self.overruns += count * (attempt.overrun > 0)
         if attempt.charged:
-            self.cost_by_model[model] += count * attempt.charged
+            self.cost_by_model_micro[model] += count * attempt.charged
+
+    @property
+    def charged(self) -> Decimal:
+        """What the jobs cost, in USD."""
+        return from_micro(self.charged_micro)
+
+    @property
+    def reserved(self) -> Decimal:
+        """What is reserved for jobs that may still be charged, in USD."""
+        return from_micro(self.reserved_micro)
+
+    @property
+    def held(self) -> Decimal:
+        """Of what is reserved, that for lost answers of jobs that went on, in USD."""
+        return from_micro(self.held_micro)
+
+    @property
+    def estimated(self) -> Decimal:
+        """Of what is charged, that by the provider's own estimate, in USD."""
+        return from_micro(self.estimated_micro)
+
+    @property
+    def overrun(self) -> Decimal:
+        """What predictions cost beyond what was reserved for them, in USD."""
+        return from_micro(self.overrun_micro)
+
+    @property
+    def cost_by_model(self) -> dict[str, Decimal]:
+        """What the jobs of each model cost, in USD."""
+        return {model: from_micro(micro) for model, micro in self.cost_by_model_micro.items()}
 
     @property
     def successful(self) -> int:

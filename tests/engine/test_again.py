@@ -52,7 +52,7 @@ def test_a_lost_submit_is_sent_again_with_its_key(tmp_path: Path, script: Script
             seen.append(type(event).__name__)
 
     totals = run(tmp_path, provider, on_event=hook)
-    assert (totals.successful, totals.reserved, len(provider.sold)) == (3, 0, 3)
+    assert (totals.successful, totals.reserved_micro, len(provider.sold)) == (3, 0, 3)
     assert "Unknown" not in seen
     by_key = [key for key, _ in provider.keys]
     assert len(by_key) == 4
@@ -73,13 +73,13 @@ def test_one_that_is_never_answered_stays_unknown_until_a_later_run(tmp_path: Pa
     """Then it is asked for by the key that the ledger has; collect buys nothing and asks nobody."""
     provider = Keyed(scripts={"杯子 1": LOST}, replays=[RESET] * 9)
     totals = run(tmp_path, provider)
-    assert (totals.unknown, totals.reserved, len(provider.sold)) == (1, 40_000, 3)
+    assert (totals.unknown, totals.reserved_micro, len(provider.sold)) == (1, 40_000, 3)
     asked, provider.replays = len(provider.keys), []
     clock_restarts(provider)
     assert collect(tmp_path, provider).totals.unknown == 1
     assert len(provider.keys) == asked
     totals = run(tmp_path, provider)
-    assert (totals.successful, totals.unknown, totals.reserved) == (3, 0, 0)
+    assert (totals.successful, totals.unknown, totals.reserved_micro) == (3, 0, 0)
     assert (len(provider.sold), len(provider.keys)) == (3, asked + 1)
 
 
@@ -150,7 +150,7 @@ def test_what_is_refused_the_second_time_proves_nothing(
     """The first may have been taken: nothing is released, and nothing is bought elsewhere."""
     provider = Keyed(scripts={"杯子 0": LOST}, replays=[refusal])
     totals = run(tmp_path, provider, 1)
-    assert (totals.unknown, totals.reserved, len(provider.keys)) == (1, 40_000, 2)
+    assert (totals.unknown, totals.reserved_micro, len(provider.keys)) == (1, 40_000, 2)
 
 
 # -- pure ---------------------------------------------------------------------------------------

@@ -63,7 +63,7 @@ def test_what_the_provider_does_not_know_after_its_retention_is_unknown(tmp_path
     assert run_counted(tmp_path, provider, jobs(1))[0].totals.jobs[JobState.EXPIRED] == 1
     aged(tmp_path, 14.1)
     totals = collect(tmp_path, provider).totals
-    assert (totals.unknown, totals.reserved) == (1, 40_000)
+    assert (totals.unknown, totals.reserved_micro) == (1, 40_000)
 
 
 @pytest.mark.parametrize("again", ["run", "collect"])
@@ -97,7 +97,7 @@ def test_an_unknown_job_that_turns_out_failed_is_free(tmp_path: Path) -> None:
     )
     at_once(provider)._made["p1"].polls *= 2
     totals = collect(tmp_path, provider).totals
-    assert (totals.unknown, totals.pending, totals.reserved) == (0, 1, 0)
+    assert (totals.unknown, totals.pending, totals.reserved_micro) == (0, 1, 0)
     assert len(provider.sold) == 1
 
 

@@ -37,7 +37,9 @@ S = JobState
 
 def totals(**states: int) -> Totals:
     counted = Counter({JobState(name): count for name, count in states.items()})
-    return Totals(jobs=counted, charged=1_200_000, reserved=80_000 * states.get("unknown", 0))
+    return Totals(
+        jobs=counted, charged_micro=1_200_000, reserved_micro=80_000 * states.get("unknown", 0)
+    )
 
 
 def notice(**said: Any) -> Notice:

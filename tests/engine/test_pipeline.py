@@ -44,7 +44,7 @@ def test_every_job_succeeds_and_the_books_agree(tmp_path: Path) -> None:
     assert len(provider.sold) == len(set(provider.sold)) == 10
     assert {result.outcome for result in results} == {Outcome.SUCCEEDED}
     assert sum(result.cost for result in results) == Decimal("0.40")
-    assert all((tmp_path / asset.path).stat().st_size for r in results for asset in r.assets)
+    assert all((tmp_path / asset.name).stat().st_size for r in results for asset in r.assets)
     assert [result.name for result in results] == [f"杯子 {n}" for n in range(10)]
 
 
@@ -63,7 +63,7 @@ def test_patience_ends_a_run_that_gets_nowhere(tmp_path: Path) -> None:
     manifest, _, stopped = run_batch(tmp_path, provider, jobs(3), patience_s=600.0)
     assert isinstance(stopped, NotAccepted)
     assert "no route to host" in str(stopped)
-    assert (manifest.totals.pending, manifest.totals.charged, provider.sold) == (3, 0, [])
+    assert (manifest.totals.pending, manifest.totals.charged_micro, provider.sold) == (3, 0, [])
 
 
 @pytest.mark.parametrize("stop", [KeyRefused("401", status=401), BalanceExhausted("402")])
@@ -114,7 +114,7 @@ def test_a_rejected_job_is_final_and_free(tmp_path: Path) -> None:
     assert provider.submits == 2
     assert results[0].outcome is Outcome.FAILED_NOT_CHARGED
     assert (results[0].error, results[0].request_id) == ("400: bad size", "req-9")
-    assert manifest.totals.charged == 40_000
+    assert manifest.totals.charged_micro == 40_000
 
 
 def test_a_released_failure_is_tried_again_within_retries(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_a_released_failure_is_tried_again_within_retries(tmp_path: Path) -> Non
     manifest, results, _ = run_batch(tmp_path, provider, jobs(1), retries=2)
     assert len(provider.sold) == 3
     assert (results[0].attempts, results[0].error) == (3, "gpu lost")
-    assert (manifest.totals.charged, manifest.totals.reserved) == (0, 0)
+    assert (manifest.totals.charged_micro, manifest.totals.reserved_micro) == (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -138,9 +138,9 @@ def test_what_must_not_be_bought_again_is_not(tmp_path: Path, script: Script, ch
     """Moderation, and failures whose money is not known to be back, end at once."""
     provider = FakeProvider(default=script)
     manifest, _, _ = run_batch(tmp_path, provider, jobs(1), retries=5)
-    assert (len(provider.sold), manifest.totals.charged) == (1, charged)
+    assert (len(provider.sold), manifest.totals.charged_micro) == (1, charged)
     manifest, _, _ = run_batch(tmp_path, provider, jobs(1), retry_failed=True)
-    assert (len(provider.sold), manifest.totals.charged) == (1, charged)
+    assert (len(provider.sold), manifest.totals.charged_micro) == (1, charged)
 
 
 @pytest.mark.parametrize("generation_s", [10.0, 0.0], ids=["polled", "at once"])
@@ -159,7 +159,7 @@ def test_a_failure_of_which_nobody_knows_whether_it_is_charged_is_unknown(
     for retry_failed in (False, True):
         manifest, results, _ = run_batch(tmp_path, provider, jobs(1), retry_failed=retry_failed)
         assert (manifest.totals.unknown, manifest.totals.failed) == (1, 0)
-        assert (manifest.totals.reserved, manifest.totals.charged) == (40_000, 0)
+        assert (manifest.totals.reserved_micro, manifest.totals.charged_micro) == (40_000, 0)
         assert len(provider.sold) == 1
     assert (results[0].outcome, results[0].prediction_id) == (Outcome.UNKNOWN, "p1")
     assert str(results[0].error) == "broken: whether it is charged the provider does not say"
@@ -187,7 +187,7 @@ def test_the_deadline_expires_and_the_next_run_goes_on(tmp_path: Path) -> None:
     provider = FakeProvider(default=Script(generation_s=5_000.0))
     manifest, results, _ = run_batch(tmp_path, provider, jobs(1))
     assert manifest.totals.pending == 1
-    assert manifest.totals.reserved == 40_000
+    assert manifest.totals.reserved_micro == 40_000
     assert results[0].state is JobState.EXPIRED
     assert "prediction is kept" in str(results[0].error)
     provider._made["p1"].ready = 0.0
@@ -206,7 +206,7 @@ def test_a_prediction_nobody_knows_expires(tmp_path: Path) -> None:
     """404 beyond the warm-up, up to the deadline: it may have been charged, and be found yet."""
     provider = FakeProvider(default=Script(polls=[PredictionGone("404")] * 999))
     manifest, _, _ = run_batch(tmp_path, provider, jobs(1))
-    assert (manifest.totals.jobs[JobState.EXPIRED], manifest.totals.reserved) == (1, 40_000)
+    assert (manifest.totals.jobs[JobState.EXPIRED], manifest.totals.reserved_micro) == (1, 40_000)
 
 
 def test_completed_without_outputs_is_failed_and_charged(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_completed_without_outputs_is_failed_and_charged(tmp_path: Path) -> None
     provider = FakeProvider(default=Script(polls=[empty] * 999))
     manifest, results, _ = run_batch(tmp_path, provider, jobs(1))
     assert results[0].outcome is Outcome.FAILED_CHARGED
-    assert manifest.totals.charged == 40_000
+    assert manifest.totals.charged_micro == 40_000
 
 
 def test_several_outputs_become_numbered_files(tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_several_outputs_become_numbered_files(tmp_path: Path) -> None:
     provider = FakeProvider(scripts={"a": Script(outputs=(PIXEL, PIXEL, PIXEL))})
     named = [Job(name=name, model=FLUX, prompt=name) for name in ("a_2", "a", "b")]
     _, results, _ = run_batch(tmp_path, provider, named)
-    paths = [asset.path for result in results for asset in result.assets]
+    paths = [asset.name for result in results for asset in result.assets]
     assert len(set(paths)) == 5
     assert "images/a_2.png" in paths
     assert [len(result.assets) for result in results] == [1, 3, 1]
@@ -235,7 +235,7 @@ def test_a_page_instead_of_media_is_never_stored(tmp_path: Path) -> None:
     provider = FakeProvider(default=Script(outputs=(GONE,)))
     manifest, results, _ = run_batch(tmp_path, provider, jobs(1))
     assert results[0].state is JobState.GENERATED
-    assert manifest.totals.charged == 40_000
+    assert manifest.totals.charged_micro == 40_000
     assert not list((tmp_path / "images").iterdir())
 
 

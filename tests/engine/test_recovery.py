@@ -51,7 +51,7 @@ def test_lost_answers_are_submitted_again_where_the_user_said_so(tmp_path: Path)
     assert manifest.totals.unknown == 1
     manifest, _ = run_counted(tmp_path, provider, jobs(3), resubmit_unknown=True)
     assert (manifest.totals.successful, manifest.totals.unknown) == (3, 0)
-    assert manifest.totals.reserved == 2 * 40_000
+    assert manifest.totals.reserved_micro == 2 * 40_000
     assert provider.submits == 5
 
 

@@ -107,7 +107,8 @@ def test_why_there_is_no_output_is_the_error(
     (result,) = run(tmp_path, {"a": answer})
     assert (result.state, result.charged) == (JobState.FAILED, True)
     assert words in (result.error or "")
-    assert result.notes == answer.notes | ({"moderated": True} if moderated else {})
+    told = {"moderated": True} if moderated else {}
+    assert result.notes == answer.notes | told | {"no_output": True}
 
 
 def test_what_a_failed_prediction_says_besides_is_kept(tmp_path: Path) -> None:
@@ -126,7 +127,7 @@ def test_files_beside_the_outputs_are_stored_and_count_for_nothing(tmp_path: Pat
     answers = {"歌": done(SONG, extras=(PIXEL, text))}
     (result,) = run(tmp_path, answers, type="audio", model="suno/song", params={"n": 1})
     assert result.state is JobState.SUCCEEDED
-    assert [asset.path for asset in result.assets] == [
+    assert [asset.name for asset in result.assets] == [
         "audio/歌.wav", "audio/歌_extra_1.png", "audio/歌_extra_2.txt",
     ]  # fmt: skip
     assert result.notes == {"extras": 2}
@@ -154,7 +155,7 @@ def test_media_inside_an_answer_are_asked_for_again_with_fewer_extras(tmp_path: 
     assert result.state is JobState.GENERATED
     result = run_virtual(main(*[done(PIXEL)] * 50, patience_s=5.0))
     assert result.state is JobState.SUCCEEDED
-    assert result.assets[0].path == "images/a.png"
+    assert result.assets[0].name == "images/a.png"
 
 
 def test_an_extra_file_that_cannot_be_had_fails_nothing(tmp_path: Path) -> None:
@@ -162,4 +163,4 @@ def test_an_extra_file_that_cannot_be_had_fails_nothing(tmp_path: Path) -> None:
     answers = {"a": done(PIXEL, extras=("data:text/html,<html>gone", PIXEL))}
     (result,) = run(tmp_path, answers)
     assert result.state is JobState.SUCCEEDED
-    assert [asset.path for asset in result.assets] == ["images/a.png", "images/a_extra_2.png"]
+    assert [asset.name for asset in result.assets] == ["images/a.png", "images/a_extra_2.png"]

@@ -49,7 +49,7 @@ def test_a_lost_submit_is_adopted_and_delivered(tmp_path: Path) -> None:
             seen.append(type(event).__name__)
 
     totals = states(tmp_path, provider, on_event=hook)
-    assert (totals.successful, totals.reserved, len(provider.sold)) == (3, 0, 3)
+    assert (totals.successful, totals.reserved_micro, len(provider.sold)) == (3, 0, 3)
     assert [each for each in seen if each != "Polled"] == [
         *("Intended", "Unknown", "Found", "Generated", "AssetStored", "Succeeded")
     ]
@@ -131,7 +131,7 @@ def test_what_cannot_be_told_stays_unknown(
     provider = lister(scripts={"杯子 0": LOST})
     wrong(provider)
     totals = states(tmp_path, provider, ambiguous=ambiguous)
-    assert (totals.successful, totals.unknown, totals.reserved) == (2, 1, 40_000)
+    assert (totals.successful, totals.unknown, totals.reserved_micro) == (2, 1, 40_000)
     assert len(provider.sold) == 3
 
 
@@ -214,7 +214,7 @@ def test_what_surely_was_not_bought_is_submitted_again(tmp_path: Path) -> None:
     assert (manifest.totals.successful, len(provider.sold)) == (9, 9)
     (result,) = [each for each in manifest if each.name == "杯子 0"]
     assert result.attempts == 2
-    assert manifest.totals.reserved == 0
+    assert manifest.totals.reserved_micro == 0
 
 
 def test_it_is_submitted_again_once_at_most(tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_one_that_turns_up_after_all_is_booked_and_ends_this(tmp_path: Path) -> 
     )
     totals = manifest.totals
     assert (totals.successful, totals.unknown) == (69, 1)
-    assert (totals.charged, len(provider.sold)) == (70 * 40_000, 70)
+    assert (totals.charged_micro, len(provider.sold)) == (70 * 40_000, 70)
     assert any("p1 turned up" in each and "paid for twice" in each for each in remarks)
 
 

@@ -124,7 +124,7 @@ def test_like_jobs_are_asked_for_once(tmp_path: Path) -> None:
     provider = Quoter()
     manifest, _ = run_batch(tmp_path, provider, jobs(500), max_workers=50)
     assert len(provider.quoted) == 1
-    assert manifest.totals.charged == 500 * 50_000
+    assert manifest.totals.charged_micro == 500 * 50_000
     assert set(attempts(tmp_path, "price_source")) == {("provider quote of 2026-11-25",)}
 
 
@@ -139,10 +139,10 @@ def test_each_distinct_price_is_asked_for_once_and_lazily(tmp_path: Path) -> Non
 def test_a_provider_without_quotes_goes_on_as_before(tmp_path: Path) -> None:
     """The protocol method is optional, and so is asking."""
     manifest, _ = run_batch(tmp_path / "a", FakeProvider(), jobs(2))
-    assert manifest.totals.charged == 80_000
+    assert manifest.totals.charged_micro == 80_000
     provider = Quoter()
     manifest, _ = run_batch(tmp_path / "b", provider, jobs(2), quotes=False)
-    assert (manifest.totals.charged, provider.quoted) == (80_000, [])
+    assert (manifest.totals.charged_micro, provider.quoted) == (80_000, [])
 
 
 def test_a_refused_quote_falls_back_and_is_told_once(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_a_refused_quote_falls_back_and_is_told_once(tmp_path: Path) -> None:
     told: list[str] = []
     provider = Quoter(answers=[Rejected("the API gives no quote (HTTP 400: bad)", status=400)])
     manifest, stopped = run_batch(tmp_path, provider, jobs(9, sizes=3), on_remark=told.append)
-    assert (manifest.totals.charged, stopped) == (9 * 40_000, None)
+    assert (manifest.totals.charged_micro, stopped) == (9 * 40_000, None)
     assert len(provider.quoted) == 3
     assert told == [
         f"no quote for {FLUX}, priced from files, tables and lists instead: "
@@ -355,7 +355,7 @@ def test_an_estimate_is_reserved_with_a_margin_and_booked_as_quoted(tmp_path: Pa
             reserved.append(record.attempt.reserved)
 
     manifest, _ = run_batch(tmp_path, provider, jobs(3), on_event=look)
-    assert manifest.totals.charged == 3 * 976_000
+    assert manifest.totals.charged_micro == 3 * 976_000
     seen = attempts(tmp_path, "reserved", "booked", "estimated")
     assert {(booked, estimated) for _, booked, estimated in seen} == {(976_000, 1)}
     assert reserved == [1_220_000] * 3
@@ -385,7 +385,7 @@ def test_a_quote_holds_the_budget_where_the_table_would_not(tmp_path: Path) -> N
     """Ten jobs at 0.04 would fit into 1 USD; at the quoted 0.40 two do."""
     provider = Quoter(answers=[quote("0.40")])
     manifest, stopped = run_batch(tmp_path, provider, jobs(10), max_cost=Decimal(1))
-    assert (len(provider.sold), manifest.totals.charged) == (2, 800_000)
+    assert (len(provider.sold), manifest.totals.charged_micro) == (2, 800_000)
     assert isinstance(stopped, BudgetReached)
 
 
@@ -396,7 +396,7 @@ def test_a_model_no_table_knows_is_bought_at_its_quote(tmp_path: Path) -> None:
     async def main() -> None:
         async with Pipeline(provider, tmp_path) as pipeline:
             manifest = await pipeline.batch_generate(jobs(2, model=NEW))
-            assert manifest.totals.charged == 100_000
+            assert manifest.totals.charged_micro == 100_000
             result = await pipeline.generate(Job(model=NEW, prompt="x", params={"width": 7}))
             assert result.cost == Decimal("0.05")
 

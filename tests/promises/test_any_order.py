@@ -73,26 +73,26 @@ def check_money(connection: sqlite3.Connection, records: list[JobRecord], totals
     assert not any(r.attempt.reserved and r.attempt.paid for r in records)
     rows = connection.execute("SELECT reserved, charged FROM attempts").fetchall()
     assert all(min(row) >= 0 for row in rows)
-    assert totals.reserved == sum(r.attempt.reserved + r.held for r in records)
-    assert (totals.reserved, totals.charged) == (
+    assert totals.reserved_micro == sum(r.attempt.reserved + r.held for r in records)
+    assert (totals.reserved_micro, totals.charged_micro) == (
         sum(row[0] for row in rows), sum(row[1] for row in rows)
     )  # fmt: skip
     again = Totals.of(accounts.sums(connection))
     for name in MONEY:
         assert getattr(totals, name) == getattr(again, name), name
-    assert totals.charged == sum(totals.cost_by_model.values())
+    assert totals.charged_micro == sum(totals.cost_by_model_micro.values())
     assert totals.in_doubt == sum(r.in_doubt for r in records)
     assert (+totals.failures, +totals.losses) == (+again.failures, +again.losses)
-    results = [result_of(row) for row in accounts.results(connection, started=True)]
+    results = [result_of(row, None) for row in accounts.results(connection, started=True)]
     outcomes = Counter(result.status for result in results)
     assert outcomes["unknown"] == totals.unknown
     assert outcomes["failed"] == totals.failed
     assert outcomes["success"] == totals.successful
     listed = sum(result.cost + result.reserved for result in results)
     cancelled = sum(r.committed for r in records if r.state is S.CANCELLED)
-    assert to_micro(Decimal(listed)) + cancelled == totals.charged + totals.reserved
+    assert to_micro(Decimal(listed)) + cancelled == totals.charged_micro + totals.reserved_micro
     assert sum(r.lost_answers for r in results if r.state is not S.CANCELLED) <= totals.lost_answers
-    assert +totals.cost_by_model == +again.cost_by_model
+    assert +totals.cost_by_model_micro == +again.cost_by_model_micro
     assert +totals.jobs == +again.jobs
 
 

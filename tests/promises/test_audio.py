@@ -152,7 +152,7 @@ def test_audio_is_made_kept_and_recognised(tmp_path: Path) -> None:
             assert [p.type for p in simulator.books.predictions()] == ["audio", "audio"]
             results = {result.name: result for result in manifest}
             assert {r.status for r in results.values()} == {"success"}
-            assert results["问候"].assets[0].path == "audio/问候.wav"
+            assert results["问候"].assets[0].name == "audio/问候.wav"
             with wave.open(str(tmp_path / "audio" / "问候.wav")) as sound:
                 assert sound.getnframes() / sound.getframerate() == 2
             text = (tmp_path / "audio" / "heard.txt").read_text(encoding="utf-8")

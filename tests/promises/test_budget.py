@@ -96,7 +96,7 @@ async def one(
 
 
 def usd(manifest: Manifest) -> Decimal:
-    return Decimal(manifest.totals.charged + manifest.totals.reserved).scaleb(-6)
+    return Decimal(manifest.totals.charged_micro + manifest.totals.reserved_micro).scaleb(-6)
 
 
 def batch(count: int) -> list[Job]:
@@ -133,7 +133,7 @@ def test_without_the_reservation_the_books_show_it(
     """That the test above can fail: only what is charged counts, not what may be."""
 
     def charged_only(self: Any, price: Any) -> Fit:
-        left = self._cap - self._committed.charged - price.micro
+        left = self._cap - self._committed.charged_micro - price.micro
         return Fit.NOW if left >= 0 else Fit.NEVER
 
     monkeypatch.setattr(Budget, "fit", charged_only)
@@ -174,7 +174,7 @@ def test_a_quote_of_nonsense_holds_no_budget_and_ends_no_run(tmp_path: Path, amo
         async with opened(tmp_path, provider, max_cost=Decimal("0.08")) as pipeline:
             return (await pipeline.batch_generate([job(f"{n}") for n in range(5)])).totals
 
-    assert run_virtual(main()).charged == 80_000  # by the table
+    assert run_virtual(main()).charged == Decimal("0.08")  # by the table
 
 
 @pytest.mark.parametrize("amount", [Decimal("NaN"), Decimal("sNaN"), None])
@@ -206,8 +206,8 @@ def priced(micro: int, margin: int = 0) -> Price:
 class Books:
     """What is charged and reserved."""
 
-    charged: int = 0
-    reserved: int = 0
+    charged_micro: int = 0
+    reserved_micro: int = 0
 
 
 class Flying(list[Price]):
@@ -236,7 +236,7 @@ def test_no_order_of_events_leaks(cap: int, before: int, steps: list[tuple[str, 
     beyond what was reserved goes above the cap, by that much, and a cap that was lowered below what
     earlier runs were charged (``before``): then nothing fits any more.
     """
-    books, flying = Books(charged=before), Flying()
+    books, flying = Books(charged_micro=before), Flying()
     budget, gone = Budget(cap, books, flying), before
     held, overrun = list[Hold](), 0
     for what, amount, margin in steps:
@@ -255,15 +255,15 @@ def test_no_order_of_events_leaks(cap: int, before: int, steps: list[tuple[str, 
             hold.end()  # twice is the same as once
             if what == "intend":
                 flying.append(hold.price)
-                books.reserved += hold.price.to_reserve
+                books.reserved_micro += hold.price.to_reserve
         elif what in ("fail", "charge", "end", "overcharge") and flying:
             taken = flying.pop(0)
             cost = 0 if what == "fail" else taken.micro
             cost = taken.to_reserve + amount if what == "overcharge" else cost
             overrun += max(cost - taken.to_reserve, 0)
             gone += cost
-            books.reserved -= taken.to_reserve
-            books.charged += cost
+            books.reserved_micro -= taken.to_reserve
+            books.charged_micro += cost
         committed = sum(p.to_reserve for p in flying) + gone
         assert budget.committed == committed <= max(cap, before) + overrun
         assert budget.exceeded == (committed > cap)
@@ -319,9 +319,9 @@ def test_the_cap_holds_over_runs_retries_and_lost_answers(tmp_path: Path, seed: 
             except TimeoutError:
                 return
             totals = pipeline.totals
-            assert totals.charged + totals.reserved <= provider.cap
+            assert totals.charged_micro + totals.reserved_micro <= provider.cap
             committed = pipeline._parts(ever=True).spending.budget.committed
-            assert committed == totals.charged + totals.reserved
+            assert committed == totals.charged_micro + totals.reserved_micro
             if totals.jobs[JobState.PENDING]:
                 assert isinstance(pipeline.stopped, BudgetReached)
                 assert provider.cap - committed < 110_000

@@ -136,7 +136,7 @@ def test_names_of_strangers_are_left_to_them(s3: S3) -> None:
     s3.put("images/mug.jpg", b"mine")
     run(s3, quick(), "mug")
     (result,) = read_manifest(s3.place)
-    assert result.assets[0].path.startswith("images/mug-")
+    assert result.assets[0].name.startswith("images/mug-")
     assert s3.get("images/mug.jpg")[0] == b"mine"
 
 

@@ -44,8 +44,8 @@ def test_500_jobs_with_every_recoverable_fault_all_succeed(
     assert stopped is None
     assert max(bought(kept.predictions()).values()) == 1
     assert len(bought(kept.predictions())) == 500
-    assert Decimal(done.totals.charged).scaleb(-6) == kept.charged()
-    assert (done.totals.reserved, kept.media_credentials()) == (0, 0)
+    assert Decimal(done.totals.charged_micro).scaleb(-6) == kept.charged()
+    assert (done.totals.reserved_micro, kept.media_credentials()) == (0, 0)
     on_disk(tmp_path / "out", results)
     by_id = {p.id: p for p in kept.predictions()}
     assert all(r.cost == Decimal(by_id[str(r.prediction_id)].price).scaleb(-6) for r in results)

@@ -231,7 +231,7 @@ def test_cancelled_at_random_moments_every_job_is_paid_once(tmp_path: Path, seed
     assert {result.state for result in results} == {JobState.SUCCEEDED}, results
     assert sorted(provider.sold) == sorted(str(job.name) for job in jobs)
     assert provider.peak_in_flight <= workers
-    paths = [asset.path for result in results for asset in result.assets]
+    paths = [asset.name for result in results for asset in result.assets]
     assert len(paths) == len(set(paths))
     assert len(paths) == sum(len(scripts[result.name].outputs) for result in results)
 
@@ -338,7 +338,7 @@ def test_a_process_that_died_while_submitting_leaves_unknown(tmp_path: Path) -> 
     asyncio.run(die())
     for turn in range(2):
         totals = run_virtual(main()).totals
-        assert (totals.unknown, totals.reserved, provider.submits) == (1, 40_000, 0)
+        assert (totals.unknown, totals.reserved_micro, provider.submits) == (1, 40_000, 0)
         assert heard == ["Unknown"], turn  # hooks hear of it, once
 
 
@@ -351,7 +351,7 @@ def test_a_lost_answer_is_unknown_and_never_sent_again(tmp_path: Path, fault: st
         manifest, stopped, books = run_faulty(tmp_path, 2, **{fault: 1.0}, no_history=1.0)
         assert {result.state for result in manifest} == {JobState.UNKNOWN}
         assert len(books.predictions()) == books.submits() == 2
-        assert Decimal(manifest.totals.reserved).scaleb(-6) == books.charged()
+        assert Decimal(manifest.totals.reserved_micro).scaleb(-6) == books.charged()
         assert stopped is None
 
 
@@ -526,7 +526,7 @@ def test_an_unknown_submit_is_never_sent_again(tmp_path: Path) -> None:
         manifest, results, _ = run_batch(tmp_path, provider, jobs(3))
     assert provider.submits == 3
     assert manifest.totals.unknown == 1
-    assert manifest.totals.reserved == 40_000
+    assert manifest.totals.reserved_micro == 40_000
     assert results[1].status == "unknown"
     assert results[1].error == "reset"
 

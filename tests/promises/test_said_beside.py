@@ -75,7 +75,7 @@ def test_flags_and_words_beside_outputs_are_in_every_report(tmp_path: Path, wire
 def test_files_beside_outputs_are_stored(tmp_path: Path, wire: str) -> None:
     """A cover by its URL and a text out of the answer, after what was asked for."""
     (result,) = run(tmp_path, 1, wire=wire, faults=Faults(beside=1.0))
-    assert [asset.path for asset in result.assets] == [
+    assert [asset.name for asset in result.assets] == [
         *("images/杯_0_1.png", "images/杯_0_2.png"),
         *("images/杯_0_extra_1.png", "images/杯_0_extra_2.txt"),
     ]

@@ -134,7 +134,8 @@ def test_a_margin_is_reserved_and_what_is_not_charged_of_it_released(tmp_path: P
     manifest, _ = run(tmp_path, FakeProvider(), jobs(2), on_event=look)
     assert set(reserved) == {50_000}
     totals = manifest.totals
-    assert (totals.charged, totals.estimated, totals.reserved) == (80_000, 80_000, 0)
+    assert totals.charged_micro == totals.estimated_micro == 80_000
+    assert totals.reserved == 0
     head = document(tmp_path)
     assert (head["total_cost"], head["estimated_cost"], head["overrun"]) == (
         Decimal("0.08"), Decimal("0.08"), 0
@@ -151,7 +152,7 @@ def test_margins_count_against_the_cap_until_they_come_back(tmp_path: Path) -> N
     """Four at 0.05 fill 0.20; delivered at 0.04 they leave 0.04, too little for a fifth."""
     provider = FakeProvider()
     manifest, stopped = run(tmp_path, provider, jobs(10), cap="0.20")
-    assert (manifest.totals.successful, manifest.totals.charged) == (4, 160_000)
+    assert (manifest.totals.successful, manifest.totals.charged_micro) == (4, 160_000)
     assert isinstance(stopped, BudgetReached)
     assert "0.01 of it against a low estimate" in str(stopped)
     manifest, stopped = run(tmp_path, provider, jobs(10), cap="0.21")
@@ -197,7 +198,7 @@ def test_a_cheap_job_behind_an_expensive_one_of_its_model_waits_and_is_not_forgo
     assert {r.name for r in manifest if r.outcome is Outcome.SUCCEEDED} == {"first", "b", "cheap"}
     order.clear()
     manifest, stopped = run(tmp_path, FakeProvider(), batch, cap="0.71", **options)
-    assert (order, stopped, manifest.totals.charged) == (["dear"] * len(order), None, 710_000)
+    assert (order, stopped, manifest.totals.charged_micro) == (["dear"] * len(order), None, 710_000)
 
 
 # -- overruns -----------------------------------------------------------------------------------
@@ -211,8 +212,8 @@ def test_an_overrun_is_booked_shown_and_stops_admission(tmp_path: Path) -> None:
     assert isinstance(stopped, BudgetReached)
     assert "exceeded: 0.19 are charged" in str(stopped)
     totals = manifest.totals
-    assert (totals.charged, totals.overrun, totals.overruns) == (190_000, 110_000, 1)
-    assert (totals.reserved, totals.pending) == (0, 8)
+    assert (totals.charged_micro, totals.overrun_micro, totals.overruns) == (190_000, 110_000, 1)
+    assert (totals.reserved_micro, totals.pending) == (0, 8)
     head = document(tmp_path)
     assert (head["total_cost"], head["overrun"]) == (Decimal("0.19"), Decimal("0.11"))
     assert "0.11 USD more than was reserved" in head["remarks"][0]
@@ -224,7 +225,8 @@ def test_an_overrun_is_booked_shown_and_stops_admission(tmp_path: Path) -> None:
     manifest, stopped = run(tmp_path, provider, jobs(10), cap="0.16")
     assert (len(provider.sold), "exceeded" in str(stopped)) == (2, True)
     manifest, stopped = run(tmp_path, provider, jobs(10), cap="0.51")
-    assert (manifest.totals.successful, stopped, manifest.totals.charged) == (10, None, 510_000)
+    totals = manifest.totals
+    assert (totals.successful, stopped, totals.charged_micro) == (10, None, 510_000)
 
 
 def test_an_overrun_of_the_last_job_above_the_cap_is_no_quiet_success(tmp_path: Path) -> None:
@@ -273,7 +275,7 @@ def test_a_job_on_its_way_goes_back_when_its_money_is_gone(tmp_path: Path) -> No
     ticket = Ticket(JobRecord(id=1, key="k", name="杯", job=jobs(1)[0]))
     ticket.hold = budget.hold(price(ticket.job, [built_in()]))
     ticket.permit = known.to_submit(FLUX, ticket.hold)
-    totals.charged = 70_000
+    totals.charged_micro = 70_000
     nothing: Any = None  # no file is uploaded, no intent written, nothing sent
 
     async def main() -> None:
@@ -383,21 +385,25 @@ def agree(folder: Path, manifest: Manifest) -> None:
     attempts = [json.loads(line, parse_float=Decimal) for line in lines]
     written, entries = document(folder), read_entries(folder).entries.values()
     listed = written["results"]
-    charged, reserved = from_micro(totals.charged), from_micro(totals.reserved)
+    charged, reserved = from_micro(totals.charged_micro), from_micro(totals.reserved_micro)
     assert written["total_cost"] == shown["money"]["charged"] == charged
     assert sum(row["cost"] for row in listed) == charged
     assert sum(row["charged_usd"] for row in rows) == charged
     assert sum(row["charged_usd"] for row in attempts) == charged
-    assert sum(entry.charged for entry in entries) == totals.charged
+    assert sum(entry.charged for entry in entries) == totals.charged_micro
     assert written["reserved"] == shown["money"]["reserved"] == reserved
     assert sum(row["reserved"] for row in listed) == reserved
     assert sum(row["reserved_usd"] for row in rows) == reserved
     assert sum(row["reserved_usd"] for row in attempts) == reserved
-    assert sum(entry.reserved for entry in entries) == totals.reserved
-    assert written["estimated_cost"] == shown["money"]["estimated"] == from_micro(totals.estimated)
+    assert sum(entry.reserved for entry in entries) == totals.reserved_micro
+    assert (
+        written["estimated_cost"]
+        == shown["money"]["estimated"]
+        == from_micro(totals.estimated_micro)
+    )
     told = (row["charged_usd"] for row in attempts if row["estimated"])
-    assert sum(told) == from_micro(totals.estimated)
-    overrun = from_micro(totals.overrun)
+    assert sum(told) == totals.estimated
+    overrun = from_micro(totals.overrun_micro)
     assert written["overrun"] == shown["money"]["overrun"] == overrun
     assert sum(row["overrun"] for row in listed) == overrun
     assert sum(row["overrun_usd"] for row in attempts) == overrun
@@ -446,7 +452,7 @@ def test_a_lost_answer_of_a_job_that_succeeded_can_be_settled(
     """Until then its money stays reserved, and status and summary name the remedy."""
     resubmitted(tmp_path, Script())
     totals = read_manifest(tmp_path).totals
-    assert (totals.reserved, totals.held, totals.lost_answers) == (40_000, 40_000, 1)
+    assert (totals.reserved_micro, totals.held_micro, totals.lost_answers) == (40_000, 40_000, 1)
     (step,) = next_steps(read_status(tmp_path))
     text = "\n".join(summary(totals, elapsed_s=1, manifest="out/m", simulated=False))
     assert "--lost-charged" in step
@@ -490,7 +496,7 @@ def test_giving_up_settles_every_lost_answer_of_a_job(tmp_path: Path) -> None:
         run(folder, provider, jobs(1))
         decide(folder, resubmit=True)
         run(folder, provider, jobs(1))
-        assert read_manifest(folder).totals.reserved == 80_000
+        assert read_manifest(folder).totals.reserved_micro == 80_000
         told = {} if lost_charged is None else {"lost_charged": lost_charged}
         decide(folder, resubmit=False, **told)
         (result,) = read_manifest(folder)
@@ -535,7 +541,7 @@ def test_submitting_anew_with_the_bill_at_hand_keeps_nothing_reserved(tmp_path: 
     run(tmp_path, provider, jobs(1), cap="0.04")
     decide(tmp_path, resubmit=True, lost_charged=False)
     manifest, stopped = run(tmp_path, provider, jobs(1), cap="0.04")
-    assert (manifest.totals.successful, manifest.totals.charged, stopped) == (1, 40_000, None)
+    assert (manifest.totals.successful, manifest.totals.charged_micro, stopped) == (1, 40_000, None)
 
 
 # -- facts apart from amounts -------------------------------------------------------------------
@@ -569,7 +575,7 @@ def test_one_prediction_for_two_jobs_is_charged_once_and_said(
     provider = FakeProvider(scripts={"杯 0": same, "杯 1": same})
     manifest, _ = run(tmp_path, provider, jobs(3), max_workers=1)
     assert [r.outcome.value for r in manifest] == ["succeeded", "unknown", "succeeded"]
-    assert (manifest.totals.charged, manifest.totals.reserved) == (80_000, 40_000)
+    assert (manifest.totals.charged_micro, manifest.totals.reserved_micro) == (80_000, 40_000)
     assert "prediction same, which is another job's" in caplog.text
     assert "another job's" in str(results(tmp_path)["杯 1"].error)
 
@@ -578,7 +584,7 @@ def test_the_same_job_may_be_answered_with_the_same_prediction(tmp_path: Path) -
     """Submitted anew after a failure, as a provider may that knows the request."""
     again = Script(prediction_id="same", end=FAILED, error="gpu")
     manifest, _ = run(tmp_path, FakeProvider(default=again), jobs(1), retries=1)
-    assert (manifest.totals.failed, manifest.totals.charged) == (1, 0)
+    assert (manifest.totals.failed, manifest.totals.charged_micro) == (1, 0)
 
 
 def test_only_so_many_predictions_are_remembered() -> None:
@@ -615,7 +621,7 @@ def test_lost_media_are_charged_and_say_so_everywhere(tmp_path: Path) -> None:
     lines = summary(totals, elapsed_s=1, manifest="m", simulated=False)
     at = lines.index("  paid for, and the media are gone, because")
     assert lines[at + 1] == "    2 x its URL answers 404"
-    assert (totals.failed, totals.charged) == (2, 120_000)
+    assert (totals.failed, totals.charged_micro) == (2, 120_000)
     found = results(tmp_path)
     assert (found["杯 0"].outcome, found["杯 0"].cost) == (Outcome.FAILED_CHARGED, Decimal("0.04"))
     assert read_status(tmp_path).counts["failed, charged"] == 2
@@ -639,8 +645,8 @@ def test_lost_answers_end_unknown_and_only_those(tmp_path: Path, one_clock: Cloc
     unanswered = [p for p in kept.predictions() if p.id not in told and p.outcome == "completed"]
     assert len(unanswered) <= states[JobState.UNKNOWN]
     charged = sum(p.price for p in kept.predictions() if p.id in told)
-    assert done.totals.charged == charged
-    assert done.totals.reserved >= sum(p.price for p in unanswered)
+    assert done.totals.charged_micro == charged
+    assert done.totals.reserved_micro >= sum(p.price for p in unanswered)
 
 
 def test_lost_answers_are_found_again_in_the_providers_list(
@@ -658,7 +664,7 @@ def test_lost_answers_are_found_again_in_the_providers_list(
     told = {result.prediction_id for result in results}
     assert {p.id for p in kept.predictions() if p.outcome == "completed"} <= told
     assert {result.state for result in results} == {JobState.SUCCEEDED}
-    assert done.totals.charged == sum(p.price for p in kept.predictions() if p.id in told)
+    assert done.totals.charged_micro == sum(p.price for p in kept.predictions() if p.id in told)
 
 
 @pytest.mark.parametrize("wrong", ["foreign", "taken", "missing", "error", "defaults", "lag"])
@@ -689,7 +695,8 @@ def test_no_wrong_list_makes_anything_be_bought_twice(
     assert max(bought(kept.predictions()).values()) == 1
     results = list(done)
     succeeded = {r.prediction_id for r in results if r.state is JobState.SUCCEEDED}
-    assert done.totals.charged == sum(p.price for p in kept.predictions() if p.id in succeeded)
+    prices = (each.price for each in kept.predictions() if each.id in succeeded)
+    assert done.totals.charged_micro == sum(prices)
     assert len(succeeded) + done.totals.unknown == 60
 
 
@@ -705,7 +712,7 @@ def test_money_of_lost_answers_stays_in_sight(tmp_path: Path) -> None:
     run_virtual(resolve(tmp_path, [], Decision(resubmit=True)))
     manifest = run_virtual(one("y"))
     listed = {result.name: result.reserved for result in manifest}
-    assert manifest.totals.reserved == 40_000 == int(listed["x"] * 1_000_000)
+    assert manifest.totals.reserved_micro == 40_000 == int(listed["x"] * 1_000_000)
     assert (manifest.totals.removed, manifest.totals.pending) == (0, 1)
 
 
@@ -853,8 +860,9 @@ def test_after_any_history_nothing_is_held_and_all_counts_agree(tmp_path: Path, 
             for name in ("charged", "reserved", "held", "lost_answers", "in_doubt", "removed"):
                 assert getattr(counted, name) == getattr(true, name), name
             assert (
-                pipeline._parts(ever=True).spending.budget.committed == true.charged + true.reserved
+                pipeline._parts(ever=True).spending.budget.committed
+                == true.charged_micro + true.reserved_micro
             )
-            assert cap is None or true.charged + true.reserved <= cap * 1_000_000
+            assert cap is None or true.charged + true.reserved <= cap
 
     run_virtual(asyncio.wait_for(main(), 1_000_000))

@@ -77,7 +77,7 @@ def test_every_config_runs_to_the_end_and_only_once(
         sold = Counter(prediction.body["prompt"] for prediction in books.predictions())
         assert sold == Counter(job.prompt for job in file.jobs)
         assert manifest.totals.successful == manifest.totals.total == len(file.jobs)
-        assert Decimal(manifest.totals.charged).scaleb(-6) == books.charged()
+        assert Decimal(manifest.totals.charged_micro).scaleb(-6) == books.charged()
         assert books.peak_in_flight() <= file.settings.max_workers
         assert books.media_credentials() == 0
     written = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
@@ -102,7 +102,7 @@ def test_recoverable_faults_lose_nothing(tmp_path: Path, one_clock: Clock, wire:
         deadlines=Deadlines(image=60, video=60),
     )
     assert manifest.totals.successful == len(file.jobs)
-    assert Decimal(manifest.totals.charged).scaleb(-6) == books.charged()
+    assert Decimal(manifest.totals.charged_micro).scaleb(-6) == books.charged()
 
 
 def test_a_dropped_answer_is_unknown_and_stays_so(tmp_path: Path, one_clock: Clock) -> None:
@@ -113,7 +113,7 @@ def test_a_dropped_answer_is_unknown_and_stays_so(tmp_path: Path, one_clock: Clo
     for _ in range(2):
         manifest, books = run(file, tmp_path / "out", settings, one_clock)
         assert manifest.totals.unknown == len(file.jobs) == len(books.predictions())
-        assert Decimal(manifest.totals.reserved).scaleb(-6) == books.charged()
+        assert Decimal(manifest.totals.reserved_micro).scaleb(-6) == books.charged()
 
 
 def test_moderation_is_final(tmp_path: Path, one_clock: Clock) -> None:
@@ -124,7 +124,7 @@ def test_moderation_is_final(tmp_path: Path, one_clock: Clock) -> None:
     )
     manifest, books = run(file, tmp_path / "out", settings, one_clock)
     assert manifest.totals.failed == len(file.jobs) == len(books.predictions())
-    assert manifest.totals.charged == 0
+    assert manifest.totals.charged_micro == 0
     assert all("content policy" in str(result.error) for result in manifest)
 
 
@@ -144,7 +144,7 @@ def test_what_no_submit_survives_stops_the_run(
     assert said in str(stopped)
     assert (len(books.predictions()), manifest.totals.pending) == (0, 3)
     assert books.submits() == (2 if kind is KeyRefused else 1)
-    assert manifest.totals.charged == manifest.totals.reserved == 0
+    assert manifest.totals.charged_micro == manifest.totals.reserved_micro == 0
     assert run_faulty(tmp_path)[0].totals.successful == 3
 
 
@@ -153,7 +153,7 @@ def test_refusals_are_final_until_the_model_is_stopped(tmp_path: Path) -> None:
     manifest, stopped, books = run_faulty(tmp_path, count=25, refused=1.0)
     assert isinstance(stopped, Rejected)
     assert (manifest.totals.failed, manifest.totals.pending, books.submits()) == (20, 5, 20)
-    assert manifest.totals.charged == 0
+    assert manifest.totals.charged_micro == 0
     failed = [result for result in manifest if result.state is JobState.FAILED]
     assert all(result.request_id and "400" in str(result.error) for result in failed)
 
@@ -161,7 +161,7 @@ def test_refusals_are_final_until_the_model_is_stopped(tmp_path: Path) -> None:
 def test_moderation_is_final_free_and_never_asked_again(tmp_path: Path) -> None:
     """Also not by ``retry_failed``; its reason and code are kept."""
     manifest, _, books = run_faulty(tmp_path, moderated=1.0)
-    assert (manifest.totals.failed, manifest.totals.charged) == (3, 0)
+    assert (manifest.totals.failed, manifest.totals.charged_micro) == (3, 0)
     assert len(books.predictions()) == 3
     assert all("content policy" in str(result.error) for result in manifest)
 
@@ -175,7 +175,7 @@ def test_media_that_is_gone_for_good_is_lost_and_charged(
     manifest, _, books = run_faulty(tmp_path, lost_media=1.0)
     assert {result.state for result in manifest} == {JobState.LOST}
     assert manifest.totals.failed == 3
-    assert Decimal(manifest.totals.charged).scaleb(-6) == books.charged()
+    assert Decimal(manifest.totals.charged_micro).scaleb(-6) == books.charged()
     assert all("404" in str(result.error) for result in manifest)
 
 

@@ -226,7 +226,7 @@ def test_what_the_provider_says_it_cost_agrees_with_its_bill(tmp_path: Path, wir
     assert sum(check.total.charged for check in found.models) == sold.charged() > Decimal("0.54")
     totals = read_manifest(tmp_path / "out").totals
     assert 0 < totals.overruns < 12
-    assert Decimal(totals.charged - totals.overrun).scaleb(-6) == Decimal("0.54")
+    assert Decimal(totals.charged_micro - totals.overrun_micro).scaleb(-6) == Decimal("0.54")
 
 
 def test_the_command_says_it_and_exits_by_it(tmp_path: Path) -> None:

@@ -197,7 +197,7 @@ def test_sound_texts_and_solids_are_made(
         async with a_pipeline(provider, tmp_path, min_free_bytes=0) as pipeline:
             (result,) = await pipeline.batch_generate([job])
         assert (result.status, result.cost) == ("success", Decimal(usd))
-        assert result.assets[0].path.endswith(f".{ending}")
+        assert result.assets[0].name.endswith(f".{ending}")
         assert client.books.charged() == Decimal(usd)
 
     run(steps, catalog="live", body_bytes=body_bytes, speed=500.0)

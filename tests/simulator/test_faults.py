@@ -147,7 +147,7 @@ def test_a_run_that_meets_every_recoverable_fault_gets_everything(
                 manifest = await pipeline.batch_generate(file.jobs)
             sold = [p for p in simulator.books.predictions() if p.outcome == "completed"]
             assert Counter(p.body["prompt"] for p in sold) == Counter(j.prompt for j in file.jobs)
-            assert Decimal(manifest.totals.charged).scaleb(-6) == simulator.books.charged()
+            assert Decimal(manifest.totals.charged_micro).scaleb(-6) == simulator.books.charged()
             assert simulator.books.media_credentials() == 0
             assert simulator.books.submits() > len(sold)
             return manifest

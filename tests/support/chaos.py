@@ -70,9 +70,9 @@ def on_disk(folder: Path, results: list[Result]) -> None:
     files = set()
     for result in results:
         for asset in result.assets:
-            body = (folder / asset.path).read_bytes()
+            body = (folder / asset.name).read_bytes()
             assert (len(body), hashlib.sha256(body).hexdigest()) == (asset.size, asset.sha256)
-            files.add(asset.path)
+            files.add(asset.name)
     found = [p for kind in ("images", "videos") for p in (folder / kind).iterdir()]
     assert {p.relative_to(folder).as_posix() for p in found} == files
     assert not list((folder / ".asyncpipe" / "parts").iterdir())

@@ -153,9 +153,9 @@ def judge(folder: Path, jobs: list[dict[str, Any]], books: Books, unknown: int) 
         assert result.cost == Decimal(bought[result.prediction_id].price).scaleb(-6)
         assert len(result.assets) == bought[result.prediction_id].outputs
         for asset in result.assets:
-            body = (folder / asset.path).read_bytes()
+            body = (folder / asset.name).read_bytes()
             assert (len(body), hashlib.sha256(body).hexdigest()) == (asset.size, asset.sha256)
-            files.add(asset.path)
+            files.add(asset.name)
     report = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     spent = sum(p.price for p in sold)
     cost, reserved = (Decimal(str(report[k])).scaleb(6) for k in ("total_cost", "reserved"))

@@ -27,6 +27,7 @@ from asyncpipe import (
     HealthStatus,
     Hook,
     Job,
+    JobFailed,
     JobFileError,
     JobRecord,
     JobState,
@@ -45,6 +46,7 @@ from asyncpipe import (
     Provider,
     ProviderError,
     Rate,
+    Reason,
     Reconciled,
     Replicate,
     Resolved,
@@ -140,8 +142,24 @@ def told(result: Result) -> None:
     assert_type(result.submitted_at, datetime | None)
     assert_type(result.completed_at, datetime | None)
     assert_type(result.labels, Mapping[str, str])
+    assert_type(result.reason, Reason | None)
+    assert_type(result.error_code, int | None)
+    assert_type(result.ok, bool)
+    assert_type(result.moderated, bool)
+    assert_type(result.url, str | None)
+    assert_type(result.to_dict()["name"], Any)
+    try:
+        assert_type(result.raise_for_status(), Result)
+    except JobFailed as exc:
+        assert_type(exc.result, Result)
     for asset in result.assets:
-        assert_type(asset.path, str)
+        assert_type(asset.path, Path)
+        assert_type(asset.name, str)
+        assert_type(asset.url, str)
+        assert_type(asset.media_type, str | None)
+        assert_type(asset.width, int | None)
+        assert_type(asset.height, int | None)
+        assert_type(asset.duration_s, float | None)
         assert_type(asset.size, int)
         assert_type(asset.sha256, str)
     if result.outcome is Outcome.SUCCEEDED:
@@ -154,7 +172,7 @@ def reported(manifest: Manifest) -> None:
     assert_type(manifest.path, Path)
     assert_type(manifest.generated_at, datetime)
     assert_type(manifest.totals.successful, int)
-    assert_type(manifest.totals.charged, int)
+    assert_type(manifest.totals.charged, Decimal)
     assert_type(list(manifest), list[Result])
 
 
