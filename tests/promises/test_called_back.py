@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from asyncpipe import AtlasCloud, Job, Pipeline, Polling
+from asyncpipe import AtlasCloud, Fal, Job, Pipeline, Polling
 from asyncpipe.simulator.books import Books
 from asyncpipe.simulator.faults import Faults
 from asyncpipe.simulator.server import Simulator
@@ -57,6 +57,7 @@ def ran(
     called: bool = True,
     path: str = "/webhooks",
     polling: Polling | None = None,
+    profile: str = "atlas",
     faults: Faults | None = None,
 ) -> Ran:
     """Run JOBS jobs beside a simulator and a receiver, each on a port of its own."""
@@ -71,13 +72,15 @@ def ran(
         url = f"http://127.0.0.1:{runner.addresses[0][1]}{path}"
         settings = SimulatorSettings(
             speed=1,
+            profile=profile,
             faults=faults or Faults(),
             books=folder / "books.sqlite3",
             generation_s=(8.0, 90.0),
             body_bytes=1000,
         )
         async with Simulator(settings) as simulator:
-            provider = AtlasCloud(
+            made: type[AtlasCloud | Fal] = Fal if profile == "fal" else AtlasCloud
+            provider = made(
                 "apikey-called-back",
                 base_url=simulator.base_url,
                 simulated=True,
@@ -132,11 +135,15 @@ def test_a_run_ends_well_when_every_delivery_is_lost(tmp_path: Path, one_clock: 
     assert lost.took_s < without.took_s + 60
 
 
-def test_forged_stale_and_replayed_deliveries_are_refused(tmp_path: Path, one_clock: Clock) -> None:
+@pytest.mark.parametrize("profile", ["atlas", "fal"])
+def test_forged_stale_and_replayed_deliveries_are_refused(
+    tmp_path: Path, one_clock: Clock, profile: str
+) -> None:
     """Each is counted, and none has anything polled."""
     found = ran(
         one_clock,
         tmp_path,
+        profile=profile,
         faults=Faults(callback_forged=1.0, callback_stale=1.0, callback_replayed=1.0),
         polling=Polling(backstop_s=250),
     )

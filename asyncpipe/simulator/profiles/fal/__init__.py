@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from asyncpipe.simulator.callbacks import CallbackDesk
 from asyncpipe.simulator.profiles.fal.platform import FalPlatform
 from asyncpipe.simulator.profiles.fal.queue import FalQueue
+from asyncpipe.simulator.profiles.fal.signed import SignedByFal
 from asyncpipe.simulator.profiles.fal.storage import FalStorage
 from asyncpipe.simulator.profiles.fal.words import detail, traced
 from asyncpipe.simulator.upload import UploadDesk
 from asyncpipe.simulator.wire import Service
 
-_OPEN = ("/media/", "/uploads/", "/storage/put/", "/books")
+_KEYS = "/.well-known/jwks.json"
+
+_OPEN = ("/media/", "/uploads/", "/storage/put/", "/books", _KEYS)
 """What is asked for without a key."""
 
 
@@ -35,8 +39,10 @@ class FalWire:
     def add_routes(self, router: web.UrlDispatcher) -> None:
         """Add its paths; those of the platform first, which an endpoint could be called like."""
         uploads = UploadDesk(self._service)
-        queue = FalQueue(self._service, uploads)
+        signed = SignedByFal(self._service)
+        queue = FalQueue(self._service, uploads, CallbackDesk(self._service, signed.write))
         platform, storage = FalPlatform(self._service), FalStorage(self._service, uploads)
+        router.add_get(_KEYS, signed.keys)
         router.add_get("/v1/models/pricing", platform.pricing)
         router.add_post("/v1/models/pricing/estimate", platform.estimate)
         router.add_get("/v1/models/requests/by-endpoint", platform.requests)

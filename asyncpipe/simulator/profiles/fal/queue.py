@@ -13,6 +13,7 @@ from typing import Any
 from aiohttp import web
 
 from asyncpipe.simulator.books import BookedPrediction
+from asyncpipe.simulator.callbacks import CallbackDesk, may_be_called
 from asyncpipe.simulator.faults import Plan, dice, odd_word, plan_of, poll_fault, quiet
 from asyncpipe.simulator.media import transcribes
 from asyncpipe.simulator.poll import COVER, EMPTY_POLLS, content_type, garbage
@@ -53,17 +54,19 @@ _REFUSED = {
 class FalQueue:
     """Sell requests, and tell what they came to: never that one failed."""
 
-    def __init__(self, service: Service, uploads: UploadDesk) -> None:
+    def __init__(self, service: Service, uploads: UploadDesk, callbacks: CallbackDesk) -> None:
         self._service, self._books, self._settings = service, service.books, service.settings
         self._sales, self._uploads = Sales(service), uploads
+        self._callbacks = callbacks
 
     # -- submits ----------------------------------------------------------------------------------
 
     async def submit(self, request: web.Request) -> web.StreamResponse:
         """Sell a request, whatever it says: what is wrong with it its result tells."""
         model, body = request.match_info["model"], await read_body(request)
-        if not isinstance(body, dict):
-            return traced(detail(422, "the body is no JSON object"))
+        url = request.query.get("fal_webhook")
+        if (wrong := _unreadable(body, url)) is not None:
+            return traced(detail(422, wrong))
         if (fault := self._sales.refused()) is not None:
             # The door's own refusal has no trace of the gateway: nothing was taken.
             refused = _REFUSED.get(fault)
@@ -74,12 +77,16 @@ class FalQueue:
         if faults.late_sale > dice(self._settings.seed, "late", number).random():
             self._sell_late(request, model, body)
             return drop(request)
-        sold = self._sell(request, model, body)
+        sold = self._sell(request, model, body, called=url is not None)
+        if url is not None:
+            await self._callbacks.expect(request, sold, url)
         if (lost := self._sales.lost(sold)) is not None:
             return await self._lose(request, lost)
         return traced(web.json_response(self._answer(request, sold)))
 
-    def _sell(self, request: web.Request, model: str, body: dict[str, Any]) -> BookedPrediction:
+    def _sell(
+        self, request: web.Request, model: str, body: dict[str, Any], *, called: bool = False
+    ) -> BookedPrediction:
         outcome = None
         if not any(body.get(name) for name in _ASKING) or self._uploads.unreachable(body):
             outcome = "refused"
@@ -94,6 +101,7 @@ class FalQueue:
             account=self._service.account(request),
             price=price_of(model, body),
             outcome=outcome,
+            called=called,
         )
 
     def _sell_late(self, request: web.Request, model: str, body: dict[str, Any]) -> None:
@@ -299,3 +307,12 @@ class FalQueue:
 def last_try(name: str) -> str:
     """The other id of a request: after a retry of fal's own its list shows it under that."""
     return name[::-1]
+
+
+def _unreadable(body: Any, url: str | None) -> str | None:
+    """What is wrong with a submit before anybody looks at what it says, or None."""
+    if not isinstance(body, dict):
+        return "the body is no JSON object"
+    if url is not None and not may_be_called(url):
+        return "fal_webhook: must be a public https URL"
+    return None
