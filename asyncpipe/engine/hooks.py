@@ -167,6 +167,17 @@ class Listener:
         self._closing = True
         self._news.set()
 
+    def ask(self, name: str, record: JobRecord) -> str | None:
+        """Return what a sync method of the hook's says of a job, if it has one, at once."""
+        method: Callable[[JobRecord], str | None] | None = getattr(self.hook, name, None)
+        if method is None:
+            return None
+        try:
+            return method(record)
+        except Exception as exc:  # a user's hook must not stop paid work
+            self._failed(exc)
+            return None
+
     async def call(self, name: str, *about: object) -> None:
         """Call a method of the hook's besides, if it has one."""
         method: Callable[..., Any] | None = getattr(self.hook, name, None)
@@ -266,6 +277,15 @@ class Hooks:
             await listener.run()
         finally:
             self._running.discard(listener)
+
+    def trace_of(self, record: JobRecord) -> str | None:
+        """What the first hook with a method ``trace_of`` says of a job, which is kept with it."""
+        return next(filter(None, (each.ask("trace_of", record) for each in self._listeners)), None)
+
+    def admitted(self, record: JobRecord) -> None:
+        """Tell hooks, in the caller's own context, of a job that a caller waits for."""
+        for listener in self._listeners:
+            listener.ask("admitted", record)
 
     async def opened(self, pipeline: object) -> None:
         """Give ``pipeline``, which is open, to the hooks that want it."""

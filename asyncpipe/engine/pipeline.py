@@ -221,6 +221,11 @@ class Pipeline:
         return self._provider.name
 
     @property
+    def provider_origin(self) -> str:
+        """Where that is: the address of its API."""
+        return self._provider.origin
+
+    @property
     def stopped(self) -> AsyncpipeError | None:
         """Why submitting was stopped before the end, for all models or for one, or None."""
         return self._engine.stops.first if self._engine else None
@@ -625,6 +630,7 @@ class Pipeline:
         known = engine.tickets.get(record.id)
         if single and known is not None:  # a batch's job stays the batch's
             single = known.single or known.adopted
+        engine.hooks.admitted(record)
         ticket = engine.admission.offer(record)
         ticket.adopted, ticket.single = False, single
         return ticket

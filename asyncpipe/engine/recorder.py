@@ -96,6 +96,10 @@ class Recorder:
         if overran and self._budget.exceeded and not exceeded:
             self._stops.note(self._budget.excess())
 
+    def trace_of(self, record: JobRecord) -> str | None:
+        """The context of the span that a job is about to be submitted in, if anybody traces."""
+        return self._hooks.trace_of(record)
+
     def tell(self) -> None:
         """Let sync hooks hear of everything recorded so far."""
         self._hooks.tell()

@@ -205,6 +205,7 @@ class Submitter:
             body=body,
             uploads=uploads,
             submit_key=new_key(self._provider) if body is not None else None,
+            trace=self._recorder.trace_of(ticket.record),
         )
 
     def _reserved(self, ticket: Ticket) -> None:

@@ -38,7 +38,7 @@ class Intended(Event):
     ``estimated``: the provider itself only estimates that. It is bought from ``provider`` as
     ``model``. ``body`` is the digest of the request as it is sent, ``uploads`` are the URLs of
     files that went into it. ``submit_key`` is what the provider tells this submit from others by,
-    where it takes one.
+    where it takes one; ``trace`` the context of the span that it is sent in.
     """
 
     target = JobState.SUBMITTING
@@ -54,6 +54,7 @@ class Intended(Event):
     body: str | None = None
     uploads: tuple[str, ...] = ()
     submit_key: str | None = None
+    trace: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

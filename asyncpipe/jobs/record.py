@@ -75,11 +75,15 @@ class StoredAsset(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """A request as it was sent: its body's digest, the URLs of files in it, and its key."""
+    """A request as it was sent: its body's digest, the URLs of files in it, and its key.
+
+    ``trace`` is the context of the span that it was sent in, as ``traceparent`` has it.
+    """
 
     body: str | None = None
     uploads: tuple[str, ...] = ()
     key: str | None = None
+    trace: str | None = None
 
 
 NOTHING_SENT = Sent()
@@ -158,6 +162,11 @@ class Attempt:  # of 29 fields at most: Python shares no more keys between objec
     def submit_key(self) -> str | None:
         """What the provider tells this submit from others by, where it takes one."""
         return self.sent.key
+
+    @property
+    def trace(self) -> str | None:
+        """The context of the span that it was sent in, where there was one."""
+        return self.sent.trace
 
     @property
     def price_source(self) -> str:
@@ -435,7 +444,7 @@ def _intended(now: Fields, was: Attempt, event: Intended) -> None:
     now["n"], now["intended_at"] = event.attempt, event.at
     now["reserved"], now["booked"], now["estimated"] = event.reserved, event.booked, event.estimated
     now["terms"] = terms_of(event.price_source, event.assumed, event.provider, event.model)
-    now["sent"] = Sent(event.body, event.uploads, event.submit_key)
+    now["sent"] = Sent(event.body, event.uploads, event.submit_key, event.trace)
 
 
 def _submitted(now: Fields, was: Attempt, event: Submitted) -> None:

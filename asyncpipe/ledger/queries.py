@@ -83,7 +83,7 @@ def _attempt(connection: Connection, job_id: int, row: tuple[Any, ...]) -> Attem
     fields["terms"] = terms_of(*map(fields.pop, Terms._fields))
     uploads = fields.pop("uploads")
     files = tuple(orjson.loads(uploads)) if uploads else ()
-    fields["sent"] = Sent(fields.pop("body"), files, fields.pop("submit_key"))
+    fields["sent"] = Sent(fields.pop("body"), files, fields.pop("submit_key"), fields.pop("trace"))
     fields["notes"] = orjson.loads(fields["notes"]) if fields["notes"] else NO_NOTES
     fields["outputs"] = tuple(orjson.loads(fields["outputs"])) if fields["outputs"] else ()
     fields["stored"] = ()

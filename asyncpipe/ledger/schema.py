@@ -33,7 +33,7 @@ CREATE TABLE attempts(
   told INTEGER, overrun INTEGER NOT NULL, estimated INTEGER NOT NULL,
   settled TEXT, settled_at TEXT, price_source TEXT NOT NULL, assumed TEXT,
   provider TEXT NOT NULL, model TEXT NOT NULL,
-  body TEXT, uploads TEXT, submit_key TEXT,
+  body TEXT, uploads TEXT, submit_key TEXT, trace TEXT,
   prediction_id TEXT, route TEXT NOT NULL, request_id TEXT, outputs TEXT,
   notes TEXT, polls INTEGER NOT NULL, refusals INTEGER NOT NULL, generation_s REAL,
   error TEXT, error_code INTEGER,

@@ -29,7 +29,7 @@ _SETTLED_COLUMNS = (
 )
 """What may change of it at all."""
 
-_INTENT = ("n", "booked", "body", "submit_key")
+_INTENT = ("n", "booked", "body", "submit_key", "trace")
 
 _TERMS = Terms._fields
 

@@ -69,7 +69,9 @@ async def begun(ledger: Ledger) -> tuple[int, list[JobRecord]]:
 def intent(record: JobRecord, micro: int = 40_000, **fields: Any) -> JobRecord:
     money: Any = {"reserved": micro, "booked": micro, "price_source": "t", **fields}
     attempt = record.next_attempt
-    return fold(record, Intended(job_id=record.id, at=now(), attempt=attempt, **money))
+    trace = f"00-{record.id:032x}-{attempt:016x}-01"
+    event = Intended(job_id=record.id, at=now(), attempt=attempt, trace=trace, **money)
+    return fold(record, event)
 
 
 def went(record: JobRecord, kind: type[Event], **fields: Any) -> JobRecord:

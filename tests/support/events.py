@@ -122,6 +122,7 @@ def event(kind: str, record: JobRecord, amount: int) -> Event:
             assumed="5 s" if amount % 3 == 0 else None,
             body=f"{amount:x}",
             uploads=("https://h/in.png",) if amount % 5 == 0 else (),
+            trace=f"00-{amount:032x}-{amount:016x}-01" if amount % 2 else None,
         ),
         "Submitted": lambda: Submitted(**base, prediction_id=f"p{amount}", route="article"),
         "Generated": lambda: Generated(
