@@ -183,7 +183,7 @@ def test_rooms_are_entered_by_their_doors() -> None:
             assert module == door, f"{path.name} climbs into {module}"
             used[door].add(name)
     users = {"asyncpipe", "asyncpipe.simulator", "asyncpipe.cli", "asyncpipe.webhooks"}
-    users |= {"asyncpipe.metrics", "asyncpipe.simulator.profiles"}
+    users |= {"asyncpipe.metrics", "asyncpipe.traces", "asyncpipe.simulator.profiles"}
     users |= {"asyncpipe.simulator.profiles.fal", "asyncpipe.simulator.profiles.replicate"}
     users |= {"asyncpipe.providers.kit"}
     for door in set(doors) - users:
