@@ -4,7 +4,8 @@
 
     AsyncpipeError
     ├── UsageError              the input, option or environment is wrong: correct it (exit 2)
-    │   └── JobFileError        .problems lists every one, with file, line and remedy
+    │   ├── JobFileError        .problems lists every one, with file, line and remedy
+    │   └── TooExpensive        the job would cost more than its own max_cost
     ├── ProviderError           the API, or the way to it; .status and .request_id where known
     │   ├── NotAccepted         surely nothing was bought: wait, then submit again
     │   │   ├── NotSent         no connection was made
@@ -24,7 +25,8 @@
     │   └── TooLarge            the media is larger than allowed; another try in this run is useless
     ├── DiskError               the disk does not take what is written: stop
     ├── LedgerError             the ledger cannot be read or written
-    ├── BudgetReached           the job does not fit into max_cost
+    ├── BudgetReached           the job does not fit into max_cost, or into its label's or day's
+    ├── IdempotencyConflict     the idempotency key stands for another job already
     ├── BalanceTooLow           the account has less than min_balance
     ├── WebhookRefused          a delivery is not what it says: answer .status
     │   └── WebhookKeysAway     503: it cannot be checked now, have it delivered again
@@ -121,6 +123,10 @@ class JobFileError(UsageError):
     def __init__(self, problems: list[Problem]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in problems))
+
+
+class TooExpensive(UsageError):
+    """The job would cost more than its own ``max_cost``: nothing was reserved."""
 
 
 class ProviderError(AsyncpipeError):
@@ -258,7 +264,14 @@ class LedgerError(AsyncpipeError):
 
 
 class BudgetReached(AsyncpipeError):
-    """The job was not submitted: with it the folder would cost more than its budget."""
+    """The job was not submitted: with it the folder would cost more than its budget.
+
+    Or all jobs that have a label of its, or those of the day.
+    """
+
+
+class IdempotencyConflict(AsyncpipeError):
+    """The idempotency key stands for another job already: nothing was bought."""
 
 
 class BalanceTooLow(AsyncpipeError):

@@ -104,6 +104,8 @@ def settings_of(
         search_s=options.search_s,
         same_account=options.same_account,
         max_cost=said.max_cost if options.max_cost is None else options.max_cost,
+        budgets=dict(said.budgets),
+        wait_for_day=said.wait_for_day,
         min_balance=said.min_balance if options.min_balance is None else options.min_balance,
         prices=dict(said.prices),
         price_book=book,

@@ -271,6 +271,8 @@ def _spending(
     settings = file.settings
     return SpendingLimits(
         max_cost=_cap(options, file),
+        budgets=settings.budgets,
+        wait_for_day=settings.wait_for_day,
         min_balance=_either(options.min_balance, settings.min_balance),
         prices=settings.prices,
         price_book=book,

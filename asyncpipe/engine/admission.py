@@ -421,7 +421,7 @@ class Admission:
         model = ticket.job.model
         if ticket.state is JobState.PENDING:
             assert ticket.price is not None, "what fits has a price"
-            ticket.hold = self._spending.budget.hold(ticket.price)
+            ticket.hold = self._spending.budget.hold(ticket.price, ticket.job)
             self._hunger(model)
             return self._limiter.to_submit(model, ticket.hold)
         if ticket.state is JobState.GENERATED:
@@ -430,6 +430,9 @@ class Admission:
 
     def _choose(self) -> Ticket | float:
         room = self.queue.empty or (self._room.enough() and not self._stalled)
+        purses = self._spending.budget.purses
+        if self.queue.any_short and purses.freed():
+            self.queue.try_short()
         chosen = self.queue.choose(self._now, room=room, fit=self._fit)
         while self.queue.unfit:
             ticket = self.queue.unfit.popleft()
@@ -442,6 +445,8 @@ class Admission:
         if isinstance(chosen, float) and idle and self.queue.expired:
             first = next(iter(self.queue.expired.values()))
             return next(self.queue.take_expired([first]))
+        if isinstance(chosen, float) and self.queue.any_short:
+            chosen = min(chosen, self._clock() + purses.next_day_s)
         return chosen
 
     def _fit(self, ticket: Ticket) -> Fit:

@@ -266,7 +266,10 @@ class Engine:
             self.money or totals,
             self.money or self.tickets,
             tell=self.settings.tell,
+            in_memory=self.tickets if shared is None else None,
         )
+        purses = self.spending.budget.purses
+        purses.begin(await self.ledger.spent_on(purses.names, purses.day))
         self.recorder = Recorder(
             self.ledger,
             totals,

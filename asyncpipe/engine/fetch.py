@@ -69,6 +69,7 @@ class Fetcher:
     async def fetch(self, ticket: Ticket) -> None:
         """Try once to store what is missing of a generated job; it succeeds, is lost, or waits.
 
+        Of one that is not to be stored nothing is fetched: its outputs' URLs are all it has.
         It waits for the next try in this run with a chase, for the next run without.
         """
         chase = ticket.chase or Chase(since=self._clock())
@@ -105,6 +106,9 @@ class Fetcher:
         """
         attempt, errors = ticket.record.attempt, list[DownloadError]()
         stored = {asset.position for asset in attempt.assets} | await self._put_back(ticket)
+        if not ticket.job.store:  # what comes inside an answer has no other place
+            urls = enumerate(attempt.outputs)
+            stored |= {index for index, url in urls if not url.startswith(INLINE)}
         outputs = await self._outputs(ticket.record) if len(stored) < len(attempt.outputs) else ()
         first = len(outputs)
         if attempt.extras:  # told again, there may be fewer of them

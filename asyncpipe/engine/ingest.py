@@ -12,7 +12,7 @@ import anyio
 
 from asyncpipe._tasks import ungrouped
 from asyncpipe.engine.source import JobSource
-from asyncpipe.errors import JobFileError, Problem, UsageError
+from asyncpipe.errors import JobFileError, Problem, TooExpensive, UsageError
 from asyncpipe.jobfile import MOST_PROBLEMS, JobReader, parse_jobs
 from asyncpipe.jobs import Event, Job, JobRecord, OutputPlace, Unknown, fold, may_take_media, now
 from asyncpipe.ledger import Interrupted, Ledger
@@ -84,6 +84,7 @@ async def write_jobs(
         async with source, anyio.create_task_group() as tasks:
             while values := await source.page(PAGE):
                 page = await attachments.of_page(reader.jobs_of(values), problems, position)
+                problems += _keyed(page, position)
                 if page and not problems:  # else look for more of them, and write nothing
                     local = local or any(job.inputs for job in page)
                     await spending.ask_unpriced(page)
@@ -99,25 +100,44 @@ async def write_jobs(
     return position, local
 
 
+def _keyed(page: Iterable[Job], position: int) -> list[Problem]:
+    """What is wrong with a batch's jobs that have idempotency keys."""
+    text = (
+        "idempotency_key is for single jobs (generate, submit, stream); in a batch the same job is "
+        "the same by its name and what it says"
+    )
+    return [
+        Problem(message=text, job=(job.name or f"job {n}")[:80])
+        for n, job in enumerate(page, start=position + 1)
+        if job.idempotency_key is not None
+    ]
+
+
 async def check_prices(rows: Rows, spending: Spending, ledger: Ledger, again: Again) -> None:
     """Raise UsageError naming every model that cannot be priced and has something to be bought.
 
-    What was bought before is finished whatever has become of its price.
+    And every job that is more expensive than it may be: TooExpensive, where that is all. What was
+    bought before is finished whatever has become of its price.
     """
-    problems: dict[str, str] = {}
-    models: dict[str, str] = {}
+    problems: dict[str, UsageError] = {}
+    wrong: dict[str, str] = {}
     for key, job in rows:
         try:
-            spending.price(job)
+            price = spending.price(job)
         except UsageError as exc:
-            problems.setdefault(job.model, str(exc))
-            models[key] = job.model
+            problems.setdefault(job.model, exc)
+            wrong[key] = job.model
+            continue
+        if (dear := spending.too_expensive(job, price)) is not None:
+            problems[key], wrong[key] = TooExpensive(f"{job.title(key)}: {dear}"), key
     if not problems:
         return
-    bought = await ledger.left_alone(list(models), **again)
-    unbought = {model for key, model in models.items() if key not in bought}
-    if unbought:
-        raise UsageError("\n".join(problems[model] for model in problems if model in unbought))
+    bought = await ledger.left_alone(list(wrong), **again)
+    unbought = {what for key, what in wrong.items() if key not in bought}
+    said = [problem for what, problem in problems.items() if what in unbought][:MOST_PROBLEMS]
+    if said:
+        kind = TooExpensive if all(isinstance(each, TooExpensive) for each in said) else UsageError
+        raise kind("\n".join(map(str, said)))
 
 
 def one_job(job: JobLike) -> Job:

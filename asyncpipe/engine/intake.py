@@ -22,7 +22,13 @@ from asyncpipe.engine.ingest import (
 from asyncpipe.engine.recorder import Recorder
 from asyncpipe.engine.tickets import OpenRun, StopReasons, Tickets
 from asyncpipe.engine.verify import Comparison
-from asyncpipe.errors import AsyncpipeError, BalanceExhausted, FolderInUse, UsageError
+from asyncpipe.errors import (
+    AsyncpipeError,
+    BalanceExhausted,
+    FolderInUse,
+    IdempotencyConflict,
+    UsageError,
+)
 from asyncpipe.jobs import (
     STOOD,
     AskedAgain,
@@ -96,7 +102,10 @@ class Intake:
         self._turn = anyio.Lock()
 
     async def take(self, job: Job) -> TakenIn:
-        """Write one job unless it is there, its assets compared."""
+        """Write one job unless it is there, its assets compared.
+
+        Raises IdempotencyConflict where its idempotency key stands for another job.
+        """
         job = await self._attachments.of(job)
         await self._spending.ask_unpriced([job])
         if job.name is None:
@@ -107,6 +116,8 @@ class Intake:
         async with self._turn:
             one, cut = await self._ledger.add_job(key, job, run=run, since=self._since)
             record, counted = one.record, one.counted
+            if one.conflict:
+                raise _conflict(job, key, record)
             if one.namesake:
                 self._say_again(record.name)
             if counted in (Counted.NOWHERE, Counted.AS_REMOVED):
@@ -311,6 +322,15 @@ NOBODYS = -1
 
 NOTHING = Named(run=2**62)
 """A run that names no job."""
+
+
+def _conflict(job: Job, key: str, record: JobRecord) -> IdempotencyConflict:
+    return IdempotencyConflict(
+        f"idempotency key {job.idempotency_key!r} stands for the job {record.name} "
+        f"({record.key[:12]}) here, and this is another one: {job.title(key)} ({key[:12]}). "
+        "Nothing was bought: give another job another key, or send the same job again"
+    )
+
 
 _NOTHING = Again(retry_failed=False, resubmit=False)
 

@@ -90,6 +90,7 @@ class Recorder:
         overran = after.attempt.overrun > record.attempt.overrun
         exceeded = overran and self._budget.exceeded
         self.totals.fold(record, after)
+        self._budget.purses.fold(record, after)
         self._watches.hear(event, after)
         if self._hooks:
             self._hooks.hear(event, after)

@@ -118,7 +118,8 @@ class Submitter:
         """Buy one prediction, unless submitting has stopped or the money held for it is gone."""
         permit = ticket.permit
         assert permit is not None, "admission gives every job its permit"
-        if self._stops.of(ticket.record) or not self._spending.covers_holds:
+        assert ticket.hold is not None, "admission holds the money"
+        if self._stops.of(ticket.record) or not self._spending.covers(ticket.hold):
             return permit.unused()
         urls = await self._uploads.ready(ticket.job)
         if self._stops.of(ticket.record):  # while its files were on their way
@@ -211,9 +212,10 @@ class Submitter:
     def _reserved(self, ticket: Ticket) -> None:
         """The intent reserves the money that was held."""
         assert ticket.hold is not None, "admission holds the money"
-        ticket.hold.end()
+        ticket.hold.end(spent=True)
         if self._money is not None:
             self._money.add(ticket.hold.price.to_reserve)
+            self._spending.budget.purses.add(ticket.job, ticket.hold.price.to_reserve)
         ticket.answered_at = None
 
     def _not_reserved(self, ticket: Ticket, refusal: NotReserved) -> None:
@@ -223,6 +225,8 @@ class Submitter:
         if refusal is NotReserved.ANOTHERS:
             raise ClaimLost(f"another worker has {ticket.record.name}")
         assert self._money is not None, "only others bring a cap near unseen"
+        if refusal is NotReserved.PURSE:
+            return self._spending.budget.purses.full(ticket.job)
         self._money.full(self._spending.budget.cap)
 
     def _undo(self, ticket: Ticket) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import date
 
 from asyncpipe.engine.chase import Chase
 from asyncpipe.engine.watch import Watches
@@ -13,7 +14,7 @@ from asyncpipe.errors import AsyncpipeError, own_copy
 from asyncpipe.flow import Permit
 from asyncpipe.jobs import ENDED, Job, JobRecord, JobState, now
 from asyncpipe.ledger import Drawn, Named
-from asyncpipe.pricing import Hold, Price
+from asyncpipe.pricing import Hold, Price, Purse
 
 logger = logging.getLogger("asyncpipe.engine")
 
@@ -120,6 +121,10 @@ class Tickets(dict[int, Ticket]):
     def releasable(self) -> int:
         """Micro-dollars reserved for them that the provider may still give back in this run."""
         return sum(ticket.record.releasable for ticket in self.values())
+
+    def releasable_in(self, purse: Purse, day: date) -> int:
+        """Micro-dollars of a purse's that the provider may still give back in this run."""
+        return sum(purse.releasable(ticket.record, day) for ticket in self.values())
 
     def unanswered(self) -> int:
         """Micro-dollars reserved for submits that are under way."""

@@ -37,7 +37,17 @@ from asyncpipe.errors import UsageError
 from asyncpipe.jobfile.problems import Problems, unknown_key
 from asyncpipe.jobfile.source import DEEPEST, Unclear, line_at, spelling_at
 from asyncpipe.jobfile.words import words_for
-from asyncpipe.jobs import Deadlines, JobType, Limits, Polling, any_type, check_policy
+from asyncpipe.jobs import (
+    LONGEST_KEY,
+    MOST_PRIORITY,
+    Deadlines,
+    JobType,
+    Limits,
+    Polling,
+    any_type,
+    check_policy,
+    label_of_budget,
+)
 from asyncpipe.pricing import MOST_FACTOR, UNITS, Rate, Tier, plain_size
 
 MOST_COPIES = 10_000
@@ -135,6 +145,8 @@ def _duration(value: Any) -> Any:
 
 
 def _usd(value: Any) -> Decimal:
+    if isinstance(value, Decimal):  # as programs give it
+        return _fit(value, when=value.is_finite() and value >= 0)
     # The shortest decimal that reads back as this float is the one the file says.
     return Decimal(repr(_fit(value, when=is_number(value) and value >= 0)))
 
@@ -259,6 +271,25 @@ def _params(value: Any) -> dict[str, Any]:
 
 
 Params = Annotated[dict[str, Any], PlainValidator(_params), WithJsonSchema({"type": "object"})]
+Switch = Annotated[bool, Field(strict=True), Told("switch")]
+Priority = Annotated[
+    int,
+    Field(strict=True, ge=-MOST_PRIORITY, le=MOST_PRIORITY),
+    Told("whole", limits=f"from {-MOST_PRIORITY} to {MOST_PRIORITY}"),
+]
+
+
+def _budget(name: Any) -> str:
+    try:
+        label_of_budget(_fit(name, when=isinstance(name, str)))
+    except UsageError as exc:
+        raise ValueError from exc
+    return str(name)
+
+
+_BudgetName = Annotated[
+    str, Told("budget", _budget, {"type": "string", "pattern": "^(day|label:[^=]+=.+)$"})
+]
 Labels = Annotated[dict[Text, Text], Field(max_length=MOST_LABELS)]
 
 
@@ -283,6 +314,9 @@ class TypedDefaultsIn(_Model, total=False):
     labels: Annotated[
         Labels, about("Your own words about the job: kept in manifest and export, never sent.")
     ]
+    priority: Annotated[Priority, about("Jobs that wait go by it, the highest first; usually 0.")]
+    max_cost: Annotated[Usd, about("Most that the one job may cost, in USD, or it is refused.")]
+    store: Annotated[Switch, about("false: the URLs are enough, nothing is downloaded.")]
 
 
 class _TypeIn(_Model, total=False):
@@ -319,6 +353,12 @@ class JobIn(_NameIn, _TypeIn, TypedDefaultsIn, _MediaIn, total=False):
     count: Annotated[Copies, about("How many equal jobs to make: name-1, name-2 and so on.")]
 
 
+class CallIn(JobIn, total=False):
+    """One job as a program asks for it."""
+
+    idempotency_key: Annotated[Text, Field(max_length=LONGEST_KEY), Told("key_text")]
+
+
 _ONE_UNIT: dict[str, Any] = {
     "not": {"anyOf": [{"required": list(pair)} for pair in combinations(UNITS, 2)]}
 }
@@ -334,7 +374,7 @@ class _TierIn(_UnitsIn, total=False):
     __pydantic_config__ = ConfigDict(extra="forbid", json_schema_extra=_ONE_UNIT)  # type: ignore[misc]
 
     resolution: Resolution
-    audio: Annotated[bool, Field(strict=True), Told("switch")]
+    audio: Switch
     size: Annotated[_Said, AfterValidator(_size), Told("size")]
 
 
@@ -459,6 +499,14 @@ class SettingsIn(_Model, total=False):
         Text, about("The environment variable that holds the secret to sign them with, as $NAME.")
     ]
     max_cost: Annotated[Usd, about("Most that the folder's jobs may cost in all, in USD.")]
+    budgets: Annotated[
+        dict[_BudgetName, Usd],
+        Field(json_schema_extra={"additionalProperties": False}),
+        about("Most that jobs may cost that have a label (label:NAME=VALUE), or a day (UTC) buys."),
+    ]
+    wait_for_day: Annotated[
+        Switch, about("Jobs that a day's budget is too small for wait for the next day.")
+    ]
     min_balance: Annotated[Usd, about("Submit nothing while the account holds less, in USD.")]
     estimate_factor: Annotated[Factor, about("How many times an estimated price is reserved.")]
     retries: Annotated[AtLeast0, about(RETRIES)]

@@ -36,7 +36,8 @@ class RunSettings:
     ``provider`` is the name of the API (None: the environment's, or the usual one).
     ``max_workers`` bounds the predictions in flight; below it ``window`` learns what the API takes,
     or is ``fixed``; ``limits`` are caps of the user's own; ``max_cost`` is the most that the
-    folder's jobs may cost, in USD (None: no limit); ``retries`` is how often a failure that is not
+    folder's jobs may cost, in USD (None: no limit), ``budgets`` and ``wait_for_day`` what those of
+    a label or a day may (see ``SpendingLimits``); ``retries`` is how often a failure that is not
     charged is submitted again; ``ambiguous`` is what becomes of submits that lose their answer
     (hold, find, find-resubmit, resubmit); ``prices`` maps model ids to rates. Nothing is submitted
     while the account has less than ``min_balance`` USD (None: not asked). A quote that the provider
@@ -58,6 +59,8 @@ class RunSettings:
     public_url: str | None = None
     presign: str | None = None
     max_cost: Decimal | None = None
+    budgets: Mapping[str, Decimal] = field(default_factory=dict)
+    wait_for_day: bool = False
     min_balance: Decimal | None = None
     estimate_factor: Decimal = Decimal("1.25")
     retries: int = 2

@@ -21,7 +21,8 @@ MODEL_FIELDS = frozenset(
 )
 """Fields that models are known to have: whoever names a column so means to send it."""
 
-_FIELDS = tuple(name for name in JobIn.__annotations__ if name not in OPEN_FIELDS)
+_FIELDS = tuple(name for name in JobIn.__annotations__ if name not in {*OPEN_FIELDS, "store"})
+"""Those of a job that a column may say. (A column named store is a shop's.)"""
 
 
 def table_template(columns: tuple[str, ...], files: LocalFiles) -> Template:

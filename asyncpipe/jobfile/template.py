@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from asyncpipe.errors import UsageError
-from asyncpipe.jobfile.models import DefaultsIn, JobIn, TypedDefaultsIn, fitting
+from asyncpipe.jobfile.models import CallIn, DefaultsIn, JobIn, TypedDefaultsIn, fitting
 from asyncpipe.jobfile.placeholders import (
     Cells,
     Columns,
@@ -180,7 +180,7 @@ def read_template(
         return None
     before = len(problems.found)
     here = Columns(columns.names) if columns else None
-    own, _ = _read(value, JobIn, problems, here)
+    own, _ = _read(value, JobIn if problems.file else CallIn, problems, here)
     template = Template(own, defaults, columns, files, varies=columns is not None)
     template.check(problems, told={*value})
     if columns is not None and here is not None:

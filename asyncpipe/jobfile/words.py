@@ -10,7 +10,7 @@ from typing import Any
 from asyncpipe._registry import no_provider
 from asyncpipe._text import shown
 from asyncpipe.jobfile.source import Unclear
-from asyncpipe.jobs import AMBIGUOUS, POLICIES, WINDOWS, any_type
+from asyncpipe.jobs import AMBIGUOUS, LONGEST_KEY, POLICIES, WINDOWS, any_type
 from asyncpipe.pricing import CONDITIONS, MOST_FACTOR, MOST_USD, UNITS
 
 Words = Callable[[Any, Mapping[str, Any]], str]
@@ -138,6 +138,8 @@ WORDS: dict[str, Words] = {
         lambda value, _: f"{shown(value)} is no size: write width x height, like 1024x1024"
     ),
     "switch": lambda value, _: f"{shown(value)} is neither true nor false",
+    "budget": lambda value, _: f"{shown(value)} is neither day nor label:NAME=VALUE",
+    "key_text": lambda value, _: f"must be a text of 1 to {LONGEST_KEY} printable characters",
     "number": _number(),
     "whole": _number(_whole),
     "positive": _number(lambda value, _: f"{value} must be greater than 0"),

@@ -4,6 +4,12 @@ A ``Job`` is one thing to generate; an ``Event`` is one thing that happened to i
 of both the ``JobRecord`` that everybody reads. No I/O, no clock but ``now``.
 """
 
+from asyncpipe.jobs.budgets import (
+    committed_against,
+    counts_against,
+    days_of,
+    label_of_budget,
+)
 from asyncpipe.jobs.events import (
     NOT_FOUND,
     Absent,
@@ -45,7 +51,16 @@ from asyncpipe.jobs.inputs import (
     media,
     wrong_with,
 )
-from asyncpipe.jobs.job import BODY_FIELDS, Job, JobType, any_type, canonical_json, type_of_model
+from asyncpipe.jobs.job import (
+    BODY_FIELDS,
+    LONGEST_KEY,
+    MOST_PRIORITY,
+    Job,
+    JobType,
+    any_type,
+    canonical_json,
+    type_of_model,
+)
 from asyncpipe.jobs.links import Links
 from asyncpipe.jobs.notes import NO_NOTES, Noted, Notes, count_notes
 from asyncpipe.jobs.places import BucketUrl, OutputPlace, is_bucket_url, place_of
@@ -84,6 +99,8 @@ __all__ = [
     "BODY_FIELDS",
     "DIRECT_FIELDS",
     "ENDED",
+    "LONGEST_KEY",
+    "MOST_PRIORITY",
     "NOT_FOUND",
     "NO_ATTEMPT",
     "NO_NOTES",
@@ -146,12 +163,16 @@ __all__ = [
     "check_whole",
     "checked_ambiguous",
     "checked_window",
+    "committed_against",
     "count_notes",
+    "counts_against",
+    "days_of",
     "fold",
     "group_of",
     "is_bucket_url",
     "is_local",
     "is_media_field",
+    "label_of_budget",
     "made",
     "may_take_media",
     "media",

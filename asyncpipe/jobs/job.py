@@ -239,8 +239,12 @@ class Job:
         return replace(self, params=with_media(self.params, urls), inputs={})
 
     def once(self) -> Job:
-        """A copy that equals no other job: how a nameless job of the library becomes new."""
-        return replace(self, occurrence=uuid.uuid4().hex)
+        """A copy that equals no other job: how a nameless job of the library becomes new.
+
+        With an idempotency key it equals what bears the same, and says the same.
+        """
+        key = self.idempotency_key
+        return replace(self, occurrence=uuid.uuid4().hex if key is None else f"key {key}")
 
     def title(self, key: str) -> str:
         """The name people see: the job's own, or a slug of its prompt and 6 digits of its key."""

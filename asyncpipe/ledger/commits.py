@@ -15,7 +15,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from asyncpipe._tasks import seen_through as seen_to_end
 from asyncpipe.errors import LedgerError, own_copy
 from asyncpipe.jobs import Job, JobRecord, now
-from asyncpipe.ledger import accounts, queries, runs
+from asyncpipe.ledger import accounts, purses, queries, runs
 from asyncpipe.ledger.asset_names import FolderNames, NamesIn, claim_parts
 from asyncpipe.ledger.connection import Connection
 from asyncpipe.ledger.folder import note_account
@@ -160,6 +160,7 @@ class Committing:
     keep_upload = asked(queries.keep_upload)
     forget_uploads = asked(queries.forget_uploads)
     sums = asked(accounts.sums)
+    spent_on = asked(purses.spent_on)
     result = asked(accounts.result)
     results_page = asked(accounts.results_page)
     open_work = asked(accounts.open_work)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from asyncpipe.errors import LedgerError
@@ -285,6 +285,12 @@ class Ledger(Protocol):
 
     async def sums(self) -> Sums:
         """Count everything."""
+
+    async def spent_on(self, budgets: Collection[str], day: date) -> dict[str, int]:
+        """Micro-dollars charged or reserved against budgets, by their names.
+
+        Against a day's what was intended on ``day``, in UTC.
+        """
 
     async def result(self, job_id: int) -> ResultRow | None:
         """One job and what its attempts came to; None if there is no such job."""

@@ -462,8 +462,8 @@ def labels_text(labels: Mapping[str, str]) -> str | None:
 def labelled(name: str, value: str) -> tuple[str, str]:
     """A condition on rows of jobs, that they bear a label, and the value it takes."""
     # In JSON nothing but this label reads so: within names and values quotes are escaped.
-    needle = orjson.dumps({name: value}).decode()[1:-1]
-    return "replace(',' || substr(labels, 2), ',' || ?, '')<>',' || substr(labels, 2)", needle
+    needle = "," + orjson.dumps({name: value}).decode()[1:-1]
+    return "replace(',' || substr(labels, 2), ?, '')<>',' || substr(labels, 2)", needle
 
 
 def find_upload(connection: Connection, sha256: str) -> tuple[str, datetime] | None:

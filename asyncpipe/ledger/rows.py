@@ -49,6 +49,7 @@ class NotReserved(Enum):
     """Why an intent was not written."""
 
     CAP = auto()  # more would be charged or reserved than may be
+    PURSE = auto()  # the same of jobs with a label of its, or of the day's
     ANOTHERS = auto()  # another worker holds the job by now
 
 

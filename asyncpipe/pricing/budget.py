@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol
 
 from asyncpipe.errors import BudgetReached
+from asyncpipe.jobs import Job
 from asyncpipe.pricing.money import usd_text
 from asyncpipe.pricing.price import Price
+from asyncpipe.pricing.purses import Purse, Purses
 
 
 class Fit(Enum):
     """Whether a job may be submitted as far as its price goes."""
 
     NOW = auto()
+    WAITS = auto()  # later, if money of its label or its day comes back; others need not wait
     LATER = auto()  # if what is in flight gives money back
     NEVER = auto()  # whatever becomes of what is in flight
 
@@ -79,14 +83,16 @@ class Hold:
     """What one job reserves, kept back from its admission until its intent."""
 
     price: Price
+    purses: Sequence[Purse]
     _budget: Budget
     _ended: bool = False
 
-    def end(self) -> None:
-        """Keep it back no longer: the intent reserves it now, or nothing comes of it."""
+    def end(self, *, spent: bool = False) -> None:
+        """Keep it back no longer: an intent reserves it now (``spent``), or nothing comes of it."""
         if not self._ended:
             self._ended = True
             self._budget.held -= self.price.to_reserve
+            self._budget.purses.end_hold(self.purses, self.price.to_reserve, spent=spent)
 
 
 class Budget:
@@ -97,8 +103,15 @@ class Budget:
     or a cap lowered later, brings what is committed above the cap: then nothing fits.
     """
 
-    def __init__(self, cap: int | None, committed: Committed, in_flight: InFlight) -> None:
+    def __init__(
+        self,
+        cap: int | None,
+        committed: Committed,
+        in_flight: InFlight,
+        purses: Purses | None = None,
+    ) -> None:
         self._own = self._cap = cap
+        self.purses = Purses() if purses is None else purses
         self._committed = committed
         self._in_flight = in_flight
         self.held = 0
@@ -133,8 +146,15 @@ class Budget:
         """Micro-dollars reserved for submits that are under way."""
         return self._in_flight.unanswered()
 
-    def fit(self, price: Price) -> Fit:
+    def fit(self, price: Price, job: Job | None = None) -> Fit:
         """Whether a job of this price may go now, later or never."""
+        if (fit := self._fit(price)) is not Fit.NOW or job is None or not self.purses:
+            return fit
+        if (purse := self.purses.short(job, price)) is None:
+            return Fit.NOW
+        return Fit.WAITS if self.purses.waits(purse, price) else Fit.NEVER
+
+    def _fit(self, price: Price) -> Fit:
         if self._cap is None:
             return Fit.NOW
         left = self._cap - self.committed - self.held - price.to_reserve
@@ -142,10 +162,16 @@ class Budget:
             return Fit.NOW
         return Fit.LATER if left + self.releasable + self.held >= 0 else Fit.NEVER
 
-    def hold(self, price: Price) -> Hold:
+    def hold(self, price: Price, job: Job | None = None) -> Hold:
         """Keep back what a job reserves; it must fit now."""
+        purses = self.purses.of(job) if job is not None and self.purses else ()
         self.held += price.to_reserve
-        return Hold(price, self)
+        self.purses.hold(purses, price.to_reserve)
+        return Hold(price, purses, self)
+
+    def covers(self, hold: Hold) -> bool:
+        """Whether what was held for a job still fits, with all else."""
+        return self.covers_holds and self.purses.covers_holds(hold.purses)
 
     @property
     def covers_holds(self) -> bool:
@@ -157,8 +183,12 @@ class Budget:
         """Whether more is committed than the cap allows."""
         return self._cap is not None and self.committed > self._cap
 
-    def refusal(self, price: Price) -> BudgetReached:
+    def refusal(self, price: Price, job: Job | None = None) -> BudgetReached:
         """Say why a job of this price is not submitted."""
+        if job is not None and self._fit(price) is Fit.NOW:
+            purse = self.purses.short(job, price)
+            assert purse is not None, "without a purse that is short it fits"
+            return self.purses.refusal(purse, price)
         assert self._cap is not None, "without a cap everything fits"
         margin = f" ({usd_text(price.margin)} of it against a low estimate)" if price.margin else ""
         return BudgetReached(

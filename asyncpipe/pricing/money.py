@@ -35,12 +35,12 @@ def usd_text(amount: int | Decimal) -> str:
     return f"{whole}.{cents.rstrip('0').ljust(2, '0')}"
 
 
-def checked_cap(amount: Decimal) -> int:
+def checked_cap(amount: Decimal, name: str = "max_cost") -> int:
     """Turn a budget in USD into micro-dollars, never rounding it up; raises UsageError."""
     exact: object = amount
     if not isinstance(exact, Decimal) or not exact.is_finite() or not 0 <= exact <= MOST_USD:
         raise UsageError(
-            f"max_cost: {amount!r} must be an amount of USD as Decimal, from 0 to {MOST_USD}"
+            f"{name}: {amount!r} must be an amount of USD as Decimal, from 0 to {MOST_USD}"
         )
     return int((amount * 1_000_000).to_integral_value(rounding=ROUND_FLOOR))
 

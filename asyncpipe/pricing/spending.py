@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
-from asyncpipe.errors import AsyncpipeError, UsageError
+from asyncpipe.errors import AsyncpipeError, TooExpensive, UsageError
 from asyncpipe.jobs import Job
 from asyncpipe.pricing.balance import Balance, checked_least
-from asyncpipe.pricing.budget import Budget, Committed, Fit, InFlight
-from asyncpipe.pricing.money import checked_cap
+from asyncpipe.pricing.budget import Budget, Committed, Fit, Hold, InFlight
+from asyncpipe.pricing.money import checked_cap, usd_text
 from asyncpipe.pricing.price import ESTIMATE_FACTOR, Price, Prices
+from asyncpipe.pricing.purses import InMemory, Purses, purses_of
 from asyncpipe.pricing.quoting import Quotes, Tell, ask_unpriced
 from asyncpipe.pricing.rates import PriceBook, Rate, books_of, price_book_of
 
@@ -42,13 +43,25 @@ class Spending:
             price = self.price(job)
         except UsageError:  # its only price was a quote that is not to be had any more
             return Fit.NEVER, None
-        fit = self.budget.fit(price)
+        if self.too_expensive(job, price) is not None:
+            return Fit.NEVER, price
+        fit = self.budget.fit(price, job)
         return (self.balance.fit(price) if fit is Fit.NOW else fit), price
 
-    @property
-    def covers_holds(self) -> bool:
-        """Whether all the money that was held may still be spent."""
-        return self.budget.covers_holds and self.balance.covers_holds
+    def too_expensive(self, job: Job, price: Price) -> TooExpensive | None:
+        """Why a job of that price goes beyond its own ``max_cost``, or None."""
+        if job.max_cost is None or price.to_reserve <= checked_cap(job.max_cost):
+            return None
+        margin = f" ({usd_text(price.margin)} of it against a low estimate)" if price.margin else ""
+        return TooExpensive(
+            f"the job may cost {usd_text(job.max_cost)} USD at most, and {job.model} takes "
+            f"{usd_text(price.to_reserve)}{margin} for it (by {price.source}). Nothing was "
+            "reserved: raise the job's max_cost, or ask for less"
+        )
+
+    def covers(self, hold: Hold) -> bool:
+        """Whether the money that was held for a job may still be spent."""
+        return self.budget.covers(hold) and self.balance.covers_holds
 
     def why_unfit(self, job: Job) -> AsyncpipeError:
         """Say why a job is not submitted: its price, or that there is none."""
@@ -56,8 +69,10 @@ class Spending:
             price = self.price(job)
         except UsageError as exc:
             return exc
-        if self.budget.fit(price) is Fit.NEVER:
-            return self.budget.refusal(price)
+        if (dear := self.too_expensive(job, price)) is not None:
+            return TooExpensive(f"{job.name or job.model}: {dear}")
+        if self.budget.fit(price, job) is not Fit.NOW:
+            return self.budget.refusal(price, job)
         return self.balance.refusal(price)
 
 
@@ -66,7 +81,9 @@ class SpendingLimits:
     """What may be spent, and by which prices; amounts in USD as Decimal.
 
     ``max_cost`` caps what a folder's jobs, earlier runs included, are charged or may still be; what
-    does not fit stays pending. Nothing is submitted that would leave less than ``min_balance`` in
+    does not fit stays pending. ``budgets`` cap what jobs with a label (``label:NAME=VALUE``) cost,
+    and what one ``day`` submits, in UTC; with ``wait_for_day`` what does not fit the day waits for
+    the next one. Nothing is submitted that would leave less than ``min_balance`` in
     the account. None: no limit. A job's price is the provider's quote (free; ``quotes=False``
     asks for none), else that of ``prices`` (by model id), of ``price_book`` (see
     ``load_price_file``) or of the provider's own table; one that the provider calls an estimate is
@@ -74,6 +91,8 @@ class SpendingLimits:
     """
 
     max_cost: Decimal | None = None
+    budgets: Mapping[str, Decimal] | None = None
+    wait_for_day: bool = False
     min_balance: Decimal | None = None
     prices: Mapping[str, Rate] | None = None
     price_book: PriceBook | None = None
@@ -83,6 +102,7 @@ class SpendingLimits:
     def __post_init__(self) -> None:
         if self.max_cost is not None:
             checked_cap(self.max_cost)
+        purses_of(self.budgets)
         checked_least(self.min_balance)
         self._prices(None)
 
@@ -91,14 +111,24 @@ class SpendingLimits:
         return Prices(books=books, estimate_factor=self.estimate_factor)
 
     def open(
-        self, provider: object, committed: Committed, in_flight: InFlight, *, tell: Tell
+        self,
+        provider: object,
+        committed: Committed,
+        in_flight: InFlight,
+        *,
+        tell: Tell,
+        in_memory: InMemory | None = None,
     ) -> Spending:
-        """Make the parts; in the pipeline's own loop, whose clock they go by."""
+        """Make the parts; in the pipeline's own loop, whose clock they go by.
+
+        Where others spend as well nobody knows all that is ``in_memory``: the ledger says it.
+        """
         quotes = self.quotes
         if isinstance(quotes, bool):
             quotes = Quotes(provider if quotes else None, tell=tell)
         cap = None if self.max_cost is None else checked_cap(self.max_cost)
-        budget = Budget(cap, committed, in_flight)
+        purses = Purses(purses_of(self.budgets), in_memory, self.wait_for_day)
+        budget = Budget(cap, committed, in_flight, purses)
         return Spending(
             budget=budget,
             prices=replace(self._prices(price_book_of(provider)), quotes=quotes.quotes),

@@ -311,8 +311,13 @@ def default_place() -> str:
 
 
 def with_name(job: Mapping[str, Any], once: str) -> Job:
-    """The job with a name that is the same whenever the message ``once`` is delivered."""
+    """The job with a name that is the same whenever the message ``once`` is delivered.
+
+    One with an idempotency key is the same by that.
+    """
     read = next(iter(parse_jobs([job])))
+    if read.idempotency_key is not None:
+        return read
     word = once.replace("-", "")[:12]
     return replace(read, name=read.name or f"{read.title(word)}{word[6:]}")
 

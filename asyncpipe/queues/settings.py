@@ -39,6 +39,8 @@ class PlaceSettings:
     search_s: float = 120.0
     same_account: bool = False
     max_cost: Decimal | None = None
+    budgets: Mapping[str, Decimal] = field(default_factory=dict)
+    wait_for_day: bool = False
     min_balance: Decimal | None = None
     prices: Mapping[str, Rate] = field(default_factory=dict)
     price_book: PriceBook | None = None
@@ -51,6 +53,8 @@ class PlaceSettings:
         """What may be spent, and by which prices."""
         return SpendingLimits(
             max_cost=self.max_cost,
+            budgets=self.budgets,
+            wait_for_day=self.wait_for_day,
             min_balance=self.min_balance,
             prices=self.prices,
             price_book=self.price_book,

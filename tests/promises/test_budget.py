@@ -136,7 +136,7 @@ def test_without_the_reservation_the_books_show_it(
         left = self._cap - self._committed.charged_micro - price.micro
         return Fit.NOW if left >= 0 else Fit.NEVER
 
-    monkeypatch.setattr(Budget, "fit", charged_only)
+    monkeypatch.setattr(Budget, "_fit", charged_only)
     monkeypatch.setattr(Budget, "covers_holds", True)
     (tmp_path / "out").mkdir()
     _, _, sampled, _ = one_clock.run(one(tmp_path, batch(120), "2.00"))

@@ -1,0 +1,156 @@
+"""Budgets of labels and days, in runs and services: what fits, what waits, and who is told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from asyncpipe import Job
+from asyncpipe.errors import BudgetReached, SubmitUnknown
+from asyncpipe.providers.base import PredictionStatus
+from asyncpipe.testing import FakeProvider, Script, run_virtual
+from tests.support.clock import Clock
+from tests.support.pipelines import counts_agree, job, opened
+
+SPRING = "label:campaign=spring"
+
+
+def of(campaign: str, count: int) -> list[Job]:
+    return [job(f"{campaign}-{n}", labels={"campaign": campaign}) for n in range(count)]
+
+
+def sold(provider: FakeProvider) -> dict[str, int]:
+    return dict(Counter(name.partition("-")[0] for name in provider.sold))
+
+
+def test_a_labels_jobs_stop_at_its_budget_and_others_go_on(tmp_path: Path) -> None:
+    """What is left is pending, its reason named; with more money it goes on, in any process."""
+    provider = FakeProvider()
+    jobs = [each for two in zip(of("spring", 40), of("autumn", 40), strict=True) for each in two]
+
+    async def run(usd: str) -> tuple[int, str]:
+        async with opened(
+            tmp_path, provider, budgets={SPRING: Decimal(usd)}, max_workers=4
+        ) as pipeline:
+            manifest = await pipeline.batch_generate(jobs)
+            await counts_agree(pipeline)
+            return manifest.totals.pending, str(pipeline.stopped)
+
+    pending, stopped = run_virtual(run("0.41"))
+    assert (pending, sold(provider)) == (30, {"spring": 10, "autumn": 40})
+    assert "the budget of 0.41 USD for label:campaign=spring is reached: 0.40 are" in stopped
+    pending, _ = run_virtual(run("0.79"))
+    assert (pending, sold(provider)) == (21, {"spring": 19, "autumn": 40})
+    assert run_virtual(run("99")) == (0, "None")
+    assert sold(provider) == {"spring": 40, "autumn": 40}
+
+
+def test_what_waits_for_its_labels_money_holds_nobody_up_and_goes_when_it_comes_back(
+    tmp_path: Path,
+) -> None:
+    """Two failures give back what they had: two more go. Lost answers keep theirs."""
+    failed = Script(end=PredictionStatus.FAILED, generation_s=250.0)
+    lost = Script(submits=[SubmitUnknown("reset")])
+    scripts = {"spring-0": failed, "spring-1": failed, "spring-2": lost}
+    provider = FakeProvider(scripts=scripts)
+
+    async def main() -> None:
+        async with opened(
+            tmp_path, provider, budgets={SPRING: Decimal("0.16")}, max_workers=8, retries=0
+        ) as pipeline:
+            manifest = await pipeline.batch_generate([*of("spring", 8), *of("autumn", 20)])
+            totals = manifest.totals
+            assert (totals.unknown, totals.failed, totals.pending) == (1, 2, 2)
+            assert "label:campaign=spring" in str(pipeline.stopped)
+            await counts_agree(pipeline)
+
+    run_virtual(main())
+    # 0, 1 and 3; then, when the first two had failed, 4 and 5; 2 was lost and may have been bought.
+    assert sold(provider) == {"spring": 5, "autumn": 20}
+    assert provider.sold.index("autumn-19") < provider.sold.index("spring-4")
+
+
+def test_a_caller_is_told_which_budget_its_job_does_not_fit(tmp_path: Path) -> None:
+    """It is withdrawn; whoever has no such label is served."""
+    provider = FakeProvider()
+
+    async def main() -> None:
+        async with opened(tmp_path, provider, budgets={SPRING: Decimal("0.05")}) as pipeline:
+            one, two, other = *of("spring", 2), job("other")
+            await pipeline.generate(one)
+            with pytest.raises(BudgetReached, match=SPRING):
+                await pipeline.generate(two)
+            assert (await pipeline.generate(other)).status == "success"
+            assert pipeline.totals.pending == 0
+
+    run_virtual(main())
+    assert provider.sold == ["spring-0", "other"]
+
+
+def test_a_days_budget_ends_a_run_and_the_next_day_has_another(
+    tmp_path: Path, one_clock: Clock
+) -> None:
+    """As max_cost does; what is charged the day after counts on the day of its submit."""
+    provider = FakeProvider()
+
+    async def run() -> tuple[int, str]:
+        async with opened(tmp_path, provider, budgets={"day": Decimal("0.09")}) as pipeline:
+            manifest = await pipeline.batch_generate(of("spring", 5))
+            return manifest.totals.pending, str(pipeline.stopped)
+
+    async def night() -> None:
+        await asyncio.sleep(86_400)
+
+    for left in (3, 1, 0):
+        for _ in range(2):  # the same day once more: nothing
+            pending, stopped = one_clock.run(run())
+            assert (pending, "(UTC) is reached" in stopped) == (left, left > 0)
+        one_clock.run(night())
+    assert len(provider.sold) == 5
+
+
+def test_told_to_wait_a_run_goes_on_the_next_day_by_itself(
+    tmp_path: Path, one_clock: Clock
+) -> None:
+    """Day after day, until all is done."""
+    provider = FakeProvider()
+    days = list[str]()
+
+    async def main() -> None:
+        async with opened(
+            tmp_path, provider, budgets={"day": Decimal("0.09")}, wait_for_day=True
+        ) as pipeline:
+            began = one_clock.time()
+            manifest = await pipeline.batch_generate(of("spring", 5))
+            assert (manifest.totals.pending, pipeline.stopped) == (0, None)
+            days.extend(f"{r.submitted_at:%F}" for r in manifest if r.submitted_at)
+            assert 86_400 < one_clock.time() - began <= 2 * 86_400 + 60
+
+    one_clock.run(main())
+    assert sorted(Counter(days).values()) == [1, 2, 2]
+
+
+def test_a_service_goes_on_by_itself_the_next_day(tmp_path: Path, one_clock: Clock) -> None:
+    """A caller that comes today is refused, one that comes tomorrow is served; one may wait."""
+    provider = FakeProvider()
+
+    async def main(wait: bool) -> None:
+        async with opened(
+            tmp_path, provider, budgets={"day": Decimal("0.04")}, wait_for_day=wait
+        ) as pipeline:
+            one, two = of(f"day{wait}", 2)
+            await pipeline.generate(one)
+            if not wait:
+                with pytest.raises(BudgetReached, match="wait_for_day"):
+                    await pipeline.generate(two)
+                await asyncio.sleep(86_400)
+            assert (await pipeline.generate(two)).status == "success"
+            await asyncio.sleep(86_400)
+
+    one_clock.run(main(False))
+    one_clock.run(main(True))
+    assert len(provider.sold) == 4
