@@ -298,12 +298,14 @@ class Engine:
         """Become a worker of a shared ledger; None where the folder has one of its own."""
         if not isinstance(self.where, SharedPlace):
             return None
-        cap = self.settings.spending.max_cost
+        spending = self.settings.spending
+        cap = spending.max_cost
         opening = open_shared(
             self.where,
             self.origin,
             lease_s=self.settings.lease_s,
             cap=None if cap is None else to_micro(cap),
+            budgets={purse.name: purse.cap for purse in spending.purses},
             taken=self._names_in,
             on_gone=self._lose,
         )

@@ -26,7 +26,7 @@ from asyncpipe.jobs import (
     now,
 )
 from asyncpipe.ledger import Fact, Look, SharedLedger, Spent, WorkerNews
-from asyncpipe.pricing import Budget, SharedMoney
+from asyncpipe.pricing import Budget, PurseState, SharedMoney
 
 logger = logging.getLogger("asyncpipe.engine")
 
@@ -171,6 +171,8 @@ class Sharing:
             unanswered=money.unanswered,
         )
         self._budget.share(money.cap)
+        purses = {name: PurseState(*each) for name, each in money.purses.items()}
+        self._budget.purses.note(purses)
 
     def _is_over(self, job_id: int) -> bool:
         """Whether a job has ended meanwhile, or was let go of."""

@@ -7,7 +7,7 @@ import os
 import socket
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -235,12 +235,14 @@ def open_shared(
     *,
     lease_s: float = 30.0,
     cap: int | None = None,
+    budgets: Mapping[str, int] | None = None,
     taken: NamesIn | None = None,
     on_gone: Callable[[Collection[int]], None] = lambda ids: None,
 ) -> AbstractAsyncContextManager[SharedLedger]:
     """Enter a place as a worker, whose folder the caller has made; leave it at the end.
 
-    ``cap`` is the most micro-dollars that may be committed, ``on_gone`` hears of jobs that other
+    ``cap`` is the most micro-dollars that may be committed, ``budgets`` are those of labels and of
+    days, ``on_gone`` hears of jobs that other
     workers have by now, ``taken`` says which names are in a bucket's folder. Raises LedgerError
     when the database cannot be reached, or is of another version; UsageError when the address is
     wrong, the extra is missing, or the place belongs to another ``origin``.
@@ -256,6 +258,7 @@ def open_shared(
         origin,
         lease_s=lease_s,
         cap=cap,
+        budgets=budgets,
         store=mark(place),
         taken=taken,
         on_gone=on_gone,

@@ -32,8 +32,8 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 
 from asyncpipe._tasks import seen_through, within
 from asyncpipe.errors import LedgerError, UsageError
-from asyncpipe.jobs import Job, JobRecord, JobState
-from asyncpipe.ledger import queries, runs, sharing
+from asyncpipe.jobs import Job, JobRecord, JobState, now
+from asyncpipe.ledger import purses, queries, runs, sharing
 from asyncpipe.ledger.asset_names import NamesIn
 from asyncpipe.ledger.commits import Committing, Query
 from asyncpipe.ledger.connection import Connection, Cursor
@@ -355,6 +355,7 @@ class PostgresLedger(Committing):
         *,
         lease_s: float,
         cap: int | None,
+        budgets: Mapping[str, int],
         store: str,
         taken: NamesIn | None,
         on_gone: Callable[[Collection[int]], None],
@@ -364,7 +365,7 @@ class PostgresLedger(Committing):
         self.worker = 0
         super().__init__(folder, taken)
         self._url, self._place = url, place
-        self._cap = cap
+        self._cap, self._budgets = cap, budgets
         self._pool: ConnectionPool[psycopg.Connection[Any]] | None = None
         self.lease = Lease(lease_s, self._renew)
 
@@ -404,6 +405,7 @@ class PostgresLedger(Committing):
                 machine=this_process(),
                 lease_s=self.lease.lease_s,
                 cap=self._cap,
+                budgets=self._budgets,
             )
 
         at = self.lease.clock()
@@ -477,7 +479,7 @@ class PostgresLedger(Committing):
 
     async def end_pass(self, run: int, *, digest: str | None, jobs: int) -> int:
         """Note that all jobs of a run are written."""
-        return await self._ask(in_turn(partial(runs.end_pass, run=run, digest=digest, jobs=jobs)))
+        return await self._ask(in_turn(partial(_end_pass, run=run, digest=digest, jobs=jobs)))
 
     async def take_up(self, at: datetime, *, session: int, but: Collection[int] = ()) -> int | None:
         """Let a new run name what callers asked for."""
@@ -567,7 +569,7 @@ class PostgresLedger(Committing):
     ) -> Look:
         """What became of the work that others share."""
         look = partial(sharing.look, held=held, left=left, awaited=awaited, runs=runs)
-        return await self._ask(partial(look, me=self.worker, news=news))
+        return await self._ask(partial(look, me=self.worker, news=news, today=now().date()))
 
     async def adopted(self, fact: Fact) -> None:
         """Note that a fact is in its job's record."""
@@ -668,6 +670,12 @@ def _begin_session(connection: Connection, at: datetime, me: int) -> Session:
     return sharing.shared_session(connection, begun, me)
 
 
+def _end_pass(connection: Connection, run: int, *, digest: str | None, jobs: int) -> int:
+    changed = runs.end_pass(connection, run, digest=digest, jobs=jobs)
+    purses.forget_labels(connection)  # last: nobody can spend meanwhile
+    return changed
+
+
 # -- reading ------------------------------------------------------------------------------------
 
 
@@ -724,6 +732,7 @@ async def open_place(
     *,
     lease_s: float = 30.0,
     cap: int | None = None,
+    budgets: Mapping[str, int] | None = None,
     store: str = "",
     taken: NamesIn | None = None,
     on_gone: Callable[[Collection[int]], None] = lambda ids: None,
@@ -739,6 +748,7 @@ async def open_place(
         folder,
         lease_s=lease_s,
         cap=cap,
+        budgets=budgets or {},
         store=store,
         taken=taken,
         on_gone=on_gone,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, auto
@@ -275,7 +275,8 @@ class Spent:
     """What all workers of a ledger are charged and reserve, in micro-dollars.
 
     Of what is ``reserved`` the provider may give back ``releasable``; ``unanswered`` is reserved
-    for submits under way. ``cap`` is the lowest of those that live workers were told.
+    for submits under way. ``cap`` is the lowest of those that live workers were told; of each of
+    their budgets ``purses`` has the lowest cap, what is committed, and what of that may come back.
     """
 
     charged: int
@@ -283,6 +284,7 @@ class Spent:
     releasable: int
     unanswered: int
     cap: int | None
+    purses: Mapping[str, tuple[int, int, int]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import date, datetime
 from enum import Enum, auto
 from itertools import chain, islice
 from typing import Any
 
 from asyncpipe.errors import LedgerError, own_copy
 from asyncpipe.jobs import ENDED, PAID_OPEN, Job, JobRecord, JobState, Settled
-from asyncpipe.ledger import queries
+from asyncpipe.ledger import purses, queries
 from asyncpipe.ledger.accounts import removed
 from asyncpipe.ledger.asset_names import FolderNames, claim_stems
 from asyncpipe.ledger.connection import Connection
@@ -42,14 +42,16 @@ CREATE TABLE workers(
   id INTEGER PRIMARY KEY, name TEXT NOT NULL, started_at TIMESTAMPTZ NOT NULL DEFAULT now(),
   machine TEXT NOT NULL, lease_s REAL NOT NULL, lease_until TIMESTAMPTZ NOT NULL,
   ended_at TIMESTAMPTZ,
-  cap INTEGER, job_file TEXT, digest TEXT, shard INTEGER,
+  cap INTEGER, budgets TEXT NOT NULL DEFAULT '{}', job_file TEXT, digest TEXT, shard INTEGER,
   news TEXT NOT NULL DEFAULT '{}', learned_at TIMESTAMPTZ);
 CREATE TABLE facts(
   job_id INTEGER NOT NULL, n INTEGER NOT NULL, prediction_id TEXT NOT NULL, route TEXT NOT NULL,
   told_by INTEGER NOT NULL, told_at TEXT NOT NULL, adopted INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY(job_id, n, prediction_id));
-CREATE TABLE spent(one INTEGER PRIMARY KEY, committed INTEGER NOT NULL);
+CREATE TABLE spent(
+  one INTEGER PRIMARY KEY, committed INTEGER NOT NULL, purses INTEGER NOT NULL DEFAULT 0);
 INSERT INTO spent VALUES(1, 0);
+CREATE TABLE purses(name TEXT PRIMARY KEY, committed INTEGER NOT NULL);
 CREATE TABLE turns(what TEXT PRIMARY KEY, worker INTEGER);
 INSERT INTO turns VALUES('search', NULL), ('pass', NULL);
 ALTER TABLE jobs ADD COLUMN worker BIGINT;
@@ -128,6 +130,14 @@ _JOB = (
     " WHERE id=?"
 )
 
+_CAPS = f"""
+SELECT committed, (SELECT min(cap) FROM workers WHERE id IN ({LIVE})), (
+  SELECT string_agg(DISTINCT budgets, chr(10)) FROM workers
+  WHERE budgets<>'{{}}' AND id IN ({LIVE}))
+FROM spent
+"""
+"""What is spent, the lowest cap of live workers, and their budgets, one worker's a line."""
+
 # An empty id says that the submit surely bought nothing.
 _FACT = """
 INSERT INTO facts(job_id, n, prediction_id, route, told_by, told_at) SELECT ?, ?, ?, ?, ?, ?
@@ -155,7 +165,7 @@ class SharedBatch(Batch):
         self._facts: list[JobRecord] = []
         self._tries = 0
         self.gone: list[int] = []
-        self.refused: list[int] = []
+        self.refused: dict[int, NotReserved] = {}
         self.committed: int | None = None
 
     def __bool__(self) -> bool:
@@ -185,11 +195,10 @@ class SharedBatch(Batch):
         """Write what is ours; raises LedgerError where a row is not there."""
         again, self._tries = self._tries > 0, self._tries + 1
         me = self._me()
-        self.gone, self.refused = [], []
+        self.gone, self.refused = [], {}
         standing = self._lock(connection)
         ours: list[JobRecord] = []
         others: list[JobRecord] = []
-        before = 0
         for job_id, record in self._records.items():
             if (stands := standing.get(job_id)) is None:
                 raise LedgerError(f"there is no job {job_id} in this ledger")
@@ -197,12 +206,12 @@ class SharedBatch(Batch):
             verdict = judge(record, base, stands, me=me, held=held, again=again)
             if verdict is Writing.WRITE:
                 ours.append(record)
-                before += stands.committed
             elif verdict is Writing.GONE:
                 others.append(record)
+        before = {record.id: standing[record.id].committed for record in ours}
+        had = purses.before(connection, ours, before)
         if self._reserving:
-            ours = self._afford(connection, ours, standing)
-            before = sum(standing[record.id].committed for record in ours)
+            ours = self._afford(connection, ours, before, had)
         rows = [(*job_row(r)[:5], r.committed, me, *_holder(r, me), r.id) for r in ours]
         if rows:
             connection.executemany(_JOB, rows)
@@ -214,9 +223,13 @@ class SharedBatch(Batch):
             query = "UPDATE jobs SET worker=NULL WHERE id = ANY(?) AND worker=?"
             connection.execute(query, (self._released, me))
         # Last: whoever writes waits for this row, and no longer than for the commit.
-        if added := sum(record.committed for record in ours) - before:
-            query = "UPDATE spent SET committed=committed+? RETURNING committed"
-            (self.committed,) = connection.execute(query, (added,)).fetchone()
+        changed = [r for r in ours if r.committed != before[r.id] or len(had[r.id].by_day) > 1]
+        added = sum(record.committed - before[record.id] for record in ours)
+        if added or changed:
+            query = "UPDATE spent SET committed=committed+? RETURNING committed, purses"
+            self.committed, kept = connection.execute(query, (added,)).fetchone()
+            if kept:
+                purses.keep(connection, changed, had)
 
     def _lock(self, connection: Connection) -> dict[int, Stand]:
         if not self._records:
@@ -228,21 +241,32 @@ class SharedBatch(Batch):
         }
 
     def _afford(
-        self, connection: Connection, ours: list[JobRecord], standing: Mapping[int, Stand]
+        self,
+        connection: Connection,
+        ours: list[JobRecord],
+        before: Mapping[int, int],
+        had: Mapping[int, purses.Before],
     ) -> list[JobRecord]:
-        """Leave out the intents that would go beyond the cap."""
-        query = f"SELECT committed, (SELECT min(cap) FROM workers WHERE id IN ({LIVE})) FROM spent"
-        total, lowest = connection.execute(f"{query} FOR UPDATE").fetchone()
-        added = {r.id: r.committed - standing[r.id].committed for r in ours}
-        total += sum(added[r.id] for r in ours if r.id not in self._reserving)
+        """Leave out the intents that would go beyond the cap, or a budget of theirs."""
+        total, lowest, told = connection.execute(f"{_CAPS} FOR UPDATE").fetchone()
+        weighing = purses.Weighing(connection, purses.lowest((told or "").splitlines()))
+        added = {r.id: r.committed - before[r.id] for r in ours}
+        for record in ours:
+            if record.id not in self._reserving:
+                total += added[record.id]
+                weighing.count(had[record.id], record)
         kept = []
         for record in ours:
             if record.id in self._reserving:
                 caps = [cap for cap in (lowest, self._caps[record.id]) if cap is not None]
                 if caps and total + added[record.id] > min(caps):
-                    self.refused.append(record.id)
+                    self.refused[record.id] = NotReserved.CAP
+                    continue
+                if not weighing.fits(had[record.id], record):
+                    self.refused[record.id] = NotReserved.PURSE
                     continue
                 total += added[record.id]
+                weighing.count(had[record.id], record)
             kept.append(record)
         return kept
 
@@ -262,10 +286,8 @@ class SharedBatch(Batch):
         for job_id, heard in self._reserving.items():
             if heard.done():
                 continue
-            if job_id in self.refused:
-                heard.set_result(NotReserved.CAP)
-            else:
-                heard.set_result(NotReserved.ANOTHERS if job_id in gone else None)
+            refusal = NotReserved.ANOTHERS if job_id in gone else None
+            heard.set_result(self.refused.get(job_id, refusal))
         if gone:
             self._tell_gone(self.gone)
 
@@ -298,13 +320,14 @@ def begin_worker(
     machine: str,
     lease_s: float,
     cap: int | None,
+    budgets: Mapping[str, int],
 ) -> int:
     """Enter a worker; return its id."""
     query = (
-        "INSERT INTO workers(name, machine, lease_s, lease_until, cap)"
-        " VALUES(?, ?, ?, clock_timestamp() + make_interval(secs => ?), ?) RETURNING id"
+        "INSERT INTO workers(name, machine, lease_s, lease_until, cap, budgets)"
+        " VALUES(?, ?, ?, clock_timestamp() + make_interval(secs => ?), ?, ?) RETURNING id"
     )
-    values = (name, machine, lease_s, lease_s, cap)
+    values = (name, machine, lease_s, lease_s, cap, purses.written(budgets))
     (worker,) = connection.execute(query, values).fetchone()
     return int(worker)
 
@@ -596,6 +619,7 @@ def look(
     awaited: Collection[int],
     runs: Sequence[Named],
     news: str,
+    today: date,
 ) -> Look:
     """Say what became of others' work, and tell ours: asked now and then by every worker.
 
@@ -617,7 +641,7 @@ def look(
         elsewhere=[_elsewhere(connection, named, me) for named in runs],
         waiting=[_waiting(connection, named, left, me) for named in runs],
         facts=facts(connection, me),
-        money=money(connection),
+        money=money(connection, today),
         orphans=_has_orphans(connection, left, me),
         told=_told(connection),
     )
@@ -691,18 +715,21 @@ def adopted(connection: Connection, fact: Fact) -> None:
     connection.execute(query, (fact.job_id, fact.n, fact.prediction_id))
 
 
-def money(connection: Connection) -> Spent:
-    """What is charged or reserved by all workers, and the lowest cap of those that live."""
+def money(connection: Connection, day: date) -> Spent:
+    """What is charged or reserved by all workers, and the lowest caps of those that live.
+
+    ``day`` is what a day's budget is asked of.
+    """
     of_state = (
         "(SELECT coalesce(sum(reserved), 0) FROM attempts a JOIN jobs j ON j.id=a.job_id"
         " AND j.attempt=a.n WHERE reserved>0 AND state IN ({}))"
     )
     under_way = of_state.format("'submitting', 'submitted'")
     submitting = of_state.format("'submitting'")
-    committed, reserved, releasable, unanswered, cap = connection.execute(
-        "SELECT committed, (SELECT coalesce(sum(reserved), 0) FROM attempts WHERE reserved>0),"
-        f" {under_way}, {submitting},"
-        f" (SELECT min(cap) FROM workers WHERE id IN ({LIVE})) FROM spent"
+    committed, cap, told = connection.execute(_CAPS).fetchone()
+    reserved, releasable, unanswered = connection.execute(
+        "SELECT (SELECT coalesce(sum(reserved), 0) FROM attempts WHERE reserved>0),"
+        f" {under_way}, {submitting}"
     ).fetchone()
     return Spent(
         charged=committed - reserved,
@@ -710,4 +737,5 @@ def money(connection: Connection) -> Spent:
         releasable=releasable,
         unanswered=unanswered,
         cap=cap,
+        purses=purses.standing(connection, purses.lowest((told or "").splitlines()), day),
     )

@@ -9,7 +9,7 @@ from asyncpipe.pricing.bill import Bill, BilledDay, HasBill
 from asyncpipe.pricing.budget import Budget, Fit, Hold, SharedMoney
 from asyncpipe.pricing.money import MOST_USD, from_micro, to_micro, told_micro, usd, usd_text
 from asyncpipe.pricing.price import MOST_FACTOR, Price, Prices, Unpriced, outputs_asked
-from asyncpipe.pricing.purses import Purse
+from asyncpipe.pricing.purses import Purse, PurseState
 from asyncpipe.pricing.quotes import Quote, price_key
 from asyncpipe.pricing.quoting import HasQuotes, Quotes, Tell
 from asyncpipe.pricing.rates import (
@@ -41,6 +41,7 @@ __all__ = [
     "PriceBook",
     "Prices",
     "Purse",
+    "PurseState",
     "Quote",
     "Quotes",
     "Rate",

@@ -12,7 +12,7 @@ from asyncpipe.pricing.balance import Balance, checked_least
 from asyncpipe.pricing.budget import Budget, Committed, Fit, Hold, InFlight
 from asyncpipe.pricing.money import checked_cap, usd_text
 from asyncpipe.pricing.price import ESTIMATE_FACTOR, Price, Prices
-from asyncpipe.pricing.purses import InMemory, Purses, purses_of
+from asyncpipe.pricing.purses import InMemory, Purse, Purses, purses_of
 from asyncpipe.pricing.quoting import Quotes, Tell, ask_unpriced
 from asyncpipe.pricing.rates import PriceBook, Rate, books_of, price_book_of
 
@@ -106,6 +106,11 @@ class SpendingLimits:
         checked_least(self.min_balance)
         self._prices(None)
 
+    @property
+    def purses(self) -> tuple[Purse, ...]:
+        """The budgets of labels and of days."""
+        return purses_of(self.budgets)
+
     def _prices(self, own: PriceBook | None) -> Prices:
         books = books_of(self.prices, self.price_book, own)
         return Prices(books=books, estimate_factor=self.estimate_factor)
@@ -127,7 +132,7 @@ class SpendingLimits:
         if isinstance(quotes, bool):
             quotes = Quotes(provider if quotes else None, tell=tell)
         cap = None if self.max_cost is None else checked_cap(self.max_cost)
-        purses = Purses(purses_of(self.budgets), in_memory, self.wait_for_day)
+        purses = Purses(self.purses, in_memory, self.wait_for_day)
         budget = Budget(cap, committed, in_flight, purses)
         return Spending(
             budget=budget,

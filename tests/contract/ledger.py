@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -67,15 +68,23 @@ async def begun(ledger: Ledger) -> tuple[int, list[JobRecord]]:
 
 
 def intent(record: JobRecord, micro: int = 40_000, **fields: Any) -> JobRecord:
-    money: Any = {"reserved": micro, "booked": micro, "price_source": "t", **fields}
+    money: Any = {"reserved": micro, "booked": micro, "price_source": "t", "at": now(), **fields}
     attempt = record.next_attempt
     trace = f"00-{record.id:032x}-{attempt:016x}-01"
-    event = Intended(job_id=record.id, at=now(), attempt=attempt, trace=trace, **money)
-    return fold(record, event)
+    return fold(record, Intended(job_id=record.id, attempt=attempt, trace=trace, **money))
 
 
 def went(record: JobRecord, kind: type[Event], **fields: Any) -> JobRecord:
     return fold(record, kind(job_id=record.id, at=now(), **fields))
+
+
+def told(ledger: Ledger, record: JobRecord, kind: type[Event], **fields: Any) -> JobRecord:
+    """Append a job as it stands, and after one more event."""
+    if record.state is not JobState.UNKNOWN:
+        ledger.append(record)
+    record = went(record, kind, **fields)
+    ledger.append(record)
+    return record
 
 
 def delivered(ledger: Ledger, record: JobRecord) -> JobRecord:
@@ -356,6 +365,34 @@ class LedgerContract:
                     (attempt,) = reader.attempts()
                     assert (attempt["provider"], attempt["bought_as"]) == ("fal", "m/other")
                     assert reader.label_names(9) == ["campaign"]
+
+        asyncio.run(main())
+
+    def test_what_is_spent_on_labels_and_days_is_counted(
+        self, store: Store, tmp_path: Path
+    ) -> None:
+        """Charged and reserved, lost answers too; a day's is what was intended on it."""
+        labels = [{"c": "spring"}, {"c": "spring", "x": 'c":"autumn'}, {"c": "Spring"}, {}]
+        jobs = [replace(job, labels=each) for job, each in zip(JOBS, labels, strict=True)]
+        names = ["label:c=spring", "label:c=Spring", "label:c=autumn", 'label:x=c":"autumn', "day"]
+
+        async def main() -> None:
+            async with store.open(tmp_path) as ledger:
+                session, _ = await ledger.begin_session(now())
+                rows = [(job.key("atlas"), job) for job in jobs]
+                await ledger.add_jobs(rows, run=session.id, position=0)
+                records = await ledger.records_in([JobState.PENDING])
+                assert set((await ledger.spent_on(names, now().date())).values()) == {0}
+                delivered(ledger, records[0])
+                lost = told(ledger, intent(records[1], 7), Unknown, error="reset")
+                yesterday = now() - timedelta(days=1)
+                ledger.append(intent(records[2], 500, at=yesterday))
+                told(ledger, intent(records[3], 9), Failed, error="e")
+                spent = await ledger.spent_on(names, now().date())
+                assert [spent[name] for name in names] == [40_007, 500, 0, 7, 40_007]
+                assert await ledger.spent_on(["day"], yesterday.date()) == {"day": 500}
+                ledger.append(intent(told(ledger, lost, Resubmitted, failures=0), 11))
+                assert await ledger.spent_on(names[:1], now().date()) == {names[0]: 40_018}
 
         asyncio.run(main())
 

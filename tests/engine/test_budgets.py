@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from asyncpipe import Job
+from asyncpipe import Job, Pipeline, Polling
 from asyncpipe.errors import BudgetReached, SubmitUnknown
+from asyncpipe.pricing import SpendingLimits
 from asyncpipe.providers.base import PredictionStatus
 from asyncpipe.testing import FakeProvider, Script, run_virtual
 from tests.support.clock import Clock
 from tests.support.pipelines import counts_agree, job, opened
+from tests.support.postgres import shared_url
 
 SPRING = "label:campaign=spring"
 
@@ -154,3 +156,31 @@ def test_a_service_goes_on_by_itself_the_next_day(tmp_path: Path, one_clock: Clo
     one_clock.run(main(False))
     one_clock.run(main(True))
     assert len(provider.sold) == 4
+
+
+def test_two_workers_share_a_labels_budget(tmp_path: Path) -> None:
+    """Over both of them never more than the lower of the two; both name it, others go on."""
+    provider = FakeProvider(default=Script(generation_s=0.2, submit_s=0.02))
+    jobs = [each for two in zip(of("spring", 12), of("autumn", 12), strict=True) for each in two]
+
+    async def run(name: str, usd: str) -> tuple[int, str]:
+        async with Pipeline(
+            provider,
+            tmp_path / name,
+            ledger=shared_url(),
+            place=str(tmp_path),
+            spending=SpendingLimits(budgets={SPRING: Decimal(usd)}),
+            polling=Polling(initial_s=0.05, maximum_s=0.1),
+            max_workers=4,
+            min_free_bytes=0,
+        ) as pipeline:
+            manifest = await pipeline.batch_generate(jobs, digest="the same jobs")
+            return manifest.totals.pending, str(pipeline.stopped)
+
+    async def main() -> None:
+        ends = await asyncio.gather(run("a", "0.29"), run("b", "9"))
+        assert {pending for pending, _ in ends} == {5}
+        assert all("0.29 USD for label:campaign=spring is reached" in why for _, why in ends)
+
+    asyncio.run(main())
+    assert sold(provider) == {"spring": 7, "autumn": 12}

@@ -17,6 +17,8 @@ import pytest
 
 from asyncpipe import Job, JobState, Manifest, Pipeline, Polling, testing
 from asyncpipe.engine import decide
+from asyncpipe.engine.queue import Row
+from asyncpipe.engine.tickets import Ticket
 from asyncpipe.errors import (
     AsyncpipeError,
     BalanceExhausted,
@@ -233,14 +235,13 @@ def test_thousands_of_callers_leave_at_once(tmp_path: Path) -> None:
                 await asyncio.sleep(1.0)
                 looked = Counter[str]()
 
-                class Seen(type(pipeline._parts().admission.queue.ready[MODEL])):  # type: ignore[misc]
-                    def values(self) -> Any:
-                        for record in super().values():
+                class Seen(Row):
+                    def __iter__(self) -> Iterator[Ticket]:
+                        for ticket in super().__iter__():
                             looked["at"] += 1
-                            yield record
+                            yield ticket
 
-                row = pipeline._parts().admission.queue.ready
-                row[MODEL] = Seen(row[MODEL])
+                pipeline._parts().admission.queue.ready[MODEL].__class__ = Seen
                 for each in reversed(callers):
                     each.cancel()
                 await first
