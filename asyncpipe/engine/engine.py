@@ -157,6 +157,7 @@ class Engine:
         Raises FolderInUse, LedgerError, and UsageError for another provider's or account's folder.
         """
         self.hooks = await stack.enter_async_context(hearing(self.settings.hooks))
+        self.tickets.closed = self.hooks.let_go
         if bucket_of(self.where) is not None:  # a folder's is opened once its lock is held
             await stack.enter_async_context(self.store)
         await self._open_ledger(stack)

@@ -225,18 +225,29 @@ class Hooks:
     def __init__(self, hooks: Iterable[Hook], start: Callable[..., object]) -> None:
         self._start, self._called = start, False
         self._listeners: list[Listener] = []
+        self._of_jobs: dict[int, list[Listener]] = {}
+        self._fresh: dict[Listener, None] = {}  # those of jobs that there is something to tell to
         self._running: set[Listener] = set()
         for hook in hooks:
             self.add(hook)
 
     def __bool__(self) -> bool:
-        return bool(self._listeners)
+        return bool(self._listeners or self._of_jobs)
 
     def add(self, hook: Hook, *, limit: int = LIMIT) -> Listener:
         """Have a hook hear of what happens from now on."""
         listener = Listener(hook, limit=limit)
         self._listeners.append(listener)
         return listener
+
+    def follow(self, job_id: int, hook: Hook) -> None:
+        """Have a hook hear of what happens to one job, until it ends or is let go of."""
+        self._of_jobs.setdefault(job_id, []).append(Listener(hook))
+
+    def let_go(self, job_id: int) -> None:
+        """Note that a job has ended, or is in memory no more: its hooks hear of nothing new."""
+        for listener in self._of_jobs.pop(job_id, ()):
+            listener.close()
 
     def remove(self, listener: Listener) -> None:
         """Have it hear of nothing new; an async one still hears what it has not heard."""
@@ -248,6 +259,9 @@ class Hooks:
         """Pass an event on; synchronous, and the hooks are called later."""
         for listener in self._listeners:
             listener.hear(event, record)
+        for listener in self._of_jobs.get(record.id, ()):
+            listener.hear(event, record)
+            self._fresh[listener] = None
         if not self._called:
             # Not a coroutine that is woken: that costs more than all the folding.
             self._called = True
@@ -265,12 +279,15 @@ class Hooks:
         Returns whether it took less than ``slice_s`` seconds; without it everything is told.
         """
         until = perf_counter() + slice_s if slice_s is not None else float("inf")
-        for listener in self._listeners:
+        for listener in [*self._listeners, *self._fresh]:
             listener.tell(until)
             if listener.awaited and listener not in self._running and listener.waiting:
                 self._running.add(listener)
                 self._start(self._run, listener, name=f"asyncpipe hook {listener!r}")
-        return not any(each.waiting for each in self._listeners if not each.awaited)
+        self._fresh = {each: None for each in self._fresh if each.waiting and not each.awaited}
+        return not any(
+            each.waiting for each in (*self._listeners, *self._fresh) if not each.awaited
+        )
 
     async def _run(self, listener: Listener) -> None:
         try:
@@ -297,6 +314,8 @@ class Hooks:
         with anyio.move_on_after(LEAVING_S, shield=True):
             while not self.tell(SLICE_S):
                 await anyio.lowlevel.checkpoint()  # everybody else's turn
+            for job_id in [*self._of_jobs]:
+                self.let_go(job_id)
             for listener in self._listeners:
                 listener.close()
             for listener in [*self._running]:

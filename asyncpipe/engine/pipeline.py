@@ -330,20 +330,29 @@ class Pipeline:
         return self._engine
 
     @while_open
-    async def submit(self, job: JobLike) -> Handle:
+    async def submit(self, job: JobLike, *, on_event: Hook | None = None) -> Handle:
         """Accept one job and return a handle on it: it will be done, after a restart as well.
 
         It is in the ledger, durably, before this returns, and is bought once however often it is
         asked for (by name, or idempotency key); nobody has to wait for it. ``Handle.cancel`` takes
-        it back. Raises UsageError for a job that is malformed or cannot be priced, and what stops
-        submitting at the moment: then it was not accepted.
+        it back. ``on_event`` hears of what happens to this job until it ends, or is put down
+        unfinished. Raises UsageError for a job that is malformed or cannot be priced, and what
+        stops submitting at the moment: then it was not accepted.
         """
+        hooks = _several(on_event)
         found = await self._admit(one_job(job))
         if isinstance(found, Ticket):
             found.accepted = True
+            self._follow(found, hooks)
         record = found if isinstance(found, JobRecord) else found.record
         await self._parts().ledger.durable()
         return self._handle(record)
+
+    def _follow(self, ticket: Ticket, hooks: Iterable[Hook]) -> None:
+        """Have hooks hear of what happens to a job that we carry."""
+        engine = self._parts()
+        for hook in hooks if engine.tickets.get(ticket.id) is ticket else ():
+            engine.hooks.follow(ticket.id, hook)
 
     def _handle(self, record: JobRecord) -> Handle:
         return Handle(record.name, record.key, record.id, self)
@@ -406,18 +415,25 @@ class Pipeline:
         )
 
     @while_open
-    async def generate(self, job: JobLike, *, wait: bool = True) -> Result:
+    async def generate(
+        self, job: JobLike, *, wait: bool = True, on_event: Hook | None = None
+    ) -> Result:
         """Run one job and return its result; a failed one is a result, never raised.
 
         A named job that this folder knows is not bought again: its result is returned, or waited
         for. Cancelling withdraws the job if it was not submitted yet; otherwise it goes on without
-        you and its result stays in the folder. Raises ClaimLost without ``wait`` for a job that
+        you and its result stays in the folder. ``on_event`` hears of what happens to this job, as
+        the pipeline's own hooks do, until it ends. Raises IdempotencyConflict for another job than
+        the one that its idempotency key stands for, TooExpensive for one that costs more than its
+        ``max_cost``, ClaimLost without ``wait`` for a job that
         another worker of the ledger carries, UsageError for a job that is malformed or
         cannot be priced, BudgetReached for one that does not fit, what stopped the pipeline before
         this job (KeyRefused, BalanceExhausted …), AsyncpipeError when it was closed meanwhile.
         """
+        hooks = _several(on_event)
         found = await self._admit(one_job(job), wait=wait)
         if isinstance(found, Ticket):
+            self._follow(found, hooks)
             caller = found.wait()
             try:
                 await caller

@@ -116,6 +116,7 @@ class Tickets(dict[int, Ticket]):
     def __init__(self) -> None:
         super().__init__()
         self.watches = Watches()
+        self.closed: Callable[[int], None] = lambda job_id: None
         self.left: Callable[[int], None] = lambda job_id: None
 
     def releasable(self) -> int:
@@ -139,6 +140,7 @@ class Tickets(dict[int, Ticket]):
             ticket.excuse(run)
         ticket.tell(outcome)
         self.watches.let_go(ticket.record)
+        self.closed(ticket.id)
 
 
 @dataclass(slots=True, eq=False)

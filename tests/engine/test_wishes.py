@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from asyncpipe import Job
+from asyncpipe import Event, Job, JobRecord
 from asyncpipe.engine import verify
 from asyncpipe.errors import IdempotencyConflict, JobFileError, TooExpensive, UsageError
 from asyncpipe.jobs.events import now
@@ -297,3 +297,39 @@ def test_media_that_come_inside_the_answer_are_stored_all_the_same(tmp_path: Pat
             )
 
     run_virtual(main())
+
+
+def test_a_jobs_own_hook_hears_of_that_job_alone(tmp_path: Path) -> None:
+    """Sync or async, from its intent to its end; a failing one harms nobody, and none is kept."""
+    provider = FakeProvider()
+    heard = list[tuple[str, str]]()
+
+    def hear(event: Event, after: JobRecord) -> None:
+        heard.append((after.name, type(event).__name__))
+
+    async def hear_slowly(event: Event, after: JobRecord) -> None:
+        await asyncio.sleep(1)
+        hear(event, after)
+
+    def fail(event: Event, after: JobRecord) -> None:
+        raise RuntimeError("no")
+
+    async def main() -> None:
+        async with opened(tmp_path, provider) as pipeline:
+            hooks = {"sync": hear, "async": hear_slowly, "bad": fail, "plain": None}
+            calls = [pipeline.generate(job(name), on_event=hook) for name, hook in hooks.items()]
+            assert [each.status for each in await asyncio.gather(*calls)] == ["success"] * 4
+            handle = await pipeline.submit(job("handle"), on_event=hear)
+            await handle.wait()
+            await pipeline.generate(job("sync"), on_event=hear)  # it has ended: nothing happens
+            with pytest.raises(UsageError, match="on_event"):
+                await pipeline.submit(job("none"), on_event=[7])  # type: ignore[arg-type]
+            heard_of = pipeline._parts().hooks
+            assert heard_of._of_jobs == {}
+        assert heard_of._fresh == {}
+
+    run_virtual(main())
+    steps = ["Intended", "Submitted", "Polled", "Generated", "AssetStored", "Succeeded"]
+    for name in ("sync", "async", "handle"):
+        assert [*dict.fromkeys(step for of, step in heard if of == name)] == steps
+    assert {of for of, _ in heard} == {"sync", "async", "handle"}
