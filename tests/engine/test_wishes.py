@@ -87,7 +87,7 @@ def test_a_job_that_costs_more_than_it_may_is_refused_before_anything_is_reserve
                 await pipeline.generate(job("mug", max_cost=Decimal("0.03")))
             with pytest.raises(TooExpensive, match="b: the job may cost"):
                 await pipeline.batch_generate([job("a"), job("b", max_cost=Decimal(0))])
-            assert (pipeline.totals.total, pipeline.totals.reserved) == (0, 0)
+            assert (pipeline.totals.total, pipeline.totals.reserved) == (0, Decimal(0))
             assert (
                 await pipeline.generate(job("mug", max_cost=Decimal("0.04")))
             ).status == "success"
@@ -291,9 +291,9 @@ def test_media_that_come_inside_the_answer_are_stored_all_the_same(tmp_path: Pat
     async def main() -> None:
         async with opened(tmp_path, provider) as pipeline:
             result = await pipeline.generate(job("mug", store=False))
-            assert (result.status, [each.path for each in result.assets]) == (
+            assert (result.status, [each.path.name for each in result.assets]) == (
                 "success",
-                ["images/mug_1.png"],
+                ["mug_1.png"],
             )
 
     run_virtual(main())

@@ -31,7 +31,7 @@ NOON = datetime(2026, 11, 28, 12, tzinfo=UTC)
 
 
 class Books:
-    charged = reserved = 0
+    charged_micro = reserved_micro = 0
 
 
 class Flying(list[JobRecord]):
