@@ -330,7 +330,7 @@ async def draining(
                             return
                         seen.signal = int(number)
                         tasks.cancel_scope.deadline = anyio.current_time() + grace_s
-                        pipeline.drain()
+                        pipeline.stop()
                         echo(
                             f"Interrupted: submitting stopped, {grace_s:g} s for what is quick. "
                             "Once more leaves at once."

@@ -67,6 +67,8 @@ class Admission:
         self._stirred = self._clock()
         self._aside: set[int] = set()
         self._revoked: set[int] = set()  # since a page was drawn
+        self.paused = False
+        """Whether nothing is to be submitted for now."""
         self.search_news = asyncio.Event()
         """Set when jobs are set aside, and when nothing else is left of their runs."""
         self.held: Callable[[], Collection[int]] = lambda: self._tickets
@@ -219,9 +221,19 @@ class Admission:
         self._hungry.set()
         self._settle_runs()
 
+    def resize(self) -> None:
+        """Hold as many jobs at hand as there are workers by now."""
+        self._page = 2 * self._limiter.workers
+        self._hungry.set()
+
+    @property
+    def draws(self) -> bool:
+        """Whether there is a run with jobs that are not at hand yet."""
+        return any(run.models for run in self._runs)
+
     def tail(self) -> bool:
         """Whether nothing waits to be submitted: what is in flight is all there is."""
-        return self.queue.empty and not any(run.models for run in self._runs)
+        return self.queue.empty and not self.draws
 
     def abandon(self, reason: AsyncpipeError) -> None:
         """Let go of everybody who waits: the pipeline is closed, or has failed."""
@@ -241,6 +253,7 @@ class Admission:
         one more poll before its run ends; everything else is let go of.
         """
         self._carried -= 1
+        self._tickets.tell_change()
         stopped = self._stops.of(ticket.record)
         if ticket.state is JobState.PENDING and not stopped and not ticket.adopted:
             if again_at is None:
@@ -370,6 +383,7 @@ class Admission:
                 self.search_news.set()
         if self._stops.drained and self._aside:
             self.search_news.set()
+        self._tickets.tell_change()
         self._news.set()
 
     async def _join_named(self, run: OpenRun, named: Named) -> None:
@@ -433,6 +447,7 @@ class Admission:
         purses = self._spending.budget.purses
         if self.queue.any_short and purses.freed():
             self.queue.try_short()
+        room = room and not self.paused
         chosen = self.queue.choose(self._now, room=room, fit=self._fit)
         while self.queue.unfit:
             ticket = self.queue.unfit.popleft()

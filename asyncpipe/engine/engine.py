@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -37,7 +37,7 @@ from asyncpipe.engine.sharing import Sharing
 from asyncpipe.engine.submit import Submitter
 from asyncpipe.engine.tickets import StopReasons, Ticket, Tickets
 from asyncpipe.engine.upload import Uploads
-from asyncpipe.errors import DiskError, DownloadError, LedgerError
+from asyncpipe.errors import AsyncpipeError, DiskError, DownloadError, LedgerError
 from asyncpipe.flow import (
     LATENCY,
     Gate,
@@ -130,6 +130,8 @@ class Engine:
         self.stops = StopReasons(self.news)
         self.waits = Waits(self.clock)
         self.tickets = Tickets()
+        self.taking_up = 0
+        """How many are about to take up what was accepted."""
         self.watches = self.tickets.watches
         self.callbacks = Callbacks(self.clock)
         self.notices = (
@@ -205,6 +207,19 @@ class Engine:
             if noted is not None:
                 self.stops.forget(noted)
             await self.admission.open_run(named, waits=False)
+
+    def take_up_soon(self) -> None:
+        """The same in a task of its own; not where the user said that it be left alone."""
+        if self.settings.take_up:
+            self.taking_up += 1
+            self.tasks.start_soon(self._take_up_now, name="asyncpipe take up")
+
+    async def _take_up_now(self) -> None:
+        try:
+            await self.take_up()
+        finally:
+            self.taking_up -= 1
+            self.tickets.tell_change()
 
     @property
     def waiting(self) -> list[Wait]:
@@ -366,7 +381,7 @@ class Engine:
         settings, provider = self.settings, self.provider
         learned = settings.limits.window == "learned"
         memory = memory_of(provider, "window") if learned else None
-        windows = Windows(
+        self._windows = windows = Windows(
             max_workers=settings.workers,
             limits=settings.limits,
             learned=learned,
@@ -446,12 +461,13 @@ class Engine:
         self.aftercare = Aftercare(self.ledger, self._offer, self.clock)
         self.searcher = self._make_searcher(inquiry, owners)
         self._make_sharing()
+        self.fetcher = self._make_fetcher(inquiry)
         self.driver = Driver(
             admission=self.admission,
             uploads=uploads,
             submitter=submitter,
             poller=poller,
-            fetcher=self._make_fetcher(inquiry),
+            fetcher=self.fetcher,
             recorder=self.recorder,
             aftercare=self.aftercare,
             searcher=self.searcher,
@@ -530,7 +546,7 @@ class Engine:
 
     def _start(self) -> None:
         """Start every task there is, streams' and comparisons' apart."""
-        start, settings = self.tasks.start_soon, self.settings
+        start = self.tasks.start_soon
         start(self.admission.run, name="asyncpipe admission")
         start(self.admission.draw, name="asyncpipe draw")
         start(self.admission.ask_quotes, name="asyncpipe quotes")
@@ -543,8 +559,31 @@ class Engine:
         if self.settings.take_up:
             start(Backlog(self.stops, self.take_up).run, name="asyncpipe backlog")
         start(self.recorder.keep_manifest, self._write_manifest, name="asyncpipe manifest")
-        for n in range(settings.workers + 2 * settings.limits.downloads):
-            start(self.driver.run, name=f"asyncpipe driver {n + 1}")
+        self._drivers = 0
+        self._start_drivers()
+
+    def _start_drivers(self) -> None:
+        """Start as many as there may be work for; those that are too many wait for none."""
+        settings = self.settings
+        for n in range(self._drivers, settings.workers + 2 * settings.limits.downloads):
+            self.tasks.start_soon(self.driver.run, name=f"asyncpipe driver {n + 1}")
+            self._drivers = n + 1
+
+    def set(self, settings: EngineSettings) -> None:
+        """Go by other settings from now on, as far as they can be changed while it runs."""
+        self.settings, limits = settings, settings.limits
+        self._windows = replace(self._windows, max_workers=settings.workers, limits=limits)
+        self.limiter.set(self._windows, workers=settings.workers)
+        self.fetcher.resize(limits.downloads)
+        cap = settings.spending.max_cost
+        self.spending.budget.set(None if cap is None else to_micro(cap))
+        self.admission.resize()
+        self._start_drivers()
+
+    def stop(self) -> None:
+        """Submit nothing more; what was submitted goes on, the rest stays pending."""
+        reason = AsyncpipeError("the run was drained before this job was submitted")
+        self.stops.drain(reason)
 
 
 def _may_send(lease: Lease) -> bool:

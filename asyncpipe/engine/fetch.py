@@ -59,12 +59,16 @@ class Fetcher:
         self._inquiry = inquiry
         self._ledger = ledger
         self._media = store
-        self._permits = asyncio.Semaphore(downloads)
+        self.resize(downloads)
         self._recorder = recorder
         self._stop = stop
         self._clock = clock
         self._rng = rng
         self._retention_s = retention_s
+
+    def resize(self, downloads: int) -> None:
+        """Fetch so many at once from now on; what is on its way is counted beside them."""
+        self._permits = asyncio.Semaphore(downloads)
 
     async def fetch(self, ticket: Ticket) -> None:
         """Try once to store what is missing of a generated job; it succeeds, is lost, or waits.

@@ -14,6 +14,7 @@ from collections.abc import (
 )
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import partial
 from random import Random
 from types import TracebackType
@@ -21,6 +22,7 @@ from typing import Any, Self
 
 from asyncpipe.engine.answers import safely
 from asyncpipe.engine.chase import PATIENCE_S
+from asyncpipe.engine.controls import UNSAID, Controls, Unsaid, changed
 from asyncpipe.engine.decide import RetryPolicy
 from asyncpipe.engine.engine import Engine, EngineSettings
 from asyncpipe.engine.handles import Handle
@@ -638,8 +640,8 @@ class Pipeline:
             raise ClaimLost(f"{record.name} is carried by another worker")
         if taken.elsewhere and engine.sharing is not None:
             return engine.sharing.wait_for(record)
-        if stops.forget(noted) and self._settings.take_up:  # what was accepted may go on, too
-            engine.tasks.start_soon(engine.take_up, name="asyncpipe take up")
+        if stops.forget(noted):
+            engine.take_up_soon()  # what was accepted may go on, too
         if record.state is JobState.PENDING and (reason := stops.of(record) or short):
             self._refuse(record, single=single)
             raise own_copy(reason)
@@ -694,7 +696,51 @@ class Pipeline:
         """
         return self._engine.deliveries.counts if self._engine else {}
 
-    def drain(self) -> None:
-        """Submit nothing more; what was submitted goes on, the rest stays pending."""
-        reason = AsyncpipeError("the run was drained before this job was submitted")
-        self._parts(ever=True).stops.drain(reason)
+    def pause(self) -> None:
+        """Submit nothing until ``go``: what was submitted goes on, the rest waits."""
+        Controls(self._parts()).pause()
+
+    def go(self) -> None:
+        """Submit again, whatever had paused, stopped or drained it, and what had been accepted."""
+        Controls(self._parts()).go()
+
+    def stop(self) -> None:
+        """Submit nothing more; what was submitted goes on, the rest stays pending until ``go``."""
+        self._parts(ever=True).stop()
+
+    @while_open
+    async def drain(self, grace_s: float | None = None) -> Sequence[Handle]:
+        """Submit nothing more; wait at most ``grace_s`` seconds (None: however long) for what was.
+
+        Returns the jobs that are still under way then: they are kept, and go on as long as the
+        pipeline is open. What was not submitted stays pending until ``go``, or the next opening.
+        """
+        left = await Controls(self._parts()).drain(grace_s)
+        return [self._handle(ticket.record) for ticket in left]
+
+    @while_open
+    async def idle(self) -> None:
+        """Wait until nothing is under way, and nothing waits that may be submitted now."""
+        await Controls(self._parts()).idle()
+
+    def set(
+        self,
+        *,
+        max_workers: int | None = None,
+        max_cost: Decimal | Unsaid | None = UNSAID,
+        limits: Limits | Mapping[str, Any] | None = None,
+    ) -> None:
+        """Change what is said, from now on: workers, budget (None: no cap), or all limits.
+
+        Fewer workers take effect as jobs end; a larger budget has what did not fit tried again.
+        Raises UsageError naming what is wrong: then nothing is changed.
+        """
+        settings = changed(
+            self._settings,
+            max_workers=max_workers,
+            max_cost=max_cost,
+            limits=None if limits is None else Limits.of(limits),
+        )
+        if self._life.is_open:
+            Controls(self._parts()).set(settings)
+        self._settings = settings

@@ -10,7 +10,7 @@ from datetime import date
 
 from asyncpipe.engine.chase import Chase
 from asyncpipe.engine.watch import Watches
-from asyncpipe.errors import AsyncpipeError, own_copy
+from asyncpipe.errors import AsyncpipeError, BudgetReached, own_copy
 from asyncpipe.flow import Permit
 from asyncpipe.jobs import ENDED, Job, JobRecord, JobState, now
 from asyncpipe.ledger import Drawn, Named
@@ -117,6 +117,7 @@ class Tickets(dict[int, Ticket]):
         super().__init__()
         self.watches = Watches()
         self.closed: Callable[[int], None] = lambda job_id: None
+        self._change: asyncio.Event | None = None
         self.left: Callable[[int], None] = lambda job_id: None
 
     def releasable(self) -> int:
@@ -141,6 +142,18 @@ class Tickets(dict[int, Ticket]):
         ticket.tell(outcome)
         self.watches.let_go(ticket.record)
         self.closed(ticket.id)
+        self.tell_change()
+
+    async def change(self) -> None:
+        """Wait until a job is let go of, or put down."""
+        if self._change is None or self._change.is_set():
+            self._change = asyncio.Event()
+        await self._change.wait()
+
+    def tell_change(self) -> None:
+        """Wake those who wait for a change."""
+        if self._change is not None:
+            self._change.set()
 
 
 @dataclass(slots=True, eq=False)
@@ -276,6 +289,18 @@ class StopReasons:
         """Stop for good: whoever closes the pipeline means it."""
         self._for_good = True
         self.note(reason)
+
+    def go(self) -> None:
+        """Forget everything, a drain as well."""
+        self._for_good = False
+        self.forget(self.noted)
+
+    def forget_budget(self) -> None:
+        """Forget that the budget was used up."""
+        if isinstance(self._run, BudgetReached):
+            self._run = None
+        if isinstance(self._remark, BudgetReached):
+            self._remark = None
 
     def forget(self, noted: int) -> bool:
         """There are new jobs to try; not, when a reason came while they were taken in.

@@ -124,6 +124,14 @@ class Limiter:
         """Whether another permit may be given."""
         return self.out < self.workers
 
+    def set(self, windows: Windows, *, workers: int) -> None:
+        """Go by other caps from now on; what is out stays out, and is given back as it ends."""
+        self.workers, self._window_of = workers, windows.of
+        for model, known in self.models.items():
+            known.window.ceiling = windows.ceiling(model)
+        self.gate.pace.cap = windows.limits.requests_per_second
+        self.gate.news()
+
     def ready_at(self, model: str, now: float) -> float | None:
         """When a submit of ``model`` may go: ``now``, later, or None until news come."""
         known = self.of(model)
@@ -303,11 +311,14 @@ class Windows:
     shared: bool = False
     kept: Mapping[str, Any]
 
+    def ceiling(self, model: str) -> int:
+        """The most that the user lets ``model`` have in flight."""
+        most = ALL_WORKERS if self.shared else self.max_workers
+        return min(most, self.limits.models.get(model, most))
+
     def of(self, model: str) -> Window:
         """A new window for ``model``; what was kept and makes no sense counts as nothing."""
-        most = ALL_WORKERS if self.shared else self.max_workers
-        ceiling = min(most, self.limits.models.get(model, most))
-        window = Window(ceiling, learned=self.learned)
+        window = Window(self.ceiling(model), learned=self.learned)
         if self.shared:
             window.shared(others=0, taken=0, share=0)
         found = _found(self.kept.get(model))

@@ -7,7 +7,15 @@ tell a quote, a balance or a bill is asked through small protocols of this room'
 from asyncpipe.pricing.balance import HasBalance
 from asyncpipe.pricing.bill import Bill, BilledDay, HasBill
 from asyncpipe.pricing.budget import Budget, Fit, Hold, SharedMoney
-from asyncpipe.pricing.money import MOST_USD, from_micro, to_micro, told_micro, usd, usd_text
+from asyncpipe.pricing.money import (
+    MOST_USD,
+    checked_cap,
+    from_micro,
+    to_micro,
+    told_micro,
+    usd,
+    usd_text,
+)
 from asyncpipe.pricing.price import MOST_FACTOR, Price, Prices, Unpriced, outputs_asked
 from asyncpipe.pricing.purses import Purse, PurseState
 from asyncpipe.pricing.quotes import Quote, price_key
@@ -52,6 +60,7 @@ __all__ = [
     "Tier",
     "Unpriced",
     "books_of",
+    "checked_cap",
     "from_micro",
     "outputs_asked",
     "plain_size",

@@ -121,6 +121,10 @@ class Budget:
         """The most that may be committed; None: there is no cap."""
         return self._cap
 
+    def set(self, cap: int | None) -> None:
+        """Keep to another cap of ours from now on."""
+        self._own = self._cap = cap
+
     def share(self, cap: int | None) -> None:
         """Keep to the lowest cap of all who share the ledger, ours among them."""
         caps = [each for each in (self._own, cap) if each is not None]

@@ -263,7 +263,7 @@ async def in_pipeline(
         raise ShardStopped(f"this worker's ledger has no place {place}: see its --ledger")
     worked = None
     async with pipeline_of(place, PlaceSettings.of(said), worker) as pipeline:
-        departure.drains(pipeline.drain)
+        departure.drains(pipeline.stop)
         with departure.scope:
             worked = await pipeline.work(shard=shard)
     return worked
@@ -331,7 +331,7 @@ async def work_job(job: Job, place: str, worker: WorkerSettings) -> ShardEnd:
             said = await asyncio.to_thread(place_settings, worker.ledger, place)
             result = None
             async with pipeline_of(place, PlaceSettings.of(said or {}), worker) as pipeline:
-                departure.drains(pipeline.drain)
+                departure.drains(pipeline.stop)
                 with departure.scope:
                     result = await pipeline.generate(job, wait=False)
     except LedgerError as exc:

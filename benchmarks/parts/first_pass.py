@@ -69,7 +69,7 @@ async def first_pass(path: Path, folder: Path) -> dict[str, Any]:
     checked = time.perf_counter()
     pipeline = Pipeline(FakeProvider(), folder / "out")
     async with pipeline:
-        pipeline.drain()
+        pipeline.stop()
         opened = time.perf_counter()
         await pipeline._parts().intake.take_all(  # the pass alone, without what a run does after it
             file.jobs,

@@ -99,7 +99,7 @@ async def _hold(models: int, count: int, folder: Path) -> int:
         for _ in range(8):
             await asyncio.sleep(50.0)
             most = max(most, rss())
-        pipeline.drain()
+        pipeline.stop()
         await batch
     return most
 

@@ -57,7 +57,7 @@ async def run(folder: Path, most: int | None) -> dict[str, float]:
 
     def count(event: Event, record: JobRecord) -> None:
         if isinstance(event, Succeeded) and next(ended) == most:
-            pipeline.drain()
+            pipeline.stop()
 
     async with Pipeline(
         provider,

@@ -32,7 +32,7 @@ def under_way(pipeline: Pipeline, provider: FakeProvider) -> int:
 async def left_pending(folder: Path, provider: FakeProvider, jobs: list[Job]) -> None:
     """Let jobs be in the ledger, and nobody want them."""
     async with opened(folder, provider) as pipeline:
-        pipeline.drain()
+        pipeline.stop()
         await pipeline.batch_generate(jobs)
 
 
@@ -268,7 +268,7 @@ def test_what_was_accepted_before_a_drain_is_kept_for_resume(tmp_path: Path) -> 
         async with opened(tmp_path, provider, max_workers=1) as pipeline:
             calls = [asyncio.ensure_future(pipeline.generate(each)) for each in OWN[:3]]
             await asyncio.sleep(1)
-            pipeline.drain()
+            pipeline.stop()
             await asyncio.wait(calls)
             assert pipeline.totals.pending == 2
         async with opened(tmp_path, provider) as again:

@@ -232,7 +232,7 @@ def test_a_drain_while_a_file_is_on_its_way_submits_nothing(tmp_path: Path) -> N
         async with pipeline(provider, tmp_path) as running, anyio.create_task_group() as tasks:
             tasks.start_soon(running.batch_generate, [files.attach(job("one", "a.png"))])
             await anyio.sleep(2)
-            running.drain()
+            running.stop()
 
     run_virtual(main())
     assert (len(provider.uploads), provider.submits) == (1, 0)

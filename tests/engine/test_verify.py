@@ -72,7 +72,7 @@ def test_whoever_leaves_does_not_wait_for_it(
 
             async def then_drain(self: Comparison) -> list[JobRecord] | None:
                 steps.append(self)
-                pipeline.drain()
+                pipeline.stop()
                 return await step(self)
 
             monkeypatch.setattr(Comparison, "step", then_drain)

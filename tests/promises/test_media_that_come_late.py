@@ -177,7 +177,7 @@ def test_a_drain_waits_for_no_dead_host(tmp_path: Path) -> None:
             async with opened(tmp_path, provider) as pipeline:
                 batch = asyncio.ensure_future(pipeline.batch_generate([job("杯")]))
                 await asyncio.sleep(100)
-                pipeline.drain()
+                pipeline.stop()
                 await batch
                 return asyncio.get_running_loop().time()
 

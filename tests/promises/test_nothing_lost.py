@@ -62,7 +62,7 @@ def test_a_drain_lasts(tmp_path: Path) -> None:
         async with opened(tmp_path, provider) as pipeline:
             batch = asyncio.ensure_future(pipeline.batch_generate([job(f"{n}") for n in range(30)]))
             await asyncio.sleep(0)
-            pipeline.drain()
+            pipeline.stop()
             assert (await batch).totals.pending == 30
             with pytest.raises(AsyncpipeError, match="drained"):
                 await pipeline.generate(job("late"))

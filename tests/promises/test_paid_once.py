@@ -459,7 +459,7 @@ def test_what_a_program_asked_for_and_left_is_not_bought_by_the_file(tmp_path: P
 
     async def between() -> None:
         async with opened(tmp_path, provider) as pipeline:
-            pipeline.drain()
+            pipeline.stop()
             with pytest.raises(AsyncpipeError, match="drained"):
                 await pipeline.generate(job("own"))
             await counts_agree(pipeline)

@@ -818,7 +818,7 @@ async def churn(rng: Random, pipeline: Pipeline, jobs: list[Job]) -> None:
         )
         await let_go(rng, rng.choice(works)())
         if rng.random() < 0.01:
-            pipeline.drain()
+            pipeline.stop()
 
 
 def nothing_leaked(pipeline: Pipeline) -> None:

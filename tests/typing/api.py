@@ -203,7 +203,13 @@ async def work() -> None:
         assert_type(pipeline.stopped, AsyncpipeError | None)
         assert_type(pipeline.health(), Health)
         assert_type(pipeline.health().status, HealthStatus)
-        pipeline.drain()
+        pipeline.pause()
+        pipeline.go()
+        pipeline.set(max_workers=9, max_cost=None, limits=Limits())
+        for left in await pipeline.drain(grace_s=9):
+            assert_type(left, Handle)
+        await pipeline.idle()
+        pipeline.stop()
         await pipeline.generate("a mug")  # type: ignore[arg-type]
         await pipeline.batch_generate(feed())
         await pipeline.batch_generate(3)  # type: ignore[arg-type]
