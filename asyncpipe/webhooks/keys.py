@@ -96,11 +96,9 @@ class KeyRing:
 
         Raises WebhookRefused, or WebhookKeysAway where the keys cannot be had.
         """
-        if self._may_know(key_id, asyncio.get_running_loop().time()):
-            if self._opens(text, signature, key_id):
-                return
-            if key_id is not None:  # which no other key has
-                raise forged()
+        known = self._may_know(key_id, asyncio.get_running_loop().time())
+        if known and self._opens(text, signature, key_id):
+            return
         await self._renew(key_id)
         if not self._opens(text, signature, key_id):
             raise forged()
@@ -113,11 +111,14 @@ class KeyRing:
         return any([is_signed(key, signature, text) for key in keys if key])
 
     async def _renew(self, key_id: str | None) -> None:
-        """Fetch the keys, unless that was done just now; raises WebhookKeysAway."""
+        """Fetch the keys, unless this one is known or that was done just now.
+
+        Raises WebhookKeysAway.
+        """
         clock = asyncio.get_running_loop().time
         async with self._lock:
             if key_id is not None and self._may_know(key_id, clock()):
-                return  # fetched while this one waited
+                return  # it is known, or was fetched while this one waited
             if self._tried_at is not None and clock() < self._tried_at + COOL_DOWN_S:
                 if clock() < self._until:
                     return

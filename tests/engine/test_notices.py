@@ -8,13 +8,14 @@ import logging
 import os
 import sys
 from collections import Counter
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 
-from asyncpipe import Notify
+from asyncpipe import Notify, Rate
 from asyncpipe.engine import notices as notices_module
 from asyncpipe.engine.notices import LIMIT_S, Notices, notice_of
 from asyncpipe.errors import (
@@ -141,23 +142,40 @@ def test_a_batch_tells_its_end_once(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert "what 127.0.0.1 is told is not signed" in caplog.text
 
 
-def test_a_stop_is_told_while_what_is_paid_goes_on(tmp_path: Path) -> None:
-    """Ten seconds after it, long before the end."""
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_stop_is_told_while_what_is_paid_goes_on(tmp_path: Path, ends: bool) -> None:
+    """Ten seconds after it, long before the end; that is told unless somebody else does it."""
 
     async def main() -> tuple[list[str], list[Any]]:
         refused = Script(submits=[BalanceExhausted("402")])
         scripts = {"late": Script(generation_s=100), "mug": refused}
         async with noting(fine) as api:
             provider = FakeProvider(scripts=scripts)
-            async with opened(tmp_path, provider, notify=f"{api.url}/x") as pipeline:
+            notify = Notify(urls=[api.url], ends=ends)
+            async with opened(tmp_path, provider, notify=notify) as pipeline:
                 await pipeline.batch_generate([job("late"), job("mug")])
             return told(api), [json.loads(body)["data"] for body in api.bodies]
 
     types, facts = run_virtual(main())
-    assert types == ["asyncpipe.run.needs_decision"] * 2
-    assert [each["succeeded"] for each in facts] == [0, 1]
-    assert "goes on" in facts[0]["text"]
-    assert "goes on" not in facts[1]["text"]
+    assert types == ["asyncpipe.run.needs_decision"] * (1 + ends)
+    assert [each["succeeded"] for each in facts] == [0, 1][: 1 + ends]
+    assert ["goes on" in each["text"] for each in facts] == [True, False][: 1 + ends]
+
+
+def test_jobs_that_are_left_out_for_the_cap_are_told_of(tmp_path: Path) -> None:
+    """At the end: until then money that is given back may buy them after all."""
+    prices = {"black-forest-labs/flux-2-pro/text-to-image": Rate(per_image=Decimal("0.04"))}
+
+    async def main() -> list[Any]:
+        async with noting(fine) as api:
+            provider = FakeProvider(default=Script(generation_s=100))
+            options = {"notify": api.url, "max_cost": Decimal("0.05"), "prices": prices}
+            async with opened(tmp_path, provider, **options) as pipeline:
+                await pipeline.batch_generate([job("a"), job("b")])
+            return [json.loads(body)["data"] for body in api.bodies]
+
+    (only,) = run_virtual(main())
+    assert (only["decision"], only["succeeded"]) == ("the cap is reached", 1)
 
 
 def sent(notify: Notify, *, virtual: bool = False, **options: Any) -> tuple[list[str], float]:
