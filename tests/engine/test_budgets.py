@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import time
 from collections import Counter
 from decimal import Decimal
 from pathlib import Path
@@ -11,10 +13,21 @@ import pytest
 
 from asyncpipe import Job, Pipeline, Polling
 from asyncpipe.errors import BudgetReached, SubmitUnknown
-from asyncpipe.pricing import SpendingLimits
+from asyncpipe.pricing import SpendingLimits, from_micro
 from asyncpipe.providers.base import PredictionStatus
 from asyncpipe.testing import FakeProvider, Script, run_virtual
 from tests.support.clock import Clock
+from tests.support.command_line import (
+    a_simulator,
+    asyncpipe,
+    command,
+    environment,
+    manifest,
+    server_books,
+    submitted,
+    write_jobs,
+)
+from tests.support.crashes import killing
 from tests.support.pipelines import counts_agree, job, opened
 from tests.support.postgres import shared_url
 
@@ -184,3 +197,56 @@ def test_two_workers_share_a_labels_budget(tmp_path: Path) -> None:
 
     asyncio.run(main())
     assert sold(provider) == {"spring": 7, "autumn": 12}
+
+
+FILE = """
+output_dir: out
+max_workers: 6
+polling: {initial_s: 0.05, maximum_s: 0.2}
+budgets: {"label:campaign=spring": 0.29, day: 100}
+defaults: {model: black-forest-labs/flux-2-pro/text-to-image, params: {width: 64, height: 64}}
+jobs:
+"""
+
+
+@killing
+def test_killed_runs_never_spend_more_than_a_labels_budget(tmp_path: Path) -> None:
+    """By the simulator's books, lost answers and all; what is left stays pending, with exit 3."""
+    lines = [
+        f"  - {{name: {campaign}-{n}, prompt: {campaign} {n}, labels: {{campaign: {campaign}}}}}\n"
+        for n in range(12)
+        for campaign in ("spring", "autumn")
+    ]
+    write_jobs(tmp_path / "jobs.yaml", FILE + "".join(lines))
+
+    def spring() -> Decimal:
+        booked, _ = server_books(tmp_path)
+        kept = [each for each in booked if each.outcome in ("completed", "charged")]
+        return from_micro(sum(e.price for e in kept if e.body["prompt"].startswith("spring")))
+
+    with a_simulator(tmp_path, "--faults", "failed=0.2,dropped=0.1") as url:
+        arguments = (
+            "run",
+            "jobs.yaml",
+            "--base-url",
+            url,
+            "--yes",
+            "--min-free",
+            0,
+            "--search-s",
+            2,
+        )
+        for enough in (3, 6):
+            variables = environment(ATLASCLOUD_API_KEY="apikey-1")
+            run = subprocess.Popen(command(*arguments), cwd=tmp_path, env=variables)
+            while submitted(tmp_path / "out") < enough:
+                time.sleep(0.02)
+            run.kill()
+            run.wait(60)
+            assert spring() <= Decimal("0.29")
+        done = asyncpipe(*arguments, cwd=tmp_path, ATLASCLOUD_API_KEY="apikey-1")
+        assert done.returncode == 3, done.stderr
+        assert "for label:campaign=spring is" in done.stdout, done.stdout
+        assert Decimal("0.12") <= spring() <= Decimal("0.29")
+        states = Counter(row["name"].split("-")[0] for row in manifest(tmp_path / "out")["results"])
+        assert states["autumn"] == 12
