@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable
 
 import anyio
 
+from asyncpipe.engine.health import Waits
 from asyncpipe.engine.queue import Handoff, Queue
 from asyncpipe.engine.recorder import Recorder
 from asyncpipe.engine.tickets import OpenRun, StopReasons, Ticket, Tickets
@@ -47,11 +48,13 @@ class Admission:
         limiter: Limiter,
         spending: Spending,
         room: DiskSpace,
+        waits: Waits,
         news: asyncio.Event,
         patience_s: float,
         shared: bool = False,
     ) -> None:
         self._patience_s, self._shared = patience_s, shared
+        self._waits = waits
         self._ledger = ledger
         self._tickets, self._stops, self._recorder = tickets, stops, recorder
         self._limiter, self._spending, self._room = limiter, spending, room
@@ -462,10 +465,20 @@ class Admission:
             return next(self.queue.take_expired([first]))
         if isinstance(chosen, float) and self.queue.any_short:
             chosen = min(chosen, self._clock() + purses.next_day_s)
+        self._note_short(idle=isinstance(chosen, float))
         return chosen
 
+    def _note_short(self, *, idle: bool) -> None:
+        """Say that a budget of a label or day is waited for, while nothing else can go."""
+        short, purses = self.queue.first_short if idle else None, self._spending.budget.purses
+        purse = purses.short(short.job, short.price) if short and short.price else None
+        if purse is None:
+            self._waits.end("budget")
+        else:
+            self._waits.note("budget", purses.waiting(purse))
+
     def _fit(self, ticket: Ticket) -> Fit:
-        verdict, ticket.price = self._spending.fit(ticket.job)
+        verdict, ticket.price = self._spending.fit(ticket.job, kept=ticket.kept)
         return verdict
 
     def _obey(self) -> None:

@@ -206,7 +206,8 @@ class Engine:
         if (named := await self.intake.take_up(ours=True)) is not None:
             if noted is not None:
                 self.stops.forget(noted)
-            await self.admission.open_run(named, waits=False)
+            run = await self.admission.open_run(named, waits=False)
+            run.accepted = True
 
     def take_up_soon(self) -> None:
         """The same in a task of its own; not where the user said that it be left alone."""
@@ -408,6 +409,7 @@ class Engine:
             limiter=self.limiter,
             spending=self.spending,
             room=self.room,
+            waits=self.waits,
             news=self.news,
             patience_s=PATIENCE_S if settings.patience_s is None else settings.patience_s,
             shared=self.shared is not None,

@@ -116,6 +116,11 @@ class Queue:
         """Whether jobs wait for money of their label's or day's budget."""
         return any(self.short.values())
 
+    @property
+    def first_short(self) -> Ticket | None:
+        """One of them, or None."""
+        return next((ticket for row in self.short.values() for ticket in row), None)
+
     def try_short(self) -> None:
         """Let all of them have their turn again."""
         for row in self.short.values():

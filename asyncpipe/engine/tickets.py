@@ -63,6 +63,11 @@ class Ticket:
         return self.record.job
 
     @property
+    def kept(self) -> bool:
+        """Whether it was accepted, by this process or another: it is to be done."""
+        return self.accepted or any(run.accepted for run in self.runs)
+
+    @property
     def claimed(self) -> bool:
         """Whether callers asked for it: it belongs to no run, whether they still wait or not."""
         return self.single or bool(self.callers)
@@ -165,8 +170,8 @@ class OpenRun:
     has failed and goes on, ``aside`` those whose lost submits are searched for. ``stirred`` is when
     something came of any, by the loop's clock. ``comparing``: assets of jobs that had succeeded are
     still being looked at; more may come. ``elsewhere`` counts its jobs that other workers carry, as
-    far as anybody knows, if it ``waits`` for them. ``closed``: nobody waits any more, nothing joins
-    it.
+    far as anybody knows, if it ``waits`` for them. Its jobs were ``accepted`` one by one.
+    ``closed``: nobody waits any more, nothing joins it.
     """
 
     named: Named | None  # which rows it draws; None: it draws nothing
@@ -179,6 +184,7 @@ class OpenRun:
     aside: int = 0
     elsewhere: int = 0
     waits: bool = True
+    accepted: bool = False
     done: asyncio.Event = field(default_factory=asyncio.Event)
     abandoned: AsyncpipeError | None = None
     closed: bool = False

@@ -150,13 +150,13 @@ class Budget:
         """Micro-dollars reserved for submits that are under way."""
         return self._in_flight.unanswered()
 
-    def fit(self, price: Price, job: Job | None = None) -> Fit:
-        """Whether a job of this price may go now, later or never."""
+    def fit(self, price: Price, job: Job | None = None, *, kept: bool = False) -> Fit:
+        """Whether a job of this price may go now, later or never; a ``kept`` one another day."""
         if (fit := self._fit(price)) is not Fit.NOW or job is None or not self.purses:
             return fit
-        if (purse := self.purses.short(job, price)) is None:
+        if (purse := self.purses.short(job, price, kept=kept)) is None:
             return Fit.NOW
-        return Fit.WAITS if self.purses.waits(purse, price) else Fit.NEVER
+        return Fit.WAITS if self.purses.waits(purse, price, kept=kept) else Fit.NEVER
 
     def _fit(self, price: Price) -> Fit:
         if self._cap is None:

@@ -194,18 +194,21 @@ class Purses:
             return self._releasable.get(_key(purse, self.day), 0)
         return self.in_memory.releasable_in(purse, self.day)
 
-    def short(self, job: Job, price: Price) -> Purse | None:
+    def short(self, job: Job, price: Price, *, kept: bool = False) -> Purse | None:
         """The purse that a job does not fit into now, or None; one that it never will comes first.
 
         What it never will: whatever becomes of what is in flight, and of the day.
         """
         self.turn()
         short = [p for p in self.of(job) if self._taken_of(p) + price.to_reserve > p.cap]
-        return min(short, key=lambda purse: self.waits(purse, price), default=None)
+        return min(short, key=lambda purse: self.waits(purse, price, kept=kept), default=None)
 
-    def waits(self, purse: Purse, price: Price) -> bool:
-        """Whether a job of that price, which does not fit into a purse now, may fit later."""
-        if self.wait and purse.label is None and price.to_reserve <= purse.cap:
+    def waits(self, purse: Purse, price: Price, *, kept: bool = False) -> bool:
+        """Whether a job of that price, which does not fit into a purse now, may fit later.
+
+        A ``kept`` one is not refused for what another day may have.
+        """
+        if (self.wait or kept) and purse.label is None and price.to_reserve <= purse.cap:
             return True
         back = self._may_come_back(purse) + self.held.get(purse.name, 0)
         return self._taken_of(purse) - back + price.to_reserve <= purse.cap
@@ -226,12 +229,22 @@ class Purses:
         midnight = datetime.combine(at.date() + timedelta(days=1), datetime.min.time(), UTC)
         return (midnight - at).total_seconds()
 
+    def waiting(self, purse: Purse) -> BudgetReached:
+        """Say what jobs wait for."""
+        until = "money of it comes back" if purse.label else "money comes back, or the next day"
+        return BudgetReached(
+            f"the budget of {usd_text(purse.cap)} USD for {self._what(purse)} has no room: jobs "
+            f"wait until {until}"
+        )
+
+    def _what(self, purse: Purse) -> str:
+        return f"{self.day:%Y-%m-%d} (UTC)" if purse.label is None else purse.name
+
     def refusal(self, purse: Purse, price: Price) -> BudgetReached:
         """Say why a job is not submitted."""
-        of = f"{self.day:%Y-%m-%d} (UTC)" if purse.label is None else purse.name
         next_day = " or wait for the next day (wait_for_day)" if purse.label is None else ""
         return BudgetReached(
-            f"the budget of {usd_text(purse.cap)} USD for {of} is reached: "
+            f"the budget of {usd_text(purse.cap)} USD for {self._what(purse)} is reached: "
             f"{usd_text(self.committed_in(purse))} are charged or reserved, and the next "
             f"job needs {usd_text(price.to_reserve)}. What does not fit was not submitted, other "
             f"jobs were. Raise budgets ({purse.name!r}) in the job file{next_day}, then run again"

@@ -35,8 +35,11 @@ class Spending:
         """Ask for quotes of those jobs that no price book can price."""
         await ask_unpriced(self.quotes, self.prices, jobs)
 
-    def fit(self, job: Job) -> tuple[Fit, Price | None]:
-        """Whether a job may go now, and its price; later, while that is still to be asked."""
+    def fit(self, job: Job, *, kept: bool = False) -> tuple[Fit, Price | None]:
+        """Whether a job may go now, and its price; later, while that is still to be asked.
+
+        One that is ``kept`` until it is done waits for the day that has money for it.
+        """
         if self.quotes.want(job):
             return Fit.LATER, None
         try:
@@ -45,7 +48,7 @@ class Spending:
             return Fit.NEVER, None
         if self.too_expensive(job, price) is not None:
             return Fit.NEVER, price
-        fit = self.budget.fit(price, job)
+        fit = self.budget.fit(price, job, kept=kept)
         return (self.balance.fit(price) if fit is Fit.NOW else fit), price
 
     def too_expensive(self, job: Job, price: Price) -> TooExpensive | None:

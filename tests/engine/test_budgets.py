@@ -171,6 +171,33 @@ def test_a_service_goes_on_by_itself_the_next_day(tmp_path: Path, one_clock: Clo
     assert len(provider.sold) == 4
 
 
+def test_an_accepted_job_waits_for_the_day_that_has_money_for_it(
+    tmp_path: Path, one_clock: Clock
+) -> None:
+    """It will be done, that was promised; health says what it waits for. So after a restart."""
+    provider = FakeProvider()
+    one, two = of("spring", 2)
+
+    async def accept() -> None:
+        async with opened(tmp_path, provider, budgets={"day": Decimal("0.04")}) as pipeline:
+            await (await pipeline.submit(one)).wait()
+            await pipeline.submit(two)
+            await asyncio.sleep(60)
+            assert pipeline.health().status == "waiting"
+            assert "(UTC) has no room" in str(pipeline.health().why)
+
+    async def go_on() -> None:
+        async with opened(tmp_path, provider, budgets={"day": Decimal("0.04")}) as pipeline:
+            handle = await pipeline.get(two.name)
+            assert handle is not None
+            assert (await handle.wait()).status == "success"
+            assert pipeline.health().ok
+
+    one_clock.run(accept())
+    one_clock.run(go_on())
+    assert provider.sold == ["spring-0", "spring-1"]
+
+
 def test_two_workers_share_a_labels_budget(tmp_path: Path) -> None:
     """Over both of them never more than the lower of the two; both name it, others go on."""
     provider = FakeProvider(default=Script(generation_s=0.2, submit_s=0.02))
