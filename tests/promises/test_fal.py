@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import closing
+from decimal import Decimal
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -15,6 +17,8 @@ from asyncpipe.pricing import from_micro
 from asyncpipe.simulator import BookedPrediction, Books, Faults, Simulator, SimulatorSettings
 from tests.support.chaos import LONG, bought, every_fault, on_disk
 from tests.support.clock import Clock
+from tests.support.command_line import asyncpipe, books, manifest, write_jobs
+from tests.support.servers import PNG
 
 IMAGE, VIDEO = "fal-ai/flux/dev", "fal-ai/kling-video/v2/master/text-to-video"
 OTHERS = ("fal-ai/flux-pro/v1.1-ultra", "workflows/me/mugs", "fal-ai/anybody/compute")
@@ -163,3 +167,36 @@ def test_requests_listed_under_other_ids_are_taken_for_no_other_job(
     alone.mkdir()
     done, _, sold = run(alone, one_clock, single, **wide)
     assert (done.totals.successful, done.totals.unknown, len(sold)) == (20, 0, 20)
+
+
+JOB_FILE = """\
+provider: fal
+output_dir: out
+polling: {initial_s: 0.05, maximum_s: 0.2}
+jobs:
+  - {name: 杯, type: image, model: fal-ai/flux/dev, prompt: a mug, params: {num_images: 2}}
+  - {name: film, type: video, model: fal-ai/kling-video/v2/master/text-to-video, prompt: steam,
+     duration: 5}
+  - {name: word, type: audio, model: fal-ai/minimax/speech-02-hd, params: {text: one mug of tea}}
+  - {name: made, type: image, model: fal-ai/any/editor, prompt: blue, image: mug.png}
+"""
+
+
+def test_a_job_file_of_fals_runs_from_the_command_line(tmp_path: Path) -> None:
+    """Priced, uploaded, bought once, delivered; the second run buys nothing, the books agree."""
+    write_jobs(tmp_path / "fal.yaml", JOB_FILE)
+    (tmp_path / "mug.png").write_bytes(PNG)
+    for _ in range(2):
+        done = asyncpipe("run", "fal.yaml", "--simulate", "--simulate-speed", 60, cwd=tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+    with closing(books(tmp_path / "out")) as sold:
+        report = manifest(tmp_path / "out")
+        assert len(sold.predictions()) == report["successful"] == 4
+        assert Decimal(str(report["total_cost"])) == sold.charged()
+        assert (sum(sold.uploads().values()), sold.media_credentials()) == (1, 0)
+        (made,) = (p for p in sold.predictions() if p.model == "fal-ai/any/editor")
+        assert "/uploads/" in made.body["image"]
+    assert asyncpipe("verify", "out", cwd=tmp_path).returncode == 0
+    other = asyncpipe("run", "fal.yaml", "--simulate", "--provider", "atlas", cwd=tmp_path)
+    assert other.returncode == 2, other.stderr
+    assert "fal" in other.stderr

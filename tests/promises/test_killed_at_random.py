@@ -6,28 +6,17 @@ runs a case instead of four.
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import time
 from collections import Counter
-from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
 
 from tests.support.chaos import LONG, MODELS, bought
-from tests.support.command_line import (
-    a_simulator,
-    command,
-    environment,
-    manifest,
-    server_books,
-    write_jobs,
-)
+from tests.support.command_line import a_simulator, server_books, write_jobs
 from tests.support.crashes import killing
+from tests.support.shops import Shop
 from tests.support.tables import tables
 
 KILLS = 40 if LONG else 4
@@ -39,56 +28,6 @@ CASES = [
     ("article", True, "find-resubmit"),
     ("article", False, "find"),
 ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shop:
-    """A simulator that was started, and the command that runs against it."""
-
-    home: Path
-    url: str
-    ambiguous: str
-
-    @property
-    def arguments(self) -> tuple[object, ...]:
-        return (
-            *("run", "jobs.yaml", "-o", "out", "--base-url", self.url, "--allow-unknown-models"),
-            *("--ambiguous", self.ambiguous, "--search-s", 2, "--yes", "--min-free", 0),
-        )
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return environment(ATLASCLOUD_API_KEY="apikey-chaos")
-
-    def kill_after(self, seconds: float) -> None:
-        process = subprocess.Popen(
-            command(*self.arguments, "--quiet"),
-            cwd=self.home,
-            env=self.environment,
-        )
-        time.sleep(seconds)
-        process.send_signal(signal.SIGKILL)
-        process.wait(60)
-
-    def run(self) -> dict[str, Any]:
-        done = subprocess.run(
-            command(*self.arguments),
-            cwd=self.home,
-            env=self.environment,
-            capture_output=True,
-            encoding="utf-8",
-            timeout=900,
-            check=False,
-        )
-        assert "Traceback" not in done.stderr, done.stderr
-        assert done.returncode in (0, 75), done.stdout + done.stderr
-        return manifest(self.home / "out")
-
-    def run_to_the_end(self) -> dict[str, Any]:
-        """Run until nothing is pending, and once more: what is listed late is found, too."""
-        while self.run()["pending"]:
-            pass
-        return self.run()
 
 
 def jobs(count: int, *, more: int = 0) -> tuple[str, Counter[str]]:
@@ -120,7 +59,7 @@ def test_killed_at_random_beside_a_list_nothing_is_paid_twice_or_lost(
     if ambiguous == "find-resubmit":
         faults += ",history_lag=0"  # it lasts longer than the 2 s that prove something absent
     with a_simulator(tmp_path, "--wire", wire, "--faults", faults, "--seed", seed) as url:
-        shop = Shop(home=tmp_path, url=url, ambiguous=ambiguous)
+        shop = Shop(home=tmp_path, url=url, options=("--ambiguous", ambiguous))
         for _ in range(KILLS):
             shop.kill_after(rng.choice([rng.uniform(0.7, 1.8), rng.uniform(1.5, 4.0)]))
         report = shop.run_to_the_end()
