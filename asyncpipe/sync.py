@@ -30,6 +30,7 @@ from asyncpipe.commands import collect as _collect
 from asyncpipe.commands import estimate as _estimate
 from asyncpipe.commands import export as _export
 from asyncpipe.commands import find_lost as _find_lost
+from asyncpipe.commands import prune as _prune
 from asyncpipe.commands import quote as _quote
 from asyncpipe.commands import reconcile as _reconcile
 from asyncpipe.commands import resolve as _resolve
@@ -50,6 +51,7 @@ __all__ = [
     "export",
     "find_lost",
     "generate",
+    "prune",
     "quote",
     "reconcile",
     "resolve",
@@ -100,6 +102,7 @@ resolve = _blocking(_resolve)
 take_prediction = _blocking(_take_prediction)
 find_lost = _blocking(_find_lost)
 reconcile = _blocking(_reconcile)
+prune = _blocking(_prune)
 
 
 @overload

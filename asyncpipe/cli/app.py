@@ -323,6 +323,26 @@ def reconcile(folder: OutputPlace, **options: Any) -> int:
     return reconcile_folder(folder, **options)
 
 
+@app.command()
+@FOLDER
+@click.option("--older-than", metavar="AGE", required=True, help="As 30d, 12h or 8w.")
+@click.option("--files", is_flag=True, help="Remove the jobs' files, too.")
+@click.option("--dry-run", is_flag=True, help="Only say what would go and what would stay.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@LEDGER
+@_JSON
+def prune(folder: OutputPlace, **options: Any) -> int:
+    """Forget what old jobs of FOLDER were: their prompts, parameters and URLs.
+
+    Of jobs that succeeded, with their files here, and failed ones. Money, names and outcomes stay,
+    so no sum changes and nothing is bought again. Unknown jobs, and paid ones whose files are not
+    here, are kept whole.
+    """
+    from asyncpipe.cli.prune import prune_folder
+
+    return prune_folder(folder, **options)
+
+
 def run_command(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code; errors become messages."""
     for stream in (sys.stdout, sys.stderr):

@@ -6,11 +6,13 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, overload
 
-from asyncpipe.engine import Decision, Pipeline, Resolved, Verified, ask_account
+from asyncpipe.engine import Decision, Pipeline, Pruned, Resolved, Verified, ask_account
 from asyncpipe.engine import find_lost as find_in
+from asyncpipe.engine import prune as prune_in
 from asyncpipe.engine import resolve as resolve_in
 from asyncpipe.engine import take_prediction as take_in
 from asyncpipe.engine import verify as verify_in
@@ -236,6 +238,27 @@ def _check_origin(where: Where, origin: Origin, provider: Provider) -> None:
             f"{where} holds predictions of {origin}, the bill would be that of {provider.origin}: "
             "give the same --base-url as the run had"
         )
+
+
+async def prune(
+    folder: Folder,
+    older_than: timedelta,
+    *,
+    files: bool = False,
+    dry_run: bool = False,
+    ledger: str | None = None,
+    place: str | None = None,
+) -> Pruned:
+    """Forget what jobs were that ended longer ago than ``older_than``; no money is forgotten.
+
+    Their prompts, parameters and URLs go, with ``files`` their files, too. Kept whole are unknown
+    jobs, those whose money is reserved, and paid work whose files are not here. A run that names a
+    pruned job again buys nothing. With ``dry_run`` it is only said what would go. Raises
+    FolderInUse while anybody works in the folder, LedgerError, DiskError, and UsageError for files
+    in a bucket.
+    """
+    where = _at(folder, ledger, place)
+    return await prune_in(where, older_than, files=files, dry_run=dry_run)
 
 
 @overload

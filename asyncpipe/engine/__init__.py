@@ -11,6 +11,7 @@ from asyncpipe.engine.health import Health, HealthStatus
 from asyncpipe.engine.ingest import JobLike
 from asyncpipe.engine.notices import Notices, notice_of
 from asyncpipe.engine.pipeline import Pipeline, ShardWork
+from asyncpipe.engine.prune import Pruned, prune
 from asyncpipe.engine.resolve import (
     Decision,
     Resolved,
@@ -30,6 +31,7 @@ __all__ = [
     "JobUpdate",
     "Notices",
     "Pipeline",
+    "Pruned",
     "Resolved",
     "ShardWork",
     "Verified",
@@ -37,6 +39,7 @@ __all__ = [
     "find_lost",
     "learned_before",
     "notice_of",
+    "prune",
     "resolve",
     "take_prediction",
     "verify",

@@ -39,7 +39,7 @@ from asyncpipe.ledger.place import (
     resolved,
     where_of,
 )
-from asyncpipe.ledger.protocol import Ledger, LedgerReader, SharedLedger
+from asyncpipe.ledger.protocol import Ledger, LedgerReader, PrunableFile, SharedLedger
 from asyncpipe.ledger.rows import (
     FIRST,
     AssetRow,
@@ -88,6 +88,7 @@ __all__ = [
     "NotReserved",
     "OpenWork",
     "Origin",
+    "PrunableFile",
     "ResultRow",
     "SharedLedger",
     "SharedPlace",

@@ -15,7 +15,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from asyncpipe._tasks import seen_through as seen_to_end
 from asyncpipe.errors import LedgerError, own_copy
 from asyncpipe.jobs import Job, JobRecord, now
-from asyncpipe.ledger import accounts, purses, queries, runs
+from asyncpipe.ledger import accounts, purses, queries, retention, runs
 from asyncpipe.ledger.asset_names import FolderNames, NamesIn, claim_parts
 from asyncpipe.ledger.connection import Connection
 from asyncpipe.ledger.folder import note_account
@@ -164,6 +164,10 @@ class Committing:
     result = asked(accounts.result)
     results_page = asked(accounts.results_page)
     open_work = asked(accounts.open_work)
+    prunable = asked(retention.prunable)
+    unpruned = asked(retention.unpruned)
+    stored = asked(retention.stored)
+    prune = asked(retention.prune)
 
     async def add_job(self, key: str, job: Job, *, run: int, since: int) -> Seen[AddedOne]:
         """Write one job, its files in this folder."""

@@ -169,6 +169,17 @@ class SqliteLedger(Committing):
         """Count rows that this connection has written."""
         return await self._ask(lambda _: self._connection.total_changes if self._connection else 0)
 
+    async def shrink(self) -> None:
+        """Write the file anew, without what is not kept any more; on a full disk it stays."""
+
+        def write_anew() -> None:
+            if self._connection is not None:
+                with suppress(sqlite3.Error):
+                    self._connection.execute("VACUUM").close()
+            self._checkpoint("TRUNCATE")
+
+        await self._run(write_anew)
+
     async def aclose(self) -> None:
         """Write what was appended and close; raises LedgerError if that fails."""
         if self._timer is not None:

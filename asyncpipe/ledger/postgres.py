@@ -593,6 +593,9 @@ class PostgresLedger(Committing):
         """Part the jobs of a run into shards; return those with work to do."""
         return await self._ask(in_turn(partial(sharing.set_shards, named=named, size=size)))
 
+    async def shrink(self) -> None:
+        """Nothing: the database reuses the space by itself."""
+
     async def changes(self) -> int:
         """Count our commits, and what is written in the database: others write, too."""
         query = "SELECT pg_current_xact_id()::text::bigint"

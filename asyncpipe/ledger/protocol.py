@@ -45,6 +45,10 @@ Seen: TypeAlias = tuple[T, asyncio.CancelledError | None]
 cancellation with it, for the caller to raise when it has counted."""
 
 
+PrunableFile: TypeAlias = tuple[int, str, int, str]
+"""A job's id, and of one of its files path, size in bytes and store."""
+
+
 class Ledger(Protocol):
     """The durable record of one output folder, while a run holds it.
 
@@ -269,6 +273,31 @@ class Ledger(Protocol):
 
         Of those that bear ``run``, or of all; also those that are missing.
         """
+
+    # -- what is forgotten ----------------------------------------------------------------------
+
+    async def prunable(
+        self, *, before: datetime, after: int, limit: int
+    ) -> list[tuple[int, JobState, int]]:
+        """The next jobs above id ``after`` that ended before: id, state, micro-dollars charged.
+
+        Only those that succeeded or failed, whose money is settled, and that were not pruned.
+        """
+
+    async def unpruned(self, *, before: datetime) -> Mapping[JobState, int]:
+        """How many jobs last heard of before a moment are kept whole, by state."""
+
+    async def stored(self, ids: Collection[int]) -> list[PrunableFile]:
+        """The files of jobs."""
+
+    async def prune(self, ids: Collection[int], *, at: datetime, files: bool) -> None:
+        """Forget what jobs were, and with ``files`` which files they have; not their money.
+
+        They are bought again by nobody who names them, nor by whoever retries failed ones.
+        """
+
+    async def shrink(self) -> None:
+        """Give back the space of what is not kept any more, where that takes something."""
 
     # -- uploads ------------------------------------------------------------------------------
 

@@ -248,7 +248,7 @@ def add_jobs(
         " ON CONFLICT(key) DO UPDATE SET seen_before="
         f"CASE WHEN jobs.seen_run IN ({unended}) THEN jobs.seen_before"
         " ELSE jobs.seen_run END, seen_run=excluded.seen_run, position=excluded.position,"
-        " spec=excluded.spec, priority=excluded.priority, labels=excluded.labels"
+        " spec=excluded.spec, priority=excluded.priority, labels=excluded.labels, pruned_at=NULL"
         f" WHERE jobs.seen_run<excluded.seen_run OR (jobs.seen_run IN ({unended})"
         " AND jobs.seen_run<>excluded.seen_run)",
         (

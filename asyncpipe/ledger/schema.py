@@ -22,7 +22,7 @@ CREATE TABLE jobs(
   state TEXT NOT NULL DEFAULT 'pending', used INTEGER NOT NULL DEFAULT 0,
   failures INTEGER NOT NULL DEFAULT 0, attempt INTEGER NOT NULL DEFAULT 0,
   version INTEGER NOT NULL DEFAULT 0, stem TEXT, priority INTEGER NOT NULL DEFAULT 0, labels TEXT,
-  spec BLOB NOT NULL);
+  pruned_at TEXT, spec BLOB NOT NULL);
 CREATE INDEX jobs_by_name ON jobs(name);
 CREATE INDEX jobs_by_state ON jobs(state, model, priority DESC, id);
 CREATE TABLE idempotency(key TEXT PRIMARY KEY, job_id INTEGER NOT NULL) WITHOUT ROWID;
@@ -65,7 +65,7 @@ ALONE = f"{NAMED_BY} IN (SELECT id FROM runs WHERE digest IS NULL)"
 _LATEST = """
 CREATE VIEW latest AS SELECT
   j.id, j.key, j.name, j.type, j.model, j.seen_run, j.position, j.state, j.used, j.failures,
-  j.attempt, j.version, j.stem, j.priority, j.labels, j.spec,
+  j.attempt, j.version, j.stem, j.priority, j.labels, j.pruned_at, j.spec,
   a.n, a.reserved, a.charged, a.booked, a.told, a.overrun,
   a.estimated, a.settled, a.settled_at, a.price_source, a.assumed, a.provider,
   a.model AS bought_as, a.body, a.uploads,
@@ -100,7 +100,8 @@ CREATE VIEW outcomes AS SELECT s.*,
     WHEN s.state='lost' THEN 'failed, charged' WHEN s.state<>'failed' THEN 'pending'
     WHEN s.settled='charged' THEN 'failed, charged' WHEN s.lost>0 THEN 'unknown'
     WHEN s.charged_attempts>0 THEN 'failed, charged' ELSE 'failed, not charged' END AS outcome,
-  CASE WHEN s.state='failed' AND s.charged_attempts=0 AND s.lost=0
+  CASE WHEN s.pruned_at IS NOT NULL THEN 0
+    WHEN s.state='failed' AND s.charged_attempts=0 AND s.lost=0
     AND coalesce(s.notes, '') NOT LIKE '%"moderated":%' THEN 1
     WHEN s.state='unknown' AND coalesce(s.notes, '') NOT LIKE '%"status":%' THEN 1
     ELSE 0 END AS retryable

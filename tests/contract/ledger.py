@@ -606,6 +606,53 @@ class LedgerContract:
 
         asyncio.run(main())
 
+    def test_what_is_pruned_keeps_its_money_and_is_not_bought_again(
+        self, store: Store, tmp_path: Path
+    ) -> None:
+        """Nor is what is reserved, or not old enough; a job that is named again is whole again."""
+
+        async def main() -> None:
+            async with store.open(tmp_path) as ledger:
+                _, (done, failed, lost, _) = await begun(ledger)
+                done = delivered(ledger, done)
+                failed, lost = intent(failed), intent(lost)
+                ledger.append(failed)
+                ledger.append(lost)
+                failed = went(failed, Failed, error="no")
+                ledger.append(failed)
+                ledger.append(went(lost, Unknown, error="cut"))
+                await ledger.durable()
+                before, old = await ledger.sums(), now()
+                ids = [done.id, failed.id]
+                page = await ledger.prunable(before=old, after=0, limit=10)
+                assert [(row[0], row[2]) for row in page] == [(done.id, 40_000), (failed.id, 0)]
+                assert await ledger.prunable(before=old, after=failed.id, limit=10) == []
+                assert (
+                    await ledger.prunable(before=done.attempt.ended_at or old, after=0, limit=1)
+                    == []
+                )
+                await ledger.prune(ids, at=now(), files=False)
+                assert await ledger.prunable(before=old, after=0, limit=10) == []
+                assert await ledger.unpruned(before=now()) == {JobState.UNKNOWN: 1}
+                assert await ledger.sums() == before
+                forgot = (await ledger.records(ids))[0]
+                assert (forgot.job.prompt, forgot.key) == ("(pruned)", done.key)
+                assert forgot.attempt.outputs == ("data:",)
+                assert forgot.attempt.prediction_id == done.attempt.prediction_id
+                assert [each[1] for each in await ledger.stored(ids)] == [f"images/{done.id}.png"]
+                keys = [failed.key]
+                with store.read(tmp_path) as reader:
+                    assert reader.left_alone(keys, retry_failed=True, resubmit=False) == {*keys}
+                run = await ledger.start_run(now(), session=1, job_file=None)
+                await ledger.add_jobs([(failed.key, failed.job)], run=run, position=0)
+                with store.read(tmp_path) as reader:
+                    assert reader.left_alone(keys, retry_failed=True, resubmit=False) == set()
+                await ledger.prune(ids, at=now(), files=True)
+                assert await ledger.stored(ids) == []
+                await ledger.shrink()
+
+        asyncio.run(main())
+
     def test_uploads_are_kept_and_forgotten(self, store: Store, tmp_path: Path) -> None:
         """The latest URL of a file, as long as it leads somewhere."""
 

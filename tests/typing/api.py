@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, assert_type
@@ -45,6 +45,7 @@ from asyncpipe import (
     Price,
     Provider,
     ProviderError,
+    Pruned,
     Rate,
     Reason,
     Reconciled,
@@ -62,6 +63,7 @@ from asyncpipe import (
     export,
     find_lost,
     load_jobs,
+    prune,
     quote,
     read_manifest,
     reconcile,
@@ -236,6 +238,7 @@ async def commands(folder: Path, job: Job) -> None:
     assert_type(await resolve(folder, ["mug"], lost_charged=False), list[Resolved])
     assert_type(await take_prediction(folder, "mug", "p1"), Resolved)
     assert_type(await find_lost(folder), list[Resolved])
+    assert_type(await prune(folder, timedelta(days=30), dry_run=True), Pruned)
     reconciled = await reconcile(folder)
     assert_type(reconciled, Reconciled)
     assert_type(reconciled.agrees, bool)
