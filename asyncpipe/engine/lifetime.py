@@ -119,7 +119,7 @@ class Lifetime:
             return
         if self._loop.is_closed():  # with it went all that was open
             self._task, self._entered = None, False
-        elif self._loop is not asyncio.get_running_loop():
+        elif self._loop is not asyncio._get_running_loop():  # None in a thread without one
             raise UsageError(
                 "the pipeline is open in another event loop: await it there, from another thread "
                 "by asyncio.run_coroutine_threadsafe(…, loop), or make one for each loop"

@@ -15,7 +15,7 @@ def check_settings(settings: EngineSettings) -> None:
     check_whole("retries", settings.retries.usual, 0)
     check_whole("min_free_bytes", settings.min_free_bytes, 0)
     if settings.patience_s is not None:
-        check_number("patience_s", settings.patience_s, TINY)
+        check_number("patience_s", settings.patience_s, 0.0)
     check_number("search_s", settings.search_s, 0.0)
     check_number("lease_s", settings.lease_s, TINY)
 

@@ -172,7 +172,7 @@ def test_a_disk_that_fills_up_while_jobs_are_written_down_stops_the_run(tmp_path
             def jobs() -> Iterator[Job]:
                 for n in range(5):
                     if n == 3:  # what the ledger does when it finds the disk full
-                        ledger: Any = pipeline._parts().ledger
+                        ledger: Any = pipeline._parts(ever=True).ledger
                         ledger._ballast.release()
                     yield job(f"{n}")
 
