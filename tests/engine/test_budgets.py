@@ -6,6 +6,8 @@ import asyncio
 import subprocess
 import time
 from collections import Counter
+from datetime import datetime
+from datetime import time as clock_time
 from decimal import Decimal
 from pathlib import Path
 
@@ -32,6 +34,12 @@ from tests.support.pipelines import counts_agree, job, opened
 from tests.support.postgres import shared_url
 
 SPRING = "label:campaign=spring"
+
+
+@pytest.fixture
+def noon(one_clock: Clock) -> Clock:
+    one_clock.set_noon()
+    return one_clock
 
 
 def of(campaign: str, count: int) -> list[Job]:
@@ -106,9 +114,7 @@ def test_a_caller_is_told_which_budget_its_job_does_not_fit(tmp_path: Path) -> N
     assert provider.sold == ["spring-0", "other"]
 
 
-def test_a_days_budget_ends_a_run_and_the_next_day_has_another(
-    tmp_path: Path, one_clock: Clock
-) -> None:
+def test_a_days_budget_ends_a_run_and_the_next_day_has_another(tmp_path: Path, noon: Clock) -> None:
     """As max_cost does; what is charged the day after counts on the day of its submit."""
     provider = FakeProvider()
 
@@ -122,34 +128,35 @@ def test_a_days_budget_ends_a_run_and_the_next_day_has_another(
 
     for left in (3, 1, 0):
         for _ in range(2):  # the same day once more: nothing
-            pending, stopped = one_clock.run(run())
+            pending, stopped = noon.run(run())
             assert (pending, "(UTC) is reached" in stopped) == (left, left > 0)
-        one_clock.run(night())
+        noon.run(night())
     assert len(provider.sold) == 5
 
 
-def test_told_to_wait_a_run_goes_on_the_next_day_by_itself(
-    tmp_path: Path, one_clock: Clock
-) -> None:
+def test_told_to_wait_a_run_goes_on_the_next_day_by_itself(tmp_path: Path, noon: Clock) -> None:
     """Day after day, until all is done."""
     provider = FakeProvider()
-    days = list[str]()
+    times = list[datetime]()
 
     async def main() -> None:
         async with opened(
             tmp_path, provider, budgets={"day": Decimal("0.09")}, wait_for_day=True
         ) as pipeline:
-            began = one_clock.time()
+            began = noon.time()
             manifest = await pipeline.batch_generate(of("spring", 5))
             assert (manifest.totals.pending, pipeline.stopped) == (0, None)
-            days.extend(f"{r.submitted_at:%F}" for r in manifest if r.submitted_at)
-            assert 86_400 < one_clock.time() - began <= 2 * 86_400 + 60
+            times.extend(r.submitted_at for r in manifest if r.submitted_at)
+            assert 86_400 < noon.time() - began <= 2 * 86_400 + 60
 
-    one_clock.run(main())
-    assert sorted(Counter(days).values()) == [1, 2, 2]
+    noon.run(main())
+    days = sorted({at.date() for at in times})
+    assert [sum(at.date() == day for at in times) for day in days] == [2, 2, 1]
+    for day in days[1:]:  # as soon as there is money
+        assert min(at for at in times if at.date() == day).time() < clock_time(0, 0, 5)
 
 
-def test_a_service_goes_on_by_itself_the_next_day(tmp_path: Path, one_clock: Clock) -> None:
+def test_a_service_goes_on_by_itself_the_next_day(tmp_path: Path, noon: Clock) -> None:
     """A caller that comes today is refused, one that comes tomorrow is served; one may wait."""
     provider = FakeProvider()
 
@@ -166,13 +173,13 @@ def test_a_service_goes_on_by_itself_the_next_day(tmp_path: Path, one_clock: Clo
             assert (await pipeline.generate(two)).status == "success"
             await asyncio.sleep(86_400)
 
-    one_clock.run(main(False))
-    one_clock.run(main(True))
+    noon.run(main(False))
+    noon.run(main(True))
     assert len(provider.sold) == 4
 
 
 def test_an_accepted_job_waits_for_the_day_that_has_money_for_it(
-    tmp_path: Path, one_clock: Clock
+    tmp_path: Path, noon: Clock
 ) -> None:
     """It will be done, that was promised; health says what it waits for. So after a restart."""
     provider = FakeProvider()
@@ -193,8 +200,8 @@ def test_an_accepted_job_waits_for_the_day_that_has_money_for_it(
             assert (await handle.wait()).status == "success"
             assert pipeline.health().ok
 
-    one_clock.run(accept())
-    one_clock.run(go_on())
+    noon.run(accept())
+    noon.run(go_on())
     assert provider.sold == ["spring-0", "spring-1"]
 
 

@@ -13,7 +13,7 @@ import anyio
 import pytest
 
 from asyncpipe.engine import ShardWork
-from asyncpipe.errors import AsyncpipeError, KeyRefused, LedgerError, UsageError
+from asyncpipe.errors import AsyncpipeError, JobFileError, KeyRefused, LedgerError, UsageError
 from asyncpipe.jobs import Deadlines, JobState, Limits, Polling
 from asyncpipe.pricing import PriceBook, Rate
 from asyncpipe.queues import core, queue_of, shown
@@ -85,6 +85,16 @@ def test_a_nameless_job_is_the_same_whenever_its_message_is_delivered() -> None:
     assert one.name == again.name == "a_mug-3fa2b1c455"
     assert one.key("atlas") == again.key("atlas") != two.key("atlas")
     assert core.with_name({**job, "name": "mug"}, "3fa2").name == "mug"
+
+
+def test_a_job_with_an_idempotency_key_is_the_same_by_that() -> None:
+    """Sent twice, in two messages; a key that is none is refused before it is sent."""
+    job = {"model": "black-forest-labs/flux-2-pro/text-to-image", "prompt": "a mug"}
+    asked = core.checked_job({**job, "idempotency_key": "order 7"})
+    one, two = (core.with_name(asked, once).once() for once in ("3fa2-b1c4-55", "7"))
+    assert one.key("atlas") == two.key("atlas")
+    with pytest.raises(JobFileError, match="idempotency_key"):
+        core.checked_job({**job, "idempotency_key": ""})
 
 
 def test_a_worker_without_a_ledger_says_how_to_name_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,6 +221,8 @@ def test_settings_are_the_same_when_they_are_read_again() -> None:
         patience_s=60,
         ambiguous="hold",
         max_cost=Decimal("20.100001"),
+        budgets={"label:campaign=spring": Decimal("0.000001"), "day": Decimal(5)},
+        wait_for_day=True,
         prices={"m": Rate(per_image=Decimal("0.04"))},
         price_book=PriceBook(rates={}, source="price file p.yaml", as_of=date(2026, 11, 25)),
     )
