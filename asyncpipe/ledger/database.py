@@ -334,5 +334,5 @@ class Ballast:
             self._path.unlink()
         except OSError:
             return False
-        self.spent = True
+        self.spent, self._looks_at = True, time.monotonic() + LOOK_EVERY_S
         return True
