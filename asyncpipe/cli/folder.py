@@ -19,7 +19,9 @@ from asyncpipe.cli.session import (
     Exit,
     Output,
     Simulated,
+    bought_from,
     connect,
+    connect_others,
     echo,
     of_verify,
     provider_of,
@@ -115,15 +117,20 @@ async def _collect(options: CollectOptions, simulated: Simulated | None) -> End:
         polling, deadlines = simulated.polling(polling), simulated.deadlines(deadlines)
     progress = Progress(options.output.echo, verbose=options.output.verbose)
     async with AsyncExitStack() as stack:
+        name = provider_of(options.folder, options.provider)
+        names = bought_from(options.folder)
         pipeline = Pipeline(
             await connect(
                 stack,
                 options.folder,
-                provider=provider_of(options.folder, options.provider),
+                provider=name,
                 base_url=options.base_url,
                 simulated=simulated,
             ),
             options.folder,
+            fallback_to=await connect_others(
+                stack, options.folder, names, main=name, simulated=simulated
+            ),
             polling=polling,
             deadlines=deadlines,
             search_s=search_s,

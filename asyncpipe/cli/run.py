@@ -19,7 +19,15 @@ from asyncpipe.cli.estimate import estimate_lines
 from asyncpipe.cli.folder import CollectOptions, collect_folder
 from asyncpipe.cli.notify import EndNotices
 from asyncpipe.cli.schedule import RunFolder, opened_folder
-from asyncpipe.cli.session import End, Output, Simulated, connect, run_session, work_in
+from asyncpipe.cli.session import (
+    End,
+    Output,
+    Simulated,
+    connect,
+    connect_others,
+    run_session,
+    work_in,
+)
 from asyncpipe.cli.validate import made_of
 from asyncpipe.commands import (
     CatalogueCheck,
@@ -35,7 +43,7 @@ from asyncpipe.commands import (
 from asyncpipe.engine import Pipeline, learned_before
 from asyncpipe.errors import LedgerError
 from asyncpipe.jobfile import FolderTemplate, JobFile, load_price_file, open_jobs
-from asyncpipe.jobs import Job, JobState, OutputPlace
+from asyncpipe.jobs import Job, JobState, OutputPlace, providers_in
 from asyncpipe.ledger import SharedPlace, Taken, reading, where_of
 from asyncpipe.media import GIB
 from asyncpipe.pricing import PriceBook, Prices, Quotes, SpendingLimits, to_micro
@@ -185,9 +193,13 @@ async def _run(
         if found is not None:
             await price_all(options, file, found, quoting, provider)
             found = None  # nobody asks for it any more, and it may be large
+        others = await connect_others(
+            stack, folder, fallback_providers(file), main=name, simulated=simulated
+        )
         pipeline = Pipeline(
             provider,
             folder,
+            fallback_to=others,
             spending=_spending(options, file, book, quoting),
             on_event=progress,
             notify=notify,
@@ -248,6 +260,13 @@ def _told(options: RunOptions, file: JobFile, simulated: Simulated | None) -> di
         "presign": links.presign,
         "on_remark": partial(_remark, options.output),
     }
+
+
+def fallback_providers(file: JobFile) -> set[str]:
+    """The providers that jobs of a file may fall back to."""
+    if file.path.is_file() and b"fallback" not in file.path.read_bytes():
+        return set()  # most files: a million rows need not be read once more
+    return {name for job in file.jobs for name in providers_in(job)}
 
 
 def _ambiguous(options: RunOptions, file: JobFile) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
@@ -21,7 +21,15 @@ from asyncpipe.engine import Pipeline
 from asyncpipe.errors import AsyncpipeError, CannotConnect, FolderInUse, UsageError
 from asyncpipe.flow import Window
 from asyncpipe.jobs import Deadlines, JobState, JobType, OutputPlace, Polling
-from asyncpipe.ledger import STATE_FOLDER, folder_of, ledger_path, make_folders, origin_of, where_of
+from asyncpipe.ledger import (
+    STATE_FOLDER,
+    folder_of,
+    ledger_path,
+    make_folders,
+    origin_of,
+    reading,
+    where_of,
+)
 from asyncpipe.providers import Provider
 from asyncpipe.providers import connect as connect_provider
 from asyncpipe.report import Manifest, Progress, Totals, read_manifest, summary
@@ -206,8 +214,12 @@ async def connect(
     provider: str,
     base_url: str | None,
     simulated: Simulated | None,
+    books: str = "simulator",
 ) -> Provider:
-    """Make the provider; ``stack`` closes the simulator, which without a folder keeps no books."""
+    """Make the provider; ``stack`` closes the simulator, which without a folder keeps no books.
+
+    ``books`` is what a simulator's are called in the folder.
+    """
     if simulated is None:
         return connect_provider(provider, base_url=base_url)
     from asyncpipe.simulator import Faults, Simulator, SimulatorSettings
@@ -220,10 +232,42 @@ async def connect(
         speed=simulated.speed,
         faults=Faults.parse(simulated.faults),
         catalog=simulated.catalog,
-        books=home / STATE_FOLDER / "simulator.sqlite3" if home else None,
+        books=home / STATE_FOLDER / f"{books}.sqlite3" if home else None,
     )
     simulator = await stack.enter_async_context(Simulator(settings))
     return connect_provider(provider, base_url=simulator.base_url, simulated=True)
+
+
+async def connect_others(
+    stack: AsyncExitStack,
+    folder: OutputPlace,
+    names: Iterable[str],
+    *,
+    main: str,
+    simulated: Simulated | None,
+) -> list[Provider]:
+    """Make the providers that jobs may fall back to; each has a place, and a key, of its own.
+
+    Simulated they have no faults: those are the first one's.
+    """
+    sound = None if simulated is None else replace(simulated, faults="", catalog="article")
+    return [
+        await connect(
+            stack,
+            folder,
+            provider=name,
+            base_url=None,
+            simulated=sound,
+            books=f"simulator-{name}",
+        )
+        for name in sorted({*names} - {main})
+    ]
+
+
+def bought_from(folder: OutputPlace) -> list[str]:
+    """The names of those that anything of a folder was bought from."""
+    with reading(folder) as ledger:
+        return ledger.providers()
 
 
 def provider_of(folder: OutputPlace, said: str | None) -> str:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, overload
 
@@ -20,16 +21,18 @@ from asyncpipe.errors import FolderInUse, ProviderError, UsageError
 from asyncpipe.jobs import Hook, Links, OutputPlace, place_of
 from asyncpipe.ledger import Origin, SharedPlace, Where, check_account, origin_of, where_of
 from asyncpipe.pricing import Bill, HasBill
-from asyncpipe.providers import Provider, connect
+from asyncpipe.providers import HasBills, Provider, connect
 from asyncpipe.report import (
     Ledgered,
     Manifest,
     Reconciled,
     Status,
+    bill_of,
     compare,
     export_file,
     export_rows,
     read_entries,
+    read_predictions,
     read_status,
 )
 
@@ -211,13 +214,28 @@ async def reconcile_with(
         return compare(ledgered, Bill())
     async with connected() as provider:
         _check_origin(where, origin, provider)
-        if not isinstance(provider, HasBill):
+        if not isinstance(provider, HasBill | HasBills):
             raise ProviderError(f"{provider.name} tells no bill: there is nothing to compare with")
         account = await ask_account(provider, tell)
         if not same_account:
             check_account(origin.account, account, origin, where)
         ledgered = await _after_search(where, provider, account, ledgered, same=same_account)
-        return compare(ledgered, await provider.bill(ledgered.days))
+        if isinstance(provider, HasBill):
+            return compare(ledgered, await provider.bill(ledgered.days))
+        return compare(ledgered, await _by_prediction(where, provider))
+
+
+async def _by_prediction(where: Where, provider: HasBills) -> Bill:
+    """The bill of a provider that tells what single predictions were charged."""
+    predictions = await asyncio.to_thread(read_predictions, where)
+    names, told = list(predictions), dict[str, Decimal]()
+    for start in range(0, len(names), ASKED_AT_ONCE):
+        told |= await provider.bills(names[start : start + ASKED_AT_ONCE])
+    return bill_of(told, predictions)
+
+
+ASKED_AT_ONCE = 50
+"""Predictions that a provider is asked about in one go."""
 
 
 async def _after_search(

@@ -43,7 +43,7 @@ def is_known_still(attempt: Attempt, ttl_s: float | None, at: datetime) -> bool:
 
 def as_sent(record: JobRecord) -> Job | None:
     """The job just as its attempt sent it; None where the ledger cannot tell any more."""
-    job, attempt = record.job, record.attempt
+    job, attempt = record.made_as, record.attempt
     if len(job.inputs) != len(attempt.uploads):
         return None
     job = job.sent_with(dict(zip(job.inputs, attempt.uploads, strict=True)))

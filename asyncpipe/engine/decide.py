@@ -25,6 +25,7 @@ from asyncpipe.jobs import (
     Job,
     JobRecord,
     NotBought,
+    PassedOn,
     Released,
     Submitted,
     Unknown,
@@ -160,6 +161,32 @@ def delivered(
         route=None if known else answer.route or None,
         request_id=answer.request_id,
         told=told_micro(answer.charged),
+    )
+
+
+def passed_on(record: JobRecord, event: Event) -> Event:
+    """Let a job fall back that has another lane, where it surely is not charged.
+
+    So where it failed free of charge, or its provider takes nothing from us any more. Never where
+    nobody knows.
+    """
+    if not record.has_next:
+        return event
+    if isinstance(event, NotBought) and event.stops:
+        return PassedOn(
+            job_id=event.job_id, at=event.at, error=event.error, request_id=event.request_id
+        )
+    if not isinstance(event, Failed) or event.charged or event.found_free:
+        return event
+    return PassedOn(
+        job_id=event.job_id,
+        at=event.at,
+        error=event.error,
+        moderated=event.moderated,
+        error_code=event.error_code,
+        prediction_id=event.prediction_id,
+        request_id=event.request_id,
+        notes=event.notes,
     )
 
 

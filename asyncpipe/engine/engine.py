@@ -32,6 +32,7 @@ from asyncpipe.engine.intake import Intake
 from asyncpipe.engine.notices import Notices, notice_of
 from asyncpipe.engine.poll import Inquiry, Poller
 from asyncpipe.engine.recorder import Recorder
+from asyncpipe.engine.relay import QuoteRelay, Relay
 from asyncpipe.engine.search import Searcher
 from asyncpipe.engine.sharing import Sharing
 from asyncpipe.engine.submit import Submitter
@@ -109,6 +110,7 @@ class EngineSettings:
     links: Links | None
     tell: Tell
     same_account: bool
+    fallback_to: tuple[Provider, ...] = ()
     lease_s: float
     hooks: tuple[Hook, ...]
     take_up: bool
@@ -123,6 +125,7 @@ class Engine:
         self, provider: Provider, where: Path | SharedPlace, settings: EngineSettings
     ) -> None:
         self.provider, self.settings = provider, settings
+        self.relay = Relay(provider, settings.fallback_to)
         self.where, self.folder = where, folder_of(where)
         self.store, self._names_in = self._store()
         self.clock = asyncio.get_running_loop().time
@@ -189,7 +192,8 @@ class Engine:
 
     async def send_again(self) -> None:
         """Take up lost submits that a key tells of: where nothing was bought they buy it now."""
-        if not isinstance(self.provider, HasKeys) or self.settings.ambiguous == "hold":
+        keyed = any(isinstance(each, HasKeys) for each in self.relay)
+        if not keyed or self.settings.ambiguous == "hold":
             return
         self.searcher.let_go([each for each, t in self.tickets.items() if is_keyed(t.record)])
         for record in await self.ledger.take([JobState.UNKNOWN], but=list(self.tickets)):
@@ -284,6 +288,8 @@ class Engine:
             self.money or self.tickets,
             tell=self.settings.tell,
             in_memory=self.tickets if shared is None else None,
+            quoter=QuoteRelay(self.relay) if self.relay.others else None,
+            others={each.name: each for each in self.relay.others},
         )
         purses = self.spending.budget.purses
         purses.begin(await self.ledger.spent_on(purses.names, purses.day))
@@ -301,7 +307,7 @@ class Engine:
         self.intake = Intake(
             ledger=self.ledger,
             where=self.where,
-            provider=provider,
+            relay=self.relay,
             spending=self.spending,
             recorder=self.recorder,
             tickets=self.tickets,
@@ -353,7 +359,8 @@ class Engine:
             logger.warning("no manifest: %s", exc, extra={"action": "manifest.failed"})
 
     async def _open_connections(self, stack: AsyncExitStack) -> None:
-        await stack.enter_async_context(self.provider)
+        for each in self.relay:
+            await stack.enter_async_context(each)
         if bucket_of(self.where) is None:
             await stack.enter_async_context(self.store)
 
@@ -426,10 +433,10 @@ class Engine:
         """Make what carries one job, stage by stage."""
         settings, rng = self.settings, self.settings.rng
         answers, owners = Answers(settings.tell), PredictionOwners()
-        inquiry = Inquiry(self.provider, self.limiter, answers)
+        inquiry = Inquiry(self.relay, self.limiter, answers)
         uploads = Uploads(self.provider, self.ledger, rng)
         submitter = Submitter(
-            provider=self.provider,
+            relay=self.relay,
             ledger=self.ledger,
             recorder=self.recorder,
             uploads=uploads,

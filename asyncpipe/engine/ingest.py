@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any, TypedDict
@@ -11,14 +11,27 @@ from typing import Any, TypedDict
 import anyio
 
 from asyncpipe._tasks import ungrouped
+from asyncpipe.engine.relay import Relay
 from asyncpipe.engine.source import JobSource
 from asyncpipe.errors import JobFileError, Problem, TooExpensive, UsageError
 from asyncpipe.jobfile import MOST_PROBLEMS, JobReader, parse_jobs
-from asyncpipe.jobs import Event, Job, JobRecord, OutputPlace, Unknown, fold, may_take_media, now
+from asyncpipe.jobs import (
+    Event,
+    Job,
+    JobRecord,
+    OutputPlace,
+    Unknown,
+    fold,
+    in_lane,
+    may_take_media,
+    now,
+    providers_in,
+    ways_of,
+)
 from asyncpipe.ledger import Interrupted, Ledger
 from asyncpipe.media import BadInputs, LocalFiles
 from asyncpipe.pricing import Spending
-from asyncpipe.providers import Provider, Uploader
+from asyncpipe.providers import Uploader
 
 JobLike = Job | Mapping[str, Any]
 """A job, or a mapping with a job file's keys."""
@@ -87,7 +100,7 @@ async def write_jobs(
                 problems += _keyed(page, position)
                 if page and not problems:  # else look for more of them, and write nothing
                     local = local or any(job.inputs for job in page)
-                    await spending.ask_unpriced(page)
+                    await spending.ask_unpriced(in_lanes(page))
                     rows = [(job.key(provider), job) for job in page]
                     await check_prices(rows, spending, ledger, again)
                     await written.wait()
@@ -122,14 +135,15 @@ async def check_prices(rows: Rows, spending: Spending, ledger: Ledger, again: Ag
     problems: dict[str, UsageError] = {}
     wrong: dict[str, str] = {}
     for key, job in rows:
-        try:
-            price = spending.price(job)
-        except UsageError as exc:
-            problems.setdefault(job.model, exc)
-            wrong[key] = job.model
-            continue
-        if (dear := spending.too_expensive(job, price)) is not None:
-            problems[key], wrong[key] = TooExpensive(f"{job.title(key)}: {dear}"), key
+        for lane in in_lanes([job]):
+            try:
+                price = spending.price(lane)
+            except UsageError as exc:
+                problems.setdefault(lane.model, exc)
+                wrong[key] = lane.model
+                continue
+            if (dear := spending.too_expensive(lane, price)) is not None:
+                problems[key], wrong[key] = TooExpensive(f"{job.title(key)}: {dear}"), key
     if not problems:
         return
     bought = await ledger.left_alone(list(wrong), **again)
@@ -138,6 +152,11 @@ async def check_prices(rows: Rows, spending: Spending, ledger: Ledger, again: Ag
     if said:
         kind = TooExpensive if all(isinstance(each, TooExpensive) for each in said) else UsageError
         raise kind("\n".join(map(str, said)))
+
+
+def in_lanes(jobs: Iterable[Job]) -> Iterator[Job]:
+    """The jobs, each in every lane of its."""
+    return (in_lane(job, lane) for job in jobs for lane in ways_of(job))
 
 
 def one_job(job: JobLike) -> Job:
@@ -185,12 +204,14 @@ class Attachments:
     """Fills in the ``inputs`` of jobs; those of a job file have them already.
 
     Paths are relative to the working directory, and allowed below ``local_files`` alone: whoever
-    sends a job to a service must not read its machine. ``provider`` may be one that takes no files.
+    sends a job to a service must not read its machine. The provider of ``relay`` may be one that
+    takes no files. A job that may fall back to a provider which is not here is refused.
     """
 
-    def __init__(self, provider: Provider, local_files: OutputPlace | None) -> None:
+    def __init__(self, relay: Relay, local_files: OutputPlace | None) -> None:
         self._files = LocalFiles(within=[local_files] if local_files is not None else [])
-        self._takes, self._provider = isinstance(provider, Uploader), provider.name
+        self._takes, self._provider = isinstance(relay.main, Uploader), relay.main.name
+        self._relay = relay
 
     async def of(self, job: Job) -> Job:
         """The job with its files known; raises JobFileError."""
@@ -201,9 +222,18 @@ class Attachments:
 
     async def of_page(self, jobs: list[Job], problems: list[Problem], position: int) -> list[Job]:
         """The same for many jobs, of which ``position`` came before; what is wrong is added."""
+        for n, job in enumerate(jobs, start=position + 1):
+            if job.fallback:
+                problems += self._strangers(job, (job.name or f"job {n}")[:80])
         if not any(may_take_media(job.params) for job in jobs):
             return jobs
         return await asyncio.to_thread(self._of_page, jobs, problems, position)
+
+    def _strangers(self, job: Job, label: str) -> list[Problem]:
+        lacking = sorted(name for name in providers_in(job) if not self._relay.has(name))
+        known = ", ".join(each.name for each in self._relay)
+        text = "fallback: there is no provider {!r} here, only {}: give it with fallback_to"
+        return [Problem(message=text.format(name, known), job=label) for name in lacking]
 
     def _of_page(self, jobs: list[Job], problems: list[Problem], position: int) -> list[Job]:
         found = []

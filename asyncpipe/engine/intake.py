@@ -17,9 +17,11 @@ from asyncpipe.engine.ingest import (
     Attachments,
     Jobs,
     check_prices,
+    in_lanes,
     write_jobs,
 )
 from asyncpipe.engine.recorder import Recorder
+from asyncpipe.engine.relay import Relay
 from asyncpipe.engine.tickets import OpenRun, StopReasons, Tickets
 from asyncpipe.engine.verify import Comparison
 from asyncpipe.errors import (
@@ -52,7 +54,6 @@ from asyncpipe.ledger import (
     place_in_draws,
 )
 from asyncpipe.pricing import Prices, Spending, from_micro
-from asyncpipe.providers import Provider
 
 MOST_NAMES = 10_000
 """So many names are remembered that were told to stand for more than one job."""
@@ -78,7 +79,7 @@ class Intake:
         *,
         ledger: Ledger,
         where: Path | SharedPlace,
-        provider: Provider,
+        relay: Relay,
         spending: Spending,
         recorder: Recorder,
         tickets: Tickets,
@@ -88,8 +89,8 @@ class Intake:
     ) -> None:
         self._shared = shared
         self._ledger, self._where = ledger, where
-        self._provider, self._spending = provider.name, spending
-        self._attachments = Attachments(provider, local_files)
+        self._provider, self._spending = relay.main.name, spending
+        self._attachments = Attachments(relay, local_files)
         self._totals, self._emit = recorder.totals, recorder.append
         self._tickets, self._fetch_missing = tickets, fetch_missing
         self._session: int | None = None
@@ -107,7 +108,7 @@ class Intake:
         Raises IdempotencyConflict where its idempotency key stands for another job.
         """
         job = await self._attachments.of(job)
-        await self._spending.ask_unpriced([job])
+        await self._spending.ask_unpriced(in_lanes([job]))
         if job.name is None:
             job = job.once()
         key = job.key(self._provider)

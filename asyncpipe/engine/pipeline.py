@@ -142,7 +142,8 @@ class Pipeline:
     while less than ``min_free_bytes`` are free on the disk. ``ambiguous`` says, as in a job
     file, what becomes of a submit whose answer was lost: it is looked for in the provider's
     list for at least ``search_s`` seconds. With ``resubmit``, or ``resubmit_unknown``, it is
-    sent again, at most ``retries`` times, and may be paid twice. ``same_account`` takes a key
+    sent again, at most ``retries`` times, and may be paid twice. ``fallback_to`` are
+    providers besides, which jobs may fall back to by name. ``same_account`` takes a key
     of another account than the one that the folder was bought with. Without ``fetch_missing``
     files that are gone from the folder are left alone; without ``take_up`` so are jobs that
     were accepted before and not submitted. With a ``ledger`` (``postgresql://…``) that others
@@ -176,6 +177,7 @@ class Pipeline:
         lease_s: float = 30.0,
         resubmit_unknown: bool = False,
         same_account: bool = False,
+        fallback_to: Iterable[Provider] = (),
         fetch_missing: bool = True,
         take_up: bool = True,
         local_files: str | OutputPlace | None = None,
@@ -207,6 +209,7 @@ class Pipeline:
             links=Links.of(public_url, presign),
             tell=safely(on_remark),
             same_account=same_account,
+            fallback_to=tuple(fallback_to),
             lease_s=lease_s,
             hooks=_several(on_event),
             take_up=take_up,

@@ -21,10 +21,12 @@ from asyncpipe.engine.decide import (
     known_again,
     limits_of,
     next_wait_s,
+    passed_on,
     strange_word,
     without_outputs,
 )
 from asyncpipe.engine.recorder import Recorder
+from asyncpipe.engine.relay import Relay, told_apart
 from asyncpipe.engine.tickets import StopReasons, Ticket
 from asyncpipe.errors import KeyRefused, PollFailed, PredictionGone, ProviderError, SubmitStopped
 from asyncpipe.flow import (
@@ -47,7 +49,7 @@ from asyncpipe.jobs import (
     now,
 )
 from asyncpipe.ledger import Ledger
-from asyncpipe.providers import Prediction, PredictionStatus, Provider
+from asyncpipe.providers import Prediction, PredictionStatus
 
 logger = logging.getLogger("asyncpipe.engine")
 
@@ -64,8 +66,8 @@ MOST_WORDS = 20
 class Inquiry:
     """Asks for predictions, each poll at its turn, and teaches the limiter what is answered."""
 
-    def __init__(self, provider: Provider, limiter: Limiter, answers: Answers) -> None:
-        self._provider, self._limiter, self._answers = provider, limiter, answers
+    def __init__(self, relay: Relay, limiter: Limiter, answers: Answers) -> None:
+        self._relay, self._limiter, self._answers = relay, limiter, answers
 
     async def poll(
         self, prediction_id: str, *, route: str = "", until: float | None = None
@@ -82,7 +84,7 @@ class Inquiry:
             raise PollFailed("the API asked to wait with every poll (429)") from None
         try:
             with provider_code("a poll", logger=logger, action="poll.failed"):
-                told = await self._provider.poll(prediction_id, route=route)
+                told = await self._relay.poll(prediction_id, route=route)
             answer = self._answers.prediction(told, of="poll")
         except ProviderError as exc:
             self._limiter.polled(limits_of(exc))
@@ -134,20 +136,20 @@ class Poller:
 
     async def _poll(self, ticket: Ticket, prediction_id: str, callback: Callback) -> None:
         record, attempt = ticket.record, ticket.record.attempt
-        self._owners.claim(prediction_id, record.id)
+        self._owners.claim(told_apart(prediction_id, attempt.route), record.id)
         born, started = self._times(ticket)
         clock = PollClock(started=started, deadline_s=self._deadline_s(record))
         trouble = Trouble()
         age_s = self._clock() - born
         resumed = attempt.resumed_at is not None or age_s > RESUMED_S
-        watch = self._policy.watch(record.job, resumed=resumed)
+        watch = self._policy.watch(record.made_as, resumed=resumed)
         gap = 0.0 if resumed else self._gap_s(watch, age_s, None, callback)
         while ticket.state is JobState.SUBMITTED:
             await callback.until(clock.due(self._clock(), gap))
             last = await self._ask(attempt, max(clock.end, self._clock()) + TURN_S)
             age_s = self._clock() - born
             if isinstance(last, SubmitStopped):
-                self._stops.note(last)
+                self._stops.note(last, record.made_as.model if record.step else None)
                 return  # still submitted: the next run goes on polling
             self._remark(record, last)
             trouble.note(_trouble(attempt, last), self._clock())
@@ -155,7 +157,7 @@ class Poller:
             watch.note(age_s, found)
             self._recorder.record(ticket, _polled(record, last))
             if (event := self._judge(record, last, clock, trouble)) is not None:
-                self._recorder.record(ticket, event)
+                self._recorder.record(ticket, passed_on(record, event))
             if ticket.state is JobState.SUBMITTED:
                 gap = next_wait_s(self._gap_s(watch, age_s, found, callback), last)
 

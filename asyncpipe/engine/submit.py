@@ -27,10 +27,12 @@ from asyncpipe.engine.decide import (
     RetryPolicy,
     after_submit,
     limits_of,
+    passed_on,
 )
 from asyncpipe.engine.health import Waits
 from asyncpipe.engine.ingest import SUBMIT_LIMIT_S
 from asyncpipe.engine.recorder import Recorder
+from asyncpipe.engine.relay import Relay, told_apart
 from asyncpipe.engine.tickets import StopReasons, Ticket
 from asyncpipe.engine.upload import Uploads
 from asyncpipe.errors import (
@@ -55,13 +57,14 @@ from asyncpipe.jobs import (
     JobRecord,
     JobState,
     NotBought,
+    PassedOn,
     Resubmitted,
     Unknown,
     now,
 )
 from asyncpipe.ledger import Ledger, NotReserved
 from asyncpipe.pricing import SharedMoney, Spending
-from asyncpipe.providers import HasKeys, Prediction, Provider
+from asyncpipe.providers import HasKeys, Prediction
 
 logger = logging.getLogger("asyncpipe.engine")
 
@@ -78,7 +81,7 @@ class Submitter:
     def __init__(
         self,
         *,
-        provider: Provider,
+        relay: Relay,
         ledger: Ledger,
         recorder: Recorder,
         uploads: Uploads,
@@ -95,7 +98,7 @@ class Submitter:
         waits: Waits,
         holds: bool = False,
     ) -> None:
-        self._provider, self._money, self._may_send = provider, money, may_send
+        self._relay, self._money, self._may_send = relay, money, may_send
         self._holds = holds
         self._ledger, self._recorder = ledger, recorder
         self._uploads = uploads
@@ -109,10 +112,12 @@ class Submitter:
         self._refused_since: float | None = None
         self._refused_last = 0.0
         self._streaks: dict[str, RefusalStreak] = {}
+        self._closed: dict[str, AsyncpipeError] = {}  # lanes that take nothing from us any more
 
     def begin(self) -> None:
         """Forget what models refused before: there are new jobs to try."""
         self._streaks.clear()
+        self._closed.clear()
 
     async def submit(self, ticket: Ticket) -> None:
         """Buy one prediction, unless submitting has stopped or the money held for it is gone."""
@@ -121,6 +126,8 @@ class Submitter:
         assert ticket.hold is not None, "admission holds the money"
         if self._stops.of(ticket.record) or not self._spending.covers(ticket.hold):
             return permit.unused()
+        if ticket.record.has_next and ticket.job.model in self._closed:
+            return await self._pass_on(ticket, self._closed[ticket.job.model])
         urls = await self._uploads.ready(ticket.job)
         if self._stops.of(ticket.record):  # while its files were on their way
             return permit.unused()
@@ -144,10 +151,10 @@ class Submitter:
         with anyio.CancelScope(shield=True):
             answer = self._uploads.once_more(ticket.record, await self._bought(ticket.record, job))
             ticket.answered_at = self._clock()
-            event = self._follow(ticket.record, answer)
+            event, before = self._follow(ticket.record, answer), ticket.record
             try:
                 self._recorder.record(ticket, event)
-                self._learn(ticket, answer)
+                self._learn(ticket, before, answer)
                 await self._ledger.durable()
             except ClaimLost:
                 await self._ledger.durable()  # what was bought is kept for the one who has the job
@@ -155,6 +162,18 @@ class Submitter:
             except AsyncpipeError:
                 _say_unrecorded(ticket.record, event)
                 raise
+
+    async def _pass_on(self, ticket: Ticket, reason: AsyncpipeError) -> None:
+        """Let a job fall back of which nothing was sent; its attempt says why."""
+        assert ticket.permit is not None, "admission gives every job its permit"
+        intent = self._intent(ticket, None, ())
+        self._reserved(ticket)
+        self._recorder.record(ticket, intent)
+        error = f"not sent: {reason}"
+        passed = PassedOn(job_id=ticket.id, at=now(), error=error)
+        ticket.permit.unused()
+        self._recorder.record(ticket, passed)
+        await self._ledger.durable()
 
     def resubmit(self, ticket: Ticket) -> None:
         """Let a job be submitted again that may have been bought, if the user said so."""
@@ -175,7 +194,7 @@ class Submitter:
         Nothing more is reserved: it is the same attempt.
         """
         record, job = ticket.record, as_sent(ticket.record)
-        if job is None or not is_keyed(record) or not self._knows(record.attempt):
+        if job is None or not is_keyed(record) or not self._knows(record.attempt, job):
             return
         with anyio.CancelScope(shield=True):
             lost = SubmitUnknown(record.attempt.error or "its answer was lost")
@@ -183,7 +202,7 @@ class Submitter:
             if isinstance(answer, SubmitUnknown):
                 logger.info("%s: %s", record.name, answer, extra={"action": "submit.unknown"})
                 return
-            if not answer.id or not self._owners.claim(answer.id, record.id):
+            if not answer.id or not self._claims(record, answer):
                 return
             found = Found(job_id=record.id, at=now(), prediction_id=answer.id, route=answer.route)
             self._recorder.record(ticket, found)
@@ -201,11 +220,11 @@ class Submitter:
             estimated=price.estimated,
             price_source=price.source,
             assumed=", ".join(price.assumed) or None,
-            provider=self._provider.name,
-            model=ticket.job.model,
+            provider=self._relay.maker(ticket.job).name,
+            model=self._relay.plain(ticket.job).model,
             body=body,
             uploads=uploads,
-            submit_key=new_key(self._provider) if body is not None else None,
+            submit_key=new_key(self._relay.maker(ticket.job)) if body is not None else None,
             trace=self._recorder.trace_of(ticket.record),
         )
 
@@ -245,17 +264,18 @@ class Submitter:
 
         The intent and its end are appended without waiting between them: one commit holds both.
         """
-        retries = self._retries.of(ticket.job)
-        self._recorder.record(ticket, after_submit(ticket.record, trouble, now(), retries=retries))
+        before, retries = ticket.record, self._retries.of(ticket.job)
+        event = after_submit(before, trouble, now(), retries=retries)
+        self._recorder.record(ticket, passed_on(before, event))
         if not isinstance(trouble, Rejected):  # that is of this file and says nothing of the model
-            self._learn(ticket, trouble)
+            self._learn(ticket, before, trouble)
         await self._ledger.durable()
 
     async def _bought(self, record: JobRecord, job: Job) -> Prediction | ProviderError:
         """Submit; where the answer is lost, once more with the key that tells what it bought."""
         attempt = record.attempt
-        answer = await self._sure_answer(job, attempt.submit_key)
-        if not is_lost(answer) or not self._knows(attempt):
+        answer = await self._sure_answer(record, job, attempt.submit_key)
+        if not is_lost(answer) or not self._knows(attempt, job):
             return answer
         return await self._by_key(attempt, job, answer)
 
@@ -263,17 +283,19 @@ class Submitter:
         self, attempt: Attempt, job: Job, lost: Prediction | ProviderError, *, at_once: bool = False
     ) -> Prediction | SubmitUnknown:
         send = partial(self._answer, job, attempt.submit_key)
-        may = partial(self._knows, attempt)
+        may = partial(self._knows, attempt, job)
         return await bought_with_key(send, lost, may=may, rng=self._rng, at_once=at_once)
 
-    def _knows(self, attempt: Attempt) -> bool:
-        """Whether a submit may be sent again with its key."""
-        provider = self._provider
+    def _knows(self, attempt: Attempt, job: Job) -> bool:
+        """Whether a submit of ``job`` may be sent again with its key."""
+        provider = self._relay.maker(job)
         if self._stops.run is not None or self._holds or not isinstance(provider, HasKeys):
             return False
         return is_known_still(attempt, provider.key_ttl_s, now())
 
-    async def _sure_answer(self, job: Job, key: str | None) -> Prediction | ProviderError:
+    async def _sure_answer(
+        self, record: JobRecord, job: Job, key: str | None
+    ) -> Prediction | ProviderError:
         """Submit; once more where the key is refused, which one slip of a gateway may say.
 
         Such an answer has surely bought nothing. One after the other: what is certain to one job
@@ -285,11 +307,11 @@ class Submitter:
         at = self._clock() + ONCE_MORE_S
         async with self._doubt:
             await asyncio.sleep(max(at - self._clock(), 0.0))
-            if self._stops.run is not None:
+            if self._stops.run is not None or job.model in self._closed:
                 return answer
             answer = await self._answer(job, key)
             if isinstance(answer, KeyRefused):
-                self._stops.note(answer)
+                self._close(record, answer)
         return answer
 
     async def _answer(self, job: Job, key: str | None) -> Prediction | ProviderError:
@@ -299,10 +321,7 @@ class Submitter:
         try:
             async with asyncio.timeout(SUBMIT_LIMIT_S):
                 with provider_code("submit", logger=logger, action="submit.failed"):
-                    if key is not None and isinstance(self._provider, HasKeys):
-                        told = await self._provider.submit(job, key=key)
-                    else:
-                        told = await self._provider.submit(job)
+                    told = await self._relay.submit(job, key)
             return self._answers.prediction(told, of="submit")
         except ProviderError as exc:
             # A bug in a provider must not lose the job: nobody knows what was sent.
@@ -314,19 +333,39 @@ class Submitter:
 
     def _follow(self, record: JobRecord, answer: Prediction | ProviderError) -> Event:
         named = isinstance(answer, Prediction) and answer.id
-        anothers = bool(named) and not self._owners.claim(str(named), record.id)
+        anothers = bool(named) and not self._claims(record, answer)
         retries = self._retries.of(record.job)
         event = after_submit(record, answer, now(), retries=retries, anothers=anothers)
         if anothers and isinstance(event, Unknown):
             logger.warning("%s: %s", record.name, event.error, extra={"action": "submit.namesake"})
-        return event
+        return passed_on(record, event)
+
+    def _claims(self, record: JobRecord, answer: Prediction | ProviderError) -> bool:
+        """Whether the prediction that an answer names is no other job's."""
+        assert isinstance(answer, Prediction), "an error names none"
+        return self._owners.claim(told_apart(answer.id, answer.route), record.id)
 
     # -- what answers teach ---------------------------------------------------------------------
 
-    def _learn(self, ticket: Ticket, answer: Prediction | ProviderError) -> None:
-        """Tell the model's pause, and the run, what the answer says about submitting on."""
+    def _close(self, record: JobRecord, reason: AsyncpipeError, *, model: bool = False) -> None:
+        """Submit nothing more where a job was: in its lane if it has another one, else at all.
+
+        ``model``: the reason is that of the lane alone, whoever has it.
+        """
+        lane = record.made_as.model
+        if record.has_next:
+            logger.warning("%s is left: %s", lane, reason, extra={"action": "lane.left"})
+            self._closed.setdefault(lane, reason)
+        else:
+            self._stops.note(reason, lane if model or record.step else None)
+
+    def _learn(self, ticket: Ticket, before: JobRecord, answer: Prediction | ProviderError) -> None:
+        """Tell the model's pause, and the run, what the answer says about submitting on.
+
+        ``before`` is the job as it was submitted.
+        """
         assert ticket.permit is not None, "admission gives every job its permit"
-        model, told = ticket.job.model, limits_of(answer)
+        model, told = before.made_as.model, limits_of(answer)
         pause_s = ticket.permit.answered(told)
         if isinstance(answer, NotAccepted):
             wait = {"action": "submit.refused"}
@@ -334,7 +373,7 @@ class Submitter:
             # A limit that predictions of ours fill is met again and again, and nothing is wrong.
             if not (told.limited and self._limiter.works_on(model)):
                 self._waits.note("submit", answer, for_s=pause_s + FORGOTTEN_S)
-                self._lose_patience(self._clock(), answer, pause_s)
+                self._lose_patience(before, answer, pause_s)
             return
         self._waits.end("submit")
         streak = self._streaks.setdefault(model, RefusalStreak())
@@ -343,12 +382,13 @@ class Submitter:
             streak.accepted()
             return
         if isinstance(answer, SubmitStopped):
-            self._stops.note(answer)
+            self._close(before, answer)
         if isinstance(answer, Rejected) and streak.refused(str(answer)):
-            self._stops.note(_refuses_all(model, answer), model)
+            self._close(before, _refuses_all(model, answer), model=True)
 
-    def _lose_patience(self, clock: float, answer: NotAccepted, pause_s: float) -> None:
+    def _lose_patience(self, record: JobRecord, answer: NotAccepted, pause_s: float) -> None:
         """Stop when nothing but refusals came for as long as the user would wait."""
+        clock = self._clock()
         if self._refused_since is None or clock - self._refused_last > FORGOTTEN_S:
             self._refused_since = clock
         self._refused_last = clock + pause_s  # nothing is sent until then
@@ -356,7 +396,9 @@ class Submitter:
         if patience_s is None or clock - self._refused_since <= patience_s:
             return
         error = f"no submit was accepted for {patience_s:g} s; the last answer: {answer}"
-        self._stops.note(NotAccepted(error, status=answer.status, request_id=answer.request_id))
+        told = NotAccepted(error, status=answer.status, request_id=answer.request_id)
+        self._close(record, told)
+        self._refused_since = None
 
 
 def _refuses_all(model: str, answer: Rejected) -> Rejected:

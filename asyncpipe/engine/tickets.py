@@ -59,8 +59,8 @@ class Ticket:
 
     @property
     def job(self) -> Job:
-        """What is to be made."""
-        return self.record.job
+        """What is to be made, in the lane where it is."""
+        return self.record.made_as
 
     @property
     def kept(self) -> bool:
@@ -264,7 +264,7 @@ class StopReasons:
         """Why a job is not to be submitted now, or None."""
         if record.state is not JobState.PENDING:
             return None
-        return self._run or self._models.get(record.job.model)
+        return self._run or self._models.get(record.made_as.model)
 
     def note(self, reason: AsyncpipeError, model: str | None = None) -> None:
         """Stop ``model``, or everything: unpaid jobs stay pending, the rest goes on."""

@@ -7,6 +7,7 @@ fit is told in the words of ``words``, by the kind of error that each field name
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
@@ -192,6 +193,17 @@ def _provider(value: Any) -> str:
     return str(_fit(value, when=isinstance(value, str) and value in provider_names()))
 
 
+def _fallback(value: Any) -> tuple[str, ...]:
+    lanes = value.split(",") if isinstance(value, str) else value
+    _fit(lanes, when=isinstance(lanes, list) and bool(lanes))
+    read = tuple(_fit(each, when=isinstance(each, str)).strip() for each in lanes)
+    return _fit(read, when=all(each and not re.search(r"\s", each) for each in read))
+
+
+Fallback = Annotated[
+    tuple[str, ...],
+    Told("fallback", _fallback, {"type": "array", "items": {"type": "string"}, "minItems": 1}),
+]
 ProviderName = Annotated[str, Told("provider", _provider, {"type": "string"})]
 _Whole = Annotated[int, Field(strict=True, le=MOST_INTEGER)]
 AtLeast0 = Annotated[_Whole, Field(ge=0), Told("whole", limits="at least 0")]
@@ -311,6 +323,10 @@ class TypedDefaultsIn(_Model, total=False):
     params: Annotated[Params, about("The model's own fields, sent as they are.")]
     retries: Annotated[AtLeast0, about(RETRIES)]
     deadline_s: Annotated[Positive, about(DEADLINE)]
+    fallback: Annotated[
+        Fallback,
+        about("Models, or provider:model, to try next where it failed and is not charged."),
+    ]
     labels: Annotated[
         Labels, about("Your own words about the job: kept in manifest and export, never sent.")
     ]

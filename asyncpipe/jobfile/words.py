@@ -129,6 +129,9 @@ WORDS: dict[str, Words] = {
     "resolution": _resolution,
     "media": _media,
     "job_type": lambda value, _: f"{shown(value)} is not a type: write {any_type()}",
+    "fallback": lambda value, _: (
+        f"{shown(value)} must be a list of models, each MODEL or PROVIDER:MODEL"
+    ),
     "provider": _text(lambda value, _: no_provider(value)),
     "window": _text(lambda value, _: f"{shown(value)} must be {' or '.join(WINDOWS)}"),
     "ambiguous": _text(lambda value, _: f"{shown(value)} must be one of {', '.join(AMBIGUOUS)}"),

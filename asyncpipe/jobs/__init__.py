@@ -28,6 +28,7 @@ from asyncpipe.jobs.events import (
     Missing,
     NotBought,
     NotFound,
+    PassedOn,
     Polled,
     PolledAgain,
     Released,
@@ -61,6 +62,7 @@ from asyncpipe.jobs.job import (
     canonical_json,
     type_of_model,
 )
+from asyncpipe.jobs.lanes import in_lane, providers_in, read_lane, ways_of
 from asyncpipe.jobs.links import Links
 from asyncpipe.jobs.notes import NO_NOTES, Noted, Notes, count_notes
 from asyncpipe.jobs.places import BucketUrl, OutputPlace, is_bucket_url, place_of
@@ -139,6 +141,7 @@ __all__ = [
     "Noted",
     "Notes",
     "OutputPlace",
+    "PassedOn",
     "Polled",
     "PolledAgain",
     "Polling",
@@ -169,6 +172,7 @@ __all__ = [
     "days_of",
     "fold",
     "group_of",
+    "in_lane",
     "is_bucket_url",
     "is_local",
     "is_media_field",
@@ -178,7 +182,10 @@ __all__ = [
     "media",
     "now",
     "place_of",
+    "providers_in",
+    "read_lane",
     "terms_of",
     "type_of_model",
+    "ways_of",
     "wrong_with",
 ]

@@ -125,6 +125,20 @@ class Released(Event):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PassedOn(Event):
+    """The job ended without media in one lane, surely free of charge; it goes on in the next."""
+
+    target = JobState.PENDING
+
+    error: str
+    moderated: bool = False
+    error_code: int | None = None
+    prediction_id: str | None = None
+    request_id: str | None = None
+    notes: Notes = field(default_factory=lambda: NO_NOTES)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Failed(Event):
     """The job ended without media; ``charged`` says whether its money is gone.
 

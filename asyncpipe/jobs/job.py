@@ -76,6 +76,13 @@ def check_priority(priority: Any) -> None:
         )
 
 
+def as_fallback(given: Any) -> tuple[str, ...]:
+    """What may be given as a job's fallback; raises UsageError for what is no list of models."""
+    if isinstance(given, list | tuple) and all(isinstance(each, str) and each for each in given):
+        return tuple(given)
+    raise UsageError(f"fallback: {given!r} must be a list of models, each MODEL or PROVIDER:MODEL")
+
+
 def check_max_cost(max_cost: Any) -> None:
     """Raise UsageError for what is no amount of USD."""
     if max_cost is None:
@@ -106,7 +113,9 @@ class Job:
     they, like the price, are not part of the job's identity. ``occurrence`` tells otherwise equal
     jobs apart; ``counted_from`` is the name that several of them were counted from, their own being
     ``name-1`` and so on. ``labels`` are the user's own words about it: kept in ledger, manifest and
-    export, never sent, and no part of its identity. Nor are: ``priority``, by which jobs that wait
+    export, never sent, and no part of its identity. Nor are: ``fallback``, models (or
+    ``provider:model``) that are tried one after the other where it failed and surely was not
+    charged; ``priority``, by which jobs that wait
     go, the highest first; ``max_cost``, the most USD it may cost, or it is refused; ``store``, off
     when its outputs' URLs are all that is wanted; ``idempotency_key``, a word of yours: whatever
     bears it is the same job. ``inputs`` are the files of this machine that
@@ -125,6 +134,7 @@ class Job:
     deadline_s: float | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     priority: int = 0
+    fallback: tuple[str, ...] = ()
     max_cost: Decimal | None = None
     store: bool = True
     idempotency_key: str | None = None
@@ -150,6 +160,8 @@ class Job:
     def _check_wishes(self) -> None:
         """Raise UsageError for what cannot be meant by those fields that are not sent."""
         check_priority(self.priority)
+        if type(self.fallback) is not tuple:
+            object.__setattr__(self, "fallback", as_fallback(self.fallback))
         check_max_cost(self.max_cost)
         if self.store is not True and self.store is not False:
             raise UsageError(f"store: {self.store!r} must be True or False")

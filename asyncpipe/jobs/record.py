@@ -26,6 +26,7 @@ from asyncpipe.jobs.events import (
     Missing,
     NotBought,
     NotFound,
+    PassedOn,
     Polled,
     PolledAgain,
     Released,
@@ -38,6 +39,7 @@ from asyncpipe.jobs.events import (
     Unknown,
 )
 from asyncpipe.jobs.job import Job
+from asyncpipe.jobs.lanes import PASSED_ON, in_lane, ways_of
 from asyncpipe.jobs.notes import NO_NOTES, Notes
 from asyncpipe.jobs.states import JobState, advance
 
@@ -263,6 +265,22 @@ class JobRecord:
         return self.used + 1
 
     @property
+    def step(self) -> int:
+        """At which lane the job is: 0 is its own model."""
+        return sum(PASSED_ON in each.notes for each in (*self.earlier, self.attempt))
+
+    @property
+    def made_as(self) -> Job:
+        """The job as it is made in the lane where it is."""
+        job = self.job
+        return in_lane(job, ways_of(job)[self.step]) if job.fallback else job
+
+    @property
+    def has_next(self) -> bool:
+        """Whether there is another lane to fall back to."""
+        return bool(self.job.fallback) and self.step + 1 < len(ways_of(self.job))
+
+    @property
     def lost(self) -> int:
         """How many earlier attempts there are of unknown outcome."""
         return sum(each.settled is None for each in self.earlier)
@@ -365,6 +383,10 @@ def _use_up(fields: Fields, record: JobRecord, event: Released) -> None:
     fields["used"], fields["failures"] = record.used + 1, record.failures + 1
 
 
+def _pass_on(fields: Fields, record: JobRecord, event: PassedOn) -> None:
+    fields["used"], fields["failures"] = record.used + 1, 0
+
+
 def _retry(fields: Fields, record: JobRecord, event: RetryAsked) -> None:
     _leave_behind(fields, record)
     fields["used"], fields["failures"] = record.used + 1, 0
@@ -428,6 +450,7 @@ def _turned_up(fields: Fields, record: JobRecord, event: TurnedUp) -> None:
 OF_JOB: dict[type[Event], Callable[[Fields, JobRecord, Any], None]] = {
     Intended: _begin,
     Released: _use_up,
+    PassedOn: _pass_on,
     RetryAsked: _retry,
     Resubmitted: _resubmit,
     LostSettled: _settle,
@@ -493,6 +516,16 @@ def _released(now: Fields, was: Attempt, event: Released) -> None:
     _release(now, _RELEASED, event.at)
 
 
+def _passed_on(now: Fields, was: Attempt, event: PassedOn) -> None:
+    _ended(now, was, event)
+    now["error_code"] = event.error_code
+    moderated = {"moderated": True} if event.moderated else {}
+    now["notes"] = {**event.notes, **moderated, PASSED_ON: True}
+    bought = now["prediction_id"] = event.prediction_id or was.prediction_id
+    now["refusals"] = was.refusals + (not bought)
+    _release(now, _RELEASED if bought else _ABSENT, event.at)
+
+
 def _not_bought(now: Fields, was: Attempt, event: NotBought) -> None:
     _ended(now, was, event)
     now["refusals"] = was.refusals + 1
@@ -512,7 +545,7 @@ def _found(now: Fields, was: Attempt, event: Found) -> None:
     now["submitted_at"], now["resumed_at"] = event.created or was.intended_at, event.at
 
 
-def _ended(now: Fields, was: Attempt, event: Failed | Released | NotBought) -> None:
+def _ended(now: Fields, was: Attempt, event: Failed | Released | NotBought | PassedOn) -> None:
     now["error"], now["ended_at"] = event.error, event.at
     now["request_id"] = event.request_id or was.request_id
 
@@ -568,6 +601,7 @@ OF_ATTEMPT: dict[type[Event], Callable[[Fields, Attempt, Any], None]] = {
     PolledAgain: _polled_again,
     Generated: _generated,
     Released: _released,
+    PassedOn: _passed_on,
     Failed: _failed,
     Unknown: _unknown,
     Found: _found,

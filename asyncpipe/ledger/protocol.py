@@ -435,3 +435,6 @@ class LedgerReader(Protocol):
 
     def left_alone(self, keys: Iterable[str], *, retry_failed: bool, resubmit: bool) -> set[str]:
         """Those of ``keys`` whose jobs are here, and a run that names them does not buy."""
+
+    def providers(self) -> list[str]:
+        """The names of those that anything was bought from, or was to be."""

@@ -416,7 +416,7 @@ def job_to_spec(job: Job) -> dict[str, Any]:
 
     Of the files it takes in, what is written, path, size, time and sha256; never their bytes.
     """
-    spec = {
+    spec: dict[str, Any] = {
         "name": job.name,
         "type": job.kind.value,
         "model": job.model,
@@ -430,6 +430,8 @@ def job_to_spec(job: Job) -> dict[str, Any]:
         spec["labels"] = dict(job.labels)
     if job.priority:
         spec["priority"] = job.priority
+    if job.fallback:
+        spec["fallback"] = list(job.fallback)
     if job.max_cost is not None:
         spec["max_cost"] = f"{job.max_cost:f}"
     if not job.store:
@@ -449,9 +451,17 @@ def job_from_spec(spec: dict[str, Any]) -> Job:
         for text, (path, size, mtime_ns, sha256) in spec.get("inputs", {}).items()
     }
     fields = {**spec, "type": JobType(spec["type"]), "inputs": inputs}
+    if "fallback" in spec:
+        fields["fallback"] = tuple(spec["fallback"])
     if "max_cost" in spec:
         fields["max_cost"] = Decimal(spec["max_cost"])
     return Job(**fields)
+
+
+def providers(connection: Connection) -> list[str]:
+    """The names of those that anything was bought from, or was to be."""
+    rows = connection.execute("SELECT DISTINCT provider FROM attempts ORDER BY 1").fetchall()
+    return [row[0] for row in rows if row[0]]
 
 
 def labels_text(labels: Mapping[str, str]) -> str | None:

@@ -46,3 +46,4 @@ class QueryReader:
     job_file = read(accounts.job_file)
     taken = read(runs.taken)
     left_alone = read(queries.left_alone)
+    providers = read(queries.providers)

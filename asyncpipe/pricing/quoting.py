@@ -147,6 +147,10 @@ class Quotes:
         self.refusal: SubmitStopped | None = None
         """Why no quote was to be had at all when one was asked for last, or None."""
 
+    def ask_of(self, provider: object) -> None:
+        """Ask another one from now on; what is known stays."""
+        self._provider = provider if isinstance(provider, HasQuotes) else None
+
     @property
     def wanted(self) -> bool:
         """Whether ``fill`` has something to ask."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
 from typing import Any, Protocol, runtime_checkable
@@ -175,6 +175,18 @@ class HasPriceBook(Protocol):
 def price_book_of(provider: object) -> PriceBook | None:
     """What a provider knows of its own prices."""
     return provider.price_book if isinstance(provider, HasPriceBook) else None
+
+
+def of_others(books: Iterable[PriceBook], own: PriceBook | None, name: str) -> list[PriceBook]:
+    """The prices of models that another provider has: ``name:model`` of each; ``own`` are its own.
+
+    The user's ``books`` hold for them by their plain ids, too.
+    """
+    known = [*books, *([own] if own else [])]
+    return [
+        replace(book, rates={f"{name}:{model}": rate for model, rate in book.rates.items()})
+        for book in known
+    ]
 
 
 def books_of(

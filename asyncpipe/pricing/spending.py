@@ -14,7 +14,9 @@ from asyncpipe.pricing.money import checked_cap, usd_text
 from asyncpipe.pricing.price import ESTIMATE_FACTOR, Price, Prices
 from asyncpipe.pricing.purses import InMemory, Purse, Purses, purses_of
 from asyncpipe.pricing.quoting import Quotes, Tell, ask_unpriced
-from asyncpipe.pricing.rates import PriceBook, Rate, books_of, price_book_of
+from asyncpipe.pricing.rates import PriceBook, Rate, books_of, of_others, price_book_of
+
+NOBODY: Mapping[str, object] = {}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,20 +128,33 @@ class SpendingLimits:
         *,
         tell: Tell,
         in_memory: InMemory | None = None,
+        quoter: object = None,
+        others: Mapping[str, object] = NOBODY,
     ) -> Spending:
         """Make the parts; in the pipeline's own loop, whose clock they go by.
 
         Where others spend as well nobody knows all that is ``in_memory``: the ledger says it.
+        ``others`` are providers besides, by name, whose models are priced as ``name:model``;
+        ``quoter`` is what is asked for quotes instead of the ``provider``.
         """
         quotes = self.quotes
         if isinstance(quotes, bool):
-            quotes = Quotes(provider if quotes else None, tell=tell)
+            quotes = Quotes((quoter or provider) if quotes else None, tell=tell)
+        elif quoter is not None:
+            quotes.ask_of(quoter)
+        users = books_of(self.prices, self.price_book)
+        more = [
+            book
+            for name, each in others.items()
+            for book in of_others(users, price_book_of(each), name)
+        ]
+        prices = self._prices(price_book_of(provider))
         cap = None if self.max_cost is None else checked_cap(self.max_cost)
         purses = Purses(self.purses, in_memory, self.wait_for_day)
         budget = Budget(cap, committed, in_flight, purses)
         return Spending(
             budget=budget,
-            prices=replace(self._prices(price_book_of(provider)), quotes=quotes.quotes),
+            prices=replace(prices, books=(*prices.books, *more), quotes=quotes.quotes),
             quotes=quotes,
             balance=Balance(provider, budget, least=self.min_balance, tell=tell),
             tell=tell,

@@ -18,7 +18,7 @@ from asyncpipe.report.manifest import (
     write_manifest,
 )
 from asyncpipe.report.progress import Progress
-from asyncpipe.report.purchases import Ledgered, read_entries
+from asyncpipe.report.purchases import Ledgered, bill_of, read_entries, read_predictions
 from asyncpipe.report.reconcile import Compared, ModelCompared, Reconciled, Verdict, compare
 from asyncpipe.report.results import (
     Asset,
@@ -55,6 +55,7 @@ __all__ = [
     "Totals",
     "Verdict",
     "ask_result",
+    "bill_of",
     "compare",
     "export_file",
     "export_rows",
@@ -66,6 +67,7 @@ __all__ = [
     "read_entries",
     "read_head",
     "read_manifest",
+    "read_predictions",
     "read_status",
     "refused",
     "result_of",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 
 from asyncpipe.jobs import JobState
-from asyncpipe.ledger import AttemptRow, Where, reading, rows_of
+from asyncpipe.ledger import AttemptRow, LedgerReader, Where, reading, rows_of
+from asyncpipe.pricing import Bill, BilledDay
 
 NEAR_MIDNIGHT = timedelta(minutes=5)
 """So close to it, the provider's clock may say another day than ours."""
@@ -70,16 +72,19 @@ class Ledgered:
 
 
 def read_entries(folder: Where) -> Ledgered:
-    """Read what a folder's ledger says was bought, or may have been; raises LedgerError."""
+    """Read what a folder's ledger says was bought of its provider, or may have been.
+
+    What its jobs fell back to at others is on their bills. Raises LedgerError.
+    """
     entries: defaultdict[tuple[str, date], Entries] = defaultdict(Entries)
     days: set[date] = set()
     with reading(folder) as ledger, rows_of("an attempt"):
-        for row in ledger.attempts():
+        for row in _of_its_provider(ledger):
             # One that surely bought nothing reserves nothing, cost nothing and has no prediction.
             if row["settled"] not in (None, "charged") and row["prediction_id"] is None:
                 continue
             entry, at, ended = _entry(row)
-            entries[row["model"], at.date()].add(entry)
+            entries[row["bought_as"] or row["model"], at.date()].add(entry)
             days.add(at.date())
             if ended is not None and ended.date() > at.date():
                 days.add(at.date() + timedelta(days=1))
@@ -87,6 +92,47 @@ def read_entries(folder: Where) -> Ledgered:
         for part in ledger.sums().money:
             free[part["model"]] += part["free"]
     return Ledgered(entries=dict(entries), days=frozenset(days), settled_free=+free)
+
+
+def _of_its_provider(ledger: LedgerReader) -> Iterator[AttemptRow]:
+    origin = ledger.origin()
+    own = ("", origin.provider) if origin is not None else ("",)
+    return (row for row in ledger.attempts() if row["provider"] in own)
+
+
+def read_predictions(folder: Where) -> dict[str, tuple[str, date]]:
+    """The predictions of a folder's provider that have ended, each with its model and day.
+
+    Raises LedgerError.
+    """
+    with reading(folder) as ledger, rows_of("an attempt"):
+        return {
+            row["prediction_id"]: (
+                row["bought_as"] or row["model"],
+                _utc(row["submitted_at"] or row["intended_at"]).date(),
+            )
+            for row in _of_its_provider(ledger)
+            if row["prediction_id"]
+        }
+
+
+def bill_of(told: Mapping[str, Decimal], predictions: Mapping[str, tuple[str, date]]) -> Bill:
+    """The bill that follows from what single predictions were charged; pure.
+
+    A day is partial as long as one of its predictions is not told of.
+    """
+    amounts: dict[date, dict[str, Decimal]] = {}
+    partial: set[date] = set()
+    for name, (model, day) in predictions.items():
+        of_day = amounts.setdefault(day, {})
+        of_day[model] = of_day.get(model, Decimal(0)) + told.get(name, Decimal(0))
+        if name not in told:
+            partial.add(day)
+    days = {
+        day: BilledDay(day=day, amounts=of_day, partial=day in partial)
+        for day, of_day in amounts.items()
+    }
+    return Bill(days=days)
 
 
 def _entry(row: AttemptRow) -> tuple[Entries, datetime, datetime | None]:

@@ -280,7 +280,7 @@ def test_a_job_on_its_way_goes_back_when_its_money_is_gone(tmp_path: Path) -> No
 
     async def main() -> None:
         submitter = Submitter(
-            provider=nothing,
+            relay=nothing,
             ledger=nothing,
             recorder=nothing,
             uploads=nothing,

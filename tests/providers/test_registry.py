@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+from contextlib import closing
+from datetime import date
+from decimal import Decimal
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -12,7 +16,10 @@ from asyncpipe.cli.app import run_command
 from asyncpipe.errors import JobFileError, UsageError
 from asyncpipe.jobfile import load_jobs
 from asyncpipe.providers import connect, has_key, key_variable, provider_named
+from asyncpipe.report.purchases import bill_of
+from asyncpipe.simulator.books import Books
 from tests.support import keyed_api
+from tests.support.batches import FLUX
 
 VALUE = "tests.support.keyed_api"
 
@@ -114,7 +121,7 @@ def folder(keyed: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     monkeypatch.chdir(tmp_path)
     jobs = "".join(f"  - {{name: m{n}, model: {MODEL}, prompt: mug {n}}}\n" for n in range(3))
     Path("jobs.yaml").write_text(
-        f"provider: keyed\noutput_dir: out\nprices: {{{MODEL}: {{per_image: 0.04}}}}\njobs:\n{jobs}"
+        f"provider: keyed\noutput_dir: out\nprices: {{{MODEL}: {{per_image: 0.05}}}}\njobs:\n{jobs}"
     )
     run = ["run", "jobs.yaml", "--simulate", "--simulate-speed", "400", "-q", "--yes"]
     assert run_command(run) == 0
@@ -170,10 +177,30 @@ def test_one_without_a_profile_cannot_be_simulated(
     assert "the simulator has no profile 'lonely': it has atlas, " in capsys.readouterr().err
 
 
+def test_reconcile_compares_with_what_each_prediction_was_charged(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(["reconcile", "out"]) == 0
+    assert "0.15 USD        0.00 USD        0.15 USD" in capsys.readouterr().out
+    with closing(Books(folder / ".asyncpipe" / "simulator.sqlite3")) as books:
+        books.reprice(MODEL, Decimal(2))
+    assert run_command(["reconcile", "out"]) == 1
+    assert "+0.15 USD" in capsys.readouterr().out
+
+
+def test_a_bill_is_made_of_its_predictions() -> None:
+    """A day of which something is not told may still grow."""
+    day, next_day = date(2026, 11, 27), date(2026, 11, 28)
+    predictions = {"a": ("x", day), "b": ("x", day), "c": ("y", day), "d": ("x", next_day)}
+    bill = bill_of({"a": Decimal("0.1"), "b": Decimal("0.2"), "c": Decimal(0)}, predictions)
+    assert bill.days[day].amounts == {"x": Decimal("0.3"), "y": Decimal(0)}
+    assert (bill.days[day].partial, bill.days[next_day].partial) == (False, True)
+
+
 def test_reconcile_says_plainly_that_there_is_no_bill(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.delattr(keyed_api.KeyedApi, "bills")
+    monkeypatch.setattr(keyed_api, "KeyedApi", keyed_api.Unbilled)
     assert run_command(["reconcile", "out"]) == 3
     assert "keyed tells no bill: there is nothing to compare with" in capsys.readouterr().err
 
@@ -184,3 +211,44 @@ def test_workers_of_a_queue_take_its_key(
     words = ["work", "--queue", "rq", "--broker", "redis://x", "--ledger", "postgresql://x"]
     assert run_command([*words, "--provider", "keyed"]) == 2
     assert "set KEYED_API_KEY" in capsys.readouterr().err
+
+
+def test_a_job_file_falls_back_to_another_provider(
+    keyed: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Simulated: the first fails every job, and is not charged for one."""
+    monkeypatch.chdir(tmp_path)
+    jobs = "".join(f"  - {{name: m{n}, prompt: mug {n}}}\n" for n in range(3))
+    Path("jobs.yaml").write_text(
+        "output_dir: out\nretries: 0\n"
+        f"defaults: {{model: {FLUX}, fallback: ['keyed:demo/text-to-image']}}\n"
+        f"prices: {{demo/text-to-image: {{per_image: 0.03}}}}\njobs:\n{jobs}"
+    )
+    options = ["--simulate", "--simulate-speed", "400", "-q", "--yes"]
+    assert run_command(["run", "jobs.yaml", *options, "--simulate-faults", "failed=1"]) == 0
+    for command in (["collect", "out", "-q"], ["verify", "out"]):
+        assert run_command(command) == 0
+    capsys.readouterr()
+    assert run_command(["export", "out", "--format", "csv", "--rows", "attempts"]) == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert sorted((row["provider"], row["bought_as"], row["charged_usd"]) for row in rows) == [
+        *[("atlas", FLUX, "0")] * 3,
+        *[("keyed", "demo/text-to-image", "0.03")] * 3,
+    ]
+    assert run_command(["reconcile", "out"]) == 0  # with the first one's bill, of its own
+
+
+@pytest.mark.parametrize("said", ["7", "[]", "['a b']", "['']", "[7]", "''"])
+def test_what_is_no_fallback_is_said_with_its_line(tmp_path: Path, said: str) -> None:
+    path = tmp_path / "jobs.yaml"
+    path.write_text(f"jobs:\n- model: demo/text-to-image\n  prompt: mug\n  fallback: {said}\n")
+    with pytest.raises(JobFileError, match=r"jobs\.yaml:4: .*must be a list of models"):
+        load_jobs(path)
+
+
+def test_a_fallback_may_be_one_text(tmp_path: Path) -> None:
+    """As a cell of a table is."""
+    path = tmp_path / "jobs.csv"
+    path.write_text('model,prompt,fallback\ndemo/text-to-image,mug,"a/b, fal:c/d"\n')
+    (job,) = load_jobs(path).jobs
+    assert job.fallback == ("a/b", "fal:c/d")

@@ -39,7 +39,7 @@ def has_key() -> bool:
     return holds_key(KEY_VARIABLES)
 
 
-def connect(*, base_url: str | None, simulated: bool, keyless: bool) -> KeyedApi:
+def connect(*, base_url: str | None, simulated: bool, keyless: bool) -> Unbilled:
     key = "" if keyless else read_key(None, KEY_VARIABLES, simulated=simulated)
     return KeyedApi(key, base_url or "https://keyed.example", simulated=simulated)
 
@@ -48,7 +48,9 @@ def known_prices(*, base_url: str | None, simulated: bool) -> PriceBook | None:
     return None
 
 
-class KeyedApi(ApiProvider):
+class Unbilled(ApiProvider):
+    """The same without charges."""
+
     name = "keyed"
 
     key_ttl_s: float | None = 86_400.0
@@ -83,6 +85,8 @@ class KeyedApi(ApiProvider):
             return Cancelled.TOO_LATE
         raise failed_poll(answer, _said(answer))
 
+
+class KeyedApi(Unbilled):
     async def bills(self, ids: Collection[str]) -> Mapping[str, Decimal]:
         query = urlencode({"ids": ",".join(ids)})
         answer = self._clean(await self._http.get(f"/charges?{query}", what="a bill"))
