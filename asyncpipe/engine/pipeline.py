@@ -132,6 +132,13 @@ def _label_of(label: str | None) -> tuple[str, str] | None:
     return name, value
 
 
+def _checked(*providers: Provider) -> tuple[Provider, ...]:
+    """The providers, each looked at; raises UsageError for what is none."""
+    for each in providers:
+        check_provider_object(each)
+    return providers
+
+
 class Pipeline:
     """Run jobs into one output folder; a service keeps one for its lifetime.
 
@@ -188,11 +195,9 @@ class Pipeline:
         notify: Notify | str | Sequence[str] | None = None,
         seed: int | None = None,
     ) -> None:
-        check_provider_object(provider)
+        self._provider, *others = _checked(provider, *fallback_to)
         ambiguous = "resubmit" if resubmit_unknown else checked_ambiguous(ambiguous)
-        self.folder = _one_place(output_dir)
-        self._ledger, self._place = ledger, place
-        self._provider = provider
+        self.folder, self._ledger, self._place = _one_place(output_dir), ledger, place
         self._settings = EngineSettings(
             workers=max_workers,
             limits=Limits.of(limits),
@@ -209,7 +214,7 @@ class Pipeline:
             links=Links.of(public_url, presign),
             tell=safely(on_remark),
             same_account=same_account,
-            fallback_to=tuple(fallback_to),
+            fallback_to=tuple(others),
             lease_s=lease_s,
             hooks=_several(on_event),
             take_up=take_up,
