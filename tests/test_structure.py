@@ -352,10 +352,10 @@ def test_every_test_that_readme_names_is_there() -> None:
 def test_no_test_file_is_made_of_another() -> None:
     """What tests share stands in ``tests/support``; a file of tests can be read, or go, alone.
 
-    What a contract is stands beside the tests that hold providers or stores to it.
+    What a contract is stands beside the tests that hold providers or stores to it; so do examples.
     """
     contracts = ("tests.contract.ledger.", "tests.contract.provider.", "tests.contract.toy.")
-    shared = ("tests.support.", *contracts)
+    shared = ("tests.support.", "tests.examples.celery_shop.", *contracts)
     for path in modules(PROJECT / "tests"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             named = [node.module or ""] if isinstance(node, ast.ImportFrom) else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -87,6 +88,25 @@ def test_one_job_of_a_web_app_through_celery(cluster: Cluster) -> None:
     assert first["files"] == ["images/a.png"]
     assert Decimal(first["cost"]) == Decimal("0.04")
     cluster.check_books(place, 3)
+
+
+def test_a_shop_with_a_task_of_its_own(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """celery_shop.py of the examples in its own worker: sent twice, an order is bought once."""
+    monkeypatch.setenv("ASYNCPIPE_BROKER", cluster.broker)
+    from tests.examples.celery_shop import order
+
+    prepare(cluster, "celery", "orders")
+    words = ["-m", "celery", "-A", "tests.examples.celery_shop", "worker", "-Q", "celery,asyncpipe"]
+    log = cluster.home / "shop.log"
+    worker = WorkerProcess([sys.executable, *words, "-c", "2"], cluster.variables, log)
+    try:
+        names = [order.delay(1, ["mug", "杯"]).get(timeout=60) for _ in "12"]
+        assert names == [["order-1-mug", "order-1-杯"]] * 2
+        cluster.finish("orders", 3)
+    finally:
+        worker.kill_tree()
+    sold = Counter(each.body["prompt"] for each in cluster.sold())
+    assert (sold["a photo of mug"], sold["a photo of 杯"]) == (1, 1)
 
 
 def test_one_job_of_a_web_app_through_rq(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
