@@ -60,8 +60,8 @@ def _write(connection: sqlite3.Connection, jobs: int, done: int) -> None:
     connection.executemany(
         "INSERT INTO attempts(job_id, n, reserved, charged, booked, overrun, estimated, settled,"
         " price_source, route, polls, refusals, generation_s, prediction_id, outputs,"
-        " intended_at, submitted_at, ended_at)"
-        " VALUES(?,1,0,40000,40000,0,0,'charged','built-in table','',3,0,9.5,?,?,?,?,?)",
+        " intended_at, submitted_at, ended_at, provider, model)"
+        " VALUES(?,1,0,40000,40000,0,0,'charged','built-in table','',3,0,9.5,?,?,?,?,?,'atlas','')",
         ((n, f"p{n}", f'["http://null/{n}.png"]', _AT, _AT, _AT) for n in range(1, done + 1)),
     )
     connection.executemany(

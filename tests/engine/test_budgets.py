@@ -10,12 +10,15 @@ from datetime import datetime
 from datetime import time as clock_time
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from asyncpipe import Job, Pipeline, Polling
 from asyncpipe.errors import BudgetReached, SubmitUnknown
+from asyncpipe.ledger import purses
 from asyncpipe.pricing import SpendingLimits, from_micro
+from asyncpipe.pricing.purses import Purses
 from asyncpipe.providers.base import PredictionStatus
 from asyncpipe.testing import FakeProvider, Script, run_virtual
 from tests.support.clock import Clock
@@ -205,32 +208,50 @@ def test_an_accepted_job_waits_for_the_day_that_has_money_for_it(
     assert provider.sold == ["spring-0", "spring-1"]
 
 
-def test_two_workers_share_a_labels_budget(tmp_path: Path) -> None:
-    """Over both of them never more than the lower of the two; both name it, others go on."""
-    provider = FakeProvider(default=Script(generation_s=0.2, submit_s=0.02))
-    jobs = [each for two in zip(of("spring", 12), of("autumn", 12), strict=True) for each in two]
+def test_two_workers_share_a_labels_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never more than the lower of their two, though neither knows of what the other has spent.
 
-    async def run(name: str, usd: str) -> tuple[int, str]:
-        async with Pipeline(
+    As if no look had come yet: each intent is weighed in its own transaction.
+    """
+    monkeypatch.setattr("asyncpipe.engine.sharing.LOOK_S", 0.2)
+    standing, full, refused = purses.standing, Purses.full, list[Job]()
+
+    def hear(self: Purses, job: Job) -> None:
+        refused.append(job)
+        full(self, job)
+
+    def blind(*asked: Any) -> dict[str, tuple[int, int, int]]:
+        told = standing(*asked)
+        return told if len(refused) > 2 else {name: (cap, 0, 0) for name, (cap, *_) in told.items()}
+
+    monkeypatch.setattr(purses, "standing", blind)
+    monkeypatch.setattr(Purses, "full", hear)
+    provider = FakeProvider(default=Script(generation_s=0.2, submit_s=0.02))
+    jobs = [*of("spring", 24), *of("autumn", 4)]
+
+    def worker(name: str, usd: str) -> Pipeline:
+        return Pipeline(
             provider,
             tmp_path / name,
             ledger=shared_url(),
             place=str(tmp_path),
             spending=SpendingLimits(budgets={SPRING: Decimal(usd)}),
             polling=Polling(initial_s=0.05, maximum_s=0.1),
-            max_workers=4,
+            max_workers=16,
             min_free_bytes=0,
-        ) as pipeline:
-            manifest = await pipeline.batch_generate(jobs, digest="the same jobs")
-            return manifest.totals.pending, str(pipeline.stopped)
+        )
 
     async def main() -> None:
-        ends = await asyncio.gather(run("a", "0.29"), run("b", "9"))
-        assert {pending for pending, _ in ends} == {5}
-        assert all("0.29 USD for label:campaign=spring is reached" in why for _, why in ends)
+        async with worker("a", "0.29") as one, worker("b", "9") as other:
+            ends = await asyncio.gather(
+                *(each.batch_generate(jobs, digest="the same jobs") for each in (one, other))
+            )
+            assert [each.totals.pending for each in ends] == [17, 17]
+            for each in (one, other):
+                assert "0.29 USD for label:campaign=spring is reached" in str(each.stopped)
 
     asyncio.run(main())
-    assert sold(provider) == {"spring": 7, "autumn": 12}
+    assert sold(provider) == {"spring": 7, "autumn": 4}
 
 
 FILE = """
