@@ -12,7 +12,6 @@ from asyncpipe._text import printable
 from asyncpipe.cli.session import End, Output, echo, of_error
 from asyncpipe.engine import Notices, notice_of
 from asyncpipe.errors import AsyncpipeError, FolderInUse
-from asyncpipe.jobfile import RunSettings
 from asyncpipe.providers import key_variables
 from asyncpipe.report import Totals
 from asyncpipe.webhooks import Notice, Notify
@@ -33,14 +32,14 @@ class EndNotices:
     _end: tuple[Totals, End] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        self.read(RunSettings())
+        self.add([], None)
 
-    def read(self, settings: RunSettings) -> None:
-        """Tell whom a job file names, too; raises UsageError."""
+    def add(self, urls: Sequence[str], secret: str | None) -> None:
+        """Tell whom a job file names, too, signed as it says; raises UsageError."""
         said = Notify(
-            urls=[*self.urls, *settings.notify],
+            urls=[*self.urls, *urls],
             command=self.command,
-            secret=settings.notify_secret,
+            secret=secret,
             private=self.private,
             ends=False,
         )

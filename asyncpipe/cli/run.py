@@ -102,7 +102,7 @@ def run_jobs(options: RunOptions) -> int:
     )
     with notices.errors():
         file = open_jobs(options.jobfile)
-        notices.read(file.settings)
+        notices.add(file.settings.notify, file.settings.notify_secret)
         return _in_folder(options, file, notices)
 
 

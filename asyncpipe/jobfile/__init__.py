@@ -10,7 +10,6 @@ from asyncpipe.jobfile.load import JobReader, as_file, load_jobs, open_jobs, par
 from asyncpipe.jobfile.prices import load_price_file
 from asyncpipe.jobfile.problems import LONGEST_MESSAGE, MOST_PROBLEMS
 from asyncpipe.jobfile.schema import TITLE, job_file_schema
-from asyncpipe.jobfile.settings import RunSettings
 
 __all__ = [
     "LONGEST_MESSAGE",
@@ -21,7 +20,6 @@ __all__ = [
     "JobReader",
     "JobRow",
     "Moment",
-    "RunSettings",
     "as_file",
     "has_placeholder",
     "job_file_schema",

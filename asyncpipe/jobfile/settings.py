@@ -26,7 +26,6 @@ from asyncpipe.jobs import (
     place_of,
 )
 from asyncpipe.pricing import Rate
-from asyncpipe.webhooks import Notify
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,15 +86,23 @@ def read_settings(top: Block, problems: Problems) -> RunSettings:
     except UsageError as exc:
         line = top.lines.get("public_url") or top.lines.get("presign")
         problems.report(str(exc), line=line)
+    if "notify" in said or "notify_secret" in said:
+        _check_notify(said, top, problems)
+    if "deadline_s" in said:
+        said["deadlines"] = said.pop("deadline_s")
+    known = {each.name for each in fields(RunSettings)}
+    return RunSettings(**{key: value for key, value in said.items() if key in known})
+
+
+def _check_notify(said: Mapping[str, Any], top: Block, problems: Problems) -> None:
+    """Report URLs to tell, and a secret, that can be none."""
+    from asyncpipe.webhooks import Notify  # with it comes aiohttp, which most files need not
+
     try:
         Notify.check(said.get("notify", ()), said.get("notify_secret"))
     except UsageError as exc:
         where = "notify_secret" if str(exc).startswith("notify_secret") else "notify"
         problems.report(str(exc), line=top.lines.get(where))
-    if "deadline_s" in said:
-        said["deadlines"] = said.pop("deadline_s")
-    known = {each.name for each in fields(RunSettings)}
-    return RunSettings(**{key: value for key, value in said.items() if key in known})
 
 
 def _folder(text: str, problems: Problems, *, line: int | None) -> dict[str, Any]:

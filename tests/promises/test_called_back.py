@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 
-from asyncpipe import AtlasCloud, Fal, Job, Pipeline, Polling
+from asyncpipe import (
+    AtlasCloud,
+    Fal,
+    Job,
+    JobType,
+    Pipeline,
+    Polling,
+    Rate,
+    Replicate,
+    SpendingLimits,
+)
 from asyncpipe.simulator.books import Books
 from asyncpipe.simulator.faults import Faults
 from asyncpipe.simulator.server import Simulator
@@ -17,8 +28,15 @@ from asyncpipe.simulator.settings import SimulatorSettings
 from asyncpipe.webhooks import receiver
 from tests.support.clock import Clock
 
-MODEL = "black-forest-labs/flux-2-pro/text-to-image"
+MODEL = "black-forest-labs/flux-dev"
 JOBS = 30
+
+
+PROVIDERS: dict[str, type[AtlasCloud | Fal | Replicate]] = {
+    "atlas": AtlasCloud,
+    "fal": Fal,
+    "replicate": Replicate,
+}
 
 
 class Door:
@@ -79,19 +97,26 @@ def ran(
             body_bytes=1000,
         )
         async with Simulator(settings) as simulator:
-            made: type[AtlasCloud | Fal] = Fal if profile == "fal" else AtlasCloud
-            provider = made(
+            provider = PROVIDERS[profile](
                 "apikey-called-back",
                 base_url=simulator.base_url,
                 simulated=True,
                 webhook_url=url if called else None,
             )
             door.pipeline = Pipeline(
-                provider, folder / "out", seed=1, min_free_bytes=0, polling=polling
+                provider,
+                folder / "out",
+                seed=1,
+                min_free_bytes=0,
+                polling=polling,
+                spending=SpendingLimits(prices={MODEL: Rate(per_image=Decimal("0.04"))}),
             )
             started = clock.time()
             async with door.pipeline:
-                jobs = [Job(name=f"mug {n}", model=MODEL, prompt="a mug") for n in range(JOBS)]
+                jobs = [
+                    Job(name=f"mug {n}", model=MODEL, type=JobType.IMAGE, prompt="a mug")
+                    for n in range(JOBS)
+                ]
                 manifest = await door.pipeline.batch_generate(jobs)
                 took_s = clock.time() - started
             books = simulator.books
@@ -135,7 +160,7 @@ def test_a_run_ends_well_when_every_delivery_is_lost(tmp_path: Path, one_clock: 
     assert lost.took_s < without.took_s + 60
 
 
-@pytest.mark.parametrize("profile", ["atlas", "fal"])
+@pytest.mark.parametrize("profile", PROVIDERS)
 def test_forged_stale_and_replayed_deliveries_are_refused(
     tmp_path: Path, one_clock: Clock, profile: str
 ) -> None:

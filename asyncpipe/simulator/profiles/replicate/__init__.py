@@ -38,6 +38,7 @@ class ReplicateWire:
         router.add_get("/v1/predictions", PredictionList(self._service, predictions).page)
         router.add_get("/v1/predictions/{id}", predictions.poll)
         router.add_post("/v1/predictions/{id}/cancel", predictions.cancel)
+        router.add_get("/v1/webhooks/default/secret", predictions.signed.secret)
         router.add_post("/v1/files", self._file)
         router.add_get("/v1/account", self._account)
         router.add_get("/uploads/{id}.{suffix}", self._uploads.serve)

@@ -11,10 +11,12 @@ from typing import Any
 from aiohttp import web
 
 from asyncpipe.simulator.books import BookedPrediction
+from asyncpipe.simulator.callbacks import CallbackDesk, may_be_called
 from asyncpipe.simulator.faults import Plan, odd_word, plan_of, poll_fault, quiet
 from asyncpipe.simulator.media import transcribes, transcript
 from asyncpipe.simulator.models import charge
 from asyncpipe.simulator.poll import EMPTY_POLLS, garbage
+from asyncpipe.simulator.profiles.replicate.signed import SignedByReplicate
 from asyncpipe.simulator.profiles.replicate.words import (
     NO_CREDIT,
     at,
@@ -50,12 +52,21 @@ _ERRORS = {
 _WORDS = {"completed": "succeeded", "aborted": "aborted", "charged": "canceled"}
 
 
+def _unheard(url: Any) -> web.Response | None:
+    """What is answered to a URL that cannot be called back."""
+    if url is None or may_be_called(url):
+        return None
+    return problem(422, "- webhook: must be a https URL", invalid_fields=[_invalid("webhook")])
+
+
 class Predictions:
     """Sell predictions, and tell how they stand."""
 
     def __init__(self, service: Service, uploads: UploadDesk) -> None:
         self._service, self._books, self._settings = service, service.books, service.settings
         self._sales, self._uploads = Sales(service), uploads
+        self.signed = SignedByReplicate(service, self.document)
+        self._callbacks = CallbackDesk(service, self.signed.write)
 
     # -- create -----------------------------------------------------------------------------------
 
@@ -86,12 +97,16 @@ class Predictions:
         given = body.get("input") if isinstance(body, dict) else None
         if not isinstance(given, dict) or not any(given.get(name) for name in _ASKING):
             return problem(422, "- input: prompt is required", invalid_fields=[_invalid("input")])
-        if (unfit := self._unfit(request, model, given)) is not None:
+        url = body.get("webhook")
+        unfit = _unheard(url) or self._unfit(request, model, given)
+        if unfit is not None:
             return unfit
-        sell = partial(self._sell, request, model, {**given, **named})
+        sell = partial(self._sell, request, model, {**given, **named}, called=url is not None)
         if self._sales.comes_late(sell):
             return drop(request)
         sold = sell()
+        if url is not None:
+            await self._callbacks.expect(request, sold, url)
         return await self._answer(request, sold)
 
     async def _answer(self, request: web.Request, sold: BookedPrediction) -> web.StreamResponse:
@@ -124,7 +139,9 @@ class Predictions:
             return problem(422, f"- input.{field}: must be a URL", invalid_fields=wrong)
         return None
 
-    def _sell(self, request: web.Request, model: str, body: dict[str, Any]) -> BookedPrediction:
+    def _sell(
+        self, request: web.Request, model: str, body: dict[str, Any], *, called: bool = False
+    ) -> BookedPrediction:
         faults, draw = self._settings.faults, self._sales.draw("end", self._books.next_number())
         outcome = "unreachable" if self._uploads.unreachable(body) else None
         if self._sales.strikes("aborted", faults.aborted, draw.random(), body):
@@ -137,6 +154,7 @@ class Predictions:
             body=body,
             account=self._service.account(request),
             outcome=outcome,
+            called=called,
         )
 
     # -- ask --------------------------------------------------------------------------------------
