@@ -59,6 +59,10 @@ MOST_NAMES = 10_000
 """So many names are remembered that were told to stand for more than one job."""
 
 
+MOST_COUNTS = 20
+"""So often budgets are counted anew while things happen; then they stay as they were counted."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TakenIn:
     """A job as it stands; ``alone``: it is its caller's alone, no batch names it.
@@ -276,7 +280,17 @@ class Intake:
                 f"{changed} jobs are finished here under the same name, and have changed since: "
                 "they are other jobs now and will be bought; the old files stay"
             )
+        await self._recount()
         return run
+
+    async def _recount(self) -> None:
+        """Count anew what budgets have come to: jobs may have got other labels."""
+        purses = self._spending.budget.purses
+        for _ in range(MOST_COUNTS if purses.names else 0):
+            folds = purses.folds
+            spent = await self._ledger.spent_on(purses.names, purses.day)
+            if folds == purses.folds:  # else something happened that may be in it or not
+                return purses.begin(spent)
 
     async def end(self, run: int | None = None) -> None:
         """Note that a run is over, or the session."""

@@ -83,6 +83,7 @@ class Purses:
     ``wait``: what does not fit a day waits for the next. Sums are by name, those of days by their
     dates. Where others spend as well nobody knows all that is ``in_memory``: then what the
     ledger says of each (``note``) counts, and what was reserved here since; nothing is folded.
+    ``folds`` counts what was.
     """
 
     own: tuple[Purse, ...] = ()
@@ -92,6 +93,7 @@ class Purses:
     day: date = date.min
     committed: dict[str, int] = field(default_factory=dict)
     held: dict[str, int] = field(default_factory=dict)
+    folds: int = 0
     _all: tuple[Purse, ...] = ()
     _releasable: dict[str, int] = field(default_factory=dict)
     _stirred: bool = False
@@ -122,6 +124,7 @@ class Purses:
         """Count what became of a job."""
         if not self._all or self.in_memory is None:
             return
+        self.folds += 1
         days = days_of(after)
         for purse in self.of(after.job):
             for day in days if purse.label is None else days[:1]:

@@ -75,6 +75,20 @@ def test_a_labels_jobs_stop_at_its_budget_and_others_go_on(tmp_path: Path) -> No
     assert sold(provider) == {"spring": 40, "autumn": 40}
 
 
+def test_what_was_bought_before_it_had_the_label_counts(tmp_path: Path) -> None:
+    """Labels are no part of a job: they may come, or change, with the next run."""
+    provider = FakeProvider()
+    plain = [job(f"spring-{n}") for n in range(8)]
+
+    async def run(jobs: list[Job], **budgets: Any) -> int:
+        async with opened(tmp_path, provider, **budgets) as pipeline:
+            return (await pipeline.batch_generate(jobs)).totals.pending
+
+    assert run_virtual(run(plain[:4])) == 0
+    assert run_virtual(run(of("spring", 8), budgets={SPRING: Decimal("0.20")})) == 3
+    assert run_virtual(run(of("spring", 8), budgets={SPRING: Decimal("0.28")})) == 1
+
+
 def test_what_waits_for_its_labels_money_holds_nobody_up_and_goes_when_it_comes_back(
     tmp_path: Path,
 ) -> None:
