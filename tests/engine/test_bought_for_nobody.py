@@ -14,10 +14,12 @@ import pytest
 from asyncpipe import Job, JobState, Pipeline
 from asyncpipe.engine import ingest
 from asyncpipe.errors import JobFileError, KeyRefused, UsageError
+from asyncpipe.providers import known_prices
 from asyncpipe.testing import FakeProvider, Script, run_virtual
 from tests.support.pipelines import counts_agree, job, opened
 
 OLD = [job(f"old {n}") for n in range(30)]
+KNOWN = known_prices(simulated=True)
 OWN = [job(f"own {n}") for n in range(6)]
 UNPRICED = Job(name="碗", model="nobody/text-to-image", prompt="a bowl")
 
@@ -46,7 +48,7 @@ def test_rows_of_a_refused_batch_are_not_bought(
 ) -> None:
     """Not by the batch that is open beside it either, which goes on with its own."""
     monkeypatch.setattr(ingest, "PAGE", 4)
-    provider = FakeProvider()
+    provider = FakeProvider(price_book=KNOWN)
 
     async def main() -> None:
         await left_pending(tmp_path, provider, [*OWN, *OLD])
@@ -99,7 +101,9 @@ def test_callers_of_what_a_refused_batch_names_get_it(
 ) -> None:
     """And who leaves takes it back: it is nobody's job but theirs."""
     monkeypatch.setattr(ingest, "PAGE", 4)
-    provider = FakeProvider(default=Script(generation_s=50.0))
+    provider = FakeProvider(
+        price_book=known_prices(simulated=True), default=Script(generation_s=50.0)
+    )
 
     async def main() -> None:
         async with opened(tmp_path, provider, max_workers=1) as pipeline:
@@ -121,7 +125,9 @@ def test_callers_of_what_a_refused_batch_names_get_it(
 @pytest.mark.parametrize("ticks", [*range(0, 40, 2), *range(40, 200, 20)])
 def test_a_batch_that_is_cancelled_buys_no_more(tmp_path: Path, ticks: int) -> None:
     """At whatever moment: what drivers have in hand is finished, nothing else is begun."""
-    provider = FakeProvider(default=Script(generation_s=5.0))
+    provider = FakeProvider(
+        price_book=known_prices(simulated=True), default=Script(generation_s=5.0)
+    )
 
     async def main() -> None:
         await left_pending(tmp_path, provider, OLD)

@@ -16,8 +16,8 @@ from asyncpipe.engine import callbacks as callbacks_module
 from asyncpipe.engine.callbacks import KEPT_S, Callbacks
 from asyncpipe.errors import PollFailed, UsageError, WebhookKeysAway
 from asyncpipe.flow import Finding, backstop_gap_s
-from asyncpipe.providers import Prediction
-from asyncpipe.testing import FakeProvider, Script, run_virtual
+from asyncpipe.providers import Prediction, PredictionStatus
+from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual
 from asyncpipe.webhooks import Delivery, StandardWebhooks, Verifier
 from tests.support.pipelines import job, opened
 from tests.support.signed import NOW, SECRET, STANDARD, STANDARD_BODY
@@ -132,7 +132,8 @@ def test_who_was_told_no_url_is_polled_as_ever(tmp_path: Path) -> None:
 
 def test_a_delivery_before_the_submits_answer_is_kept(tmp_path: Path) -> None:
     """The answer comes a minute later than the end: the first poll is at once."""
-    provider = Calling(default=Script(generation_s=0, submit_s=60))
+    done = Prediction(id="p1", status=PredictionStatus.COMPLETED, outputs=(PIXEL,))
+    provider = Calling(default=Script(polls=[done], submit_s=60))
     took_s, pipeline = run(tmp_path, provider, at(30, b"p1"))
     assert (provider.polls, took_s) == (1, 60)
     assert pipeline.deliveries == {"kept": 1}

@@ -26,6 +26,7 @@ from asyncpipe.jobs.events import Event
 from asyncpipe.jobs.job import JobType
 from asyncpipe.jobs.record import JobRecord
 from asyncpipe.jobs.states import JobState
+from asyncpipe.providers import known_prices
 from asyncpipe.providers.base import Prediction, PredictionStatus
 from asyncpipe.report.progress import Progress
 from asyncpipe.report.totals import Totals
@@ -241,7 +242,7 @@ def test_a_page_instead_of_media_is_never_stored(tmp_path: Path) -> None:
 
 def test_an_unpriced_job_is_refused_before_anything_is_spent(tmp_path: Path) -> None:
     """The remedy is named, and no other job of the batch was submitted."""
-    provider = FakeProvider()
+    provider = FakeProvider(price_book=known_prices(simulated=True))
     batch = [*jobs(2), Job(name="x", model="new/model/text-to-image", prompt="x")]
     with pytest.raises(UsageError, match="prices:"):
         run_batch(tmp_path, provider, batch)

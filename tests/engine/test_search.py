@@ -18,7 +18,7 @@ from asyncpipe.jobs import Event, JobRecord, now
 from asyncpipe.providers import Listed, Prediction
 from asyncpipe.report import read_status, summary
 from asyncpipe.report.status import next_steps
-from asyncpipe.testing import FakeProvider, Script, _Made
+from asyncpipe.testing.provider import FakeProvider, Script, _Made
 from tests.support.batches import FLUX as MODEL
 from tests.support.batches import collect, run_counted
 

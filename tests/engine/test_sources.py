@@ -13,6 +13,7 @@ import pytest
 
 from asyncpipe import Job, Outcome, Pipeline, Polling
 from asyncpipe.errors import BudgetReached, JobFileError, KeyRefused, UsageError
+from asyncpipe.providers import known_prices
 from asyncpipe.testing import FakeProvider, Script, run_virtual
 from tests.support.pipelines import FLUX, job, opened
 
@@ -139,7 +140,7 @@ def test_no_more_is_read_than_may_be_under_way(tmp_path: Path) -> None:
 @pytest.mark.parametrize("bad", [BAD, UNPRICED, None, 3, "job", {}, job("x").kind])
 def test_a_bad_item_is_its_own_failed_result(tmp_path: Path, bad: Any) -> None:
     """Never the stream's end: those after it are bought."""
-    provider = FakeProvider()
+    provider = FakeProvider(price_book=known_prices(simulated=True))
 
     async def main() -> None:
         async with opened(tmp_path, provider) as pipeline:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from asyncpipe.errors import (
 from asyncpipe.jobs.events import Intended
 from asyncpipe.jobs.record import JobRecord
 from asyncpipe.ledger.folder import ledger_path
+from asyncpipe.pricing import PriceBook
 from asyncpipe.pricing.quotes import Quote, price_key
 from asyncpipe.pricing.quoting import (
     AGAIN_S,
@@ -35,6 +37,7 @@ from asyncpipe.pricing.quoting import (
     SLOW_S,
     Quotes,
 )
+from asyncpipe.providers import known_prices
 from asyncpipe.testing import FakeProvider, Script, run_virtual
 from tests.support.pipelines import a_pipeline
 
@@ -51,6 +54,7 @@ def quote(usd: str, *, estimated: bool = False) -> Quote:
 class Quoter(FakeProvider):
     """A fake provider that quotes: the answers in turn, the last one for ever."""
 
+    price_book: PriceBook | None = field(default_factory=partial(known_prices, simulated=True))
     answers: Sequence[Quote | Exception] = (quote("0.05"),)
     quote_s: float = 0.0
     quoted: list[Job] = field(default_factory=list)

@@ -8,7 +8,7 @@ from typing import Any
 from asyncpipe.errors import ProviderError
 from asyncpipe.jobs import Job
 from asyncpipe.providers import Prediction
-from asyncpipe.testing import FakeProvider, _AnswerLost
+from asyncpipe.testing.provider import FakeProvider, _AnswerLost
 
 
 @dataclass(kw_only=True)
