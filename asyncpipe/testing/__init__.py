@@ -19,24 +19,40 @@ A test of a service needs no network, no key, and no patience::
     >>> run_virtual(main())
     'succeeded: 0.04 USD, 99.96 are left'
 
-Whoever writes a provider has ``check_provider`` try it.
+``running_simulator`` serves on real sockets, ``failing_ledger`` breaks a pipeline's ledger; with
+pytest these are fixtures (``asyncpipe.pytest_plugin``). Whoever writes a provider has
+``check_provider`` try it; a store for ledgers is tried by ``asyncpipe.testing.ledgers``.
 """
 
 from __future__ import annotations
 
 from asyncpipe.testing.check import NOBODYS, check_provider
-from asyncpipe.testing.clock import STUCK_S, VirtualTimeLoop, run_virtual
-from asyncpipe.testing.provider import PIXEL, SAMPLES, FakeAccount, FakeProvider, Script
+from asyncpipe.testing.clock import STUCK_S, VirtualTimeLoop, run_virtual, virtual_time
+from asyncpipe.testing.provider import (
+    PIXEL,
+    SAMPLES,
+    USUAL_USD,
+    FakeAccount,
+    FakeProvider,
+    Script,
+)
+from asyncpipe.testing.simulated import RunningSimulator, running_simulator
+from asyncpipe.testing.trouble import failing_ledger
 
 __all__ = [
     "NOBODYS",
     "PIXEL",
     "SAMPLES",
     "STUCK_S",
+    "USUAL_USD",
     "FakeAccount",
     "FakeProvider",
+    "RunningSimulator",
     "Script",
     "VirtualTimeLoop",
     "check_provider",
+    "failing_ledger",
     "run_virtual",
+    "running_simulator",
+    "virtual_time",
 ]

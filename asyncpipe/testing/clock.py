@@ -6,9 +6,12 @@ import asyncio
 import selectors
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 T = TypeVar("T")
+
+P = ParamSpec("P")
 
 GRACE_S = 0.002
 """How long sockets get to answer before time jumps, in real seconds."""
@@ -67,6 +70,19 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def _release(self, _: asyncio.Future[Any]) -> None:
         self._virtual.holds -= 1
+
+
+def virtual_time(test: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
+    """Make an ``async def`` test one that pytest runs by itself, in virtual time.
+
+    Whichever plugin for async tests there is has no part in it.
+    """
+
+    @wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        return run_virtual(test(*args, **kwargs))
+
+    return run
 
 
 def run_virtual(main: Coroutine[Any, Any, T]) -> T:

@@ -24,7 +24,7 @@ from asyncpipe.ledger.postgres import (
     read_place,
 )
 from asyncpipe.ledger.queries import job_to_spec
-from tests.contract.ledger import LedgerContract, Store, intent, went
+from asyncpipe.testing.ledgers import LedgerContract, LedgerStore, intent, went
 from tests.support.postgres import shared_url
 from tests.support.tables import ORIGIN
 
@@ -162,5 +162,5 @@ class TestPostgres(LedgerContract):
     """A place of its own for every test, in one database."""
 
     @pytest.fixture
-    def store(self) -> Store:
-        return Store(open=opened, read=read)
+    def store(self) -> LedgerStore:
+        return LedgerStore(open=opened, read=read)

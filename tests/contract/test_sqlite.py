@@ -10,7 +10,7 @@ import pytest
 
 from asyncpipe.ledger import Ledger, open_ledger, reading
 from asyncpipe.ledger.folder import STATE_FOLDER
-from tests.contract.ledger import LedgerContract, Store
+from asyncpipe.testing.ledgers import LedgerContract, LedgerStore
 from tests.support.tables import ORIGIN
 
 
@@ -25,5 +25,5 @@ class TestSqlite(LedgerContract):
     """SQLite in a file of the folder."""
 
     @pytest.fixture
-    def store(self) -> Store:
-        return Store(open=opened, read=reading)
+    def store(self) -> LedgerStore:
+        return LedgerStore(open=opened, read=reading)

@@ -17,7 +17,7 @@ from asyncpipe.ledger.database import SqliteLedger, open_ledger
 from asyncpipe.ledger.errors import LedgerFails
 from asyncpipe.ledger.folder import ledger_path
 from asyncpipe.ledger.schema import SETTINGS
-from tests.contract.ledger import begun, intent
+from asyncpipe.testing.ledgers import begun, intent
 
 
 @pytest.mark.parametrize("sign", ["manifest.json", ".asyncpipe/ballast"])

@@ -1,8 +1,17 @@
-"""What any store of a ledger has to do, by its face alone; a second store is run over the same."""
+"""What any store of a ledger has to do, by its face alone: ``check_ledger``, or LedgerContract.
+
+With pytest a subclass of the latter shows every rule as a test of its own::
+
+    class TestMine(LedgerContract):
+        @pytest.fixture
+        def store(self) -> LedgerStore:
+            return LedgerStore(open=open_mine, read=read_mine)
+"""
 
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, replace
@@ -14,9 +23,8 @@ from typing import Any
 
 import pytest
 
-from asyncpipe import Job, JobState
 from asyncpipe.errors import LedgerError
-from asyncpipe.jobs.events import (
+from asyncpipe.jobs import (
     Absent,
     AssetStored,
     Event,
@@ -24,6 +32,9 @@ from asyncpipe.jobs.events import (
     Found,
     Generated,
     Intended,
+    Job,
+    JobRecord,
+    JobState,
     LostSettled,
     NotBought,
     Resubmitted,
@@ -31,9 +42,9 @@ from asyncpipe.jobs.events import (
     Succeeded,
     TurnedUp,
     Unknown,
+    fold,
     now,
 )
-from asyncpipe.jobs.record import JobRecord, fold
 from asyncpipe.ledger import (
     FIRST,
     Counted,
@@ -46,11 +57,11 @@ from asyncpipe.ledger import (
 
 MODELS = ["m/text-to-image", "n/text-to-image"]
 JOBS = [Job(name=f"杯子 {n}", model=MODELS[n % 2], prompt="p") for n in range(4)]
-ROWS = [(job.key("atlas"), job) for job in JOBS]
+ROWS = [(job.key("fake"), job) for job in JOBS]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Store:
+class LedgerStore:
     """A kind of store: opens a folder's ledger, and reads it beside that."""
 
     open: Callable[[Path], AbstractAsyncContextManager[Ledger]]
@@ -106,7 +117,7 @@ def delivered(ledger: Ledger, record: JobRecord) -> JobRecord:
 class LedgerContract:
     """Subclass it with a fixture ``store``."""
 
-    def test_durable_means_that_others_see_it(self, store: Store, tmp_path: Path) -> None:
+    def test_durable_means_that_others_see_it(self, store: LedgerStore, tmp_path: Path) -> None:
         """What was appended before is there, read back whole and beside the run."""
 
         async def main() -> None:
@@ -121,7 +132,7 @@ class LedgerContract:
         asyncio.run(main())
 
     def test_nothing_appended_is_lost_to_a_cancelled_waiter(
-        self, store: Store, tmp_path: Path
+        self, store: LedgerStore, tmp_path: Path
     ) -> None:
         """Only the wait can be cut, not the write; closing waits for it."""
 
@@ -139,7 +150,7 @@ class LedgerContract:
 
         assert asyncio.run(main()) == 1
 
-    def test_many_waiters_share_a_commit(self, store: Store, tmp_path: Path) -> None:
+    def test_many_waiters_share_a_commit(self, store: LedgerStore, tmp_path: Path) -> None:
         """Each waits for what it appended; one that waits for nothing does not wait."""
 
         async def main() -> None:
@@ -158,7 +169,7 @@ class LedgerContract:
         asyncio.run(main())
 
     def test_an_older_record_of_the_same_commit_is_refused_at_once(
-        self, store: Store, tmp_path: Path
+        self, store: LedgerStore, tmp_path: Path
     ) -> None:
         """Before anything of it is written; what was appended before stays."""
 
@@ -176,7 +187,7 @@ class LedgerContract:
         asyncio.run(main())
 
     def test_an_older_record_of_a_later_commit_fails_every_waiter_and_what_follows(
-        self, store: Store, tmp_path: Path
+        self, store: LedgerStore, tmp_path: Path
     ) -> None:
         """As another process would write it: nobody believes in a record that is not there."""
 
@@ -200,7 +211,7 @@ class LedgerContract:
 
         asyncio.run(main())
 
-    def test_an_intent_beyond_a_cap_is_refused(self, store: Store, tmp_path: Path) -> None:
+    def test_an_intent_beyond_a_cap_is_refused(self, store: LedgerStore, tmp_path: Path) -> None:
         """Up to the cap it is taken, durably; a refused one leaves nothing; without one, never."""
 
         async def main() -> None:
@@ -218,7 +229,7 @@ class LedgerContract:
 
         asyncio.run(main())
 
-    def test_no_two_jobs_share_a_name(self, store: Store, tmp_path: Path) -> None:
+    def test_no_two_jobs_share_a_name(self, store: LedgerStore, tmp_path: Path) -> None:
         """Nor takes one a stranger's file; what is claimed stays claimed, each part of it too."""
         (tmp_path / "images").mkdir()
         (tmp_path / "images" / "mug.png").write_bytes(b"a stranger's")
@@ -227,7 +238,7 @@ class LedgerContract:
         async def main() -> None:
             async with store.open(tmp_path) as ledger:
                 session, _ = await ledger.begin_session(now())
-                rows = [(job.key("atlas"), job) for job in jobs]
+                rows = [(job.key("fake"), job) for job in jobs]
                 await ledger.add_jobs(rows, run=session.id, position=0)
                 named = Named(run=session.id)
                 pages = await ledger.draw(named, {MODELS[0]: FIRST}, limit=9)
@@ -242,7 +253,7 @@ class LedgerContract:
 
         asyncio.run(main())
 
-    def test_pages_of_a_run_go_by_model_and_id(self, store: Store, tmp_path: Path) -> None:
+    def test_pages_of_a_run_go_by_model_and_id(self, store: LedgerStore, tmp_path: Path) -> None:
         """Each job once, none of another run's, none that was written since."""
 
         async def main() -> None:
@@ -263,7 +274,7 @@ class LedgerContract:
                     ["杯子 3"],
                 ]
                 later = Job(name="later", model=MODELS[0], prompt="p")
-                await ledger.add_jobs([(later.key("atlas"), later)], run=run, position=4)
+                await ledger.add_jobs([(later.key("fake"), later)], run=run, position=4)
                 found = await ledger.pending(named, MODELS[0], after=FIRST, limit=9)
                 assert [record.name for record in found] == ["杯子 0", "杯子 2"]
                 assert await ledger.named_of([1, 5], named) == {1}
@@ -271,7 +282,7 @@ class LedgerContract:
 
         asyncio.run(main())
 
-    def test_urgent_jobs_are_drawn_first(self, store: Store, tmp_path: Path) -> None:
+    def test_urgent_jobs_are_drawn_first(self, store: LedgerStore, tmp_path: Path) -> None:
         """By priority and then by id, page by page; a new pass may give them another one."""
         jobs = [
             Job(name=f"{n}", model=MODELS[0], prompt="p", priority=priority)
@@ -293,7 +304,7 @@ class LedgerContract:
                 for priority, order in ((5, "240351"), (-2, "035124")):
                     session, _ = await ledger.begin_session(now())
                     given = [replace(j, priority=priority) if j.priority == 5 else j for j in jobs]
-                    rows = [(job.key("atlas"), job) for job in given]
+                    rows = [(job.key("fake"), job) for job in given]
                     run = await ledger.start_run(now(), session=session.id, job_file=None)
                     await ledger.add_jobs(rows, run=run, position=0)
                     await ledger.end_pass(run, digest=None, jobs=6)
@@ -305,7 +316,9 @@ class LedgerContract:
 
         asyncio.run(main())
 
-    def test_an_idempotency_key_stands_for_one_job(self, store: Store, tmp_path: Path) -> None:
+    def test_an_idempotency_key_stands_for_one_job(
+        self, store: LedgerStore, tmp_path: Path
+    ) -> None:
         """Also in a later process; one job may have several."""
         mug = Job(name="mug", model=MODELS[0], prompt="p", idempotency_key="order 7")
         cup = replace(mug, name="cup")
@@ -316,7 +329,7 @@ class LedgerContract:
                     session, _ = await ledger.begin_session(now())
 
                     async def add(job: Job, session: int = session.id) -> Any:
-                        key, one = job.key("atlas"), partial(ledger.add_job, run=session)
+                        key, one = job.key("fake"), partial(ledger.add_job, run=session)
                         added, cut = await one(key, job, since=session)
                         assert cut is None
                         return added.record.name, added.conflict
@@ -334,7 +347,7 @@ class LedgerContract:
 
         asyncio.run(main())
 
-    def test_a_job_comes_out_as_it_went_in(self, store: Store, tmp_path: Path) -> None:
+    def test_a_job_comes_out_as_it_went_in(self, store: LedgerStore, tmp_path: Path) -> None:
         """With all that is wished for it, and whom an attempt was bought from, as what."""
         given = Job(
             name="mug",
@@ -351,7 +364,7 @@ class LedgerContract:
         async def main() -> None:
             async with store.open(tmp_path) as ledger:
                 session, _ = await ledger.begin_session(now())
-                rows = [(given.key("atlas"), given)]
+                rows = [(given.key("fake"), given)]
                 await ledger.add_jobs(rows, run=session.id, position=0)
                 (record,) = await ledger.records_in([JobState.PENDING])
                 assert record.job == given
@@ -369,7 +382,7 @@ class LedgerContract:
         asyncio.run(main())
 
     def test_what_is_spent_on_labels_and_days_is_counted(
-        self, store: Store, tmp_path: Path
+        self, store: LedgerStore, tmp_path: Path
     ) -> None:
         """Charged and reserved, lost answers too; a day's is what was intended on it."""
         labels = [{"c": "spring"}, {"c": "spring", "x": 'c":"autumn'}, {"c": "Spring"}, {}]
@@ -379,7 +392,7 @@ class LedgerContract:
         async def main() -> None:
             async with store.open(tmp_path) as ledger:
                 session, _ = await ledger.begin_session(now())
-                rows = [(job.key("atlas"), job) for job in jobs]
+                rows = [(job.key("fake"), job) for job in jobs]
                 await ledger.add_jobs(rows, run=session.id, position=0)
                 records = await ledger.records_in([JobState.PENDING])
                 assert set((await ledger.spent_on(names, now().date())).values()) == {0}
@@ -396,7 +409,7 @@ class LedgerContract:
 
         asyncio.run(main())
 
-    def test_the_same_job_is_one_row(self, store: Store, tmp_path: Path) -> None:
+    def test_the_same_job_is_one_row(self, store: LedgerStore, tmp_path: Path) -> None:
         """Seen again by a pass, twice in a pass, and asked for by one caller."""
 
         async def main() -> None:
@@ -409,13 +422,13 @@ class LedgerContract:
                 one, _ = await ledger.add_job(*ROWS[0], run=run + 2, since=1)
                 assert one.counted is Counted.IN_A_BATCH
                 new = Job(name="new", model=MODELS[0], prompt="p")
-                added, _ = await ledger.add_job(new.key("atlas"), new, run=run + 2, since=1)
+                added, _ = await ledger.add_job(new.key("fake"), new, run=run + 2, since=1)
                 assert (added.counted, added.record.id > 4) == (Counted.NOWHERE, True)
                 assert added.record.stem == "images/new"
 
         asyncio.run(main())
 
-    def test_what_a_run_buys_is_one_rule(self, store: Store, tmp_path: Path) -> None:
+    def test_what_a_run_buys_is_one_rule(self, store: LedgerStore, tmp_path: Path) -> None:
         """Asked by run or by key, it is the same: nothing charged, moderated or in doubt."""
         ways: dict[str, list[tuple[type[Event], dict[str, Any]]]] = {
             "failed": [(Failed, {"error": "x"})],
@@ -430,12 +443,12 @@ class LedgerContract:
             "pending": [],
         }
         jobs = {name: Job(name=name, model=MODELS[0], prompt="p") for name in ways}
-        keys = {job.key("atlas"): name for name, job in jobs.items()}
+        keys = {job.key("fake"): name for name, job in jobs.items()}
 
         async def main() -> None:
             async with store.open(tmp_path) as ledger:
                 session, _ = await ledger.begin_session(now())
-                rows = [(job.key("atlas"), job) for job in jobs.values()]
+                rows = [(job.key("fake"), job) for job in jobs.values()]
                 await ledger.add_jobs(rows, run=session.id, position=0)
                 names = {}
                 for record in await ledger.records_in([JobState.PENDING]):
@@ -465,7 +478,7 @@ class LedgerContract:
         asyncio.run(main())
 
     def test_the_same_jobs_again_are_a_run_without_a_pass(
-        self, store: Store, tmp_path: Path
+        self, store: LedgerStore, tmp_path: Path
     ) -> None:
         """Only those of the last finished pass; nobody's are removed by it."""
 
@@ -485,7 +498,7 @@ class LedgerContract:
 
         asyncio.run(main())
 
-    def test_what_callers_asked_for_is_taken_up(self, store: Store, tmp_path: Path) -> None:
+    def test_what_callers_asked_for_is_taken_up(self, store: LedgerStore, tmp_path: Path) -> None:
         """Pending jobs of an earlier session's callers, never those of this one's or of a run."""
 
         async def main() -> None:
@@ -512,7 +525,7 @@ class LedgerContract:
 
         asyncio.run(main())
 
-    def test_a_job_is_found_by_whatever_names_it(self, store: Store, tmp_path: Path) -> None:
+    def test_a_job_is_found_by_whatever_names_it(self, store: LedgerStore, tmp_path: Path) -> None:
         """Its own id, key, name, its prediction's id, an idempotency key; of a name the newest."""
 
         async def main() -> None:
@@ -540,7 +553,9 @@ class LedgerContract:
 
         asyncio.run(main())
 
-    def test_results_are_listed_newest_first_in_pages(self, store: Store, tmp_path: Path) -> None:
+    def test_results_are_listed_newest_first_in_pages(
+        self, store: LedgerStore, tmp_path: Path
+    ) -> None:
         """All, those of an outcome, those with a label; what was never started, too."""
 
         async def main() -> None:
@@ -571,7 +586,7 @@ class LedgerContract:
 
         asyncio.run(main())
 
-    def test_money_is_summed_where_it_is(self, store: Store, tmp_path: Path) -> None:
+    def test_money_is_summed_where_it_is(self, store: LedgerStore, tmp_path: Path) -> None:
         """Charged, reserved, held for a lost answer, and what became of that at last."""
 
         async def main() -> None:
@@ -607,7 +622,7 @@ class LedgerContract:
         asyncio.run(main())
 
     def test_what_is_pruned_keeps_its_money_and_is_not_bought_again(
-        self, store: Store, tmp_path: Path
+        self, store: LedgerStore, tmp_path: Path
     ) -> None:
         """Nor is what is reserved, or not old enough; a job that is named again is whole again."""
 
@@ -653,7 +668,7 @@ class LedgerContract:
 
         asyncio.run(main())
 
-    def test_uploads_are_kept_and_forgotten(self, store: Store, tmp_path: Path) -> None:
+    def test_uploads_are_kept_and_forgotten(self, store: LedgerStore, tmp_path: Path) -> None:
         """The latest URL of a file, as long as it leads somewhere."""
 
         async def main() -> None:
@@ -671,7 +686,7 @@ class LedgerContract:
         asyncio.run(main())
 
     def test_whose_it_is_changes_only_while_nothing_is_bought_or_when_told_to(
-        self, store: Store, tmp_path: Path
+        self, store: LedgerStore, tmp_path: Path
     ) -> None:
         """A refusal names the account before; what was refused to an intent bought nothing."""
 
@@ -695,7 +710,7 @@ class LedgerContract:
         asyncio.run(main())
 
     def test_a_record_that_ends_in_the_same_commit_is_whole(
-        self, store: Store, tmp_path: Path
+        self, store: LedgerStore, tmp_path: Path
     ) -> None:
         """Whatever was merged: the last is written, and the one before it is not."""
 
@@ -712,7 +727,7 @@ class LedgerContract:
         asyncio.run(main())
 
     def test_whose_predictions_are_known_and_which_submits_are_sought(
-        self, store: Store, tmp_path: Path
+        self, store: LedgerStore, tmp_path: Path
     ) -> None:
         """An id is claimed once; a lost submit is sought until it is found, absent ones on."""
 
@@ -747,3 +762,21 @@ class LedgerContract:
                 assert await ledger.records([found.id, after.id]) == [found, after]
 
         asyncio.run(main())
+
+
+def check_ledger(store: LedgerStore) -> None:
+    """Try every rule of LedgerContract on a store, each in a folder of its own.
+
+    Raises AssertionError with the rule that is broken.
+    """
+    contract = LedgerContract()
+    for name in sorted(vars(LedgerContract)):
+        if not name.startswith("test_"):
+            continue
+        rule = getattr(contract, name)
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                rule(store, Path(folder))
+            except Exception as exc:
+                said = name.removeprefix("test_").replace("_", " ")
+                raise AssertionError(f"broken: {said} ({type(exc).__name__}: {exc})") from exc
