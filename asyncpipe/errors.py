@@ -121,7 +121,7 @@ class JobFileError(UsageError):
     """A job file has problems; all of them, or the first thousand, are in ``problems``."""
 
     def __init__(self, problems: list[Problem]) -> None:
-        self.problems = tuple(problems)
+        self.problems: tuple[Problem, ...] = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in problems))
 
 
@@ -139,8 +139,8 @@ class ProviderError(AsyncpipeError):
         self, message: str, *, status: int | None = None, request_id: str | None = None
     ) -> None:
         super().__init__(storable(message))
-        self.status = status
-        self.request_id = None if request_id is None else storable(request_id)
+        self.status: int | None = status
+        self.request_id: str | None = None if request_id is None else storable(request_id)
 
 
 class NotAccepted(ProviderError):
@@ -163,7 +163,7 @@ class RateLimited(NotAccepted):
         retry_after_s: float | None = None,
     ) -> None:
         super().__init__(message, status=status, request_id=request_id)
-        self.retry_after_s = _wish(retry_after_s)
+        self.retry_after_s: float | None = _wish(retry_after_s)
 
 
 class Overloaded(RateLimited):
@@ -213,7 +213,7 @@ class PollFailed(ProviderError):
         retry_after_s: float | None = None,
     ) -> None:
         super().__init__(message, status=status, request_id=request_id)
-        self.retry_after_s = _wish(retry_after_s)
+        self.retry_after_s: float | None = _wish(retry_after_s)
 
 
 class HistoryUnavailable(ProviderError):
@@ -238,7 +238,7 @@ class DownloadError(AsyncpipeError):
         refused: bool = False,
     ) -> None:
         super().__init__(message)
-        self.retry_after_s = _wish(retry_after_s)
+        self.retry_after_s: float | None = _wish(retry_after_s)
         self.have = have
         self.total = total
         self.refused = refused
@@ -295,7 +295,8 @@ class WebhookRefused(AsyncpipeError):
 
     def __init__(self, message: str, word: str, status: int) -> None:
         super().__init__(message)
-        self.word, self.status = word, status
+        self.word: str = word
+        self.status: int = status
 
 
 class WebhookKeysAway(WebhookRefused):

@@ -21,7 +21,7 @@ from asyncpipe.commands import prices_of, told
 from asyncpipe.engine import Pipeline
 from asyncpipe.errors import UsageError
 from asyncpipe.jobfile import JobFile, load_price_file, open_jobs
-from asyncpipe.jobs import OutputPlace
+from asyncpipe.jobs import OutputPlace, checked_ambiguous
 from asyncpipe.ledger import SharedPlace, where_of
 from asyncpipe.media import GIB
 from asyncpipe.pricing import PriceBook, Quotes
@@ -100,7 +100,7 @@ def settings_of(
         retries=said.retries,
         patience_s=options.patience,
         min_free_bytes=round(options.min_free * GIB),
-        ambiguous=options.ambiguous or said.ambiguous,
+        ambiguous=checked_ambiguous(options.ambiguous or said.ambiguous),
         search_s=options.search_s,
         same_account=options.same_account,
         max_cost=said.max_cost if options.max_cost is None else options.max_cost,

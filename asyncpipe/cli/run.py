@@ -43,7 +43,14 @@ from asyncpipe.commands import (
 from asyncpipe.engine import Pipeline, learned_before
 from asyncpipe.errors import LedgerError
 from asyncpipe.jobfile import FolderTemplate, JobFile, load_price_file, open_jobs
-from asyncpipe.jobs import Job, JobState, OutputPlace, providers_in
+from asyncpipe.jobs import (
+    Ambiguous,
+    Job,
+    JobState,
+    OutputPlace,
+    checked_ambiguous,
+    providers_in,
+)
 from asyncpipe.ledger import SharedPlace, Taken, reading, where_of
 from asyncpipe.media import GIB
 from asyncpipe.pricing import PriceBook, Prices, Quotes, SpendingLimits, to_micro
@@ -269,9 +276,9 @@ def fallback_providers(file: JobFile) -> set[str]:
     return {name for job in file.jobs for name in providers_in(job)}
 
 
-def _ambiguous(options: RunOptions, file: JobFile) -> str:
+def _ambiguous(options: RunOptions, file: JobFile) -> Ambiguous:
     """What becomes of submits that lose their answer."""
-    return options.ambiguous or file.settings.ambiguous
+    return checked_ambiguous(options.ambiguous or file.settings.ambiguous)
 
 
 def _simulated(options: RunOptions) -> Simulated | None:

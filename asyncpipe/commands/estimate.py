@@ -180,8 +180,8 @@ class Costs:
         self.costs: Counter[str] = Counter()
         self.sources: defaultdict[str, set[str]] = defaultdict(set)
         self.assumed: Counter[str] = Counter()
-        self.reserved = 0
-        self.estimated = 0
+        self.reserved: int = 0
+        self.estimated: int = 0
         self._least_s = self._most_s = self._longest_least_s = self._longest_s = 0.0
 
     @property

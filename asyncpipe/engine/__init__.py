@@ -8,7 +8,7 @@ from asyncpipe.engine.account import ask_account
 from asyncpipe.engine.engine import learned_before
 from asyncpipe.engine.handles import Handle
 from asyncpipe.engine.health import Health, HealthStatus
-from asyncpipe.engine.ingest import JobLike
+from asyncpipe.engine.ingest import JobLike, Jobs
 from asyncpipe.engine.notices import Notices, notice_of
 from asyncpipe.engine.pipeline import Pipeline, ShardWork
 from asyncpipe.engine.prune import Pruned, prune
@@ -19,16 +19,18 @@ from asyncpipe.engine.resolve import (
     resolve,
     take_prediction,
 )
-from asyncpipe.engine.verify import Verified, verify
+from asyncpipe.engine.verify import BadAsset, Verified, verify
 from asyncpipe.engine.watch import JobUpdate
 
 __all__ = [
+    "BadAsset",
     "Decision",
     "Handle",
     "Health",
     "HealthStatus",
     "JobLike",
     "JobUpdate",
+    "Jobs",
     "Notices",
     "Pipeline",
     "Pruned",

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Any, TypedDict
+from typing import Any, TypeAlias, TypedDict
 
 import anyio
 
@@ -18,6 +18,7 @@ from asyncpipe.jobfile import MOST_PROBLEMS, JobReader, parse_jobs
 from asyncpipe.jobs import (
     Event,
     Job,
+    JobDict,
     JobRecord,
     OutputPlace,
     Unknown,
@@ -33,10 +34,10 @@ from asyncpipe.media import BadInputs, LocalFiles
 from asyncpipe.pricing import Spending
 from asyncpipe.providers import Uploader
 
-JobLike = Job | Mapping[str, Any]
+JobLike: TypeAlias = Job | JobDict | Mapping[str, Any]
 """A job, or a mapping with a job file's keys."""
 
-Jobs = Iterable[JobLike] | AsyncIterable[JobLike]
+Jobs: TypeAlias = Iterable[JobLike] | AsyncIterable[JobLike]
 """Several of them, as they come: whatever ``for`` or ``async for`` goes through."""
 
 

@@ -38,6 +38,7 @@ from asyncpipe.flow import Limiter
 from asyncpipe.jobfile import has_placeholder
 from asyncpipe.jobs import (
     ENDED,
+    Ambiguous,
     Deadlines,
     Hook,
     Job,
@@ -164,6 +165,9 @@ class Pipeline:
     UsageError (another provider's or account's folder).
     """
 
+    folder: OutputPlace
+    """Where the results go."""
+
     def __init__(
         self,
         provider: Provider,
@@ -177,7 +181,7 @@ class Pipeline:
         retries: int = 2,
         patience_s: float | None = PATIENCE_S,
         min_free_bytes: int = GIB,
-        ambiguous: str = "find",
+        ambiguous: Ambiguous = "find",
         search_s: float = 120.0,
         ledger: str | None = None,
         place: str | None = None,

@@ -91,9 +91,9 @@ class Limiter:
         self, gate: Gate, rng: Random, window_of: Callable[[str], Window], *, workers: int
     ) -> None:
         self.gate = gate
-        self.workers = workers
+        self.workers: int = workers
         self.out = 0
-        self.refused = 0
+        self.refused: int = 0
         """How many submits and polls were refused because of a limit."""
         self.models: dict[str, _ModelLimits] = {}
         self._rng = rng
@@ -231,7 +231,7 @@ class Permit:
         running: bool = False,
         hold: HeldMoney | None = None,
     ) -> None:
-        self.hold = hold
+        self.hold: HeldMoney | None = hold
         self._limiter, self._known = limiter, known
         self._turn, self._running = turn, running
         self._released = False

@@ -15,11 +15,13 @@ from asyncpipe.jobfile.models import IGNORED, SettingsIn, fitting
 from asyncpipe.jobfile.problems import Problems
 from asyncpipe.jobfile.source import Block
 from asyncpipe.jobs import (
+    Ambiguous,
     Deadlines,
     Limits,
     Links,
     OutputPlace,
     Polling,
+    WindowKind,
     check_whole,
     checked_ambiguous,
     checked_window,
@@ -51,7 +53,7 @@ class RunSettings:
     output_dir: OutputPlace = Path("pipeline_output")
     template: FolderTemplate | None = None
     max_workers: int = 64
-    window: str = "learned"
+    window: WindowKind = "learned"
     limits: Limits = field(default_factory=Limits)
     notify: tuple[str, ...] = ()
     notify_secret: str | None = None
@@ -63,7 +65,7 @@ class RunSettings:
     min_balance: Decimal | None = None
     estimate_factor: Decimal = Decimal("1.25")
     retries: int = 2
-    ambiguous: str = "find"
+    ambiguous: Ambiguous = "find"
     deadlines: Deadlines = field(default_factory=Deadlines)
     polling: Polling = field(default_factory=Polling)
     prices: Mapping[str, Rate] = field(default_factory=dict)

@@ -84,9 +84,12 @@ from asyncpipe.jobs.settings import (
     POLICIES,
     TINY,
     WINDOWS,
+    Ambiguous,
     Deadlines,
     Limits,
     Polling,
+    PollingPolicy,
+    WindowKind,
     check_number,
     check_policy,
     check_whole,
@@ -95,6 +98,7 @@ from asyncpipe.jobs.settings import (
     group_of,
 )
 from asyncpipe.jobs.states import ENDED, PAID_OPEN, STOOD, JobState
+from asyncpipe.jobs.typed import JobDict
 
 __all__ = [
     "AMBIGUOUS",
@@ -112,6 +116,7 @@ __all__ = [
     "TINY",
     "WINDOWS",
     "Absent",
+    "Ambiguous",
     "AskedAgain",
     "AssetStored",
     "Attempt",
@@ -127,6 +132,7 @@ __all__ = [
     "Hook",
     "Intended",
     "Job",
+    "JobDict",
     "JobRecord",
     "JobState",
     "JobType",
@@ -145,6 +151,7 @@ __all__ = [
     "Polled",
     "PolledAgain",
     "Polling",
+    "PollingPolicy",
     "Released",
     "Resubmitted",
     "RetryAsked",
@@ -157,6 +164,7 @@ __all__ = [
     "Terms",
     "TurnedUp",
     "Unknown",
+    "WindowKind",
     "Withdrawn",
     "any_type",
     "canonical_json",

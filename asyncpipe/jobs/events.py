@@ -41,7 +41,7 @@ class Intended(Event):
     where it takes one; ``trace`` the context of the span that it is sent in.
     """
 
-    target = JobState.SUBMITTING
+    target: ClassVar[JobState | None] = JobState.SUBMITTING
 
     attempt: int
     reserved: int
@@ -64,7 +64,7 @@ class NotBought(Event):
     ``stops``: nor is it tried again in this run.
     """
 
-    target = JobState.PENDING
+    target: ClassVar[JobState | None] = JobState.PENDING
 
     error: str
     request_id: str | None = None
@@ -75,7 +75,7 @@ class NotBought(Event):
 class Submitted(Event):
     """The provider took the job and named its prediction."""
 
-    target = JobState.SUBMITTED
+    target: ClassVar[JobState | None] = JobState.SUBMITTED
 
     prediction_id: str
     route: str = ""
@@ -101,7 +101,7 @@ class Generated(Event):
     final already. ``notes`` are what the provider says beside the outputs.
     """
 
-    target = JobState.GENERATED
+    target: ClassVar[JobState | None] = JobState.GENERATED
 
     outputs: tuple[str, ...]
     generation_s: float
@@ -116,7 +116,7 @@ class Generated(Event):
 class Released(Event):
     """The provider's side failed and its money is returned; another attempt follows."""
 
-    target = JobState.PENDING
+    target: ClassVar[JobState | None] = JobState.PENDING
 
     error: str
     error_code: int | None = None
@@ -146,7 +146,7 @@ class Failed(Event):
     the user found that it was not charged.
     """
 
-    target = JobState.FAILED
+    target: ClassVar[JobState | None] = JobState.FAILED
 
     error: str
     charged: bool = False
@@ -166,7 +166,7 @@ class Unknown(Event):
     ``closed_at`` is when its connection was closed, at the latest; None: by now.
     """
 
-    target = JobState.UNKNOWN
+    target: ClassVar[JobState | None] = JobState.UNKNOWN
 
     error: str
     closed_at: datetime | None = None
@@ -182,7 +182,7 @@ class Found(Event):
     ``created`` is when it was made, by the provider's clock, where it says so.
     """
 
-    target = JobState.SUBMITTED
+    target: ClassVar[JobState | None] = JobState.SUBMITTED
 
     prediction_id: str
     route: str = ""
@@ -207,7 +207,7 @@ class Absent(Event):
     The attempt ends with that, and another one follows.
     """
 
-    target = JobState.PENDING
+    target: ClassVar[JobState | None] = JobState.PENDING
 
     error: str
 
@@ -225,7 +225,7 @@ class TurnedUp(Event):
 class Expired(Event):
     """The deadline passed while the provider still worked; the prediction id is kept."""
 
-    target = JobState.EXPIRED
+    target: ClassVar[JobState | None] = JobState.EXPIRED
 
     error: str
 
@@ -234,7 +234,7 @@ class Expired(Event):
 class PolledAgain(Event):
     """An expired job, or an unknown one that was found, is polled with a fresh deadline."""
 
-    target = JobState.SUBMITTED
+    target: ClassVar[JobState | None] = JobState.SUBMITTED
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -251,14 +251,14 @@ class AssetStored(Event):
 class Succeeded(Event):
     """Every output of the job stands on disk, durably."""
 
-    target = JobState.SUCCEEDED
+    target: ClassVar[JobState | None] = JobState.SUCCEEDED
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Damaged(Event):
     """Assets that stood are missing or changed: fetch them again; their rows are kept."""
 
-    target = JobState.GENERATED
+    target: ClassVar[JobState | None] = JobState.GENERATED
 
     indexes: tuple[int, ...]
     error: str
@@ -275,7 +275,7 @@ class FetchFailed(Event):
 class Lost(Event):
     """Paid for, and at least one output is gone for good."""
 
-    target = JobState.LOST
+    target: ClassVar[JobState | None] = JobState.LOST
 
     error: str
 
@@ -284,7 +284,7 @@ class Lost(Event):
 class Missing(Event):
     """Assets that stood here do not now, and cannot be had again: they may be put back."""
 
-    target = JobState.MISSING
+    target: ClassVar[JobState | None] = JobState.MISSING
 
     error: str
 
@@ -293,14 +293,14 @@ class Missing(Event):
 class SoughtAgain(Event):
     """Media that were given up are to be fetched once more, by the user's wish."""
 
-    target = JobState.GENERATED
+    target: ClassVar[JobState | None] = JobState.GENERATED
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RetryAsked(Event):
     """A failed job that was not charged is to be submitted again, by the user's wish."""
 
-    target = JobState.PENDING
+    target: ClassVar[JobState | None] = JobState.PENDING
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -310,7 +310,7 @@ class Resubmitted(Event):
     ``failures`` counts what is already used up of its retries.
     """
 
-    target = JobState.PENDING
+    target: ClassVar[JobState | None] = JobState.PENDING
 
     failures: int = 0
 
@@ -327,11 +327,11 @@ class LostSettled(Event):
 class AskedAgain(Event):
     """A withdrawn job is wanted after all."""
 
-    target = JobState.PENDING
+    target: ClassVar[JobState | None] = JobState.PENDING
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Withdrawn(Event):
     """Its caller left before the job was submitted."""
 
-    target = JobState.CANCELLED
+    target: ClassVar[JobState | None] = JobState.CANCELLED

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, get_args
 
 from asyncpipe.errors import UsageError
 
@@ -54,6 +54,9 @@ POLICIES: Mapping[str, frozenset[str]] = {
 }
 """How polls can be placed, and the values that each policy goes by."""
 
+PollingPolicy: TypeAlias = Literal["", "learned", "backoff", "fixed"]
+"""Their names; "" is what the other values mean."""
+
 _POLLING_DEFAULTS = {"initial_s": 5.0, "factor": 1.5, "maximum_s": 30.0}
 
 
@@ -69,7 +72,7 @@ class Polling:
     polled every ``backstop_s`` only. Raises UsageError naming the field that is wrong.
     """
 
-    policy: str = ""
+    policy: PollingPolicy = ""
     initial_s: float = _POLLING_DEFAULTS["initial_s"]
     factor: float = _POLLING_DEFAULTS["factor"]
     maximum_s: float = _POLLING_DEFAULTS["maximum_s"]
@@ -126,7 +129,9 @@ class Deadlines:
         return deadline_s
 
 
-WINDOWS = ("learned", "fixed")
+WindowKind: TypeAlias = Literal["learned", "fixed"]
+
+WINDOWS: tuple[WindowKind, ...] = get_args(WindowKind)
 """How the number of predictions in flight is chosen: by what the API takes, or ``max_workers``."""
 
 
@@ -142,7 +147,7 @@ class Limits:
 
     requests_per_second: float | None = None
     models: Mapping[str, int] = field(default_factory=dict)
-    window: str = "learned"
+    window: WindowKind = "learned"
     downloads: int = 8
 
     def __post_init__(self) -> None:
@@ -167,14 +172,16 @@ def check_whole(name: str, value: Any, minimum: int) -> None:
         raise UsageError(f"{name}: {value!r} must be a whole number, at least {minimum}")
 
 
-def checked_window(window: str) -> str:
+def checked_window(window: str) -> WindowKind:
     """Return ``window``; raises UsageError for a word that is none of WINDOWS."""
     if window not in WINDOWS:
         raise UsageError(f"window: {window!r} must be {' or '.join(WINDOWS)}")
     return window
 
 
-AMBIGUOUS = ("hold", "find", "find-resubmit", "resubmit")
+Ambiguous: TypeAlias = Literal["hold", "find", "find-resubmit", "resubmit"]
+
+AMBIGUOUS: tuple[Ambiguous, ...] = get_args(Ambiguous)
 """What becomes of jobs whose submit lost its answer.
 
 ``hold``: they are left alone; ``find``: those that the provider lists go on; ``find-resubmit``:
@@ -183,7 +190,7 @@ again, and may be paid twice.
 """
 
 
-def checked_ambiguous(ambiguous: str) -> str:
+def checked_ambiguous(ambiguous: str) -> Ambiguous:
     """Return ``ambiguous``; raises UsageError for a word that is none of AMBIGUOUS."""
     if ambiguous not in AMBIGUOUS:
         raise UsageError(f"ambiguous: {ambiguous!r} must be {', '.join(AMBIGUOUS)}")

@@ -111,10 +111,10 @@ class Budget:
         purses: Purses | None = None,
     ) -> None:
         self._own = self._cap = cap
-        self.purses = Purses() if purses is None else purses
+        self.purses: Purses = Purses() if purses is None else purses
         self._committed = committed
         self._in_flight = in_flight
-        self.held = 0
+        self.held: int = 0
 
     @property
     def cap(self) -> int | None:

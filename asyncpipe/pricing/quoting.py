@@ -133,8 +133,8 @@ class Quotes:
     """
 
     def __init__(self, provider: object, *, tell: Tell = logger.warning) -> None:
-        self.quotes = QuoteBook()
-        self.asked = 0
+        self.quotes: QuoteBook = QuoteBook()
+        self.asked: int = 0
         self._provider = provider if isinstance(provider, HasQuotes) else None
         self._tell = tell
         self._told: set[tuple[str, str]] = set()

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from asyncpipe.errors import UsageError
-from asyncpipe.jobs import Deadlines, Limits, Polling
+from asyncpipe.jobs import Ambiguous, Deadlines, Limits, Polling
 from asyncpipe.media import GIB
 from asyncpipe.pricing import PriceBook, Rate, SpendingLimits
 from asyncpipe.providers import DEFAULT_PROVIDER
@@ -35,7 +35,7 @@ class PlaceSettings:
     retries: int = 2
     patience_s: float | None = None
     min_free_bytes: int = GIB
-    ambiguous: str = "find"
+    ambiguous: Ambiguous = "find"
     search_s: float = 120.0
     same_account: bool = False
     max_cost: Decimal | None = None

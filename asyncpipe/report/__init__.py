@@ -19,7 +19,15 @@ from asyncpipe.report.manifest import (
 )
 from asyncpipe.report.progress import Progress
 from asyncpipe.report.purchases import Ledgered, bill_of, read_entries, read_predictions
-from asyncpipe.report.reconcile import Compared, ModelCompared, Reconciled, Verdict, compare
+from asyncpipe.report.reconcile import (
+    Cause,
+    CauseKind,
+    Compared,
+    ModelCompared,
+    Reconciled,
+    Verdict,
+    compare,
+)
 from asyncpipe.report.results import (
     Asset,
     JobFailed,
@@ -31,7 +39,7 @@ from asyncpipe.report.results import (
     refused,
     result_of,
 )
-from asyncpipe.report.status import Status, read_status, status_document, status_lines
+from asyncpipe.report.status import Money, Status, read_status, status_document, status_lines
 from asyncpipe.report.summary import summary
 from asyncpipe.report.totals import Totals
 
@@ -40,12 +48,15 @@ __all__ = [
     "MANIFEST_EVERY_S",
     "MANIFEST_NAME",
     "Asset",
+    "Cause",
+    "CauseKind",
     "Compared",
     "JobFailed",
     "Ledgered",
     "Manifest",
     "ManifestWriter",
     "ModelCompared",
+    "Money",
     "Outcome",
     "Progress",
     "Reason",

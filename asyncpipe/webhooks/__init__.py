@@ -20,7 +20,7 @@ from asyncpipe.webhooks.delivery import (
     word_in,
 )
 from asyncpipe.webhooks.keys import KeyRing, fetch_keys
-from asyncpipe.webhooks.notice import Notice, Notify, Occasion
+from asyncpipe.webhooks.notice import Notice, NoticeFormat, Notify, Occasion, Recipient
 from asyncpipe.webhooks.secret import FetchedSecret
 from asyncpipe.webhooks.send import post_notice, run_command
 from asyncpipe.webhooks.standard import StandardWebhooks, sign
@@ -34,10 +34,12 @@ __all__ = [
     "Headers",
     "KeyRing",
     "Notice",
+    "NoticeFormat",
     "Notify",
     "Occasion",
     "PublishedKeys",
     "RawHeaders",
+    "Recipient",
     "Signed",
     "StandardWebhooks",
     "Verifier",

@@ -13,7 +13,6 @@ from asyncpipe.engine.poll import TURN_S
 from asyncpipe.errors import PollFailed, RateLimited, UsageError
 from asyncpipe.jobs.events import Event, Submitted
 from asyncpipe.jobs.record import JobRecord
-from asyncpipe.jobs.settings import Limits
 from asyncpipe.jobs.states import JobState
 from asyncpipe.providers.base import Prediction
 from asyncpipe.report.totals import Totals
@@ -142,7 +141,7 @@ def test_a_models_own_limit_and_the_requests_of_all_are_kept(tmp_path: Path) -> 
     with pytest.raises(UsageError, match=r"limits\.models\.m/x: 0 must be a whole number"):
         Pipeline(provider, tmp_path, limits={"models": {"m/x": 0}})
     with pytest.raises(UsageError, match="window: 'slow' must be learned or fixed"):
-        Pipeline(provider, tmp_path, limits=Limits(window="slow"))
+        Pipeline(provider, tmp_path, limits={"window": "slow"})
 
 
 def test_the_next_run_begins_near_what_this_one_met(

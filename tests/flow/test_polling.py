@@ -41,7 +41,7 @@ from asyncpipe.flow.lifetimes import (
 )
 from asyncpipe.flow.polling import Finding, PollClock, poll_gap
 from asyncpipe.jobs.job import Job
-from asyncpipe.jobs.settings import Polling
+from asyncpipe.jobs.settings import Polling, PollingPolicy
 from asyncpipe.providers.base import Prediction, PredictionStatus
 
 MODEL = "m/text-to-image"
@@ -415,7 +415,9 @@ def test_what_a_poll_finds(answer: Prediction | ProviderError, found: Finding) -
 
 def test_fixed_and_backoff_go_by_the_number_of_polls() -> None:
     """5, 5, 5 and 5, 7.5, 11.25; what is found does not matter."""
-    for policy, gaps in (("fixed", [5.0, 5.0, 5.0]), ("backoff", [5.0, 7.5, 11.25])):
+    found: list[tuple[PollingPolicy, list[float]]]
+    found = [("fixed", [5.0, 5.0, 5.0]), ("backoff", [5.0, 7.5, 11.25])]
+    for policy, gaps in found:
         watch = policy_of(Polling(policy=policy), Middle(), tail=bool).watch(job())
         for gap in gaps:
             assert watch.gap_s(0.0) == gap

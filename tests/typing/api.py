@@ -13,50 +13,142 @@ from pathlib import Path
 from typing import Any, assert_type
 
 from asyncpipe import (
+    Absent,
+    Ambiguous,
+    AskedAgain,
     Asset,
+    AssetStored,
     AsyncpipeError,
     AtlasCloud,
+    Attempt,
+    BadAsset,
+    BalanceExhausted,
+    BalanceTooLow,
+    Bill,
+    BilledDay,
+    BucketUrl,
+    BudgetReached,
+    Cancelled,
+    CannotConnect,
+    CatalogModel,
+    Cause,
+    CauseKind,
+    ClaimLost,
+    Compared,
+    Costs,
+    Damaged,
     Deadlines,
+    Delivery,
+    DiskError,
     DownloadError,
     Estimate,
     Event,
+    Expired,
+    Failed,
     Fal,
+    FetchFailed,
     FolderInUse,
+    Found,
+    Generated,
     Handle,
     Health,
     HealthStatus,
+    HistoryUnavailable,
+    Holder,
     Hook,
+    HttpAnswer,
+    Intended,
     Job,
+    JobDict,
     JobFailed,
+    JobFile,
     JobFileError,
+    JobLike,
     JobRecord,
+    Jobs,
     JobState,
     JobType,
     JobUpdate,
+    KeyRefused,
     LedgerError,
     Limits,
+    Links,
+    Listed,
+    LocalFile,
+    Lost,
+    LostSettled,
     Manifest,
+    MediaGone,
+    Missing,
+    ModelCompared,
+    Money,
+    NotAccepted,
+    NotBought,
+    Noted,
+    NotFound,
+    NoticeFormat,
     Notify,
+    NotSent,
     Outcome,
+    OutputPlace,
+    Overloaded,
     Pipeline,
+    Polled,
+    PolledAgain,
+    PollFailed,
     Polling,
+    PollingPolicy,
     Prediction,
+    PredictionGone,
     PredictionStatus,
     Price,
+    PriceBook,
+    Problem,
     Provider,
     ProviderError,
     Pruned,
+    Quote,
+    Quotes,
     Rate,
+    RateLimited,
     Reason,
+    Recipient,
     Reconciled,
+    Rejected,
+    Released,
     Replicate,
     Resolved,
+    Resubmitted,
     Result,
+    RetryAsked,
+    Sent,
+    Settled,
+    ShardWork,
+    SoughtAgain,
     SpendingLimits,
     Status,
+    StoredAsset,
+    SubmitStopped,
+    Submitted,
+    SubmitUnknown,
+    Succeeded,
+    Tell,
+    Terms,
+    Tier,
+    Timeouts,
+    TooLarge,
+    Totals,
+    TurnedUp,
+    Unknown,
     UsageError,
     Validated,
+    Verdict,
     Verified,
+    Verifier,
+    WebhookRefused,
+    WindowKind,
+    Withdrawn,
+    WorkerRow,
     collect,
     connect,
     estimate,
@@ -81,6 +173,102 @@ def heard(event: Event, record: JobRecord) -> None:
     assert_type(event.at, datetime)
     assert_type(record.state, JobState)
     assert_type(record.job, Job)
+
+
+def what_happened(event: Event) -> str:
+    """Every kind of event there is."""
+    match event:
+        case Intended() | NotBought() | Submitted() | Polled() | Generated() | Released():
+            return "on its way"
+        case Failed() | Unknown() | Expired() | Lost() | Missing() | Damaged() | FetchFailed():
+            return event.error or ""
+        case Found() | NotFound() | Absent() | TurnedUp() | LostSettled():
+            return "looked for"
+        case PolledAgain() | SoughtAgain() | RetryAsked() | Resubmitted() | AskedAgain():
+            return "asked again"
+        case AssetStored():
+            return event.path
+        case Succeeded() | Withdrawn():
+            pass
+    return ""
+
+
+def by_word(
+    word: Ambiguous, window: WindowKind, policy: PollingPolicy, tell: Tell, place: OutputPlace
+) -> Pipeline:
+    """Options that are one of a few words."""
+    return Pipeline(
+        AtlasCloud(),
+        place,
+        ambiguous=word,
+        limits=Limits(window=window),
+        polling=Polling(policy=policy),
+        on_remark=tell,
+    )
+
+
+def words_that_are_none() -> None:
+    """A slip of the pen is seen by type checkers."""
+    Pipeline(AtlasCloud(), ambiguous="fnid")  # type: ignore[arg-type]
+    Limits(window="slow")  # type: ignore[arg-type]
+    Polling(policy="often")  # type: ignore[arg-type]
+    one: JobDict = {"model": "m", "prompt": "p", "widht": 3}  # type: ignore[typeddict-unknown-key]
+    print(one)
+
+
+async def of_any_kind(pipeline: Pipeline, one: JobLike, several: Jobs) -> None:
+    """Jobs as they come."""
+    typed: JobDict = {"model": "m", "prompt": "a mug", "labels": {"sku": "A1"}}
+    assert_type(await pipeline.generate(typed), Result)
+    assert_type(await pipeline.generate(one), Result)
+    assert_type(await pipeline.batch_generate(several), Manifest)
+    assert_type(await pipeline.batch_generate([typed]), Manifest)
+
+
+REFUSALS = (NotSent, RateLimited, Overloaded, CannotConnect, KeyRefused, BalanceExhausted)
+"""What surely bought nothing; each is one of the two that come next."""
+
+
+def went_wrong(error: Exception) -> str:
+    """By what can be done about it."""
+    match error:
+        case NotAccepted() | SubmitStopped() | Rejected():
+            return "nothing was bought"
+        case SubmitUnknown():
+            return "it may have been bought"
+        case PredictionGone() | PollFailed() | HistoryUnavailable():
+            return "nothing is known"
+        case MediaGone() | TooLarge() | DiskError():
+            return "the media"
+        case BudgetReached() | BalanceTooLow() | ClaimLost():
+            pass
+        case WebhookRefused():
+            return error.word
+    return str(error)
+
+
+def read_by_people(
+    record: JobRecord, totals: Totals, problem: Problem, costs: Costs, work: ShardWork
+) -> None:
+    """What the other names are met as."""
+    attempt: Attempt = record.attempt
+    sent: Sent = attempt.sent
+    terms: Terms = attempt.terms
+    stored: tuple[StoredAsset, ...] = attempt.stored
+    settled: Settled | None = attempt.settled
+    noted: dict[str, Noted] = totals.noted
+    files: Mapping[str, LocalFile] = record.job.inputs
+    assert_type(problem.message, str)
+    assert_type(work.elsewhere, int)
+    print(sent, terms, stored, settled, noted, files, costs.reserved)
+
+
+KINDS: tuple[type, ...] = (
+    *(BadAsset, Bill, BilledDay, BucketUrl, Cancelled, CatalogModel, Cause, CauseKind, Compared),
+    *(Delivery, Holder, HttpAnswer, JobFile, Links, Listed, ModelCompared, Money, NoticeFormat),
+    *(PriceBook, Quote, Quotes, Recipient, Tier, Timeouts, Verdict, Verifier, WorkerRow),
+)
+"""What commands, providers and webhooks answer or take."""
 
 
 def settings(provider: Provider) -> Pipeline:

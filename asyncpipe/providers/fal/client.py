@@ -130,7 +130,7 @@ class Fal(ApiProvider):
 
     name = "fal"
 
-    retention_s = 30 * 86_400.0
+    retention_s: float = 30 * 86_400.0
 
     lists_ended_only = True
 
