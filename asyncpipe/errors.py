@@ -266,8 +266,13 @@ class LedgerError(AsyncpipeError):
 class BudgetReached(AsyncpipeError):
     """The job was not submitted: with it the folder would cost more than its budget.
 
-    Or all jobs that have a label of its, or those of the day.
+    Or all jobs that have a label of its, or those of the day: ``budget`` names that one, as in
+    ``budgets``; None: it is the folder's.
     """
+
+    def __init__(self, message: str, *, budget: str | None = None) -> None:
+        super().__init__(message)
+        self.budget = budget
 
 
 class IdempotencyConflict(AsyncpipeError):

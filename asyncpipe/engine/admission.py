@@ -12,7 +12,14 @@ from asyncpipe.engine.health import Waits
 from asyncpipe.engine.queue import Handoff, Queue
 from asyncpipe.engine.recorder import Recorder
 from asyncpipe.engine.tickets import OpenRun, StopReasons, Ticket, Tickets
-from asyncpipe.errors import AsyncpipeError, CannotConnect, DownloadError, LedgerError
+from asyncpipe.errors import (
+    AsyncpipeError,
+    BudgetReached,
+    CannotConnect,
+    DownloadError,
+    LedgerError,
+    TooExpensive,
+)
 from asyncpipe.flow import Limiter, Permit
 from asyncpipe.jobs import PAID_OPEN, JobRecord, JobState, Withdrawn
 from asyncpipe.jobs import now as wall_clock
@@ -28,6 +35,12 @@ EARLY_S = 1e-6
 
 STEP_S = 3600.0
 """Longest sleep of admission when nothing is due; any news wakes it at once."""
+
+
+def _of_job_alone(reason: AsyncpipeError) -> bool:
+    """Whether a reason not to submit a job says nothing of others: its caller is told."""
+    budget = isinstance(reason, BudgetReached) and reason.budget is not None
+    return budget or isinstance(reason, TooExpensive)
 
 
 class Admission:
@@ -455,7 +468,8 @@ class Admission:
         while self.queue.unfit:
             ticket = self.queue.unfit.popleft()
             reason = self._spending.why_unfit(ticket.job)
-            self._stops.remark(reason)
+            if ticket.runs or ticket.accepted or not _of_job_alone(reason):
+                self._stops.remark(reason)
             self._hunger(ticket.job.model)
             self._refuse(ticket, reason)
             self._settle_runs()

@@ -237,7 +237,8 @@ class Purses:
         until = "money of it comes back" if purse.label else "money comes back, or the next day"
         return BudgetReached(
             f"the budget of {usd_text(purse.cap)} USD for {self._what(purse)} has no room: jobs "
-            f"wait until {until}"
+            f"wait until {until}",
+            budget=purse.name,
         )
 
     def _what(self, purse: Purse) -> str:
@@ -250,7 +251,8 @@ class Purses:
             f"the budget of {usd_text(purse.cap)} USD for {self._what(purse)} is reached: "
             f"{usd_text(self.committed_in(purse))} are charged or reserved, and the next "
             f"job needs {usd_text(price.to_reserve)}. What does not fit was not submitted, other "
-            f"jobs were. Raise budgets ({purse.name!r}) in the job file{next_day}, then run again"
+            f"jobs were. Raise budgets ({purse.name!r}) in the job file{next_day}, then run again",
+            budget=purse.name,
         )
 
 

@@ -122,8 +122,9 @@ def test_a_caller_is_told_which_budget_its_job_does_not_fit(tmp_path: Path) -> N
         async with opened(tmp_path, provider, budgets={SPRING: Decimal("0.05")}) as pipeline:
             one, two, other = *of("spring", 2), job("other")
             await pipeline.generate(one)
-            with pytest.raises(BudgetReached, match=SPRING):
+            with pytest.raises(BudgetReached, match=SPRING) as caught:
                 await pipeline.generate(two)
+            assert (caught.value.budget, pipeline.health().ok) == (SPRING, True)
             assert (await pipeline.generate(other)).status == "success"
             assert pipeline.totals.pending == 0
 
