@@ -27,14 +27,17 @@ _MOST_FLAGS = 100
 def outputs(document: Fields) -> tuple[str, ...]:
     """The URLs of a result, each once, in its order.
 
-    From the first place that names any; else of every file that there is. Where there is none, its
+    From the first place that names any; else of every file that there is, or of its films or sounds
+    where there are some: a picture beside those is a cover, or a mask. Where there is none, its
     ``text``.
     """
     for name in _PLACES:
         if found := tuple(dict.fromkeys(_named(document.get(name)))):
             return found
-    if found := tuple(dict.fromkeys(_files(document))):
-        return found
+    kinds = dict(_files(document))
+    for kind in ("video", "audio", ""):
+        if found := tuple(url for url, told in kinds.items() if told.startswith(kind)):
+            return found
     text = document.get("text")
     if not isinstance(text, str) or not text:
         return ()
@@ -43,7 +46,7 @@ def outputs(document: Fields) -> tuple[str, ...]:
 
 def extras(document: Fields, found: tuple[str, ...]) -> tuple[str, ...]:
     """The URLs of files beside ``found``: a mask, a thumbnail, the model's textures."""
-    return tuple(url for url in dict.fromkeys(_files(document)) if url not in found)[:_MOST_EXTRAS]
+    return tuple(url for url in dict(_files(document)) if url not in found)[:_MOST_EXTRAS]
 
 
 def unsafe(document: Fields) -> tuple[bool, ...]:
@@ -60,7 +63,8 @@ def _named(value: Any) -> Iterator[str]:
         yield from _url(member.get("url") if isinstance(member, dict) else member)
 
 
-def _files(value: Any, depth: int = _DEPTH) -> Iterator[str]:
+def _files(value: Any, depth: int = _DEPTH) -> Iterator[tuple[str, str]]:
+    """The URL and the type of every file there is."""
     if not depth:
         return
     if isinstance(value, list):
@@ -68,7 +72,9 @@ def _files(value: Any, depth: int = _DEPTH) -> Iterator[str]:
             yield from _files(member, depth - 1)
     elif isinstance(value, dict):
         if any(mark in value for mark in _MARKS):
-            yield from _url(value.get("url"))
+            kind = value.get("content_type")
+            for url in _url(value.get("url")):
+                yield url, kind.lower() if isinstance(kind, str) else ""
         for member in value.values():
             if isinstance(member, list | dict):
                 yield from _files(member, depth - 1)

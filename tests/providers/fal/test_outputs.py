@@ -11,8 +11,8 @@ from asyncpipe.providers.fal.outputs import extras, outputs, unsafe
 A, B, C = (f"https://v3.fal.media/files/{name}" for name in ("a.png", "b.png", "c.bin"))
 
 
-def file(url: str) -> dict[str, Any]:
-    return {"url": url, "content_type": "image/png", "file_name": "x", "file_size": 7}
+def file(url: str, kind: str = "image/png") -> dict[str, Any]:
+    return {"url": url, "content_type": kind, "file_name": "x", "file_size": 7}
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,9 @@ def file(url: str) -> dict[str, Any]:
         # Forms that nobody wrote down: every file there is, and no mere link.
         ({"result": {"parts": [file(A), {"url": B}]}}, (A,), ()),
         ({"output": [{"frames": [file(A), file(B)]}]}, (A, B), ()),
+        # A picture beside a film, or a sound, is none of what was asked for.
+        ({"mask": file(A), "result": [file(C, "video/mp4")]}, (C,), (A,)),
+        ({"cover": file(A), "result": [file(C, "audio/wav"), file(B)]}, (C,), (A, B)),
         ({"docs": {"url": "https://fal.ai/docs"}}, (), ()),
         ({"images": [], "video": file(C)}, (C,), ()),
         ({"images": [file(A), file(A)]}, (A,), ()),

@@ -219,7 +219,9 @@ class FalQueue:
         past = self._books.poll_past(found.id)
         fault = poll_fault(self._settings.faults, past, draw)
         if fault is None:
-            self._books.note_poll_past(found.id, replace(past, row=0))
+            # What has ended is told by two answers: the row ends with the second.
+            if result or not self._sales.ended(found):
+                self._books.note_poll_past(found.id, replace(past, row=0))
             return None
         hung = past.hung + (fault == "hung_poll")
         past = replace(past, row=past.row + 1, total=past.total + 1, hung=hung)
