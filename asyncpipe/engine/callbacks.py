@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from asyncpipe.errors import UsageError, WebhookRefused
 from asyncpipe.jobs import now
 from asyncpipe.providers import HasCallbacks, Provider
-from asyncpipe.webhooks import RawHeaders, Verifier
+from asyncpipe.webhooks import Delivery, RawHeaders, Verifier
 
 logger = logging.getLogger("asyncpipe.webhooks")
 
@@ -38,8 +38,12 @@ def calls_back(provider: Provider) -> bool:
 
 @dataclass(slots=True, eq=False)
 class Callback:
-    """One prediction that is polled, and its next poll, which a delivery brings forward."""
+    """One prediction that is polled, and its next poll, which a delivery brings forward.
 
+    ``backstop_s``: it is polled this seldom until it is ``heard`` of; None: it is not called back.
+    """
+
+    backstop_s: float | None = None
     heard: bool = False
     _fresh: bool = False
     _sleeping: asyncio.Future[None] | None = None
@@ -125,17 +129,16 @@ class Deliveries:
     """
 
     def __init__(
-        self, provider: Provider, callbacks: Callbacks, clock: Callable[[], float]
+        self, providers: Iterable[Provider], callbacks: Callbacks, clock: Callable[[], float]
     ) -> None:
-        self._provider, self._callbacks, self._clock = provider, callbacks, clock
+        self._providers, self._callbacks, self._clock = tuple(providers), callbacks, clock
         self._said: dict[str, float] = {}
         self.counts: Counter[str] = Counter()
 
     async def take(self, headers: RawHeaders, body: bytes, verifier: Verifier | None) -> int:
         """Return the HTTP status to answer; raises UsageError where nothing tells forgeries."""
-        verifier = verifier or self._own()
         try:
-            delivery = await verifier.verify(headers, body, now())
+            delivery = await self._verified(headers, body, [verifier] if verifier else self._own())
         except WebhookRefused as exc:
             self._refuse(exc)
             return exc.status
@@ -143,11 +146,24 @@ class Deliveries:
         self.counts["woken" if self._callbacks.hear(ids) else "kept"] += 1
         return 200
 
-    def _own(self) -> Verifier:
-        if isinstance(self._provider, HasCallbacks):
-            return self._provider.verifier
+    async def _verified(
+        self, headers: RawHeaders, body: bytes, verifiers: Iterable[Verifier]
+    ) -> Delivery:
+        """What one of them takes; else raises what the first says that it is meant for."""
+        refusals: list[WebhookRefused] = []
+        for verifier in verifiers:
+            try:
+                return await verifier.verify(headers, body, now())
+            except WebhookRefused as exc:
+                refusals.append(exc)
+        # Without the headers of a sender it is malformed to that one.
+        raise next((each for each in refusals if each.word != "malformed"), refusals[0])
+
+    def _own(self) -> list[Verifier]:
+        if own := [each.verifier for each in self._providers if isinstance(each, HasCallbacks)]:
+            return own
         raise UsageError(
-            f"{self._provider.name} says nothing of how it signs what it calls back: give a "
+            f"{self._providers[0].name} says nothing of how it signs what it calls back: give a "
             "verifier, as asyncpipe.webhooks.StandardWebhooks(SECRET)"
         )
 

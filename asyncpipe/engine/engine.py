@@ -142,7 +142,7 @@ class Engine:
             if settings.notify is not None
             else None
         )
-        self.deliveries = Deliveries(provider, self.callbacks, self.clock)
+        self.deliveries = Deliveries(self.relay, self.callbacks, self.clock)
         self.shared: SharedLedger | None = None
         self.sharing: Sharing | None = None
         self.money: SharedMoney | None = None
@@ -482,11 +482,11 @@ class Engine:
             searcher=self.searcher,
         )
 
-    @property
-    def _backstop_s(self) -> float | None:
-        """How seldom is polled what is called back; None: nothing is."""
-        polling = self.settings.polling
-        return polling.backstop_s / polling.speed if calls_back(self.provider) else None
+    def _backstop_s(self, route: str) -> float | None:
+        """How seldom a prediction of this route is polled that is called back; None: it is not."""
+        polling, maker = self.settings.polling, self.relay.bought_from(route)
+        called = maker is not None and calls_back(maker)
+        return polling.backstop_s / polling.speed if called else None
 
     def _make_fetcher(self, inquiry: Inquiry) -> Fetcher:
         """Make what brings media home."""

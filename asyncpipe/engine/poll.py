@@ -110,7 +110,7 @@ class Poller:
         clock: Callable[[], float],
         tell: Callable[[str], None],
         callbacks: Callbacks,
-        backstop_s: float | None,
+        backstop_s: Callable[[str], float | None],
     ) -> None:
         self._inquiry = inquiry
         self._callbacks, self._backstop_s = callbacks, backstop_s
@@ -128,6 +128,7 @@ class Poller:
         prediction_id = ticket.record.attempt.prediction_id
         assert prediction_id is not None, "a submitted job has a prediction id"
         with self._callbacks.expecting(prediction_id) as callback:
+            callback.backstop_s = self._backstop_s(ticket.record.attempt.route)
             await self._poll(ticket, prediction_id, callback)
         if ticket.state not in (JobState.GENERATED, JobState.SUBMITTED):
             # Nobody hears of an end that is not on disk. What is generated has not ended: were
@@ -166,7 +167,7 @@ class Poller:
     ) -> float:
         """How long to wait for the next poll."""
         gap_s = watch.gap_s(age_s)
-        return backstop_gap_s(gap_s, last, backstop_s=self._backstop_s, heard=callback.heard)
+        return backstop_gap_s(gap_s, last, backstop_s=callback.backstop_s, heard=callback.heard)
 
     async def look(self, ticket: Ticket) -> None:
         """Ask once for an unknown job's prediction; one that the provider knows is polled on."""

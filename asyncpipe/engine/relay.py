@@ -65,6 +65,12 @@ class Relay:
         # A model of the main one may look like a lane: it is its own where nobody has that name.
         return self._others.get(name, self.main)
 
+    def bought_from(self, route: str) -> Provider | None:
+        """Who made a prediction of this route; None: a provider that is not here."""
+        if not route.startswith(_MARK):
+            return self.main
+        return self._others.get(route.split(_MARK, 2)[1])
+
     async def submit(self, job: Job, key: str | None = None) -> Prediction:
         """Buy one prediction, as ``Provider.submit`` says."""
         maker, job = self.maker(job), self.plain(job)

@@ -14,12 +14,13 @@ import pytest
 from asyncpipe import Pipeline, Polling
 from asyncpipe.engine import callbacks as callbacks_module
 from asyncpipe.engine.callbacks import KEPT_S, Callbacks
-from asyncpipe.errors import PollFailed, UsageError, WebhookKeysAway
+from asyncpipe.errors import PollFailed, Rejected, UsageError, WebhookKeysAway
 from asyncpipe.flow import Finding, backstop_gap_s
+from asyncpipe.jobs import now
 from asyncpipe.providers import Prediction, PredictionStatus
 from asyncpipe.testing import PIXEL, FakeProvider, Script, run_virtual
-from asyncpipe.webhooks import Delivery, StandardWebhooks, Verifier
-from tests.support.pipelines import job, opened
+from asyncpipe.webhooks import Delivery, StandardWebhooks, Verifier, sign
+from tests.support.pipelines import FLUX, job, opened
 from tests.support.signed import NOW, SECRET, STANDARD, STANDARD_BODY
 
 Call = Callable[[Pipeline], Coroutine[Any, Any, None]]
@@ -276,3 +277,42 @@ def test_without_a_verifier_nothing_is_taken(tmp_path: Path) -> None:
 async def _after(seconds: float, call: Awaitable[None]) -> None:
     await asyncio.sleep(seconds)
     await call
+
+
+@dataclass(kw_only=True)
+class Pottery(Calling):
+    """Another provider, which signs in its own way."""
+
+    name: str = "pottery"
+    verifier: Verifier = field(default_factory=lambda: StandardWebhooks(SECRET))
+
+
+def test_every_provider_of_a_pipeline_may_call_back(tmp_path: Path) -> None:
+    """Each is known by its own signature, and polled seldom if it was told where to call."""
+    main = FakeProvider(default=Script(submits=[Rejected("no")]))
+    other = Pottery(default=Script(generation_s=40, prediction_id="p7"))
+    now_s = int(now().timestamp())
+
+    async def call(pipeline: Pipeline) -> None:
+        await asyncio.sleep(40)
+        body = b'{"id":"p7","status":"succeeded"}'
+        wrong = {**sign(SECRET, "m", now_s, body), "webhook-id": "n"}
+        assert await pipeline.deliver(wrong, body) == 401
+        assert await pipeline.deliver(sign(SECRET, "m", now_s, body), body) == 200
+        await asyncio.Event().wait()
+
+    async def run_it() -> tuple[float, Pipeline]:
+        options: dict[str, Any] = {"fallback_to": [other]}
+        async with opened(tmp_path, main, **options) as pipeline:
+            started = asyncio.get_running_loop().time()
+            async with asyncio.TaskGroup() as tasks:
+                calling = tasks.create_task(call(pipeline))
+                falls = job("mug", fallback=(f"pottery:{FLUX}",))
+                assert (await pipeline.batch_generate([falls])).totals.successful == 1
+                took_s = asyncio.get_running_loop().time() - started
+                calling.cancel()
+            return took_s, pipeline
+
+    took_s, pipeline = run_virtual(run_it())
+    assert (other.polls, took_s) == (1, 40)
+    assert pipeline.deliveries == {"forged": 1, "woken": 1}
