@@ -124,7 +124,7 @@ def test_a_caller_is_told_which_budget_its_job_does_not_fit(tmp_path: Path) -> N
             await pipeline.generate(one)
             with pytest.raises(BudgetReached, match=SPRING) as caught:
                 await pipeline.generate(two)
-            assert (caught.value.budget, pipeline.health().ok) == (SPRING, True)
+            assert (caught.value.budget, pipeline.stopped) == (SPRING, None)
             assert (await pipeline.generate(other)).status == "success"
             assert pipeline.totals.pending == 0
 
