@@ -25,12 +25,13 @@ from tests.support.postgres import shared_url
 
 FAILED = PredictionStatus.FAILED
 SECRET = "a mug for the launch of the submarine"
+LONG = SECRET * 300  # several pages of a database, which are free when it is gone
 NOW = timedelta(0)
 
 
 def secret_jobs(count: int = 3) -> list[asyncpipe.Job]:
     return [
-        asyncpipe.Job(name=f"杯子 {n}", model=FLUX, prompt=SECRET, params={"seed": 4711})
+        asyncpipe.Job(name=f"杯子 {n}", model=FLUX, prompt=LONG, params={"seed": 4711})
         for n in range(count)
     ]
 
@@ -55,6 +56,7 @@ def test_prompts_go_and_money_and_identity_stay(tmp_path: Path) -> None:
     provider = FakeProvider(scripts=scripts, default=Script(generation_s=1.0))
     run_batch(tmp_path, provider, secret_jobs(), retries=0)
     before, sold = sums(tmp_path), len(provider.sold)
+    size = ledger_path(tmp_path).stat().st_size
     assert SECRET.encode() in everywhere(tmp_path)
     looked = forget(tmp_path, dry_run=True)
     assert (looked.jobs, looked.charged, looked.left) == (3, Decimal("0.08"), {})
@@ -64,6 +66,7 @@ def test_prompts_go_and_money_and_identity_stay(tmp_path: Path) -> None:
     assert SECRET.encode() not in everywhere(tmp_path)
     assert b"4711" not in everywhere(tmp_path)
     assert sums(tmp_path) == before
+    assert ledger_path(tmp_path).stat().st_size < size
     assert {row["prompt"] for row in run_virtual(commands.export(tmp_path))} == {"(pruned)"}
     assert forget(tmp_path).jobs == 0
     manifest, results, _ = run_batch(tmp_path, provider, secret_jobs())
@@ -86,10 +89,10 @@ def test_a_failed_job_that_was_pruned_is_not_retried_as_what_is_left_of_it(
     run_virtual(main(retry=False))
     forget(tmp_path)
     run_virtual(main(retry=True))
-    assert {job.prompt for job in provider.submitted} == {SECRET}
+    assert {job.prompt for job in provider.submitted} == {LONG}
     provider.scripts = {"杯子 0": Script()}
     run_batch(tmp_path, provider, secret_jobs(1), retry_failed=True)
-    assert provider.submitted[-1].prompt == SECRET
+    assert provider.submitted[-1].prompt == LONG
     assert read_status(tmp_path).counts["succeeded"] == 1
 
 
@@ -122,6 +125,22 @@ def test_what_is_unknown_or_not_here_is_kept_whole(tmp_path: Path) -> None:
     ]
     assert SECRET.encode() in everywhere(tmp_path)
     assert read_status(tmp_path).reserved == Decimal("0.04")
+
+
+def test_what_may_still_cost_something_or_is_not_fetched_is_kept_whole(tmp_path: Path) -> None:
+    """A failed job with an earlier lost answer; paid media that do not come."""
+    scripts = {
+        "杯子 0": Script(lost=1, end=FAILED, error="no"),
+        "杯子 1": Script(outputs=("data:text/html,%3Chtml%3E",)),
+    }
+    provider = FakeProvider(scripts=scripts)
+    run_batch(tmp_path, provider, secret_jobs(), ambiguous="resubmit", retries=1)
+    done = forget(tmp_path)
+    assert done.jobs == 1
+    assert sorted(done.left) == [
+        "failed, and what they cost may still change",
+        "not ended",
+    ]
 
 
 def test_nobody_may_be_at_work_there(tmp_path: Path) -> None:
