@@ -9,7 +9,7 @@ from typing import TypeAlias
 from asyncpipe.engine import JobLike
 from asyncpipe.jobfile import JobFile, as_file, open_jobs
 from asyncpipe.pricing import PriceBook, Prices, books_of, price_book_of
-from asyncpipe.providers import Provider, known_prices
+from asyncpipe.providers import Provider, known_prices, provider_named
 
 Jobs: TypeAlias = str | Path | JobFile | Iterable[JobLike]
 """The path of a job file, an opened one, or jobs."""
@@ -26,7 +26,10 @@ def file_of(jobs: Jobs) -> JobFile:
 
 def prices_at(file: JobFile, book: PriceBook | None, provider: Provider | None) -> Prices:
     """Every source of prices of jobs: the file's, the user's book, a provider's own; no quotes."""
-    own = known_prices() if provider is None else price_book_of(provider)
+    if provider is None:
+        own = known_prices(provider_named(file.settings.provider))
+    else:
+        own = price_book_of(provider)
     return Prices(
         books=books_of(file.settings.prices, book, own),
         estimate_factor=file.settings.estimate_factor,
