@@ -62,6 +62,14 @@ def submitted(folder: Path) -> int:
         return 0
 
 
+def begun(folder: Path) -> int:
+    """Submits that a ledger knows of, which may not be there yet."""
+    try:
+        return _attempts(folder, "true")
+    except Exception:  # it is being made
+        return 0
+
+
 def intended(folder: Path) -> int:
     """Submits that a ledger says were sent, or about to be: a killed run adds none any more.
 
@@ -79,9 +87,8 @@ def _attempts(folder: Path, which: str) -> int:
 @contextmanager
 def started(*arguments: object, cwd: Path, **options: Any) -> Iterator[subprocess.Popen[str]]:
     """A command that runs beside the test, and not beyond it."""
-    with subprocess.Popen(
-        command(*arguments), cwd=cwd, env=environment(), encoding="utf-8", **options
-    ) as process:
+    options = {"env": environment(), **options}
+    with subprocess.Popen(command(*arguments), cwd=cwd, encoding="utf-8", **options) as process:
         try:
             yield process
         finally:
