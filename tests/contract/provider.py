@@ -33,6 +33,7 @@ from asyncpipe.providers.replicate import Replicate
 from asyncpipe.simulator import Faults, Simulator, SimulatorSettings
 from asyncpipe.testing import FakeAccount, FakeProvider, Script
 from tests.contract.toy import Toy
+from tests.support.keyed_api import KeyedApi
 from tests.support.servers import PNG, listening, serving
 
 MODEL = "demo/text-to-image"
@@ -147,6 +148,13 @@ _ERRORS: Mapping[Trouble, ProviderError] = {
 
 
 @asynccontextmanager
+async def keyed(trouble: Trouble, folder: Path) -> AsyncIterator[Place]:
+    """A made-up API with keys of submits, simulated."""
+    async with _simulated(KeyedApi, trouble, folder, profile="keyed") as place:
+        yield place
+
+
+@asynccontextmanager
 async def scripted(trouble: Trouble, folder: Path) -> AsyncIterator[Place]:
     """FakeProvider, which has nothing at its other end."""
     failed = trouble in (Trouble.FAILED, Trouble.NOT_SAID)
@@ -229,4 +237,4 @@ async def toy(trouble: Trouble, folder: Path) -> AsyncIterator[Place]:
         yield Place(provider=Toy(key, kitchen.origin), submits=lambda: kitchen.works)
 
 
-WORLDS: list[World] = [simulated, scripted, with_account, toy, fal, replicate]
+WORLDS: list[World] = [simulated, scripted, with_account, toy, fal, replicate, keyed]

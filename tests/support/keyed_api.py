@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Collection, Mapping
 from decimal import Decimal
 from urllib.parse import urlencode
@@ -61,7 +62,7 @@ class Unbilled(ApiProvider):
         super().__init__(base, key, headers=headers, simulated=simulated)
 
     async def submit(self, job: Job, *, key: str | None = None) -> Prediction:
-        assert key is not None, "the engine sends one with every submit"
+        key = key or uuid.uuid4().hex
         body = {"prompt": job.prompt, **job.params}
         answer = self._clean(
             await self._http.post(f"/{job.model}", body, headers={"Idempotency-Key": key})

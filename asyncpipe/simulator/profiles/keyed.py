@@ -17,7 +17,7 @@ from asyncpipe.simulator.sales import Sales
 from asyncpipe.simulator.submit import lose, read_body
 from asyncpipe.simulator.wire import Service
 
-_REFUSED = {"rate_limited": 429, "overloaded": 503, "no_balance": 403, "firewall": 403}
+_REFUSED = {"rate_limited": 429, "overloaded": 503, "no_balance": 402, "firewall": 403}
 
 _ENDS = {"completed": "completed", "failed": "failed", "moderated": "nsfw"}
 

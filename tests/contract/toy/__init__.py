@@ -1,32 +1,34 @@
-"""A toy provider: other paths, other words, no quotes, no uploads; a folder, and nothing else."""
+"""A provider for a made-up API, whole: a kitchen whose works are cooking, served or burnt.
+
+Yours begins as a copy of this file. Put it into a package of your own and name it there::
+
+    [project.entry-points."asyncpipe.providers"]
+    toy = "my_package.toy"
+
+Then ``asyncpipe run jobs.yaml --provider toy`` buys from it, with the key in TOY_TOKEN, and
+``asyncpipe.testing.check_provider`` tries whether it does what asyncpipe relies on.
+"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
-from types import TracebackType
-from typing import Any, Self
-from urllib.parse import quote, urlsplit
-
-import orjson
-
-from asyncpipe.errors import (
-    BalanceExhausted,
-    KeyRefused,
-    Overloaded,
-    PollFailed,
-    PredictionGone,
-    ProviderError,
-    RateLimited,
-    Rejected,
-    SubmitUnknown,
-    UsageError,
-)
-from asyncpipe.http import HttpAnswer, HttpClient, retry_after_s
 from asyncpipe.jobs import Job
-from asyncpipe.providers import Prediction, PredictionStatus
+from asyncpipe.providers.kit import (
+    ApiProvider,
+    HttpAnswer,
+    Prediction,
+    PredictionStatus,
+    base_of,
+    failed_poll,
+    holds_key,
+    read_json,
+    read_key,
+    refused_submit,
+    segment,
+)
 
 KEY_VARIABLES = ("TOY_TOKEN",)
+
+HOME = "https://toy.example"
 
 _PHASES = {
     "cooking": PredictionStatus.RUNNING,
@@ -35,97 +37,56 @@ _PHASES = {
 }
 
 _REFUND = {"yes": True, "no": False}
-
-_REFUSALS: dict[int, type[ProviderError]] = {
-    401: KeyRefused,
-    402: BalanceExhausted,
-    429: RateLimited,
-    503: Overloaded,
-}
+"""Whether a burnt work's money comes back; what is not said nobody knows: None."""
 
 
 def has_key() -> bool:
-    return bool(os.environ.get(KEY_VARIABLES[0]))
+    return holds_key(KEY_VARIABLES)
 
 
 def connect(*, base_url: str | None, simulated: bool, keyless: bool) -> Toy:
-    token = "simulated" if simulated else os.environ.get(KEY_VARIABLES[0], "")
-    if not token and not keyless:
-        raise UsageError(f"no token: set {KEY_VARIABLES[0]}")
-    return Toy(token, base_url or "https://toy.example", simulated=simulated)
+    key = "" if keyless else read_key(None, KEY_VARIABLES, simulated=simulated)
+    return Toy(key, base_url or HOME, simulated=simulated)
 
 
-class Toy:
-    """A kitchen: works are cooking, served or burnt."""
+class Toy(ApiProvider):
+    """Where it is and which key it takes is ApiProvider's; here are its paths and its words."""
 
     name = "toy"
 
-    def __init__(self, token: str, base_url: str, *, simulated: bool = False) -> None:
-        self._simulated, self._base_url = simulated, base_url
-        self._http = HttpClient(base_url, headers={"X-Toy-Token": token})
-
-    @property
-    def origin(self) -> str:
-        parts = urlsplit(self._base_url)
-        return "simulator" if self._simulated else f"{parts.scheme}://{parts.netloc}"
-
-    @property
-    def simulated(self) -> bool:
-        return self._simulated
+    def __init__(self, token: str, base_url: str = HOME, *, simulated: bool = False) -> None:
+        base = base_of(base_url, example=HOME, simulated=simulated)
+        super().__init__(base, token, headers={"X-Toy-Token": token}, simulated=simulated)
 
     async def submit(self, job: Job) -> Prediction:
         order = {"recipe": job.model, "wish": job.prompt, "extra": dict(job.params)}
-        answer = await self._http.post("/v2/works", order)
-        work = _work(answer)
-        if work.get("ref"):
-            return _prediction(work)
-        if 400 <= answer.status < 500 or answer.status == 503:
-            raise _refusal(answer)
-        raise SubmitUnknown("the kitchen took the order and named no work", status=answer.status)
+        # Raises NotSent where surely nothing left, SubmitUnknown where it may have been taken.
+        answer = self._clean(await self._http.post("/v2/works", order))
+        if (work := _prediction(answer)) is None:
+            raise refused_submit(answer, _problem(answer))
+        return work
 
     async def poll(self, prediction_id: str, *, route: str = "") -> Prediction:
-        answer = await self._http.get(f"/v2/works/{quote(prediction_id, safe='')}")
-        if answer.status == 404:
-            raise PredictionGone("the kitchen does not know the work", status=404)
-        if answer.status != 200:
-            raise PollFailed(f"the kitchen answers {answer.status}", status=answer.status)
-        return _prediction(_work(answer))
-
-    async def __aenter__(self) -> Self:
-        await self._http.__aenter__()
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self._http.__aexit__(exc_type, exc, traceback)
+        answer = self._clean(await self._http.get(f"/v2/works/{segment(prediction_id)}"))
+        if (work := _prediction(answer)) is None:
+            raise failed_poll(answer, _problem(answer))
+        return work
 
 
-def _work(answer: HttpAnswer) -> Mapping[str, Any]:
-    try:
-        work = orjson.loads(answer.body)["work"]
-    except (ValueError, KeyError, TypeError):
-        return {}
-    return work if isinstance(work, dict) else {}
-
-
-def _prediction(work: Mapping[str, Any]) -> Prediction:
+def _prediction(answer: HttpAnswer) -> Prediction | None:
+    work = (read_json(answer.body) or {}).get("work")
+    if not isinstance(work, dict) or not work.get("ref"):
+        return None
+    phase = str(work.get("phase"))
     return Prediction(
         id=str(work["ref"]),
-        status=_PHASES[work["phase"]],
+        status=_PHASES.get(phase, PredictionStatus.RUNNING),
         outputs=tuple(dish["href"] for dish in work.get("dishes", ())),
         error=work.get("why"),
-        released=_REFUND.get(work.get("refund", "")),
-        said=work["phase"],
+        released=_REFUND.get(str(work.get("refund"))),
+        said=phase,
     )
 
 
-def _refusal(answer: HttpAnswer) -> ProviderError:
-    text = f"the kitchen refuses the order ({answer.status})"
-    kind = _REFUSALS.get(answer.status, Rejected)
-    if issubclass(kind, RateLimited):
-        return kind(text, status=answer.status, retry_after_s=retry_after_s(answer.headers))
-    return kind(text, status=answer.status)
+def _problem(answer: HttpAnswer) -> str:
+    return str((read_json(answer.body) or {}).get("problem", ""))
