@@ -16,17 +16,19 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable
+from decimal import Decimal
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import aiohttp
 
-from asyncpipe import AtlasCloud, Pipeline, Polling
+from asyncpipe import AtlasCloud, Pipeline, Polling, Provider, Rate, SpendingLimits
 from asyncpipe.engine.verify import verify
 from asyncpipe.ledger.connection import Connection
 from asyncpipe.ledger.database import SqliteLedger
 from asyncpipe.testing import FakeProvider, run_virtual
+from tests.support.keyed_api import KeyedApi
 
 MODEL = "black-forest-labs/flux-2-pro/text-to-image"
 
@@ -93,21 +95,29 @@ def install() -> None:
 
 
 async def run(folder: Path, url: str, jobs: Iterable[dict[str, Any]], what: str) -> None:
-    """Run (``same``: over an unchanged file), or collect, or verify and collect."""
+    """Run (``same``: over an unchanged file), or collect, or verify and collect.
+
+    ``keyed``: run with the provider whose submits have keys.
+    """
     if what == "verify":
         await verify(folder)
-    provider = AtlasCloud("any", base_url=url)
+    provider: Provider = AtlasCloud("any", base_url=url)
+    spending = SpendingLimits()
+    if what == "keyed":
+        provider = KeyedApi("any", url)
+        spending = SpendingLimits(prices={MODEL: Rate(per_job=Decimal("0.05"))})
     polling = Polling(initial_s=0.01, maximum_s=0.02)
     async with Pipeline(
         provider,
         folder,
+        spending=spending,
         max_workers=2,
         polling=polling,
         min_free_bytes=0,
         search_s=0.2,
         local_files=folder.parent,
     ) as pipeline:
-        if what in ("run", "same"):
+        if what in ("run", "same", "keyed"):
             await pipeline.batch_generate(jobs, digest="d1" if what == "same" else None)
         else:
             await pipeline.collect()

@@ -20,6 +20,7 @@ import pytest
 from asyncpipe import read_manifest
 from asyncpipe.errors import LedgerError
 from asyncpipe.simulator.books import Books
+from asyncpipe.simulator.faults import Faults
 from asyncpipe.simulator.server import Simulator
 from asyncpipe.simulator.settings import SimulatorSettings
 from tests.support import ROOT
@@ -73,10 +74,19 @@ async def settled(url: str, ours: set[asyncio.Task[Any] | None]) -> None:
         await asyncio.wait(others)
 
 
-def against_simulator(tmp_path: Path, steps: Callable[[Runner, Books], T]) -> T:
+def against_simulator(
+    tmp_path: Path, steps: Callable[[Runner, Books], T], *, profile: str = "atlas", faults: str = ""
+) -> T:
     """Do ``steps`` in a thread beside a simulator: runs that are killed, and its books."""
     path = tmp_path / "books"
-    simulated = SimulatorSettings(generation_s=(0.2, 1.0), speed=50, body_bytes=3000, books=path)
+    simulated = SimulatorSettings(
+        profile=profile,
+        faults=Faults.parse(faults),
+        generation_s=(0.2, 1.0),
+        speed=50,
+        body_bytes=3000,
+        books=path,
+    )
 
     async def main() -> T:
         loop, ours = asyncio.get_running_loop(), {asyncio.current_task()}
