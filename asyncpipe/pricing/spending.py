@@ -154,7 +154,7 @@ class SpendingLimits:
         budget = Budget(cap, committed, in_flight, purses)
         return Spending(
             budget=budget,
-            prices=replace(prices, books=(*prices.books, *more), quotes=quotes.quotes),
+            prices=replace(prices, books=(*more, *prices.books), quotes=quotes.quotes),
             quotes=quotes,
             balance=Balance(provider, budget, least=self.min_balance, tell=tell),
             tell=tell,

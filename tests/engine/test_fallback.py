@@ -38,7 +38,7 @@ from asyncpipe.jobs import (
     read_lane,
     ways_of,
 )
-from asyncpipe.providers import Prediction, PredictionStatus
+from asyncpipe.providers import Prediction, PredictionStatus, known_prices
 from asyncpipe.testing import FakeProvider, Script, run_virtual
 from tests.support.batches import FLUX, run_counted
 from tests.support.pipelines import clock_restarts
@@ -204,7 +204,7 @@ def test_a_stranger_is_named_before_anything_is_spent(tmp_path: Path) -> None:
 
 
 def test_every_lane_has_a_price(tmp_path: Path) -> None:
-    main = FakeProvider()
+    main = FakeProvider(price_book=known_prices(simulated=True))
     with pytest.raises(UsageError, match="spare:unpriced"):
         run(tmp_path, main, spare(), [job(fallback=("spare:unpriced",))])
     assert main.submits == 0
