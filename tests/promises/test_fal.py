@@ -17,7 +17,7 @@ from asyncpipe.pricing import from_micro
 from asyncpipe.simulator import BookedPrediction, Books, Faults, Simulator, SimulatorSettings
 from tests.support.chaos import LONG, bought, every_fault, on_disk
 from tests.support.clock import Clock
-from tests.support.command_line import asyncpipe, books, manifest, write_jobs
+from tests.support.command_line import a_simulator, asyncpipe, books, manifest, write_jobs
 from tests.support.servers import PNG
 
 IMAGE, VIDEO = "fal-ai/flux/dev", "fal-ai/kling-video/v2/master/text-to-video"
@@ -200,3 +200,17 @@ def test_a_job_file_of_fals_runs_from_the_command_line(tmp_path: Path) -> None:
     other = asyncpipe("run", "fal.yaml", "--simulate", "--provider", "atlas", cwd=tmp_path)
     assert other.returncode == 2, other.stderr
     assert "fal" in other.stderr
+
+
+def test_an_admins_key_compares_the_ledger_with_the_bill(tmp_path: Path) -> None:
+    """Request by request; to another key fal tells none, and that is said."""
+    write_jobs(tmp_path / "fal.yaml", JOB_FILE.rpartition("  - {name: made")[0])
+    with a_simulator(tmp_path, "--profile", "fal") as url:
+        done = asyncpipe("run", "fal.yaml", "--base-url", url, cwd=tmp_path, FAL_KEY="admin:a")
+        assert done.returncode == 0, done.stdout + done.stderr
+        agrees, refused = (
+            asyncpipe("reconcile", "out", "--base-url", url, cwd=tmp_path, FAL_KEY=key)
+            for key in ("admin:a", "user:b")
+        )
+    assert (agrees.returncode, "Ledger and bill agree" in agrees.stdout) == (0, True)
+    assert (refused.returncode, "ADMIN keys only" in refused.stderr) == (3, True)
