@@ -6,8 +6,8 @@ Everything public is a name of this module, by what it is for::
         Pipeline, Handle, JobUpdate, ShardWork, Health, HealthStatus, Job, JobDict, JobLike, Jobs,
         JobType, load_jobs, JobFile, LocalFile
     Settings
-        Limits, Deadlines, Polling, SpendingLimits, Links, OutputPlace, BucketUrl, Ambiguous,
-        PollingPolicy, WindowKind, Notify, Recipient, NoticeFormat
+        Limits, Deadlines, Polling, Recovery, Storage, LedgerAt, SpendingLimits, Links, OutputPlace,
+        BucketUrl, Ambiguous, PollingPolicy, WindowKind, Notify, Recipient, NoticeFormat
     Results
         Result, Reason, Outcome, Asset, Manifest, Totals, read_manifest
     Hooks and events
@@ -135,6 +135,7 @@ if TYPE_CHECKING:
         JobRecord,
         JobState,
         JobType,
+        LedgerAt,
         Limits,
         Links,
         LocalFile,
@@ -149,12 +150,14 @@ if TYPE_CHECKING:
         PolledAgain,
         Polling,
         PollingPolicy,
+        Recovery,
         Released,
         Resubmitted,
         RetryAsked,
         Sent,
         Settled,
         SoughtAgain,
+        Storage,
         StoredAsset,
         Submitted,
         Succeeded,
@@ -286,6 +289,7 @@ __all__ = [
     "JobUpdate",
     "Jobs",
     "KeyRefused",
+    "LedgerAt",
     "LedgerError",
     "Limits",
     "Links",
@@ -330,6 +334,7 @@ __all__ = [
     "Reason",
     "Recipient",
     "Reconciled",
+    "Recovery",
     "Rejected",
     "Released",
     "Replicate",
@@ -343,6 +348,7 @@ __all__ = [
     "SoughtAgain",
     "SpendingLimits",
     "Status",
+    "Storage",
     "StoredAsset",
     "SubmitStopped",
     "SubmitUnknown",
@@ -440,6 +446,7 @@ _ROOMS = {
     "JobUpdate": "engine",
     "Jobs": "engine",
     "KeyRefused": "errors",
+    "LedgerAt": "jobs",
     "LedgerError": "errors",
     "Limits": "jobs",
     "Links": "jobs",
@@ -484,6 +491,7 @@ _ROOMS = {
     "Reason": "report",
     "Recipient": "webhooks",
     "Reconciled": "report",
+    "Recovery": "jobs",
     "Rejected": "errors",
     "Released": "jobs",
     "Replicate": "providers.replicate",
@@ -497,6 +505,7 @@ _ROOMS = {
     "SoughtAgain": "jobs",
     "SpendingLimits": "pricing",
     "Status": "report",
+    "Storage": "jobs",
     "StoredAsset": "jobs",
     "SubmitStopped": "errors",
     "SubmitUnknown": "errors",

@@ -26,7 +26,7 @@ SOON = Polling(initial_s=0.01, factor=1.0, maximum_s=0.01)
 
 def a_pipeline(folder: Path, provider: FakeProvider | None = None) -> Pipeline:
     provider = provider or FakeProvider(default=Script(generation_s=0.0))
-    return Pipeline(provider, folder, min_free_bytes=0, polling=SOON)
+    return Pipeline(provider, folder, polling=SOON, storage={"min_free_bytes": 0})
 
 
 def test_a_script_runs_a_batch_and_looks_at_it(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def heard(event, job):
         print("submitted", flush=True)
 
 provider = FakeProvider(default=Script(generation_s=float(sys.argv[3])))
-pipeline = Pipeline(provider, sys.argv[1], min_free_bytes=0, on_event=heard)
+pipeline = Pipeline(provider, sys.argv[1], storage={{"min_free_bytes": 0}}, on_event=heard)
 job = {{"name": "mug", "model": "{model}", "prompt": "a mug"}}
 if sys.argv[2] == "run":
     sync.run(pipeline, [job])

@@ -21,7 +21,7 @@ from asyncpipe.commands import prices_of, told
 from asyncpipe.engine import Pipeline
 from asyncpipe.errors import UsageError
 from asyncpipe.jobfile import JobFile, load_price_file, open_jobs
-from asyncpipe.jobs import OutputPlace, checked_ambiguous
+from asyncpipe.jobs import OutputPlace, Recovery, Storage, checked_ambiguous
 from asyncpipe.ledger import SharedPlace, where_of
 from asyncpipe.media import GIB
 from asyncpipe.pricing import PriceBook, Quotes
@@ -136,9 +136,8 @@ async def _enqueue(
             provider,
             into.path,
             spending=replace(settings.spending, quotes=quoting),
-            ambiguous=settings.ambiguous,
-            same_account=options.same_account,
-            take_up=False,
+            recovery=Recovery(ambiguous=settings.ambiguous, take_up=False),
+            storage=Storage(same_account=options.same_account),
         )
         for line in made_of(file):
             echo(f"  {line}")

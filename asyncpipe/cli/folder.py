@@ -35,7 +35,7 @@ from asyncpipe.engine import (
     Resolved,
     Verified,
 )
-from asyncpipe.jobs import Deadlines, JobState, Links, OutputPlace, Polling, now
+from asyncpipe.jobs import Deadlines, JobState, Links, OutputPlace, Polling, Recovery, Storage, now
 from asyncpipe.ledger import STATE_FOLDER, make_folders, origin_of
 from asyncpipe.pricing import usd
 from asyncpipe.report import (
@@ -133,11 +133,10 @@ async def _collect(options: CollectOptions, simulated: Simulated | None) -> End:
             ),
             polling=polling,
             deadlines=deadlines,
-            search_s=search_s,
-            same_account=options.same_account,
             on_event=progress,
             on_remark=lambda line: options.output.echo(printable(line)),
-            take_up=False,
+            recovery=Recovery(search_s=search_s, take_up=False),
+            storage=Storage(same_account=options.same_account),
         )
         work = partial(pipeline.collect, lost=options.lost)
         return await work_in(pipeline, work, progress=progress, grace_s=options.grace)

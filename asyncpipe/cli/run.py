@@ -47,7 +47,10 @@ from asyncpipe.jobs import (
     Ambiguous,
     Job,
     JobState,
+    LedgerAt,
     OutputPlace,
+    Recovery,
+    Storage,
     checked_ambiguous,
     providers_in,
 )
@@ -211,7 +214,6 @@ async def _run(
             on_event=progress,
             notify=notify,
             **_told(options, file, simulated),
-            take_up=False,
         )
         for line in _begun(file, folder, before):
             echo(line)
@@ -253,18 +255,23 @@ def _told(options: RunOptions, file: JobFile, simulated: Simulated | None) -> di
     return {
         "max_workers": options.max_workers or settings.max_workers,
         "limits": replace(settings.limits, window=settings.window),
-        "retries": settings.retries,
         "deadlines": deadlines,
         "polling": polling,
-        "patience_s": options.patience,
-        "min_free_bytes": round(options.min_free * GIB),
-        "ambiguous": _ambiguous(options, file),
-        "search_s": search_s,
-        "same_account": options.same_account,
-        "lease_s": options.lease_s,
-        "fetch_missing": not options.no_fetch_missing,
-        "public_url": links.public_url,
-        "presign": links.presign,
+        "recovery": Recovery(
+            retries=settings.retries,
+            patience_s=options.patience,
+            ambiguous=_ambiguous(options, file),
+            search_s=search_s,
+            fetch_missing=not options.no_fetch_missing,
+            take_up=False,
+        ),
+        "storage": Storage(
+            min_free_bytes=round(options.min_free * GIB),
+            public_url=links.public_url,
+            presign=links.presign,
+            same_account=options.same_account,
+        ),
+        "ledger": LedgerAt(lease_s=options.lease_s),
         "on_remark": partial(_remark, options.output),
     }
 

@@ -18,7 +18,7 @@ from asyncpipe.engine import resolve as resolve_in
 from asyncpipe.engine import take_prediction as take_in
 from asyncpipe.engine import verify as verify_in
 from asyncpipe.errors import FolderInUse, ProviderError, UsageError
-from asyncpipe.jobs import Hook, Links, OutputPlace, place_of
+from asyncpipe.jobs import Hook, LedgerAt, Links, OutputPlace, Recovery, Storage, place_of
 from asyncpipe.ledger import Origin, SharedPlace, Where, check_account, origin_of, where_of
 from asyncpipe.pricing import Bill, HasBill
 from asyncpipe.providers import HasBills, Provider, connect
@@ -109,11 +109,10 @@ async def collect(
     async with Pipeline(
         await _given(provider, _at(folder, ledger, place)),
         folder,
-        search_s=search_s,
-        same_account=same_account,
-        ledger=ledger,
-        place=place,
+        ledger=LedgerAt(url=ledger, place=place),
         on_event=on_event,
+        recovery=Recovery(search_s=search_s, take_up=False),
+        storage=Storage(same_account=same_account),
     ) as pipeline:
         return await pipeline.collect(lost=lost)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from asyncpipe.engine.engine import EngineSettings
 from asyncpipe.errors import UsageError
-from asyncpipe.jobs import TINY, check_number, check_whole
+from asyncpipe.jobs import check_whole
 
 _PARTS = ("name", "origin", "simulated", "submit", "poll", "__aenter__", "__aexit__")
 
@@ -12,12 +12,6 @@ _PARTS = ("name", "origin", "simulated", "submit", "poll", "__aenter__", "__aexi
 def check_settings(settings: EngineSettings) -> None:
     """Raise UsageError naming the option that is wrong: found later it would stop paid work."""
     check_whole("max_workers", settings.workers, 1)
-    check_whole("retries", settings.retries.usual, 0)
-    check_whole("min_free_bytes", settings.min_free_bytes, 0)
-    if settings.patience_s is not None:
-        check_number("patience_s", settings.patience_s, 0.0)
-    check_number("search_s", settings.search_s, 0.0)
-    check_number("lease_s", settings.lease_s, TINY)
 
 
 def check_provider_object(provider: object) -> None:

@@ -21,7 +21,6 @@ from types import TracebackType
 from typing import Any, Self
 
 from asyncpipe.engine.answers import safely
-from asyncpipe.engine.chase import PATIENCE_S
 from asyncpipe.engine.controls import UNSAID, Controls, Unsaid, changed
 from asyncpipe.engine.decide import RetryPolicy
 from asyncpipe.engine.engine import Engine, EngineSettings
@@ -38,24 +37,24 @@ from asyncpipe.flow import Limiter
 from asyncpipe.jobfile import has_placeholder
 from asyncpipe.jobs import (
     ENDED,
-    Ambiguous,
     Deadlines,
     Hook,
     Job,
     JobRecord,
     JobState,
+    LedgerAt,
     Limits,
     Links,
     OutputPlace,
     Polling,
+    Recovery,
+    Storage,
     Withdrawn,
-    checked_ambiguous,
     group_of,
     now,
     place_of,
 )
 from asyncpipe.ledger import Named, ResultRow, where_of
-from asyncpipe.media import GIB
 from asyncpipe.pricing import SpendingLimits, Tell
 from asyncpipe.providers import Provider
 from asyncpipe.report import (
@@ -144,25 +143,14 @@ class Pipeline:
     """Run jobs into one output folder; a service keeps one for its lifetime.
 
     ``max_workers`` bounds the predictions in flight, ``limits`` what else may be under way,
-    ``spending`` the money; a mapping of its fields will do for each group. ``retries`` is how
-    often a failure that the provider does not charge for is submitted again; ``patience_s``
-    ends what waits when no submit was accepted for so long (None: never). Nothing is submitted
-    while less than ``min_free_bytes`` are free on the disk. ``ambiguous`` says, as in a job
-    file, what becomes of a submit whose answer was lost: it is looked for in the provider's
-    list for at least ``search_s`` seconds. With ``resubmit``, or ``resubmit_unknown``, it is
-    sent again, at most ``retries`` times, and may be paid twice. ``fallback_to`` are
-    providers besides, which jobs may fall back to by name. ``same_account`` takes a key
-    of another account than the one that the folder was bought with. Without ``fetch_missing``
-    files that are gone from the folder are left alone; without ``take_up`` so are jobs that
-    were accepted before and not submitted. With a ``ledger`` (``postgresql://…``) that others
-    may share this is one of its workers, whose lease of ``lease_s`` seconds says how long its
-    jobs are left alone; ``place`` is the name of the output place there, by default the folder
-    as it is given. Jobs that name files of this machine are refused unless those lie below
-    ``local_files``. ``on_event`` is a hook, or several, that every event is given to;
-    ``on_remark`` (default: the log) is called with what users should know. ``notify`` are URLs
-    that are told when a batch ends, stops or needs a decision, see ``Notify``. Jobs run in the
-    pipeline's own tasks: leaving early loses nothing paid for. Raises FolderInUse, LedgerError,
-    UsageError (another provider's or account's folder).
+    ``spending`` the money; ``recovery`` says what is done about what goes wrong, ``storage`` where
+    files may come from and how they are linked to. For each group a mapping of its fields will do.
+    With a ``ledger`` (``postgresql://…``, or ``LedgerAt``) that others may share this is one of its
+    workers. ``on_event`` is a hook, or several, that every event is given to; ``on_remark``
+    (default: the log) is called with what users should know. ``notify`` are URLs that are told when
+    a batch ends, stops or needs a decision, see ``Notify``. Jobs run in the pipeline's own tasks:
+    leaving early loses nothing paid for. Raises FolderInUse, LedgerError, UsageError (another
+    provider's or account's folder, an option that is wrong).
     """
 
     folder: OutputPlace
@@ -178,50 +166,43 @@ class Pipeline:
         spending: SpendingLimits | Mapping[str, Any] | None = None,
         deadlines: Deadlines | Mapping[str, float] | None = None,
         polling: Polling | Mapping[str, Any] | None = None,
-        retries: int = 2,
-        patience_s: float | None = PATIENCE_S,
-        min_free_bytes: int = GIB,
-        ambiguous: Ambiguous = "find",
-        search_s: float = 120.0,
-        ledger: str | None = None,
-        place: str | None = None,
-        lease_s: float = 30.0,
-        resubmit_unknown: bool = False,
-        same_account: bool = False,
+        recovery: Recovery | Mapping[str, Any] | None = None,
+        storage: Storage | Mapping[str, Any] | None = None,
+        ledger: str | LedgerAt | Mapping[str, Any] | None = None,
         fallback_to: Iterable[Provider] = (),
-        fetch_missing: bool = True,
-        take_up: bool = True,
-        local_files: str | OutputPlace | None = None,
-        public_url: str | None = None,
-        presign: str | None = None,
         on_event: Hook | Iterable[Hook] | None = None,
         on_remark: Tell = logger.warning,
         notify: Notify | str | Sequence[str] | None = None,
         seed: int | None = None,
     ) -> None:
         self._provider, *others = _checked(provider, *fallback_to)
-        ambiguous = "resubmit" if resubmit_unknown else checked_ambiguous(ambiguous)
-        self.folder, self._ledger, self._place = _one_place(output_dir), ledger, place
+        recovered, stored = (
+            group_of(Recovery, "recovery", recovery),
+            group_of(Storage, "storage", storage),
+        )
+        at = {"url": ledger} if isinstance(ledger, str) else ledger
+        self._ledger_at = group_of(LedgerAt, "ledger", at)
+        self.folder = _one_place(output_dir)
         self._settings = EngineSettings(
             workers=max_workers,
             limits=Limits.of(limits),
-            retries=RetryPolicy(retries, ambiguous == "resubmit"),
+            retries=RetryPolicy(recovered.retries, recovered.ambiguous == "resubmit"),
             deadlines=group_of(Deadlines, "deadlines", deadlines),
             polling=group_of(Polling, "polling", polling),
-            patience_s=patience_s,
-            min_free_bytes=min_free_bytes,
-            ambiguous=ambiguous,
-            search_s=search_s,
-            fetch_missing=fetch_missing,
-            local_files=None if local_files is None else place_of(local_files),
+            patience_s=recovered.patience_s,
+            min_free_bytes=stored.min_free_bytes,
+            ambiguous=recovered.ambiguous,
+            search_s=recovered.search_s,
+            fetch_missing=recovered.fetch_missing,
+            local_files=None if stored.local_files is None else place_of(stored.local_files),
             spending=group_of(SpendingLimits, "spending", spending),
-            links=Links.of(public_url, presign),
+            links=Links.of(stored.public_url, stored.presign),
             tell=safely(on_remark),
-            same_account=same_account,
+            same_account=stored.same_account,
             fallback_to=tuple(others),
-            lease_s=lease_s,
+            lease_s=self._ledger_at.lease_s,
             hooks=_several(on_event),
-            take_up=take_up,
+            take_up=recovered.take_up,
             rng=Random(seed),
             notify=Notify.of(notify),
         )
@@ -315,7 +296,7 @@ class Pipeline:
 
     async def _enter(self, stack: AsyncExitStack) -> None:
         # Assembled here, not in __init__: a pipeline may be made outside a loop, opened again.
-        where = where_of(self.folder, self._ledger, self._place)
+        where = where_of(self.folder, self._ledger_at.url, self._ledger_at.place)
         engine = Engine(self._provider, where, self._settings)
         await engine.open(stack)
         self._engine = engine

@@ -11,6 +11,7 @@ from asyncpipe.errors import UsageError
 
 if TYPE_CHECKING:
     from asyncpipe.jobs.job import JobType
+    from asyncpipe.jobs.places import OutputPlace
 
 TINY = 5e-324
 """The smallest float above zero: as a minimum it means "greater than 0"."""
@@ -45,6 +46,72 @@ def group_of(kind: type[G], word: str, said: G | Mapping[str, Any] | None) -> G:
         if name not in known:
             raise UsageError(f"{word}: unknown key {name!r}: {', '.join(known)} are known")
     return kind(**(told or {}))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recovery:
+    """What is done about what goes wrong, and about what earlier runs have left.
+
+    ``retries`` is how often a failure that the provider does not charge for is submitted again,
+    where the job says nothing; ``patience_s`` ends what waits when no submit was accepted for so
+    many seconds (None: never). ``ambiguous`` says, as in a job file, what becomes of a submit whose
+    answer was lost: it is looked for in the provider's list for at least ``search_s`` seconds; with
+    ``resubmit`` it is sent again, at most ``retries`` times, and may be paid twice. Without
+    ``fetch_missing`` files that are gone are left alone; without ``take_up`` so are jobs that were
+    accepted before and not submitted. Raises UsageError naming the field that is wrong.
+    """
+
+    retries: int = 2
+    ambiguous: Ambiguous = "find"
+    search_s: float = 120.0
+    patience_s: float | None = 600.0
+    fetch_missing: bool = True
+    take_up: bool = True
+
+    def __post_init__(self) -> None:
+        check_whole("retries", self.retries, 0)
+        checked_ambiguous(self.ambiguous)
+        check_number("search_s", self.search_s, 0.0)
+        if self.patience_s is not None:
+            check_number("patience_s", self.patience_s, 0.0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Storage:
+    """Where files may come from and lie, and how they are linked to.
+
+    Nothing is submitted while less than ``min_free_bytes`` are free on the disk. Jobs that name
+    files of this machine are refused unless those lie below ``local_files``, a folder or an
+    ``s3://`` prefix. ``public_url`` and ``presign`` link to assets as in a job file.
+    ``same_account`` takes a key of another account than the one that the place was bought with.
+    Raises UsageError naming the field that is wrong.
+    """
+
+    min_free_bytes: int = 1024**3
+    local_files: str | OutputPlace | None = None
+    public_url: str | None = None
+    presign: str | None = None
+    same_account: bool = False
+
+    def __post_init__(self) -> None:
+        check_whole("min_free_bytes", self.min_free_bytes, 0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LedgerAt:
+    """A ledger that many may share: its ``url`` (``postgresql://…``), and who we are in it.
+
+    ``place`` is the name of the output place there, by default the folder as it is given;
+    ``lease_s`` is for how many seconds a worker's jobs are left alone that is not heard of. Raises
+    UsageError naming the field that is wrong.
+    """
+
+    url: str | None = field(default=None, repr=False)
+    place: str | None = None
+    lease_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        check_number("lease_s", self.lease_s, TINY)
 
 
 POLICIES: Mapping[str, frozenset[str]] = {

@@ -23,7 +23,7 @@ from asyncpipe._text import printable
 from asyncpipe.engine import Pipeline, ShardWork
 from asyncpipe.errors import AsyncpipeError, ClaimLost, LedgerError, UsageError
 from asyncpipe.jobfile import parse_jobs
-from asyncpipe.jobs import Job, JobState
+from asyncpipe.jobs import Job, JobState, LedgerAt, Recovery, Storage
 from asyncpipe.ledger import place_settings
 from asyncpipe.providers import connect
 from asyncpipe.queues.settings import PlaceSettings
@@ -274,24 +274,26 @@ def pipeline_of(place: str, said: PlaceSettings, worker: WorkerSettings) -> Pipe
     return Pipeline(
         connect(said.provider, base_url=said.base_url),
         said.folder or place,
-        ledger=worker.ledger,
-        place=place,
-        lease_s=worker.lease_s,
+        ledger=LedgerAt(url=worker.ledger, place=place, lease_s=worker.lease_s),
         max_workers=said.max_workers,
         limits=said.limits,
         spending=said.spending,
         deadlines=said.deadlines,
         polling=said.polling,
-        retries=said.retries,
-        patience_s=said.patience_s,
-        min_free_bytes=said.min_free_bytes,
-        ambiguous=said.ambiguous,
-        search_s=said.search_s,
-        same_account=said.same_account,
-        public_url=said.public_url,
-        presign=said.presign,
-        fetch_missing=False,  # other workers' files may be on other machines
-        take_up=False,
+        recovery=Recovery(
+            retries=said.retries,
+            ambiguous=said.ambiguous,
+            search_s=said.search_s,
+            patience_s=said.patience_s,
+            fetch_missing=False,  # other workers' files may be on other machines
+            take_up=False,
+        ),
+        storage=Storage(
+            min_free_bytes=said.min_free_bytes,
+            public_url=said.public_url,
+            presign=said.presign,
+            same_account=said.same_account,
+        ),
     )
 
 

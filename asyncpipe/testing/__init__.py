@@ -13,7 +13,7 @@ A test of a service needs no network, no key, and no patience::
     ...     )
     ...     job = {"name": "mug", "model": "demo/text-to-image", "prompt": "a mug"}
     ...     with TemporaryDirectory() as folder:
-    ...         async with Pipeline(provider, folder, min_free_bytes=0) as pipeline:
+    ...         async with Pipeline(provider, folder, storage={"min_free_bytes": 0}) as pipeline:
     ...             result = await pipeline.generate(job)
     ...     return f"{result.outcome}: {result.cost:.2f} USD, {provider.money} are left"
     >>> run_virtual(main())

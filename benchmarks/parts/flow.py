@@ -53,9 +53,9 @@ def run(provider: Limited, jobs: int, *, polling: Polling | None = None, workers
             folder,
             max_workers=workers,
             polling=polling,
-            min_free_bytes=0,
             seed=provider.seed,
             limits=Limits(downloads=64),
+            storage={"min_free_bytes": 0},
         ) as pipeline:
             batch = (Job(name=f"{n}", model=MODEL, prompt=f"a mug {n}") for n in range(jobs))
             totals = (await pipeline.batch_generate(batch)).totals

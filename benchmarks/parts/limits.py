@@ -88,10 +88,9 @@ async def _share(url: str, folder: Path, seconds: float) -> Seen:
             async with Pipeline(
                 provider,
                 place,
-                ledger=url,
-                place=folder.name,
-                min_free_bytes=0,
+                ledger={"url": url, "place": folder.name},
                 polling=Polling(initial_s=0.1, maximum_s=0.4),
+                storage={"min_free_bytes": 0},
             ) as pipeline:
                 await pipeline.batch_generate(jobs, digest="the same for all")
 

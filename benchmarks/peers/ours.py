@@ -34,11 +34,10 @@ async def run(
         folder,
         max_workers=in_flight,
         polling=polling,
-        min_free_bytes=0,
         spending=SpendingLimits(quotes=False),
         limits=Limits(downloads=min(in_flight, 32), window="fixed"),
-        ledger=ledger,
-        place=place,
+        ledger={"url": ledger, "place": place},
+        storage={"min_free_bytes": 0},
     ) as pipeline:
         manifest = await pipeline.batch_generate(named_jobs(jobs))
     assert manifest.totals.successful == jobs, manifest.totals

@@ -129,9 +129,8 @@ def run(
                     folder / "out",
                     spending=PRICED,
                     polling=OFTEN,
-                    min_free_bytes=0,
-                    local_files=folder,
                     seed=1,
+                    storage={"min_free_bytes": 0, "local_files": folder},
                 ) as pipeline:
                     manifest = await pipeline.batch_generate(jobs)
             return list(manifest), manifest.totals, place.submits()
@@ -175,7 +174,11 @@ def test_nobodys_prices_hold_for_another_provider(tmp_path: Path) -> None:
     known = next(iter(built_in().rates))
 
     async def buy(place: Place, spending: SpendingLimits) -> int:
-        options: dict[str, Any] = {"polling": OFTEN, "min_free_bytes": 0, "spending": spending}
+        options: dict[str, Any] = {
+            "polling": OFTEN,
+            "storage": {"min_free_bytes": 0},
+            "spending": spending,
+        }
         async with Pipeline(place.provider, tmp_path / "out", **options) as pipeline:
             await pipeline.batch_generate([replace(job(), model=known)])
         return place.submits()

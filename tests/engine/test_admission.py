@@ -72,9 +72,9 @@ def test_memory_follows_neither_jobs_nor_models(tmp_path: Path, models: int) -> 
             provider,
             tmp_path,
             max_workers=4,
-            min_free_bytes=0,
             spending=SpendingLimits(prices=dict.fromkeys(names, CENT)),
             limits=Limits(window="fixed"),
+            storage={"min_free_bytes": 0},
         ) as pipeline:
 
             async def watch() -> None:
@@ -103,7 +103,9 @@ def test_what_stops_a_run_is_obeyed_wherever_a_job_waits(tmp_path: Path) -> None
     jobs = [Job(name=name, model=FLUX, prompt="x") for name in ("先", *map(str, range(30)))]
 
     async def main() -> None:
-        async with Pipeline(provider, tmp_path, max_workers=1, min_free_bytes=0) as pipeline:
+        async with Pipeline(
+            provider, tmp_path, max_workers=1, storage={"min_free_bytes": 0}
+        ) as pipeline:
             batch = asyncio.ensure_future(pipeline.batch_generate(jobs))
             await asyncio.sleep(10.0)
             caller = asyncio.ensure_future(
@@ -130,7 +132,9 @@ def test_a_batch_that_is_cancelled_leaves_what_others_want(tmp_path: Path) -> No
     mine = [Job(name=f"m{n}", model=FLUX, prompt="x") for n in range(3)]
 
     async def main() -> None:
-        async with Pipeline(provider, tmp_path, max_workers=1, min_free_bytes=0) as pipeline:
+        async with Pipeline(
+            provider, tmp_path, max_workers=1, storage={"min_free_bytes": 0}
+        ) as pipeline:
             first = asyncio.ensure_future(pipeline.batch_generate([*mine, *both]))
             await asyncio.sleep(1.0)
             second = asyncio.ensure_future(pipeline.batch_generate(both))

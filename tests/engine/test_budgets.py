@@ -248,12 +248,11 @@ def test_two_workers_share_a_labels_budget(tmp_path: Path, monkeypatch: pytest.M
         return Pipeline(
             provider,
             tmp_path / name,
-            ledger=shared_url(),
-            place=str(tmp_path),
+            ledger={"url": shared_url(), "place": str(tmp_path)},
             spending=SpendingLimits(budgets={SPRING: Decimal(usd)}),
             polling=Polling(initial_s=0.05, maximum_s=0.1),
             max_workers=16,
-            min_free_bytes=0,
+            storage={"min_free_bytes": 0},
         )
 
     async def main() -> None:

@@ -384,7 +384,7 @@ from asyncpipe.testing import FakeProvider, Script
 
 async def main():
     down = FakeProvider(default=Script(submits=[NotSent("down")] * 10_000))
-    pipeline = Pipeline(down, sys.argv[1], min_free_bytes=0)
+    pipeline = Pipeline(down, sys.argv[1], storage={"min_free_bytes": 0})
     await pipeline.open()
     for n in range(20):
         job = {"name": f"{n}", "model": sys.argv[2], "prompt": "a mug"}

@@ -83,7 +83,7 @@ from asyncpipe.testing import FakeProvider, Script
 async def service(tmp_path_factory):
     provider = FakeProvider(default=Script(generation_s=0.0))
     folder = tmp_path_factory.mktemp("out")
-    async with asyncpipe.Pipeline(provider, folder, min_free_bytes=0) as pipeline:
+    async with asyncpipe.Pipeline(provider, folder, storage={"min_free_bytes": 0}) as pipeline:
         yield pipeline
 
 

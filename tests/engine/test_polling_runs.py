@@ -121,7 +121,9 @@ def test_an_interrupted_run_keeps_what_it_learned(tmp_path: Path, cache: Path) -
     """Also when its caller is cut off in the middle."""
 
     async def main() -> None:
-        async with Pipeline(real(100), tmp_path, max_workers=10, min_free_bytes=0) as pipeline:
+        async with Pipeline(
+            real(100), tmp_path, max_workers=10, storage={"min_free_bytes": 0}
+        ) as pipeline:
             await asyncio.wait_for(pipeline.batch_generate(jobs(100)), 120.0)
 
     with pytest.raises(TimeoutError):
@@ -159,7 +161,9 @@ def test_a_run_is_in_its_tail_when_nothing_waits_to_be_submitted(tmp_path: Path)
     async def main() -> list[tuple[int, bool]]:
         provider = FakeProvider(default=Script(generation_s=60.0))
         seen = []
-        async with Pipeline(provider, tmp_path, max_workers=4, min_free_bytes=0) as pipeline:
+        async with Pipeline(
+            provider, tmp_path, max_workers=4, storage={"min_free_bytes": 0}
+        ) as pipeline:
             batch = asyncio.ensure_future(pipeline.batch_generate(jobs(40)))
             while not batch.done():
                 seen.append((len(provider.sold), pipeline._parts().admission.tail()))
@@ -177,7 +181,7 @@ def test_a_resumed_prediction_is_asked_at_once_and_then_by_the_law(tmp_path: Pat
     provider = FakeProvider(default=Script(generation_s=5_000.0))
 
     async def main() -> None:
-        async with Pipeline(provider, tmp_path, min_free_bytes=0) as pipeline:
+        async with Pipeline(provider, tmp_path, storage={"min_free_bytes": 0}) as pipeline:
             await pipeline.batch_generate(jobs(1))
 
     run_virtual(main())

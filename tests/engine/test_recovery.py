@@ -270,7 +270,9 @@ def test_patience_ends_a_run_however_long_it_is_told_to_wait(
 
     async def main() -> None:
         async with asyncio.timeout(4 * 3600):
-            async with Pipeline(provider, tmp_path, patience_s=600.0, seed=1) as pipeline:
+            async with Pipeline(
+                provider, tmp_path, seed=1, recovery={"patience_s": 600.0}
+            ) as pipeline:
                 manifest = await pipeline.batch_generate(jobs(3))
                 assert manifest.totals.pending == 3
                 assert "no submit was accepted for 600 s" in str(pipeline.stopped)

@@ -140,7 +140,7 @@ def test_nothing_grows_with_the_jobs_that_are_done(
     async def main() -> list[dict[str, int]]:
         provider, found = Erratic(), []
         async with Pipeline(
-            provider, tmp_path, max_workers=4, min_free_bytes=0, on_remark=told.append
+            provider, tmp_path, max_workers=4, on_remark=told.append, storage={"min_free_bytes": 0}
         ) as pipeline:
             for day in range(3):
                 await some_days(pipeline, provider, day)
@@ -181,7 +181,9 @@ def test_a_batch_ends_in_a_service_that_is_never_idle(tmp_path: Path) -> None:
     )
 
     async def main() -> None:
-        async with Pipeline(provider, tmp_path, max_workers=3, min_free_bytes=0) as pipeline:
+        async with Pipeline(
+            provider, tmp_path, max_workers=3, storage={"min_free_bytes": 0}
+        ) as pipeline:
 
             async def busy(caller: int) -> None:
                 for n in range(200):
@@ -207,7 +209,9 @@ def test_a_job_that_a_batch_names_too_is_not_withdrawn_with_its_caller(tmp_path:
     provider = FakeProvider(default=Script(generation_s=60.0))
 
     async def main() -> None:
-        async with Pipeline(provider, tmp_path, max_workers=1, min_free_bytes=0) as pipeline:
+        async with Pipeline(
+            provider, tmp_path, max_workers=1, storage={"min_free_bytes": 0}
+        ) as pipeline:
             assert pipeline.stopped is None
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(pipeline.generate(a_job("first")))
@@ -228,7 +232,9 @@ def test_thousands_of_callers_leave_at_once(tmp_path: Path) -> None:
     provider = FakeProvider(default=Script(generation_s=60.0))
 
     async def main() -> float:
-        async with Pipeline(provider, tmp_path, max_workers=1, min_free_bytes=0) as pipeline:
+        async with Pipeline(
+            provider, tmp_path, max_workers=1, storage={"min_free_bytes": 0}
+        ) as pipeline:
             async with asyncio.TaskGroup() as tasks:
                 first = tasks.create_task(pipeline.generate(a_job("first")))
                 callers = [tasks.create_task(pipeline.generate(a_job(f"{n}"))) for n in range(300)]
@@ -265,7 +271,7 @@ def test_manifests_that_are_asked_for_together_are_written_once(
     monkeypatch.setattr(manifest_module, "write_manifest", counted)
 
     async def main() -> None:
-        async with Pipeline(FakeProvider(), tmp_path, min_free_bytes=0) as pipeline:
+        async with Pipeline(FakeProvider(), tmp_path, storage={"min_free_bytes": 0}) as pipeline:
             await pipeline.generate(a_job("一"))
             written.clear()
             write = pipeline._parts().manifests.write
@@ -372,7 +378,7 @@ def test_a_large_folder_is_not_written_at_the_end_of_every_batch(
     path = tmp_path / "manifest.json"
 
     async def main() -> None:
-        async with Pipeline(FakeProvider(), tmp_path, min_free_bytes=0) as pipeline:
+        async with Pipeline(FakeProvider(), tmp_path, storage={"min_free_bytes": 0}) as pipeline:
             pipeline._parts().manifests._ended = time.perf_counter()
             pipeline._parts().manifests._took_s = 1.0
             for name in ("一", "二"):
@@ -396,7 +402,7 @@ def test_a_fake_account_quotes_and_runs_out_of_money(tmp_path: Path) -> None:
     provider = FakeAccount(prices={MODEL: Decimal("0.40")}, money=Decimal("1.00"))
 
     async def main() -> None:
-        async with Pipeline(provider, tmp_path, min_free_bytes=0) as pipeline:
+        async with Pipeline(provider, tmp_path, storage={"min_free_bytes": 0}) as pipeline:
             results = [await pipeline.generate(a_job(f"{n}")) for n in range(2)]
             assert [result.cost for result in results] == [Decimal("0.40")] * 2
             with pytest.raises(BalanceExhausted):

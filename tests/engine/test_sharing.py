@@ -24,6 +24,7 @@ from asyncpipe.ledger.rows import FIRST, Fact, Named
 from asyncpipe.ledger.sharing import Stand, Writing, judge
 from asyncpipe.simulator.server import Simulator
 from asyncpipe.simulator.settings import SimulatorSettings
+from tests.support.pipelines import a_pipeline
 from tests.support.postgres import shared_url
 from tests.support.tables import ORIGIN
 
@@ -33,7 +34,7 @@ FLUX = "black-forest-labs/flux-2-pro/text-to-image"
 def worker(simulator: Simulator, folder: Path, place: str, **options: Any) -> Pipeline:
     provider = AtlasCloud("apikey-1", base_url=simulator.base_url, simulated=True)
     polling = Polling(initial_s=0.05, maximum_s=0.2)
-    return Pipeline(
+    return a_pipeline(
         provider,
         folder,
         ledger=shared_url(),

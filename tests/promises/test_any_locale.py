@@ -21,7 +21,7 @@ names = [ascii_name.encode().decode("unicode_escape") for ascii_name in sys.argv
 provider = FakeProvider(default=Script(outputs=(PIXEL, PIXEL)))
 
 async def main():
-    async with Pipeline(provider, sys.argv[1], min_free_bytes=0) as pipeline:
+    async with Pipeline(provider, sys.argv[1], storage={"min_free_bytes": 0}) as pipeline:
         manifest = await pipeline.batch_generate([job(name) for name in names])
         for result in manifest:
             print(ascii(result.name), result.status, *[ascii(a.path) for a in result.assets])

@@ -144,8 +144,8 @@ def test_audio_is_made_kept_and_recognised(tmp_path: Path) -> None:
                 provider,
                 tmp_path,
                 polling=polling,
-                min_free_bytes=0,
                 spending=SpendingLimits(prices=PRICES),
+                storage={"min_free_bytes": 0},
             )
             async with pipeline:
                 manifest = await pipeline.batch_generate(jobs)

@@ -83,13 +83,12 @@ async def one(
             provider,
             folder / "out",
             max_workers=WORKERS,
-            retries=1,
             polling=Polling(initial_s=0.9, factor=1.0),
             deadlines=Deadlines(image=60),
             seed=1,
-            ambiguous="hold",  # what is found again is unknown no more, and holds no money
             spending=SpendingLimits(max_cost=Decimal(cap)),
             limits=Limits(window="fixed", downloads=32),
+            recovery={"retries": 1, "ambiguous": "hold"},
         ) as pipeline:
             manifest = await pipeline.batch_generate(jobs)
             return manifest, pipeline.stopped, sampled, simulator.books.peak_in_flight()

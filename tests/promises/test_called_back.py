@@ -107,9 +107,9 @@ def ran(
                 provider,
                 folder / "out",
                 seed=1,
-                min_free_bytes=0,
                 polling=polling,
                 spending=SpendingLimits(prices={MODEL: Rate(per_image=Decimal("0.04"))}),
+                storage={"min_free_bytes": 0},
             )
             started = clock.time()
             async with door.pipeline:

@@ -74,12 +74,11 @@ def run(
                     Fal(key, base_url=simulator.base_url, simulated=True),
                     folder / "out",
                     max_workers=24,
-                    retries=8,
                     polling=Polling(initial_s=0.05, maximum_s=0.5),
                     deadlines=Deadlines(image=300, video=300),
                     limits=Limits(window="fixed", downloads=16),
-                    search_s=20.0,
-                    min_free_bytes=0,
+                    recovery={"retries": 8, "search_s": 20.0},
+                    storage={"min_free_bytes": 0},
                 ) as pipeline:
                     done = await pipeline.batch_generate(jobs)
             return done, pipeline.stopped, simulator.books.predictions()

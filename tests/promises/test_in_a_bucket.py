@@ -40,7 +40,7 @@ from tests.support.buckets import (
     refusal,
 )
 from tests.support.media import PNG_WHOLE, offering
-from tests.support.pipelines import job
+from tests.support.pipelines import a_pipeline, job
 from tests.support.postgres import shared_url
 
 _names = itertools.count(1)
@@ -64,7 +64,7 @@ def quick(**scripts: Script) -> FakeProvider:
 
 
 def pipeline(s3: S3, provider: FakeProvider, **options: Any) -> Pipeline:
-    return Pipeline(provider, str(s3.place), seed=1, **options)
+    return a_pipeline(provider, s3.place, seed=1, **options)
 
 
 async def batch(s3: S3, provider: FakeProvider, jobs: list[Job], **options: Any) -> Manifest:
@@ -345,7 +345,7 @@ def test_what_lies_in_another_store_is_not_looked_at(s3: S3, tmp_path: Path) -> 
     folder = tmp_path / "out"
 
     async def here() -> None:
-        async with Pipeline(provider, folder, seed=1, min_free_bytes=0) as running:
+        async with Pipeline(provider, folder, seed=1, storage={"min_free_bytes": 0}) as running:
             await running.batch_generate([job("cup")])
 
     asyncio.run(here())
@@ -469,7 +469,7 @@ def test_links_that_are_signed_end_and_say_when(s3: S3) -> None:
 def test_links_that_make_no_sense(said: dict[str, str], why: str) -> None:
     """Said before anything is opened."""
     with pytest.raises(UsageError, match=why) as caught:
-        Pipeline(QUICK, "s3://media/x", **said)  # type: ignore[arg-type]
+        Pipeline(QUICK, "s3://media/x", storage=said)
     assert "secret" not in str(caught.value)
 
 

@@ -120,10 +120,8 @@ def test_an_api_that_repeats_the_key_does_not_get_it_kept_or_shown(
                 provider,
                 tmp_path,
                 polling=POLLING,
-                retries=0,
-                patience_s=0.0,
-                search_s=0.1,
                 on_event=hook,
+                recovery={"retries": 0, "search_s": 0.1, "patience_s": 0.0},
             )
             async with pipeline:
                 jobs = [Job(name=n, model=FLUX, prompt="p", deadline_s=0.2) for n in "ab"]

@@ -17,6 +17,7 @@ from asyncpipe.ledger import origin_of
 from asyncpipe.simulator import Simulator, SimulatorSettings
 from asyncpipe.testing import FakeProvider, run_virtual
 from tests.support.command_line import command, environment, write_jobs
+from tests.support.pipelines import a_pipeline
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"
 OLD, NEW, HERS = "apikey-of-his-old", "apikey-of-his-new", "apikey-of-hers"
@@ -114,7 +115,7 @@ async def one_run(provider: Any, folder: Path, *names: str, **options: Any) -> l
     """Run jobs to their end; returns what was remarked."""
     remarks: list[str] = []
     polling = Polling(initial_s=0.05, maximum_s=0.1)
-    async with Pipeline(
+    async with a_pipeline(
         provider, folder, polling=polling, on_remark=remarks.append, **options
     ) as pipeline:
         jobs = [Job(name=name, model=FLUX, prompt=name) for name in names]

@@ -292,9 +292,9 @@ def test_answers_that_are_out_when_the_disk_fills_are_recorded(small_disk: Path)
             provider,
             small_disk / "out",
             max_workers=8,
-            min_free_bytes=0,
             polling=polling,
             limits=Limits(window="fixed"),
+            storage={"min_free_bytes": 0},
         ) as pipeline:
             try:
                 return await pipeline.batch_generate(jobs), pipeline.stopped

@@ -686,8 +686,7 @@ def test_no_wrong_list_makes_anything_be_bought_twice(
                 tmp_path / "out",
                 max_workers=4,
                 polling=Polling(initial_s=0.05, maximum_s=0.1),
-                ambiguous="find-resubmit",
-                search_s=0.5,
+                recovery={"ambiguous": "find-resubmit", "search_s": 0.5},
             ) as pipeline:
                 return await pipeline.batch_generate(all_sorts(60))
 

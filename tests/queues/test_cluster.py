@@ -211,7 +211,10 @@ def test_a_job_that_another_worker_carries_is_put_back_at_once(
     """One slot waits for a provider, not two: the second delivery says so and is over."""
     provider = FakeProvider(default=Script(generation_s=3600))
     job = {"name": "a", "prompt": "a mug", **MUG}
-    shared: dict[str, Any] = {"ledger": cluster.ledger, "place": "put-back", "min_free_bytes": 0}
+    shared: dict[str, Any] = {
+        "ledger": {"url": cluster.ledger, "place": "put-back"},
+        "storage": {"min_free_bytes": 0},
+    }
 
     async def main() -> None:
         async with Pipeline(provider, tmp_path, **shared) as one:

@@ -100,8 +100,8 @@ def test_progress_and_status_say_it_while_a_run_goes_on(tmp_path: Path) -> None:
                 tmp_path,
                 max_workers=4,
                 on_event=progress,
-                min_free_bytes=0,
                 limits=Limits(window="fixed"),
+                storage={"min_free_bytes": 0},
             ) as pipeline,
             anyio.create_task_group() as tasks,
         ):
@@ -135,7 +135,9 @@ def test_status_says_nothing_of_a_few(tmp_path: Path) -> None:
         scripts = {f"job {n}": Script(generation_s=1.0) for n in range(FEWEST - 1)}
         provider = FakeProvider(scripts=scripts, default=Script(generation_s=200.0))
         jobs = [Job(name=f"job {n}", model=FLUX, prompt="p") for n in range(FEWEST)]
-        async with Pipeline(provider, tmp_path, max_workers=9, min_free_bytes=0) as pipeline:
+        async with Pipeline(
+            provider, tmp_path, max_workers=9, storage={"min_free_bytes": 0}
+        ) as pipeline:
             batch = asyncio.ensure_future(pipeline.batch_generate(jobs))
             await anyio.sleep(100.0)
             assert pipeline.totals.successful == FEWEST - 1
@@ -170,7 +172,9 @@ def test_nothing_is_left_where_nobody_works(tmp_path: Path) -> None:
     async def main() -> None:
         provider = FakeProvider(default=Script(generation_s=10.0))
         jobs = [Job(name=f"job {n}", model=FLUX, prompt="p") for n in range(80)]
-        async with Pipeline(provider, tmp_path, max_workers=4, min_free_bytes=0) as pipeline:
+        async with Pipeline(
+            provider, tmp_path, max_workers=4, storage={"min_free_bytes": 0}
+        ) as pipeline:
             await asyncio.wait_for(pipeline.batch_generate(jobs), 100.0)
 
     with pytest.raises(TimeoutError):

@@ -59,8 +59,8 @@ def folder_of(tmp_path: Path) -> Path:
             tmp_path / "out",
             seed=1,
             max_workers=1,
-            retries=0,
             deadlines=Deadlines(image=60),
+            recovery={"retries": 0},
         ) as pipeline:
             await pipeline.batch_generate(jobs())
 

@@ -53,10 +53,9 @@ def run(
                 provider,
                 folder,
                 spending=PRICES,
-                retries=retries,
                 polling=Polling(initial_s=0.5, maximum_s=2.0),
-                min_free_bytes=0,
-                search_s=30.0,
+                recovery={"retries": retries, "search_s": 30.0},
+                storage={"min_free_bytes": 0},
             ) as pipeline:
                 manifest = await pipeline.batch_generate(jobs(count))
             books: Books = simulator.books

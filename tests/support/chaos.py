@@ -54,10 +54,10 @@ def run_simulated(
                 provider,
                 folder,
                 max_workers=64,
-                retries=8,
                 polling=Polling(initial_s=0.05, maximum_s=0.5),
                 deadlines=Deadlines(image=300, video=300),
                 limits=Limits(window="fixed", downloads=32),
+                recovery={"retries": 8},
             ) as pipeline:
                 done = await pipeline.batch_generate(jobs)
                 return done, pipeline.stopped

@@ -113,9 +113,8 @@ async def run(folder: Path, url: str, jobs: Iterable[dict[str, Any]], what: str)
         spending=spending,
         max_workers=2,
         polling=polling,
-        min_free_bytes=0,
-        search_s=0.2,
-        local_files=folder.parent,
+        recovery={"search_s": 0.2},
+        storage={"min_free_bytes": 0, "local_files": folder.parent},
     ) as pipeline:
         if what in ("run", "same", "keyed"):
             await pipeline.batch_generate(jobs, digest="d1" if what == "same" else None)
@@ -128,7 +127,7 @@ def load() -> None:
     with TemporaryDirectory() as folder:
 
         async def one() -> None:
-            async with Pipeline(FakeProvider(), folder, min_free_bytes=0) as pipeline:
+            async with Pipeline(FakeProvider(), folder, storage={"min_free_bytes": 0}) as pipeline:
                 await pipeline.batch_generate([{"name": "mug", "model": MODEL, "prompt": "mug"}])
 
         run_virtual(one())

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from asyncpipe import Job, Pipeline
-from asyncpipe.jobs.settings import Limits
+from asyncpipe.jobs.places import BucketUrl
+from asyncpipe.jobs.settings import LedgerAt, Limits, Recovery, Storage
 from asyncpipe.pricing.spending import SpendingLimits
 from asyncpipe.providers.base import Provider
 from asyncpipe.report.totals import Totals
@@ -16,16 +17,25 @@ from asyncpipe.testing import FakeProvider
 
 MONEY = {f.name for f in fields(SpendingLimits)}
 UNDER_WAY = {f.name for f in fields(Limits)}
+GROUPS = {"recovery": Recovery, "storage": Storage}
 
 
-def a_pipeline(provider: Provider, folder: Path, **options: Any) -> Pipeline:
+def a_pipeline(provider: Provider, folder: Path | BucketUrl, **options: Any) -> Pipeline:
     """A pipeline of options that are told flat: those of its groups are sorted into them."""
     money = {name: options.pop(name) for name in MONEY & options.keys()}
     under_way = {name: options.pop(name) for name in UNDER_WAY & options.keys()}
     if "limits" in options:
         under_way |= options.pop("limits")
-    groups = {"spending": SpendingLimits(**money), "limits": Limits(**under_way)}
-    return Pipeline(provider, folder, **groups, **options)  # type: ignore[arg-type]
+    if options.pop("resubmit_unknown", False):
+        options["ambiguous"] = "resubmit"
+    groups: dict[str, Any] = {"spending": SpendingLimits(**money), "limits": Limits(**under_way)}
+    for word, kind in GROUPS.items():
+        names = {f.name for f in fields(kind)} & options.keys()
+        groups[word] = kind(**{name: options.pop(name) for name in names})
+    at = {name: options.pop(name) for name in ("place", "lease_s") if name in options}
+    if at:
+        options["ledger"] = LedgerAt(url=options.get("ledger"), **at)
+    return Pipeline(provider, folder, **groups, **options)
 
 
 FLUX = "black-forest-labs/flux-2-pro/text-to-image"

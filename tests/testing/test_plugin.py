@@ -20,7 +20,7 @@ COMMON = """
 
 
     async def made(provider, folder, **options):
-        async with Pipeline(provider, folder, min_free_bytes=0, **options) as pipeline:
+        async with Pipeline(provider, folder, storage={"min_free_bytes": 0}, **options) as pipeline:
             return await pipeline.generate(JOB)
 """
 
@@ -50,7 +50,7 @@ PLAIN = (
 
     @virtual_time
     async def test_a_disk_that_breaks(fake_provider, failing_ledger, tmp_path):
-        async with Pipeline(fake_provider, tmp_path, min_free_bytes=0) as pipeline:
+        async with Pipeline(fake_provider, tmp_path, storage={"min_free_bytes": 0}) as pipeline:
             with failing_ledger(pipeline), pytest.raises(LedgerError, match="disk I/O"):
                 await pipeline.generate(JOB)
         assert fake_provider.sold == []
@@ -79,7 +79,7 @@ ASYNCIO = (
 
     @pytest_asyncio.fixture
     async def pipeline(fake_provider, tmp_path):
-        async with Pipeline(fake_provider, tmp_path, min_free_bytes=0) as pipeline:
+        async with Pipeline(fake_provider, tmp_path, storage={"min_free_bytes": 0}) as pipeline:
             yield pipeline
 
     async def test_a_pipeline_as_a_fixture(pipeline, fake_provider):
@@ -108,7 +108,7 @@ ANYIO = (
 
     @pytest.fixture
     async def pipeline(fake_provider, tmp_path, anyio_backend):
-        async with Pipeline(fake_provider, tmp_path, min_free_bytes=0) as pipeline:
+        async with Pipeline(fake_provider, tmp_path, storage={"min_free_bytes": 0}) as pipeline:
             yield pipeline
 
     async def test_a_pipeline_as_a_fixture(pipeline, fake_provider):

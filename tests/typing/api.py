@@ -70,6 +70,7 @@ from asyncpipe import (
     JobType,
     JobUpdate,
     KeyRefused,
+    LedgerAt,
     LedgerError,
     Limits,
     Links,
@@ -114,6 +115,7 @@ from asyncpipe import (
     Reason,
     Recipient,
     Reconciled,
+    Recovery,
     Rejected,
     Released,
     Replicate,
@@ -127,6 +129,7 @@ from asyncpipe import (
     SoughtAgain,
     SpendingLimits,
     Status,
+    Storage,
     StoredAsset,
     SubmitStopped,
     Submitted,
@@ -167,6 +170,13 @@ from asyncpipe import (
 )
 
 
+def groups() -> None:
+    """What says more than one word."""
+    assert_type(Recovery(retries=1).patience_s, float | None)
+    assert_type(Storage(local_files="photos").same_account, bool)
+    assert_type(LedgerAt(url="postgresql://me@db/jobs", place="out").lease_s, float)
+
+
 def heard(event: Event, record: JobRecord) -> None:
     """What hooks are given."""
     assert_type(event.job_id, int)
@@ -200,16 +210,16 @@ def by_word(
     return Pipeline(
         AtlasCloud(),
         place,
-        ambiguous=word,
         limits=Limits(window=window),
         polling=Polling(policy=policy),
         on_remark=tell,
+        recovery=Recovery(ambiguous=word),
     )
 
 
 def words_that_are_none() -> None:
     """A slip of the pen is seen by type checkers."""
-    Pipeline(AtlasCloud(), ambiguous="fnid")  # type: ignore[arg-type]
+    Pipeline(AtlasCloud(), recovery=Recovery(ambiguous="fnid"))  # type: ignore[arg-type]
     Limits(window="slow")  # type: ignore[arg-type]
     Polling(policy="often")  # type: ignore[arg-type]
     one: JobDict = {"model": "m", "prompt": "p", "widht": 3}  # type: ignore[typeddict-unknown-key]
@@ -277,7 +287,6 @@ def settings(provider: Provider) -> Pipeline:
         provider,
         Path("out"),
         max_workers=8,
-        retries=1,
         limits=Limits(requests_per_second=10.0, models={"m": 4}, window="fixed"),
         spending=SpendingLimits(
             max_cost=Decimal(20),
@@ -289,6 +298,7 @@ def settings(provider: Provider) -> Pipeline:
         on_event=heard,
         on_remark=print,
         notify=Notify(urls=["slack:$SLACK_URL"], command="say", secret="$SECRET", private=True),
+        recovery=Recovery(retries=1),
     )
 
 
