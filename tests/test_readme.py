@@ -26,8 +26,13 @@ from tests.support.postgres import shared_url
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.M | re.S)
-# What is for a queue needs servers: tests/queues/test_shown.py has them.
-OWN = [(language, text) for language, text in BLOCKS if not re.search("queues|BROKER|rq", text)]
+# What is for a queue needs servers: tests/queues/test_shown.py has them. Tests are run in a project
+# of their own: tests/testing/test_plugin.py.
+OWN = [
+    (language, text)
+    for language, text in BLOCKS
+    if not re.search("queues|BROKER|rq|virtual_time", text)
+]
 PYTHON = [text for language, text in OWN if language == "python"]
 SHELL = [text for language, text in OWN if language == "bash"]
 INLINE = re.findall(r"`(asyncpipe [a-z][^`]*)`", README)

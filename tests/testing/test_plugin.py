@@ -124,7 +124,7 @@ def strangers(folder: Path, text: str, *options: str) -> str:
     (folder / "pytest.ini").write_text(
         "[pytest]\nfilterwarnings = error\naddopts = --strict-markers\n", encoding="utf-8"
     )
-    plugin = ("-p", "asyncpipe.pytest_plugin")
+    plugin = ("-p", MODULE)
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", *plugin, *options, "-p", "no:cacheprovider"],
         cwd=folder,
@@ -137,6 +137,7 @@ def strangers(folder: Path, text: str, *options: str) -> str:
     return done.stdout
 
 
+MODULE = "asyncpipe.pytest_plugin"
 NO_ASYNCIO, NO_ANYIO = ("-p", "no:asyncio"), ("-p", "no:anyio")
 FUNCTION = ("-o", "asyncio_default_fixture_loop_scope=function")
 
@@ -166,8 +167,9 @@ def test_what_readme_shows(tmp_path: Path) -> None:
 
 
 def test_pytest_finds_the_plugin_by_itself() -> None:
+    """Under the name that ``-p`` has for it, so that nobody loads it twice."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    assert project["entry-points"]["pytest11"] == {"asyncpipe": "asyncpipe.pytest_plugin"}
+    assert project["entry-points"]["pytest11"] == {MODULE: MODULE}
 
 
 def test_the_plugin_is_light() -> None:
