@@ -36,10 +36,9 @@ class FolderTotals(Protocol):
     """What is known of how a folder stands; amounts in micro-dollars."""
 
     jobs: Counter[JobState]
-    charged: int
-    reserved: int
+    reserved_micro: int
     lost_answers: int
-    cost_by_model: Counter[str]
+    cost_by_model_micro: Counter[str]
 
     @property
     def in_flight(self) -> int:
@@ -203,13 +202,13 @@ class _Gauges:
                 "Submits of which nobody knows whether they are paid for.",
                 sum(s.jobs[JobState.UNKNOWN] + s.lost_answers for s in standing),
             ),
-            ("reserved_usd", "Reserved.", from_micro(sum(s.reserved for s in standing))),
+            ("reserved_usd", "Reserved.", from_micro(sum(s.reserved_micro for s in standing))),
         ):
             yield GaugeMetricFamily(f"asyncpipe_{name}", text, value=float(value))
         spent = CounterMetricFamily(
             "asyncpipe_spent_usd", "Charged, ever, in these folders.", labels=["model"]
         )
-        for model, micro in self._by_model([s.cost_by_model for s in standing]).items():
+        for model, micro in self._by_model([s.cost_by_model_micro for s in standing]).items():
             spent.add_metric([model], float(from_micro(micro)))
         yield spent
         yield CounterMetricFamily(
