@@ -83,7 +83,8 @@ def test_runs_that_are_killed_pay_nothing_twice(provider: str, seed: int, tmp_pa
     (tmp_path / "jobs.yaml").write_text(JOB_FILE, encoding="utf-8")
     out = tmp_path / "out"
     with a_simulator(tmp_path, "--profile", provider, "--speed", 20) as url:
-        words = ("run", "jobs.yaml", "--provider", provider, "--base-url", url, "-o", "out")
+        words: tuple[str, ...] = ("run", "jobs.yaml", "--provider", provider, "--base-url", url)
+        words += ("-o", "out")
         words += ("--no-progress", "--yes", "--search-s", "2", "--allow-unknown-models")
         for kill in range(3):
             least = (kill + 1) * JOBS // 4 - rng.randrange(JOBS // 4)
