@@ -353,7 +353,8 @@ class Engine:
         """Write what is left and the manifest; a ledger that failed has said so already."""
         self.recorder.tell()
         try:
-            await self.manifests.write_changes()
+            totals = self.recorder.totals
+            await self.manifests.write_changes(totals.total - totals.pending)
             await self.intake.end()
         except (LedgerError, DiskError) as exc:
             logger.warning("no manifest: %s", exc, extra={"action": "manifest.failed"})

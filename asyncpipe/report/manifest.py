@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ from asyncpipe.pricing import usd_text
 from asyncpipe.report.links import Linker
 from asyncpipe.report.results import Asset, Result, files_of, result_of
 from asyncpipe.report.totals import Totals
+
+logger = logging.getLogger("asyncpipe.engine")
 
 MANIFEST_NAME = "manifest.json"
 
@@ -334,11 +337,20 @@ class ManifestWriter:
         self._writing = anyio.Lock()
         self._shows = -1  # what of the ledger's changes the file shows
         self._written: Manifest | None = None
+        self._owed = False  # to a batch, whose last one may come when the pipeline is closed
         self._took_s = self._ended = 0.0  # by a real clock
 
-    async def write_changes(self) -> None:
-        """Like ``write``, unless nothing changed since: a million jobs take a while."""
-        if await self._ledger.changes() != self._shows:
+    async def write_changes(self, rows: int) -> None:
+        """Like ``write``, unless nothing changed since, or a service of many ``rows`` is to close.
+
+        A million jobs take half a minute: where no batch waits for it the interim one stands, the
+        ledger has the rest, and whoever reads that (``read_manifest``, export) sees all.
+        """
+        if not self._owed and rows * ROW_S > LONG_S:
+            logger.info(
+                "the manifest of %d jobs is left as it is", rows, extra={"action": "manifest.left"}
+            )
+        elif await self._ledger.changes() != self._shows:
             await self.write()
 
     async def end_batch(self) -> Manifest:
@@ -347,6 +359,7 @@ class ManifestWriter:
         In a service of half a million jobs each small batch would cost a quarter of a minute: the
         interim manifest comes as ever, and the last one when the pipeline is closed.
         """
+        self._owed = True
         pause_s = MANIFEST_PAUSE * self._took_s
         if self._took_s <= LONG_S or time.perf_counter() - self._ended > pause_s:
             return await self.write()

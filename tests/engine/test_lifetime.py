@@ -488,3 +488,24 @@ def test_a_forked_child_does_not_keep_the_folder(tmp_path: Path) -> None:
     os.close(writing)
     os.waitpid(child, 0)
     os.close(reading)
+
+
+def test_a_service_of_a_million_jobs_closes_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its manifest stays as it was written last; after a batch it is written all the same."""
+    manifest = tmp_path / "manifest.json"
+
+    async def main() -> None:
+        async with a_service(tmp_path) as pipeline:
+            await pipeline.generate(job("a"))
+        before = manifest.read_bytes()
+        monkeypatch.setattr("asyncpipe.report.manifest.ROW_S", 10.0)
+        async with a_service(tmp_path) as pipeline:
+            await pipeline.generate(job("b"))
+        assert manifest.read_bytes() == before
+        async with a_service(tmp_path) as pipeline:
+            await pipeline.batch_generate([job("c")])
+        assert b'"c"' in manifest.read_bytes()
+
+    run_virtual(main())

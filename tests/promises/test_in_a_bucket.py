@@ -366,7 +366,8 @@ from tests.support.job_files import VEO
 
 async def main(place, ledger, name, url):
     provider = FakeProvider(default=Script(generation_s=0.0, outputs=(url,), prediction_id="p1"))
-    async with Pipeline(provider, place, ledger=ledger, place=name, lease_s=2.0) as running:
+    at = {"url": ledger, "place": name, "lease_s": 2.0}
+    async with Pipeline(provider, place, ledger=at) as running:
         manifest = await running.batch_generate([Job(name="film", model=VEO, prompt="a film")])
     print(manifest.totals.successful, len(provider.sold), flush=True)
 
