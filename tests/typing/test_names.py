@@ -103,9 +103,9 @@ def annotated(thing: Any) -> Iterator[Any]:
 
 def hints(thing: Any) -> dict[str, Any]:
     """What is annotated; names that only type checkers import are all public, by mypy."""
-    from asyncpipe import jobfile, jobs
+    from asyncpipe.jobfile import settings
 
-    names = {**vars(jobs), **vars(jobfile), **dict(public())}
+    names = {**vars(settings), **dict(public())}
     try:
         return typing.get_type_hints(thing)
     except NameError:
