@@ -283,6 +283,8 @@ def _row(result: Result, linker: Linker) -> dict[str, Any]:
         "reserved": _money_of(result.reserved),
         "lost_answers": result.lost_answers,
         "cost_source": result.cost_source,
+        "provider": result.provider,
+        "bought_as": result.bought_as,
         "prediction_id": result.prediction_id,
         "request_id": result.request_id,
         "attempts": result.attempts,

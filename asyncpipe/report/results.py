@@ -201,7 +201,9 @@ class Result:
     earlier attempts of unknown outcome, which are reserved until somebody settles them.
     ``notes`` are what the provider says beside the outputs: flags, words, fewer than asked.
     ``reason`` is None where it succeeded, or has only not ended; ``error_code`` is the provider's.
-    ``type`` is None, and ``key`` empty, of what was refused before it was a job.
+    ``provider`` and ``bought_as`` say who made it last, and as which model: others than the job's
+    own where it fell back. ``type`` is None, and ``key`` empty, of what was refused before it was
+    a job.
     ``generation_s`` is the time from submit until the provider was seen to be done. Times are UTC;
     None where it has not happened.
     """
@@ -234,6 +236,8 @@ class Result:
     error_code: int | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     notes: Notes = field(default_factory=dict)
+    provider: str | None = None
+    bought_as: str | None = None
 
     @property
     def ok(self) -> bool:
@@ -386,6 +390,8 @@ def _read(row: ResultRow, folder: Path | None) -> Result:
         reason=reason,
         error_code=row["error_code"] if reason is not None else None,
         notes=notes,
+        provider=row["provider"] or None,
+        bought_as=row["bought_as"] or None,
     )
 
 

@@ -87,6 +87,7 @@ def test_each_next_one_is_tried_until_one_makes_it(tmp_path: Path) -> None:
     (result,) = run(tmp_path, main, other, [job()])
     assert result.state is JobState.SUCCEEDED
     assert result.cost == Decimal("0.07")
+    assert (result.model, result.provider, result.bought_as) == (FLUX, "spare", "third/image")
     assert attempts(tmp_path) == [
         (1, main.name, FLUX, "released", 0),
         (2, main.name, SECOND, "released", 0),
