@@ -299,3 +299,11 @@ def test_a_relay_tells_routes_apart() -> None:
     assert (polled.id, polled.route) == (bought.id, bought.route)
     with pytest.raises(UsageError, match="two providers are named 'main'"):
         Relay(FakeProvider(name="main"), [FakeProvider(name="main")])
+
+
+def test_two_providers_may_use_the_same_ids(tmp_path: Path) -> None:
+    """Each prediction is its own job's all the same."""
+    main, other = FakeProvider(default=FAILED), spare()
+    other.sold.append("somebody's")  # its first one is p2, as the second of the other
+    batch = [job(f"杯 {n}", (THIRD,)) for n in range(3)]
+    assert run(tmp_path, main, other, batch).totals.successful == 3
