@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from asyncpipe import Job
+from asyncpipe import Job, Reason
 from asyncpipe.errors import JobFileError, UsageError
 from asyncpipe.jobfile import load_jobs
 from asyncpipe.testing import FakeProvider, run_virtual
@@ -31,9 +31,9 @@ def refused(folder: Path, image: Any, local_files: Path | None = None) -> str:
             told.append(str(caught.value))
             with pytest.raises(JobFileError):
                 await running.generate(job)
-            with pytest.raises(JobFileError):
-                async for _ in running.stream([row]):
-                    pass
+            streamed = [each async for each in running.stream([row, job])]
+            assert [each.reason for each in streamed] == [Reason.REFUSED] * 2
+            assert [each.error for each in streamed] == told * 2
             with pytest.raises(JobFileError):
                 await running.batch_generate([row])
 
