@@ -29,14 +29,14 @@ class Simulator:
     def __init__(self, settings: SimulatorSettings | None = None) -> None:
         self._settings = settings or SimulatorSettings()
         self._exit = AsyncExitStack()
-        self.base_url = ""
+        self.base_url: str = ""
 
     async def __aenter__(self) -> Self:
         maker = MediaMaker(body_bytes=self._settings.body_bytes)
         maker.check()
         async with AsyncExitStack() as stack:
             stack.callback(maker.close)
-            self.books = Books(self._settings.books)
+            self.books: Books = Books(self._settings.books)
             stack.callback(self.books.close)
             service = Service(self._settings, self.books, maker)
             self._profile = profile_of(self._settings.profile, service)

@@ -30,9 +30,9 @@ class RunningSimulator:
     """
 
     def __init__(self, simulator: Simulator, settings: SimulatorSettings) -> None:
-        self.base_url = simulator.base_url
-        self.profile = settings.profile
-        self.polling = Polling(speed=settings.speed)
+        self.base_url: str = simulator.base_url
+        self.profile: str = settings.profile
+        self.polling: Polling = Polling(speed=settings.speed)
         self._simulator = simulator
         self._loop = asyncio.get_running_loop()
 
