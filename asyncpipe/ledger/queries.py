@@ -466,7 +466,7 @@ def providers(connection: Connection) -> list[str]:
 
 def labels_text(labels: Mapping[str, str]) -> str | None:
     """A job's labels as the ledger keeps them for queries; None where it has none."""
-    return orjson.dumps(dict(labels), option=orjson.OPT_SORT_KEYS).decode() if labels else None
+    return orjson.dumps(dict(labels)).decode() if labels else None
 
 
 def labelled(name: str, value: str) -> tuple[str, str]:

@@ -15,12 +15,12 @@ from tests.support.chaos import LONG
 from tests.support.command_line import (
     a_simulator,
     asyncpipe,
-    begun,
     books,
     environment,
     manifest,
     server_books,
     started,
+    submitted,
 )
 from tests.support.crashes import killing
 
@@ -41,8 +41,8 @@ max_workers: 8
 polling: {initial_s: 0.05, maximum_s: 0.3}
 retries: 8
 prices:
-  black-forest-labs/flux-2-pro: {per_image: 0.04}
-  google/imagen4-ultra: {per_image: 0.06}
+  black-forest-labs/flux-2-pro: {per_image: 0.05}
+  google/imagen4-ultra: {per_image: 0.05}
 jobs:
 """ + "".join(
     f"  - {{name: 杯 {n}, model: {model}, type: image, prompt: mug {n}, width: 64, height: 64}}\n"
@@ -89,7 +89,7 @@ def test_runs_that_are_killed_pay_nothing_twice(provider: str, seed: int, tmp_pa
         for kill in range(3):
             least = (kill + 1) * JOBS // 4 - rng.randrange(JOBS // 4)
             with started(*words, cwd=tmp_path, env=environment(**KEYS)) as run:
-                while run.poll() is None and begun(out) < least:
+                while run.poll() is None and submitted(out) < least:
                     pass
                 run.send_signal(signal.SIGKILL)
         for _ in range(4):
@@ -104,5 +104,5 @@ def test_runs_that_are_killed_pay_nothing_twice(provider: str, seed: int, tmp_pa
     assert {each.id for each in sold} <= known, done.stdout + done.stderr
     unknown = told["unknown"]
     assert done.returncode == (75 if unknown else 0), done.stdout + done.stderr
-    assert told["successful"] == len(sold) == JOBS - unknown
+    assert told["successful"] == len(sold) == JOBS - unknown > JOBS // 4
     assert Decimal(str(told["total_cost"])) == charged

@@ -100,7 +100,7 @@ def test_every_job_is_a_row_in_job_file_order(tmp_path: Path) -> None:
     two = rows["two"]
     assert two["params"] == {"width": 64, "negative_prompt": "模糊"}
     assert (two["status"], two["outcome"], two["charged_usd"]) == ("success", "succeeded", 0.04)
-    assert two["cost_source"].startswith("built-in table")
+    assert two["cost_source"] == "FakeProvider"
     assert two["assets"] == ["images/two_1.png", "images/two_2.png"]
     assert (two["asset"], two["asset_bytes"]) == ("images/two_1.png", 70)
     assert len(two["asset_sha256"]) == 64

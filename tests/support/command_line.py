@@ -62,14 +62,6 @@ def submitted(folder: Path) -> int:
         return 0
 
 
-def begun(folder: Path) -> int:
-    """Submits that a ledger knows of, which may not be there yet."""
-    try:
-        return _attempts(folder, "true")
-    except Exception:  # it is being made
-        return 0
-
-
 def intended(folder: Path) -> int:
     """Submits that a ledger says were sent, or about to be: a killed run adds none any more.
 
