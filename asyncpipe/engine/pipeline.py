@@ -16,6 +16,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
+from pathlib import PurePath
 from random import Random
 from types import TracebackType
 from typing import Any, Self
@@ -94,7 +95,7 @@ class ShardWork:
 
 def _one_place(name: str | OutputPlace) -> OutputPlace:
     """The place that is meant; raises UsageError for a template, which a job file may have."""
-    if isinstance(name, str) and has_placeholder(name):
+    if isinstance(name, str | PurePath) and has_placeholder(str(name)):
         raise UsageError(
             f"{name} names no folder yet: `asyncpipe run` opens one; in a program give Pipeline a "
             "folder, as load_jobs(FILE).settings.template.folder(moment) makes one"

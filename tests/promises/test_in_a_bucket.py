@@ -281,7 +281,7 @@ def test_a_manifest_that_cannot_be_written_for_a_while_stops_nothing(
             if "manifest" not in request.path or request.method == "GET" or failed.is_set():
                 return None
             refused += 1
-            if refused == 12:  # of two that were tried six times each
+            if refused == 6:  # of one that was tried six times
                 failed.set()
             return refusal(503, "SlowDown")
 

@@ -46,6 +46,7 @@ from asyncpipe.pricing.bill import Bill, BilledDay
 from asyncpipe.pricing.money import from_micro, to_micro
 from asyncpipe.pricing.price import Price, Prices, price
 from asyncpipe.pricing.spending import SpendingLimits
+from asyncpipe.providers import known_prices
 from asyncpipe.providers.atlas.prices import built_in
 from asyncpipe.providers.base import Prediction, PredictionStatus
 from asyncpipe.report.export import export_file
@@ -717,7 +718,7 @@ def test_money_of_lost_answers_stays_in_sight(tmp_path: Path) -> None:
 
 def test_a_first_pass_that_fails_is_counted(tmp_path: Path) -> None:
     """Jobs written before the mistake was met are pending, in the totals as in the ledger."""
-    provider = FakeProvider()
+    provider = FakeProvider(price_book=known_prices(simulated=True))
 
     async def main() -> None:
         async with opened(tmp_path, provider, max_workers=64) as pipeline:
